@@ -1,0 +1,5 @@
+"""`python -m godoty.chat`."""
+
+from godoty.chat import main
+
+main()

@@ -1,0 +1,54 @@
+"""What a person can do about an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+if TYPE_CHECKING:
+    from godoty.errors import GodotyError
+
+_AGAIN = "say it again; /metrics shows what it cost until then"
+_OTHER_MODEL = "choose another model with /model NAME"
+
+BY_REASON = {
+    "MALFORMED_REQUEST": "update the client: the server may be of another version",
+    "INVALID_FIELD": "change what is named and say it again",
+    "UNKNOWN_MODEL": _OTHER_MODEL,
+    "INVALID_API_KEY": "check GODOTY_API_KEY, --api-key or .local/dev.env, which `make run` writes",
+    "SCOPE_MISSING": "use a key with the scope `converse`",
+    "SESSION_NOT_FOUND": "/sessions lists those that there are",
+    "SESSION_BUSY": "another turn of the session is running: wait for its end, or take a /new session",
+    "STORAGE_UNAVAILABLE": "try again in a moment; nothing was charged",
+    "SHUTTING_DOWN": "try again in a moment: another server answers",
+    "PROVIDER_ACCOUNT_REFUSED": "ask the operator to see to the service's account at the provider",
+    "PROVIDER_THROTTLED": "wait a little, or choose another model with /model NAME",
+    "PROVIDER_UNAVAILABLE": _AGAIN,
+    "PROVIDER_REJECTED_REQUEST": _OTHER_MODEL,
+    "CONTEXT_WINDOW_EXCEEDED": "choose a model with a larger window with /model NAME, or take a /new session",
+    "MODEL_UNAVAILABLE": _OTHER_MODEL,
+    "INTERNAL": "try once more, and report it if it stays",
+    "TURN_CANCELLED": _AGAIN,
+    "DEADLINE_EXCEEDED": _AGAIN,
+    "SESSION_LOST": _AGAIN,
+}
+"""By `godoty.v1.ErrorReason`, without its prefix."""
+
+_BY_CODE = {
+    grpc.StatusCode.UNAVAILABLE: "is the server running at {target}? `make run` starts one",
+    grpc.StatusCode.UNIMPLEMENTED: "the server at {target} does not know this call: update it",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the server at {target} is slow or out of reach: try again",
+}
+
+
+def advise(error: GodotyError, *, target: str) -> str:
+    """Says in one line what went wrong and what to do."""
+    said = str(error) + "".join(
+        f" [{violation.field}: {violation.description}]" for violation in error.field_violations
+    )
+    advice = BY_REASON.get(error.reason) or _BY_CODE.get(error.code, "").format(target=target)
+    wait = ""
+    if error.retry_delay is not None:
+        wait = f"try again in {error.retry_delay.total_seconds():g} s"
+    return " — ".join(part for part in (" ".join(said.split()), advice, wait) if part)

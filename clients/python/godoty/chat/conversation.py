@@ -1,0 +1,146 @@
+"""The conversation that the terminal holds: its session, its model and what can be asked about them."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from godoty.chat.turn import TurnView
+from godoty.chat.words import counted, money, spent, tokens, took
+from godoty.errors import GodotyError
+from godoty.v1 import agent_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from godoty.chat.screen import Screen
+    from godoty.client import GodotyClient
+    from godoty.v1.metering_pb2 import LatencySummary
+
+_PAGE = 500
+_SESSIONS = 20
+
+
+class Conversation:
+    """A session on the screen.
+
+    Attributes:
+        session_id: The session; empty until the server has named a new one.
+        model: The model to ask; empty for the one that the session used last.
+    """
+
+    def __init__(self, client: GodotyClient, screen: Screen, *, session_id: str, model: str, history: int = 0) -> None:
+        self._client = client
+        self._screen = screen
+        self._history = history
+        self.session_id = session_id
+        self.model = model
+
+    async def open(self, session_id: str) -> None:
+        """Goes to a session: shows its latest messages and what it has cost so far."""
+        try:
+            session = await self._client.get_session(session_id) if session_id else None
+        except GodotyError as error:
+            if error.reason != "SESSION_NOT_FOUND":
+                raise
+            session = None
+        self.session_id = session_id
+        if session is None:
+            self._screen.line(f"A new session, {session_id}." if session_id else "A new session.", style="bold")
+            return
+        last_model = f", last answered with {session.model}" if session.model else ""
+        self._screen.line(f"Session {session_id}{last_model}.", style="bold")
+        if self._history:
+            await self._show_history(session.message_count)
+        metrics = await self._client.session_metrics(session_id)
+        self._screen.line(f"so far: {spent(metrics.totals)}", style="green")
+
+    async def say(self, text: str) -> None:
+        """Runs a turn and shows it as it comes."""
+        view = TurnView(self._screen)
+        events = self._client.converse(text, session_id=self.session_id, model=self.model)
+        try:
+            async with aclosing(events):
+                async for response in events:
+                    view.show(response)
+                    self.session_id = view.session_id or self.session_id
+        finally:
+            self._screen.end_line()
+
+    async def show_sessions(self) -> None:
+        """Lists the sessions that were used last."""
+        rows: list[tuple[str, ...]] = []
+        async with aclosing(self._client.list_sessions(page_size=_SESSIONS)) as sessions:
+            async for session in sessions:
+                if len(rows) == _SESSIONS:
+                    break
+                rows.append(_session_row(session))
+        title = f"The {counted(len(rows), 'session')} used last; /open ID goes to one"
+        self._screen.table(title, ("session", "cost", "messages", "model", "last used (UTC)"), rows)
+
+    async def show_metrics(self) -> None:
+        """Shows what the session has cost and how fast it was answered."""
+        if not self.session_id:
+            self._screen.line("The session begins with the first text: so far it has cost nothing.")
+            return
+        metrics = await self._client.session_metrics(self.session_id)
+        self._screen.line(f"{self.session_id}: {spent(metrics.totals)}", style="green")
+        self._screen.table(
+            "By model",
+            ("model", "cost", "calls", "tokens"),
+            (
+                (each.model, money(each.totals.cost_usd), str(each.totals.model_calls), tokens(each.totals.usage))
+                for each in metrics.by_model
+            ),
+        )
+        self._screen.table(
+            "Latency: median / 95th percentile / last",
+            ("provider", "calls", "first token", "whole answer"),
+            (
+                (
+                    each.provider or "all",
+                    str(each.model_calls),
+                    _summary(each.time_to_first_token) if each.HasField("time_to_first_token") else "no token came",
+                    _summary(each.duration),
+                )
+                for each in metrics.latency
+            ),
+        )
+
+    async def _show_history(self, count: int) -> None:
+        latest: deque[pb.Message] = deque(maxlen=self._history)
+        async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
+            latest.append(message)
+        if count > len(latest):
+            self._screen.line(f"… {counted(count - len(latest), 'earlier message')} …", style="dim")
+        results = {
+            block.tool_result.tool_call_id: block.tool_result
+            for message in latest
+            for block in message.content
+            if block.HasField("tool_result")
+        }
+        for message in latest:
+            self._show_message(message, results)
+
+    def _show_message(self, message: pb.Message, results: dict[str, pb.ToolResult]) -> None:
+        for block in message.content:
+            match block.WhichOneof("block"):
+                case "text" if message.role == pb.ROLE_USER:
+                    self._screen.line(f"> {block.text}", style="bold")
+                case "text":
+                    self._screen.line(block.text)
+                case "reasoning":
+                    self._screen.line(block.reasoning, style="dim")
+                case "tool_use":
+                    use = block.tool_use
+                    result = results.get(use.tool_call_id, pb.ToolResult(output="no result"))
+                    failed = result.status != pb.TOOL_CALL_STATUS_SUCCESS
+                    self._screen.tool(use.name, use.input_json, result.output, failed=failed)
+
+
+def _session_row(session: pb.Session) -> tuple[str, ...]:
+    used = session.update_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
+    return session.session_id, money(session.cost_usd), str(session.message_count), session.model, used
+
+
+def _summary(summary: LatencySummary) -> str:
+    return " / ".join(took(duration) for duration in (summary.median, summary.p95, summary.last))

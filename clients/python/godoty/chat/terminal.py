@@ -1,0 +1,89 @@
+"""The person's side of the chat: one thing at a time, which Ctrl-C ends without ending the chat."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from godoty.chat import prompt
+from godoty.chat.advice import advise
+from godoty.chat.commands import execute
+from godoty.chat.conversation import Conversation
+from godoty.client import GodotyClient
+from godoty.errors import GodotyError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from types import TracebackType
+
+    from godoty.chat.screen import Screen
+
+_T = TypeVar("_T")
+
+OK = 0
+FAILED = 1
+INTERRUPTED = 130  # what shells tell of a program that Ctrl-C ended
+
+
+class Terminal:
+    """A chat with one server.
+
+    While something runs, `asyncio.Runner` turns Ctrl-C into its cancellation; between two things, at the prompt,
+    Ctrl-C is Python's own.
+
+    Raises:
+        ValueError: The key is empty or cannot be sent.
+    """
+
+    def __init__(self, screen: Screen, target: str, api_key: str, *, tls: bool | None) -> None:
+        self._screen = screen
+        self._target = target
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(_connect(target, api_key, tls=tls))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._runner:
+            self._runner.run(self._client.close())
+
+    def say(self, text: str, *, session_id: str, model: str) -> int:
+        """Says one thing. Returns the exit code."""
+        conversation = Conversation(self._client, self._screen, session_id=session_id, model=model)
+        return self._run(conversation.say(text))[0]
+
+    def talk(self, *, session_id: str, model: str, history: int) -> int:
+        """Opens a session and talks until the person leaves. Returns the exit code."""
+        conversation = Conversation(self._client, self._screen, session_id=session_id, model=model, history=history)
+        code, _ = self._run(conversation.open(session_id))
+        if code != OK:
+            return code
+        if sys.stdin.isatty():
+            self._screen.line("/help lists the commands.", style="dim")
+        for line in prompt.lines(self._screen):
+            said, goes_on = self._run(execute(line, conversation, self._screen))
+            code = code or said
+            if goes_on is False:
+                break
+        return OK if sys.stdin.isatty() else code
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> tuple[int, _T | None]:
+        try:
+            return OK, self._runner.run(work)
+        except KeyboardInterrupt:
+            self._screen.line("Cancelled. What it cost until then is in the ledger: /metrics shows it.", style="yellow")
+            return INTERRUPTED, None
+        except GodotyError as error:
+            self._screen.error(advise(error, target=self._target))
+            return FAILED, None
+
+
+async def _connect(target: str, api_key: str, *, tls: bool | None) -> GodotyClient:
+    return GodotyClient(target, api_key, tls=tls)  # within the loop that will run its calls

@@ -1,0 +1,74 @@
+"""One turn on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from godoty.chat.words import money, spent, took
+from godoty.v1 import agent_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from godoty.chat.screen import Screen
+    from godoty.v1.metering_pb2 import ModelCall
+
+_STOPPED = {
+    pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its bound on tokens",
+    pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its bound on model calls",
+    pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
+}
+
+
+class TurnView:
+    """Shows the events of a turn as they come."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._tools: dict[str, pb.ToolCallStarted] = {}
+        self._served: list[str] = []
+        self.session_id = ""
+
+    def show(self, response: pb.ConverseResponse) -> None:
+        """Shows one event; one of a later contract is passed over."""
+        match response.WhichOneof("event"):
+            case "turn_started":
+                self.session_id = response.turn_started.session_id
+                self._screen.wait("waiting for the model")
+            case "text_delta":
+                self._screen.stream(response.text_delta.text)
+            case "reasoning_delta":
+                self._screen.stream(response.reasoning_delta.text, style="dim")
+            case "tool_call_started":
+                self._begin_tool(response.tool_call_started)
+            case "tool_call_finished":
+                self._end_tool(response.tool_call_finished)
+            case "model_call_finished":
+                self._end_model_call(response.model_call_finished.call)
+            case "turn_finished":
+                self._finish(response.turn_finished)
+
+    def _begin_tool(self, call: pb.ToolCallStarted) -> None:
+        self._tools[call.tool_call_id] = call
+        self._screen.wait(f"running {call.name}")
+
+    def _end_tool(self, end: pb.ToolCallFinished) -> None:
+        call = self._tools.pop(end.tool_call_id, pb.ToolCallStarted(name="tool"))
+        failed = end.status == pb.TOOL_CALL_STATUS_ERROR
+        outcome = f"{'failed' if failed else 'ok'} in {took(end.duration)}: {end.output}"
+        self._screen.tool(call.name, call.input_json, outcome, failed=failed)
+        waiting_for = ", ".join(tool.name for tool in self._tools.values())
+        self._screen.wait(f"running {waiting_for}" if waiting_for else "waiting for the model")
+
+    def _end_model_call(self, call: ModelCall) -> None:
+        if call.served_model and call.served_model not in self._served:
+            self._served.append(call.served_model)
+        if call.error:
+            cost = money(call.cost_usd)
+            self._screen.line(f"model call, attempt {call.attempt}: {call.error} (cost: {cost})", style="yellow")
+
+    def _finish(self, end: pb.TurnFinished) -> None:
+        if end.stop_reason in _STOPPED:
+            self._screen.line(f"stopped: {_STOPPED[end.stop_reason]}", style="yellow")
+        parts = [f"turn: {spent(end.turn_totals, turns=False)}", f"session: {spent(end.session_totals)}"]
+        if self._served:
+            parts.append(", ".join(self._served))
+        self._screen.line(" | ".join(parts), style="green")

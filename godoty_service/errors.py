@@ -1,0 +1,180 @@
+"""The errors that cross rooms. Imports nothing of ours; `rpc/status.py` turns them into statuses, once.
+
+GodotyError
+├── InvalidRequest            the caller's fields
+│   └── UnknownModel
+├── InvalidApiKey
+├── ScopeMissing
+├── SessionNotFound
+├── SessionBusy               another turn is running
+├── SessionLost               the lease was taken over, or the session deleted
+├── TurnCancelled
+├── ShuttingDown
+├── StorageError
+│   ├── StorageUnavailable    no primary, no connection, timeout
+│   └── DuplicateKey          a unique index said no; always caught by the room that wrote
+└── ProviderError
+├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
+├── ProviderThrottled        429
+├── ProviderUnavailable      5xx, 408, 409, broken or unreadable streams
+├── ProviderRejectedRequest  400, 413, 422
+├── ContextWindowExceeded
+└── ModelUnavailable         404: no endpoint serves it
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """A refused field: its path in the request, and what it may hold."""
+
+    field: str
+    description: str
+
+
+class GodotyError(Exception):
+    """Base of all. The text is written for the caller: it holds no secret, no prompt and no inner detail."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        violations: Sequence[FieldViolation] = (),
+    ) -> None:
+        """Keep what the caller is told.
+
+        Args:
+            text: One sentence for the caller.
+            metadata: Facts for programs, by the names that errors.proto documents.
+            retry_after: Seconds after which a retry may help.
+            violations: The refused fields.
+        """
+        super().__init__(text)
+        self.text = text
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
+        self.violations = tuple(violations)
+
+
+class InvalidRequest(GodotyError):
+    """One or more fields are refused."""
+
+    reason = "INVALID_FIELD"
+
+    @classmethod
+    def of(cls, field: str, description: str) -> "InvalidRequest":
+        """Refuse one field."""
+        return cls(f"{field}: {description}", violations=[FieldViolation(field=field, description=description)])
+
+
+class UnknownModel(InvalidRequest):
+    """The provider's catalogue has no such model."""
+
+    reason = "UNKNOWN_MODEL"
+
+
+class InvalidApiKey(GodotyError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    reason = "INVALID_API_KEY"
+
+
+class ScopeMissing(GodotyError):
+    """The key lacks the scope that the method needs."""
+
+    reason = "SCOPE_MISSING"
+
+
+class SessionNotFound(GodotyError):
+    """The tenant has no such session."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class SessionBusy(GodotyError):
+    """Another turn of the session is running."""
+
+    reason = "SESSION_BUSY"
+
+
+class SessionLost(GodotyError):
+    """The session was taken over or deleted while this turn ran."""
+
+    reason = "SESSION_LOST"
+
+
+class TurnCancelled(GodotyError):
+    """The turn was cancelled before it had an answer."""
+
+    reason = "TURN_CANCELLED"
+
+
+class ShuttingDown(GodotyError):
+    """The server takes no new turns."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class StorageError(GodotyError):
+    """The database did not do what was asked."""
+
+
+class StorageUnavailable(StorageError):
+    """The database cannot be reached, has no primary, or took too long."""
+
+    reason = "STORAGE_UNAVAILABLE"
+
+
+class DuplicateKey(StorageError):
+    """A unique index refused a write."""
+
+
+class ProviderError(GodotyError):
+    """The provider answered with an error, or not at all."""
+
+    reason = "PROVIDER_UNAVAILABLE"
+    retryable: ClassVar[bool] = False
+
+
+class ProviderAccountRefused(ProviderError):
+    """The provider refused this service's account."""
+
+    reason = "PROVIDER_ACCOUNT_REFUSED"
+
+
+class ProviderThrottled(ProviderError):
+    """The provider is rate limiting."""
+
+    reason = "PROVIDER_THROTTLED"
+    retryable = True
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider failed, timed out, or broke the stream."""
+
+    retryable = True
+
+
+class ProviderRejectedRequest(ProviderError):
+    """The provider refused the request itself."""
+
+    reason = "PROVIDER_REJECTED_REQUEST"
+
+
+class ContextWindowExceeded(ProviderError):
+    """The conversation does not fit the model."""
+
+    reason = "CONTEXT_WINDOW_EXCEEDED"
+
+
+class ModelUnavailable(ProviderError):
+    """No provider serves the model just now."""
+
+    reason = "MODEL_UNAVAILABLE"

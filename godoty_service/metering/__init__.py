@@ -1,0 +1,1 @@
+"""Money: usage, prices, the ledger and its folds."""

@@ -1,0 +1,111 @@
+"""What a model call can cost at the most, told before it is made: the sum to reserve.
+
+Input: a token is never shorter than one UTF-8 byte, so the bytes of the request body and
+`TEMPLATE_TOKENS` bound the tokens; each is charged at the dearest rate (prompt, cache read, cache write
+of either kind). Output: the request's limit where the model honours one, else the model's own, else its
+context length; reasoning is part of it. Every override that could apply, at any time of day, counts, and
+so does the dearest of all models and providers that are given: the bound holds for whichever serves.
+
+It does not cover what no counter shows (plugins, server tools, PDF OCR), pictures, video and files that
+the request names or packs (they are no text), service tiers, providers whose prices were not given (let
+the request carry `provider.max_price`), a normalising tokenizer that lengthens the text first, or the
+last bits that a provider loses by adding in binary.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from godoty_service.metering import money
+from godoty_service.metering.catalogue import CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.metering.prices import UnitPrices
+
+# Tokens that a provider may put around the request: chat templates, instructions for tool use, and hidden
+# system prompts (the largest recorded: grok-4 counted 687 tokens for a one-line request).
+TEMPLATE_TOKENS = 2048
+
+# OpenAI refuses a smaller limit, and gateways that speak to it raise a request's to this.
+LEAST_OUTPUT_LIMIT = 16
+
+
+def upper_bound(
+    *,
+    request_bytes: int,
+    max_output_tokens: int | None,
+    models: Iterable[CatalogueModel],
+    endpoint_prices: Iterable[EndpointPrices] = (),
+    web_searches: int = 0,
+    audio_input: bool = False,
+) -> Decimal | None:
+    """Bound the charge of one request in US dollars, or give `None` where there is no finite bound.
+
+    Args:
+        request_bytes: the length of the body as it is sent.
+        max_output_tokens: the limit that the request carries, if any.
+        models: every entry that may serve: `Catalogue.offers` of the model and of each fallback.
+        endpoint_prices: the providers' own prices of these models, as far as they are known.
+        web_searches: how many native searches the request allows.
+        audio_input: whether the request carries audio.
+
+    Raises:
+        ValueError: where a size is negative.
+    """
+    if min(request_bytes, max_output_tokens or 0, web_searches) < 0:
+        raise ValueError("sizes cannot be negative")
+    input_tokens = request_bytes + TEMPLATE_TOKENS
+    offers: list[CatalogueModel | Endpoint] = [
+        *models,
+        *(entry for listed in endpoint_prices for entry in listed.endpoints),
+    ]
+    bounds = [
+        _bound(
+            rates,
+            input_tokens,
+            _output_tokens(offer, max_output_tokens),
+            web_searches,
+            audio_input=audio_input,
+        )
+        for offer in offers
+        for rates in offer.prices.states(max_prompt_tokens=input_tokens)
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if known and len(known) == len(bounds) else None
+
+
+def _output_tokens(offer: CatalogueModel | Endpoint, max_output_tokens: int | None) -> int | None:
+    if max_output_tokens is not None and offer.supports_max_tokens:
+        return max(max_output_tokens, LEAST_OUTPUT_LIMIT)
+    return offer.max_completion_tokens or offer.context_length
+
+
+def _bound(
+    rates: UnitPrices, input_tokens: int, output_tokens: int | None, web_searches: int, *, audio_input: bool
+) -> Decimal | None:
+    if output_tokens is None or rates.uncounted_fees or rates.prompt is None or rates.completion is None:
+        return None
+    if rates.depends or (web_searches and rates.web_search is None):
+        return None
+    return money.total(
+        [
+            money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
+            money.multiply(_output_rate(rates), output_tokens),
+            money.multiply(rates.web_search or money.ZERO, web_searches),
+            rates.request or money.ZERO,
+        ]
+    )
+
+
+def _input_rate(rates: UnitPrices, *, audio_input: bool) -> Decimal:
+    """Give the most that one input token can cost: a surcharge for writing comes on top of the rest."""
+    read = _dearest(rates.prompt, rates.input_cache_read)
+    written = _dearest(rates.input_cache_write, rates.input_cache_write_1h)
+    if audio_input:
+        read = _dearest(read, rates.audio, rates.input_audio_cache)
+    return money.add(read, written) if rates.cache_write_is_surcharge else max(read, written)
+
+
+def _output_rate(rates: UnitPrices) -> Decimal:
+    return _dearest(rates.completion, rates.internal_reasoning, rates.image_output, rates.audio_output)
+
+
+def _dearest(*rates: Decimal | None) -> Decimal:
+    return max((rate for rate in rates if rate is not None), default=money.ZERO)

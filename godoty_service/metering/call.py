@@ -1,0 +1,128 @@
+"""A ledger entry, as a value: one request to the provider."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from godoty_service.metering.prices import UnitPrices
+from godoty_service.metering.usage import TokenUsage
+
+
+class CallState(StrEnum):
+    """What is known of a call's cost. A call leaves PENDING once and never comes back."""
+
+    PENDING = "pending"
+    SETTLED = "settled"
+    UNRESOLVED = "unresolved"
+    VOID = "void"
+
+
+class CostSource(StrEnum):
+    """Where the cost of a call comes from."""
+
+    BILLED = "billed"
+    RECONCILED = "reconciled"
+    CATALOGUE = "catalogue"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceEvidence:
+    """The prices that were in force when a call started, and the catalogue they stood in."""
+
+    prices: UnitPrices
+    catalogue_hash: str
+    catalogue_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """One request to the provider. Money is in US dollars; None is unknown, never zero.
+
+    Attributes:
+        call_id: Our id, the entry's primary key.
+        tenant_id: Who pays.
+        session_uid: Our id of the session; `session_id` is the caller's, who may use it again after a deletion.
+        number: 1, 2, 3 … in the session.
+        served_model: Who answered, and so who is charged.
+        generation_id: The provider's id, an attribute: it may come late, or never.
+        upper_bound: What the call can cost at the most, told before it was made.
+        provider_key_id: Names the key that made the call: its record can only be read with that one.
+        attempt: 1 for the first try of a request.
+        owner: The server that made the call.
+    """
+
+    call_id: str
+    tenant_id: str
+    session_uid: str
+    session_id: str
+    turn_id: str
+    number: int
+    state: CallState
+    requested_model: str
+    fallback_models: tuple[str, ...] = ()
+    served_model: str | None = None
+    provider: str | None = None
+    generation_id: str | None = None
+    usage: TokenUsage | None = None
+    cost: Decimal | None = None
+    cost_source: CostSource | None = None
+    catalogue_cost: Decimal | None = None
+    upper_bound: Decimal | None = None
+    upstream_cost: Decimal | None = None
+    is_byok: bool | None = None
+    provider_key_id: str
+    evidence: PriceEvidence | None = None
+    start_time: datetime
+    settle_time: datetime | None = None
+    time_to_first_token: timedelta | None = None
+    duration: timedelta | None = None
+    attempt: int = 1
+    finish_reason: str | None = None
+    error: str | None = None
+    user: str | None = None
+    agent: str
+    owner: str
+
+    @property
+    def model(self) -> str:
+        """The model to book the call under: who served it, or else who was asked."""
+        return self.served_model or self.requested_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """What changed after an entry was final: a new entry, dated and attributed, that never touches the old one.
+
+    Attributes:
+        entry_id: Its own primary key.
+        number: Its own number in the session.
+        corrects: The call that it is about.
+        cost: What it adds to the session's cost; may be negative.
+        usage: What it adds to the session's tokens.
+        resolves: The call was unresolved and no longer is.
+        bound: The bound of the call that it resolves.
+        model: The model that the call is booked under.
+        why: The reason, in a person's words or "reconciled".
+        by: Who did it.
+    """
+
+    entry_id: str
+    tenant_id: str
+    session_uid: str
+    session_id: str
+    turn_id: str
+    number: int
+    corrects: str
+    cost: Decimal
+    usage: TokenUsage | None = None
+    resolves: bool = False
+    bound: Decimal | None = None
+    model: str
+    time: datetime
+    why: str
+    by: str
+
+
+Entry = ModelCall | Adjustment

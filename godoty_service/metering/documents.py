@@ -1,0 +1,102 @@
+"""Ledger entries and usage as MongoDB documents, and back: the one converter of this room."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from bson.decimal128 import Decimal128
+
+from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall, PriceEvidence
+from godoty_service.metering.prices import UnitPrices
+from godoty_service.metering.usage import TokenUsage
+
+Document = dict[str, Any]
+
+_MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "bound"})
+_TIMES = frozenset({"time_to_first_token", "duration"})
+_CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
+_ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
+
+
+def entry_to_document(entry: Entry) -> Document:
+    """Write an entry down. Unknown fields are left out."""
+    names, key = (_CALL_FIELDS, "call_id") if isinstance(entry, ModelCall) else (_ADJUSTMENT_FIELDS, "entry_id")
+    document = {name: to_field(name, getattr(entry, name)) for name in names if getattr(entry, name) is not None}
+    document["_id"] = document.pop(key)
+    document["kind"] = "call" if isinstance(entry, ModelCall) else "adjustment"
+    return document
+
+
+def entry_from_document(document: Document) -> Entry:
+    """Read an entry."""
+    if document["kind"] == "adjustment":
+        return Adjustment(entry_id=document["_id"], **_read(document, _ADJUSTMENT_FIELDS))
+    return ModelCall(call_id=document["_id"], **_read(document, _CALL_FIELDS))
+
+
+def call_from_document(document: Document) -> ModelCall:
+    """Read an entry that is a call."""
+    return ModelCall(call_id=document["_id"], **_read(document, _CALL_FIELDS))
+
+
+def to_field(name: str, value: Any) -> Any:
+    """Write one field down: money as Decimal128, durations in microseconds."""
+    if name in _MONEY and isinstance(value, Decimal):
+        return Decimal128(value)
+    if name in _TIMES and isinstance(value, timedelta):
+        return value // timedelta(microseconds=1)
+    if isinstance(value, TokenUsage):
+        return usage_to_document(value)
+    if isinstance(value, PriceEvidence):
+        return {
+            "prices": value.prices.to_document(),
+            "catalogue_hash": value.catalogue_hash,
+            "catalogue_time": value.catalogue_time,
+        }
+    if isinstance(value, (CallState, CostSource)):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def usage_to_document(usage: TokenUsage) -> Document:
+    """Write counters down; those that nobody told are left out."""
+    return {
+        field.name: getattr(usage, field.name) for field in fields(TokenUsage) if getattr(usage, field.name) is not None
+    }
+
+
+def usage_from_document(document: Document) -> TokenUsage:
+    """Read counters."""
+    return TokenUsage(**document)
+
+
+def _read(document: Document, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: _from_field(name, document[name]) for name in names if name in document}
+
+
+def _from_field(name: str, value: Any) -> Any:
+    if name in _MONEY:
+        return value.to_decimal()
+    if name in _TIMES:
+        return timedelta(microseconds=value)
+    read = _READERS.get(name)
+    return value if read is None else read(value)
+
+
+def _evidence(document: Document) -> PriceEvidence:
+    return PriceEvidence(
+        prices=UnitPrices.from_document(document["prices"]),
+        catalogue_hash=document["catalogue_hash"],
+        catalogue_time=document["catalogue_time"],
+    )
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "usage": usage_from_document,
+    "evidence": _evidence,
+    "state": CallState,
+    "cost_source": CostSource,
+    "fallback_models": tuple,
+}

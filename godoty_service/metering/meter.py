@@ -1,0 +1,281 @@
+"""A turn's meter: it writes each request ahead, and closes each entry on every way out.
+
+The openrouter room asks for it by a protocol of its own (`openrouter/metered.py`); `server.py` hands it over.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import structlog
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import GodotyError, StorageError
+from godoty_service.ids import new_id
+from godoty_service.metering.call import CallState, CostSource, ModelCall
+from godoty_service.metering.catalogue import Catalogue
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.totals import Totals, fold
+from godoty_service.metering.usage import from_openrouter
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnScope:
+    """Whose calls a meter counts."""
+
+    tenant_id: str
+    session_uid: str
+    session_id: str
+    turn_id: str
+    user: str | None
+    agent: str
+    provider_key_id: str
+    owner: str
+
+
+class TurnMeter:
+    """Counts the calls of one turn."""
+
+    def __init__(
+        self,
+        scope: TurnScope,
+        *,
+        ledger: Ledger,
+        oracle: Oracle,
+        last_number: int,
+        record: Callable[[ModelCall], None],
+        clock: Clock = utc_now,
+    ) -> None:
+        """Build a meter.
+
+        Args:
+            scope: Whose calls these are.
+            ledger: Where they are written.
+            oracle: Who prices them.
+            last_number: The number of the session's last entry.
+            record: Told of each call that closes, for the metrics.
+            clock: Tells the time.
+        """
+        self.scope = scope
+        self.ledger = ledger
+        self.oracle = oracle
+        self.record = record
+        self.clock = clock
+        self._last_number = last_number
+        self._calls: dict[str, OpenCall] = {}
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    async def open(
+        self,
+        *,
+        model: str,
+        fallback_models: tuple[str, ...],
+        request_bytes: int,
+        max_output_tokens: int | None,
+        attempt: int,
+    ) -> "OpenCall":
+        """Make an entry durable; only then may its request be sent.
+
+        Raises:
+            StorageUnavailable: It could not be written: the request must not be sent.
+        """
+        models = (model, *fallback_models)
+        start = self.clock()
+        catalogue = self.oracle.current
+        entry = ModelCall(
+            call_id=new_id("call"),
+            tenant_id=self.scope.tenant_id,
+            session_uid=self.scope.session_uid,
+            session_id=self.scope.session_id,
+            turn_id=self.scope.turn_id,
+            number=self._last_number + 1,
+            state=CallState.PENDING,
+            requested_model=model,
+            fallback_models=fallback_models,
+            upper_bound=self.oracle.bound(models, request_bytes=request_bytes, max_output_tokens=max_output_tokens),
+            provider_key_id=self.scope.provider_key_id,
+            evidence=self.oracle.price(
+                None, served_model=model, requested=models, provider=None, at=start, catalogue=catalogue
+            ).evidence,
+            start_time=start,
+            attempt=attempt,
+            user=self.scope.user,
+            agent=self.scope.agent,
+            owner=self.scope.owner,
+        )
+        call = OpenCall(self, entry, catalogue)
+        self._calls[entry.call_id] = call
+        self.ledger.open_calls.add(entry.call_id)
+        await self.landed(call.insert())
+        return call
+
+    def totals(self) -> Totals:
+        """Sum the turn's calls, the open ones as pending."""
+        return fold([call.entry for call in self._calls.values() if call.inserted])
+
+    @property
+    def entries(self) -> list[ModelCall]:
+        """The turn's calls, as far as they are known to be written."""
+        return [call.entry for call in self._calls.values() if call.inserted]
+
+    async def close(self) -> None:
+        """Close what is still open, void or left to reconciliation, and wait for every write. Never raises."""
+        while self._writes:
+            await asyncio.gather(*self._writes, return_exceptions=True)
+        for call in self._calls.values():
+            try:
+                await call.abandon()
+            except StorageError as error:  # reconciliation finds it: it is nobody's open call any more
+                log.warning("call_left_open", call_id=call.entry.call_id, error=str(error))
+        while self._writes:
+            await asyncio.gather(*self._writes, return_exceptions=True)
+        self.ledger.open_calls.difference_update(self._calls)
+
+    async def landed(self, write: Coroutine[Any, Any, T]) -> T:
+        """Wait for a write that goes on also when the waiting is cancelled."""
+        return await asyncio.shield(self.start(write))
+
+    def start(self, write: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Start a write that `close` will wait for."""
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return task
+
+    def numbered(self, number: int) -> None:
+        """Take note of the number that an entry got."""
+        self._last_number = max(self._last_number, number)
+
+
+class OpenCall:
+    """A request that stands in the ledger. Exactly one of `void`, `refused`, `answered` and `abandon` ends it."""
+
+    def __init__(self, meter: TurnMeter, entry: ModelCall, catalogue: Catalogue | None) -> None:
+        self._meter = meter
+        self._catalogue = catalogue
+        self._sent_at: float | None = None
+        self._ended = False
+        self.entry = entry
+        self.inserted = False
+
+    async def insert(self) -> None:
+        """Write the entry."""
+        self.entry = await self._meter.ledger.insert(self.entry)
+        self.inserted = True
+        self._meter.numbered(self.entry.number)
+
+    def sending(self) -> None:
+        """Say that the request leaves now: from here on it may cost."""
+        self._sent_at = time.monotonic()
+
+    def heard(self, generation_id: str) -> None:
+        """Keep the provider's id at once, without waiting for the write."""
+        if self.entry.generation_id == generation_id:
+            return
+        self.entry = replace(self.entry, generation_id=generation_id)
+        self._meter.start(self._note(generation_id))
+
+    def first_token(self) -> None:
+        """Note the time of the first token."""
+        if self.entry.time_to_first_token is None:
+            self.entry = replace(self.entry, time_to_first_token=self._elapsed())
+
+    async def void(self, error: GodotyError | None) -> ModelCall:
+        """Close a call that was provably never sent."""
+        return await self._close(state=CallState.VOID, error=_reason(error))
+
+    async def refused(self, error: GodotyError) -> ModelCall:
+        """Close a call to which the provider itself said no, with no generation behind it: it cost nothing."""
+        return await self._close(
+            state=CallState.SETTLED,
+            cost=Decimal(0),
+            cost_source=CostSource.BILLED,
+            duration=self._elapsed(),
+            error=_reason(error),
+        )
+
+    async def answered(
+        self,
+        *,
+        usage: dict[str, Any] | None,
+        served_model: str | None,
+        provider: str | None,
+        finish_reason: str | None,
+        error: GodotyError | None,
+    ) -> ModelCall:
+        """Close a call with what its stream told; where that has no cost, leave it to reconciliation."""
+        known: dict[str, Any] = {
+            "served_model": served_model,
+            "provider": provider,
+            "finish_reason": finish_reason,
+            "duration": self._elapsed(),
+            "error": _reason(error),
+        }
+        billing = from_openrouter(usage) if usage is not None else None
+        if billing is not None:
+            priced = self._meter.oracle.price(
+                billing.usage,
+                served_model=served_model or self.entry.requested_model,
+                requested=(self.entry.requested_model, *self.entry.fallback_models),
+                provider=provider,
+                at=self.entry.start_time,
+                catalogue=self._catalogue,
+            )
+            known |= {
+                "usage": billing.usage,
+                "upstream_cost": billing.upstream_cost,
+                "is_byok": billing.is_byok,
+                "catalogue_cost": priced.cost,
+                "evidence": priced.evidence or self.entry.evidence,
+            }
+        if billing is None or billing.cost is None:
+            return await self._leave(**known)
+        return await self._close(state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.BILLED, **known)
+
+    async def abandon(self) -> None:
+        """End a call that nobody ended: void where it was not sent, else left to reconciliation."""
+        if self._ended or not self.inserted:
+            return
+        if self._sent_at is None:
+            await self.void(None)
+        else:
+            await self._leave(duration=self._elapsed(), error="interrupted")
+
+    async def _note(self, generation_id: str) -> None:
+        try:
+            await self._meter.ledger.note_generation(self.entry.tenant_id, self.entry.call_id, generation_id)
+        except StorageError as error:  # the closing write brings it again
+            log.warning("generation_not_noted", call_id=self.entry.call_id, error=str(error))
+
+    async def _close(self, **changes: Any) -> ModelCall:
+        self._ended = True
+        self.entry = replace(self.entry, settle_time=self._meter.clock(), **changes)
+        await self._meter.landed(self._write_close())
+        return self.entry
+
+    async def _write_close(self) -> None:
+        if await self._meter.ledger.close_or_keep(self.entry):
+            self._meter.record(self.entry)
+
+    async def _leave(self, **changes: Any) -> ModelCall:
+        self._ended = True
+        self.entry = replace(self.entry, **changes)
+        await self._meter.landed(self._meter.ledger.leave(self.entry, due=self._meter.clock()))
+        return self.entry
+
+    def _elapsed(self) -> timedelta:
+        started = self._sent_at if self._sent_at is not None else time.monotonic()
+        return timedelta(microseconds=int((time.monotonic() - started) * 1_000_000))
+
+
+def _reason(error: GodotyError | None) -> str | None:
+    return None if error is None else error.reason.lower()

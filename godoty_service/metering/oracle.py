@@ -1,0 +1,209 @@
+"""The pricing oracle: what a call cost by the catalogue in force when it started. Owns `catalogues`."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import structlog
+from bson.binary import Binary
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import GodotyError
+from godoty_service.metering.bounds import upper_bound
+from godoty_service.metering.call import PriceEvidence
+from godoty_service.metering.catalogue import Catalogue, EndpointPrices
+from godoty_service.metering.prices import price
+from godoty_service.metering.usage import TokenUsage
+from godoty_service.mongo import Collection, Index
+
+log = structlog.get_logger(__name__)
+
+INDEXES = (Index(keys=[("seen_time", -1)]),)
+_KEPT_CATALOGUES = 8  # in memory; all are in the database
+_ENDPOINTS_WAIT = 2.0  # seconds that a turn's first call of a model waits for its providers' prices
+
+Fetch = Callable[[], Awaitable[bytes]]
+FetchFor = Callable[[str], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """What the catalogue makes of a call. Unknown is None."""
+
+    cost: Decimal | None
+    evidence: PriceEvidence | None
+
+
+class Oracle:
+    """Holds the current catalogue, remembers the earlier ones, and prices calls with the one that held."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        fetch_models: Fetch,
+        fetch_endpoints: FetchFor,
+        keep_for: timedelta,
+        clock: Clock = utc_now,
+    ) -> None:
+        """Build the oracle.
+
+        Args:
+            collection: Where catalogues are kept.
+            fetch_models: Gets the body of the provider's model listing.
+            fetch_endpoints: Gets the body of a model's list of providers.
+            keep_for: How long a model's list of providers serves before it is fetched anew.
+            clock: Tells the time.
+        """
+        self._catalogues = collection
+        self._fetch_models = fetch_models
+        self._fetch_endpoints = fetch_endpoints
+        self._keep_for = keep_for
+        self._clock = clock
+        self._by_hash: dict[str, Catalogue] = {}
+        self._endpoints: dict[str, tuple[datetime, EndpointPrices | None]] = {}
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        self.current: Catalogue | None = None
+        self.seen_time: datetime | None = None
+
+    async def load(self) -> None:
+        """Take up the newest catalogue that was kept."""
+        newest = await self._catalogues.find_one({}, sort=[("seen_time", -1)])
+        if newest is not None:
+            self._remember(_read(newest), newest["seen_time"])
+
+    async def refresh(self) -> bool:
+        """Fetch the catalogue; where that fails, the last one stays. Tells whether it was fetched."""
+        try:
+            body = await self._fetch_models()
+            catalogue = Catalogue.parse(body, fetch_time=self._clock())
+        except (GodotyError, ValueError, TypeError) as error:
+            log.warning("catalogue_fetch_failed", error=str(error), age_seconds=self.age())
+            return False
+        known = await self._catalogues.find_one({"_id": catalogue.hash})
+        await self._catalogues.update_one(
+            {"_id": catalogue.hash},
+            {
+                "$set": {"seen_time": catalogue.fetch_time},
+                "$setOnInsert": {"fetch_time": catalogue.fetch_time, "body": Binary(zlib.compress(body))},
+            },
+            upsert=True,
+        )
+        self._remember(_read(known) if known else catalogue, catalogue.fetch_time)
+        return True
+
+    async def run(self, interval: float) -> None:
+        """Refresh for ever, every so many seconds."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.refresh()
+            except GodotyError as error:
+                log.warning("catalogue_not_kept", error=str(error))
+
+    def age(self) -> float | None:
+        """Tell how many seconds ago the provider last confirmed the catalogue; None: there is none."""
+        return (self._clock() - self.seen_time).total_seconds() if self.seen_time else None
+
+    async def prepare(self, models: tuple[str, ...]) -> None:
+        """Have the providers' own prices of these models at hand, if they come within two seconds."""
+        tasks = [task for model in models if (task := self._endpoints_task(model)) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_ENDPOINTS_WAIT)
+
+    def bound(self, models: tuple[str, ...], *, request_bytes: int, max_output_tokens: int | None) -> Decimal | None:
+        """Tell what a request can cost at the most, whichever of the models serves it; None: not known."""
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        if not offers or not all(catalogue and catalogue.offers(model) for model in models):
+            return None
+        known = [self._endpoints.get(offer.id, (None, None))[1] for offer in offers]
+        return upper_bound(
+            request_bytes=request_bytes,
+            max_output_tokens=max_output_tokens,
+            models=offers,
+            endpoint_prices=[prices for prices in known if prices is not None],
+        )
+
+    def price(
+        self,
+        usage: TokenUsage | None,
+        *,
+        served_model: str,
+        requested: tuple[str, ...],
+        provider: str | None,
+        at: datetime,
+        catalogue: Catalogue | None,
+    ) -> Priced:
+        """Price a call.
+
+        Args:
+            usage: What was used; None: only the evidence is wanted.
+            served_model: Who answered.
+            requested: The models that were asked for, in order: they tell variants apart.
+            provider: Who served it: his own price counts where it is known.
+            at: When the call started.
+            catalogue: The one that held then.
+        """
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        if catalogue is None or model is None:
+            return Priced(cost=None, evidence=None)
+        endpoints = self._endpoints.get(model.id, (None, None))[1]
+        own = endpoints.for_provider(provider) if endpoints and provider else None
+        prices = own or model.prices
+        evidence = PriceEvidence(prices=prices, catalogue_hash=catalogue.hash, catalogue_time=catalogue.fetch_time)
+        return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
+
+    async def catalogue(self, catalogue_hash: str) -> Catalogue | None:
+        """Find a catalogue of any time by its hash."""
+        if catalogue_hash not in self._by_hash:
+            found = await self._catalogues.find_one({"_id": catalogue_hash})
+            if found is None:
+                return None
+            self._keep(_read(found))
+        return self._by_hash[catalogue_hash]
+
+    def _endpoints_task(self, model: str) -> asyncio.Task[None] | None:
+        """Start fetching a model's providers where that is due; only what was never known is waited for."""
+        found = self.current.find(model) if self.current else None
+        if found is None:
+            return None
+        known = self._endpoints.get(found.id)
+        if known is not None and self._clock() - known[0] < self._keep_for:
+            return None
+        task = self._fetching.get(found.id)
+        if task is None:
+            task = asyncio.create_task(self._fetch(found.id))
+            self._fetching[found.id] = task
+        return task if known is None else None
+
+    async def _fetch(self, model_id: str) -> None:
+        known = self._endpoints.get(model_id, (None, None))[1]
+        try:
+            known = EndpointPrices.parse(await self._fetch_endpoints(model_id))
+        except (GodotyError, ValueError, TypeError) as error:
+            log.warning("endpoint_prices_fetch_failed", model=model_id, error=str(error))
+        finally:
+            self._endpoints[model_id] = (self._clock(), known)
+            self._fetching.pop(model_id, None)
+
+    def _remember(self, catalogue: Catalogue, seen_time: datetime) -> None:
+        self.current = catalogue
+        self.seen_time = seen_time
+        self._keep(catalogue)
+
+    def _keep(self, catalogue: Catalogue) -> None:
+        self._by_hash[catalogue.hash] = catalogue
+        for old in list(self._by_hash)[:-_KEPT_CATALOGUES]:
+            if self.current is None or old != self.current.hash:
+                del self._by_hash[old]
+
+
+def _read(document: dict[str, object]) -> Catalogue:
+    body, fetch_time = document["body"], document["fetch_time"]
+    if not isinstance(body, bytes) or not isinstance(fetch_time, datetime):
+        raise TypeError("not a kept catalogue")
+    return Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time)

@@ -1,0 +1,193 @@
+"""Sums of ledger entries. Pure arithmetic: the same fold serves sessions, turns and the proof."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from godoty_service.metering import money
+from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
+from godoty_service.metering.usage import TokenUsage
+
+NEWEST_RUNS = 50
+NEWEST_TIMINGS = 100
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """A sum of entries.
+
+    Attributes:
+        cost: The settled calls' cost, and what adjustments added.
+        usage: Their tokens.
+        model_calls: Calls that were sent, the pending ones included.
+        turns: Turns with at least one of them.
+        pending_calls: Calls that are still open.
+        unresolved_calls: Calls whose cost no record tells.
+        unresolved_bound: What those with a finite bound cost at the most.
+        unbounded_calls: Those without one.
+    """
+
+    cost: Decimal = ZERO
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    model_calls: int = 0
+    turns: int = 0
+    pending_calls: int = 0
+    unresolved_calls: int = 0
+    unresolved_bound: Decimal = ZERO
+    unbounded_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A turn, as far as one served model took part in it."""
+
+    turn_id: str
+    model: str
+    time: datetime
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How fast one call was answered."""
+
+    provider: str
+    time_to_first_token: timedelta | None
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFold:
+    """A session's entries 1 to `through`, folded: all that are final are in the sums, the others are named.
+
+    Attributes:
+        through: The number of the last entry that was taken.
+        open: Numbers up to `through` whose calls were pending when they were taken.
+        last_turn: The turn of the last entry.
+        totals: The sum of the final ones; `turns` counts the open ones, too.
+        by_model: The same by model.
+        runs: The newest turns, the newest last.
+        timings: The newest answers, the newest last.
+    """
+
+    through: int = 0
+    open: tuple[int, ...] = ()
+    last_turn: str = ""
+    totals: Totals = field(default_factory=Totals)
+    by_model: tuple[tuple[str, Totals], ...] = ()
+    runs: tuple[Run, ...] = ()
+    timings: tuple[Timing, ...] = ()
+
+    def take(self, entries: list[Entry]) -> "SessionFold":
+        """Take entries after `through` and those named in `open`; others change nothing, and neither does a repeat.
+
+        A gap in the numbers ends it: what comes after is taken once the gap is filled.
+        """
+        fold = self
+        for entry in sorted(entries, key=lambda each: each.number):
+            if entry.number > fold.through + 1:
+                break
+            fold = _take_new(fold, entry) if entry.number > fold.through else _take_open(fold, entry)
+        return fold
+
+    def view(self) -> Totals:
+        """The session's totals: the sums, and what is open beside them."""
+        pending = len(self.open)
+        return replace(self.totals, model_calls=self.totals.model_calls + pending, pending_calls=pending)
+
+
+def fold(entries: list[Entry]) -> Totals:
+    """Sum entries of any turn or session, whatever their numbers."""
+    renumbered = [replace(entry, number=place) for place, entry in enumerate(entries, 1)]
+    return SessionFold().take(renumbered).view()
+
+
+def _with(totals: Totals, call: ModelCall) -> Totals:
+    counted = replace(totals, model_calls=totals.model_calls + 1)
+    if call.state is CallState.UNRESOLVED:
+        return replace(
+            counted,
+            unresolved_calls=totals.unresolved_calls + 1,
+            unresolved_bound=money.add(totals.unresolved_bound, call.upper_bound or ZERO),
+            unbounded_calls=totals.unbounded_calls + (call.upper_bound is None),
+        )
+    return replace(
+        counted,
+        cost=money.add(totals.cost, call.cost or ZERO),
+        usage=totals.usage + (call.usage or TokenUsage()),
+    )
+
+
+def _adjusted(totals: Totals, change: Adjustment) -> Totals:
+    moved = replace(
+        totals,
+        cost=money.add(totals.cost, change.cost),
+        usage=totals.usage + (change.usage or TokenUsage()),
+    )
+    if not change.resolves:
+        return moved
+    return replace(
+        moved,
+        unresolved_calls=totals.unresolved_calls - 1,
+        unresolved_bound=money.subtract(totals.unresolved_bound, change.bound or ZERO),
+        unbounded_calls=totals.unbounded_calls - (change.bound is None),
+    )
+
+
+def _with_run(runs: tuple[Run, ...], turn_id: str, model: str, time: datetime, cost: Decimal | None) -> tuple[Run, ...]:
+    for place, run in enumerate(runs):
+        if run.turn_id == turn_id and run.model == model:
+            known = [each for each in (run.cost, cost) if each is not None]
+            joined = replace(run, cost=money.total(known) if known else None, time=min(run.time, time))
+            return (*runs[:place], joined, *runs[place + 1 :])
+    return (*runs, Run(turn_id=turn_id, model=model, time=time, cost=cost))[-NEWEST_RUNS:]
+
+
+def _take_new(before: SessionFold, entry: Entry) -> SessionFold:
+    fold = replace(before, through=entry.number)
+    if isinstance(entry, Adjustment):
+        return _adjust(fold, entry)
+    if entry.state is not CallState.VOID and entry.turn_id != before.last_turn:
+        totals = replace(before.totals, turns=before.totals.turns + 1)
+        fold = replace(fold, totals=totals, last_turn=entry.turn_id)
+    if entry.state is CallState.PENDING:
+        return replace(fold, open=(*before.open, entry.number))
+    return _close(fold, entry)
+
+
+def _take_open(before: SessionFold, entry: Entry) -> SessionFold:
+    if isinstance(entry, Adjustment) or entry.number not in before.open or entry.state is CallState.PENDING:
+        return before
+    return _close(replace(before, open=tuple(each for each in before.open if each != entry.number)), entry)
+
+
+def _close(before: SessionFold, call: ModelCall) -> SessionFold:
+    if call.state is CallState.VOID:
+        return before
+    known = dict(before.by_model)
+    first = not any(run.turn_id == call.turn_id and run.model == call.model for run in before.runs)
+    booked = known.get(call.model, Totals())
+    known[call.model] = replace(_with(booked, call), turns=booked.turns + first)
+    timings = before.timings
+    if call.duration is not None:
+        timing = Timing(
+            provider=call.provider or "", time_to_first_token=call.time_to_first_token, duration=call.duration
+        )
+        timings = (*timings, timing)[-NEWEST_TIMINGS:]
+    return replace(
+        before,
+        totals=_with(before.totals, call),
+        by_model=tuple(known.items()),
+        runs=_with_run(before.runs, call.turn_id, call.model, call.start_time, call.cost),
+        timings=timings,
+    )
+
+
+def _adjust(before: SessionFold, change: Adjustment) -> SessionFold:
+    known = dict(before.by_model)
+    known[change.model] = _adjusted(known.get(change.model, Totals()), change)
+    runs = before.runs
+    if any(run.turn_id == change.turn_id and run.model == change.model for run in runs):
+        runs = _with_run(runs, change.turn_id, change.model, change.time, change.cost)
+    return replace(before, totals=_adjusted(before.totals, change), by_model=tuple(known.items()), runs=runs)

@@ -1,0 +1,159 @@
+"""What a model call used and what it was billed, read from the provider's own words.
+
+The shapes are those of OpenRouter's chat and Responses APIs and of its generation record, as recorded from
+2024-11 to 2026-08. Anything that was not told stays `None`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from godoty_service.metering import money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """Counters of one model call, or of many added up; `None` means that nobody told.
+
+    The finer kinds of tokens lie within `input_tokens` or `output_tokens`: adding them up counts twice.
+    `reasoning_tokens` was seen one larger than `output_tokens`; it is kept as told.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_cache_read_tokens: int | None = None  # of cache_read_tokens, those that are audio
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    video_input_tokens: int | None = None
+    web_search_requests: int | None = None
+    server_tool_calls: int | None = None  # run by OpenRouter itself; their fees are in no price list
+
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(
+            **{field.name: _sum(getattr(self, field.name), getattr(other, field.name)) for field in fields(TokenUsage)}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billing:
+    """What the provider said about one call: its usage, and in US dollars what it charged.
+
+    Under BYOK (the tenant's own provider account) `cost` is 0 or a fee, and `upstream_cost` is what that
+    account pays. Elsewhere the upstream cost is for information and never added to `cost`.
+    """
+
+    usage: TokenUsage
+    cost: Decimal | None = None
+    upstream_cost: Decimal | None = None
+    is_byok: bool | None = None
+
+
+def from_openrouter(usage: Mapping[str, Any]) -> Billing:
+    """Read the `usage` object of a completion, under the names of the chat or of the Responses API.
+
+    Args:
+        usage: as `money.loads` gives it. Null and missing are the same: not told.
+
+    Raises:
+        TypeError: where an amount is a float.
+    """
+    counters = _counters(usage)
+    return Billing(
+        usage=counters,
+        cost=money.parse_charge(usage.get("cost")),
+        upstream_cost=_upstream_cost(_part(usage, "cost_details"), counters),
+        is_byok=_flag(usage.get("is_byok")),
+    )
+
+
+def from_generation(data: Mapping[str, Any]) -> Billing:
+    """Read a generation record: the `data` of `GET /generation?id=`, as `money.loads` gives it.
+
+    It tells no cache writes and no number of searches (`num_search_results` counts results, not requests).
+
+    Raises:
+        TypeError: where an amount is a float.
+    """
+    prompt, completion = _count(data, "native_tokens_prompt"), _count(data, "native_tokens_completion")
+    cost = money.parse_charge(data.get("total_cost"))
+    return Billing(
+        usage=TokenUsage(
+            input_tokens=prompt,
+            output_tokens=completion,
+            total_tokens=None if prompt is None or completion is None else prompt + completion,
+            cache_read_tokens=_count(data, "native_tokens_cached"),
+            reasoning_tokens=_count(data, "native_tokens_reasoning"),
+            image_output_tokens=_count(data, "native_tokens_completion_images"),
+        ),
+        cost=cost if cost is not None else money.parse_charge(data.get("usage")),
+        upstream_cost=money.parse_charge(data.get("upstream_inference_cost")),
+        is_byok=_flag(data.get("is_byok")),
+    )
+
+
+def _counters(usage: Mapping[str, Any]) -> TokenUsage:
+    prompt = _part(usage, "prompt_tokens_details", "input_tokens_details")
+    completion = _part(usage, "completion_tokens_details", "output_tokens_details")
+    tools = _part(usage, "server_tool_use_details", "server_tool_use")
+    return TokenUsage(
+        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        total_tokens=_count(usage, "total_tokens"),
+        cache_read_tokens=_count(prompt, "cached_tokens"),
+        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        reasoning_tokens=_count(completion, "reasoning_tokens"),
+        audio_input_tokens=_count(prompt, "audio_tokens"),
+        audio_cache_read_tokens=_count(_part(usage, "cost_details"), "input_audio_cache_read_tokens"),
+        audio_output_tokens=_count(completion, "audio_tokens"),
+        image_output_tokens=_count(completion, "image_tokens"),
+        video_input_tokens=_count(prompt, "video_tokens"),
+        web_search_requests=_count(tools, "web_search_requests"),
+        server_tool_calls=_count(tools, "tool_calls_executed", "tool_calls_requested"),
+    )
+
+
+def _upstream_cost(details: Mapping[str, Any], counters: TokenUsage) -> Decimal | None:
+    """Take the upstream cost as told, else the sum of its two parts; the parts hold no search or tool fee."""
+    told = money.parse_charge(details.get("upstream_inference_cost"))
+    if told is not None or counters.web_search_requests or counters.server_tool_calls:
+        return told
+    parts = [
+        _amount(details, "upstream_inference_prompt_cost", "upstream_inference_input_cost"),
+        _amount(details, "upstream_inference_completions_cost", "upstream_inference_output_cost"),
+    ]
+    known = [part for part in parts if part is not None]
+    return money.total(known) if len(known) == len(parts) else None
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _part(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return next((part for name in names if isinstance(part := usage.get(name), Mapping)), {})
+
+
+def _count(part: Mapping[str, Any], *names: str) -> int | None:
+    return next((count for name in names if (count := _whole(part.get(name))) is not None), None)
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _amount(part: Mapping[str, Any], *names: str) -> Decimal | None:
+    return next((amount for name in names if (amount := money.parse_charge(part.get(name))) is not None), None)
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None

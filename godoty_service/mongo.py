@@ -1,0 +1,316 @@
+"""Opens the database. The only module that knows the driver: its names, its errors and where the two differ.
+
+Motor is the default; PyMongo's own asynchronous API is a setting away. Writes are acknowledged by a majority and
+journaled, and reads see only what a majority has, so nothing that was read or acknowledged can be rolled back.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from bson.codec_options import CodecOptions
+from pymongo import ReturnDocument
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Document = dict[str, Any]
+Driver = Literal["motor", "pymongo"]
+
+# Motor runs each operation in a thread of a pool; its default of five a core is exhausted by a few slow reads.
+_MOTOR_WORKERS = "64"
+
+# Codes with which a server that is stepping down, starting or stopping answers: try again later.
+_TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
+_DUPLICATE_KEY = 11_000
+_UNREACHABLE = (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index that a collection needs.
+
+    Attributes:
+        keys: Field names with 1 or -1, in order.
+        unique: Refuse a second document with the same keys.
+        where: Index only documents that match this filter.
+        expire_after: Delete documents so many seconds after the time in the (single) key.
+    """
+
+    keys: Sequence[tuple[str, int]]
+    unique: bool = False
+    where: Mapping[str, Any] | None = None
+    expire_after: int | None = None
+
+
+@contextmanager
+def _translated() -> "Iterator[None]":
+    """Turn the driver's errors into ours, once, where they enter.
+
+    Raises:
+        DuplicateKey: A unique index refused a write.
+        StorageUnavailable: No primary, no connection, or a timeout.
+        StorageError: Anything else.
+    """
+    try:
+        yield
+    except DuplicateKeyError as error:
+        raise DuplicateKey("The document exists already.") from error
+    except _UNREACHABLE as error:
+        raise StorageUnavailable("The database cannot be reached just now.") from error
+    except OperationFailure as error:
+        if error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
+            raise StorageUnavailable("The database cannot be reached just now.") from error
+        raise StorageError("The database refused an operation.") from error
+    except PyMongoError as error:
+        if error.timeout:
+            raise StorageUnavailable("The database took too long.") from error
+        raise StorageError("The database refused an operation.") from error
+
+
+class Collection:
+    """A collection, with the operations that the rooms use and with our errors."""
+
+    def __init__(self, driver_collection: Any) -> None:
+        self._collection = driver_collection
+        self.name: str = driver_collection.name
+
+    async def find_one(
+        self,
+        query: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Document | None:
+        """Read the first match, or None."""
+        with _translated():
+            found: Document | None = await self._collection.find_one(query, fields, sort=sort)
+        return found
+
+    async def find(
+        self,
+        query: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] | None = None,
+        limit: int = 0,
+        fields: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        """Read all matches (at most `limit`, unless that is 0)."""
+        with _translated():
+            found: list[Document] = await self._collection.find(
+                query, fields, sort=sort, limit=limit, batch_size=limit or 1000
+            ).to_list(None)
+        return found
+
+    async def iterate(
+        self,
+        query: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Document]:
+        """Read all matches one by one, in constant memory."""
+        with _translated():
+            cursor = self._collection.find(query, fields, sort=sort, batch_size=1000)
+            try:
+                async for document in cursor:
+                    yield document
+            finally:
+                await cursor.close()
+
+    async def count(self, query: Mapping[str, Any]) -> int:
+        """Count the matches."""
+        with _translated():
+            number: int = await self._collection.count_documents(query)
+        return number
+
+    async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """Run an aggregation and read its whole result."""
+        with _translated():
+            cursor = self._collection.aggregate(pipeline)
+            if hasattr(cursor, "__await__"):  # PyMongo's is a coroutine, Motor's a cursor
+                cursor = await cursor
+            found: list[Document] = await cursor.to_list(None)
+        return found
+
+    async def insert_one(self, document: Document) -> None:
+        """Insert a document.
+
+        Raises:
+            DuplicateKey: A unique index refused it.
+        """
+        with _translated():
+            await self._collection.insert_one(document)
+
+    async def insert_many(self, documents: Sequence[Document]) -> None:
+        """Insert documents in order; the first that is refused ends it.
+
+        Raises:
+            DuplicateKey: A unique index refused one.
+        """
+        with _translated():
+            try:
+                await self._collection.insert_many(documents)
+            except OperationFailure as error:  # a BulkWriteError hides the duplicate in its details
+                if any(each.get("code") == _DUPLICATE_KEY for each in (error.details or {}).get("writeErrors", [])):
+                    raise DuplicateKeyError("bulk") from error
+                raise
+
+    async def update_one(
+        self,
+        query: Mapping[str, Any],
+        update: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        upsert: bool = False,
+    ) -> bool:
+        """Update the first match; tells whether there was one."""
+        with _translated():
+            result = await self._collection.update_one(query, update, upsert=upsert)
+        return bool(result.matched_count)
+
+    async def update_many(
+        self, query: Mapping[str, Any], update: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Update all matches; tells how many were changed."""
+        with _translated():
+            result = await self._collection.update_many(query, update)
+        return int(result.modified_count)
+
+    async def find_one_and_update(
+        self,
+        query: Mapping[str, Any],
+        update: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        sort: Sequence[tuple[str, int]] | None = None,
+        upsert: bool = False,
+        before: bool = False,
+    ) -> Document | None:
+        """Update the first match and return it as it is then (or, with `before`, as it was)."""
+        order = ReturnDocument.BEFORE if before else ReturnDocument.AFTER
+        with _translated():
+            found: Document | None = await self._collection.find_one_and_update(
+                query, update, sort=sort, upsert=upsert, return_document=order
+            )
+        return found
+
+    async def delete_one(self, query: Mapping[str, Any]) -> bool:
+        """Delete the first match; tells whether there was one."""
+        with _translated():
+            result = await self._collection.delete_one(query)
+        return bool(result.deleted_count)
+
+    async def delete_many(self, query: Mapping[str, Any]) -> int:
+        """Delete all matches; tells how many there were."""
+        with _translated():
+            result = await self._collection.delete_many(query)
+        return int(result.deleted_count)
+
+    async def ensure(self, indexes: Sequence[Index]) -> None:
+        """Make the indexes that are missing."""
+        for index in indexes:
+            options: dict[str, Any] = {"unique": index.unique}
+            if index.where is not None:
+                options["partialFilterExpression"] = dict(index.where)
+            if index.expire_after is not None:
+                options["expireAfterSeconds"] = index.expire_after
+            with _translated():
+                await self._collection.create_index(list(index.keys), **options)
+
+
+class Database:
+    """The database and its connection pool."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._database = client.get_database(
+            name,
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            write_concern=WriteConcern("majority", j=True),
+            read_concern=ReadConcern("majority"),
+        )
+        self.name = name
+
+    def collection(self, name: str) -> Collection:
+        """Name a collection; this does not reach the server."""
+        return Collection(self._database[name])
+
+    async def ping(self) -> None:
+        """Reach the server.
+
+        Raises:
+            StorageUnavailable: It cannot be reached.
+        """
+        with _translated():
+            await self._client.admin.command("ping")
+
+    async def now(self) -> datetime:
+        """Tell the server's clock, which all replicas share."""
+        with _translated():
+            answer = await self._client.admin.command("hello")
+        time: datetime = answer["localTime"]
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    async def drop(self) -> None:
+        """Delete the whole database. Tests call this."""
+        with _translated():
+            await self._client.drop_database(self.name)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        closing = self._client.close()
+        if closing is not None:  # PyMongo's is a coroutine, Motor's returns at once
+            await closing
+
+
+def open_database(*, uri: str, name: str, driver: Driver = "motor", timeout: float = 10.0) -> Database:
+    """Open a database; the first operation connects.
+
+    Args:
+        uri: Where the replica set is.
+        name: The database.
+        driver: Which driver speaks to it.
+        timeout: Seconds that one operation may take, retries and server selection included.
+    """
+    options: dict[str, Any] = {
+        "appname": "godoty",
+        "retryWrites": True,
+        "retryReads": True,
+        "serverSelectionTimeoutMS": int(timeout * 1000),
+        "timeoutMS": int(timeout * 1000),
+        "maxPoolSize": 200,
+    }
+    if driver == "motor":
+        os.environ.setdefault("MOTOR_MAX_WORKERS", _MOTOR_WORKERS)  # read when Motor is imported
+        from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - after the line above
+
+        return Database(AsyncIOMotorClient(uri, **options), name)
+    from pymongo import AsyncMongoClient  # noqa: PLC0415 - only one driver is loaded
+
+    return Database(AsyncMongoClient(uri, **options), name)

@@ -1,0 +1,179 @@
+"""Decodes an answer: OpenRouter's chunks in, Strands' stream events out, and what the ledger must know on the way."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from pydantic_core import from_json
+from strands.types.event_loop import StopReason
+from strands.types.streaming import StreamEvent
+
+from godoty_service.errors import ProviderError, ProviderUnavailable
+from godoty_service.openrouter.failures import from_body
+from godoty_service.openrouter.reasoning import ReasoningDetails
+
+_STOP_REASONS: dict[str, StopReason] = {
+    "tool_calls": "tool_use",
+    "length": "max_tokens",
+    "content_filter": "content_filtered",
+}
+
+
+def parse_chunk(data: bytes) -> dict[str, Any]:
+    """Parse a chunk; one with money in it keeps every digit.
+
+    Raises:
+        ProviderUnavailable: It is not a JSON object.
+    """
+    try:
+        if b'"usage"' in data or b'"cost"' in data:
+            chunk = json.loads(data, parse_float=Decimal)
+        else:
+            try:
+                chunk = from_json(data)
+            except ValueError:  # lone surrogates, which the fast parser refuses
+                chunk = json.loads(data, parse_float=Decimal)
+    except ValueError as error:
+        raise _unreadable() from error
+    if not isinstance(chunk, dict):
+        raise _unreadable()
+    return chunk
+
+
+class Answer:
+    """One answer, as it comes in.
+
+    Attributes:
+        generation_id: The provider's id, from the headers or the first chunk.
+        served_model: Who answered.
+        provider: Who served it.
+        finish_reason: Why it ended; None until it says.
+        usage: The usage object, its fractions as Decimal; None until it comes.
+        error: What went wrong inside the stream.
+        has_output: Something of the answer was handed out.
+    """
+
+    def __init__(self, generation_id: str | None) -> None:
+        self.generation_id = generation_id
+        self.served_model: str | None = None
+        self.provider: str | None = None
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.error: ProviderError | None = None
+        self.has_output = False
+        self._open_block: str | None = None
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._details = ReasoningDetails()
+
+    def take(self, chunks: list[dict[str, Any]]) -> list[StreamEvent]:
+        """Take the chunks that arrived together; adjacent texts among them become one event."""
+        events: list[StreamEvent] = []
+        for chunk in chunks:
+            self._take_facts(chunk)
+            choices = chunk.get("choices")
+            if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+                self._take_choice(choices[0], events)
+        return events
+
+    def end(self) -> list[StreamEvent]:
+        """Close what is open: the text, the tool calls, the message."""
+        events: list[StreamEvent] = []
+        signature = self._details.signature()
+        if signature is not None:
+            self._switch("reasoning", events)
+            events.append(_delta({"reasoningContent": {"signature": signature}}))
+        self._switch(None, events)
+        for _, call in sorted(self._tool_calls.items()):
+            use = {"toolUseId": call["id"], "name": call["name"]}
+            events.append({"contentBlockStart": {"start": {"toolUse": use}}})  # type: ignore[typeddict-item] # Strands' own providers leave the signature out, too
+            events.append(_delta({"toolUse": {"input": call["arguments"]}}))
+            events.append({"contentBlockStop": {}})
+        reason = _STOP_REASONS.get(self.finish_reason or "", "end_turn")
+        events.append({"messageStop": {"stopReason": reason}})
+        return events
+
+    def _take_facts(self, chunk: dict[str, Any]) -> None:
+        self.generation_id = self.generation_id or _text(chunk.get("id"))
+        self.served_model = _text(chunk.get("model")) or self.served_model
+        self.provider = _text(chunk.get("provider")) or self.provider
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = chunk["usage"]
+        if chunk.get("error"):
+            self.error = from_body(500, chunk, {})
+
+    def _take_choice(self, choice: dict[str, Any], events: list[StreamEvent]) -> None:
+        delta = choice.get("delta") or choice.get("message")
+        if isinstance(delta, dict):
+            self._take_delta(delta, events)
+        if choice.get("error") and self.error is None:
+            self.error = from_body(500, choice, {})
+        # The usage chunk repeats the reason, or has none where the finish chunk had one.
+        self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+
+    def _take_delta(self, delta: dict[str, Any], events: list[StreamEvent]) -> None:
+        self._details.add(delta.get("reasoning_details"))
+        if reasoning := _text(delta.get("reasoning")) or _text(delta.get("reasoning_content")):
+            self._switch("reasoning", events)
+            _append(events, "reasoning", reasoning)
+            self.has_output = True
+        if content := _content(delta.get("content")):
+            self._switch("text", events)
+            _append(events, "text", content)
+            self.has_output = True
+        for call in delta.get("tool_calls") or []:
+            self._take_tool_call(call)
+            self.has_output = True
+
+    def _take_tool_call(self, piece: dict[str, Any]) -> None:
+        index = piece.get("index")
+        place = index if isinstance(index, int) else len(self._tool_calls)  # a whole message numbers none
+        call = self._tool_calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
+        function = piece.get("function") or {}
+        call["id"] = call["id"] or _text(piece.get("id")) or ""
+        call["name"] = call["name"] or _text(function.get("name")) or ""
+        call["arguments"] += _text(function.get("arguments")) or ""
+
+    def _switch(self, block: str | None, events: list[StreamEvent]) -> None:
+        if block == self._open_block:
+            return
+        if self._open_block is not None:
+            events.append({"contentBlockStop": {}})
+        if block is not None:
+            events.append({"contentBlockStart": {"start": {}}})
+        self._open_block = block
+
+
+def _append(events: list[StreamEvent], kind: str, text: str) -> None:
+    """Add text to the last event where it is of the same kind, else as a new one."""
+    last: Any = events[-1].get("contentBlockDelta", {}).get("delta", {}) if events else {}
+    if kind == "text":
+        if "text" in last:
+            last["text"] += text
+        else:
+            events.append(_delta({"text": text}))
+    elif "text" in last.get("reasoningContent", {}):
+        last["reasoningContent"]["text"] += text
+    else:
+        events.append(_delta({"reasoningContent": {"text": text}}))
+
+
+def _delta(delta: Any) -> StreamEvent:
+    return {"contentBlockDelta": {"delta": delta}}
+
+
+def _content(value: Any) -> str | None:
+    """Read a message's content: text, or a list of parts of which the texts count."""
+    if isinstance(value, list):
+        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
+    return _text(value)
+
+
+def _text(value: Any) -> str | None:
+    """Return a text that is not empty, with half a surrogate pair replaced: it could be neither kept nor sent."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def _unreadable() -> ProviderUnavailable:
+    return ProviderUnavailable("The provider sent what cannot be read.", metadata={"provider_code": "malformed"})

@@ -1,0 +1,30 @@
+"""The HTTP client to the provider: one for the service, its connections shared by all turns."""
+
+import httpx2 as httpx
+from openai import AsyncOpenAI
+
+_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=60.0)
+
+
+def open_client(
+    *, api_key: str, base_url: str, site_url: str, app_name: str, connect_timeout: float, read_timeout: float
+) -> AsyncOpenAI:
+    """Build the client. It never retries: each request must stand in the ledger first.
+
+    Args:
+        api_key: The account's key.
+        base_url: OpenRouter's `/api/v1`, or a gateway that speaks as it does.
+        site_url: Attribution, `HTTP-Referer`.
+        app_name: Attribution, `X-Title`.
+        connect_timeout: Seconds to connect.
+        read_timeout: Seconds that a stream may be silent.
+    """
+    timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
+    return AsyncOpenAI(
+        api_key=api_key,
+        base_url=base_url,
+        max_retries=0,
+        timeout=timeout,
+        default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
+        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=_CONNECTIONS),
+    )

@@ -1,0 +1,122 @@
+"""Turns what the provider and the network say of a failure into our errors, once, where they enter."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2 as httpx
+import openai
+
+from godoty_service.errors import (
+    ContextWindowExceeded,
+    ModelUnavailable,
+    ProviderAccountRefused,
+    ProviderError,
+    ProviderRejectedRequest,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
+
+_CONTEXT = re.compile(
+    r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.IGNORECASE
+)
+
+# By code: the error, and what the caller is told. The provider's own words may quote the prompt: they stay out.
+_BY_CODE: dict[int, tuple[type[ProviderError], str]] = {
+    400: (ProviderRejectedRequest, "The provider refused the request."),
+    401: (ProviderAccountRefused, "The provider refused this service's account."),
+    402: (ProviderAccountRefused, "The provider refused this service's account."),
+    403: (ProviderAccountRefused, "The provider refused this service's account."),
+    404: (ModelUnavailable, "No provider serves the model just now."),
+    408: (ProviderUnavailable, "The provider took too long."),
+    409: (ProviderUnavailable, "The provider could not take the request just now."),
+    413: (ProviderRejectedRequest, "The request is too large for the provider."),
+    422: (ProviderRejectedRequest, "The provider refused the request."),
+    429: (ProviderThrottled, "The provider is rate limiting."),
+}
+
+
+def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderError:
+    """Translate an error body, whatever HTTP status it came with.
+
+    Args:
+        status: The HTTP status; a code in the body outranks it.
+        body: The parsed body, of any shape.
+        headers: The response's headers, for `Retry-After`.
+    """
+    error = body.get("error") if isinstance(body, dict) else None
+    error = error if isinstance(error, dict) else {}
+    code = _code(error.get("code"), status)
+    metadata = error.get("metadata")
+    provider = metadata.get("provider_name") if isinstance(metadata, dict) else None
+    message = str(error.get("message") or "")
+    kind, text = _BY_CODE.get(code, (ProviderUnavailable, "The provider failed."))
+    if code in (400, 413, 422) and _CONTEXT.search(message):
+        kind, text = ContextWindowExceeded, "The conversation does not fit the model's context window."
+    if kind is ProviderRejectedRequest and "not a valid model" in message:
+        kind, text = ModelUnavailable, "The provider does not know the model."
+    facts = {"provider_code": str(code)} | ({"provider": str(provider)} if provider else {})
+    return kind(text, metadata=facts, retry_after=retry_after(headers))
+
+
+def from_exception(error: Exception) -> ProviderError:
+    """Translate a failure of the connection or of the client."""
+    if isinstance(error, openai.APIStatusError):
+        return from_body(error.status_code, _body(error.response), error.response.headers)
+    if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
+        return ProviderUnavailable("The provider took too long.", metadata={"provider_code": "timeout"})
+    return ProviderUnavailable("The connection to the provider broke.", metadata={"provider_code": "connection"})
+
+
+def was_sent(error: Exception) -> bool:
+    """Tell whether a failed request can have reached the provider: a connection that never stood carried nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)):
+            return False
+        cause = cause.__cause__
+    return True
+
+
+def refused_cleanly(error: Exception) -> bool:
+    """Tell whether the provider itself said no: its own error body, and no generation behind it."""
+    if not isinstance(error, openai.APIStatusError) or generation_id(error.response.headers):
+        return False
+    body = _body(error.response)
+    return isinstance(body, dict) and isinstance(body.get("error"), dict)
+
+
+def generation_id(headers: Mapping[str, str]) -> str | None:
+    """Read the provider's id of the generation, which comes before the first token."""
+    return headers.get("x-generation-id") or None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After` in seconds; it may be a number or a date."""
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _body(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, httpx.StreamError):
+        return None
+
+
+def _code(value: Any, status: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return status

@@ -1,0 +1,277 @@
+"""The Strands model that speaks to OpenRouter and lets nothing leave that is not in the ledger."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, NoReturn, cast
+
+import httpx2 as httpx
+import openai
+from openai import AsyncOpenAI
+from pydantic_core import to_json
+from strands.models.openai import OpenAIModel
+from strands.types.content import Message, Messages, SystemContentBlock
+from strands.types.event_loop import Usage
+from strands.types.streaming import StreamEvent
+from strands.types.tools import ToolChoice, ToolSpec
+
+from godoty_service.errors import ProviderError, ProviderUnavailable
+from godoty_service.openrouter import failures
+from godoty_service.openrouter.answer import Answer, parse_chunk
+from godoty_service.openrouter.metered import Meter, OpenCall
+from godoty_service.openrouter.reasoning import details_of
+from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
+
+MAX_ATTEMPTS = 3
+_LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
+
+
+class OpenRouterModel(OpenAIModel):
+    """A model for one turn: it retries before the first token only, and counts the tokens it has left.
+
+    Its stream holds, beside Strands' own events, one `{"modelCall": …}` for each request it made: the ledger's
+    entry, as the meter returned it.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: AsyncOpenAI,
+        meter: Meter,
+        model: str,
+        fallback_models: tuple[str, ...] = (),
+        max_output_tokens: int | None = None,
+        user: str | None = None,
+        session_key: str | None = None,
+    ) -> None:
+        """Build the model.
+
+        Args:
+            client: The shared client.
+            meter: Writes each request ahead.
+            model: The model to ask.
+            fallback_models: Models to try when it cannot answer, in order.
+            max_output_tokens: Tokens that all calls together may answer.
+            user: The end user, as the provider may know him: pseudonymous.
+            session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
+        """
+        super().__init__(client=cast("Any", client), model_id=model)
+        self._openai = client
+        self._meter = meter
+        self._model = model
+        self._fallback_models = fallback_models
+        self._output_left = max_output_tokens
+        self._extra = {
+            **({"models": [model, *fallback_models]} if fallback_models else {}),
+            **({"user": user} if user else {}),
+            **({"session_id": session_key} if session_key else {}),
+        }
+        self._responses: set[httpx.Response] = set()
+
+    async def stream(
+        self,
+        messages: Messages,
+        tool_specs: list[ToolSpec] | None = None,
+        system_prompt: str | None = None,
+        *,
+        tool_choice: ToolChoice | None = None,
+        system_prompt_content: list[SystemContentBlock] | None = None,
+        **_: Any,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Ask the model and stream its answer.
+
+        Raises:
+            ProviderError: The provider failed, and a retry did not help or could not be made.
+            StorageUnavailable: The ledger entry could not be written; nothing was sent.
+        """
+        request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
+        size = len(to_json(request))
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            call = await self._meter.open(
+                model=self._model,
+                fallback_models=self._fallback_models,
+                request_bytes=size,
+                max_output_tokens=self._output_left,
+                attempt=attempt,
+            )
+            answer = Answer(None)
+            try:
+                async with aclosing(self._attempt(call, request, answer)) as events:
+                    async for event in events:
+                        yield event
+            except ProviderError as error:
+                wait = _wait(error, attempt)
+                if answer.has_output or not error.retryable or wait is None:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                return
+
+    async def structured_output(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override] # it never yields
+        """Refuse: this way goes past `stream`, and so past the ledger. `structured_output_model=` does not.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("Use Agent(structured_output_model=...), which is metered.")
+
+    async def aclose(self) -> None:
+        """Close the connections that a turn which ended early left open."""
+        for response in list(self._responses):
+            await self._release(response)
+
+    async def _attempt(
+        self, call: OpenCall, request: dict[str, Any], answer: Answer
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Send one request and stream its answer; the call is closed before the last event or the error."""
+        error: ProviderError | None = None
+        call.sending()
+        try:
+            raw = await self._openai.chat.completions.with_raw_response.create(**request, extra_body=self._extra)
+        except (openai.APIError, httpx.HTTPError) as failure:
+            error = failures.from_exception(failure)
+            entry = await _close_unanswered(call, failure, error)
+        else:
+            async with aclosing(self._receive(call, raw.http_response, answer)) as events:
+                async for event in events:
+                    yield event
+            error = answer.error
+            entry = await call.answered(
+                usage=answer.usage,
+                served_model=answer.served_model,
+                provider=answer.provider,
+                finish_reason=answer.finish_reason,
+                error=error,
+            )
+        yield cast("StreamEvent", {"modelCall": entry})
+        if error is not None:
+            raise error
+        usage = _strands_usage(answer)
+        if self._output_left is not None:
+            self._output_left = max(0, self._output_left - usage["outputTokens"])
+        for event in answer.end():
+            yield event
+        yield {"metadata": {"usage": usage, "metrics": {"latencyMs": 0}}}
+
+    async def _receive(
+        self, call: OpenCall, response: httpx.Response, answer: Answer
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Stream the answer's events; what goes wrong stands in `answer.error` afterwards."""
+        self._responses.add(response)
+        try:
+            if found := failures.generation_id(response.headers):
+                answer.generation_id = found
+                call.heard(found)
+            yield {"messageStart": {"role": "assistant"}}
+            async for chunks in _chunks(response):
+                known = answer.generation_id
+                events = answer.take(chunks)
+                if known is None and answer.generation_id is not None:
+                    call.heard(answer.generation_id)
+                if answer.has_output:
+                    call.first_token()
+                for event in events:
+                    yield event
+            answer.error = answer.error or _incomplete(answer)
+        except ProviderError as failure:
+            answer.error = answer.error or failure
+        except (httpx.HTTPError, httpx.StreamError) as failure:
+            answer.error = answer.error or failures.from_exception(failure)
+        finally:
+            await self._release(response)
+
+    async def _release(self, response: httpx.Response) -> None:
+        self._responses.discard(response)
+        await response.aclose()
+
+    def _request(
+        self,
+        messages: Messages,
+        tool_specs: list[ToolSpec] | None,
+        system_prompt: str | None,
+        tool_choice: ToolChoice | None,
+        system_prompt_content: list[SystemContentBlock] | None,
+    ) -> dict[str, Any]:
+        request = self.format_request(
+            messages, tool_specs, system_prompt, tool_choice, system_prompt_content=system_prompt_content
+        )
+        if not request["tools"]:
+            del request["tools"]  # some providers refuse an empty list
+        if self._output_left is not None:
+            request["max_tokens"] = self._output_left
+        return request
+
+    @classmethod
+    def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:
+        """Format messages as Strands does, and give each answer its `reasoning_details` back."""
+        formatted: list[dict[str, Any]] = []
+        for message in messages:
+            details = details_of(message)
+            content = [block for block in message["content"] if "reasoningContent" not in block]
+            if not content:
+                continue  # reasoning without an answer says nothing to the model
+            plain = super()._format_regular_messages([Message(role=message["role"], content=content)], **kwargs)
+            if details and plain[-1]["role"] == "assistant":
+                plain[-1]["reasoning_details"] = details
+            formatted.extend(plain)
+        return formatted
+
+
+async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
+    """Close a call whose request failed: never sent, refused by the provider, or nobody knows."""
+    if not failures.was_sent(failure):
+        return await call.void(error)
+    if failures.refused_cleanly(failure):
+        return await call.refused(error)
+    if isinstance(failure, openai.APIStatusError) and (found := failures.generation_id(failure.response.headers)):
+        call.heard(found)
+    return await call.answered(usage=None, served_model=None, provider=None, finish_reason=None, error=error)
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[list[dict[str, Any]]]:
+    """Read a response to its end, the chunks of one network read together.
+
+    Raises:
+        ProviderError: The body is an error, or cannot be read.
+    """
+    if "text/event-stream" not in response.headers.get("content-type", ""):
+        body = parse_chunk(await response.aread())
+        if "choices" not in body:
+            raise failures.from_body(response.status_code, body, response.headers)
+        yield [body]
+        return
+    decoder = EventDecoder()
+    try:
+        async for data in response.aiter_bytes():
+            if chunks := [parse_chunk(event) for event in decoder.feed(data) if event != b"[DONE]"]:
+                yield chunks
+    except EventTooLarge as error:
+        raise ProviderUnavailable(
+            "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
+        ) from error
+    if chunks := [parse_chunk(event) for event in decoder.end() if event != b"[DONE]"]:
+        yield chunks
+
+
+def _incomplete(answer: Answer) -> ProviderError | None:
+    """Tell an answer that broke off: its stream ended well, but it never said why it ended."""
+    if answer.finish_reason is not None or answer.usage is not None:
+        return None
+    return ProviderUnavailable("The provider's answer broke off.", metadata={"provider_code": "incomplete"})
+
+
+def _wait(error: ProviderError, attempt: int) -> float | None:
+    """Tell how many seconds to wait before the next attempt; None: make none."""
+    if attempt == MAX_ATTEMPTS or (error.retry_after or 0.0) > _LONGEST_WAIT:
+        return None
+    backoff: float = 0.25 * 2.0**attempt * (0.5 + random.random())  # noqa: S311 - it spreads load, it keeps no secret
+    return max(backoff, error.retry_after or 0.0)
+
+
+def _strands_usage(answer: Answer) -> Usage:
+    """Tell Strands the tokens, for its limits; what they cost stands in the ledger."""
+    usage = answer.usage or {}
+    inputs = int(usage.get("prompt_tokens") or 0)
+    outputs = int(usage.get("completion_tokens") or 0)
+    return Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)

@@ -1,0 +1,47 @@
+"""Tells the metrics of each model call that closes."""
+
+from contextlib import AbstractContextManager
+
+from godoty_service.errors import ProviderAccountRefused, ProviderError
+from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.telemetry.metrics import Metrics
+
+
+class Recorder:
+    """Reads a ledger entry for the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def running_turn(self) -> AbstractContextManager[None]:
+        """Count a turn as running."""
+        return self._metrics.running_turn()
+
+    def call_closed(self, call: ModelCall) -> None:
+        """Count a call that is settled."""
+        if call.state is not CallState.SETTLED:
+            return
+        if call.time_to_first_token is not None:
+            self._metrics.first_token(call.model, call.provider, call.time_to_first_token.total_seconds())
+        if (usage := call.usage) is not None:
+            self._metrics.tokens(
+                call.model,
+                input_tokens=usage.input_tokens or 0,
+                output_tokens=usage.output_tokens or 0,
+                reasoning_tokens=usage.reasoning_tokens or 0,
+                cache_read_tokens=usage.cache_read_tokens or 0,
+                cache_write_tokens=usage.cache_write_tokens or 0,
+            )
+        if call.cost is not None and call.cost_source is not None:
+            self._metrics.cost(call.model, call.cost_source.name, call.cost)
+            if call.catalogue_cost is not None:
+                self._metrics.drift(call.model, billed_usd=call.cost, catalogue_usd=call.catalogue_cost)
+        if call.error is None:
+            self._metrics.account_accepted()
+
+    def provider_failed(self, error: ProviderError) -> None:
+        """Count a call that the provider failed."""
+        code = error.metadata.get("provider_code")
+        self._metrics.provider_error(code)
+        if isinstance(error, ProviderAccountRefused) and code is not None:
+            self._metrics.account_refused(int(code))

@@ -1,0 +1,105 @@
+"""AgentService: one short method an RPC."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import agent_service_pb2_grpc
+
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.totals import SessionFold
+from godoty_service.rpc import requests
+from godoty_service.rpc.agent_messages import event_message, message_message, metrics_message, session_message
+from godoty_service.rpc.edge import Call
+from godoty_service.rpc.paging import page_size, read_token, write_token
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.session import Session
+from godoty_service.sessions.store import Sessions
+from godoty_service.tenancy.principal import Scope
+from godoty_service.turns.deletion import delete_session
+from godoty_service.turns.opening import opened_fold
+from godoty_service.turns.turns import Turns
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
+SERVICE_NAME: str = _SERVICE.full_name
+SCOPES = {f"/{SERVICE_NAME}/{method.name}": Scope.CONVERSE for method in _SERVICE.methods}
+
+
+class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
+    """Conversations with an agent, and what they cost."""
+
+    def __init__(
+        self,
+        *,
+        turns: Turns,
+        sessions: Sessions,
+        messages: MessageStore,
+        ledger: Ledger,
+        oracle: Oracle,
+        max_text_bytes: int,
+    ) -> None:
+        self._turns = turns
+        self._sessions = sessions
+        self._messages = messages
+        self._ledger = ledger
+        self._oracle = oracle
+        self._max_text_bytes = max_text_bytes
+
+    async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
+        """Start a turn and read it as it comes."""
+        wanted = requests.turn_request(request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes)
+        turn = self._turns.start(call.tenant_id, wanted)
+        async with aclosing(turn.events()) as events:
+            async for sequence, event in events:
+                yield event_message(turn.turn_id, sequence, event)
+
+    async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, call: Call) -> pb.GetSessionMetricsResponse:
+        """Read what a session has cost."""
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        return metrics_message(session, await self._fold(session))
+
+    async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
+        """Read a session."""
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        return pb.GetSessionResponse(session=await self._message(session))
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        """Read a page of sessions."""
+        query = ("sessions", call.tenant_id, request.user)
+        size = page_size(request.page_size, default=50)
+        place = read_token(request.page_token, query)
+        after = (datetime.fromisoformat(place[0]), str(place[1])) if place else None
+        page = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=size + 1)
+        response = pb.ListSessionsResponse(sessions=[await self._message(each) for each in page[:size]])
+        if len(page) > size:
+            last = page[size - 1]
+            response.next_page_token = write_token(query, [last.update_time.isoformat(), last.uid])
+        return response
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
+        """Read a page of messages."""
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        query = ("messages", call.tenant_id, session.uid)
+        size = page_size(request.page_size, default=100)
+        place = read_token(request.page_token, query)
+        page = await self._messages.page(call.tenant_id, session.uid, after=place[0] if place else 0, limit=size + 1)
+        response = pb.ListMessagesResponse(messages=[message_message(each) for each in page[:size]])
+        if len(page) > size:
+            response.next_page_token = write_token(query, [page[size - 1].number])
+        return response
+
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
+        """Delete a session; its ledger entries stay."""
+        await delete_session(self._sessions, self._messages, call.tenant_id, requests.session_id(request.session_id))
+        return pb.DeleteSessionResponse()
+
+    async def _fold(self, session: Session) -> SessionFold:
+        return await opened_fold(self._ledger, session, doubtful=session.lease is not None)
+
+    async def _message(self, session: Session) -> pb.Session:
+        count = session.message_count
+        if session.lease is not None:  # the turn that runs adds some
+            count = await self._messages.highest(session.tenant_id, session.uid)
+        return session_message(session, await self._fold(session), message_count=count)

@@ -1,0 +1,130 @@
+"""Money and calls as messages of metering.proto."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from godoty.v1 import metering_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from godoty_service.metering.call import CallState, CostSource, ModelCall, PriceEvidence
+from godoty_service.metering.latency import LatencySummary, ProviderLatency
+from godoty_service.metering.money import format_usd
+from godoty_service.metering.totals import Run, Totals
+from godoty_service.metering.usage import TokenUsage
+
+_STATES = {state: f"CALL_STATE_{state.name}" for state in CallState}
+_SOURCES = {source: pb.CostSource.Value(f"COST_SOURCE_{source.name}") for source in CostSource}
+
+
+def call_message(call: ModelCall) -> pb.ModelCall:
+    """Convert a call."""
+    message = pb.ModelCall(
+        call_id=call.call_id,
+        session_id=call.session_id,
+        turn_id=call.turn_id,
+        number=call.number,
+        state=_STATES[call.state],
+        requested_model=call.requested_model,
+        served_model=call.served_model or "",
+        provider=call.provider or "",
+        generation_id=call.generation_id or "",
+        usage=usage_message(call.usage) if call.usage is not None else None,
+        cost_usd=format_usd(call.cost),
+        catalogue_cost_usd=format_usd(call.catalogue_cost),
+        upper_bound_usd=format_usd(call.upper_bound),
+        upstream_cost_usd=format_usd(call.upstream_cost),
+        is_byok=call.is_byok,
+        provider_key_id=call.provider_key_id,
+        unit_prices=_prices_message(call.evidence) if call.evidence is not None else None,
+        start_time=timestamp(call.start_time),
+        time_to_first_token=duration(call.time_to_first_token),
+        duration=duration(call.duration),
+        attempt=call.attempt,
+        finish_reason=call.finish_reason or "",
+        error=call.error or "",
+    )
+    if call.cost_source is not None:
+        message.cost_source = _SOURCES[call.cost_source]  # type: ignore[assignment] # a number at run time
+    return message
+
+
+def usage_message(usage: TokenUsage) -> pb.TokenUsage:
+    """Convert counters; those that nobody told stay unset."""
+    return pb.TokenUsage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        audio_input_tokens=usage.audio_input_tokens,
+        image_output_tokens=usage.image_output_tokens,
+        web_search_requests=usage.web_search_requests,
+    )
+
+
+def totals_message(totals: Totals) -> pb.Totals:
+    """Convert a sum."""
+    return pb.Totals(
+        cost_usd=format_usd(totals.cost),
+        usage=usage_message(totals.usage),
+        model_calls=totals.model_calls,
+        turns=totals.turns,
+        pending_calls=totals.pending_calls,
+        unresolved_calls=totals.unresolved_calls,
+        unresolved_bound_usd=None if totals.unbounded_calls else format_usd(totals.unresolved_bound),
+    )
+
+
+def run_message(run: Run) -> pb.Run:
+    """Convert a run."""
+    return pb.Run(time=timestamp(run.time), model=run.model, cost_usd=format_usd(run.cost), turn_id=run.turn_id)
+
+
+def latency_messages(latencies: Iterable[ProviderLatency]) -> list[pb.ProviderLatency]:
+    """Convert latencies."""
+    return [
+        pb.ProviderLatency(
+            provider=each.provider,
+            model_calls=each.calls,
+            time_to_first_token=_summary_message(each.time_to_first_token),
+            duration=_summary_message(each.duration),
+        )
+        for each in latencies
+    ]
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Convert a time."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def duration(time: timedelta | None) -> Duration | None:
+    """Convert a duration; None stays unset."""
+    if time is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(time)
+    return message
+
+
+def _summary_message(summary: LatencySummary | None) -> pb.LatencySummary | None:
+    if summary is None:
+        return None
+    return pb.LatencySummary(median=duration(summary.median), p95=duration(summary.p95), last=duration(summary.last))
+
+
+def _prices_message(evidence: PriceEvidence) -> pb.UnitPrices:
+    prices = evidence.prices
+    return pb.UnitPrices(
+        input_usd=format_usd(prices.prompt),
+        output_usd=format_usd(prices.completion),
+        cache_read_usd=format_usd(prices.input_cache_read),
+        cache_write_usd=format_usd(prices.input_cache_write),
+        request_usd=format_usd(prices.request),
+        catalogue_hash=evidence.catalogue_hash,
+        catalogue_time=timestamp(evidence.catalogue_time),
+    )

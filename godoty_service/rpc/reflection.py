@@ -1,0 +1,89 @@
+"""Server reflection, v1 and v1alpha, so that grpcurl and buf curl need no proto files.
+
+grpcio-reflection ships v1alpha only, and clients ask for v1 first. The two differ in their package's name alone:
+the same servicer answers both, and the descriptor of v1 is made from v1alpha's.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer  # as aio, the stubs hide it
+
+Found = TypeVar("Found")
+
+V1 = "grpc.reflection.v1.ServerReflection"
+V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
+
+
+def add_reflection(server: grpc.aio.Server, service_names: Iterable[str]) -> None:
+    """Serve both versions; both are in the list of services that they give.
+
+    Args:
+        server: A server that has not started.
+        service_names: Full names of the other services it has, as in "godoty.v1.AgentService".
+    """
+    servicer = ReflectionServicer({*service_names, V1, V1ALPHA}, pool=_PoolWithV1())
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(V1, {"ServerReflectionInfo": handler})])
+
+
+class _PoolWithV1:
+    """The process's descriptors, and v1's in a pool apart, where a later grpcio-reflection cannot clash."""
+
+    def __init__(self) -> None:
+        self._all = descriptor_pool.Default()
+        self._v1 = descriptor_pool.DescriptorPool()
+        self._v1.AddSerializedFile(_v1_file())
+
+    def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - the pool's own names
+        return _first(self._all.FindFileByName, self._v1.FindFileByName, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's own names
+        return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, symbol)
+
+    def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802 - the pool's own names
+        return _first(self._all.FindMessageTypeByName, self._v1.FindMessageTypeByName, name)
+
+    def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:  # noqa: N802 - the same
+        return self._all.FindExtensionByNumber(message, number)
+
+    def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:  # noqa: N802 - the same
+        return self._all.FindAllExtensions(message)
+
+
+def _first(one: Callable[[str], Found], other: Callable[[str], Found], name: str) -> Found:
+    try:
+        return one(name)
+    except KeyError:
+        return other(name)
+
+
+def _v1_file() -> bytes:
+    proto = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(proto)
+    proto.name = "grpc/reflection/v1/reflection.proto"
+    proto.package = "grpc.reflection.v1"
+    proto.ClearField("options")
+    for message in proto.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = _renamed(field.type_name)
+    for service in proto.service:
+        for method in service.method:
+            method.input_type = _renamed(method.input_type)
+            method.output_type = _renamed(method.output_type)
+    return proto.SerializeToString()
+
+
+def _renamed(type_name: str) -> str:
+    return type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")

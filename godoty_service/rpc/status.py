@@ -1,0 +1,77 @@
+"""Turns our errors into gRPC statuses, once. What each reason means to a caller stands in errors.proto."""
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from godoty_service.errors import GodotyError
+
+DOMAIN = "godoty.app"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES = {
+    "MALFORMED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+    "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
+    "UNKNOWN_MODEL": grpc.StatusCode.INVALID_ARGUMENT,
+    "INVALID_API_KEY": grpc.StatusCode.UNAUTHENTICATED,
+    "SCOPE_MISSING": grpc.StatusCode.PERMISSION_DENIED,
+    "SESSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "SESSION_BUSY": grpc.StatusCode.ABORTED,
+    "SESSION_LOST": grpc.StatusCode.ABORTED,
+    "TURN_CANCELLED": grpc.StatusCode.CANCELLED,
+    "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "STORAGE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "PROVIDER_ACCOUNT_REFUSED": grpc.StatusCode.UNAVAILABLE,
+    "PROVIDER_THROTTLED": grpc.StatusCode.UNAVAILABLE,
+    "PROVIDER_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "PROVIDER_REJECTED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+    "CONTEXT_WINDOW_EXCEEDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "MODEL_UNAVAILABLE": grpc.StatusCode.FAILED_PRECONDITION,
+}
+# Where a retry helps, and nobody said when.
+_RETRY_AFTER = {"PROVIDER_THROTTLED": 5.0, "STORAGE_UNAVAILABLE": 1.0, "PROVIDER_UNAVAILABLE": 1.0}
+
+
+def code_of(error: GodotyError) -> grpc.StatusCode:
+    """Tell an error's status code."""
+    return _CODES.get(error.reason, grpc.StatusCode.INTERNAL)
+
+
+async def abort(context: "grpc.aio.ServicerContext[object, object]", error: GodotyError) -> None:
+    """End a call with an error.
+
+    Raises:
+        grpc.aio.AbortError: Always: it leaves the handler.
+    """
+    details = to_status(error).SerializeToString()
+    await context.abort(code_of(error), error.text, trailing_metadata=((DETAILS_KEY, details),))
+
+
+def to_status(error: GodotyError) -> status_pb2.Status:
+    """Build the status with its details: ErrorInfo always, each other type at most once."""
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.text)
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    retry_after = error.retry_after if error.retry_after is not None else _RETRY_AFTER.get(error.reason)
+    if retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(retry_after * 1000))
+        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if error.violations:
+        _add(
+            status,
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description)
+                    for each in error.violations
+                ]
+            ),
+        )
+    return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)

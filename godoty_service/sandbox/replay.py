@@ -1,0 +1,138 @@
+"""Replay: a recorded response, byte for byte, billed as its own usage says."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from godoty_service.sandbox.accounts import iso
+from godoty_service.sandbox.catalogue import Catalogue
+from godoty_service.sandbox.conversation import Conversation
+from godoty_service.sandbox.exact import loads
+from godoty_service.sandbox.generation import Books, new_id
+from godoty_service.sandbox.invoice import Line
+from godoty_service.sandbox.records import generation_record
+from godoty_service.sandbox.scenario import Scenario, ScenarioError
+from godoty_service.sandbox.tariff import Counts, charge
+from godoty_service.sandbox.wire import EVENT_STREAM, JSON
+
+_ERROR_STATUS = re.compile(r"err_(\d{3})")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded response, read from its file; `err_429_upstream.json` was answered with status 429."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, folder: Path | None, name: str) -> "Recording":
+        """The recording of a name; raises ScenarioError when there is none."""
+        path = (folder / Path(name).name) if folder else None  # a bare name: no way out of the folder
+        if path is None or not path.is_file():
+            raise ScenarioError(f"no recording {name!r} in {folder or 'the sandbox (started without --recorded)'}")
+        return cls(path.name, path.read_bytes())
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        found = _ERROR_STATUS.match(self.name)
+        return int(found.group(1)) if found else 200
+
+    @property
+    def content_type(self) -> str:
+        """By the file's ending."""
+        return EVENT_STREAM if self.name.endswith(".sse") else JSON
+
+    @property
+    def bodies(self) -> Iterator[dict[str, Any]]:
+        """The JSON objects in it: the chunks of a stream, or the one body."""
+        if self.content_type == JSON:
+            yield loads(self.data)
+            return
+        for line in self.data.splitlines():
+            if line.startswith(b"data: {"):
+                yield loads(line.removeprefix(b"data: "))
+
+    @property
+    def parts(self) -> list[bytes]:
+        """The bytes as they are sent: event by event, or at once."""
+        if self.content_type == JSON:
+            return [self.data]
+        return [event for event in re.split(rb"(?<=\n\n)", self.data) if event]
+
+
+class ReplayedGeneration:
+    """What a recording says was generated, and the line it leaves on the invoice."""
+
+    def __init__(self, recording: Recording, account: str, conversation: Conversation, scenario: Scenario) -> None:
+        bodies = list(recording.bodies)
+        usages = [body["usage"] for body in bodies if isinstance(body.get("usage"), dict)]
+        self.usage: dict[str, Any] | None = usages[-1] if usages else None
+        self._body = next((body for body in bodies if "model" in body), {})
+        recorded_id = str(self._body.get("id", ""))
+        self.id = recorded_id if recorded_id.startswith("gen-") else new_id()  # redacted ids are not unique
+        self._account = account
+        self._conversation = conversation
+        self._record_ms = scenario.number("record_ms", -2)
+
+    def bill(self, books: Books, catalogue: Catalogue) -> None:
+        """Write the line and the record; a recording without usage was not billed."""
+        if self.usage is None:
+            return
+        cost = self._cost(catalogue)
+        request = self._conversation.body
+        line = Line(
+            generation_id=self.id,
+            key=self._account,
+            model=str(self._body.get("model", "")),
+            provider=str(self._body.get("provider", "")),
+            usage=self.usage,
+            cost=cost,
+            cancelled=False,
+            user=request.get("user"),
+            session=request.get("session_id"),
+            created=int(time.time()),
+            upstream_cost=self._upstream_cost(),
+        )
+        books.invoice.add(line)
+        delay = self._record_ms if self._record_ms != -2 else books.settings.generation_delay_ms  # noqa: PLR2004
+        books.records.add(self.id, self._account, delay, self._record(line))
+
+    def _cost(self, catalogue: Catalogue) -> Decimal:
+        """The recorded cost; recordings from before costs were sent are priced from the listing, or free."""
+        usage = self.usage or {}
+        if "cost" in usage:
+            return Decimal(usage["cost"])
+        model = catalogue.find(str(self._body.get("model", "")))
+        if model is None:
+            return Decimal(0)
+        counts = Counts(prompt=usage.get("prompt_tokens", 0), completion=usage.get("completion_tokens", 0))
+        return charge(model.pricing, counts, datetime.now(UTC)).total
+
+    def _upstream_cost(self) -> Decimal | None:
+        usage = self.usage or {}
+        cost = (usage.get("cost_details") or {}).get("upstream_inference_cost")
+        return Decimal(cost) if usage.get("is_byok") and cost is not None else None
+
+    def _record(self, line: Line) -> dict[str, Any]:
+        return generation_record(
+            {**line.usage, "cost": line.cost},
+            id=line.generation_id,
+            model=line.model,
+            provider_name=line.provider,
+            created_at=iso(line.created),
+            streamed=bool(self._conversation.body.get("stream")),
+            cancelled=False,
+            finish_reason="stop",
+            native_finish_reason="stop",
+            latency=0,
+            generation_time=0,
+            external_user=line.user,
+            session_id=line.session,
+        )

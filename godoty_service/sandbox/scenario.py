@@ -1,0 +1,155 @@
+"""A scenario: how one request is answered, named and tuned by `@sandbox NAME key=value ...`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+# What a name stands for: parameters that any scenario may also set itself.
+SCENARIOS: Mapping[str, Mapping[str, str]] = {
+    "default": {},
+    "plain": {"tokens": "12"},
+    "tool-loop": {"calls": "2", "parallel": "1"},
+    "reasoning": {"reasoning": "8"},
+    "fallback": {"skip": "1"},
+    "slow": {"tokens": "20", "first_delay_ms": "500", "delay_ms": "100"},
+    "error-before": {"status": "500"},
+    "error-200": {"body_status": "429"},
+    "error-mid": {"error_after": "3", "tokens": "12"},
+    "reset": {"cut_after": "0", "tokens": "12"},
+    "hang": {"hang_after": "0", "tokens": "12"},
+    "delay-headers": {"headers_ms": "500"},
+    "no-cost": {"no_cost": "1"},
+    "byok": {"byok": "1"},
+    "cached": {"cached_tokens": "half"},
+    "websearch": {"searches": "1"},
+    "long": {"tokens": "500", "flat": "1"},
+    "replay": {},
+    "whitespace": {"whitespace": "5"},
+}
+
+# Shorter spellings, where a scenario has one obvious number.
+_SHORT: Mapping[str, Mapping[str, str]] = {
+    "error-mid": {"n": "error_after", "after": "error_after"},
+    "error-200": {"status": "body_status"},
+    "reset": {"n": "cut_after", "after": "cut_after"},
+    "hang": {"n": "hang_after", "after": "hang_after"},
+    "delay-headers": {"n": "headers_ms", "ms": "headers_ms"},
+    "long": {"n": "tokens"},
+    "fallback": {"n": "skip"},
+    "websearch": {"n": "searches"},
+    "whitespace": {"n": "whitespace", "lines": "whitespace"},
+    "reasoning": {"n": "reasoning"},
+    "tool-loop": {"n": "calls"},
+    "plain": {"n": "tokens"},
+    "slow": {"n": "tokens"},
+}
+
+PARAMETERS = frozenset(
+    {
+        *("text", "tokens", "flat", "delay_ms", "first_delay_ms", "comments", "finish"),
+        *("calls", "parallel", "tool", "input", "at", "fault"),
+        *("reasoning", "encrypted", "skip", "provider", "model_name", "usage_chunk"),
+        *("status", "body_status", "retry_after", "times", "message"),
+        *(
+            "error_after",
+            "usage",
+            "code",
+            "reason",
+            "cut_after",
+            "rst",
+            "bill",
+            "hang_after",
+            "headers_ms",
+            "bill_first",
+        ),
+        *("no_cost", "byok", "cached_tokens", "write_tokens", "overlap", "prompt_tokens"),
+        *("searches", "counter", "fee", "file", "whitespace", "record_ms"),
+    }
+)
+
+_FAULTS = frozenset({"status", "body_status", "error_after", "cut_after", "hang_after", "headers_ms"})
+
+_DIRECTIVE = re.compile(r"@sandbox[ \t]+([a-z0-9-]+)((?:[ \t]+[a-z_]+=(?:\"[^\"]*\"|'[^']*'|[^\s\"']\S*))*)")
+_PARAMETER = re.compile(r"([a-z_]+)=(\"[^\"]*\"|'[^']*'|\S+)")
+
+
+class ScenarioError(Exception):
+    """A directive names no scenario or no parameter, or gives a value that is no number."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A named way to answer, its parameters complete with the name's defaults."""
+
+    name: str = "default"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, name: str, parameters: Mapping[str, Any] | None = None) -> "Scenario":
+        """A scenario by name; raises ScenarioError when the name or a parameter is unknown."""
+        if name not in SCENARIOS:
+            raise ScenarioError(f"unknown sandbox scenario {name!r}; known: {', '.join(SCENARIOS)}")
+        short = _SHORT.get(name, {})
+        given = {short.get(key, key): _text(value) for key, value in (parameters or {}).items()}
+        unknown = sorted(given.keys() - PARAMETERS)
+        if unknown:
+            raise ScenarioError(f"unknown sandbox parameter {unknown[0]!r}; known: {', '.join(sorted(PARAMETERS))}")
+        return cls(name, {**SCENARIOS[name], **given})
+
+    @classmethod
+    def parse(cls, text: str) -> "Scenario | None":
+        """The last directive in a text; None when there is none."""
+        found = list(_DIRECTIVE.finditer(text))
+        if not found:
+            return None
+        name, tail = found[-1].groups()
+        return cls.make(name, {key: value.strip("\"'") for key, value in _PARAMETER.findall(tail)})
+
+    def at_step(self, step: int) -> "Scenario":
+        """The scenario of one step (1, 2, ...) of a tool loop: faults strike `at` their step, or at every one."""
+        if self.has("at") and self.number("at") != step:
+            return self.without_faults()
+        defaults = Scenario.make(self.text("fault")).parameters if self.has("fault") else {}
+        return Scenario(self.name, {**defaults, **self.parameters})
+
+    def has(self, key: str) -> bool:
+        """Whether a parameter is set."""
+        return key in self.parameters
+
+    def text(self, key: str, default: str = "") -> str:
+        """A parameter as text."""
+        return self.parameters.get(key, default)
+
+    def number(self, key: str, default: int = 0) -> int:
+        """A parameter as a whole number."""
+        value = self.parameters.get(key)
+        try:
+            return default if value is None else int(value)
+        except ValueError:
+            raise ScenarioError(f"sandbox parameter {key}={value} is not a whole number") from None
+
+    def decimal(self, key: str) -> Decimal:
+        """A parameter as an exact amount; 0 when it is not set."""
+        try:
+            return Decimal(self.parameters.get(key, "0"))
+        except InvalidOperation:
+            raise ScenarioError(f"sandbox parameter {key}={self.text(key)} is not a number") from None
+
+    def without_faults(self) -> "Scenario":
+        """The same in good health: what follows when a fault has struck often enough."""
+        return Scenario(self.name, {key: value for key, value in self.parameters.items() if key not in _FAULTS})
+
+    def flag(self, key: str) -> bool:
+        """Whether a parameter is set and not 0."""
+        return self.parameters.get(key, "0") not in {"0", "false", "no", ""}
+
+
+def without_directive(text: str) -> str:
+    """What a text says beside its directives."""
+    return " ".join(_DIRECTIVE.sub(" ", text).split())
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""What a conversation remembers: history, agent state and the lease."""

@@ -1,0 +1,105 @@
+"""Strands' session manager, asynchronous all the way: it is handed what was loaded, and keeps what is added."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from strands.agent import Agent
+from strands.hooks import AfterInvocationEvent, AgentInitializedEvent, HookRegistry, MessageAddedEvent
+from strands.session.session_manager import SessionManager
+from strands.types.content import Message, Messages
+
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.session import Session
+
+
+class MongoSessionManager(SessionManager[Agent]):
+    """Keeps one turn's messages as the agent adds them.
+
+    A message is written while the agent goes on, and the next hook waits for it: so the user's words and the
+    ledger's entry are written side by side. Writes are shielded: a cancelled turn's message lands all the same.
+
+    Attributes:
+        session_id: The name by which Strands knows the session: our id of it.
+        history: What was loaded, and what was added since.
+        last_number: The number of the last message.
+        added: The turn has added something.
+    """
+
+    def __init__(
+        self, store: MessageStore, session: Session, *, turn_id: str, history: Messages, last_number: int
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._turn_id = turn_id
+        self._writing: asyncio.Task[None] | None = None
+        self.session_id = session.uid
+        self.history = list(history)
+        self.last_number = last_number
+        self.added = False
+
+    def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
+        """Register asynchronous hooks; the base class registers lambdas, which nobody awaits."""
+        registry.add_callback(AgentInitializedEvent, self._on_initialized)
+        registry.add_callback(MessageAddedEvent, self._on_message)
+        registry.add_callback(AfterInvocationEvent, self._on_ended)
+
+    def initialize(self, agent: Agent, **_: Any) -> None:
+        """Give the agent the history that was loaded."""
+        agent.messages = list(self.history)
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        """Keep messages that no agent added: those that close a broken turn.
+
+        Raises:
+            SessionLost: The session was taken over.
+        """
+        await self.flush()
+        if messages:
+            self._start(messages)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until what was added is durable.
+
+        Raises:
+            SessionLost: The session was taken over.
+            StorageUnavailable: It is not known to be durable.
+        """
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    def append_message(self, message: Message, agent: Agent, **_: Any) -> None:
+        """Do nothing: the asynchronous hook keeps messages."""
+
+    def sync_agent(self, agent: Agent, **_: Any) -> None:
+        """Do nothing: the turn keeps the agent's state when it ends."""
+
+    def redact_latest_message(self, redact_message: Message, agent: Agent, **_: Any) -> None:
+        """Do nothing: the model never asks for it."""
+
+    def _on_initialized(self, event: AgentInitializedEvent) -> None:
+        self.initialize(event.agent)
+
+    async def _on_message(self, event: MessageAddedEvent) -> None:
+        await self.flush()
+        self._start([event.message])
+
+    async def _on_ended(self, event: AfterInvocationEvent) -> None:  # noqa: ARG002 - Strands' protocol names it
+        await self.flush()
+
+    def _start(self, messages: Sequence[Message]) -> None:
+        number = self.last_number + 1
+        self.last_number += len(messages)
+        self.history.extend(messages)
+        self.added = True
+        self._writing = asyncio.create_task(
+            self._store.append(
+                self._session.tenant_id,
+                self._session.uid,
+                number=number,
+                turn_id=self._turn_id,
+                messages=[Message(role=each["role"], content=each["content"]) for each in messages],
+            )
+        )

@@ -1,0 +1,102 @@
+"""Messages in MongoDB: one document each, numbered by the turn that holds the session. Owns `messages`.
+
+The content is kept as JSON text: it comes back as it was, whatever keys a tool's input has.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from strands.types.content import Message, Messages
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import DuplicateKey, SessionLost
+from godoty_service.mongo import Collection, Document, Index
+
+INDEXES = (Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMessage:
+    """A message as it is kept. `content` is a list of Strands' content blocks."""
+
+    number: int
+    role: str
+    content: list[dict[str, Any]]
+    turn_id: str
+    create_time: datetime
+
+
+class MessageStore:
+    """Messages by tenant and session."""
+
+    def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
+        self._messages = collection
+        self._clock = clock
+
+    async def append(
+        self, tenant_id: str, session_uid: str, *, number: int, turn_id: str, messages: Sequence[Message]
+    ) -> None:
+        """Keep messages under a number and those after it.
+
+        Raises:
+            SessionLost: Somebody else wrote under one of them: the session was taken over.
+        """
+        now = self._clock()
+        documents: list[Document] = [
+            {
+                "tenant_id": tenant_id,
+                "session_uid": session_uid,
+                "number": number + place,
+                "turn_id": turn_id,
+                "role": message["role"],
+                "content": json.dumps(message["content"]),
+                "create_time": now,
+            }
+            for place, message in enumerate(messages)
+        ]
+        try:
+            if len(documents) == 1:
+                await self._messages.insert_one(documents[0])
+            else:
+                await self._messages.insert_many(documents)
+        except DuplicateKey as error:
+            raise SessionLost("The session was taken over by another turn.", retry_after=1.0) from error
+
+    async def window(self, tenant_id: str, session_uid: str, *, size: int) -> Messages:
+        """Read the newest messages, the oldest of them first, as Strands takes them."""
+        found = await self._messages.find(
+            {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], limit=size
+        )
+        return [Message(role=each["role"], content=json.loads(each["content"])) for each in reversed(found)]
+
+    async def page(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
+        """Read messages after a number, the oldest first."""
+        found = await self._messages.find(
+            {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}},
+            sort=[("number", 1)],
+            limit=limit,
+        )
+        return [
+            KeptMessage(
+                number=each["number"],
+                role=each["role"],
+                content=json.loads(each["content"]),
+                turn_id=each["turn_id"],
+                create_time=each["create_time"],
+            )
+            for each in found
+        ]
+
+    async def highest(self, tenant_id: str, session_uid: str) -> int:
+        """Tell the number of the last message; 0 where there is none."""
+        last = await self._messages.find_one(
+            {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], fields={"number": 1}
+        )
+        return last["number"] if last else 0
+
+    async def delete(self, tenant_id: str, session_uid: str) -> None:
+        """Delete all messages of a session."""
+        await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})

@@ -1,0 +1,64 @@
+"""A session, as a value, and the lease that one turn at a time holds on it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who is at work on a session.
+
+    Attributes:
+        turn_id: The turn.
+        replica_id: The server that runs it; its heartbeat tells whether it lives.
+        text: What the user said: it rides here, so that it is durable with the claim.
+    """
+
+    turn_id: str
+    replica_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A conversation, without its messages.
+
+    Attributes:
+        uid: Our id. `session_id` is the caller's, who may use it again after a deletion.
+        message_count: The number of the last message, as of the last turn that ended well.
+        state: The agent's state.
+        fold: The metering room's fold of the session's entries, as it wrote it; `fold_revision` counts its writes.
+        fence: How often the session was claimed. Each write of a turn carries the number it claimed with.
+        unfolded: There may be entries that the fold does not know, though no turn is running.
+    """
+
+    uid: str
+    tenant_id: str
+    session_id: str
+    user: str | None
+    model: str
+    message_count: int
+    state: dict[str, Any]
+    fold: dict[str, Any] | None
+    fold_revision: int
+    fence: int
+    lease: Lease | None
+    unfolded: bool
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A session that a turn has claimed.
+
+    Attributes:
+        session: As it is with the claim.
+        created: The claim made it.
+        taken_from: The lease of a dead server's turn that it was taken over from.
+    """
+
+    session: Session
+    created: bool
+    taken_from: Lease | None

@@ -1,0 +1,236 @@
+"""Sessions in MongoDB. Owns `sessions`.
+
+A turn claims its session in one atomic operation, and every write of it carries the fence of that claim. A claim
+whose server is dead is taken over; what the dead one writes later meets a higher fence and changes nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import DuplicateKey, InvalidRequest, SessionBusy, SessionNotFound
+from godoty_service.ids import new_id
+from godoty_service.mongo import Collection, Document, Index
+from godoty_service.sessions.replicas import Replicas
+from godoty_service.sessions.session import Claim, Lease, Session
+
+INDEXES = (
+    Index(keys=[("tenant_id", 1), ("session_id", 1)], unique=True),
+    Index(keys=[("tenant_id", 1), ("update_time", -1), ("_id", -1)]),
+    Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
+)
+_BUSY_RETRY = 1.0  # seconds
+
+
+class Sessions:
+    """Sessions by tenant."""
+
+    def __init__(self, collection: Collection, *, replicas: Replicas, clock: Clock = utc_now) -> None:
+        self._sessions = collection
+        self._replicas = replicas
+        self._clock = clock
+
+    async def claim(
+        self,
+        tenant_id: str,
+        session_id: str,
+        *,
+        turn_id: str,
+        text: str,
+        model: str | None,
+        default_model: str,
+        user: str | None,
+    ) -> Claim:
+        """Claim a session for a turn, and make it where there is none.
+
+        Raises:
+            SessionBusy: Another turn holds it.
+            InvalidRequest: It belongs to another end user.
+        """
+        now = self._clock()
+        lease = {"turn_id": turn_id, "replica_id": self._replicas.replica_id, "text": text}
+        query: Document = {"tenant_id": tenant_id, "session_id": session_id, "lease": None}
+        changes: Document = {"lease": lease, "update_time": now}
+        fresh: Document = {
+            "_id": new_id("ses"),
+            "message_count": 0,
+            "state": "{}",
+            "fold": None,
+            "fold_revision": 0,
+            "unfolded": False,
+            "create_time": now,
+        }
+        (changes if model else fresh)["model"] = model or default_model
+        (changes if user else fresh)["user"] = user
+        if user:
+            query["user"] = {"$in": [user, None]}
+        update = {"$set": changes, "$inc": {"fence": 1}, "$setOnInsert": fresh}
+        while True:
+            try:
+                found = await self._sessions.find_one_and_update(query, update, upsert=True)
+            except DuplicateKey:
+                claim = await self._take_over(tenant_id, session_id, update=update, user=user)
+                if claim is not None:
+                    return claim
+                continue
+            session = _read(found or {})
+            return Claim(session=session, created=session.fence == 1, taken_from=None)
+
+    async def finish(
+        self,
+        session: Session,
+        *,
+        message_count: int,
+        state: Mapping[str, Any],
+        fold: Document,
+        fold_revision: int,
+    ) -> bool:
+        """End a turn: keep its state and fold, and give the session free.
+
+        Tells whether it was written: it is not where the claim was lost, or where the fold was written meanwhile.
+        """
+        return await self._sessions.update_one(
+            {**_own(session), "fold_revision": fold_revision},
+            {
+                "$set": {
+                    "lease": None,
+                    "update_time": self._clock(),
+                    "message_count": message_count,
+                    "state": json.dumps(state),
+                    "fold": fold,
+                    "unfolded": False,
+                },
+                "$inc": {"fold_revision": 1},
+            },
+        )
+
+    async def release(self, session: Session) -> None:
+        """Give a session free as it was claimed."""
+        await self._sessions.update_one(_own(session), {"$set": {"lease": None}})
+
+    async def pass_on(self, session: Session, lease: Lease | None = None) -> None:
+        """Give a session free whose history is not whole: the next claim takes it over, as from a dead server.
+
+        Args:
+            session: The session.
+            lease: The turn whose words are to be kept and closed; None: the one that holds it.
+        """
+        left = lease or session.lease
+        if left is not None:
+            kept = {"turn_id": left.turn_id, "replica_id": "", "text": left.text}
+            await self._sessions.update_one(_own(session), {"$set": {"lease": kept}})
+
+    async def holds(self, session: Session) -> bool:
+        """Tell whether the claim still stands."""
+        return await self._sessions.find_one(_own(session), fields={"_id": 1}) is not None
+
+    async def get(self, tenant_id: str, session_id: str) -> Session:
+        """Read a session.
+
+        Raises:
+            SessionNotFound: The tenant has none of this id.
+        """
+        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
+        if found is None:
+            raise SessionNotFound("There is no such session.", metadata={"session_id": session_id})
+        return _read(found)
+
+    async def page(
+        self, tenant_id: str, *, user: str | None, after: tuple[datetime, str] | None, limit: int
+    ) -> list[Session]:
+        """Read sessions, the last used first, that come after the given time of use and uid."""
+        query: Document = {"tenant_id": tenant_id}
+        if user:
+            query["user"] = user
+        if after is not None:
+            time, uid = after
+            query["$or"] = [{"update_time": {"$lt": time}}, {"update_time": time, "_id": {"$lt": uid}}]
+        found = await self._sessions.find(query, sort=[("update_time", -1), ("_id", -1)], limit=limit)
+        return [_read(each) for each in found]
+
+    async def delete(self, session: Session) -> None:
+        """Delete a claimed session."""
+        await self._sessions.delete_one(_own(session))
+
+    async def read_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, int] | None:
+        """Read a session's fold and its revision; None: the session is deleted."""
+        found = await self._sessions.find_one(
+            {"_id": session_uid, "tenant_id": tenant_id}, fields={"fold": 1, "fold_revision": 1}
+        )
+        return (found["fold"], found["fold_revision"]) if found else None
+
+    async def replace_fold(self, tenant_id: str, session_uid: str, *, fold: Document, revision: int) -> bool:
+        """Write a fold in place of the given revision; tells whether it was still that one."""
+        return await self._sessions.update_one(
+            {"_id": session_uid, "tenant_id": tenant_id, "fold_revision": revision},
+            {"$set": {"fold": fold, "unfolded": False}, "$inc": {"fold_revision": 1}},
+        )
+
+    async def mark_unfolded(self, tenant_id: str, session_uid: str) -> None:
+        """Say that an entry is about to be written outside a turn, so that readers look for it."""
+        await self._sessions.update_one(
+            {"_id": session_uid, "tenant_id": tenant_id}, {"$set": {"unfolded": True}, "$inc": {"fold_revision": 1}}
+        )
+
+    async def claim_existing(self, session: Session, *, turn_id: str) -> Session:
+        """Claim a session that was just read, for other work than a turn.
+
+        Raises:
+            SessionBusy: A turn holds it, or it changed hands meanwhile.
+        """
+        lease = session.lease
+        if lease is None or lease.replica_id not in await self._replicas.living([lease.replica_id]):
+            kept = {"turn_id": turn_id, "replica_id": self._replicas.replica_id, "text": ""}
+            claimed = await self._sessions.find_one_and_update(
+                _own(session), {"$set": {"lease": kept}, "$inc": {"fence": 1}}
+            )
+            if claimed is not None:
+                return _read(claimed)
+        raise _busy()
+
+    async def _take_over(self, tenant_id: str, session_id: str, *, update: Document, user: str | None) -> Claim | None:
+        """Claim a session that another turn holds, if its server is dead; None: it is worth another try."""
+        held = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
+        if held is None:
+            return None
+        if user and held["user"] not in (user, None):
+            raise InvalidRequest.of("user", "the session belongs to another end user")
+        if held["lease"] is None:
+            return None
+        if held["lease"]["replica_id"] in await self._replicas.living([held["lease"]["replica_id"]]):
+            raise _busy()
+        query = {"_id": held["_id"], "tenant_id": tenant_id, "fence": held["fence"]}
+        claimed = await self._sessions.find_one_and_update(query, {"$set": update["$set"], "$inc": update["$inc"]})
+        if claimed is None:
+            return None
+        return Claim(session=_read(claimed), created=False, taken_from=Lease(**held["lease"]))
+
+
+def _busy() -> SessionBusy:
+    return SessionBusy("Another turn of the session is running.", retry_after=_BUSY_RETRY)
+
+
+def _own(session: Session) -> Document:
+    return {"_id": session.uid, "tenant_id": session.tenant_id, "fence": session.fence}
+
+
+def _read(document: Document) -> Session:
+    lease = document["lease"]
+    return Session(
+        uid=document["_id"],
+        tenant_id=document["tenant_id"],
+        session_id=document["session_id"],
+        user=document["user"],
+        model=document["model"],
+        message_count=document["message_count"],
+        state=json.loads(document["state"]),
+        fold=document["fold"],
+        fold_revision=document["fold_revision"],
+        fence=document["fence"],
+        lease=Lease(**lease) if lease else None,
+        unfolded=document["unfolded"],
+        create_time=document["create_time"],
+        update_time=document["update_time"],
+    )

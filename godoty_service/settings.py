@@ -1,0 +1,65 @@
+"""The only reader of the environment. Each setting, its default and its unit stand here and nowhere else."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from godoty_service.telemetry.traces import otlp_configured
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    """What the environment says, `GODOTY_` before each name unless another name is given."""
+
+    model_config = SettingsConfigDict(env_prefix="GODOTY_", extra="ignore", hide_input_in_errors=True)
+
+    # The service.
+    listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
+    metrics_listen: str | None = Field(None, description="host:port of Prometheus' page; unset: none.")
+    reflection: bool = Field(True, description="Serve gRPC reflection.")
+    max_request_bytes: int = Field(4 * 1024 * 1024, description="Largest request message.")
+    drain_grace: Seconds = Field(20.0, description="Seconds that running turns get to finish on shutdown.")
+
+    # The database.
+    mongodb_uri: str | None = Field(None, description="Where MongoDB is: a replica set.")
+    mongodb_database: str = Field("godoty", description="Its database.")
+    mongodb_driver: Literal["motor", "pymongo"] = Field("motor", description="Which driver speaks to it.")
+    storage_timeout: Seconds = Field(10.0, description="Seconds that one database operation may take.")
+
+    # The provider.
+    openrouter_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("OPENROUTER_API_KEY"), description="The account's key."
+    )
+    openrouter_base_url: str = Field(
+        "https://openrouter.ai/api/v1", description="OpenRouter, or any gateway that speaks as it does."
+    )
+    site_url: str = Field("https://godoty.app", description="Attribution: HTTP-Referer.")
+    app_name: str = Field("Godoty", description="Attribution: X-Title.")
+    default_model: str = Field("openai/gpt-4o-mini", description="Asked when neither request nor session says.")
+    connect_timeout: Seconds = Field(5.0, description="Seconds to connect to the provider.")
+    read_timeout: Seconds = Field(120.0, description="Seconds that a stream may be silent.")
+    catalogue_refresh: Seconds = Field(600.0, description="Seconds between two fetches of the catalogue.")
+
+    # Turns.
+    max_text_bytes: int = Field(256 * 1024, description="Largest text of a request, in bytes of UTF-8.")
+    max_model_calls: int = Field(25, ge=1, description="Model calls of a turn that names no bound of its own.")
+    lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
+    heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
+
+    # What is told of it.
+    log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
+    log_level: str = Field("INFO", description="The least level that is logged.")
+    log_content: bool = Field(False, description="Let prompts and answers into the log.")
+    trace_content: bool = Field(False, description="Let prompts, answers and tool data into spans.")
+
+    @property
+    def otlp_configured(self) -> bool:
+        """Whether the standard OTLP variables ask for traces."""
+        return otlp_configured(os.environ)
+
+    # `godoty dev`.
+    local_dir: Path = Field(Path(".local"), description="Where `godoty dev` keeps its data.")

@@ -1,0 +1,177 @@
+"""Metrics for Prometheus. No tenant, session or user in any label; each label has a bounded number of values.
+
+Prometheus counts in floats. What is owed to the last decimal stands in the ledger.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from godoty_service.telemetry.labels import OTHER, UNKNOWN, Bounded, provider_code
+
+MAX_MODELS = 200
+MAX_ENDPOINTS = 200  # pairs of model and provider
+
+_CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_FIRST_TOKEN_SECONDS = (0.1, 0.2, 0.4, 0.7, 1, 1.5, 2, 3, 5, 10, 30)
+
+
+class Metrics:
+    """Everything that is measured, in a registry of its own.
+
+    Args:
+        methods: The full gRPC methods that are served; calls of any other are counted as "unknown".
+    """
+
+    def __init__(self, *, methods: Iterable[str]) -> None:
+        self.registry = CollectorRegistry()
+        self._methods = frozenset(methods)
+        self._models = Bounded(limit=MAX_MODELS, rest=OTHER)
+        self._endpoints = Bounded(limit=MAX_ENDPOINTS, rest=(OTHER, OTHER))
+        ProcessCollector(registry=self.registry)
+        self._define_calls()
+        self._define_model_calls()
+        self._define_ledger()
+
+    def _define_calls(self) -> None:
+        self._requests = Counter("godoty_requests", "Finished calls.", ["method", "code"], registry=self.registry)
+        self._request_seconds = Histogram(
+            "godoty_request_duration_seconds",
+            "From a call's start to its end; a stream's whole length.",
+            ["method", "code"],
+            buckets=_CALL_SECONDS,
+            registry=self.registry,
+        )
+        self._running = Gauge("godoty_running_turns", "Turns that run now.", registry=self.registry)
+
+    def _define_model_calls(self) -> None:
+        self._first_token = Histogram(
+            "godoty_time_to_first_token_seconds",
+            "From sending a model call to its first token.",
+            ["model", "provider"],
+            buckets=_FIRST_TOKEN_SECONDS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "godoty_tokens",
+            "Tokens of settled model calls, as the provider counted them. input holds cache_read and"
+            " cache_write, output holds reasoning: do not add them up.",
+            ["model", "kind"],
+            registry=self.registry,
+        )
+        self._provider_errors = Counter(
+            "godoty_provider_errors",
+            "Model calls that the provider failed, by HTTP status, or connection, timeout, stream.",
+            ["code"],
+            registry=self.registry,
+        )
+        self._refusals = Counter(
+            "godoty_provider_account_refusals",
+            "Calls refused because of this service's provider account, by HTTP status (401, 402, 403).",
+            ["code"],
+            registry=self.registry,
+        )
+        self._refused = Gauge(
+            "godoty_provider_account_refused",
+            "1 while the provider refuses this service's account. Page somebody.",
+            registry=self.registry,
+        )
+
+    def _define_ledger(self) -> None:
+        self._cost = Counter(
+            "godoty_cost_usd",
+            "Cost of settled model calls, a float: the ledger is the truth.",
+            ["model", "source"],
+            registry=self.registry,
+        )
+        self._drift = Counter(
+            "godoty_price_drift_usd",
+            "Sum of |billed - catalogue cost| of settled calls, a float; direction: billed over or under the"
+            " catalogue. Divided by godoty_cost_usd_total it is the relative drift.",
+            ["model", "direction"],
+            registry=self.registry,
+        )
+        self._open = Gauge(
+            "godoty_ledger_open_entries", "Entries that no charge is known for yet.", registry=self.registry
+        )
+        self._unresolved = Gauge(
+            "godoty_ledger_unresolved_entries",
+            "Entries given up on, waiting for a person.",
+            registry=self.registry,
+        )
+        self._catalogue_age = Gauge("godoty_catalogue_age_seconds", "Age of the prices in use.", registry=self.registry)
+
+    def request_finished(self, method: str, code: str, seconds: float) -> None:
+        """Count a call: its full method, its status by name ("OK"), its length."""
+        labels = (method if method in self._methods else UNKNOWN, code)
+        self._requests.labels(*labels).inc()
+        self._request_seconds.labels(*labels).observe(seconds)
+
+    @contextmanager
+    def running_turn(self) -> Iterator[None]:
+        """Count a turn as running for as long as it does."""
+        with self._running.track_inprogress():
+            yield
+
+    def first_token(self, model: str, provider: str | None, seconds: float) -> None:
+        """Record how long a call waited for its first token."""
+        self._first_token.labels(*self._endpoints.admit((model, provider or UNKNOWN))).observe(seconds)
+
+    def tokens(
+        self,
+        model: str,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+    ) -> None:
+        """Count a settled call's tokens."""
+        label = self._models.admit(model)
+        for kind, count in (
+            ("input", input_tokens),
+            ("output", output_tokens),
+            ("reasoning", reasoning_tokens),
+            ("cache_read", cache_read_tokens),
+            ("cache_write", cache_write_tokens),
+        ):
+            if count > 0:
+                self._tokens.labels(label, kind).inc(count)
+
+    def cost(self, model: str, source: str, cost_usd: Decimal) -> None:
+        """Add a settled call's charge; `source` is the cost source's name, as in "BILLED"."""
+        if cost_usd >= 0:  # a counter only grows; a credit is the ledger's business
+            self._cost.labels(self._models.admit(model), source).inc(float(cost_usd))
+
+    def drift(self, model: str, *, billed_usd: Decimal, catalogue_usd: Decimal) -> None:
+        """Add how far a bill was from the catalogue's price."""
+        direction = "over" if billed_usd >= catalogue_usd else "under"
+        self._drift.labels(self._models.admit(model), direction).inc(float(abs(billed_usd - catalogue_usd)))
+
+    def open_entries(self, count: int) -> None:
+        """Set how many entries wait for their charge."""
+        self._open.set(count)
+
+    def unresolved_entries(self, count: int) -> None:
+        """Set how many entries wait for a person."""
+        self._unresolved.set(count)
+
+    def watch_catalogue_age(self, age: Callable[[], float]) -> None:
+        """Ask `age` for the catalogue's age in seconds at every scrape; it runs in another thread."""
+        self._catalogue_age.set_function(age)
+
+    def provider_error(self, code: int | str | None) -> None:
+        """Count a failed model call by its HTTP status, or "connection", "timeout" or "stream"."""
+        self._provider_errors.labels(provider_code(code)).inc()
+
+    def account_refused(self, code: int) -> None:
+        """Raise the alert: the provider does not serve this service's account."""
+        self._refusals.labels(provider_code(code)).inc()
+        self._refused.set(1)
+
+    def account_accepted(self) -> None:
+        """Take the alert back: the provider served a call on this service's account."""
+        self._refused.set(0)

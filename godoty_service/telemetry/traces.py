@@ -1,0 +1,139 @@
+"""Traces: a provider when somebody collects them, and the span of each call under its caller's trace."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from godoty_service.telemetry.redaction import RedactingExporter
+
+SERVICE_NAME = "godoty"
+HEALTH_PREFIX = "/grpc.health.v1.Health/"
+
+CANCELLED = 1
+UNKNOWN = 2
+# What OpenTelemetry's conventions call a server's own fault: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
+# INTERNAL, UNAVAILABLE, DATA_LOSS.
+SERVER_FAULTS = frozenset({2, 4, 12, 13, 14, 15})
+
+_PROPAGATED = frozenset({"traceparent", "tracestate"})
+
+
+class ServerSpan:
+    """The span of one call; whoever serves the call says how it ended."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self.code: int | None = None
+
+    def set_code(self, code: int) -> None:
+        """Say which gRPC status the call ended with, as its number."""
+        self.code = code
+
+    def _end(self, otherwise: int) -> None:
+        code = otherwise if self.code is None else self.code
+        self._span.set_attribute("rpc.grpc.status_code", code)
+        if code in SERVER_FAULTS:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+class Tracing:
+    """Where spans go, if anywhere: `provider` is None when nobody collects them."""
+
+    def __init__(self, *, provider: TracerProvider | None) -> None:
+        self.provider = provider
+        self._tracer = provider.get_tracer(__name__) if provider else trace.NoOpTracer()
+
+    @contextmanager
+    def server_span(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[ServerSpan]:
+        """Span one call, as the current span, so that what the call starts becomes its child.
+
+        Args:
+            method: The full gRPC method, as in `/godoty.v1.AgentService/Converse`.
+            metadata: The call's metadata, whose `traceparent` names the caller's span.
+
+        Yields:
+            What the call's status is told to. Untold it is OK, CANCELLED after a cancellation, else UNKNOWN.
+        """
+        if self.provider is None or method.startswith(HEALTH_PREFIX):
+            yield ServerSpan(INVALID_SPAN)
+            return
+        parent = context_from_metadata(metadata)
+        span = self._tracer.start_span(
+            method.lstrip("/"), parent, kind=SpanKind.SERVER, attributes=_rpc_attributes(method)
+        )
+        call = ServerSpan(span)
+        otherwise = UNKNOWN
+        try:
+            with _current(trace.set_span_in_context(span, parent)):
+                yield call
+            otherwise = 0
+        except (asyncio.CancelledError, GeneratorExit):
+            otherwise = CANCELLED
+            raise
+        finally:
+            call._end(otherwise)  # noqa: SLF001 - one module, one thought
+
+    def close(self) -> None:
+        """Send what is waiting and stop; blocks until the collector answers or its timeout is over."""
+        if self.provider is not None:
+            self.provider.shutdown()
+
+
+def otlp_configured(environ: Mapping[str, str]) -> bool:
+    """Whether the standard OTLP variables ask for traces."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return False
+    return bool(environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+
+
+def open_tracing(*, enabled: bool, trace_content: bool = False, exporter: SpanExporter | None = None) -> Tracing:
+    """Start sending spans, or nothing at all.
+
+    Args:
+        enabled: Whether anybody collects them: `otlp_configured(os.environ)`.
+        trace_content: Whether prompts, answers and tool data may leave in spans.
+        exporter: Where spans go instead of the endpoint that the standard variables name.
+    """
+    if not enabled:
+        return Tracing(provider=None)
+    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes above our name.
+    resource = Resource.create().merge(Resource({"service.name": SERVICE_NAME}))
+    provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    target = OTLPSpanExporter() if exporter is None else exporter
+    provider.add_span_processor(BatchSpanProcessor(RedactingExporter(target, content=trace_content)))
+    return Tracing(provider=provider)
+
+
+def context_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
+    """The caller's W3C trace context; an empty one when it sent none, or nonsense."""
+    carrier = {key: value for key, value in metadata if key in _PROPAGATED and isinstance(value, str)}
+    return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def _rpc_attributes(method: str) -> dict[str, str]:
+    service, _, name = method.lstrip("/").partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+@contextmanager
+def _current(context: Context) -> Iterator[None]:
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        # An abandoned generator ends in another task, where there is nothing of ours to take back.
+        if otel_context.get_current() is context:
+            otel_context.detach(token)

@@ -1,0 +1,225 @@
+"""A turn that holds its session: it lets the agent work, and closes everything on every way out."""
+
+import asyncio
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from strands import Agent
+from strands.types.exceptions import EventLoopException, MaxTokensReachedException
+
+from godoty_service.errors import GodotyError, ProviderError, SessionLost, StorageError, TurnCancelled
+from godoty_service.metering.meter import TurnMeter
+from godoty_service.metering.totals import SessionFold
+from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.sessions import repair
+from godoty_service.sessions.manager import MongoSessionManager
+from godoty_service.sessions.session import Claim
+from godoty_service.turns.ending import Ending
+from godoty_service.turns.events import (
+    ModelCallFinished,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    TurnFinished,
+    TurnStarted,
+)
+from godoty_service.turns.opening import open_history, opened_fold
+from godoty_service.turns.projection import METRICS_KEY, projection
+from godoty_service.turns.tools import ToolWatch
+from godoty_service.turns.turn import Turn
+from godoty_service.turns.workbench import Workbench
+
+log = structlog.get_logger(__name__)
+
+_STOP_REASONS = {
+    "max_tokens": StopReason.MAX_OUTPUT_TOKENS,
+    "limit_output_tokens": StopReason.MAX_OUTPUT_TOKENS,
+    "limit_turns": StopReason.MAX_MODEL_CALLS,
+    "content_filtered": StopReason.CONTENT_FILTERED,
+    "guardrail_intervened": StopReason.CONTENT_FILTERED,
+}
+_NOTES = {
+    StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
+    StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
+    StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
+}
+
+
+class ClaimedTurn:
+    """A turn that holds its session."""
+
+    def __init__(self, bench: Workbench, turn: Turn, claim: Claim) -> None:
+        self._bench = bench
+        self._turn = turn
+        self._claim = claim
+        self._log = turn.log
+        self._partial: list[str] = []
+        self._watch = ToolWatch(turn.log)
+        self._cycles: tuple[timedelta, ...] = ()
+
+    async def run(self) -> None:
+        """Let the agent work, then close everything, in that order, whatever happens."""
+        error: GodotyError | None = None
+        stop = StopReason.END_TURN
+        fold = SessionFold()
+        manager: MongoSessionManager | None = None
+        meter: TurnMeter | None = None
+        model: OpenRouterModel | None = None
+        state = dict(self._claim.session.state)
+        try:
+            fold, manager = await self._open()
+            meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
+            model = self._bench.model(self._turn, self._claim, meter)
+            state[METRICS_KEY] = projection(fold)
+            agent = self._bench.agent(model, manager, self._watch, state)
+            self._log.append(
+                TurnStarted(
+                    session_id=self._claim.session.session_id,
+                    session_created=self._claim.created,
+                    totals=fold.view(),
+                )
+            )
+            try:
+                stop = await self._work(agent)
+            finally:
+                state = agent.state.get()
+                self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)
+        except asyncio.CancelledError:
+            error = self._lost() or _cancelled()
+        except GodotyError as failure:
+            error = failure
+        except Exception as failure:
+            error = _original(failure)
+            if error is None:
+                log.exception("turn_fault")
+                error = GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
+        if isinstance(error, ProviderError):
+            self._bench.observer.provider_failed(error)
+        if model is not None:
+            await model.aclose()
+        if meter is not None:
+            await meter.close()
+        await self._finish(manager, meter, fold=fold, state=state, stop=stop, error=error)
+
+    async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
+        bench, session = self._bench, self._claim.session
+        models = (session.model, *self._turn.request.fallback_models)
+        fold, (history, last_number), _ = await asyncio.gather(
+            opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
+            open_history(bench.messages, self._claim, size=bench.window_size),
+            bench.oracle.prepare(models),
+        )
+        manager = MongoSessionManager(
+            bench.messages, session, turn_id=self._turn.turn_id, history=history, last_number=last_number
+        )
+        return fold, manager
+
+    async def _work(self, agent: Agent) -> StopReason:
+        """Run the agent's loop. Between its events nothing is awaited: a cancel always lands inside it."""
+        stop = StopReason.END_TURN
+        try:
+            async with aclosing(
+                agent.stream_async(self._turn.request.text, limits=self._bench.limits(self._turn))  # type: ignore[type-var] # it is an asynchronous generator
+            ) as events:
+                async for event in events:
+                    if (result := event.get("result")) is not None:
+                        stop = _STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
+                    else:
+                        self._take(event)
+        except MaxTokensReachedException:
+            return StopReason.MAX_OUTPUT_TOKENS
+        except EventLoopException as failure:
+            if isinstance(failure.original_exception, MaxTokensReachedException):
+                return StopReason.MAX_OUTPUT_TOKENS
+            raise
+        return stop
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if (text := event.get("data")) is not None:
+            self._partial.append(text)
+            self._log.append(TextDelta(text))
+        elif (reasoning := event.get("reasoningText")) is not None:
+            self._log.append(ReasoningDelta(reasoning))
+        elif (call := event.get("event", {}).get("modelCall")) is not None:
+            self._log.append(ModelCallFinished(call=call))
+        elif "message" in event:
+            self._partial.clear()  # what was partial is a message now
+
+    async def _finish(
+        self,
+        manager: MongoSessionManager | None,
+        meter: TurnMeter | None,
+        *,
+        fold: SessionFold,
+        state: dict[str, Any],
+        stop: StopReason,
+        error: GodotyError | None,
+    ) -> None:
+        ending = Ending(
+            sessions=self._bench.sessions,
+            ledger=self._bench.ledger,
+            claim=self._claim,
+            manager=manager,
+            fold=fold,
+            state=state,
+            partial_text="".join(self._partial),
+            note=repair.INTERRUPTED if error is not None else _NOTES.get(stop, repair.INTERRUPTED),
+        )
+        try:
+            session_totals = (await ending.write()).view()
+        except SessionLost as failure:
+            error = failure
+        except StorageError as failure:
+            error = error or failure
+            self._end(meter, stop, error)
+            await ending.insist()
+            return
+        if error is None and meter is not None:
+            self._log.append(
+                TurnFinished(
+                    stop_reason=stop,
+                    turn_totals=meter.totals(),
+                    session_totals=session_totals,
+                    cycle_durations=self._cycles,
+                    tools=self._watch.summaries(),
+                )
+            )
+        self._end(meter, stop, error)
+
+    def _end(self, meter: TurnMeter | None, stop: StopReason, error: GodotyError | None) -> None:
+        """End the log, and say in one line how the turn went."""
+        self._log.end(error)
+        calls = meter.entries if meter is not None else []
+        first = calls[0].time_to_first_token if calls else None
+        log.info(
+            "turn_ended",
+            outcome=stop.value if error is None else error.reason.lower(),
+            model_calls=len(calls),
+            providers=sorted({call.provider for call in calls if call.provider}),
+            models=sorted({call.model for call in calls}),
+            cost_usd=str(meter.totals().cost) if meter is not None else "0",
+            pending_calls=meter.totals().pending_calls if meter is not None else 0,
+            time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
+            cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in self._cycles],
+        )
+
+    def _lost(self) -> GodotyError | None:
+        if self._bench.replicas.alive():
+            return None
+        return SessionLost("The server lost touch with the database.", retry_after=1.0)
+
+
+def _cancelled() -> TurnCancelled:
+    return TurnCancelled("The turn was cancelled.")
+
+
+def _original(failure: BaseException) -> GodotyError | None:
+    """Find our error below what Strands wrapped around it."""
+    inner: BaseException | None = failure
+    while inner is not None:
+        if isinstance(inner, GodotyError):
+            return inner
+        inner = getattr(inner, "original_exception", None) or inner.__cause__
+    return None

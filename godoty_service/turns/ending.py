@@ -1,0 +1,114 @@
+"""What a turn leaves behind: a whole history, the agent's state, a fold of all entries, and a free session."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from strands.types.content import Message, Messages
+
+from godoty_service.errors import SessionLost, StorageError, StorageUnavailable
+from godoty_service.metering.fold_document import fold_from_document, fold_to_document
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.totals import SessionFold
+from godoty_service.sessions import repair
+from godoty_service.sessions.manager import MongoSessionManager
+from godoty_service.sessions.session import Claim
+from godoty_service.sessions.store import Sessions
+from godoty_service.turns.projection import METRICS_KEY, projection
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT = 5.0  # seconds between two tries to give a session free
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """The end of one turn.
+
+    Attributes:
+        sessions: Where the session is kept.
+        ledger: Where its entries are kept.
+        claim: The turn's claim on it.
+        manager: Keeps its messages; None: the turn did not get so far.
+        fold: What it had cost before the turn.
+        state: The agent's state.
+        partial_text: What the assistant had said when it was interrupted.
+        note: Why the history ends here, where the agent did not end it itself.
+    """
+
+    sessions: Sessions
+    ledger: Ledger
+    claim: Claim
+    manager: MongoSessionManager | None
+    fold: SessionFold
+    state: dict[str, Any]
+    partial_text: str
+    note: str
+
+    async def write(self) -> SessionFold:
+        """Write it all, once; returns what the session has cost now.
+
+        Raises:
+            SessionLost: The claim was lost: somebody else has the session.
+            StorageError: It could not be written. `insist` goes on trying.
+        """
+        if self.manager is None:
+            await self._give_back()
+            return self.fold
+        await self.manager.append(self._missing(self.manager))
+        base, revision = self.fold, self.claim.session.fold_revision
+        while True:
+            entries = await self.ledger.unfolded(
+                self.claim.session.tenant_id, self.claim.session.uid, after=base.through, also=base.open
+            )
+            fold = base.take(entries)
+            state = {**self.state, METRICS_KEY: projection(fold)}
+            if await self.sessions.finish(
+                self.claim.session,
+                message_count=self.manager.last_number,
+                state=state,
+                fold=fold_to_document(fold),
+                fold_revision=revision,
+            ):
+                return fold
+            found = await self.sessions.read_fold(self.claim.session.tenant_id, self.claim.session.uid)
+            if found is None or not await self.sessions.holds(self.claim.session):
+                raise SessionLost("The session was taken over by another turn.", retry_after=1.0)
+            base, revision = fold_from_document(found[0]), found[1]
+
+    async def insist(self) -> None:
+        """Give the session free as soon as the database takes it, or somebody else has it.
+
+        What was kept of the history is not known then: whoever claims the session next makes it whole.
+        """
+        wait = 0.2
+        while True:
+            try:
+                await self.sessions.pass_on(self.claim.session)
+            except StorageUnavailable:
+                await asyncio.sleep(wait)
+                wait = min(_LONGEST_WAIT, wait * 2)
+            except StorageError as error:
+                log.warning("session_not_given_free", error=str(error))
+                return
+            else:
+                return
+
+    async def _give_back(self) -> None:
+        """Give a session free that the turn has not changed."""
+        if self.claim.taken_from is not None:  # what the dead turn left is still to be closed
+            await self.sessions.pass_on(self.claim.session, self.claim.taken_from)
+        else:
+            await self.sessions.release(self.claim.session)
+
+    def _missing(self, manager: MongoSessionManager) -> Messages:
+        """Tell what the history lacks: the user's words where the agent never took them up, and an end."""
+        lease = self.claim.session.lease
+        said: Messages = []
+        if not manager.added and lease is not None:
+            said = [Message(role="user", content=[{"text": lease.text}])]
+        return [
+            *said,
+            *repair.closing([*manager.history, *said], partial_text=self.partial_text, note=self.note),
+        ]

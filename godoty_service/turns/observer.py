@@ -1,0 +1,20 @@
+"""What a turn tells whoever measures."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from godoty_service.errors import ProviderError
+from godoty_service.metering.call import ModelCall
+
+
+class Observer(Protocol):
+    """Counts turns and calls; `server.py` hands one over."""
+
+    def running_turn(self) -> AbstractContextManager[None]:
+        """Count a turn as running for as long as it does."""
+
+    def call_closed(self, call: ModelCall) -> None:
+        """Count a call that closed."""
+
+    def provider_failed(self, error: ProviderError) -> None:
+        """Count a failure of the provider."""

@@ -1,0 +1,65 @@
+"""A turn of a conversation, as its readers see it: a task that writes an event log."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from godoty_service.turns.events import Event
+from godoty_service.turns.log import EventLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRequest:
+    """What a caller says. None and empty: not said.
+
+    Attributes:
+        session_id: The caller's id of the session.
+        text: What the user says.
+        model: The model to ask.
+        fallback_models: Models to try when it cannot answer.
+        max_model_calls: How often the agent may call the model.
+        max_output_tokens: How many tokens all calls together may answer.
+        user: The tenant's end user.
+    """
+
+    session_id: str
+    text: str
+    model: str | None = None
+    fallback_models: tuple[str, ...] = ()
+    max_model_calls: int | None = None
+    max_output_tokens: int | None = None
+    user: str | None = None
+
+
+class Turn:
+    """A running or finished turn."""
+
+    def __init__(self, *, tenant_id: str, turn_id: str, request: TurnRequest) -> None:
+        self.tenant_id = tenant_id
+        self.turn_id = turn_id
+        self.request = request
+        self.log = EventLog()
+        self.task: asyncio.Task[None] | None = None
+        self._readers = 0
+        self._cancelled = False
+
+    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Read the turn. When its last reader leaves before the end, the turn is cancelled.
+
+        Raises:
+            GodotyError: The turn failed.
+        """
+        self._readers += 1
+        try:
+            async for numbered in self.log.read():
+                yield numbered
+        finally:
+            self._readers -= 1
+            if self._readers == 0:
+                self.cancel()
+
+    def cancel(self) -> None:
+        """End the turn now. Once is enough: what it does on its way out is not to be interrupted."""
+        if self.task is not None and not self._cancelled and not self.log.ended:
+            self._cancelled = True
+            self.task.cancel()

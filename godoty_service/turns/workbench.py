@@ -1,0 +1,138 @@
+"""What a turn works with, and how its meter, model and agent are built from that."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from openai import AsyncOpenAI
+from strands import Agent
+from strands.types.agent import Limits
+
+from godoty_service.agents.profile import AgentProfile
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.meter import TurnMeter, TurnScope
+from godoty_service.metering.oracle import Oracle
+from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.sessions.manager import MongoSessionManager
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.replicas import Replicas
+from godoty_service.sessions.session import Claim
+from godoty_service.sessions.store import Sessions
+from godoty_service.turns.observer import Observer
+from godoty_service.turns.tools import ToolWatch
+from godoty_service.turns.turn import Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnDefaults:
+    """What holds where a request says nothing."""
+
+    model: str
+    max_model_calls: int
+
+
+class Workbench:
+    """The rooms that `server.py` hands to turns."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        messages: MessageStore,
+        replicas: Replicas,
+        ledger: Ledger,
+        oracle: Oracle,
+        client: AsyncOpenAI,
+        provider_key_id: str,
+        profile: AgentProfile,
+        defaults: TurnDefaults,
+        observer: Observer,
+    ) -> None:
+        """Lay out the bench.
+
+        Args:
+            sessions: Where sessions are kept.
+            messages: Where messages are kept.
+            replicas: This server's heartbeat.
+            ledger: Where calls are kept.
+            oracle: Prices and bounds calls.
+            client: Speaks to the provider.
+            provider_key_id: Names the key it speaks with.
+            profile: What the agent is told and may use.
+            defaults: What holds where a request says nothing.
+            observer: Counts turns and calls.
+        """
+        self.sessions = sessions
+        self.messages = messages
+        self.replicas = replicas
+        self.ledger = ledger
+        self.oracle = oracle
+        self._client = client
+        self._provider_key_id = provider_key_id
+        self._profile = profile
+        self.defaults = defaults
+        self.observer = observer
+
+    def meter(self, turn: Turn, claim: Claim, *, last_number: int) -> TurnMeter:
+        """Build the turn's meter."""
+        scope = TurnScope(
+            tenant_id=turn.tenant_id,
+            session_uid=claim.session.uid,
+            session_id=claim.session.session_id,
+            turn_id=turn.turn_id,
+            user=claim.session.user,
+            agent=self._profile.name,
+            provider_key_id=self._provider_key_id,
+            owner=self.replicas.replica_id,
+        )
+        return TurnMeter(
+            scope, ledger=self.ledger, oracle=self.oracle, last_number=last_number, record=self.observer.call_closed
+        )
+
+    def model(self, turn: Turn, claim: Claim, meter: TurnMeter) -> OpenRouterModel:
+        """Build the turn's model."""
+        session = claim.session
+        return OpenRouterModel(
+            client=self._client,
+            meter=meter,
+            model=session.model,
+            fallback_models=turn.request.fallback_models,
+            max_output_tokens=turn.request.max_output_tokens,
+            user=_pseudonym(session.tenant_id, session.user) if session.user else None,
+            session_key=_pseudonym(session.tenant_id, session.uid),
+        )
+
+    def agent(
+        self, model: OpenRouterModel, manager: MongoSessionManager, watch: ToolWatch, state: dict[str, Any]
+    ) -> Agent:
+        """Build the turn's agent."""
+        return Agent(
+            model=model,
+            system_prompt=self._profile.system_prompt,
+            tools=list(self._profile.tools),
+            state=state,
+            agent_id=self._profile.name,
+            name=self._profile.name,
+            session_manager=manager,
+            hooks=[watch],
+            callback_handler=None,
+            retry_strategy=None,
+        )
+
+    def limits(self, turn: Turn) -> Limits:
+        """Bound the agent's loop."""
+        calls = turn.request.max_model_calls
+        limits = Limits(turns=min(calls or self.defaults.max_model_calls, self.defaults.max_model_calls))
+        if turn.request.max_output_tokens is not None:
+            limits["output_tokens"] = turn.request.max_output_tokens
+        return limits
+
+    @property
+    def window_size(self) -> int:
+        """How many messages the model sees."""
+        return self._profile.window_size
+
+
+def _pseudonym(*parts: str) -> str:
+    """Name somebody to the provider so that it learns nothing, and cannot mix tenants up."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]

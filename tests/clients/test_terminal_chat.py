@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.clients.conftest import Context, Service, StandIn
+
+_PATIENCE = 30
+
+
+@pytest.fixture
+def chat_settings(service: Service, chat_environment: dict[str, str]) -> dict[str, str]:
+    return chat_environment | {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
+
+
+async def _chat(
+    command: list[str], environment: dict[str, str], typed: str = "", cwd: Path | None = None
+) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_PATIENCE)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_once_answers_and_tells_the_cost(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str
+) -> None:
+    """One turn: the answer, then a line with the turn's cost, the session's and the served model."""
+    command = [*chat_command, "--session", session_id, "--once", "@sandbox plain text=hello"]
+
+    code, out, err = await _chat(command, chat_settings)
+
+    assert (code, err) == (0, "")
+    *answer, last = out.splitlines()
+    assert "hello" in "\n".join(answer)
+    assert re.fullmatch(r"turn: \$0\.\d+, \d+ tokens \| session: \$0\.\d+, 1 turn, \d+ tokens \| \S+/\S+", last)
+
+
+async def test_an_earlier_session_shows_its_cost_before_the_first_word(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str
+) -> None:
+    """Opened again, a session shows what was said and, as the last line, what it has cost so far."""
+    command = [*chat_command, "--session", session_id]
+    _, first, _ = await _chat([*command, "--once", "@sandbox plain text=hello"], chat_settings)
+
+    code, out, err = await _chat(command, chat_settings)
+
+    assert (code, err) == (0, "")
+    assert "> @sandbox plain text=hello" in out
+    session = re.search(r"session: (.*?) \|", first)
+    assert session is not None
+    assert out.rstrip().splitlines()[-1] == f"so far: {session[1]}"
+
+
+async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dict[str, str], session_id: str) -> None:
+    """Each line of a pipe is a turn or a command, until /quit."""
+    typed = "@sandbox tool-loop calls=2\n\n/metrics\n/sessions\n/help\n/quit\nnever said\n"
+
+    code, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+
+    assert (code, err) == (0, "")
+    assert f"A new session, {session_id}." in out
+    assert len(re.findall(r"^\[\w+\] .* → ok in .*$", out, re.MULTILINE)) == 2
+    assert re.search(rf"^{session_id}: \$0\.\d+, 1 turn, \d+ tokens", out, re.MULTILINE)
+    assert re.search(rf"^{session_id} +\$0\.\d+ ", out, re.MULTILINE)
+    assert "/model NAME" in out
+    assert "never said" not in out
+
+
+async def test_an_error_is_one_line_that_says_what_to_do(
+    chat_command: list[str], chat_settings: dict[str, str]
+) -> None:
+    """A wrong key, an unreachable server, a missing key: one line each, and a code that tells."""
+    once = [*chat_command, "--once", "hi"]
+    wrong_key = chat_settings | {"GODOTY_API_KEY": "gdt_no_such_key"}
+
+    code, _, err = await _chat(once, wrong_key)
+    assert code == 1
+    assert re.fullmatch(r"Error: INVALID_API_KEY: .*check GODOTY_API_KEY.*\n", err)
+    assert "no_such_key" not in err
+
+    code, _, err = await _chat([*once, "--target", "127.0.0.1:1"], chat_settings)
+    assert code == 1
+    assert re.fullmatch(r"Error: UNAVAILABLE: .*is the server running at 127.0.0.1:1.*\n", err)
+
+
+async def test_the_key_is_found_in_the_development_file(
+    chat_command: list[str], chat_environment: dict[str, str], service: Service, session_id: str, tmp_path: Path
+) -> None:
+    """Without settings in the environment the chat asks .local/dev.env, and says so when it is missing."""
+    command = [*chat_command, "--session", session_id, "--once", "hi"]
+
+    code, _, err = await _chat(command, chat_environment, cwd=tmp_path)
+    assert code == 2
+    assert "there is no API key: set GODOTY_API_KEY" in err
+
+    (tmp_path / ".local").mkdir()
+    lines = f"GODOTY_LISTEN={service.target}\nGODOTY_API_KEY={service.api_key}\n"
+    (tmp_path / ".local/dev.env").write_text(lines)
+    code, out, _ = await _chat(command, chat_environment, cwd=tmp_path)
+    assert code == 0
+    assert "turn: $" in out
+
+
+class _TypedChat:
+    """A chat on a terminal of its own, with somebody at the keyboard."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._keyboard, terminal = pty.openpty()
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        )
+        os.close(terminal)
+        self._seen = ""
+
+    def see(self, text: str) -> str:
+        """Waits for a text and tells what stood before it."""
+        until = time.monotonic() + _PATIENCE
+        while text not in self._seen:
+            ready, _, _ = select.select([self._keyboard], [], [], max(0, until - time.monotonic()))
+            assert ready, f"{text!r} did not come: {self._seen!r}"
+            self._seen += os.read(self._keyboard, 65536).decode(errors="replace")
+        before, _, self._seen = self._seen.partition(text)
+        return before
+
+    def type(self, text: str) -> None:
+        os.write(self._keyboard, text.encode())
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def leave(self) -> int:
+        code = self._process.wait(timeout=_PATIENCE)
+        os.close(self._keyboard)
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+async def test_ctrl_c_cancels_the_turn_and_then_leaves(
+    chat_command: list[str], chat_environment: dict[str, str], stand_in: StandIn
+) -> None:
+    """During an answer Ctrl-C ends the turn, on the server too; at the prompt it ends the chat."""
+    cancelled = asyncio.Event()
+
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+        yield pb.ConverseResponse(sequence=1, turn_started=pb.TurnStarted(session_id=request.session_id))
+        yield pb.ConverseResponse(sequence=2, text_delta=pb.TextDelta(text="endless"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    stand_in.script = script
+    environment = chat_environment | {"GODOTY_LISTEN": stand_in.target, "GODOTY_API_KEY": stand_in.api_key}
+    chat = _TypedChat(chat_command, environment)
+    try:
+        await asyncio.to_thread(chat.see, "> ")
+        chat.type("go on\n")
+        await asyncio.to_thread(chat.see, "endless")
+        chat.interrupt()
+        await asyncio.to_thread(chat.see, "Cancelled.")
+        await asyncio.wait_for(cancelled.wait(), timeout=5)
+        await asyncio.to_thread(chat.see, "> ")
+        chat.interrupt()
+        assert await asyncio.to_thread(chat.leave) == 0
+    finally:
+        chat.kill()
+
+
+async def test_ctrl_d_leaves(chat_command: list[str], chat_settings: dict[str, str], session_id: str) -> None:
+    """On a terminal a turn is shown as on a pipe, and Ctrl-D at the prompt ends the chat."""
+    chat = _TypedChat([*chat_command, "--session", session_id], chat_settings)
+    try:
+        opening = await asyncio.to_thread(chat.see, "> ")
+        assert "A new session" in opening
+        chat.type("@sandbox plain text=hello\n")
+        await asyncio.to_thread(chat.see, "turn: $")
+        await asyncio.to_thread(chat.see, "> ")
+        chat.type("\x04")
+        assert await asyncio.to_thread(chat.leave) == 0
+    finally:
+        chat.kill()

@@ -1,0 +1,59 @@
+import dataclasses
+from datetime import UTC, datetime
+
+import pytest
+from strands.types.tools import AgentTool
+
+from godoty_service.agents.current_time import current_time
+from godoty_service.agents.profile import AgentProfile, assistant
+
+NOW = datetime(2026, 7, 1, 12, 30, 15, 999, tzinfo=UTC)
+
+
+def clock() -> datetime:
+    return NOW
+
+
+async def use(tool: AgentTool, **given: str) -> tuple[str, str]:
+    events = [e async for e in tool.stream({"toolUseId": "1", "name": "current_time", "input": given}, {})]
+    result = events[-1]["tool_result"]
+    return result["status"], result["content"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "2026-07-01T12:30:15+00:00 (Wednesday, UTC)"),
+        ({"timezone": "Europe/Berlin"}, "2026-07-01T14:30:15+02:00 (Wednesday, Europe/Berlin)"),
+        ({"timezone": "Pacific/Auckland"}, "2026-07-02T00:30:15+12:00 (Thursday, Pacific/Auckland)"),
+    ],
+)
+async def test_time_is_told_in_the_zone(given: dict[str, str], told: str) -> None:
+    """The clock's instant is told in the asked zone, in UTC when none is asked."""
+    assert ("success", told) == await use(current_time(clock=clock), **given)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "America", "../../etc/passwd", "/etc/localtime", "x" * 9_999])
+async def test_unknown_zone_is_a_clear_error(zone: str) -> None:
+    """What is no zone is a tool error that says how a zone is named, and is short."""
+    status, text = await use(current_time(clock=clock), timezone=zone)
+
+    assert status == "error"
+    assert "use an IANA name" in text
+    assert len(text) < 200
+
+
+def test_default_profile_has_both_tools() -> None:
+    """The assistant may calculate and tell the time; models see what each tool is for."""
+    profile = assistant(clock=clock)
+
+    assert [tool.tool_name for tool in profile.tools] == ["calculator", "current_time"]
+    assert all(tool.tool_spec["description"] for tool in profile.tools)
+
+
+def test_profile_cannot_be_changed() -> None:
+    """All turns share one profile, so nobody may change it."""
+    profile = AgentProfile(name="n", system_prompt="s", tools=())
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile.name = "other"  # type: ignore[misc]

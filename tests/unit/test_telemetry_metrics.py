@@ -1,0 +1,170 @@
+import asyncio
+import contextlib
+import urllib.error
+import urllib.request
+from decimal import Decimal
+
+import pytest
+from prometheus_client import generate_latest
+
+from godoty_service.telemetry.metrics import MAX_MODELS, Metrics
+from godoty_service.telemetry.scrape import serve_metrics
+
+METHOD = "/godoty.v1.AgentService/Converse"
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(methods=[METHOD])
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=2) as page:  # noqa: S310 - our own page on this machine
+        text: str = page.read().decode()
+    return text
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_requests_are_counted_by_method_and_code(metrics: Metrics) -> None:
+    """A finished call counts once, with its length, under its method and status."""
+    metrics.request_finished(METHOD, "OK", 0.3)
+
+    assert sample(metrics, "godoty_requests_total", method=METHOD, code="OK") == 1
+    assert sample(metrics, "godoty_request_duration_seconds_sum", method=METHOD, code="OK") == 0.3
+
+
+def test_unknown_methods_share_one_label(metrics: Metrics) -> None:
+    """A method that is not served makes no series of its own, whatever a caller invents."""
+    metrics.request_finished("/evil/One", "UNIMPLEMENTED", 0.1)
+    metrics.request_finished("/evil/Two", "UNIMPLEMENTED", 0.1)
+
+    assert sample(metrics, "godoty_requests_total", method="unknown", code="UNIMPLEMENTED") == 2
+
+
+def test_models_beyond_the_bound_are_other(metrics: Metrics) -> None:
+    """The first 200 models have series of their own, later ones share "other"."""
+    for number in range(MAX_MODELS + 3):
+        metrics.tokens(f"m{number}", input_tokens=10)
+    metrics.tokens("m0", input_tokens=1)
+
+    assert sample(metrics, "godoty_tokens_total", model="m0", kind="input") == 11
+    assert sample(metrics, "godoty_tokens_total", model="other", kind="input") == 30
+    assert sample(metrics, "godoty_tokens_total", model=f"m{MAX_MODELS}", kind="input") is None
+
+
+def test_endpoints_beyond_the_bound_are_other(metrics: Metrics) -> None:
+    """Pairs of model and provider are bounded, too."""
+    for number in range(MAX_MODELS + 1):
+        metrics.first_token("m", f"p{number}", 0.2)
+
+    name = "godoty_time_to_first_token_seconds_count"
+    assert sample(metrics, name, model="other", provider="other") == 1
+    assert sample(metrics, name, model="m", provider="p0") == 1
+
+
+def test_each_kind_of_token_has_its_series(metrics: Metrics) -> None:
+    """The five kinds of tokens are told apart, and a kind that was not used makes no series."""
+    metrics.tokens("m", input_tokens=5, output_tokens=4, reasoning_tokens=3, cache_read_tokens=2)
+
+    counts = {
+        kind: sample(metrics, "godoty_tokens_total", model="m", kind=kind)
+        for kind in ("input", "output", "reasoning", "cache_read", "cache_write")
+    }
+    assert counts == {"input": 5, "output": 4, "reasoning": 3, "cache_read": 2, "cache_write": None}
+
+
+def test_cost_and_drift_are_summed_by_model(metrics: Metrics) -> None:
+    """Charges add up by source; drift adds up its distance, apart for bills over and under the catalogue."""
+    metrics.cost("m", "BILLED", Decimal("0.25"))
+    metrics.cost("m", "BILLED", Decimal("0.5"))
+    metrics.drift("m", billed_usd=Decimal("0.5"), catalogue_usd=Decimal("0.25"))
+    metrics.drift("m", billed_usd=Decimal("0.25"), catalogue_usd=Decimal("0.375"))
+
+    assert sample(metrics, "godoty_cost_usd_total", model="m", source="BILLED") == 0.75
+    assert sample(metrics, "godoty_price_drift_usd_total", model="m", direction="over") == 0.25
+    assert sample(metrics, "godoty_price_drift_usd_total", model="m", direction="under") == 0.125
+
+
+def test_running_turns_go_up_and_down(metrics: Metrics) -> None:
+    """A turn counts while it runs, and no longer when it fails."""
+    during = []
+    with contextlib.suppress(asyncio.CancelledError), metrics.running_turn():
+        during.append(sample(metrics, "godoty_running_turns"))
+        raise asyncio.CancelledError
+
+    assert during == [1]
+    assert sample(metrics, "godoty_running_turns") == 0
+
+
+def test_refused_account_is_an_alert_until_accepted(metrics: Metrics) -> None:
+    """A refused account sets the alert and counts; the next served call takes the alert back."""
+    metrics.account_refused(402)
+    assert sample(metrics, "godoty_provider_account_refused") == 1
+
+    metrics.account_accepted()
+
+    assert sample(metrics, "godoty_provider_account_refused") == 0
+    assert sample(metrics, "godoty_provider_account_refusals_total", code="402") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [(429, "429"), ("timeout", "timeout"), (None, "unknown"), (4_290, "other"), ("no such model x", "other")],
+)
+def test_provider_errors_have_bounded_codes(metrics: Metrics, code: int | str | None, label: str) -> None:
+    """Provider errors are labelled by HTTP status or a known word, never by a provider's text."""
+    metrics.provider_error(code)
+
+    assert sample(metrics, "godoty_provider_errors_total", code=label) == 1
+
+
+def test_gauges_show_the_last_value(metrics: Metrics) -> None:
+    """Open and unresolved entries are what was said last; the catalogue's age is asked at each scrape."""
+    ages = iter([1.0, 61.0])
+    metrics.watch_catalogue_age(lambda: next(ages))
+    metrics.open_entries(7)
+    metrics.unresolved_entries(2)
+    first = sample(metrics, "godoty_catalogue_age_seconds")
+
+    assert (first, sample(metrics, "godoty_catalogue_age_seconds")) == (1.0, 61.0)
+    assert sample(metrics, "godoty_ledger_open_entries") == 7
+    assert sample(metrics, "godoty_ledger_unresolved_entries") == 2
+
+
+def test_no_label_names_a_tenant_session_or_user(metrics: Metrics) -> None:
+    """No series can be told apart by who called."""
+    metrics.request_finished(METHOD, "OK", 1)
+    metrics.tokens("m", input_tokens=1)
+
+    labels = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
+    assert labels <= {"method", "code", "le", "model", "kind", "provider", "source", "direction"}
+
+
+async def test_page_is_served_over_http_until_closed(metrics: Metrics) -> None:
+    """The page shows the registry; after `close` the port is free."""
+    metrics.open_entries(3)
+    server = serve_metrics(listen="127.0.0.1:0", registry=metrics.registry)
+    url = f"http://127.0.0.1:{server.port}/metrics"
+    text = await asyncio.to_thread(fetch, url)
+    await server.close()
+
+    assert "godoty_ledger_open_entries 3.0" in text
+    with pytest.raises(urllib.error.URLError):
+        await asyncio.to_thread(fetch, url)
+    again = serve_metrics(listen=f"127.0.0.1:{server.port}", registry=metrics.registry)
+    await again.close()
+
+
+@pytest.mark.parametrize("listen", ["9464", "host:", ":9464", "host:http"])
+def test_listen_address_without_host_or_port_is_refused(metrics: Metrics, listen: str) -> None:
+    """An address that is no host:port is refused with its text."""
+    with pytest.raises(ValueError, match="host:port"):
+        serve_metrics(listen=listen, registry=metrics.registry)
+
+
+def test_cost_help_names_the_ledger_as_the_truth(metrics: Metrics) -> None:
+    """Who reads the page learns that a float is not what is owed."""
+    assert b"the ledger is the truth" in generate_latest(metrics.registry)
