@@ -1,0 +1,58 @@
+# `make help` lists the targets. All of them set up what they need, in .venv and .local.
+.DEFAULT_GOAL := help
+.PHONY: help run chat test lint gen gen-clients check-gen clients-test requirements clean
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PROTOS := $(wildcard protos/godoty/v1/*.proto)
+STUBS := clients/python
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.venv/ready: requirements-dev.txt pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e clients/python -e .
+	@touch $@
+
+run: .venv/ready ## Start MongoDB, a sandbox OpenRouter and the service on this machine.
+	@$(BIN)/godoty dev
+
+chat: .venv/ready ## Talk to the running service in the terminal.
+	@$(BIN)/python -m godoty.chat
+
+test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
+	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot
+
+lint: .venv/ready check-gen ## Check style, types, the direction of imports, and that the stubs are current.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+gen: .venv/ready ## Generate the Python stubs from protos/.
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) $(PROTOS)
+
+check-gen: .venv/ready # Fails when the committed stubs are not what the protos give.
+	@rm -rf .local/check-gen && mkdir -p .local/check-gen
+	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=.local/check-gen --pyi_out=.local/check-gen \
+		--grpc_python_out=.local/check-gen $(PROTOS)
+	@for each in $$(cd .local/check-gen && find . -name '*_pb2*'); do \
+		cmp -s .local/check-gen/$$each $(STUBS)/$$each || { echo "stale: $(STUBS)/$$each; run make gen"; exit 1; }; done
+
+gen-clients: .venv/ready ## Generate the clients' stubs for every language whose tools are here.
+	clients/generate.sh
+
+clients-test: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
+	$(BIN)/python -m pytest tests/clients/polyglot
+
+requirements: .venv/ready ## Compile the pinned requirements anew.
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile -q pyproject.toml --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header \
+		--no-annotate -o requirements.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate -o requirements-dev.txt
+
+clean: ## Delete what was set up and what was kept: .venv and .local.
+	rm -rf .venv .local

@@ -21,11 +21,17 @@ INSTALL_HINT = (
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_PREDECESSOR_SECONDS = 1.0
+_IN_USE_CODES = frozenset({48, 100})  # mongod's own: the address, the data directory
 _POLL_SECONDS = 0.02
 
 
 class MongodError(Exception):
     """A mongod is missing, or did not start or did not become what it should."""
+
+
+class _InUseError(MongodError):
+    """The port or the data directory belongs to another process, perhaps to one that is just ending."""
 
 
 def find_mongod() -> Path | None:
@@ -105,13 +111,31 @@ class Mongod:
         return self.data_dir / "mongod.log"
 
     async def start(self) -> None:
-        """Start the process and wait until it answers; raises MongodError when it does not."""
+        """Start the process and wait until it answers; raises MongodError when it does not.
+
+        A killed predecessor may hold the data directory or the port for a moment yet: those are waited for.
+        """
+        binary = self._binary or find_mongod()
+        if binary is None:
+            raise MongodError(INSTALL_HINT)
+        give_up = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
+        while True:
+            try:
+                await self._start_once(binary)
+            except _InUseError:
+                if asyncio.get_running_loop().time() > give_up:
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                return
+
+    async def _start_once(self, binary: Path) -> None:
         self._require_free_port()
-        self._spawn()
+        self._spawn(binary)
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
         while not await self._accepts():  # a client would look again only every half second
             if not self.running:
-                raise MongodError(self._why_it_ended())
+                raise self._why_it_ended()
             if asyncio.get_running_loop().time() > deadline:
                 await self.stop()
                 raise MongodError(f"mongod did not answer on {self.host}; see {self.log_path}")
@@ -123,7 +147,7 @@ class Mongod:
             try:
                 probe.bind(("127.0.0.1", self.port))
             except OSError as error:
-                raise MongodError(f"mongod cannot have {self.host}: {error.strerror}") from None
+                raise _InUseError(f"mongod cannot have {self.host}: {error.strerror}") from None
 
     async def _accepts(self) -> bool:
         try:
@@ -137,10 +161,7 @@ class Mongod:
         """A client that talks to this very process, whatever its role."""
         return AsyncMongoClient(self.host, directConnection=True, serverSelectionTimeoutMS=500, connectTimeoutMS=500)
 
-    def _spawn(self) -> None:
-        binary = self._binary or find_mongod()
-        if binary is None:
-            raise MongodError(INSTALL_HINT)
+    def _spawn(self, binary: Path) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(  # noqa: S603 - the arguments are ours
             [str(binary), *self._arguments()],
@@ -160,12 +181,13 @@ class Mongod:
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # 15 s of quiesce otherwise
         ]
 
-    def _why_it_ended(self) -> str:
+    def _why_it_ended(self) -> MongodError:
         code = self._process.returncode if self._process else None
         log = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
         errors = [line for line in log if '"s":"E"' in line or '"s":"F"' in line]
         last = errors[-1] if errors else "no error in its log"
-        return f"mongod ended with code {code}; see {self.log_path}: {last}"
+        kind = _InUseError if code in _IN_USE_CODES else MongodError
+        return kind(f"mongod ended with code {code}; see {self.log_path}: {last}")
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -1,0 +1,151 @@
+"""`godoty dev`: the whole world on one machine. What the environment names is used; what it does not is started."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from godoty_service.errors import GodotyError
+from godoty_service.mongo import Database
+from godoty_service.sandbox.mongod import MongodError
+from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service.sandbox.server import Sandbox
+from godoty_service.server import open_indexed, running
+from godoty_service.settings import Settings
+from godoty_service.tenancy.keys import ApiKeys
+from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.tenants import Tenants
+
+_SANDBOX_KEY = "sandbox-demo"
+_MONGOD_PORT = 27_117
+_DEMO = "demo"
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+async def run(settings: Settings) -> None:
+    """Start it all, say how to use it, and stop it all on SIGINT or SIGTERM.
+
+    Raises:
+        ValueError: No MongoDB can be had.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    directory = settings.local_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        if not settings.mongodb_uri:
+            settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb"))
+        canned = settings.openrouter_api_key is None
+        if canned:
+            sandbox = await stack.enter_async_context(Sandbox())
+            settings.openrouter_api_key = SecretStr(_SANDBOX_KEY)
+            settings.openrouter_base_url = sandbox.base_url
+        database = await open_indexed(settings)
+        stack.push_async_callback(database.close)
+        keys = await _demo_keys(database, directory / "demo.keys")
+        server = await stack.enter_async_context(running(settings))
+        _write_environment(directory / "dev.env", settings, address=server.address, keys=keys)
+        _say(server.address, keys["converse"], canned=canned)
+        await stop.wait()
+        out.print("Stopping …")
+
+
+@asynccontextmanager
+async def _mongod(directory: Path) -> AsyncIterator[str]:
+    """Start a local MongoDB on the data of the last time.
+
+    Raises:
+        ValueError: There is none to start; the text says what to do.
+    """
+    try:
+        async with LocalMongo(directory, port=_MONGOD_PORT) as mongo:
+            yield mongo.uri
+    except MongodError as error:
+        raise ValueError(str(error)) from error
+
+
+async def _demo_keys(database: Database, path: Path) -> dict[str, str]:
+    """Find the demo tenant's keys of the last time, or make the tenant and new ones.
+
+    The database keeps only hashes, so the keys' texts stand in a file that only its owner can read.
+    """
+    kept = _read_lines(path)
+    keys = ApiKeys(database.collection("api_keys"))
+    try:
+        for text in kept.values():
+            await keys.verify(text)
+        if set(kept) == {"converse", "admin"}:
+            return kept
+    except GodotyError:
+        pass  # another database than the last time
+    tenant = await Tenants(database.collection("tenants")).create(_DEMO)
+    _, converse = await keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
+    _, admin = await keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
+    made = {"converse": converse, "admin": admin}
+    _write_lines(path, made)
+    return made
+
+
+def _write_environment(path: Path, settings: Settings, *, address: str, keys: dict[str, str]) -> None:
+    """Say to scripts what runs, once it does."""
+    _write_lines(
+        path,
+        {
+            "GODOTY_LISTEN": address,
+            "GODOTY_API_KEY": keys["converse"],
+            "GODOTY_ADMIN_KEY": keys["admin"],
+            "GODOTY_MONGODB_URI": settings.mongodb_uri or "",
+            "GODOTY_OPENROUTER_BASE_URL": settings.openrouter_base_url,
+        },
+    )
+
+
+def _say(address: str, key: str, *, canned: bool) -> None:
+    say = '{"session_id": "first", "text": "What is 12*13?"}'
+    out.print()
+    out.print(f"[bold green]Godoty serves on {address}.[/]")
+    if canned:
+        out.print("Answers are canned: they come from the sandbox OpenRouter and cost nothing.")
+        out.print("For real ones, set OPENROUTER_API_KEY and start again.")
+    else:
+        out.print("[bold red]Answers are real: each turn costs money on the account of OPENROUTER_API_KEY.[/]")
+    header = f"authorization: Bearer {key}"
+    method = "godoty.v1.AgentService/Converse"
+    grpcurl = f"grpcurl -plaintext -H '{header}' -d '{say}' {address} {method}"
+    buf = f"npx @bufbuild/buf curl --protocol grpc --http2-prior-knowledge -H '{header}' -d '{say}' http://{address}/{method}"
+    lines = (
+        f"The demo tenant's key: {key}",
+        "",
+        "A first turn, with nothing but what is installed:",
+        "  .venv/bin/python -m godoty.chat --session first --once 'What is 12*13?'",
+        "by grpcurl:",
+        f"  {grpcurl}",
+        "by buf curl:",
+        f"  {buf}",
+        "A chat: make chat. Ctrl-C stops all of it.",
+    )
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def _read_lines(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    return dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+
+
+def _write_lines(path: Path, values: dict[str, str]) -> None:
+    """Write KEY=VALUE lines that only their owner can read, whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in values.items())
+    draft.replace(path)
