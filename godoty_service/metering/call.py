@@ -24,7 +24,6 @@ class CostSource(StrEnum):
     BILLED = "billed"
     RECONCILED = "reconciled"
     CATALOGUE = "catalogue"
-    RESOLVED = "resolved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

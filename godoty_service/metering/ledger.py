@@ -1,10 +1,13 @@
 """The ledger: one entry for each request to the provider, written before the request leaves. Owns `ledger`."""
 
+from collections.abc import AsyncIterator
 from collections.abc import Collection as Some
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
+from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
 from godoty_service.metering.documents import (
@@ -20,6 +23,9 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
     Index(keys=[("owner", 1), ("start_time", 1)], where={"state": CallState.PENDING.value}),
     Index(keys=[("due", 1)], where={"state": CallState.PENDING.value}),
+    Index(keys=[("_id", 1), ("state", 1)], where={"state": CallState.UNRESOLVED.value}),
+    Index(keys=[("resolves", 1)], where={"resolves": True}),
+    Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
     Index(keys=[("tenant_id", 1), ("start_time", 1)]),
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
@@ -33,8 +39,9 @@ class Ledger:
         open_calls: Calls that this process is busy with; nobody else settles them while it lives.
     """
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._entries = collection
+        self._clock = clock
         self.open_calls: set[str] = set()
         self._kept: dict[str, ModelCall] = {}
 
@@ -91,6 +98,114 @@ class Ledger:
             {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], fields={"number": 1}
         )
         return last["number"] if last else 0
+
+    async def adopt_own(self, owner: str) -> int:
+        """Make due what this process made and is no longer busy with; returns how many calls.
+
+        A call is listed in `open_calls` before it is written, so one that is newer than the list is left alone.
+        """
+        now = self._clock()
+        busy = list(self.open_calls)
+        return await self._entries.update_many(
+            {
+                "state": CallState.PENDING.value,
+                "owner": owner,
+                "due": None,
+                "start_time": {"$lt": now},
+                "_id": {"$nin": busy},
+            },
+            {"$set": {"due": now}},
+        )
+
+    async def owners(self) -> set[str]:
+        """Tell the servers that have calls which are not left to reconciliation."""
+        found = await self._entries.aggregate(
+            [
+                {"$match": {"state": CallState.PENDING.value, "due": None}},
+                {"$group": {"_id": "$owner"}},
+            ]
+        )
+        return {each["_id"] for each in found}
+
+    async def adopt(self, owners: Some[str]) -> int:
+        """Make due what dead servers left behind; returns how many calls."""
+        return await self._entries.update_many(
+            {"state": CallState.PENDING.value, "owner": {"$in": list(owners)}, "due": None},
+            {"$set": {"due": self._clock()}},
+        )
+
+    async def take_due(
+        self, *, provider_key_ids: Some[str], any_before: datetime, hold: timedelta
+    ) -> tuple[ModelCall, int] | None:
+        """Take a call that is due, for so long that nobody else does; returns it and how often it was taken.
+
+        Args:
+            provider_key_ids: The keys whose records can be read here.
+            any_before: Calls that started before are taken whatever made them.
+            hold: How long it is not due for anybody else.
+        """
+        now = self._clock()
+        found = await self._entries.find_one_and_update(
+            {
+                "state": CallState.PENDING.value,
+                "due": {"$lte": now},
+                "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"start_time": {"$lt": any_before}}],
+            },
+            {"$set": {"due": now + hold}, "$inc": {"tries": 1}},
+            sort=[("due", 1)],
+        )
+        return (call_from_document(found), found["tries"]) if found else None
+
+    async def postpone(self, call: ModelCall, *, due: datetime) -> None:
+        """Leave a call for later."""
+        await self._entries.update_one(_pending(call.tenant_id, call.call_id), {"$set": {"due": due}})
+
+    async def next_due(self) -> datetime | None:
+        """Tell when the next call is due; None: none is left to reconciliation."""
+        found = await self._entries.find_one(
+            {"state": CallState.PENDING.value, "due": {"$ne": None}}, sort=[("due", 1)], fields={"due": 1}
+        )
+        return found["due"] if found else None
+
+    async def count(self) -> tuple[int, int]:
+        """Count the calls that are pending, and those that are unresolved and that nobody has resolved."""
+        pending = await self._entries.count({"state": CallState.PENDING.value})
+        unresolved = await self._entries.count({"state": CallState.UNRESOLVED.value})
+        resolved = await self._entries.count({"resolves": True})
+        return pending, unresolved - resolved
+
+    async def find(self, call_id: str) -> ModelCall | None:
+        """Read a call of any tenant, for an operator."""
+        found = await self._entries.find_one({"_id": call_id, "kind": "call"})
+        return call_from_document(found) if found else None
+
+    async def adjustment(self, tenant_id: str, entry_id: str) -> Adjustment | None:
+        """Read an adjustment."""
+        found = await self._entries.find_one({"_id": entry_id, "tenant_id": tenant_id, "kind": "adjustment"})
+        entry = entry_from_document(found) if found else None
+        return entry if isinstance(entry, Adjustment) else None
+
+    async def by_session(self, tenant_id: str | None) -> AsyncIterator[Entry]:
+        """Read all entries, of one tenant or of all, session by session and in the order of their numbers."""
+        query = {"tenant_id": tenant_id} if tenant_id else {}
+        order = [("tenant_id", 1), ("session_uid", 1), ("number", 1)]
+        async for document in self._entries.iterate(query, sort=order):
+            yield entry_from_document(document)
+
+    async def sum_of(self, *, provider_key_id: str, start: datetime, end: datetime) -> tuple[Decimal, int, int]:
+        """Sum what a provider key's calls of a time cost: settled cost, pending calls, unresolved calls."""
+        found = await self._entries.aggregate(
+            [
+                {"$match": {"provider_key_id": provider_key_id, "start_time": {"$gte": start, "$lt": end}}},
+                {"$group": {"_id": "$state", "cost": {"$sum": "$cost"}, "calls": {"$sum": 1}}},
+            ]
+        )
+        by_state = {each["_id"]: each for each in found}
+        settled = by_state.get(CallState.SETTLED.value)
+        pending, unresolved = (
+            by_state.get(state.value, {"calls": 0})["calls"] for state in (CallState.PENDING, CallState.UNRESOLVED)
+        )
+        return settled["cost"].to_decimal() if settled else Decimal(0), pending, unresolved
 
     async def get(self, tenant_id: str, call_id: str) -> ModelCall | None:
         """Read a call."""

@@ -1,9 +1,12 @@
 """What the provider tells outside of conversations: models, their providers, generations, the account's key."""
 
+from urllib.parse import quote
+
 import httpx2 as httpx
 import openai
 from openai import AsyncOpenAI
 
+from godoty_service.errors import ModelUnavailable
 from godoty_service.openrouter import failures
 
 
@@ -28,6 +31,25 @@ class Account:
             ProviderError: It cannot be read.
         """
         return await self._read(f"/models/{model}/endpoints")
+
+    async def generation(self, generation_id: str) -> bytes | None:
+        """Read the record of a generation; None: there is none, or none yet.
+
+        Raises:
+            ProviderError: It cannot be told.
+        """
+        try:
+            return await self._read(f"/generation?id={quote(generation_id, safe='')}")
+        except ModelUnavailable:  # what a 404 means on the other paths
+            return None
+
+    async def key(self) -> bytes:
+        """Read what the account's key has used.
+
+        Raises:
+            ProviderError: It cannot be read.
+        """
+        return await self._read("/key")
 
     async def _read(self, path: str) -> bytes:
         try:

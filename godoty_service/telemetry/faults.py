@@ -19,6 +19,7 @@ SAFE_TYPES = frozenset(
         "builtins.NameError",
         "builtins.OSError",
         "httpx.TransportError",
+        "httpx2.TransportError",
         "pymongo.errors.ConnectionFailure",
     }
 )
@@ -71,5 +72,5 @@ def _is_safe(kind: type[BaseException]) -> bool:
 
 
 def _qualified(kind: type[BaseException]) -> str:
-    # httpx shows its exceptions as its own, wherever they stand; so `__module__` is `httpx` there.
+    # httpx and httpx2 set `__module__` of their exceptions to the package's own name.
     return f"{kind.__module__}.{kind.__qualname__}"

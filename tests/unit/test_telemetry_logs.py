@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import pytest
 import structlog
+from pymongo.errors import AutoReconnect
 
 from godoty_service.errors import ProviderUnavailable
 from godoty_service.telemetry.logs import QUIET, configure_logs
@@ -213,6 +215,22 @@ def test_own_exceptions_keep_their_words(lines: Lines) -> None:
 
     (line,) = lines()
     assert "godoty_service.errors.ProviderUnavailable: the provider closed the stream" in line["exception"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        httpx2.ConnectError("connection refused"),
+        AutoReconnect("connection refused"),
+        ConnectionResetError("connection refused"),
+    ],
+)
+def test_faults_of_machines_keep_their_words(lines: Lines, fault: Exception) -> None:
+    """What the network and the database say of a lost connection is logged: no prompt is in it."""
+    structlog.get_logger("godoty_service").error("failed", exc_info=fault)
+
+    (line,) = lines()
+    assert "connection refused" in line["exception"]
 
 
 def test_content_is_withheld_from_own_events_unless_allowed(stream: io.StringIO) -> None:

@@ -1,0 +1,231 @@
+"""Settles what a stream did not: cancelled, broken and orphaned calls, from the provider's own records.
+
+Any server does it, one call at a time by one of them, and each call once: it leaves `pending` only once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Any
+
+import structlog
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import GodotyError, ProviderError
+from godoty_service.metering import money
+from godoty_service.metering.call import CallState, CostSource, ModelCall
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.metering.usage import Billing, TokenUsage, from_generation
+
+log = structlog.get_logger(__name__)
+
+# Seconds to wait after the first, second … look that found no record; the last goes on. Records come within
+# seconds, for interrupted streams within a minute or so.
+_WAITS = (0.25, 0.25, 0.5, 0.5, 1, 1, 2, 2, 3, 5, 5, 10, 10, 15, 30, 30, 60)
+_HOLD = timedelta(seconds=30)  # no look takes longer; a server that dies in one frees the call after that
+_AT_ONCE = 16
+
+ReadGeneration = Callable[[str], Awaitable[bytes | None]]
+Living = Callable[[Collection[str]], Awaitable[set[str]]]
+
+
+class Outcome(Enum):
+    """What became of a call that was due."""
+
+    SETTLED = auto()
+    UNRESOLVED = auto()
+    POSTPONED = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long records are waited for, counted from the call's start.
+
+    Attributes:
+        without_usage: Where nothing but the record can tell what a call cost.
+        with_usage: Where the catalogue can price the usage that the stream told.
+        unreachable: Where the provider does not answer at all.
+    """
+
+    without_usage: timedelta = timedelta(hours=1)
+    with_usage: timedelta = timedelta(minutes=2)
+    unreachable: timedelta = timedelta(hours=24)
+
+
+class Reconciler:
+    """Looks after all pending calls that nobody is busy with."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        oracle: Oracle,
+        folds: SessionFolds,
+        read_generation: ReadGeneration,
+        living: Living,
+        owner: str,
+        provider_key_id: str,
+        record: Callable[[ModelCall], None],
+        patience: Patience,
+        clock: Clock = utc_now,
+    ) -> None:
+        """Build a reconciler.
+
+        Args:
+            ledger: Where the calls are.
+            oracle: Prices usage where no record comes.
+            folds: Brought up to date when a call closes.
+            read_generation: Reads a generation's record; None: there is none, or none yet.
+            living: Tells which of some servers live.
+            owner: This server.
+            provider_key_id: Names the key that `read_generation` reads with.
+            record: Told of each call that closes.
+            patience: How long records are waited for.
+            clock: Tells the time.
+        """
+        self._ledger = ledger
+        self._oracle = oracle
+        self._folds = folds
+        self._read_generation = read_generation
+        self._living = living
+        self._owner = owner
+        self._provider_key_id = provider_key_id
+        self._record = record
+        self._patience = patience
+        self._clock = clock
+
+    async def run(self, interval: float) -> None:
+        """Reconcile for ever, looking for work every so many seconds."""
+        while True:
+            try:
+                await self.tick()
+            except GodotyError as error:
+                log.warning("reconciliation_failed", error=str(error))
+            except Exception:
+                log.exception("reconciliation_fault")
+            await asyncio.sleep(interval)
+
+    async def tick(self) -> dict[Outcome, int]:
+        """Do what is due now; returns how many calls had which outcome.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        await self._ledger.close_kept()
+        await self._ledger.adopt_own(self._owner)
+        owners = await self._ledger.owners() - {self._owner}
+        if dead := owners - await self._living(owners):
+            await self._ledger.adopt(dead)
+        outcomes = dict.fromkeys(Outcome, 0)
+        while batch := await self._batch():
+            for outcome in await asyncio.gather(*(self._settle(call, tries) for call, tries in batch)):
+                outcomes[outcome] += 1
+        return outcomes
+
+    async def _batch(self) -> list[tuple[ModelCall, int]]:
+        batch: list[tuple[ModelCall, int]] = []
+        while len(batch) < _AT_ONCE:
+            taken = await self._ledger.take_due(
+                provider_key_ids=[self._provider_key_id],
+                any_before=self._clock() - self._patience.without_usage,
+                hold=_HOLD,
+            )
+            if taken is None:
+                break
+            batch.append(taken)
+        return batch
+
+    async def _settle(self, call: ModelCall, tries: int) -> Outcome:
+        """Settle a call from its record, or else as well as can be told by now."""
+        age = self._clock() - call.start_time
+        if call.generation_id is not None and call.provider_key_id == self._provider_key_id:
+            try:
+                async with asyncio.timeout(_HOLD.total_seconds() / 2):
+                    body = await self._read_generation(call.generation_id)
+                if body is not None and (settled := await self._from_record(call, body)) is not None:
+                    return await self._close(settled)
+            except (ProviderError, TimeoutError) as error:
+                log.warning("generation_not_read", call_id=call.call_id, error=str(error))
+                if age < self._patience.unreachable:
+                    return await self._postpone(call, tries)
+            except (ValueError, TypeError) as error:
+                log.warning("generation_not_understood", call_id=call.call_id, error=str(error))
+            if age < (self._patience.without_usage if call.usage is None else self._patience.with_usage):
+                return await self._postpone(call, tries)
+        return await self._close(await self._without_record(call))
+
+    async def _from_record(self, call: ModelCall, body: bytes) -> ModelCall | None:
+        """Settle a call with what its record says; None: it does not say the cost."""
+        data = money.loads(body).get("data") or {}
+        billing = from_generation(data)
+        if billing.cost is None:
+            return None
+        known = replace(
+            call,
+            served_model=call.served_model or _text(data, "model"),
+            provider=call.provider or _text(data, "provider_name"),
+            finish_reason=call.finish_reason or _text(data, "finish_reason"),
+            usage=call.usage or billing.usage,
+            upstream_cost=call.upstream_cost if call.upstream_cost is not None else billing.upstream_cost,
+            is_byok=call.is_byok if call.is_byok is not None else billing.is_byok,
+        )
+        priced = await self._priced(known, Billing(usage=known.usage or TokenUsage()))
+        return self._final(priced, state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.RECONCILED)
+
+    async def _without_record(self, call: ModelCall) -> ModelCall:
+        """Close a call whose record can never come: by the catalogue where its usage is known, else unresolved."""
+        if call.usage is not None:
+            priced = await self._priced(call, Billing(usage=call.usage))
+            if priced.catalogue_cost is not None:
+                return self._final(
+                    priced,
+                    state=CallState.SETTLED,
+                    cost=priced.catalogue_cost,
+                    cost_source=CostSource.CATALOGUE,
+                )
+        return self._final(call, state=CallState.UNRESOLVED)
+
+    async def _priced(self, call: ModelCall, billing: Billing) -> ModelCall:
+        """Price a call with the catalogue that held when it started."""
+        catalogue = await self._oracle.catalogue(call.evidence.catalogue_hash) if call.evidence else None
+        requested = (call.requested_model, *call.fallback_models)
+        await self._oracle.prepare((call.model,))
+        priced = self._oracle.price(
+            billing.usage,
+            served_model=call.model,
+            requested=requested,
+            provider=call.provider,
+            at=call.start_time,
+            catalogue=catalogue,
+        )
+        return replace(call, catalogue_cost=priced.cost, evidence=priced.evidence or call.evidence)
+
+    def _final(self, call: ModelCall, **changes: Any) -> ModelCall:
+        return replace(call, settle_time=self._clock(), **changes)
+
+    async def _close(self, call: ModelCall) -> Outcome:
+        if await self._ledger.close(call):
+            await self._folds.advance(call.tenant_id, call.session_uid)
+            self._record(call)
+            log.info(
+                "call_reconciled",
+                call_id=call.call_id,
+                tenant_id=call.tenant_id,
+                state=call.state.value,
+                cost_usd=money.format_usd(call.cost),
+            )
+        return Outcome.UNRESOLVED if call.state is CallState.UNRESOLVED else Outcome.SETTLED
+
+    async def _postpone(self, call: ModelCall, tries: int) -> Outcome:
+        wait = _WAITS[min(tries, len(_WAITS)) - 1]
+        await self._ledger.postpone(call, due=self._clock() + timedelta(seconds=wait))
+        return Outcome.POSTPONED
+
+
+def _text(data: dict[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    return value if isinstance(value, str) and value else None
