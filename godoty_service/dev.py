@@ -11,15 +11,13 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from godoty_service.errors import GodotyError
-from godoty_service.mongo import Database
+from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.sandbox.mongod import MongodError
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.sandbox.server import Sandbox
-from godoty_service.server import open_indexed, running
+from godoty_service.server import running
 from godoty_service.settings import Settings
-from godoty_service.tenancy.keys import ApiKeys
 from godoty_service.tenancy.principal import Scope
-from godoty_service.tenancy.tenants import Tenants
 
 _SANDBOX_KEY = "sandbox-demo"
 _MONGOD_PORT = 27_117
@@ -40,6 +38,8 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     directory = settings.local_dir
     directory.mkdir(parents=True, exist_ok=True)
+    environment = directory / "dev.env"
+    environment.unlink(missing_ok=True)  # it is there only while what it names serves
     async with AsyncExitStack() as stack:
         if not settings.mongodb_uri:
             settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb"))
@@ -48,13 +48,13 @@ async def run(settings: Settings) -> None:
             sandbox = await stack.enter_async_context(Sandbox())
             settings.openrouter_api_key = SecretStr(_SANDBOX_KEY)
             settings.openrouter_base_url = sandbox.base_url
-        database = await open_indexed(settings)
-        stack.push_async_callback(database.close)
-        keys = await _demo_keys(database, directory / "demo.keys")
+        async with open_rooms(settings) as rooms:
+            keys = await _demo_keys(rooms, directory / "demo.keys")
         server = await stack.enter_async_context(running(settings))
-        _write_environment(directory / "dev.env", settings, address=server.address, keys=keys)
+        _write_environment(environment, settings, address=server.address, keys=keys)
         _say(server.address, keys["converse"], canned=canned)
         await stop.wait()
+        environment.unlink(missing_ok=True)
         out.print("Stopping …")
 
 
@@ -72,23 +72,22 @@ async def _mongod(directory: Path) -> AsyncIterator[str]:
         raise ValueError(str(error)) from error
 
 
-async def _demo_keys(database: Database, path: Path) -> dict[str, str]:
+async def _demo_keys(rooms: Rooms, path: Path) -> dict[str, str]:
     """Find the demo tenant's keys of the last time, or make the tenant and new ones.
 
     The database keeps only hashes, so the keys' texts stand in a file that only its owner can read.
     """
     kept = _read_lines(path)
-    keys = ApiKeys(database.collection("api_keys"))
     try:
         for text in kept.values():
-            await keys.verify(text)
+            await rooms.keys.verify(text)
         if set(kept) == {"converse", "admin"}:
             return kept
     except GodotyError:
         pass  # another database than the last time
-    tenant = await Tenants(database.collection("tenants")).create(_DEMO)
-    _, converse = await keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
-    _, admin = await keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
+    tenant = await rooms.tenants.create(_DEMO)
+    _, converse = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
+    _, admin = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
     made = {"converse": converse, "admin": admin}
     _write_lines(path, made)
     return made

@@ -39,6 +39,11 @@ class Recorder:
         if call.error is None:
             self._metrics.account_accepted()
 
+    def ledger_counted(self, *, pending: int, unresolved: int) -> None:
+        """Show how many calls are open, and how many were given up on."""
+        self._metrics.open_entries(pending)
+        self._metrics.unresolved_entries(unresolved)
+
     def provider_failed(self, error: ProviderError) -> None:
         """Count a call that the provider failed."""
         code = error.metadata.get("provider_code")

@@ -1,13 +1,11 @@
-"""The composition root: everything is built here, started, drained and closed here, and nowhere else."""
+"""The composition root of a server: everything is started, drained and closed here, and nowhere else."""
 
 import asyncio
-import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -21,44 +19,24 @@ from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
 from godoty_service.clock import utc_now
 from godoty_service.errors import GodotyError
-from godoty_service.ids import new_id
-from godoty_service.metering import ledger as ledgers
-from godoty_service.metering import oracle as oracles
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
-from godoty_service.mongo import Database, open_database
-from godoty_service.openrouter.account import Account
-from godoty_service.openrouter.client import open_client
 from godoty_service.recorder import Recorder
+from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
 from godoty_service.rpc.agent_service import SCOPES, SERVICE_NAME, AgentService
 from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.reflection import add_reflection
-from godoty_service.sessions import messages as message_stores
-from godoty_service.sessions import replicas as replica_stores
-from godoty_service.sessions import store as session_stores
-from godoty_service.sessions.messages import MessageStore
-from godoty_service.sessions.replicas import Replicas
-from godoty_service.sessions.store import Sessions
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.scrape import serve_metrics
 from godoty_service.telemetry.traces import open_tracing
-from godoty_service.tenancy import keys as key_stores
-from godoty_service.tenancy.keys import ApiKeys
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.turns import Turns
 from godoty_service.turns.workbench import TurnDefaults, Workbench
 
 log = structlog.get_logger(__name__)
 
-_INDEXES = {
-    "sessions": session_stores.INDEXES,
-    "messages": message_stores.INDEXES,
-    "replicas": replica_stores.INDEXES,
-    "ledger": ledgers.INDEXES,
-    "catalogues": oracles.INDEXES,
-    "api_keys": key_stores.INDEXES,
-}
+_COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,25 +58,6 @@ class Running:
     ledger: Ledger
 
 
-async def open_indexed(settings: Settings) -> Database:
-    """Open the database and make what indexes it lacks.
-
-    Raises:
-        StorageUnavailable: It cannot be reached.
-        ValueError: The settings name none.
-    """
-    if not settings.mongodb_uri:
-        raise ValueError("GODOTY_MONGODB_URI is not set: say where MongoDB is, or use `godoty dev`.")
-    database = open_database(
-        uri=settings.mongodb_uri,
-        name=settings.mongodb_database,
-        driver=settings.mongodb_driver,
-        timeout=settings.storage_timeout,
-    )
-    await asyncio.gather(*(database.collection(name).ensure(indexes) for name, indexes in _INDEXES.items()))
-    return database
-
-
 @asynccontextmanager
 async def running(settings: Settings, *, span_exporter: SpanExporter | None = None) -> AsyncIterator[Running]:
     """Run a server for as long as the block does; leaving it drains the turns and closes everything.
@@ -111,9 +70,6 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
         StorageUnavailable: The database cannot be reached.
         ValueError: A setting is missing or wrong.
     """
-    if settings.openrouter_api_key is None:
-        raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
-    api_key = settings.openrouter_api_key.get_secret_value()
     async with AsyncExitStack() as stack:
         tracing = open_tracing(
             enabled=span_exporter is not None or settings.otlp_configured,
@@ -122,71 +78,74 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
         )
         stack.push_async_callback(asyncio.to_thread, tracing.close)
         install_tracer(provider=tracing.provider, content=settings.trace_content)
-        database = await open_indexed(settings)
-        stack.push_async_callback(database.close)
-        client = open_client(
-            api_key=api_key,
-            base_url=settings.openrouter_base_url,
-            site_url=settings.site_url,
-            app_name=settings.app_name,
-            connect_timeout=settings.connect_timeout,
-            read_timeout=settings.read_timeout,
-        )
-        stack.push_async_callback(client.close)
-
-        account = Account(client)
-        oracle = Oracle(
-            database.collection("catalogues"),
-            fetch_models=account.models,
-            fetch_endpoints=account.endpoints,
-            keep_for=timedelta(seconds=settings.catalogue_refresh),
-        )
-        await oracle.load()
-        if not await oracle.refresh() and oracle.current is None:
-            log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
-        replicas = Replicas(
-            database.collection("replicas"), replica_id=new_id("replica"), lease=timedelta(seconds=settings.lease)
-        )
-        await replicas.beat()
-        stack.push_async_callback(_quietly, replicas.stop)
-        _background(stack, oracle.run(settings.catalogue_refresh))
-        _background(stack, replicas.run(settings.heartbeat))
-
-        ledger = Ledger(database.collection("ledger"))
-        sessions = Sessions(database.collection("sessions"), replicas=replicas)
-        messages = MessageStore(database.collection("messages"))
         metrics = Metrics(methods=SCOPES)
+        recorder = Recorder(metrics)
+        rooms = await stack.enter_async_context(open_rooms(settings))
+        provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
+        await _start_loops(stack, settings, rooms, provider, recorder)
+        oracle = provider.oracle
         metrics.watch_catalogue_age(lambda: oracle.age() or float("nan"))
-        bench = Workbench(
-            sessions=sessions,
-            messages=messages,
-            replicas=replicas,
-            ledger=ledger,
-            oracle=oracle,
-            client=client,
-            provider_key_id=_key_id(api_key),
-            profile=assistant(clock=utc_now),
-            defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
-            observer=Recorder(metrics),
-        )
-        turns = Turns(TurnRunner(bench))
-        service = AgentService(
-            turns=turns,
-            sessions=sessions,
-            messages=messages,
-            ledger=ledger,
-            oracle=oracle,
-            max_text_bytes=settings.max_text_bytes,
-        )
-        edge = Edge(scopes=SCOPES, keys=ApiKeys(database.collection("api_keys")), metrics=metrics, tracing=tracing)
         metrics_port = None
         if settings.metrics_listen:
             page = serve_metrics(listen=settings.metrics_listen, registry=metrics.registry)
             stack.push_async_callback(page.close)
             metrics_port = page.port
+        turns = Turns(TurnRunner(_bench(settings, rooms, provider, recorder)))
+        service = AgentService(
+            turns=turns,
+            sessions=rooms.sessions,
+            messages=rooms.messages,
+            ledger=rooms.ledger,
+            oracle=oracle,
+            max_text_bytes=settings.max_text_bytes,
+        )
+        edge = Edge(scopes=SCOPES, keys=rooms.keys, metrics=metrics, tracing=tracing)
         address = await _serve(stack, settings, service=service, edge=edge, turns=turns)
-        log.info("serving", address=address, replica_id=replicas.replica_id)
-        yield Running(address=address, metrics_port=metrics_port, turns=turns, oracle=oracle, ledger=ledger)
+        log.info("serving", address=address, replica_id=rooms.replicas.replica_id)
+        yield Running(address=address, metrics_port=metrics_port, turns=turns, oracle=oracle, ledger=rooms.ledger)
+
+
+async def _start_loops(
+    stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
+) -> None:
+    """Start what runs beside the turns: heartbeat, catalogue, reconciliation."""
+    await provider.oracle.load()
+    if not await provider.oracle.refresh() and provider.oracle.current is None:
+        log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
+    await rooms.replicas.beat()
+    stack.push_async_callback(_quietly, rooms.replicas.stop)
+    _background(stack, rooms.replicas.run(settings.heartbeat))
+    _background(stack, provider.oracle.run(settings.catalogue_refresh))
+    _background(stack, provider.reconciler.run(settings.reconcile_interval))
+    _background(stack, _count(rooms.ledger, recorder))
+
+
+async def _count(ledger: Ledger, recorder: Recorder) -> None:
+    """Show the open entries on the metrics page, for ever."""
+    while True:
+        try:
+            pending, unresolved = await ledger.count()
+            recorder.ledger_counted(pending=pending, unresolved=unresolved)
+        except GodotyError as error:
+            log.warning("ledger_not_counted", error=str(error))
+        await asyncio.sleep(_COUNT_INTERVAL)
+
+
+def _bench(settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder) -> Workbench:
+    """Lay out what turns work with."""
+    return Workbench(
+        sessions=rooms.sessions,
+        messages=rooms.messages,
+        replicas=rooms.replicas,
+        ledger=rooms.ledger,
+        oracle=provider.oracle,
+        adjustments=rooms.adjustments,
+        client=provider.client,
+        provider_key_id=provider.key_id,
+        profile=assistant(clock=utc_now),
+        defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
+        observer=recorder,
+    )
 
 
 async def _serve(stack: AsyncExitStack, settings: Settings, *, service: AgentService, edge: Edge, turns: Turns) -> str:
@@ -256,8 +215,3 @@ async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
     """Do what is only a courtesy: a database that is gone must not keep the server from stopping."""
     with suppress(GodotyError):
         await work()
-
-
-def _key_id(api_key: str) -> str:
-    """Name a key without telling it."""
-    return hashlib.sha256(api_key.encode()).hexdigest()[:16]

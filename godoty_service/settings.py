@@ -50,6 +50,13 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
     heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
 
+    # Reconciliation.
+    reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
+    record_patience: Seconds = Field(3600.0, description="Seconds that a call waits for its record.")
+    record_patience_with_usage: Seconds = Field(
+        120.0, description="The same where the catalogue can price the usage that the stream told."
+    )
+
     # What is told of it.
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
     log_level: str = Field("INFO", description="The least level that is logged.")

@@ -1,32 +1,27 @@
 """The commands, each a few lines: the work is done in the rooms."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
+from godoty_service.cli.ledger import ledger_app
+from godoty_service.cli.session import err, out, read_settings, with_rooms
 from godoty_service.clock import utc_now
 from godoty_service.errors import GodotyError
-from godoty_service.mongo import Database
+from godoty_service.rooms import Rooms
 from godoty_service.settings import Settings
-from godoty_service.telemetry.logs import configure_logs
-from godoty_service.tenancy.keys import ApiKeys
 from godoty_service.tenancy.principal import Scope
-from godoty_service.tenancy.tenants import Tenants
 
 app = typer.Typer(help="Godoty: agents on OpenRouter, accounted for to the last decimal.", no_args_is_help=True)
 tenant_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
@@ -43,7 +38,7 @@ def serve() -> None:
     """Serve until SIGINT or SIGTERM. Reads its settings from the environment."""
     from godoty_service.server import serve as serve_forever  # noqa: PLC0415 - Strands takes a second to import
 
-    settings = _settings()
+    settings = read_settings()
     asyncio.run(serve_forever(settings))
 
 
@@ -52,7 +47,7 @@ def dev() -> None:
     """Start all of it on this machine: MongoDB, a sandbox OpenRouter, and the service."""
     from godoty_service.dev import run  # noqa: PLC0415 - only here are the sandbox's packages needed
 
-    asyncio.run(run(_settings()))
+    asyncio.run(run(read_settings()))
 
 
 @app.command()
@@ -71,24 +66,24 @@ def health() -> None:
 def create_tenant(name: Annotated[str, typer.Argument(help="What people call it.")]) -> None:
     """Make a tenant and print its id."""
 
-    async def work(database: Database) -> None:
-        tenant = await Tenants(database.collection("tenants")).create(name)
+    async def work(rooms: Rooms) -> None:
+        tenant = await rooms.tenants.create(name)
         out.print(tenant.tenant_id)
 
-    _with_database(work)
+    with_rooms(work)
 
 
 @tenant_app.command("list")
 def list_tenants() -> None:
     """Print all tenants."""
 
-    async def work(database: Database) -> None:
+    async def work(rooms: Rooms) -> None:
         table = Table("tenant", "name", "made")
-        for tenant in await Tenants(database.collection("tenants")).list():
+        for tenant in await rooms.tenants.list():
             table.add_row(tenant.tenant_id, tenant.name, tenant.create_time.isoformat())
         out.print(table)
 
-    _with_database(work)
+    with_rooms(work)
 
 
 @key_app.command("issue")
@@ -99,31 +94,31 @@ def issue_key(
 ) -> None:
     """Make an API key and print it, this once. Without a scope: converse."""
 
-    async def work(database: Database) -> None:
-        if await Tenants(database.collection("tenants")).get(tenant) is None:
+    async def work(rooms: Rooms) -> None:
+        if await rooms.tenants.get(tenant) is None:
             raise ValueError(f"there is no tenant {tenant}")
         expire_time = utc_now() + timedelta(days=days) if days else None
         scopes = frozenset(scope or [Scope.CONVERSE])
-        _, text = await ApiKeys(database.collection("api_keys")).issue(tenant, scopes=scopes, expire_time=expire_time)
+        _, text = await rooms.keys.issue(tenant, scopes=scopes, expire_time=expire_time)
         out.print(text)
 
-    _with_database(work)
+    with_rooms(work)
 
 
 @key_app.command("list")
 def list_keys(tenant: Annotated[str, typer.Argument(help="The tenant's id.")]) -> None:
     """Print a tenant's keys, without their secrets."""
 
-    async def work(database: Database) -> None:
+    async def work(rooms: Rooms) -> None:
         table = Table("key", "scopes", "made", "expires", "revoked")
-        for key in await ApiKeys(database.collection("api_keys")).list(tenant):
+        for key in await rooms.keys.list(tenant):
             times = (key.create_time, key.expire_time, key.revoke_time)
             table.add_row(
                 key.key_id, " ".join(sorted(key.scopes)), *(time.isoformat() if time else "" for time in times)
             )
         out.print(table)
 
-    _with_database(work)
+    with_rooms(work)
 
 
 @key_app.command("revoke")
@@ -133,39 +128,12 @@ def revoke_key(
 ) -> None:
     """Put a key out of force, on every server within seconds."""
 
-    async def work(database: Database) -> None:
-        if not await ApiKeys(database.collection("api_keys")).revoke(tenant, key):
+    async def work(rooms: Rooms) -> None:
+        if not await rooms.keys.revoke(tenant, key):
             raise ValueError(f"tenant {tenant} has no key {key}")
         out.print("revoked")
 
-    _with_database(work)
-
-
-def _settings() -> Settings:
-    settings = Settings()
-    configure_logs(level=settings.log_level, pretty=settings.log_format == "console", log_content=settings.log_content)
-    return settings
-
-
-def _with_database(work: Callable[[Database], Awaitable[None]]) -> None:
-    """Do something with the database, and close it."""
-
-    async def run() -> None:
-        async with _database() as database:
-            await work(database)
-
-    asyncio.run(run())
-
-
-@asynccontextmanager
-async def _database() -> AsyncIterator[Database]:
-    from godoty_service.server import open_indexed  # noqa: PLC0415 - Strands takes a second to import
-
-    database = await open_indexed(_settings())
-    try:
-        yield database
-    finally:
-        await database.close()
+    with_rooms(work)
 
 
 def _said(error: Exception) -> str:

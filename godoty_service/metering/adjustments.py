@@ -26,6 +26,16 @@ class Adjustments:
         self._folds = folds
         self._clock = clock
 
+    async def settle_late(self, call: ModelCall) -> None:
+        """Settle a call by what its own stream told, although it was given up on meanwhile; else do nothing."""
+        now = await self._ledger.get(call.tenant_id, call.call_id)
+        if now is None or now.state is not CallState.UNRESOLVED or call.cost is None:
+            return  # the provider's record was faster
+        try:
+            await self.resolve(now, cost=call.cost, usage=call.usage, why="told by its own stream", by="godoty")
+        except AlreadyResolved:
+            return
+
     async def resolve(
         self, call: ModelCall, *, cost: Decimal, usage: TokenUsage | None = None, why: str, by: str
     ) -> Adjustment:

@@ -50,11 +50,14 @@ class Ledger:
 
         Raises:
             StorageUnavailable: It is not known to be written.
+            DuplicateKey: There is an entry of this id already.
         """
         for _ in range(_TRIES):
             try:
                 await self._entries.insert_one(entry_to_document(entry))
             except DuplicateKey:
+                if await self._entries.find_one({"_id": entry_to_document(entry)["_id"]}, fields={"_id": 1}):
+                    raise  # the entry itself is there already, not only its number
                 highest = await self.highest(entry.tenant_id, entry.session_uid)
                 entry = replace(entry, number=highest + 1)
             else:

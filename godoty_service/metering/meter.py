@@ -16,6 +16,7 @@ import structlog
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, StorageError
 from godoty_service.ids import new_id
+from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
@@ -51,6 +52,7 @@ class TurnMeter:
         *,
         ledger: Ledger,
         oracle: Oracle,
+        adjustments: Adjustments,
         last_number: int,
         record: Callable[[ModelCall], None],
         clock: Clock = utc_now,
@@ -61,6 +63,7 @@ class TurnMeter:
             scope: Whose calls these are.
             ledger: Where they are written.
             oracle: Who prices them.
+            adjustments: Takes what is known too late.
             last_number: The number of the session's last entry.
             record: Told of each call that closes, for the metrics.
             clock: Tells the time.
@@ -68,6 +71,7 @@ class TurnMeter:
         self.scope = scope
         self.ledger = ledger
         self.oracle = oracle
+        self.adjustments = adjustments
         self.record = record
         self.clock = clock
         self._last_number = last_number
@@ -265,6 +269,8 @@ class OpenCall:
     async def _write_close(self) -> None:
         if await self._meter.ledger.close_or_keep(self.entry):
             self._meter.record(self.entry)
+        elif self.entry.cost is not None:
+            await self._meter.adjustments.settle_late(self.entry)
 
     async def _leave(self, **changes: Any) -> ModelCall:
         self._ended = True

@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -153,7 +153,8 @@ class Oracle:
             return Priced(cost=None, evidence=None)
         endpoints = self._endpoints.get(model.id, (None, None))[1]
         own = endpoints.for_provider(provider) if endpoints and provider else None
-        prices = own or model.prices
+        # What a variant adds (`:online` searches) holds whoever serves it.
+        prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
         evidence = PriceEvidence(prices=prices, catalogue_hash=catalogue.hash, catalogue_time=catalogue.fetch_time)
         return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
 

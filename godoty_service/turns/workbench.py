@@ -9,6 +9,7 @@ from strands import Agent
 from strands.types.agent import Limits
 
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.metering.oracle import Oracle
@@ -42,6 +43,7 @@ class Workbench:
         replicas: Replicas,
         ledger: Ledger,
         oracle: Oracle,
+        adjustments: Adjustments,
         client: AsyncOpenAI,
         provider_key_id: str,
         profile: AgentProfile,
@@ -56,6 +58,7 @@ class Workbench:
             replicas: This server's heartbeat.
             ledger: Where calls are kept.
             oracle: Prices and bounds calls.
+            adjustments: Takes what is known of a call too late.
             client: Speaks to the provider.
             provider_key_id: Names the key it speaks with.
             profile: What the agent is told and may use.
@@ -67,6 +70,7 @@ class Workbench:
         self.replicas = replicas
         self.ledger = ledger
         self.oracle = oracle
+        self._adjustments = adjustments
         self._client = client
         self._provider_key_id = provider_key_id
         self._profile = profile
@@ -86,7 +90,12 @@ class Workbench:
             owner=self.replicas.replica_id,
         )
         return TurnMeter(
-            scope, ledger=self.ledger, oracle=self.oracle, last_number=last_number, record=self.observer.call_closed
+            scope,
+            ledger=self.ledger,
+            oracle=self.oracle,
+            adjustments=self._adjustments,
+            last_number=last_number,
+            record=self.observer.call_closed,
         )
 
     def model(self, turn: Turn, claim: Claim, meter: TurnMeter) -> OpenRouterModel:

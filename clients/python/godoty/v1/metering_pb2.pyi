@@ -16,7 +16,6 @@ class CostSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COST_SOURCE_BILLED: _ClassVar[CostSource]
     COST_SOURCE_RECONCILED: _ClassVar[CostSource]
     COST_SOURCE_CATALOGUE: _ClassVar[CostSource]
-    COST_SOURCE_RESOLVED: _ClassVar[CostSource]
 
 class CallState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,7 +28,6 @@ COST_SOURCE_UNSPECIFIED: CostSource
 COST_SOURCE_BILLED: CostSource
 COST_SOURCE_RECONCILED: CostSource
 COST_SOURCE_CATALOGUE: CostSource
-COST_SOURCE_RESOLVED: CostSource
 CALL_STATE_UNSPECIFIED: CallState
 CALL_STATE_PENDING: CallState
 CALL_STATE_SETTLED: CallState

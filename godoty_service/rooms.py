@@ -1,0 +1,160 @@
+"""Builds the rooms that both the server and the command line need: the database, the provider, the books."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from openai import AsyncOpenAI
+
+from godoty_service.ids import new_id
+from godoty_service.metering import ledger as ledgers
+from godoty_service.metering import oracle as oracles
+from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.call import ModelCall
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.reconciler import Patience, Reconciler
+from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.mongo import Database, open_database
+from godoty_service.openrouter.account import Account
+from godoty_service.openrouter.client import open_client
+from godoty_service.sessions import messages as message_stores
+from godoty_service.sessions import replicas as replica_stores
+from godoty_service.sessions import store as session_stores
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.replicas import Replicas
+from godoty_service.sessions.store import Sessions
+from godoty_service.settings import Settings
+from godoty_service.tenancy import keys as key_stores
+from godoty_service.tenancy.keys import ApiKeys
+from godoty_service.tenancy.tenants import Tenants
+
+_INDEXES = {
+    "sessions": session_stores.INDEXES,
+    "messages": message_stores.INDEXES,
+    "replicas": replica_stores.INDEXES,
+    "ledger": ledgers.INDEXES,
+    "catalogues": oracles.INDEXES,
+    "api_keys": key_stores.INDEXES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What is built of settings alone. Nothing of it runs by itself."""
+
+    database: Database
+    tenants: Tenants
+    keys: ApiKeys
+    replicas: Replicas
+    sessions: Sessions
+    messages: MessageStore
+    ledger: Ledger
+    folds: SessionFolds
+    adjustments: Adjustments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRooms:
+    """What speaks to the provider, or needs what it says."""
+
+    client: AsyncOpenAI
+    account: Account
+    key_id: str
+    oracle: Oracle
+    reconciler: Reconciler
+
+
+@asynccontextmanager
+async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
+    """Open the database, make what indexes it lacks, and build the rooms that keep things in it.
+
+    Raises:
+        StorageUnavailable: It cannot be reached.
+        ValueError: The settings name none.
+    """
+    if not settings.mongodb_uri:
+        raise ValueError("GODOTY_MONGODB_URI is not set: say where MongoDB is, or use `godoty dev`.")
+    database = open_database(
+        uri=settings.mongodb_uri,
+        name=settings.mongodb_database,
+        driver=settings.mongodb_driver,
+        timeout=settings.storage_timeout,
+    )
+    try:
+        await asyncio.gather(*(database.collection(name).ensure(indexes) for name, indexes in _INDEXES.items()))
+        replicas = Replicas(
+            database.collection("replicas"), replica_id=new_id("replica"), lease=timedelta(seconds=settings.lease)
+        )
+        sessions = Sessions(database.collection("sessions"), replicas=replicas)
+        ledger = Ledger(database.collection("ledger"))
+        folds = SessionFolds(sessions, ledger)
+        yield Rooms(
+            database=database,
+            tenants=Tenants(database.collection("tenants")),
+            keys=ApiKeys(database.collection("api_keys")),
+            replicas=replicas,
+            sessions=sessions,
+            messages=MessageStore(database.collection("messages")),
+            ledger=ledger,
+            folds=folds,
+            adjustments=Adjustments(ledger, folds),
+        )
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def open_provider(
+    settings: Settings, rooms: Rooms, *, record: Callable[[ModelCall], None]
+) -> AsyncIterator[ProviderRooms]:
+    """Build what speaks to the provider.
+
+    Args:
+        settings: What the environment says.
+        rooms: The other rooms.
+        record: Told of each call that is reconciled.
+
+    Raises:
+        ValueError: The settings name no key.
+    """
+    if settings.openrouter_api_key is None:
+        raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
+    api_key = settings.openrouter_api_key.get_secret_value()
+    key_id = hashlib.sha256(api_key.encode()).hexdigest()[:16]  # names the key without telling it
+    client = open_client(
+        api_key=api_key,
+        base_url=settings.openrouter_base_url,
+        site_url=settings.site_url,
+        app_name=settings.app_name,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+    )
+    account = Account(client)
+    oracle = Oracle(
+        rooms.database.collection("catalogues"),
+        fetch_models=account.models,
+        fetch_endpoints=account.endpoints,
+        keep_for=timedelta(seconds=settings.catalogue_refresh),
+    )
+    reconciler = Reconciler(
+        ledger=rooms.ledger,
+        oracle=oracle,
+        folds=rooms.folds,
+        read_generation=account.generation,
+        living=rooms.replicas.living,
+        owner=rooms.replicas.replica_id,
+        provider_key_id=key_id,
+        record=record,
+        patience=Patience(
+            without_usage=timedelta(seconds=settings.record_patience),
+            with_usage=timedelta(seconds=min(settings.record_patience, settings.record_patience_with_usage)),
+        ),
+    )
+    try:
+        yield ProviderRooms(client=client, account=account, key_id=key_id, oracle=oracle, reconciler=reconciler)
+    finally:
+        await client.close()
