@@ -1,6 +1,6 @@
 # `make help` lists the targets. All of them set up what they need, in .venv and .local.
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint gen gen-clients check-gen clients-test requirements clean
+.PHONY: help run chat test test-faults lint gen gen-clients check-gen clients-test requirements clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -24,6 +24,9 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 
 test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
 	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot
+
+test-faults: .venv/ready ## Run the long storm: 400 turns, 36 kills. GODOTY_TEST_SEED=n replays one.
+	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults
 
 lint: .venv/ready check-gen ## Check style, types, the direction of imports, and that the stubs are current.
 	$(BIN)/ruff check .

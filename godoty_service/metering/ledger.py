@@ -80,10 +80,11 @@ class Ledger:
         Raises:
             StorageUnavailable: The entry is still pending; `close_kept` tries again.
         """
-        self._kept[call.call_id] = call
-        closed = await self.close(call)
-        del self._kept[call.call_id]
-        return closed
+        try:
+            return await self.close(call)
+        except StorageError:
+            self._kept[call.call_id] = call
+            raise
 
     async def close_kept(self) -> None:
         """Try again what could not be written: money that is known is never thrown away."""

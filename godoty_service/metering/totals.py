@@ -21,7 +21,7 @@ class Totals:
         cost: The settled calls' cost, and what adjustments added.
         usage: Their tokens.
         model_calls: Calls that were sent, the pending ones included.
-        turns: Turns with at least one of them.
+        turns: Turns that came as far as a call, sent or void.
         pending_calls: Calls that are still open.
         unresolved_calls: Calls whose cost no record tells.
         unresolved_bound: What those with a finite bound cost at the most.
@@ -148,7 +148,7 @@ def _take_new(before: SessionFold, entry: Entry) -> SessionFold:
     fold = replace(before, through=entry.number)
     if isinstance(entry, Adjustment):
         return _adjust(fold, entry)
-    if entry.state is not CallState.VOID and entry.turn_id != before.last_turn:
+    if entry.turn_id != before.last_turn:  # whatever its state, which may change: the count must not
         totals = replace(before.totals, turns=before.totals.turns + 1)
         fold = replace(fold, totals=totals, last_turn=entry.turn_id)
     if entry.state is CallState.PENDING:

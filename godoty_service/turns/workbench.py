@@ -107,8 +107,8 @@ class Workbench:
             model=session.model,
             fallback_models=turn.request.fallback_models,
             max_output_tokens=turn.request.max_output_tokens,
-            user=_pseudonym(session.tenant_id, session.user) if session.user else None,
-            session_key=_pseudonym(session.tenant_id, session.uid),
+            user=pseudonym(session.tenant_id, session.user) if session.user else None,
+            session_key=pseudonym(session.tenant_id, session.uid),
         )
 
     def agent(
@@ -142,6 +142,6 @@ class Workbench:
         return self._profile.window_size
 
 
-def _pseudonym(*parts: str) -> str:
+def pseudonym(*parts: str) -> str:
     """Name somebody to the provider so that it learns nothing, and cannot mix tenants up."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]

@@ -1,0 +1,162 @@
+"""What all tests stand on: MongoDB and the sandbox once a session, a server process, and a tenant for each test."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import pytest
+
+from godoty_service.sandbox.mongod import free_port
+from godoty_service.server import running
+from tests.faults.world import ServerProcess
+from tests.service.caller import Caller
+from tests.service.service import Service
+from tests.service.surroundings import ACCOUNT, Surroundings
+
+# What the developer's shell says is not the tests' business; only a MongoDB that runs already is used.
+_MONGODB_URI = os.environ.get("GODOTY_MONGODB_URI")
+for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENROUTER_", "OTEL_"))]:
+    if not _name.startswith("GODOTY_TEST_"):
+        del os.environ[_name]
+
+
+class Start(Protocol):
+    """Starts a server in the test's own loop."""
+
+    async def __call__(self, *, database: str | None = None, span_exporter: Any = None, **settings: Any) -> Service:
+        """Start it on a database of its own, unless one is named."""
+
+
+class StartProcess(Protocol):
+    """Starts a server as a process."""
+
+    async def __call__(self, *, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
+        """Start it on a database of its own, unless one is named."""
+
+
+@pytest.fixture(scope="session")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """MongoDB and the sandbox."""
+    with Surroundings(tmp_path_factory.mktemp("mongodb"), _MONGODB_URI) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(surroundings: Surroundings) -> str:
+    """Where MongoDB is."""
+    return surroundings.mongodb_uri
+
+
+@pytest.fixture
+def new_database(surroundings: Surroundings) -> str:
+    """The name of a database that nobody else uses."""
+    return surroundings.new_database()
+
+
+@pytest.fixture(scope="session")
+def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the database of a server for all tests that need no other.
+
+    It is a process: grpc.aio with two loops in one process stumbles over its own poller.
+    """
+    database = surroundings.new_database()
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    process = ServerProcess(environment=_environment(surroundings, database), log=log)
+    surroundings.run(process.start())
+    yield process.address, database
+    surroundings.run(process.stop())
+
+
+@pytest.fixture
+def service(surroundings: Surroundings, shared_server: tuple[str, str]) -> Service:
+    """A tenant of the shared server, new for each test."""
+    return surroundings.service(*shared_server)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[Service], Caller]]:
+    """Connects callers; their channels are closed after the test."""
+    async with AsyncExitStack() as stack:
+        channels: list[grpc.aio.Channel] = []
+
+        def connect_to(service: Service) -> Caller:
+            channel = grpc.aio.insecure_channel(service.target)
+            channels.append(channel)
+            return Caller(service, channel)
+
+        yield connect_to
+        for channel in channels:
+            stack.push_async_callback(channel.close)
+
+
+@pytest.fixture
+async def caller(service: Service, connect: Callable[[Service], Caller]) -> Caller:
+    """Calls the shared server as a tenant that is new for each test."""
+    return connect(service)
+
+
+@pytest.fixture
+async def stranger(service: Service, connect: Callable[[Service], Caller]) -> Caller:
+    """Another tenant of the same server."""
+    return connect(service.another_tenant())
+
+
+@pytest.fixture
+async def serve(surroundings: Surroundings) -> AsyncIterator[Start]:
+    """Starts servers with settings of their own, in the test's loop."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*, database: str | None = None, span_exporter: Any = None, **settings: Any) -> Service:
+            name = database or surroundings.new_database()
+            server = await stack.enter_async_context(
+                running(surroundings.settings(name, **settings), span_exporter=span_exporter)
+            )
+            return surroundings.service(server.address, name)
+
+        yield start
+
+
+@pytest.fixture
+async def serve_process(surroundings: Surroundings, tmp_path: Path) -> AsyncIterator[StartProcess]:
+    """Starts servers as processes, which can be killed and restarted."""
+    started: list[ServerProcess] = []
+
+    async def start(*, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
+        name = database or surroundings.new_database()
+        process = ServerProcess(
+            environment=_environment(surroundings, name) | environment, log=tmp_path / f"server{len(started)}.log"
+        )
+        started.append(process)
+        await process.start()
+        return process, surroundings.service(process.address, name)
+
+    yield start
+    for process in started:
+        await process.stop()
+
+
+@pytest.fixture
+def issue() -> Callable[..., str]:
+    """Makes keys for a service's tenant, with scopes and times of their own."""
+
+    def issue_for(service: Service, **wishes: Any) -> str:
+        return service.surroundings.issue_key(service.database.name, service.tenant_id, **wishes)
+
+    return issue_for
+
+
+def _environment(surroundings: Surroundings, database: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "GODOTY_LISTEN": f"127.0.0.1:{free_port()}",
+        "GODOTY_MONGODB_URI": surroundings.mongodb_uri,
+        "GODOTY_MONGODB_DATABASE": database,
+        "GODOTY_OPENROUTER_BASE_URL": surroundings.sandbox.base_url,
+        "OPENROUTER_API_KEY": ACCOUNT,
+        "GODOTY_DRAIN_GRACE": "2",
+    }
+
+
