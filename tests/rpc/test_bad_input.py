@@ -1,0 +1,267 @@
+"""What cannot be served is refused with a status, a reason and the fields, and leaves nothing behind."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.service.caller import Caller, Failure, failure_of
+from tests.service.service import Service
+
+CONVERSE = "/godoty.v1.AgentService/Converse"
+NOTHING = {"sessions": 0, "messages": 0, "ledger": 0}
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+KIB_256 = 256 * 1024
+
+FIELDS: list[tuple[str, dict[str, Any]]] = [
+    ("text", {"text": ""}),
+    ("text", {"text": " \n\t\u2003"}),
+    ("text", {"text": "x" * (KIB_256 + 1)}),
+    ("text", {"text": "ü" * (KIB_256 // 2) + "x"}),
+    ("session_id", {"session_id": "not a session id"}),
+    ("session_id", {"session_id": "a/b"}),
+    ("session_id", {"session_id": "trailing\n"}),
+    ("session_id", {"session_id": "ünique"}),
+    ("session_id", {"session_id": "x" * 129}),
+    ("model", {"model": "not a model"}),
+    ("model", {"model": "x" * 129}),
+    ("fallback_models", {"model": "openai/gpt-4o-mini", "fallback_models": ["openai/gpt-4o-mini"] * 9}),
+    ("fallback_models", {"model": "openai/gpt-4o-mini", "fallback_models": [""]}),
+    ("fallback_models", {"fallback_models": ["openai/gpt-4o-mini"]}),
+    ("limits.max_model_calls", {"limits": pb.TurnLimits(max_model_calls=0)}),
+    ("limits.max_model_calls", {"limits": pb.TurnLimits(max_model_calls=-1)}),
+    ("limits.max_output_tokens", {"limits": pb.TurnLimits(max_output_tokens=0)}),
+    ("limits.max_output_tokens", {"limits": pb.TurnLimits(max_output_tokens=-(2**31))}),
+    ("user", {"user": "x" * 129}),
+]
+
+
+@pytest.mark.parametrize(("field", "fields"), FIELDS, ids=[f"{field}-{n}" for n, (field, _) in enumerate(FIELDS)])
+async def test_a_refused_field_is_named_and_nothing_is_kept(caller: Caller, field: str, fields: dict[str, Any]) -> None:
+    """A bad field of a turn is INVALID_ARGUMENT, INVALID_FIELD, and BadRequest says what it may hold."""
+    turn = await caller.converse(**({"text": "hi"} | fields))
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (INVALID, "INVALID_FIELD")
+    assert list(turn.failure.fields) == [field]
+    assert turn.failure.fields[field]
+    assert turn.failure.retry_after is None
+    assert turn.responses == ()
+    assert NOTHING == caller.service.footprint()
+
+
+async def test_all_that_is_refused_is_named_at_once(caller: Caller) -> None:
+    """A request with several bad fields is answered once, with each of them."""
+    limits = pb.TurnLimits(max_model_calls=0, max_output_tokens=0)
+    turn = await caller.converse(" ", session_id="a b", model="? ?", user="x" * 200, limits=limits)
+
+    assert turn.failure is not None
+    fields = {"text", "session_id", "model", "user", "limits.max_model_calls", "limits.max_output_tokens"}
+    assert set(turn.failure.fields) == fields
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("model", {"model": "openai/gpt-99"}),
+        ("fallback_models", {"model": "openai/gpt-4o-mini", "fallback_models": ["openai/gpt-99"]}),
+    ],
+)
+async def test_an_unknown_model_is_told_before_anything_is_made(
+    caller: Caller, field: str, fields: dict[str, Any]
+) -> None:
+    """A model or a fallback that the catalogue has not is UNKNOWN_MODEL, with the model and the field."""
+    turn = await caller.converse("hi", **fields)
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (INVALID, "UNKNOWN_MODEL")
+    assert turn.failure.metadata == {"model": "openai/gpt-99"}
+    assert list(turn.failure.fields) == [field]
+    assert NOTHING == caller.service.footprint()
+
+
+async def test_a_text_of_exactly_the_limit_is_taken(caller: Caller) -> None:
+    """256 KiB of UTF-8 pass, and are kept as they are, NUL and emoji included."""
+    start = "@sandbox plain text=ok \0 👩‍🔬 "
+    text = start + "ü" * ((KIB_256 - len(start.encode())) // 2)
+    turn = await caller.converse(text)
+
+    assert turn.text == "ok"
+    assert (await caller.messages())[0].content[0].text == text
+
+
+async def test_another_end_user_is_refused(caller: Caller) -> None:
+    """A session keeps its first end user; a turn of another one is refused, and changes nothing."""
+    await caller.converse("hi", user="first")
+    before = caller.service.session("talk"), caller.service.footprint()
+
+    turn = await caller.converse("hi", user="second")
+
+    assert turn.failure is not None
+    assert (turn.failure.reason, list(turn.failure.fields)) == ("INVALID_FIELD", ["user"])
+    assert (caller.service.session("talk"), caller.service.footprint()) == before
+    assert (await caller.converse("hi again", user="first")).finished
+    assert (await caller.converse("nobody is named")).finished
+
+
+async def test_the_first_end_user_who_is_named_owns_the_session(caller: Caller) -> None:
+    """A session that was made without an end user takes the first one who is named, and keeps that one."""
+    await caller.converse("hi")
+    await caller.converse("hi", user="first")
+
+    turn = await caller.converse("hi", user="second")
+
+    assert turn.failure is not None
+    assert list(turn.failure.fields) == ["user"]
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda session_id: ("GetSession", pb.GetSessionRequest(session_id=session_id)),
+        lambda session_id: ("GetSessionMetrics", pb.GetSessionMetricsRequest(session_id=session_id)),
+        lambda session_id: ("ListMessages", pb.ListMessagesRequest(session_id=session_id)),
+        lambda session_id: ("DeleteSession", pb.DeleteSessionRequest(session_id=session_id)),
+    ],
+)
+@pytest.mark.parametrize("session_id", ["", "a b", "x" * 129])
+async def test_a_session_id_that_cannot_be_one_is_named(
+    caller: Caller, session_id: str, request_of: Callable[[str], tuple[str, Any]]
+) -> None:
+    """Every method that takes a session says so when its id is empty or malformed."""
+    failure = await failure_of(caller.call(*request_of(session_id)))
+
+    assert (failure.code, failure.reason) == (INVALID, "INVALID_FIELD")
+    assert list(failure.fields) == ["session_id"]
+
+
+async def _refused_page(caller: Caller, **fields: Any) -> Failure:
+    """Ask for pages of both kinds; both must be refused in the same way."""
+    sessions = await failure_of(caller.call("ListSessions", pb.ListSessionsRequest(**fields)))
+    messages = await failure_of(caller.call("ListMessages", pb.ListMessagesRequest(session_id="talk", **fields)))
+    assert sessions == messages
+    assert (sessions.code, sessions.reason) == (INVALID, "INVALID_FIELD")
+    return sessions
+
+
+def _token(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "garbage",
+        "!!!!",
+        "ü",
+        "A",
+        "AAAA",
+        "x" * 10_000,
+        _token(None),
+        _token(7),
+        _token([]),
+        _token({}),
+        _token(["mark"]),
+        _token(["mark", 1]),
+        _token([["nested"], {"a": 1}]),
+        base64.urlsafe_b64encode(b"[" * 100_000).decode(),
+        base64.urlsafe_b64encode(b"9" * 10_000).decode(),
+        base64.urlsafe_b64encode(b"\xff\xfe[1]").decode(),
+    ],
+    ids=range(16),
+)
+async def test_a_page_token_that_is_not_ours_is_refused(caller: Caller, token: str) -> None:
+    """Whatever it holds, a token we did not write is INVALID_FIELD `page_token`."""
+    await caller.converse("hi")
+
+    assert list((await _refused_page(caller, page_token=token)).fields) == ["page_token"]
+
+
+async def test_a_negative_page_size_is_refused(caller: Caller) -> None:
+    """A page of less than nothing is INVALID_FIELD `page_size`."""
+    await caller.converse("hi")
+
+    assert list((await _refused_page(caller, page_size=-1)).fields) == ["page_size"]
+
+
+async def test_a_page_token_of_another_query_is_refused(caller: Caller, stranger: Caller) -> None:
+    """A token holds for its own query only: not for another filter, session, list or tenant, nor when altered."""
+    for tenant in (caller, stranger):
+        for session_id in ("talk", "other"):
+            await tenant.converse("hi", session_id=session_id, user="somebody")
+    sessions = (await caller.call("ListSessions", pb.ListSessionsRequest(page_size=1, user="somebody"))).next_page_token
+    messages = (
+        await caller.call("ListMessages", pb.ListMessagesRequest(page_size=1, session_id="talk"))
+    ).next_page_token
+    assert sessions
+    assert messages
+    mark, time, uid = json.loads(base64.urlsafe_b64decode(sessions + "=" * (-len(sessions) % 4)))
+    altered = _token([mark, time.replace("20", "21", 1), uid])
+    wrong: list[tuple[Caller, str, Any]] = [
+        (caller, "ListSessions", pb.ListSessionsRequest(page_token=sessions)),
+        (caller, "ListSessions", pb.ListSessionsRequest(page_token=sessions, user="else")),
+        (caller, "ListSessions", pb.ListSessionsRequest(page_token=altered, user="somebody")),
+        (caller, "ListSessions", pb.ListSessionsRequest(page_token=messages, user="somebody")),
+        (stranger, "ListSessions", pb.ListSessionsRequest(page_token=sessions, user="somebody")),
+        (caller, "ListMessages", pb.ListMessagesRequest(page_token=messages, session_id="other")),
+        (caller, "ListMessages", pb.ListMessagesRequest(page_token=sessions, session_id="talk")),
+        (stranger, "ListMessages", pb.ListMessagesRequest(page_token=messages, session_id="talk")),
+    ]
+
+    for who, method, request in wrong:
+        failure = await failure_of(who.call(method, request))
+        assert (failure.code, list(failure.fields)) == (INVALID, ["page_token"])
+
+
+def _raw(caller: Caller, method: str, body: bytes) -> Any:
+    stream = method == "Converse"
+    make = caller.channel.unary_stream if stream else caller.channel.unary_unary
+    call = make(f"/godoty.v1.AgentService/{method}")(body, metadata=caller.service.metadata, timeout=20)
+    return anext(aiter(call)) if stream else call  # type: ignore[call-overload] # one of the two
+
+
+@pytest.mark.parametrize("method", ["Converse", "GetSession", "ListSessions"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\x0a\x02\xff\xfe\x12\x02\xff\xfe\x1a\x02\xff\xfe", id="no UTF-8"),
+        pytest.param(b"\xff\xff\xff", id="no message"),
+        pytest.param(b"\x12\xff\x01short", id="cut off"),
+    ],
+)
+async def test_bytes_that_are_no_message_are_refused(caller: Caller, method: str, body: bytes) -> None:
+    """What cannot be decoded is MALFORMED_REQUEST, in a sentence of ours."""
+    failure = await failure_of(_raw(caller, method, body))
+
+    assert (failure.code, failure.reason) == (INVALID, "MALFORMED_REQUEST")
+    assert failure.text == "The request could not be decoded."
+    assert NOTHING == caller.service.footprint()
+
+
+async def test_bytes_are_not_decoded_for_nobody(service: Service) -> None:
+    """A caller without a good key learns that first."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        failure = await failure_of(anext(aiter(channel.unary_stream(CONVERSE)(b"\xff\xff", timeout=20))))
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY")
+
+
+async def test_a_message_of_5_mb_is_refused_by_grpc(caller: Caller) -> None:
+    """A request above 4 MiB is RESOURCE_EXHAUSTED before it reaches us, and the next one is served."""
+    turn = await caller.converse("x" * 5_000_000)
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+    assert NOTHING == caller.service.footprint()
+    assert (await caller.converse("hi")).finished
+
+
+async def test_an_unknown_method_is_unimplemented(caller: Caller) -> None:
+    """A method that there is not is UNIMPLEMENTED, as gRPC says."""
+    failure = await failure_of(_raw(caller, "NoSuchMethod", b""))
+
+    assert failure.code is grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,154 @@
+"""Who may call: keys that are missing, wrong, old or too small are refused, in one voice."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from godoty_service.clock import utc_now
+from godoty_service.tenancy.principal import Scope
+from tests.service.caller import Caller, Failure, failure_of
+from tests.service.service import Service
+
+Connect = Callable[[Service], Caller]
+METHODS: list[tuple[str, Any]] = [
+    ("GetSession", pb.GetSessionRequest(session_id="talk")),
+    ("GetSessionMetrics", pb.GetSessionMetricsRequest(session_id="talk")),
+    ("ListSessions", pb.ListSessionsRequest()),
+    ("ListMessages", pb.ListMessagesRequest(session_id="talk")),
+    ("DeleteSession", pb.DeleteSessionRequest(session_id="talk")),
+]
+
+
+async def _with(caller: Caller, *values: str, key: str = "authorization") -> Failure:
+    metadata = tuple((key, value) for value in values)
+    return await failure_of(caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=20))
+
+
+def _refused(failure: Failure) -> bool:
+    return (failure.code, failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY")
+
+
+async def test_every_method_needs_a_key(caller: Caller) -> None:
+    """Without a key nothing is served, streamed or not."""
+    for method, request in METHODS:
+        assert _refused(await failure_of(getattr(caller.stub, method)(request, timeout=20)))
+    assert _refused(await failure_of(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), timeout=20)))))
+    assert caller.service.footprint() == {"sessions": 0, "messages": 0, "ledger": 0}
+
+
+async def test_a_key_that_is_malformed_unknown_or_wrong_is_refused_in_one_voice(
+    caller: Caller, stranger: Caller
+) -> None:
+    """A caller cannot tell an unknown key from a wrong secret, and none of them is repeated to him."""
+    good = caller.service.api_key
+    head, secret = good.rsplit("_", 1)[0], good[len("gdt_0123456789abcdef_") :]
+    unknown = f"gdt_{'0' * 16}_{secret}"
+    wrong = f"gdt_{good.split('_')[1]}_{'A' * 43}"
+    mixed = f"gdt_{stranger.service.key_id}_{secret}"
+    texts = set()
+    for text in (unknown, wrong, mixed, head, f"{good}x", good[:-1], good.upper(), "gdt_", "", "x" * 5000):
+        failure = await _with(caller, f"Bearer {text}")
+        assert _refused(failure)
+        assert not text or text not in failure.text
+        texts.add(failure.text)
+    assert len(texts) == 1
+
+
+async def test_the_key_travels_as_one_bearer_token(caller: Caller) -> None:
+    """Another scheme, a bare key, two headers or another header are no key."""
+    good = caller.service.api_key
+    for values in ([good], [f"Basic {good}"], [f"bearer{good}"], [f"Bearer {good}", f"Bearer {good}"], ["Bearer"]):
+        assert _refused(await _with(caller, *values))
+    assert _refused(await _with(caller, f"Bearer {good}", key="x-api-key"))
+
+
+async def test_an_expired_key_is_refused(service: Service, connect: Connect, issue: Callable[..., str]) -> None:
+    """A key is good until its time, and not after."""
+    scopes = frozenset({Scope.CONVERSE})
+    old = issue(service, scopes=scopes, expire_time=utc_now() - timedelta(seconds=1))
+    young = issue(service, scopes=scopes, expire_time=utc_now() + timedelta(hours=1))
+    caller = connect(service)
+
+    assert _refused(await _with(caller, f"Bearer {old}"))
+    await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {young}"),))
+
+
+async def test_a_revoked_key_is_refused_within_4_seconds(caller: Caller) -> None:
+    """A key that was in use a moment ago stops working within seconds of its revocation, everywhere."""
+    await caller.call("ListSessions", pb.ListSessionsRequest())
+    keys = caller.service.database["api_keys"]
+    revoked = keys.update_one({"_id": caller.service.key_id}, {"$set": {"revoke_time": utc_now()}})
+    assert revoked.modified_count == 1
+
+    deadline = time.monotonic() + 4
+    while True:
+        try:
+            await caller.call("ListSessions", pb.ListSessionsRequest())
+        except grpc.aio.AioRpcError as error:
+            assert _refused(Failure.of(error))
+            break
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("scope", [Scope.BILLING, Scope.ADMIN])
+async def test_a_key_without_the_scope_is_denied(
+    service: Service, connect: Connect, issue: Callable[..., str], scope: Scope
+) -> None:
+    """A good key of another scope is PERMISSION_DENIED, and told which scope it lacks."""
+    caller, key = connect(service), issue(service, scopes=frozenset({scope}))
+    metadata = (("authorization", f"Bearer {key}"),)
+    calls = [getattr(caller.stub, method)(request, metadata=metadata, timeout=20) for method, request in METHODS]
+    calls.append(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), metadata=metadata, timeout=20))))
+
+    for call in calls:
+        failure = await failure_of(call)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+        assert failure.metadata == {"scope": "converse"}
+    assert service.footprint() == {"sessions": 0, "messages": 0, "ledger": 0}
+
+
+async def test_health_needs_no_key(service: Service) -> None:
+    """Whoever asks learns whether the server and its service serve."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "godoty.v1.AgentService"):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        failure = await failure_of(stub.Check(health_pb2.HealthCheckRequest(service="else"), timeout=20))
+    assert failure.code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_needs_no_key(service: Service, version: str) -> None:
+    """Whoever asks is told the services, and the whole file of ours with its comments' places."""
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    questions = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="godoty.v1.AgentService.Converse"),
+    ]
+
+    async def ask() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        for question in questions:
+            yield question
+
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        call = channel.stream_stream(
+            method,
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )(ask(), timeout=20)
+        listed, described = [answer async for answer in call]
+
+    names = {each.name for each in listed.list_services_response.service}
+    assert {"godoty.v1.AgentService", "grpc.health.v1.Health"} <= names
+    assert len(described.file_descriptor_response.file_descriptor_proto) >= 1
+    assert b"ConverseRequest" in described.file_descriptor_response.file_descriptor_proto[0]
