@@ -9,6 +9,9 @@ GodotyError
 ├── SessionBusy               another turn is running
 ├── SessionLost               the lease was taken over, or the session deleted
 ├── TurnCancelled
+├── TurnNotFound
+├── TurnTooLarge
+├── RequestIdReused
 ├── ShuttingDown
 ├── StorageError
 │   ├── StorageUnavailable    no primary, no connection, timeout
@@ -114,6 +117,24 @@ class TurnCancelled(GodotyError):
     """The turn was cancelled before it had an answer."""
 
     reason = "TURN_CANCELLED"
+
+
+class TurnNotFound(GodotyError):
+    """The tenant has no such turn, or its log is no longer kept."""
+
+    reason = "TURN_NOT_FOUND"
+
+
+class TurnTooLarge(GodotyError):
+    """The turn wrote more than its log may hold."""
+
+    reason = "TURN_TOO_LARGE"
+
+
+class RequestIdReused(GodotyError):
+    """The request id was used for another request."""
+
+    reason = "REQUEST_ID_REUSED"
 
 
 class ShuttingDown(GodotyError):

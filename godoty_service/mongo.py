@@ -183,6 +183,20 @@ class Collection:
                     raise DuplicateKeyError("bulk") from error
                 raise
 
+    async def insert_each(self, documents: Sequence[Document]) -> list[int]:
+        """Insert documents side by side; returns the places of those that a unique index refused."""
+        with _translated():
+            try:
+                await self._collection.insert_many(documents, ordered=False)
+            except OperationFailure as error:
+                refused = (error.details or {}).get("writeErrors", [])
+                if not refused or (error.details or {}).get("writeConcernErrors"):
+                    raise
+                if any(each.get("code") != _DUPLICATE_KEY for each in refused):
+                    raise
+                return [each["index"] for each in refused]
+        return []
+
     async def update_one(
         self,
         query: Mapping[str, Any],

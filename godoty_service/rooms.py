@@ -31,6 +31,10 @@ from godoty_service.settings import Settings
 from godoty_service.tenancy import keys as key_stores
 from godoty_service.tenancy.keys import ApiKeys
 from godoty_service.tenancy.tenants import Tenants
+from godoty_service.turns import chunks as log_chunks
+from godoty_service.turns import records as turn_records
+from godoty_service.turns.chunks import LogChunks
+from godoty_service.turns.records import TurnRecords
 
 _INDEXES = {
     "sessions": session_stores.INDEXES,
@@ -38,6 +42,8 @@ _INDEXES = {
     "replicas": replica_stores.INDEXES,
     "ledger": ledgers.INDEXES,
     "catalogues": oracles.INDEXES,
+    "turns": turn_records.INDEXES,
+    "turn_logs": log_chunks.INDEXES,
     "api_keys": key_stores.INDEXES,
 }
 
@@ -52,6 +58,8 @@ class Rooms:
     replicas: Replicas
     sessions: Sessions
     messages: MessageStore
+    records: TurnRecords
+    chunks: LogChunks
     ledger: Ledger
     folds: SessionFolds
     adjustments: Adjustments
@@ -99,6 +107,8 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
             replicas=replicas,
             sessions=sessions,
             messages=MessageStore(database.collection("messages")),
+            records=TurnRecords(database.collection("turns"), keep_for=timedelta(seconds=settings.turn_log_retention)),
+            chunks=LogChunks(database.collection("turn_logs")),
             ledger=ledger,
             folds=folds,
             adjustments=Adjustments(ledger, folds),

@@ -30,6 +30,9 @@ from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.scrape import serve_metrics
 from godoty_service.telemetry.traces import open_tracing
+from godoty_service.turns.following import Following
+from godoty_service.turns.journal import Journal
+from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.turns import Turns
 from godoty_service.turns.workbench import TurnDefaults, Workbench
@@ -90,11 +93,13 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
             page = serve_metrics(listen=settings.metrics_listen, registry=metrics.registry)
             stack.push_async_callback(page.close)
             metrics_port = page.port
-        turns = Turns(TurnRunner(_bench(settings, rooms, provider, recorder)))
+        turns = _turns(stack, settings, rooms, provider, recorder)
         service = AgentService(
             turns=turns,
             sessions=rooms.sessions,
             messages=rooms.messages,
+            records=rooms.records,
+            chunks=rooms.chunks,
             ledger=rooms.ledger,
             oracle=oracle,
             max_text_bytes=settings.max_text_bytes,
@@ -131,21 +136,36 @@ async def _count(ledger: Ledger, recorder: Recorder) -> None:
         await asyncio.sleep(_COUNT_INTERVAL)
 
 
-def _bench(settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder) -> Workbench:
-    """Lay out what turns work with."""
-    return Workbench(
+def _turns(
+    stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
+) -> Turns:
+    """Lay out what turns work with, and start what looks after them."""
+    writer = rooms.replicas.replica_id
+    journal = Journal(rooms.chunks, writer=writer, expiry=rooms.records.expiry)
+    recovery = Recovery(
+        records=rooms.records, chunks=rooms.chunks, sessions=rooms.sessions, ledger=rooms.ledger, writer=writer
+    )
+    bench = Workbench(
         sessions=rooms.sessions,
         messages=rooms.messages,
         replicas=rooms.replicas,
         ledger=rooms.ledger,
         oracle=provider.oracle,
         adjustments=rooms.adjustments,
+        records=rooms.records,
+        journal=journal,
+        recovery=recovery,
         client=provider.client,
         provider_key_id=provider.key_id,
         profile=assistant(clock=utc_now),
         defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
         observer=recorder,
     )
+    following = Following(records=rooms.records, chunks=rooms.chunks, replicas=rooms.replicas, recovery=recovery)
+    turns = Turns(runner=TurnRunner(bench), records=rooms.records, following=following, replicas=rooms.replicas)
+    _background(stack, journal.run(settings.turn_log_interval))
+    _background(stack, turns.run(settings.turn_watch_interval))
+    return turns
 
 
 async def _serve(stack: AsyncExitStack, settings: Settings, *, service: AgentService, edge: Edge, turns: Turns) -> str:

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
     heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
 
+    turn_log_retention: Seconds = Field(86_400.0, description="Seconds that a turn's log and request id are kept.")
+    turn_log_interval: Seconds = Field(0.1, description="Seconds between two writes of all running turns' logs.")
+    turn_watch_interval: Seconds = Field(0.2, description="Seconds between two looks for cancels and lost leases.")
+
     # Reconciliation.
     reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
     record_patience: Seconds = Field(3600.0, description="Seconds that a call waits for its record.")

@@ -19,8 +19,8 @@ def fold_to_document(fold: SessionFold) -> Document:
         "through": fold.through,
         "open": list(fold.open),
         "last_turn": fold.last_turn,
-        "totals": _totals_to_document(fold.totals),
-        "by_model": [{"model": model, **_totals_to_document(totals)} for model, totals in fold.by_model],
+        "totals": totals_to_document(fold.totals),
+        "by_model": [{"model": model, **totals_to_document(totals)} for model, totals in fold.by_model],
         "runs": [
             {"turn": run.turn_id, "model": run.model, "time": run.time, "cost": _money(run.cost)} for run in fold.runs
         ],
@@ -36,8 +36,8 @@ def fold_from_document(document: Document | None) -> SessionFold:
         through=document["through"],
         open=tuple(document["open"]),
         last_turn=document["last_turn"],
-        totals=_totals_from_document(document["totals"]),
-        by_model=tuple((each["model"], _totals_from_document(each)) for each in document["by_model"]),
+        totals=totals_from_document(document["totals"]),
+        by_model=tuple((each["model"], totals_from_document(each)) for each in document["by_model"]),
         runs=tuple(
             Run(turn_id=each["turn"], model=each["model"], time=each["time"], cost=_decimal(each["cost"]))
             for each in document["runs"]
@@ -53,7 +53,8 @@ def fold_from_document(document: Document | None) -> SessionFold:
     )
 
 
-def _totals_to_document(totals: Totals) -> Document:
+def totals_to_document(totals: Totals) -> Document:
+    """Write a sum down, all but its pending calls, which a fold names one by one."""
     return {
         "cost": Decimal128(totals.cost),
         "usage": usage_to_document(totals.usage),
@@ -65,7 +66,8 @@ def _totals_to_document(totals: Totals) -> Document:
     }
 
 
-def _totals_from_document(document: Document) -> Totals:
+def totals_from_document(document: Document) -> Totals:
+    """Read a sum."""
     return Totals(
         cost=document["cost"].to_decimal(),
         usage=usage_from_document(document["usage"]),

@@ -27,6 +27,7 @@ INDEXES = (
     Index(keys=[("resolves", 1)], where={"resolves": True}),
     Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
     Index(keys=[("tenant_id", 1), ("start_time", 1)]),
+    Index(keys=[("turn_id", 1)]),
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
@@ -215,6 +216,11 @@ class Ledger:
         """Read a call."""
         found = await self._entries.find_one({"_id": call_id, "tenant_id": tenant_id, "kind": "call"})
         return call_from_document(found) if found else None
+
+    async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
+        """Read a turn's entries, in the order of their numbers."""
+        found = await self._entries.find({"tenant_id": tenant_id, "turn_id": turn_id}, sort=[("number", 1)])
+        return [entry_from_document(each) for each in found]
 
     async def unfolded(self, tenant_id: str, session_uid: str, *, after: int, also: Some[int] = ()) -> list[Entry]:
         """Read a session's entries after a number, and those with the given numbers."""

@@ -55,6 +55,7 @@ class TurnMeter:
         adjustments: Adjustments,
         last_number: int,
         record: Callable[[ModelCall], None],
+        permit: Callable[[], None],
         clock: Clock = utc_now,
     ) -> None:
         """Build a meter.
@@ -66,6 +67,7 @@ class TurnMeter:
             adjustments: Takes what is known too late.
             last_number: The number of the session's last entry.
             record: Told of each call that closes, for the metrics.
+            permit: Raises where the turn may make no call any more.
             clock: Tells the time.
         """
         self.scope = scope
@@ -73,6 +75,7 @@ class TurnMeter:
         self.oracle = oracle
         self.adjustments = adjustments
         self.record = record
+        self._permit = permit
         self.clock = clock
         self._last_number = last_number
         self._calls: dict[str, OpenCall] = {}
@@ -91,7 +94,9 @@ class TurnMeter:
 
         Raises:
             StorageUnavailable: It could not be written: the request must not be sent.
+            SessionLost: The turn may make no call any more.
         """
+        self._permit()
         models = (model, *fallback_models)
         start = self.clock()
         catalogue = self.oracle.current

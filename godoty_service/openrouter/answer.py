@@ -1,6 +1,7 @@
 """Decodes an answer: OpenRouter's chunks in, Strands' stream events out, and what the ledger must know on the way."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -51,6 +52,7 @@ class Answer:
         usage: The usage object, its fractions as Decimal; None until it comes.
         error: What went wrong inside the stream.
         has_output: Something of the answer was handed out.
+        headers: The response's.
     """
 
     def __init__(self, generation_id: str | None) -> None:
@@ -61,9 +63,16 @@ class Answer:
         self.usage: dict[str, Any] | None = None
         self.error: ProviderError | None = None
         self.has_output = False
+        self.headers: Mapping[str, str] = {}
+        self._told_error = False
         self._open_block: str | None = None
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self._details = ReasoningDetails()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the provider said no, and nothing else: no generation stands behind it."""
+        return self._told_error and self.generation_id is None and self.usage is None and not self.has_output
 
     def take(self, chunks: list[dict[str, Any]]) -> list[StreamEvent]:
         """Take the chunks that arrived together; adjacent texts among them become one event."""
@@ -99,7 +108,8 @@ class Answer:
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
         if chunk.get("error"):
-            self.error = from_body(500, chunk, {})
+            self.error = from_body(500, chunk, self.headers)
+            self._told_error = True
 
     def _take_choice(self, choice: dict[str, Any], events: list[StreamEvent]) -> None:
         delta = choice.get("delta") or choice.get("message")

@@ -21,6 +21,7 @@ from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, parse_chunk
 from godoty_service.openrouter.metered import Meter, OpenCall
 from godoty_service.openrouter.reasoning import details_of
+from godoty_service.openrouter.responses import as_chat
 from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
 
 MAX_ATTEMPTS = 3
@@ -137,13 +138,7 @@ class OpenRouterModel(OpenAIModel):
                 async for event in events:
                     yield event
             error = answer.error
-            entry = await call.answered(
-                usage=answer.usage,
-                served_model=answer.served_model,
-                provider=answer.provider,
-                finish_reason=answer.finish_reason,
-                error=error,
-            )
+            entry = await _close_answered(call, answer)
         yield cast("StreamEvent", {"modelCall": entry})
         if error is not None:
             raise error
@@ -160,6 +155,7 @@ class OpenRouterModel(OpenAIModel):
         """Stream the answer's events; what goes wrong stands in `answer.error` afterwards."""
         self._responses.add(response)
         try:
+            answer.headers = response.headers
             if found := failures.generation_id(response.headers):
                 answer.generation_id = found
                 call.heard(found)
@@ -218,6 +214,19 @@ class OpenRouterModel(OpenAIModel):
         return formatted
 
 
+async def _close_answered(call: OpenCall, answer: Answer) -> Any:
+    """Close a call with what came of its answer; an error and nothing else is a refusal, whatever its status."""
+    if answer.error is not None and answer.refused:
+        return await call.refused(answer.error)
+    return await call.answered(
+        usage=answer.usage,
+        served_model=answer.served_model,
+        provider=answer.provider,
+        finish_reason=answer.finish_reason,
+        error=answer.error,
+    )
+
+
 async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
     """Close a call whose request failed: never sent, refused by the provider, or nobody knows."""
     if not failures.was_sent(failure):
@@ -233,11 +242,11 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[list[dict[str, Any]
     """Read a response to its end, the chunks of one network read together.
 
     Raises:
-        ProviderError: The body is an error, or cannot be read.
+        ProviderError: The body cannot be read, or is neither an answer nor an error.
     """
     if "text/event-stream" not in response.headers.get("content-type", ""):
-        body = parse_chunk(await response.aread())
-        if "choices" not in body:
+        body = as_chat(parse_chunk(await response.aread()))
+        if "choices" not in body and not body.get("error"):
             raise failures.from_body(response.status_code, body, response.headers)
         yield [body]
         return
@@ -272,6 +281,6 @@ def _wait(error: ProviderError, attempt: int) -> float | None:
 def _strands_usage(answer: Answer) -> Usage:
     """Tell Strands the tokens, for its limits; what they cost stands in the ledger."""
     usage = answer.usage or {}
-    inputs = int(usage.get("prompt_tokens") or 0)
-    outputs = int(usage.get("completion_tokens") or 0)
+    inputs = int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
+    outputs = int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
     return Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)

@@ -18,8 +18,10 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import Sessions
 from godoty_service.tenancy.principal import Scope
+from godoty_service.turns.chunks import LogChunks
 from godoty_service.turns.deletion import delete_session
 from godoty_service.turns.opening import opened_fold
+from godoty_service.turns.records import TurnRecords
 from godoty_service.turns.turns import Turns
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
@@ -36,6 +38,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         turns: Turns,
         sessions: Sessions,
         messages: MessageStore,
+        records: TurnRecords,
+        chunks: LogChunks,
         ledger: Ledger,
         oracle: Oracle,
         max_text_bytes: int,
@@ -43,6 +47,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._turns = turns
         self._sessions = sessions
         self._messages = messages
+        self._records = records
+        self._chunks = chunks
         self._ledger = ledger
         self._oracle = oracle
         self._max_text_bytes = max_text_bytes
@@ -50,10 +56,21 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and read it as it comes."""
         wanted = requests.turn_request(request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes)
-        turn = self._turns.start(call.tenant_id, wanted)
-        async with aclosing(turn.events()) as events:
-            async for sequence, event in events:
-                yield event_message(turn.turn_id, sequence, event)
+        async with aclosing(self._turns.converse(call.tenant_id, wanted)) as events:
+            async for turn_id, sequence, event in events:
+                yield event_message(turn_id, sequence, event)
+
+    async def ResumeTurn(self, request: pb.ResumeTurnRequest, call: Call) -> AsyncIterator[pb.ResumeTurnResponse]:
+        """Read the rest of a turn."""
+        turn_id, after = requests.resumption(request)
+        async with aclosing(self._turns.resume(call.tenant_id, turn_id, after=after)) as events:
+            async for _, sequence, event in events:
+                yield pb.ResumeTurnResponse(event=event_message(turn_id, sequence, event))
+
+    async def CancelTurn(self, request: pb.CancelTurnRequest, call: Call) -> pb.CancelTurnResponse:
+        """End a turn."""
+        await self._turns.cancel(call.tenant_id, requests.turn_id(request.turn_id))
+        return pb.CancelTurnResponse()
 
     async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, call: Call) -> pb.GetSessionMetricsResponse:
         """Read what a session has cost."""
@@ -92,7 +109,14 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
         """Delete a session; its ledger entries stay."""
-        await delete_session(self._sessions, self._messages, call.tenant_id, requests.session_id(request.session_id))
+        await delete_session(
+            call.tenant_id,
+            requests.session_id(request.session_id),
+            sessions=self._sessions,
+            messages=self._messages,
+            records=self._records,
+            chunks=self._chunks,
+        )
         return pb.DeleteSessionResponse()
 
     async def _fold(self, session: Session) -> SessionFold:

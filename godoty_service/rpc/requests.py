@@ -1,5 +1,6 @@
 """Checks requests and turns them into domain values. All that is refused is named at once."""
 
+import hashlib
 import re
 
 from godoty.v1 import agent_service_pb2 as pb
@@ -10,6 +11,7 @@ from godoty_service.metering.catalogue import Catalogue
 from godoty_service.turns.turn import TurnRequest
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
 _MODEL = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
 _FALLBACKS = 8
 _USER = 128
@@ -36,6 +38,9 @@ def turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, ma
         violations.append(_violation("session_id", "must match [A-Za-z0-9._:-]{1,128}, or be empty"))
     if len(request.user) > _USER:
         violations.append(_violation("user", f"must have at most {_USER} characters"))
+    if request.request_id and not _SESSION_ID.fullmatch(request.request_id):
+        violations.append(_violation("request_id", "must match [A-Za-z0-9._:-]{1,128}, or be empty"))
+    violations.extend(_violations_of_choices(request))
     if violations:
         text = "; ".join(f"{each.field}: {each.description}" for each in violations)
         raise InvalidRequest(text, violations=violations)
@@ -55,6 +60,10 @@ def turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, ma
         max_model_calls=limits.max_model_calls if limits.HasField("max_model_calls") else None,
         max_output_tokens=limits.max_output_tokens if limits.HasField("max_output_tokens") else None,
         user=request.user or None,
+        request_id=request.request_id or None,
+        fingerprint=_fingerprint(request) if request.request_id else "",
+        wait=request.on_busy == pb.ON_BUSY_WAIT,
+        go_on=request.on_disconnect == pb.ON_DISCONNECT_CONTINUE,
     )
 
 
@@ -67,6 +76,44 @@ def session_id(text: str) -> str:
     if not _SESSION_ID.fullmatch(text):
         raise InvalidRequest.of("session_id", "must match [A-Za-z0-9._:-]{1,128}")
     return text
+
+
+def turn_id(text: str) -> str:
+    """Check the id of a turn that is asked for.
+
+    Raises:
+        InvalidRequest: It cannot be one.
+    """
+    if not _TURN_ID.fullmatch(text):
+        raise InvalidRequest.of("turn_id", "must be the id of a turn")
+    return text
+
+
+def resumption(request: pb.ResumeTurnRequest) -> tuple[str, int]:
+    """Check which turn is to be resumed, and after what.
+
+    Raises:
+        InvalidRequest: A field is refused.
+    """
+    if request.after_sequence < 0:
+        raise InvalidRequest.of("after_sequence", "must not be negative")
+    return turn_id(request.turn_id), request.after_sequence
+
+
+def _fingerprint(request: pb.ConverseRequest) -> str:
+    """Tell a request from another: all of it counts but its own id."""
+    rest = pb.ConverseRequest()
+    rest.CopyFrom(request)
+    rest.ClearField("request_id")
+    return hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _violations_of_choices(request: pb.ConverseRequest) -> list[FieldViolation]:
+    return [
+        _violation(name, "must be one of its values")
+        for name, values in (("on_busy", pb.OnBusy), ("on_disconnect", pb.OnDisconnect))
+        if getattr(request, name) not in values.values()
+    ]
 
 
 def _violations_of_text(text: str, largest: int) -> list[FieldViolation]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from pymongo import AsyncMongoClient
@@ -72,6 +73,7 @@ class Mongod:
         replica_set: The replica set's name.
         binary: The mongod to start; None finds one.
         cache_gb: WiredTiger's cache, in GB as text; 0.25 is MongoDB's least.
+        parameters: Server parameters beside our own: `{"enableTestCommands": "1"}` allows fail points.
     """
 
     def __init__(
@@ -82,12 +84,18 @@ class Mongod:
         replica_set: str = "godoty",
         binary: Path | None = None,
         cache_gb: str = "0.5",
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.port = port if port is not None else free_port()
         self.replica_set = replica_set
         self._binary = binary
         self._cache_gb = cache_gb
+        self._parameters = {
+            "diagnosticDataCollectionEnabled": "false",  # a laptop has better things to do
+            "shutdownTimeoutMillisForSignaledShutdown": "100",  # 15 s of quiesce otherwise
+            **(parameters or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -177,8 +185,7 @@ class Mongod:
             *("--dbpath", str(self.data_dir), "--port", str(self.port), "--bind_ip", "127.0.0.1"),
             *("--replSet", self.replica_set, "--wiredTigerCacheSizeGB", self._cache_gb),
             *("--logpath", str(self.log_path), "--logappend", "--nounixsocket"),
-            *("--setParameter", "diagnosticDataCollectionEnabled=false"),  # a laptop has better things to do
-            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # 15 s of quiesce otherwise
+            *(word for name, value in self._parameters.items() for word in ("--setParameter", f"{name}={value}")),
         ]
 
     def _why_it_ended(self) -> MongodError:

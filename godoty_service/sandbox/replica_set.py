@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class LocalMongo:
         port: The TCP port; None takes a free one.
         replica_set: The replica set's name; a data directory keeps the one it was made with.
         binary: The mongod to start; None finds one.
+        parameters: Server parameters, see `Mongod`.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class LocalMongo:
         port: int | None = None,
         replica_set: str = "godoty",
         binary: Path | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
-        self.mongod = Mongod(data_dir, port=port, replica_set=replica_set, binary=binary)
+        self.mongod = Mongod(data_dir, port=port, replica_set=replica_set, binary=binary, parameters=parameters)
 
     @property
     def uri(self) -> str:

@@ -21,6 +21,7 @@ class Replicas:
 
     Attributes:
         replica_id: This server.
+        epoch: How often its heartbeat has lapsed; a lease is good only in the epoch in which it was claimed.
     """
 
     def __init__(self, collection: Collection, *, replica_id: str, lease: timedelta) -> None:
@@ -34,12 +35,16 @@ class Replicas:
         self._replicas = collection
         self._lease = lease
         self._last_beat = time.monotonic()
+        self.epoch = 0
         self.replica_id = replica_id
 
     async def beat(self) -> None:
         """Say that this server lives."""
         begun = time.monotonic()
         await self._replicas.update_one({"_id": self.replica_id}, [{"$set": {"beat": "$$NOW"}}], upsert=True)
+        if begun - self._last_beat > self._lease.total_seconds():
+            self.epoch += 1  # somebody may have taken over what was claimed before
+            log.warning("heartbeat_lapsed", seconds=round(begun - self._last_beat, 1))
         self._last_beat = begun
 
     async def run(self, interval: float) -> None:
@@ -51,9 +56,9 @@ class Replicas:
                 log.warning("heartbeat_failed", error=str(error))
             await asyncio.sleep(interval)
 
-    def alive(self) -> bool:
-        """Tell whether this server may still hold leases: nobody can have taken them over."""
-        return time.monotonic() - self._last_beat < self._lease.total_seconds()
+    def holds(self, epoch: int) -> bool:
+        """Tell whether leases that were claimed in an epoch are good still: nobody can have taken them over."""
+        return epoch == self.epoch and time.monotonic() - self._last_beat < self._lease.total_seconds()
 
     async def stop(self) -> None:
         """Say that this server is gone, so that nobody waits for it."""

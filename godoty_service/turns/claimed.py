@@ -87,7 +87,7 @@ class ClaimedTurn:
                 state = agent.state.get()
                 self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)
         except asyncio.CancelledError:
-            error = self._lost() or _cancelled()
+            error = self._turn.cancelled_by or TurnCancelled("The turn was cancelled.")
         except GodotyError as failure:
             error = failure
         except Exception as failure:
@@ -106,15 +106,21 @@ class ClaimedTurn:
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
         models = (session.model, *self._turn.request.fallback_models)
-        fold, (history, last_number), _ = await asyncio.gather(
+        fold, (history, last_number), *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
             open_history(bench.messages, self._claim, size=bench.window_size),
             bench.oracle.prepare(models),
+            self._close_dead_log(),
         )
         manager = MongoSessionManager(
             bench.messages, session, turn_id=self._turn.turn_id, history=history, last_number=last_number
         )
         return fold, manager
+
+    async def _close_dead_log(self) -> None:
+        """Say in its log that the turn from which the session was taken over was interrupted."""
+        if self._claim.taken_from is not None:
+            await self._bench.recovery.interrupt_by_id(self._turn.tenant_id, self._claim.taken_from.turn_id)
 
     async def _work(self, agent: Agent) -> StopReason:
         """Run the agent's loop. Between its events nothing is awaited: a cancel always lands inside it."""
@@ -162,6 +168,7 @@ class ClaimedTurn:
             ledger=self._bench.ledger,
             claim=self._claim,
             manager=manager,
+            meter=meter,
             fold=fold,
             state=state,
             partial_text="".join(self._partial),
@@ -204,15 +211,6 @@ class ClaimedTurn:
             time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
             cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in self._cycles],
         )
-
-    def _lost(self) -> GodotyError | None:
-        if self._bench.replicas.alive():
-            return None
-        return SessionLost("The server lost touch with the database.", retry_after=1.0)
-
-
-def _cancelled() -> TurnCancelled:
-    return TurnCancelled("The turn was cancelled.")
 
 
 def _original(failure: BaseException) -> GodotyError | None:

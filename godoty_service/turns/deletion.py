@@ -3,10 +3,20 @@
 from godoty_service.ids import new_id
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import Sessions
+from godoty_service.turns.chunks import LogChunks
+from godoty_service.turns.records import TurnRecords
 
 
-async def delete_session(sessions: Sessions, messages: MessageStore, tenant_id: str, session_id: str) -> None:
-    """Delete a session and its messages.
+async def delete_session(
+    tenant_id: str,
+    session_id: str,
+    *,
+    sessions: Sessions,
+    messages: MessageStore,
+    records: TurnRecords,
+    chunks: LogChunks,
+) -> None:
+    """Delete a session, its messages and the logs of its turns.
 
     A server that dies in between leaves a session that can be deleted again.
 
@@ -16,5 +26,6 @@ async def delete_session(sessions: Sessions, messages: MessageStore, tenant_id: 
     """
     session = await sessions.get(tenant_id, session_id)
     claim = await sessions.claim_existing(session, turn_id=new_id("del"))
+    await chunks.delete(tenant_id, await records.delete_of_session(tenant_id, session_id))
     await messages.delete(tenant_id, claim.uid)
     await sessions.delete(claim)

@@ -8,8 +8,10 @@ import structlog
 from strands.types.content import Message, Messages
 
 from godoty_service.errors import SessionLost, StorageError, StorageUnavailable
+from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
 from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
@@ -31,6 +33,7 @@ class Ending:
         ledger: Where its entries are kept.
         claim: The turn's claim on it.
         manager: Keeps its messages; None: the turn did not get so far.
+        meter: Counted the turn's calls; None: the turn did not get so far.
         fold: What it had cost before the turn.
         state: The agent's state.
         partial_text: What the assistant had said when it was interrupted.
@@ -41,6 +44,7 @@ class Ending:
     ledger: Ledger
     claim: Claim
     manager: MongoSessionManager | None
+    meter: TurnMeter | None
     fold: SessionFold
     state: dict[str, Any]
     partial_text: str
@@ -58,10 +62,9 @@ class Ending:
             return self.fold
         await self.manager.append(self._missing(self.manager))
         base, revision = self.fold, self.claim.session.fold_revision
+        # Unless somebody has written the fold meanwhile, nobody else has written an entry either.
+        entries: list[Entry] = list(self.meter.entries) if self.meter is not None else []
         while True:
-            entries = await self.ledger.unfolded(
-                self.claim.session.tenant_id, self.claim.session.uid, after=base.through, also=base.open
-            )
             fold = base.take(entries)
             state = {**self.state, METRICS_KEY: projection(fold)}
             if await self.sessions.finish(
@@ -76,6 +79,9 @@ class Ending:
             if found is None or not await self.sessions.holds(self.claim.session):
                 raise SessionLost("The session was taken over by another turn.", retry_after=1.0)
             base, revision = fold_from_document(found[0]), found[1]
+            entries = await self.ledger.unfolded(
+                self.claim.session.tenant_id, self.claim.session.uid, after=base.through, also=base.open
+            )
 
     async def insist(self) -> None:
         """Give the session free as soon as the database takes it, or somebody else has it.

@@ -15,6 +15,7 @@ class StopReason(StrEnum):
     MAX_OUTPUT_TOKENS = "max_output_tokens"
     MAX_MODEL_CALLS = "max_model_calls"
     CONTENT_FILTERED = "content_filtered"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,25 @@
 """A turn's event log: one writer, any number of readers, each at its own pace."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from godoty_service.errors import GodotyError
-from godoty_service.turns.events import Event, ReasoningDelta, TextDelta
+from godoty_service.errors import GodotyError, TurnTooLarge
+from godoty_service.turns.events import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    TurnFinished,
+)
 
+LARGEST_LOG = 8 * 1024 * 1024  # bytes, more or less
 _LARGEST_MERGED = 64 * 1024  # characters
+_OVERHEAD = 32  # bytes that the smallest event counts
+
+# No sequence of a log can pass this: each event counts at least its overhead. Who closes a dead turn's log goes on
+# above it, so that no sequence is ever used twice.
+HIGH_WATER = LARGEST_LOG // _OVERHEAD + 1_000
 
 
 class EventLog:
@@ -14,9 +27,10 @@ class EventLog:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._size = 0
         self._ended = False
-        self._error: GodotyError | None = None
         self._waiting: set[asyncio.Future[None]] = set()
+        self.error: GodotyError | None = None
 
     @property
     def ended(self) -> bool:
@@ -29,15 +43,26 @@ class EventLog:
         return len(self._events)
 
     def append(self, event: Event) -> None:
-        """Add an event; it never waits."""
+        """Add an event; it never waits.
+
+        Raises:
+            TurnTooLarge: The log is full. Its end still fits.
+        """
+        self._size += _size(event)
+        if self._size > LARGEST_LOG and not isinstance(event, TurnFinished):
+            raise TurnTooLarge("The turn wrote more than its log may hold.")
         self._events.append(event)
         self._wake()
 
     def end(self, error: GodotyError | None = None) -> None:
         """Say that nothing follows; with an error, readers that have read all get it raised."""
         if not self._ended:
-            self._ended, self._error = True, error
+            self._ended, self.error = True, error
             self._wake()
+
+    def since(self, sequence: int) -> tuple[Event, ...]:
+        """Tell the events after a number that are there now."""
+        return tuple(self._events[sequence:])
 
     async def read(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
         """Read the events after a number as they come.
@@ -50,35 +75,14 @@ class EventLog:
         place = after
         while True:
             if place < len(self._events):
-                place, event = self._next(place)
+                place, event = merged(self._events, place)
                 yield place, event
             elif self._ended:
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 return
             else:
                 await self._more()
-
-    def _next(self, place: int) -> tuple[int, Event]:
-        event = self._events[place]
-        place += 1
-        kind = type(event)
-        if not isinstance(event, (TextDelta, ReasoningDelta)):
-            return place, event
-        texts, size = [event.text], len(event.text)
-        while place < len(self._events):
-            follower = self._events[place]
-            if not isinstance(follower, (TextDelta, ReasoningDelta)) or type(follower) is not kind:
-                break
-            size += len(follower.text)
-            if size > _LARGEST_MERGED:
-                break
-            texts.append(follower.text)
-            place += 1
-        if len(texts) == 1:
-            return place, event
-        text = "".join(texts)
-        return place, TextDelta(text) if isinstance(event, TextDelta) else ReasoningDelta(text)
 
     async def _more(self) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -92,3 +96,39 @@ class EventLog:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+
+
+def merged(events: Sequence[Event], place: int) -> tuple[int, Event]:
+    """Take the event at a place, and the deltas of its kind that follow it, as one; returns the place after it."""
+    event = events[place]
+    if not isinstance(event, (TextDelta, ReasoningDelta)):
+        return place + 1, event
+    texts = list(_run(events, place, type(event)))
+    if len(texts) == 1:
+        return place + 1, event
+    joined = "".join(texts)
+    return place + len(texts), TextDelta(joined) if isinstance(event, TextDelta) else ReasoningDelta(joined)
+
+
+def _run(events: Sequence[Event], place: int, kind: type) -> Iterator[str]:
+    """Tell the texts of adjacent deltas of a kind, as many as one message takes; always the first."""
+    size = 0
+    for index in range(place, len(events)):
+        event = events[index]
+        if type(event) is not kind or not isinstance(event, (TextDelta, ReasoningDelta)):
+            return
+        size += len(event.text)
+        if size > _LARGEST_MERGED and index > place:
+            return
+        yield event.text
+
+
+def _size(event: Event) -> int:
+    """Tell how much an event counts."""
+    match event:
+        case TextDelta(text) | ReasoningDelta(text):
+            return _OVERHEAD + len(text)
+        case ToolCallStarted(input_json=text) | ToolCallFinished(output=text):
+            return _OVERHEAD + len(text)
+        case _:
+            return 1024

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from godoty_service.errors import GodotyError
 from godoty_service.turns.events import Event
 from godoty_service.turns.log import EventLog
 
@@ -20,6 +21,10 @@ class TurnRequest:
         max_model_calls: How often the agent may call the model.
         max_output_tokens: How many tokens all calls together may answer.
         user: The tenant's end user.
+        request_id: Makes a retry safe.
+        fingerprint: Tells this request from another with the same id.
+        wait: Wait while another turn of the session is running.
+        go_on: Go on when nobody reads any more.
     """
 
     session_id: str
@@ -29,37 +34,56 @@ class TurnRequest:
     max_model_calls: int | None = None
     max_output_tokens: int | None = None
     user: str | None = None
+    request_id: str | None = None
+    fingerprint: str = ""
+    wait: bool = False
+    go_on: bool = False
 
 
 class Turn:
-    """A running or finished turn."""
+    """A turn that runs in this server, or has just ended."""
 
-    def __init__(self, *, tenant_id: str, turn_id: str, request: TurnRequest) -> None:
+    def __init__(self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int) -> None:
+        """Make a turn.
+
+        Args:
+            tenant_id: Whose it is.
+            turn_id: Our id of it.
+            request: What was said.
+            epoch: The server's epoch in which it claims its session.
+        """
         self.tenant_id = tenant_id
         self.turn_id = turn_id
         self.request = request
+        self.epoch = epoch
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
+        self.cancelled_by: GodotyError | None = None
         self._readers = 0
         self._cancelled = False
 
-    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
-        """Read the turn. When its last reader leaves before the end, the turn is cancelled.
+    async def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
+        """Read the turn. When its last reader leaves before the end, the turn is cancelled, unless it goes on.
 
         Raises:
             GodotyError: The turn failed.
         """
         self._readers += 1
         try:
-            async for numbered in self.log.read():
+            async for numbered in self.log.read(after=after):
                 yield numbered
         finally:
             self._readers -= 1
-            if self._readers == 0:
+            if self._readers == 0 and not self.request.go_on:
                 self.cancel()
 
-    def cancel(self) -> None:
-        """End the turn now. Once is enough: what it does on its way out is not to be interrupted."""
+    def cancel(self, why: GodotyError | None = None) -> None:
+        """End the turn now. Once is enough: what it does on its way out is not to be interrupted.
+
+        Args:
+            why: What its readers are told; None: that it was cancelled.
+        """
         if self.task is not None and not self._cancelled and not self.log.ended:
             self._cancelled = True
+            self.cancelled_by = why
             self.task.cancel()

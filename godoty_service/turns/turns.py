@@ -1,47 +1,153 @@
-"""The turns that run in this server."""
+"""The turns that run in this server, and the way to those of others."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from godoty_service.errors import ShuttingDown
+import structlog
+
+from godoty_service.errors import GodotyError, RequestIdReused, SessionLost, ShuttingDown, TurnNotFound
 from godoty_service.ids import new_id
-from godoty_service.turns.runner import TurnRunner
+from godoty_service.sessions.replicas import Replicas
+from godoty_service.turns.events import Event
+from godoty_service.turns.following import Following
+from godoty_service.turns.records import TurnRecord, TurnRecords
+from godoty_service.turns.runner import AlreadyBegun, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
+
+log = structlog.get_logger(__name__)
+
+Happened = tuple[str, int, Event]  # the turn, the sequence, what happened
 
 
 class Turns:
-    """Starts turns, and waits for them when the server stops."""
+    """Starts turns, resumes and cancels them, and waits for them when the server stops."""
 
-    def __init__(self, runner: TurnRunner) -> None:
+    def __init__(self, *, runner: TurnRunner, records: TurnRecords, following: Following, replicas: Replicas) -> None:
         self._runner = runner
-        self._turns: dict[asyncio.Task[None], Turn] = {}
+        self._records = records
+        self._following = following
+        self._replicas = replicas
+        self._running: dict[str, Turn] = {}
+        self._by_request: dict[tuple[str, str], Turn] = {}
         self._draining = False
 
     @property
     def running(self) -> int:
         """How many turns run now."""
-        return len(self._turns)
+        return len(self._running)
 
-    def start(self, tenant_id: str, request: TurnRequest) -> Turn:
-        """Start a turn; what becomes of it stands in its log.
+    async def converse(self, tenant_id: str, request: TurnRequest) -> AsyncGenerator[Happened, None]:
+        """Start a turn and read it; where its request id was used before, read that one instead.
 
         Raises:
+            GodotyError: The turn failed.
+            RequestIdReused: The request id was used for another request.
             ShuttingDown: The server takes no new turns.
         """
-        if self._draining:
-            raise ShuttingDown("The server is stopping.", retry_after=1.0)
-        turn = Turn(tenant_id=tenant_id, turn_id=new_id("turn"), request=request)
-        task = asyncio.create_task(self._runner.run(turn))
-        turn.task = task
-        self._turns[task] = turn
-        task.add_done_callback(self._turns.pop)
-        return turn
+        turn = self._by_request.get((tenant_id, request.request_id or ""))
+        if turn is None:
+            turn = self._start(tenant_id, request)
+        elif turn.request.fingerprint != request.fingerprint:
+            raise _reused()
+        try:
+            async with aclosing(turn.events()) as events:
+                async for sequence, event in events:
+                    yield turn.turn_id, sequence, event
+        except AlreadyBegun as begun:
+            if begun.record.fingerprint != request.fingerprint:
+                raise _reused() from None
+            earlier = begun.record
+        else:
+            return
+        async with aclosing(self._read(earlier, after=0)) as events:
+            async for happened in events:
+                yield happened
+
+    async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[Happened, None]:
+        """Read what followed a sequence, whichever server runs the turn.
+
+        Raises:
+            GodotyError: The turn failed.
+            TurnNotFound: The tenant has no such turn, or its log is no longer kept.
+        """
+        record = await self._find(tenant_id, turn_id)
+        async with aclosing(self._read(record, after=after)) as events:
+            async for happened in events:
+                yield happened
+
+    async def cancel(self, tenant_id: str, turn_id: str) -> None:
+        """End a turn, whichever server runs it.
+
+        Raises:
+            TurnNotFound: The tenant has no such turn.
+        """
+        record = await self._find(tenant_id, turn_id)
+        turn = self._running.get(turn_id)
+        if turn is not None:
+            turn.cancel()
+        else:
+            await self._records.ask_to_cancel(record)
+
+    async def run(self, interval: float) -> None:
+        """Look for ever, every so many seconds, for turns that somebody cancels elsewhere or that lost their lease."""
+        while True:
+            await asyncio.sleep(interval)
+            for turn in self._running.copy().values():
+                if not self._replicas.holds(turn.epoch):
+                    turn.cancel(SessionLost("The server lost touch with the database.", retry_after=1.0))
+            try:
+                asked = await self._records.to_cancel(self._running) if self._running else set()
+            except GodotyError as error:
+                log.warning("cancels_not_seen", error=str(error))
+                continue
+            for turn in self._running.copy().values():
+                if turn.turn_id in asked:
+                    turn.cancel()
 
     async def drain(self, grace: float) -> None:
         """Take no new turns, let the running ones finish for so many seconds, then cancel them and settle."""
         self._draining = True
-        if self._turns:
-            await asyncio.wait(list(self._turns), timeout=grace)
-        for turn in list(self._turns.values()):
-            turn.cancel()
-        if self._turns:
-            await asyncio.wait(list(self._turns), timeout=grace)
+        await self._wait(grace)
+        for turn in list(self._running.values()):
+            turn.cancel(ShuttingDown("The server is stopping.", retry_after=1.0))
+        await self._wait(grace)
+
+    async def _wait(self, seconds: float) -> None:
+        tasks = [turn.task for turn in self._running.values() if turn.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def _start(self, tenant_id: str, request: TurnRequest) -> Turn:
+        if self._draining:
+            raise ShuttingDown("The server is stopping.", retry_after=1.0)
+        turn = Turn(tenant_id=tenant_id, turn_id=new_id("turn"), request=request, epoch=self._replicas.epoch)
+        self._running[turn.turn_id] = turn
+        if request.request_id:
+            self._by_request[tenant_id, request.request_id] = turn
+        turn.task = asyncio.create_task(self._runner.run(turn))
+        turn.task.add_done_callback(lambda _: self._ended(turn))
+        return turn
+
+    def _ended(self, turn: Turn) -> None:
+        del self._running[turn.turn_id]
+        if turn.request.request_id:
+            self._by_request.pop((turn.tenant_id, turn.request.request_id), None)
+
+    async def _find(self, tenant_id: str, turn_id: str) -> TurnRecord:
+        record = await self._records.find(tenant_id, turn_id)
+        if record is None:
+            raise TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id})
+        return record
+
+    async def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[Happened, None]:
+        """Read a turn where it runs, or else what is kept of it."""
+        turn = self._running.get(record.turn_id)
+        source = turn.events(after=after) if turn is not None else self._following.read(record, after=after)
+        async with aclosing(source) as events:
+            async for sequence, event in events:
+                yield record.turn_id, sequence, event
+
+
+def _reused() -> RequestIdReused:
+    return RequestIdReused("The request id was used for another request.")

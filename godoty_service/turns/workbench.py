@@ -9,6 +9,7 @@ from strands import Agent
 from strands.types.agent import Limits
 
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.errors import SessionLost
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
@@ -19,7 +20,11 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
+from godoty_service.turns.journal import Journal
 from godoty_service.turns.observer import Observer
+from godoty_service.turns.records import TurnRecords
+from godoty_service.turns.recovery import Recovery
+from godoty_service.turns.slots import SessionSlots
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
 
@@ -44,6 +49,9 @@ class Workbench:
         ledger: Ledger,
         oracle: Oracle,
         adjustments: Adjustments,
+        records: TurnRecords,
+        journal: Journal,
+        recovery: Recovery,
         client: AsyncOpenAI,
         provider_key_id: str,
         profile: AgentProfile,
@@ -59,6 +67,9 @@ class Workbench:
             ledger: Where calls are kept.
             oracle: Prices and bounds calls.
             adjustments: Takes what is known of a call too late.
+            records: Where turns are written down.
+            journal: Keeps their logs.
+            recovery: Closes the logs of dead turns.
             client: Speaks to the provider.
             provider_key_id: Names the key it speaks with.
             profile: What the agent is told and may use.
@@ -70,6 +81,10 @@ class Workbench:
         self.replicas = replicas
         self.ledger = ledger
         self.oracle = oracle
+        self.records = records
+        self.journal = journal
+        self.recovery = recovery
+        self.slots = SessionSlots()
         self._adjustments = adjustments
         self._client = client
         self._provider_key_id = provider_key_id
@@ -96,7 +111,17 @@ class Workbench:
             adjustments=self._adjustments,
             last_number=last_number,
             record=self.observer.call_closed,
+            permit=lambda: self.permit(turn),
         )
+
+    def permit(self, turn: Turn) -> None:
+        """Let a turn go on.
+
+        Raises:
+            SessionLost: Somebody may have taken its session over.
+        """
+        if not self.replicas.holds(turn.epoch):
+            raise SessionLost("The server lost touch with the database.", retry_after=1.0)
 
     def model(self, turn: Turn, claim: Claim, meter: TurnMeter) -> OpenRouterModel:
         """Build the turn's model."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -127,28 +128,31 @@ async def test_health_needs_no_key(service: Service) -> None:
     assert failure.code is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_needs_no_key(service: Service, version: str) -> None:
-    """Whoever asks is told the services, and the whole file of ours with its comments' places."""
-    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
-    questions = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="godoty.v1.AgentService.Converse"),
-    ]
-
-    async def ask() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        for question in questions:
-            yield question
-
-    async with grpc.aio.insecure_channel(service.target) as channel:
+async def _reflected(target: str, version: str, **question: str) -> reflection_pb2.ServerReflectionResponse:
+    async with grpc.aio.insecure_channel(target) as channel:
         call = channel.stream_stream(
-            method,
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-        )(ask(), timeout=20)
-        listed, described = [answer async for answer in call]
+        )(iter([reflection_pb2.ServerReflectionRequest(**question)]), timeout=20)
+        return await anext(aiter(call))
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_needs_no_key(service: Service, version: str) -> None:
+    """Whoever asks is told the services there are."""
+    listed = await _reflected(service.target, version, list_services="")
 
     names = {each.name for each in listed.list_services_response.service}
     assert {"godoty.v1.AgentService", "grpc.health.v1.Health"} <= names
-    assert len(described.file_descriptor_response.file_descriptor_proto) >= 1
-    assert b"ConverseRequest" in described.file_descriptor_response.file_descriptor_proto[0]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+@pytest.mark.parametrize("symbol", ["AgentService", "AgentService.Converse", "ConverseRequest", "Totals"])
+async def test_reflection_describes_services_methods_and_messages(service: Service, version: str, symbol: str) -> None:
+    """A service, a method or a message is found by its full name, as `grpcurl describe` asks for it."""
+    answer = await _reflected(service.target, version, file_containing_symbol=f"godoty.v1.{symbol}")
+
+    files = list(map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto))
+    assert answer.error_response.error_message == ""
+    assert files[0].package == "godoty.v1"

@@ -1,6 +1,7 @@
 """What makes a history one that every model takes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
 
@@ -15,3 +16,16 @@ def assert_whole(messages: Sequence[pb.Message]) -> None:
         assert sorted(uses) == sorted(results)
     assert all(each.content for each in messages)
     assert not any(block.HasField("tool_use") for block in messages[-1].content)
+
+
+def assert_whole_upstream(messages: Sequence[dict[str, Any]]) -> None:
+    """Check the same of a request's messages, as they reached the provider."""
+    spoken = [each for each in messages if each["role"] in ("user", "assistant")]
+    turns = [each for each in spoken if not each.get("tool_calls")]
+    assert messages[0]["role"] == "system"
+    assert [each["role"] for each in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2)
+    asked = [call["id"] for each in spoken for call in each.get("tool_calls") or ()]
+    assert asked == [each["tool_call_id"] for each in messages if each["role"] == "tool"]
+    for place, each in enumerate(messages):
+        if each["role"] == "tool":
+            assert messages[place - 1]["role"] in ("tool", "assistant")

@@ -12,6 +12,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class OnBusy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_BUSY_UNSPECIFIED: _ClassVar[OnBusy]
+    ON_BUSY_REJECT: _ClassVar[OnBusy]
+    ON_BUSY_WAIT: _ClassVar[OnBusy]
+
+class OnDisconnect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_DISCONNECT_UNSPECIFIED: _ClassVar[OnDisconnect]
+    ON_DISCONNECT_CANCEL: _ClassVar[OnDisconnect]
+    ON_DISCONNECT_CONTINUE: _ClassVar[OnDisconnect]
+
 class ToolCallStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TOOL_CALL_STATUS_UNSPECIFIED: _ClassVar[ToolCallStatus]
@@ -25,12 +37,19 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_MAX_OUTPUT_TOKENS: _ClassVar[StopReason]
     STOP_REASON_MAX_MODEL_CALLS: _ClassVar[StopReason]
     STOP_REASON_CONTENT_FILTERED: _ClassVar[StopReason]
+    STOP_REASON_INTERRUPTED: _ClassVar[StopReason]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROLE_UNSPECIFIED: _ClassVar[Role]
     ROLE_USER: _ClassVar[Role]
     ROLE_ASSISTANT: _ClassVar[Role]
+ON_BUSY_UNSPECIFIED: OnBusy
+ON_BUSY_REJECT: OnBusy
+ON_BUSY_WAIT: OnBusy
+ON_DISCONNECT_UNSPECIFIED: OnDisconnect
+ON_DISCONNECT_CANCEL: OnDisconnect
+ON_DISCONNECT_CONTINUE: OnDisconnect
 TOOL_CALL_STATUS_UNSPECIFIED: ToolCallStatus
 TOOL_CALL_STATUS_SUCCESS: ToolCallStatus
 TOOL_CALL_STATUS_ERROR: ToolCallStatus
@@ -39,25 +58,32 @@ STOP_REASON_END_TURN: StopReason
 STOP_REASON_MAX_OUTPUT_TOKENS: StopReason
 STOP_REASON_MAX_MODEL_CALLS: StopReason
 STOP_REASON_CONTENT_FILTERED: StopReason
+STOP_REASON_INTERRUPTED: StopReason
 ROLE_UNSPECIFIED: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user")
+    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FALLBACK_MODELS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ON_BUSY_FIELD_NUMBER: _ClassVar[int]
+    ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     text: str
     model: str
     fallback_models: _containers.RepeatedScalarFieldContainer[str]
     limits: TurnLimits
     user: str
-    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[TurnLimits, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
+    request_id: str
+    on_busy: OnBusy
+    on_disconnect: OnDisconnect
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[OnBusy, str]] = ..., on_disconnect: _Optional[_Union[OnDisconnect, str]] = ...) -> None: ...
 
 class TurnLimits(_message.Message):
     __slots__ = ("max_model_calls", "max_output_tokens")
@@ -88,6 +114,30 @@ class ConverseResponse(_message.Message):
     model_call_finished: ModelCallFinished
     turn_finished: TurnFinished
     def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ...) -> None: ...
+
+class ResumeTurnRequest(_message.Message):
+    __slots__ = ("turn_id", "after_sequence")
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    turn_id: str
+    after_sequence: int
+    def __init__(self, turn_id: _Optional[str] = ..., after_sequence: _Optional[int] = ...) -> None: ...
+
+class ResumeTurnResponse(_message.Message):
+    __slots__ = ("event",)
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    event: ConverseResponse
+    def __init__(self, event: _Optional[_Union[ConverseResponse, _Mapping]] = ...) -> None: ...
+
+class CancelTurnRequest(_message.Message):
+    __slots__ = ("turn_id",)
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    turn_id: str
+    def __init__(self, turn_id: _Optional[str] = ...) -> None: ...
+
+class CancelTurnResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class TurnStarted(_message.Message):
     __slots__ = ("session_id", "session_created", "totals")

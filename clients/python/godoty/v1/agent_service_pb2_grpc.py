@@ -41,6 +41,16 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ConverseRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ConverseResponse.FromString,
                 _registered_method=True)
+        self.ResumeTurn = channel.unary_stream(
+                '/godoty.v1.AgentService/ResumeTurn',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.FromString,
+                _registered_method=True)
+        self.CancelTurn = channel.unary_unary(
+                '/godoty.v1.AgentService/CancelTurn',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.FromString,
+                _registered_method=True)
         self.GetSessionMetrics = channel.unary_unary(
                 '/godoty.v1.AgentService/GetSessionMetrics',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.GetSessionMetricsRequest.SerializeToString,
@@ -75,6 +85,22 @@ class AgentServiceServicer:
 
     def Converse(self, request, context):
         """Says something to the agent and streams what it does: one turn of the conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTurn(self, request, context):
+        """The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+        log is kept for 24 hours after its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTurn(self, request, context):
+        """Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+        that has ended stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +149,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Converse,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ConverseRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.ConverseResponse.SerializeToString,
+            ),
+            'ResumeTurn': grpc.unary_stream_rpc_method_handler(
+                    servicer.ResumeTurn,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.SerializeToString,
+            ),
+            'CancelTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTurn,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.SerializeToString,
             ),
             'GetSessionMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSessionMetrics,
@@ -179,6 +215,60 @@ class AgentService:
             '/godoty.v1.AgentService/Converse',
             godoty_dot_v1_dot_agent__service__pb2.ConverseRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.ConverseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/godoty.v1.AgentService/ResumeTurn',
+            godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/CancelTurn',
+            godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,129 @@
+"""A turn's events as documents, and back. Deltas, which are most of them, are as small as can be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from godoty_service import errors
+from godoty_service.errors import GodotyError
+from godoty_service.metering.documents import call_from_document, entry_to_document
+from godoty_service.metering.fold_document import totals_from_document, totals_to_document
+from godoty_service.metering.totals import Totals
+from godoty_service.turns.events import (
+    Event,
+    ModelCallFinished,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolSummary,
+    TurnFinished,
+    TurnStarted,
+)
+
+Document = dict[str, Any]
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def event_to_document(event: Event) -> Any:
+    """Write an event down: a text delta as its text, anything else as a document of one key."""
+    if isinstance(event, TextDelta):
+        return event.text
+    name = _NAMES[type(event)]
+    return {name: _WRITE[name](event)}
+
+
+def event_from_document(document: Any) -> Event:
+    """Read an event."""
+    if isinstance(document, str):
+        return TextDelta(document)
+    ((name, value),) = document.items()
+    return _READ[name](value)
+
+
+def error_to_document(error: GodotyError) -> Document:
+    """Write down how a turn failed."""
+    return {
+        "reason": error.reason,
+        "text": error.text,
+        "metadata": error.metadata,
+        "retry_after": error.retry_after,
+    }
+
+
+def error_from_document(document: Document) -> GodotyError:
+    """Read how a turn failed: the same error that its first reader got."""
+    kind = _ERRORS.get(document["reason"], GodotyError)
+    return kind(document["text"], metadata=document["metadata"], retry_after=document["retry_after"])
+
+
+def _kinds(base: type[GodotyError]) -> dict[str, type[GodotyError]]:
+    found = {base.reason: base}
+    for kind in base.__subclasses__():
+        for reason, each in _kinds(kind).items():
+            found.setdefault(reason, each)
+    return found
+
+
+_ERRORS = _kinds(errors.GodotyError)
+
+
+def _totals(totals: Totals) -> Document:
+    return {**totals_to_document(totals), "pending_calls": totals.pending_calls}
+
+
+def _read_totals(document: Document) -> Totals:
+    return replace(totals_from_document(document), pending_calls=document["pending_calls"])
+
+
+def _finished(event: TurnFinished) -> Document:
+    return {
+        "stop": event.stop_reason.value,
+        "turn": _totals(event.turn_totals),
+        "session": _totals(event.session_totals),
+        "cycles": [cycle // _MICROSECOND for cycle in event.cycle_durations],
+        "tools": [[tool.name, tool.calls, tool.errors, tool.duration // _MICROSECOND] for tool in event.tools],
+    }
+
+
+def _read_finished(document: Document) -> TurnFinished:
+    return TurnFinished(
+        stop_reason=StopReason(document["stop"]),
+        turn_totals=_read_totals(document["turn"]),
+        session_totals=_read_totals(document["session"]),
+        cycle_durations=tuple(cycle * _MICROSECOND for cycle in document["cycles"]),
+        tools=tuple(
+            ToolSummary(name=name, calls=calls, errors=failed, duration=duration * _MICROSECOND)
+            for name, calls, failed, duration in document["tools"]
+        ),
+    )
+
+
+_NAMES: dict[type, str] = {
+    TurnStarted: "started",
+    ReasoningDelta: "reasoning",
+    ToolCallStarted: "tool",
+    ToolCallFinished: "result",
+    ModelCallFinished: "call",
+    TurnFinished: "finished",
+}
+_WRITE: dict[str, Callable[[Any], Any]] = {
+    "started": lambda event: [event.session_id, event.session_created, _totals(event.totals)],
+    "reasoning": lambda event: event.text,
+    "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
+    "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
+    "call": lambda event: entry_to_document(event.call),
+    "finished": _finished,
+}
+_READ: dict[str, Callable[[Any], Event]] = {
+    "started": lambda value: TurnStarted(session_id=value[0], session_created=value[1], totals=_read_totals(value[2])),
+    "reasoning": ReasoningDelta,
+    "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
+    "result": lambda value: ToolCallFinished(
+        tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
+    ),
+    "call": lambda value: ModelCallFinished(call=call_from_document(value)),
+    "finished": _read_finished,
+}

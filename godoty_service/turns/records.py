@@ -1,0 +1,111 @@
+"""Which turns there are, and which request made each. Owns `turns`."""
+
+from collections.abc import Collection as Some
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import DuplicateKey
+from godoty_service.mongo import Collection, Document, Index
+
+INDEXES = (
+    Index(
+        keys=[("tenant_id", 1), ("request_id", 1)],
+        unique=True,
+        where={"request_id": {"$type": "string"}},
+    ),
+    Index(keys=[("tenant_id", 1), ("session_id", 1)]),
+    Index(keys=[("expire_time", 1)], expire_after=0),
+)
+# A turn's record and log are kept so much longer than is promised after its end, because they are dated when they
+# are written: no turn runs for longer.
+LONGEST_TURN = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """What every server can know of a turn.
+
+    Attributes:
+        fingerprint: Of the request that made it.
+        replica_id: The server that runs it.
+    """
+
+    turn_id: str
+    tenant_id: str
+    session_id: str
+    request_id: str | None
+    fingerprint: str
+    replica_id: str
+
+
+class TurnRecords:
+    """Turns by tenant."""
+
+    def __init__(self, collection: Collection, *, keep_for: timedelta, clock: Clock = utc_now) -> None:
+        self._turns = collection
+        self._keep_for = keep_for + LONGEST_TURN
+        self._clock = clock
+
+    def expiry(self) -> datetime:
+        """Tell until when what is written now is kept."""
+        return self._clock() + self._keep_for
+
+    async def begin(self, record: TurnRecord) -> TurnRecord | None:
+        """Write a new turn down; returns the one that had its request id already, if there is one."""
+        document: Document = {
+            "_id": record.turn_id,
+            "tenant_id": record.tenant_id,
+            "session_id": record.session_id,
+            "fingerprint": record.fingerprint,
+            "replica_id": record.replica_id,
+            "cancel": False,
+            "expire_time": self.expiry(),
+        }
+        if record.request_id:
+            document["request_id"] = record.request_id
+        while True:
+            try:
+                await self._turns.insert_one(document)
+            except DuplicateKey:
+                found = await self._turns.find_one({"tenant_id": record.tenant_id, "request_id": record.request_id})
+                if found is not None:
+                    return _read(found)
+                continue  # it was refused meanwhile
+            return None
+
+    async def forget(self, record: TurnRecord) -> None:
+        """Forget a turn that was refused: it has not used its request id up."""
+        await self._turns.delete_one({"_id": record.turn_id, "tenant_id": record.tenant_id})
+
+    async def find(self, tenant_id: str, turn_id: str) -> TurnRecord | None:
+        """Read a turn's record."""
+        found = await self._turns.find_one({"_id": turn_id, "tenant_id": tenant_id})
+        return _read(found) if found else None
+
+    async def ask_to_cancel(self, record: TurnRecord) -> None:
+        """Ask the server that runs a turn to end it."""
+        await self._turns.update_one({"_id": record.turn_id, "tenant_id": record.tenant_id}, {"$set": {"cancel": True}})
+
+    async def to_cancel(self, running: Some[str]) -> set[str]:
+        """Tell which of these turns somebody asked to cancel."""
+        found = await self._turns.find({"_id": {"$in": list(running)}, "cancel": True}, fields={"_id": 1})
+        return {each["_id"] for each in found}
+
+    async def delete_of_session(self, tenant_id: str, session_id: str) -> list[str]:
+        """Delete a session's turns; returns their ids."""
+        query = {"tenant_id": tenant_id, "session_id": session_id}
+        found = [each["_id"] for each in await self._turns.find(query, fields={"_id": 1})]
+        await self._turns.delete_many({"tenant_id": tenant_id, "_id": {"$in": found}})
+        return found
+
+
+def _read(document: Document) -> TurnRecord:
+    return TurnRecord(
+        turn_id=document["_id"],
+        tenant_id=document["tenant_id"],
+        session_id=document["session_id"],
+        request_id=document.get("request_id"),
+        fingerprint=document["fingerprint"],
+        replica_id=document["replica_id"],
+    )

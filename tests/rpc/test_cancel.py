@@ -1,0 +1,278 @@
+"""A caller who leaves ends the turn at once: upstream, in the session, and on the bill."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.metering.call import CallState
+from tests.conftest import Start
+from tests.service.caller import Caller, failure_of, read
+from tests.service.history import assert_whole
+from tests.service.service import Service
+
+# One token every 50 ms for 5 s, and a record that never comes: what is left open stays open.
+SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 record_ms=-1"
+INTERRUPTED = "[The answer was interrupted.]"
+
+
+async def some_text(call: Any) -> str:
+    """Read a turn until some of its answer has come."""
+    text = ""
+    while not text.endswith("t2 "):
+        text += (await anext(aiter(call))).text_delta.text
+    return text
+
+
+async def free(service: Service, session_id: str = "talk") -> dict[str, Any]:
+    """Wait until nobody holds the session any more."""
+    async with asyncio.timeout(5):
+        while True:
+            session = service.session(session_id)
+            if session is not None and session["lease"] is None:
+                return session
+            await asyncio.sleep(0.01)
+
+
+async def aborted_after(service: Service, moment: float) -> float:
+    """Tell how many seconds after a moment the provider saw the session's connection close."""
+    connections = service.surroundings.sandbox.connections
+    generation = service.entries("talk")[-1].generation_id
+    async with asyncio.timeout(5):
+        while True:
+            for each in service.surroundings.ask(connections.as_dict)["aborted"]:
+                if each["generation_id"] == generation:
+                    return float(each["noticed_at"]) - moment
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cancel_reaches_the_provider_within_100_ms(caller: Caller) -> None:
+    """Cancelling in mid-stream closes the connection upstream, keeps what was said, and leaves the bill open."""
+    call = caller.start(SLOW)
+    seen = await some_text(call)
+    moment = time.time()
+    call.cancel()
+
+    assert await aborted_after(caller.service, moment) < 0.1
+    session = await free(caller.service)
+    assert session["message_count"] == 2
+    question, answer = await caller.messages()
+    assert question.content[0].text == SLOW
+    assert answer.content[0].text.startswith(seen)
+    assert answer.content[0].text.endswith(INTERRUPTED)
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.error, entry.cost) == (CallState.PENDING, "interrupted", None)
+    assert entry.generation_id
+    assert entry.time_to_first_token is not None
+    assert entry.duration is not None
+    (line,) = caller.service.invoice("talk")
+    assert line.generation_id == entry.generation_id
+    assert entry.upper_bound is not None
+    assert line.cost <= entry.upper_bound
+
+
+async def test_after_a_cancel_the_session_goes_on(caller: Caller) -> None:
+    """The next turn is served at once; it sees the partial answer, and counts the open call."""
+    call = caller.start(SLOW)
+    await some_text(call)
+    call.cancel()
+    await free(caller.service)
+
+    turn = await caller.converse("and now?")
+    assert turn.started.totals.pending_calls == 1
+    totals = turn.finished.session_totals
+    assert (totals.pending_calls, totals.model_calls, totals.turns) == (1, 2, 2)
+    assert totals.cost_usd == turn.finished.turn_totals.cost_usd
+    assert_whole(await caller.messages())
+    roles = [(each["role"], each["content"]) for each in caller.service.requests("talk")[-1]["messages"]]
+    assert [role for role, _ in roles] == ["system", "user", "assistant", "user"]
+    assert "t0 t1 t2 " in str(roles[2][1])
+
+
+async def test_a_deadline_does_the_same(caller: Caller) -> None:
+    """When the caller's time is up, the turn ends as if he had cancelled."""
+    begun = time.time()
+    turn = await caller.converse(SLOW, timeout=0.6)
+
+    assert turn.failure is not None
+    assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await aborted_after(caller.service, begun + 0.6) < 0.2
+    await free(caller.service)
+    (entry,) = caller.service.entries("talk")
+    assert entry.state is CallState.PENDING
+    assert (await caller.messages())[1].content[0].text.endswith(INTERRUPTED)
+    assert (await caller.converse("and now?")).finished
+
+
+async def test_a_connection_that_is_lost_does_the_same(
+    service: Service, connect: Callable[[Service], Caller]
+) -> None:
+    """A caller whose connection closes is a caller who has left."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        await some_text(Caller(service, channel).start(SLOW))
+        moment = time.time()
+
+    assert await aborted_after(service, moment) < 0.2
+    await free(service)
+    assert (await connect(service).converse("and now?")).finished
+
+
+async def test_a_cancel_before_the_first_token_keeps_the_words(caller: Caller) -> None:
+    """What the user said is kept although no answer came, and the history is closed."""
+    call = caller.start("@sandbox slow first_delay_ms=5000 record_ms=-1")
+    assert (await anext(aiter(call))).HasField("turn_started")
+    async with asyncio.timeout(5):
+        while not [entry.generation_id for entry in caller.service.entries("talk") if entry.generation_id]:
+            await asyncio.sleep(0.01)
+    call.cancel()
+
+    await free(caller.service)
+    question, answer = await caller.messages()
+    assert question.content[0].text.startswith("@sandbox slow")
+    assert answer.content[0].text == INTERRUPTED
+    assert caller.service.entries("talk")[0].state is CallState.PENDING
+
+
+async def test_a_cancel_while_a_retry_waits_charges_nothing(caller: Caller) -> None:
+    """Between two attempts no call is open: the turn ends with the one that was refused."""
+    call = caller.start("@sandbox error-before status=429 retry_after=10")
+    async with asyncio.timeout(5):
+        while not [entry for entry in caller.service.entries("talk") if entry.state is CallState.SETTLED]:
+            await asyncio.sleep(0.01)
+    call.cancel()
+
+    await free(caller.service)
+    (entry,) = caller.service.entries("talk")
+    assert entry.cost == 0
+    assert (await caller.metrics()).totals.pending_calls == 0
+    assert_whole(await caller.messages())
+
+
+@pytest.mark.parametrize("after", [0.0, 0.002, 0.005, 0.01, 0.02])
+async def test_a_cancel_at_any_moment_leaves_a_usable_session(caller: Caller, after: float) -> None:
+    """However early the caller leaves, the session is free, its history whole, and no entry was left unwritten."""
+    await caller.converse("hi")
+    call = caller.start("@sandbox tool-loop calls=4 delay_ms=2")
+    await asyncio.sleep(after)
+    call.cancel()
+    await asyncio.sleep(0.05)
+    await free(caller.service)
+
+    turn = await caller.converse("and now?")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert_whole(await caller.messages())
+    numbers = [entry.number for entry in caller.service.entries("talk")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_second_turn_of_a_busy_session_is_refused(caller: Caller) -> None:
+    """While a turn runs another one is SESSION_BUSY, told when to try again, and leaves no trace; others run."""
+    call = caller.start(SLOW)
+    await some_text(call)
+
+    refused = await caller.converse("me too")
+    assert refused.failure is not None
+    assert (refused.failure.code, refused.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    assert refused.failure.retry_after is not None
+    assert refused.failure.retry_after > 0
+    assert refused.responses == ()
+    assert len(await caller.messages()) == 1
+    assert len(caller.service.entries("talk")) == 1
+    assert (await caller.converse("elsewhere", session_id="other")).finished
+    call.cancel()
+    await free(caller.service)
+    assert (await caller.converse("me too")).finished
+
+
+async def test_of_turns_that_start_at_once_one_runs(caller: Caller) -> None:
+    """Turns that meet in a new session: one makes it and runs, the others are SESSION_BUSY."""
+    turns = await asyncio.gather(*(caller.converse("@sandbox plain delay_ms=10") for _ in range(6)))
+
+    (served,) = [turn for turn in turns if turn.failure is None]
+    assert served.started.session_created
+    reasons = {turn.failure.reason for turn in turns if turn.failure is not None}
+    assert reasons == {"SESSION_BUSY"}
+    assert len(caller.service.entries("talk")) == 1
+    assert_whole(await caller.messages())
+
+
+async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
+    """The running call is counted as pending from the moment it is sent; finished ones are in the sum."""
+    call = caller.start("@sandbox tool-loop calls=2 fault=hang at=2 hang_after=0")
+    responses = []
+    while not responses or not responses[-1].HasField("tool_call_finished"):
+        responses.append(await anext(aiter(call)))
+    (first,) = [each.model_call_finished.call for each in responses if each.HasField("model_call_finished")]
+    async with asyncio.timeout(5):
+        while (totals := (await caller.metrics()).totals).model_calls < 2:
+            await asyncio.sleep(0.01)
+
+    assert (totals.cost_usd, totals.pending_calls, totals.turns) == (first.cost_usd, 1, 1)
+    session = (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session
+    assert (session.cost_usd, session.message_count) == (first.cost_usd, 3)
+    call.cancel()
+    await free(caller.service)
+
+
+async def test_a_session_with_a_running_turn_is_not_deleted(caller: Caller) -> None:
+    """DeleteSession during a turn is SESSION_BUSY, and the turn goes on."""
+    call = caller.start("@sandbox slow tokens=12 first_delay_ms=0 delay_ms=40")
+    await some_text(call)
+
+    failure = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    assert failure.retry_after is not None
+    rest = await read(call)
+    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert len(await caller.messages()) == 2
+
+
+async def test_after_a_deletion_the_id_names_a_new_session(caller: Caller) -> None:
+    """What was said is gone, what was spent stays in the ledger, and the id starts at nought."""
+    await caller.converse("remember the word swordfish", user="first")
+    old = caller.service.session("talk")
+    assert old is not None
+    await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
+
+    gone = await failure_of(caller.metrics())
+    assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+    assert caller.service.footprint() == {"sessions": 0, "messages": 0, "ledger": 1}
+    turn = await caller.converse("which word?", user="second")
+    assert turn.started.session_created
+    assert turn.started.totals.cost_usd == "0"
+    assert turn.finished.session_totals.model_calls == 1
+    assert turn.calls[0].number == 1
+    assert [len(request["messages"]) for request in caller.service.requests("talk")] == [2]
+    entries = caller.service.entries("talk")
+    assert len(entries) == 2
+    assert {entry.session_uid for entry in entries} > {old["_id"]}
+    again = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="never")))
+    assert again.reason == "SESSION_NOT_FOUND"
+
+
+async def test_a_deletion_that_a_server_did_not_finish_leaves_no_words_behind(caller: Caller) -> None:
+    """A session whose deletion broke off is conversed in like a new one: no empty message of a dead turn is in it."""
+    await caller.converse("hi")
+    session = caller.service.session("talk")
+    assert session is not None
+    lease = {"turn_id": "del_1", "replica_id": "replica_dead", "text": ""}
+    caller.service.database["sessions"].update_one({"_id": session["_id"]}, {"$set": {"lease": lease}})
+    caller.service.database["messages"].delete_many({"session_uid": session["_id"]})
+
+    turn = await caller.converse("hello again")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await caller.messages()
+    assert [message.content[0].text for message in messages] == ["hello again", turn.text]
+
+
+async def test_a_server_that_stops_lets_turns_finish_then_cancels_them(
+    serve: Start, connect: Callable[[Service], Caller]
+) -> None:
+    """Health says so first; a short turn ends well, a long one is cancelled after the grace time and closed."""
+    service = await serve(drain_grace=0.5)
+    caller = connect(service)
+    assert (await caller.converse("hi")).finished

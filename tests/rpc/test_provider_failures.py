@@ -1,0 +1,281 @@
+"""The provider fails in all the ways it does: each is told by its reason, stands in the ledger, and harms no session."""
+
+import asyncio
+import time
+from decimal import Decimal
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import metering_pb2
+
+from godoty_service.metering.call import CallState, CostSource, ModelCall
+from tests.service.caller import Caller, Failure, Turn
+from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.service import plain
+
+UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def assert_usable(caller: Caller, said: str) -> None:
+    """Check that the session goes on: the next turn is served, and the history is one that every model takes."""
+    turn = await caller.converse("and now?", user="")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await caller.messages()
+    assert_whole(messages)
+    assert messages[0].content[0].text == said
+    assert messages[-1].content[0].text == turn.text
+    assert_whole_upstream(caller.service.requests("talk")[-1]["messages"])
+
+
+def failed(turn: Turn) -> Failure:
+    """The turn's failure."""
+    assert turn.failure is not None
+    assert "turn_finished" not in turn.kinds
+    assert turn.kinds[0] == "turn_started"
+    return turn.failure
+
+
+def refused_free(entry: ModelCall, attempt: int = 1) -> bool:
+    """Tell whether an entry says that the provider said no and charged nothing."""
+    settled = (entry.state, entry.cost, entry.attempt) == (CallState.SETTLED, Decimal(0), attempt)
+    return settled and entry.error is not None
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_a_refused_account_is_not_the_tenants_fault(caller: Caller, status: int) -> None:
+    """401, 402 and 403 are UNAVAILABLE with a reason of their own, tried once, and free."""
+    said = f"@sandbox error-before status={status}"
+    failure = failed(await caller.converse(said))
+
+    assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_ACCOUNT_REFUSED")
+    assert failure.metadata["provider_code"] == str(status)
+    (entry,) = caller.service.entries("talk")
+    assert refused_free(entry)
+    assert entry.error == "provider_account_refused"
+    await assert_usable(caller, said)
+
+
+async def test_a_throttled_request_is_tried_again_when_the_provider_says(caller: Caller) -> None:
+    """429 is tried again after Retry-After, before the first token; each attempt has an entry, the caller an answer."""
+    begun = time.monotonic()
+    turn = await caller.converse("@sandbox error-before status=429 retry_after=1 times=1")
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert time.monotonic() - begun >= 1
+    first, second = caller.service.entries("talk")
+    assert refused_free(first)
+    assert (second.state, second.attempt, second.error) == (CallState.SETTLED, 2, None)
+    assert [call.attempt for call in turn.calls] == [1, 2]
+    assert turn.finished.turn_totals.model_calls == 2
+    assert turn.finished.turn_totals.turns == 1
+    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert len(turn.finished.cycle_durations) == 1
+
+
+async def test_a_provider_that_asks_for_more_patience_than_there_is_is_not_waited_for(caller: Caller) -> None:
+    """A long Retry-After is handed to the caller as RetryInfo, at once."""
+    said = "@sandbox error-before status=429 retry_after=45"
+    begun = time.monotonic()
+    failure = failed(await caller.converse(said))
+
+    assert time.monotonic() - begun < 2
+    assert (failure.code, failure.reason, failure.retry_after) == (UNAVAILABLE, "PROVIDER_THROTTLED", 45.0)
+    assert len(caller.service.entries("talk")) == 1
+    await assert_usable(caller, said)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
+async def test_a_failure_that_may_pass_is_tried_three_times(caller: Caller, status: int) -> None:
+    """Attempts 1, 2 and 3 have an entry each; then the caller is told, and when to try again."""
+    said = f"@sandbox error-before status={status}"
+    turn = await caller.converse(said)
+
+    failure = failed(turn)
+    reason = "PROVIDER_THROTTLED" if status == 429 else "PROVIDER_UNAVAILABLE"
+    assert (failure.code, failure.reason) == (UNAVAILABLE, reason)
+    assert failure.metadata["provider_code"] == str(status)
+    assert failure.retry_after is not None
+    entries = caller.service.entries("talk")
+    assert [(entry.number, refused_free(entry, entry.number)) for entry in entries] == [(1, True), (2, True), (3, True)]
+    assert [call.call_id for call in turn.calls] == [entry.call_id for entry in entries]
+    totals = (await caller.metrics()).totals
+    assert (totals.cost_usd, totals.model_calls, totals.turns) == ("0", 3, 1)
+    await assert_usable(caller, said)
+
+
+@pytest.mark.parametrize(
+    ("recording", "code", "reason", "metadata"),
+    [
+        ("err_400_context-length.json", PRECONDITION, "CONTEXT_WINDOW_EXCEEDED", {}),
+        ("err_404_no-endpoints.json", PRECONDITION, "MODEL_UNAVAILABLE", {"model": "openai/gpt-4o-mini"}),
+        ("err_400_invalid-model.json", PRECONDITION, "MODEL_UNAVAILABLE", {"model": "openai/gpt-4o-mini"}),
+        (
+            "err_400_provider-raw.json",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "PROVIDER_REJECTED_REQUEST",
+            {"provider_code": "400", "provider": "OpenAI"},
+        ),
+        ("err_401.json", UNAVAILABLE, "PROVIDER_ACCOUNT_REFUSED", {"provider_code": "401"}),
+        ("err_403_region.json", UNAVAILABLE, "PROVIDER_ACCOUNT_REFUSED", {"provider_code": "403"}),
+    ],
+)
+async def test_a_recorded_refusal_is_told_as_errors_proto_says(
+    caller: Caller, recording: str, code: grpc.StatusCode, reason: str, metadata: dict[str, str]
+) -> None:
+    """Real error bodies get their status, reason and metadata, are tried once, and cost nothing."""
+    said = f"@sandbox replay file={recording}"
+    failure = failed(await caller.converse(said))
+
+    assert (failure.code, failure.reason) == (code, reason)
+    assert metadata.items() <= failure.metadata.items()
+    (entry,) = caller.service.entries("talk")
+    assert refused_free(entry)
+    await assert_usable(caller, said)
+
+
+async def test_an_error_under_http_200_is_an_error(caller: Caller) -> None:
+    """A body that is an error under status 200 is read as what it says; it is the provider's no, and free."""
+    said = "@sandbox replay file=err_200-with-429-body.json"
+    failure = failed(await caller.converse(said))
+
+    assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_THROTTLED")
+    assert failure.metadata == {"provider_code": "429", "provider": "Google"}
+    assert failure.retry_after is not None
+    entries = caller.service.entries("talk")
+    assert [(entry.attempt, refused_free(entry, entry.attempt)) for entry in entries] == [
+        (1, True),
+        (2, True),
+        (3, True),
+    ]
+    await assert_usable(caller, said)
+
+
+async def test_an_error_under_http_200_passes_when_the_provider_recovers(caller: Caller) -> None:
+    """The same error is tried again, and the answer of the second attempt is the turn's."""
+    turn = await caller.converse("@sandbox error-200 times=1")
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert [entry.attempt for entry in caller.service.entries("talk")] == [1, 2]
+
+
+async def test_what_a_broken_answer_cost_is_kept(caller: Caller) -> None:
+    """An error inside the stream ends the turn after the text that came; its usage and cost are settled at once."""
+    said = "@sandbox error-mid n=3 usage=1"
+    turn = await caller.converse(said)
+
+    failure = failed(turn)
+    assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_UNAVAILABLE")
+    assert turn.text == "t0 t1 t2 "
+    (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
+    assert (entry.state, entry.cost_source, entry.cost) == (CallState.SETTLED, CostSource.BILLED, line.cost)
+    assert entry.error == "provider_unavailable"
+    assert (await caller.metrics()).totals.cost_usd == plain(line.cost)
+    kept = (await caller.messages())[1].content[0].text
+    assert kept.startswith("t0 t1 t2 ")
+    assert kept.endswith("[The answer was interrupted.]")
+    await assert_usable(caller, said)
+
+
+async def test_what_a_broken_answer_without_usage_cost_is_reconciled(caller: Caller) -> None:
+    """The same without a usage object is left open, and settled from the provider's record."""
+    said = "@sandbox error-mid n=3 usage=0 record_ms=400"
+    turn = await caller.converse(said)
+
+    assert failed(turn).reason == "PROVIDER_UNAVAILABLE"
+    (call,) = turn.calls
+    assert call.state == metering_pb2.CALL_STATE_PENDING
+    assert call.generation_id
+    entry = await reconciled(caller)
+    (line,) = caller.service.invoice("talk")
+    assert (entry.cost_source, entry.cost) == (CostSource.RECONCILED, line.cost)
+    await assert_usable(caller, said)
+
+
+async def test_an_error_before_the_first_token_of_a_stream_is_tried_again(caller: Caller) -> None:
+    """A stream that opens with an error has said nothing yet: it may be tried again, under an entry of its own."""
+    turn = await caller.converse("@sandbox error-mid n=0 times=1")
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    entries = caller.service.entries("talk")
+    assert [entry.attempt for entry in entries] == [1, 2]
+    assert entries[0].cost == 0
+    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+
+
+@pytest.mark.parametrize("fault", ["reset n=1500", "reset n=1500 rst=1"])
+async def test_a_connection_that_breaks_in_mid_stream_ends_the_turn(caller: Caller, fault: str) -> None:
+    """After the first token nothing is tried again; what was billed comes from the record."""
+    said = f"@sandbox {fault} record_ms=0"
+    turn = await caller.converse(said)
+
+    failure = failed(turn)
+    assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_UNAVAILABLE")
+    assert turn.text.startswith("t0 t1 ")
+    (call,) = turn.calls
+    assert call.state == metering_pb2.CALL_STATE_PENDING
+    entry = await reconciled(caller)
+    (line,) = caller.service.invoice("talk")
+    assert (entry.generation_id, entry.cost) == (line.generation_id, line.cost)
+    assert (await caller.messages())[1].content[0].text.startswith(turn.text.rstrip())
+    await assert_usable(caller, said)
+
+
+async def test_a_connection_that_breaks_before_the_headers_is_unresolved_not_free(caller: Caller) -> None:
+    """A request that was sent and never answered may have cost: it stays unresolved, with its bound in the totals."""
+    turn = await caller.converse("@sandbox reset n=0 times=1")
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    first, second = turn.calls
+    assert (first.state, second.state) == (metering_pb2.CALL_STATE_PENDING, metering_pb2.CALL_STATE_SETTLED)
+    await reconciled(caller)
+    totals = (await caller.metrics()).totals
+    assert (totals.unresolved_calls, totals.unresolved_bound_usd) == (1, first.upper_bound_usd)
+    assert totals.cost_usd == second.cost_usd == plain(caller.service.invoiced("talk"))
+
+
+async def test_a_failure_in_a_later_cycle_keeps_the_tools_results(caller: Caller) -> None:
+    """A loop that breaks after its first tool leaves a whole history: asked, answered, closed."""
+    said = "@sandbox tool-loop calls=3 status=503 at=2"
+    turn = await caller.converse(said)
+
+    assert failed(turn).reason == "PROVIDER_UNAVAILABLE"
+    assert turn.kinds.count("tool_call_finished") == 1
+    entries = caller.service.entries("talk")
+    assert [(entry.number, entry.attempt) for entry in entries] == [(1, 1), (2, 1), (3, 2), (4, 3)]
+    messages = await caller.messages()
+    assert [message.role for message in messages] == [pb.ROLE_USER, pb.ROLE_ASSISTANT] * 2
+    assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
+    await assert_usable(caller, said)
+
+
+async def test_an_answer_as_one_body_is_an_answer(caller: Caller) -> None:
+    """A gateway that answers a streaming request with one JSON body, blank lines before it, is understood."""
+    limits = pb.TurnLimits(max_model_calls=1)  # it asks for a tool, as often as it is replayed
+    turn = await caller.converse("@sandbox replay file=json_2026-08_whitespace-keepalive-body.json", limits=limits)
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_MAX_MODEL_CALLS
+    (started,) = [each.tool_call_started for each in turn.responses if each.HasField("tool_call_started")]
+    assert started.name == "weather"
+    (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
+    assert (entry.state, entry.cost) == (CallState.SETTLED, line.cost)
+    assert entry.cost == Decimal("0.001008")
+
+
+async def test_a_recorded_error_inside_a_stream_keeps_its_charge(caller: Caller) -> None:
+    """A real stream that failed in the middle and told its usage is settled at what it said."""
+    said = "@sandbox replay file=sse_2025-11_midstream-error_with-usage.sse"
+    turn = await caller.converse(said)
+
+    assert failed(turn).reason == "PROVIDER_REJECTED_REQUEST"
+    (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
+    assert (entry.state, entry.cost) == (CallState.SETTLED, line.cost)
+    await assert_usable(caller, said)
+
+
+async def reconciled(caller: Caller) -> ModelCall:
+    """Wait until no call of the session is open; returns the first."""
+    async with asyncio.timeout(10):
+        while (await caller.metrics()).totals.pending_calls:
+            await asyncio.sleep(0.05)
+    return caller.service.entries("talk")[0]
