@@ -12,6 +12,16 @@ GodotyError
 ├── TurnNotFound
 ├── TurnTooLarge
 ├── RequestIdReused
+├── TenantNotFound
+├── KeyNotFound
+├── ModelNotAllowed           the tenant's policy
+├── QuotaExceeded
+│   ├── BudgetSpent
+│   ├── BudgetReserved        open calls hold what is left
+│   ├── MaxCostTooLow         the turn's own bound
+│   ├── RateLimited
+│   └── TooManyTurns
+├── CostUnbounded             a price is unknown under a hard bound
 ├── ShuttingDown
 ├── StorageError
 │   ├── StorageUnavailable    no primary, no connection, timeout
@@ -135,6 +145,75 @@ class RequestIdReused(GodotyError):
     """The request id was used for another request."""
 
     reason = "REQUEST_ID_REUSED"
+
+
+class TenantNotFound(GodotyError):
+    """There is no such tenant, or the caller may not know of it."""
+
+    reason = "TENANT_NOT_FOUND"
+
+
+class KeyNotFound(GodotyError):
+    """The tenant has no such API key."""
+
+    reason = "KEY_NOT_FOUND"
+
+
+class ModelNotAllowed(GodotyError):
+    """The tenant's policy does not allow the model."""
+
+    reason = "MODEL_NOT_ALLOWED"
+
+
+class QuotaExceeded(GodotyError):
+    """A budget or a limit is reached. `quota` names it."""
+
+    def __init__(self, text: str, *, quota: str, retry_after: float | None = None) -> None:
+        """Say what is reached.
+
+        Args:
+            text: One sentence for the caller.
+            quota: What is reached, such as "budget/day".
+            retry_after: Seconds after which a retry may help.
+        """
+        super().__init__(text, retry_after=retry_after)
+        self.quota = quota
+
+
+class BudgetSpent(QuotaExceeded):
+    """A hard budget is spent."""
+
+    reason = "BUDGET_SPENT"
+
+
+class BudgetReserved(QuotaExceeded):
+    """What is left of a hard budget is reserved by open calls."""
+
+    reason = "BUDGET_RESERVED"
+
+
+class MaxCostTooLow(QuotaExceeded):
+    """The turn's own bound on its cost does not cover its first model call."""
+
+    reason = "MAX_COST_TOO_LOW"
+
+
+class RateLimited(QuotaExceeded):
+    """As many turns have started as may in a minute."""
+
+    reason = "RATE_LIMITED"
+
+
+class TooManyTurns(QuotaExceeded):
+    """As many turns are running as may at the same time."""
+
+    reason = "TOO_MANY_TURNS"
+
+
+class CostUnbounded(GodotyError):
+    """A call under a hard bound whose own cost has none."""
+
+    reason = "COST_UNBOUNDED"
 
 
 class ShuttingDown(GodotyError):

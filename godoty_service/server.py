@@ -157,7 +157,7 @@ def _turns(
         recovery=recovery,
         client=provider.client,
         provider_key_id=provider.key_id,
-        profile=assistant(clock=utc_now),
+        profile=assistant(clock=utc_now, window_size=settings.history_messages, summarize=settings.history_summary),
         defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
         observer=recorder,
     )

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
     heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
 
+    history_messages: int = Field(40, ge=4, description="Newest messages of a session that the model sees.")
+    history_summary: bool = Field(
+        False, description="Sum up what falls out of that window: one more model call now and then."
+    )
     turn_log_retention: Seconds = Field(86_400.0, description="Seconds that a turn's log and request id are kept.")
     turn_log_interval: Seconds = Field(0.1, description="Seconds between two writes of all running turns' logs.")
     turn_watch_interval: Seconds = Field(0.2, description="Seconds between two looks for cancels and lost leases.")

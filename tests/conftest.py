@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
+from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.sandbox.mongod import free_port
 from godoty_service.server import running
@@ -160,3 +161,24 @@ def _environment(surroundings: Surroundings, database: str) -> dict[str, str]:
     }
 
 
+
+
+# pytest-grpc's fixtures, for blocking clients: the server behind them is the real grpc.aio one.
+
+
+@pytest.fixture(scope="module")
+def grpc_addr(shared_server: tuple[str, str]) -> str:
+    """Where pytest-grpc's channel goes."""
+    return shared_server[0]
+
+
+@pytest.fixture(scope="module")
+def grpc_server(shared_server: tuple[str, str]) -> tuple[str, str]:
+    """Stands in for the thread-pool server that pytest-grpc would start."""
+    return shared_server
+
+
+@pytest.fixture(scope="module")
+def grpc_stub_cls() -> type[agent_service_pb2_grpc.AgentServiceStub]:
+    """What pytest-grpc makes `grpc_stub` of."""
+    return agent_service_pb2_grpc.AgentServiceStub

@@ -26,6 +26,7 @@ class AgentProfile:
         tools: What it may use, loaded once and shared by all turns.
         max_model_calls: Model calls that one turn may make, when the caller names no lower bound.
         window_size: Newest messages of a session that the model sees.
+        summarize: What falls out of the window is summed up first, by a model call of its own.
     """
 
     name: str
@@ -33,16 +34,21 @@ class AgentProfile:
     tools: tuple[AgentTool, ...]
     max_model_calls: int = 25
     window_size: int = 40
+    summarize: bool = False
 
 
-def assistant(*, clock: Callable[[], datetime]) -> AgentProfile:
+def assistant(*, clock: Callable[[], datetime], window_size: int = 40, summarize: bool = False) -> AgentProfile:
     """The default profile.
 
     Args:
         clock: The present instant, with its zone.
+        window_size: Newest messages of a session that the model sees.
+        summarize: Whether what falls out of the window is summed up.
     """
     return AgentProfile(
         name="assistant",
         system_prompt=ASSISTANT_PROMPT,
         tools=(calculator, current_time(clock=clock)),
+        window_size=window_size,
+        summarize=summarize,
     )

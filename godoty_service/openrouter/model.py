@@ -13,10 +13,11 @@ from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
 from strands.types.event_loop import Usage
+from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
-from godoty_service.errors import ProviderError, ProviderUnavailable
+from godoty_service.errors import ContextWindowExceeded, ProviderError, ProviderUnavailable
 from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, parse_chunk
 from godoty_service.openrouter.metered import Meter, OpenCall
@@ -45,6 +46,7 @@ class OpenRouterModel(OpenAIModel):
         max_output_tokens: int | None = None,
         user: str | None = None,
         session_key: str | None = None,
+        context_window: int | None = None,
     ) -> None:
         """Build the model.
 
@@ -56,8 +58,9 @@ class OpenRouterModel(OpenAIModel):
             max_output_tokens: Tokens that all calls together may answer.
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
+            context_window: Tokens that the model takes in all.
         """
-        super().__init__(client=cast("Any", client), model_id=model)
+        super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
         self._openai = client
         self._meter = meter
         self._model = model
@@ -101,6 +104,9 @@ class OpenRouterModel(OpenAIModel):
                 async with aclosing(self._attempt(call, request, answer)) as events:
                     async for event in events:
                         yield event
+            except ContextWindowExceeded as error:
+                # Strands makes the history smaller on its own error, and asks again: one more entry.
+                raise ContextWindowOverflowException(error.text) from error
             except ProviderError as error:
                 wait = _wait(error, attempt)
                 if answer.has_output or not error.retryable or wait is None:

@@ -5,7 +5,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from godoty_service.errors import GodotyError
+from godoty_service.errors import GodotyError, QuotaExceeded
 
 DOMAIN = "godoty.app"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -22,6 +22,15 @@ _CODES = {
     "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
     "TURN_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "TURN_TOO_LARGE": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "BUDGET_SPENT": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "BUDGET_RESERVED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "MAX_COST_TOO_LOW": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TOO_MANY_TURNS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "COST_UNBOUNDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "MODEL_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
+    "TENANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "TURN_CANCELLED": grpc.StatusCode.CANCELLED,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
@@ -61,6 +70,10 @@ def to_status(error: GodotyError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(retry_after * 1000))
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, QuotaExceeded):
+        failure = error_details_pb2.QuotaFailure()
+        failure.violations.add(subject=error.quota, description=error.text)
+        _add(status, failure)
     if error.violations:
         _add(
             status,

@@ -1,6 +1,7 @@
 """Strands' session manager, asynchronous all the way: it is handed what was loaded, and keeps what is added."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,15 +28,36 @@ class MongoSessionManager(SessionManager[Agent]):
     """
 
     def __init__(
-        self, store: MessageStore, session: Session, *, turn_id: str, history: Messages, last_number: int
+        self,
+        store: MessageStore,
+        session: Session,
+        *,
+        turn_id: str,
+        head: Messages,
+        messages: Messages,
+        last_number: int,
     ) -> None:
+        """Take up a session.
+
+        Args:
+            store: Where messages are kept.
+            session: The session.
+            turn_id: The turn that adds to it.
+            head: What stands for its oldest messages.
+            messages: Its newest messages.
+            last_number: The number of the last of them.
+        """
         self._store = store
         self._session = session
         self._turn_id = turn_id
         self._writing: asyncio.Task[None] | None = None
         self.session_id = session.uid
-        self.history = list(history)
+        self.history = [*head, *messages]
         self.last_number = last_number
+        first = last_number - len(messages) + 1
+        # By identity: the agent keeps the objects, and takes others in place of those that it sums up.
+        self._numbers = {id(message): first + place for place, message in enumerate(messages)}
+        self._as_kept = {id(message): json.dumps(message["content"]) for message in messages}
         self.added = False
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
@@ -70,6 +92,13 @@ class MongoSessionManager(SessionManager[Agent]):
             await asyncio.shield(self._writing)
             self._writing = None
 
+    def number_of(self, message: Message) -> int | None:
+        """Tell under which number a message is kept; None: it is not, or not as it is now."""
+        number = self._numbers.get(id(message))
+        if number is None or self._as_kept[id(message)] != json.dumps(message["content"]):
+            return None
+        return number
+
     def append_message(self, message: Message, agent: Agent, **_: Any) -> None:
         """Do nothing: the asynchronous hook keeps messages."""
 
@@ -91,6 +120,9 @@ class MongoSessionManager(SessionManager[Agent]):
 
     def _start(self, messages: Sequence[Message]) -> None:
         number = self.last_number + 1
+        for place, message in enumerate(messages):
+            self._numbers[id(message)] = number + place
+            self._as_kept[id(message)] = json.dumps(message["content"])
         self.last_number += len(messages)
         self.history.extend(messages)
         self.added = True

@@ -65,10 +65,12 @@ class MessageStore:
         except DuplicateKey as error:
             raise SessionLost("The session was taken over by another turn.", retry_after=1.0) from error
 
-    async def window(self, tenant_id: str, session_uid: str, *, size: int) -> Messages:
-        """Read the newest messages, the oldest of them first, as Strands takes them."""
+    async def window(self, tenant_id: str, session_uid: str, *, size: int, after: int = 0) -> Messages:
+        """Read the newest messages after a number, the oldest of them first, as Strands takes them."""
         found = await self._messages.find(
-            {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], limit=size
+            {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}},
+            sort=[("number", -1)],
+            limit=size,
         )
         return [Message(role=each["role"], content=json.loads(each["content"])) for each in reversed(found)]
 

@@ -21,6 +21,19 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the model sees in place of a session's oldest messages.
+
+    Attributes:
+        head: The messages in their place: a summary.
+        after: The number of the last message that they stand for.
+    """
+
+    head: list[dict[str, Any]]
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A conversation, without its messages.
 
@@ -28,6 +41,7 @@ class Session:
         uid: Our id. `session_id` is the caller's, who may use it again after a deletion.
         message_count: The number of the last message, as of the last turn that ended well.
         state: The agent's state.
+        context: What stands for the oldest messages, where they were summed up.
         fold: The metering room's fold of the session's entries, as it wrote it; `fold_revision` counts its writes.
         fence: How often the session was claimed. Each write of a turn carries the number it claimed with.
         unfolded: There may be entries that the fold does not know, though no turn is running.
@@ -40,6 +54,7 @@ class Session:
     model: str
     message_count: int
     state: dict[str, Any]
+    context: Context | None
     fold: dict[str, Any] | None
     fold_revision: int
     fence: int

@@ -14,7 +14,7 @@ from godoty_service.errors import DuplicateKey, InvalidRequest, SessionBusy, Ses
 from godoty_service.ids import new_id
 from godoty_service.mongo import Collection, Document, Index
 from godoty_service.sessions.replicas import Replicas
-from godoty_service.sessions.session import Claim, Lease, Session
+from godoty_service.sessions.session import Claim, Context, Lease, Session
 
 INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1)], unique=True),
@@ -57,6 +57,7 @@ class Sessions:
             "_id": new_id("ses"),
             "message_count": 0,
             "state": "{}",
+            "context": None,
             "fold": None,
             "fold_revision": 0,
             "unfolded": False,
@@ -84,6 +85,7 @@ class Sessions:
         *,
         message_count: int,
         state: Mapping[str, Any],
+        context: Context | None,
         fold: Document,
         fold_revision: int,
     ) -> bool:
@@ -99,6 +101,7 @@ class Sessions:
                     "update_time": self._clock(),
                     "message_count": message_count,
                     "state": json.dumps(state),
+                    "context": {"head": json.dumps(context.head), "after": context.after} if context else None,
                     "fold": fold,
                     "unfolded": False,
                 },
@@ -217,7 +220,7 @@ def _own(session: Session) -> Document:
 
 
 def _read(document: Document) -> Session:
-    lease = document["lease"]
+    lease, context = document["lease"], document["context"]
     return Session(
         uid=document["_id"],
         tenant_id=document["tenant_id"],
@@ -226,6 +229,7 @@ def _read(document: Document) -> Session:
         model=document["model"],
         message_count=document["message_count"],
         state=json.loads(document["state"]),
+        context=Context(head=json.loads(context["head"]), after=context["after"]) if context else None,
         fold=document["fold"],
         fold_revision=document["fold_revision"],
         fence=document["fence"],

@@ -15,7 +15,8 @@ from godoty_service.metering.totals import SessionFold
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
-from godoty_service.sessions.session import Claim
+from godoty_service.sessions.session import Claim, Context
+from godoty_service.turns.context import kept_context
 from godoty_service.turns.ending import Ending
 from godoty_service.turns.events import (
     ModelCallFinished,
@@ -58,6 +59,8 @@ class ClaimedTurn:
         self._partial: list[str] = []
         self._watch = ToolWatch(turn.log)
         self._cycles: tuple[timedelta, ...] = ()
+        self._meter: TurnMeter | None = None
+        self._told = 0
 
     async def run(self) -> None:
         """Let the agent work, then close everything, in that order, whatever happens."""
@@ -65,12 +68,12 @@ class ClaimedTurn:
         stop = StopReason.END_TURN
         fold = SessionFold()
         manager: MongoSessionManager | None = None
-        meter: TurnMeter | None = None
         model: OpenRouterModel | None = None
         state = dict(self._claim.session.state)
+        context = self._claim.session.context
         try:
             fold, manager = await self._open()
-            meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
+            meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
             state[METRICS_KEY] = projection(fold)
             agent = self._bench.agent(model, manager, self._watch, state)
@@ -83,6 +86,7 @@ class ClaimedTurn:
             )
             try:
                 stop = await self._work(agent)
+                context = kept_context(manager, agent.messages)
             finally:
                 state = agent.state.get()
                 self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)
@@ -99,21 +103,26 @@ class ClaimedTurn:
             self._bench.observer.provider_failed(error)
         if model is not None:
             await model.aclose()
-        if meter is not None:
-            await meter.close()
-        await self._finish(manager, meter, fold=fold, state=state, stop=stop, error=error)
+        if self._meter is not None:
+            await self._meter.close()
+        await self._finish(manager, fold=fold, state=state, context=context, stop=stop, error=error)
 
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
         models = (session.model, *self._turn.request.fallback_models)
-        fold, (history, last_number), *_ = await asyncio.gather(
+        fold, history, *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
             open_history(bench.messages, self._claim, size=bench.window_size),
             bench.oracle.prepare(models),
             self._close_dead_log(),
         )
         manager = MongoSessionManager(
-            bench.messages, session, turn_id=self._turn.turn_id, history=history, last_number=last_number
+            bench.messages,
+            session,
+            turn_id=self._turn.turn_id,
+            head=history.head,
+            messages=history.messages,
+            last_number=history.last_number,
         )
         return fold, manager
 
@@ -148,21 +157,29 @@ class ClaimedTurn:
             self._log.append(TextDelta(text))
         elif (reasoning := event.get("reasoningText")) is not None:
             self._log.append(ReasoningDelta(reasoning))
-        elif (call := event.get("event", {}).get("modelCall")) is not None:
-            self._log.append(ModelCallFinished(call=call))
+        elif "modelCall" in event.get("event", {}):
+            self._tell_calls()
         elif "message" in event:
             self._partial.clear()  # what was partial is a message now
+
+    def _tell_calls(self) -> None:
+        """Tell of the calls that have ended: also of those that a summary took, which no event tells of."""
+        calls = self._meter.entries if self._meter is not None else []
+        for call in calls[self._told :]:
+            self._log.append(ModelCallFinished(call=call))
+        self._told = len(calls)
 
     async def _finish(
         self,
         manager: MongoSessionManager | None,
-        meter: TurnMeter | None,
         *,
         fold: SessionFold,
         state: dict[str, Any],
+        context: Context | None,
         stop: StopReason,
         error: GodotyError | None,
     ) -> None:
+        meter = self._meter
         ending = Ending(
             sessions=self._bench.sessions,
             ledger=self._bench.ledger,
@@ -171,6 +188,7 @@ class ClaimedTurn:
             meter=meter,
             fold=fold,
             state=state,
+            context=context,
             partial_text="".join(self._partial),
             note=repair.INTERRUPTED if error is not None else _NOTES.get(stop, repair.INTERRUPTED),
         )

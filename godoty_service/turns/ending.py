@@ -15,7 +15,7 @@ from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
-from godoty_service.sessions.session import Claim
+from godoty_service.sessions.session import Claim, Context
 from godoty_service.sessions.store import Sessions
 from godoty_service.turns.projection import METRICS_KEY, projection
 
@@ -36,6 +36,7 @@ class Ending:
         meter: Counted the turn's calls; None: the turn did not get so far.
         fold: What it had cost before the turn.
         state: The agent's state.
+        context: What stands for the oldest messages from now on.
         partial_text: What the assistant had said when it was interrupted.
         note: Why the history ends here, where the agent did not end it itself.
     """
@@ -47,6 +48,7 @@ class Ending:
     meter: TurnMeter | None
     fold: SessionFold
     state: dict[str, Any]
+    context: Context | None
     partial_text: str
     note: str
 
@@ -71,6 +73,7 @@ class Ending:
                 self.claim.session,
                 message_count=self.manager.last_number,
                 state=state,
+                context=self.context,
                 fold=fold_to_document(fold),
                 fold_revision=revision,
             ):

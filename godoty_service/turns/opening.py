@@ -1,5 +1,7 @@
 """What a turn reads before it starts: the fold of what the session has cost, and the history the model sees."""
 
+from dataclasses import dataclass
+
 from strands.types.content import Message, Messages
 
 from godoty_service.metering.fold_document import fold_from_document
@@ -7,7 +9,7 @@ from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
 from godoty_service.sessions.messages import MessageStore
-from godoty_service.sessions.session import Claim, Session
+from godoty_service.sessions.session import Claim, Lease, Session
 
 
 async def opened_fold(ledger: Ledger, session: Session, *, doubtful: bool) -> SessionFold:
@@ -28,8 +30,23 @@ async def opened_fold(ledger: Ledger, session: Session, *, doubtful: bool) -> Se
     return fold.take(entries)
 
 
-async def open_history(store: MessageStore, claim: Claim, *, size: int) -> tuple[Messages, int]:
-    """Read the window that the model will see, and the number of the last message.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What the model will see of a session.
+
+    Attributes:
+        head: What stands for the oldest messages: a summary, or nothing.
+        messages: The newest messages, whose numbers end with `last_number`.
+        last_number: The number of the last message.
+    """
+
+    head: Messages
+    messages: Messages
+    last_number: int
+
+
+async def open_history(store: MessageStore, claim: Claim, *, size: int) -> History:
+    """Read the window that the model will see.
 
     A session that was taken over is made whole first: the dead turn's words are kept, and its history is closed at
     the next numbers, so that whatever the dead server still writes collides.
@@ -38,23 +55,37 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> tuple
         SessionLost: The dead one was not dead.
     """
     session = claim.session
-    history = await store.window(session.tenant_id, session.uid, size=size)
+    context = session.context
+    messages = await store.window(
+        session.tenant_id,
+        session.uid,
+        # Behind a summary there are more than a window's only after a turn with very many tools.
+        size=size if context is None else 4 * size,
+        after=context.after if context is not None else 0,
+    )
     last_number = session.message_count
     if claim.taken_from is not None:
-        kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=2 * size)
-        missing: Messages = []
-        if not any(each.turn_id == claim.taken_from.turn_id for each in kept):
-            missing.append(Message(role="user", content=[{"text": claim.taken_from.text}]))
-        last_number = await store.highest(session.tenant_id, session.uid)
-        missing.extend(repair.closing([*history, *missing]))
-        if missing:
-            await store.append(
-                session.tenant_id,
-                session.uid,
-                number=last_number + 1,
-                turn_id=claim.taken_from.turn_id,
-                messages=missing,
-            )
-        history = [*history, *missing]
-        last_number += len(missing)
-    return repair.window(history), last_number
+        last_number, missing = await _close_dead_turn(store, claim, claim.taken_from, messages, size=size)
+        messages = [*messages, *missing]
+    if context is not None and last_number - context.after == len(messages):  # the summary ends where they begin
+        head = [Message(role=each["role"], content=each["content"]) for each in context.head]
+        return History(head=head, messages=messages, last_number=last_number)
+    return History(head=[], messages=repair.window(messages), last_number=last_number)
+
+
+async def _close_dead_turn(
+    store: MessageStore, claim: Claim, dead: Lease, history: Messages, *, size: int
+) -> tuple[int, Messages]:
+    """Keep what a dead turn's history lacks; returns the last number then, and the messages."""
+    session = claim.session
+    missing: Messages = []
+    kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=2 * size)
+    if not any(each.turn_id == dead.turn_id for each in kept):
+        missing.append(Message(role="user", content=[{"text": dead.text}]))
+    last_number = await store.highest(session.tenant_id, session.uid)
+    missing.extend(repair.closing([*history, *missing]))
+    if missing:
+        await store.append(
+            session.tenant_id, session.uid, number=last_number + 1, turn_id=dead.turn_id, messages=missing
+        )
+    return last_number + len(missing), missing

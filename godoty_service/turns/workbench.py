@@ -20,6 +20,7 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
+from godoty_service.turns.context import management
 from godoty_service.turns.journal import Journal
 from godoty_service.turns.observer import Observer
 from godoty_service.turns.records import TurnRecords
@@ -125,7 +126,8 @@ class Workbench:
 
     def model(self, turn: Turn, claim: Claim, meter: TurnMeter) -> OpenRouterModel:
         """Build the turn's model."""
-        session = claim.session
+        session, catalogue = claim.session, self.oracle.current
+        listed = catalogue.find(session.model) if catalogue is not None else None
         return OpenRouterModel(
             client=self._client,
             meter=meter,
@@ -134,6 +136,7 @@ class Workbench:
             max_output_tokens=turn.request.max_output_tokens,
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
+            context_window=listed.context_length if listed is not None else None,
         )
 
     def agent(
@@ -151,6 +154,7 @@ class Workbench:
             hooks=[watch],
             callback_handler=None,
             retry_strategy=None,
+            **management(self._profile),
         )
 
     def limits(self, turn: Turn) -> Limits:

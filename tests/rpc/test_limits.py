@@ -116,3 +116,16 @@ async def test_an_empty_answer_is_an_answer(caller: Caller) -> None:
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert turn.text == ""
     await assert_usable(caller)
+
+
+@pytest.mark.parametrize("most", [0, 4])
+async def test_an_answer_of_nothing_but_reasoning_keeps_its_place(caller: Caller, most: int) -> None:
+    """A model that only reasons, by itself or because its tokens ran out, leaves a history of turns taken in turn."""
+    limits = pb.TurnLimits(max_output_tokens=most) if most else None
+    turn = await caller.converse("@sandbox plain tokens=0 reasoning=8", limits=limits)
+
+    expected = pb.STOP_REASON_MAX_OUTPUT_TOKENS if most else pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == expected
+    assert turn.text == ""
+    assert turn.reasoning.startswith("thought 0 thought 1 ")
+    await assert_usable(caller)

@@ -14,7 +14,8 @@ def assert_whole(messages: Sequence[pb.Message]) -> None:
         uses = [block.tool_use.tool_call_id for block in asked.content if block.HasField("tool_use")]
         results = [block.tool_result.tool_call_id for block in answered.content if block.HasField("tool_result")]
         assert sorted(uses) == sorted(results)
-    assert all(each.content for each in messages)
+    assert all(each.content for each in messages if each.role == pb.ROLE_USER)
+    assert not any(block.text == "" for each in messages for block in each.content if block.HasField("text"))
     assert not any(block.HasField("tool_use") for block in messages[-1].content)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -45,6 +46,7 @@ class Surroundings:
         self._thread = threading.Thread(target=self._loop.run_forever, name="surroundings", daemon=True)
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
+        self._borrowed = mongodb_uri is not None
         self.mongodb_uri = mongodb_uri or ""
         self.sandbox = Sandbox(recorded=_RECORDED)
 
@@ -55,10 +57,12 @@ class Surroundings:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in self._databases:
-            self.mongo.drop_database(name)
+        if self._borrowed:
+            for name in self._databases:
+                self.mongo.drop_database(name)
         self.mongo.close()
         self.run(self._stack.aclose())
+        shutil.rmtree(self._directory)  # all databases of a MongoDB of our own at once
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -111,7 +115,7 @@ class Surroundings:
         return self.run(issue())
 
     async def _start(self) -> None:
-        if not self.mongodb_uri:
+        if not self._borrowed:
             mongo = await self._stack.enter_async_context(LocalMongo(self._directory))
             self.mongodb_uri = mongo.uri
         await self._stack.enter_async_context(self.sandbox)

@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import billing_service_pb2 as _billing_service_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -38,6 +39,7 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_MAX_MODEL_CALLS: _ClassVar[StopReason]
     STOP_REASON_CONTENT_FILTERED: _ClassVar[StopReason]
     STOP_REASON_INTERRUPTED: _ClassVar[StopReason]
+    STOP_REASON_BUDGET: _ClassVar[StopReason]
 
 class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +61,7 @@ STOP_REASON_MAX_OUTPUT_TOKENS: StopReason
 STOP_REASON_MAX_MODEL_CALLS: StopReason
 STOP_REASON_CONTENT_FILTERED: StopReason
 STOP_REASON_INTERRUPTED: StopReason
+STOP_REASON_BUDGET: StopReason
 ROLE_UNSPECIFIED: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
@@ -86,15 +89,17 @@ class ConverseRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[OnBusy, str]] = ..., on_disconnect: _Optional[_Union[OnDisconnect, str]] = ...) -> None: ...
 
 class TurnLimits(_message.Message):
-    __slots__ = ("max_model_calls", "max_output_tokens")
+    __slots__ = ("max_model_calls", "max_output_tokens", "max_cost_usd")
     MAX_MODEL_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_USD_FIELD_NUMBER: _ClassVar[int]
     max_model_calls: int
     max_output_tokens: int
-    def __init__(self, max_model_calls: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
+    max_cost_usd: str
+    def __init__(self, max_model_calls: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., max_cost_usd: _Optional[str] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
-    __slots__ = ("sequence", "turn_id", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "turn_finished")
+    __slots__ = ("sequence", "turn_id", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "turn_finished", "budget_alert")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +109,7 @@ class ConverseResponse(_message.Message):
     TOOL_CALL_FINISHED_FIELD_NUMBER: _ClassVar[int]
     MODEL_CALL_FINISHED_FIELD_NUMBER: _ClassVar[int]
     TURN_FINISHED_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_ALERT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     turn_id: str
     turn_started: TurnStarted
@@ -113,7 +119,20 @@ class ConverseResponse(_message.Message):
     tool_call_finished: ToolCallFinished
     model_call_finished: ModelCallFinished
     turn_finished: TurnFinished
-    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ...) -> None: ...
+    budget_alert: BudgetAlert
+    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[BudgetAlert, _Mapping]] = ...) -> None: ...
+
+class BudgetAlert(_message.Message):
+    __slots__ = ("window", "percent", "spent_usd", "limit_usd")
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
+    window: _billing_service_pb2.BudgetWindow
+    percent: int
+    spent_usd: str
+    limit_usd: str
+    def __init__(self, window: _Optional[_Union[_billing_service_pb2.BudgetWindow, str]] = ..., percent: _Optional[int] = ..., spent_usd: _Optional[str] = ..., limit_usd: _Optional[str] = ...) -> None: ...
 
 class ResumeTurnRequest(_message.Message):
     __slots__ = ("turn_id", "after_sequence")

@@ -1,0 +1,184 @@
+import datetime
+
+from godoty.v1 import metering_pb2 as _metering_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class UsageGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    USAGE_GROUP_UNSPECIFIED: _ClassVar[UsageGroup]
+    USAGE_GROUP_HOUR: _ClassVar[UsageGroup]
+    USAGE_GROUP_DAY: _ClassVar[UsageGroup]
+    USAGE_GROUP_MONTH: _ClassVar[UsageGroup]
+    USAGE_GROUP_MODEL: _ClassVar[UsageGroup]
+    USAGE_GROUP_PROVIDER: _ClassVar[UsageGroup]
+    USAGE_GROUP_AGENT: _ClassVar[UsageGroup]
+    USAGE_GROUP_USER: _ClassVar[UsageGroup]
+    USAGE_GROUP_SESSION: _ClassVar[UsageGroup]
+
+class BudgetWindow(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUDGET_WINDOW_UNSPECIFIED: _ClassVar[BudgetWindow]
+    BUDGET_WINDOW_DAY: _ClassVar[BudgetWindow]
+    BUDGET_WINDOW_MONTH: _ClassVar[BudgetWindow]
+    BUDGET_WINDOW_TOTAL: _ClassVar[BudgetWindow]
+USAGE_GROUP_UNSPECIFIED: UsageGroup
+USAGE_GROUP_HOUR: UsageGroup
+USAGE_GROUP_DAY: UsageGroup
+USAGE_GROUP_MONTH: UsageGroup
+USAGE_GROUP_MODEL: UsageGroup
+USAGE_GROUP_PROVIDER: UsageGroup
+USAGE_GROUP_AGENT: UsageGroup
+USAGE_GROUP_USER: UsageGroup
+USAGE_GROUP_SESSION: UsageGroup
+BUDGET_WINDOW_UNSPECIFIED: BudgetWindow
+BUDGET_WINDOW_DAY: BudgetWindow
+BUDGET_WINDOW_MONTH: BudgetWindow
+BUDGET_WINDOW_TOTAL: BudgetWindow
+
+class GetUsageRequest(_message.Message):
+    __slots__ = ("tenant_id", "start_time", "end_time", "group_by", "time_zone", "as_of")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    group_by: _containers.RepeatedScalarFieldContainer[UsageGroup]
+    time_zone: str
+    as_of: _timestamp_pb2.Timestamp
+    def __init__(self, tenant_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group_by: _Optional[_Iterable[_Union[UsageGroup, str]]] = ..., time_zone: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetUsageResponse(_message.Message):
+    __slots__ = ("rows", "totals", "as_of", "adjusted_later_usd")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_LATER_USD_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[UsageRow]
+    totals: _metering_pb2.Totals
+    as_of: _timestamp_pb2.Timestamp
+    adjusted_later_usd: str
+    def __init__(self, rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., adjusted_later_usd: _Optional[str] = ...) -> None: ...
+
+class UsageRow(_message.Message):
+    __slots__ = ("keys", "totals")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    totals: _metering_pb2.Totals
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ...) -> None: ...
+
+class ListLedgerEntriesRequest(_message.Message):
+    __slots__ = ("tenant_id", "start_time", "end_time", "session_id", "model", "state", "page_size", "page_token")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    session_id: str
+    model: str
+    state: _metering_pb2.CallState
+    page_size: int
+    page_token: str
+    def __init__(self, tenant_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., session_id: _Optional[str] = ..., model: _Optional[str] = ..., state: _Optional[_Union[_metering_pb2.CallState, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListLedgerEntriesResponse(_message.Message):
+    __slots__ = ("entries", "next_page_token")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LedgerEntry]
+    next_page_token: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class LedgerEntry(_message.Message):
+    __slots__ = ("call", "adjustment", "user")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    call: _metering_pb2.ModelCall
+    adjustment: Adjustment
+    user: str
+    def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
+
+class Adjustment(_message.Message):
+    __slots__ = ("adjustment_id", "call_id", "session_id", "number", "cost_usd", "usage", "create_time", "why", "by")
+    ADJUSTMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    adjustment_id: str
+    call_id: str
+    session_id: str
+    number: int
+    cost_usd: str
+    usage: _metering_pb2.TokenUsage
+    create_time: _timestamp_pb2.Timestamp
+    why: str
+    by: str
+    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., number: _Optional[int] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class ExportLedgerRequest(_message.Message):
+    __slots__ = ("tenant_id", "start_time", "end_time")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, tenant_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ExportLedgerResponse(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LedgerEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ...) -> None: ...
+
+class GetBudgetRequest(_message.Message):
+    __slots__ = ("tenant_id",)
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    def __init__(self, tenant_id: _Optional[str] = ...) -> None: ...
+
+class GetBudgetResponse(_message.Message):
+    __slots__ = ("budgets",)
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    budgets: _containers.RepeatedCompositeFieldContainer[BudgetStatus]
+    def __init__(self, budgets: _Optional[_Iterable[_Union[BudgetStatus, _Mapping]]] = ...) -> None: ...
+
+class BudgetStatus(_message.Message):
+    __slots__ = ("window", "limit_usd", "hard", "spent_usd", "reserved_usd", "window_start_time")
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
+    HARD_FIELD_NUMBER: _ClassVar[int]
+    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_USD_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_START_TIME_FIELD_NUMBER: _ClassVar[int]
+    window: BudgetWindow
+    limit_usd: str
+    hard: bool
+    spent_usd: str
+    reserved_usd: str
+    window_start_time: _timestamp_pb2.Timestamp
+    def __init__(self, window: _Optional[_Union[BudgetWindow, str]] = ..., limit_usd: _Optional[str] = ..., hard: _Optional[bool] = ..., spent_usd: _Optional[str] = ..., reserved_usd: _Optional[str] = ..., window_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

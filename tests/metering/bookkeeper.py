@@ -1,0 +1,94 @@
+"""A bookkeeper: what another server brings to the books, run by hand and on a clock that a test turns."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from godoty_service.clock import utc_now
+from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.reconciler import Patience, Reconciler
+from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.rooms import ProviderRooms, Rooms
+from tests.service.caller import Caller
+
+PATIENCE = Patience(
+    without_usage=timedelta(hours=1), with_usage=timedelta(minutes=2), unreachable=timedelta(hours=24)
+)
+
+
+class Bookkeeper:
+    """A reconciler with a ledger, folds and adjustments of its own.
+
+    Attributes:
+        ahead: How far its clock is ahead of the world's.
+        closed: The calls that it closed, in order.
+    """
+
+    def __init__(self, rooms: Rooms, provider: ProviderRooms, *, patience: Patience = PATIENCE) -> None:
+        self.ahead = timedelta()
+        self.closed: list[ModelCall] = []
+        self.sessions = rooms.sessions
+        self.ledger = Ledger(rooms.database.collection("ledger"), clock=self._now)
+        self.folds = SessionFolds(rooms.sessions, self.ledger)
+        self.adjustments = Adjustments(self.ledger, self.folds, clock=self._now)
+        self.reconciler = Reconciler(
+            ledger=self.ledger,
+            oracle=provider.oracle,
+            folds=self.folds,
+            read_generation=provider.account.generation,
+            living=rooms.replicas.living,
+            owner=rooms.replicas.replica_id,
+            provider_key_id=provider.key_id,
+            record=self.closed.append,
+            patience=patience,
+            clock=self._now,
+        )
+
+    def _now(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+async def cancelled(caller: Caller, directive: str, **fields: str) -> ModelCall:
+    """Take a turn, hang up at its first text, and return its entry once the turn is over."""
+    call = caller.start(directive, **fields)
+    async for response in call:
+        if response.HasField("text_delta"):
+            break
+    call.cancel()
+    return await left(caller)
+
+
+async def left(caller: Caller) -> ModelCall:
+    """The session's last entry, once no turn runs."""
+    await eventually(lambda: (caller.service.session("talk") or {"lease": 1})["lease"] is None)
+    return caller.service.entries("talk")[-1]
+
+
+async def closed(caller: Caller, *, within: float = 10.0) -> ModelCall:
+    """The session's last entry, once it is not pending any more."""
+    await eventually(lambda: caller.service.entries("talk")[-1].state is not CallState.PENDING, within=within)
+    return caller.service.entries("talk")[-1]
+
+
+async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def steadily(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
+    """Check that something holds for some seconds."""
+    end = asyncio.get_running_loop().time() + for_
+    while asyncio.get_running_loop().time() < end:
+        assert await condition()
+        await asyncio.sleep(0.05)
+
+
+def billed(caller: Caller, entry: ModelCall) -> Decimal:
+    """What the provider's invoice says of a call."""
+    (line,) = [each for each in caller.service.invoice("talk") if each.generation_id == entry.generation_id]
+    return line.cost

@@ -1,0 +1,100 @@
+"""Servers that leave the books alone, and bookkeepers beside them."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from godoty_service.metering.reconciler import Patience
+from godoty_service.rooms import open_provider, open_rooms
+from tests.conftest import Start
+from tests.metering.bookkeeper import PATIENCE, Bookkeeper
+from tests.service.caller import Caller
+from tests.service.service import Service
+from tests.service.surroundings import ACCOUNT
+
+NEVER = 3600.0
+
+
+class Serve(Protocol):
+    """Starts a server and connects a caller to it."""
+
+    async def __call__(self, **settings: Any) -> Caller:
+        """Start it with these settings."""
+
+
+class Bookkeep(Protocol):
+    """Sets a bookkeeper to work beside a server."""
+
+    async def __call__(self, service: Service, *, patience: Patience = PATIENCE, **settings: Any) -> Bookkeeper:
+        """Give it the server's database, and settings of its own."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Godoty(Protocol):
+    """Runs the command line as a process."""
+
+    async def __call__(self, service: Service, *arguments: str, **environment: str) -> Said:
+        """Run a command on a server's database."""
+
+
+@pytest.fixture
+async def calling(serve: Start, connect: Callable[[Service], Caller]) -> Serve:
+    """Starts servers that reconcile ten times a second, unless told otherwise."""
+
+    async def start(**settings: Any) -> Caller:
+        return connect(await serve(**{"reconcile_interval": 0.1, **settings}))
+
+    return start
+
+
+@pytest.fixture
+async def bookkeep() -> AsyncIterator[Bookkeep]:
+    """Sets bookkeepers to work."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(service: Service, *, patience: Patience = PATIENCE, **settings: Any) -> Bookkeeper:
+            chosen = service.surroundings.settings(service.database.name, **settings)
+            rooms = await stack.enter_async_context(open_rooms(chosen))
+            provider = await stack.enter_async_context(open_provider(chosen, rooms, record=lambda _: None))
+            await provider.oracle.load()
+            return Bookkeeper(rooms, provider, patience=patience)
+
+        yield begin
+
+
+@pytest.fixture
+def godoty() -> Godoty:
+    """Runs commands."""
+
+    async def run(service: Service, *arguments: str, **environment: str) -> Said:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "godoty_service.cli", *arguments),
+            env={
+                **os.environ,
+                "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+                "GODOTY_MONGODB_DATABASE": service.database.name,
+                "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+                "OPENROUTER_API_KEY": ACCOUNT,
+                **environment,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        return Said(process.returncode or 0, out.decode(), err.decode())
+
+    return run

@@ -1,0 +1,216 @@
+"""Several servers, one set of books: each call is settled by one of them, once, and by none before its time."""
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from godoty_service.metering.call import CallState, CostSource
+from godoty_service.metering.reconciler import Outcome, Patience
+from godoty_service.sandbox.mongod import free_port
+from tests.conftest import StartProcess
+from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, eventually, left
+from tests.metering.conftest import NEVER, Bookkeep, Serve
+from tests.service.caller import Caller, read
+from tests.service.service import Service, plain
+
+CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
+
+
+async def test_two_reconcilers_at_once_settle_each_call_once(calling: Serve, bookkeep: Bookkeep) -> None:
+    """Each of eight open calls is closed by one of the two, and counted once in the session's sums."""
+    caller = await calling(reconcile_interval=NEVER)
+    for _ in range(8):
+        await cancelled(caller, CANCELLED)
+    one, other = await bookkeep(caller.service), await bookkeep(caller.service)
+
+    outcomes = await asyncio.gather(*(each.reconciler.tick() for each in (one, other, one, other)))
+
+    assert sum(each[Outcome.SETTLED] for each in outcomes) == 8
+    closed = [call.call_id for call in (*one.closed, *other.closed)]
+    entries = caller.service.entries("talk")
+    assert sorted(closed) == sorted(entry.call_id for entry in entries)
+    assert [entry.cost for entry in entries] == [billed(caller, entry) for entry in entries]
+    totals = (await caller.metrics()).totals
+    assert (totals.cost_usd, totals.model_calls) == (plain(caller.service.invoiced("talk")), 8)
+    assert (totals.pending_calls, totals.unresolved_calls) == (0, 0)
+
+
+async def test_a_call_that_closed_meanwhile_is_not_closed_again(calling: Serve, bookkeep: Bookkeep) -> None:
+    """A reconciler that was slow finds the call settled: what it would have written changes nothing."""
+    caller = await calling(reconcile_interval=NEVER)
+    entry = await cancelled(caller, CANCELLED)
+    one = await bookkeep(caller.service)
+    await one.reconciler.tick()
+    settled = caller.service.entries("talk")
+
+    assert not await one.ledger.close(entry)
+    await one.ledger.leave(entry, due=entry.start_time)
+
+    assert caller.service.entries("talk") == settled
+    assert [call.call_id for call in one.closed] == [entry.call_id]
+
+
+async def test_the_calls_of_a_killed_server_are_adopted(
+    serve_process: StartProcess, bookkeep: Bookkeep, connect: object
+) -> None:
+    """While its heartbeat is fresh nobody touches the call; once it is stale anybody settles it, to the digit."""
+    process, service = await serve_process(
+        GODOTY_LEASE="1.5", GODOTY_HEARTBEAT="0.2", GODOTY_RECONCILE_INTERVAL=str(NEVER)
+    )
+    caller: Caller = connect(service)  # type: ignore[operator] # a fixture of tests/conftest.py
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
+    await _first_text(call)
+    await process.kill()
+    await read(call)
+    keeper = await bookkeep(service, lease=1.5)
+
+    assert await keeper.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    (pending,) = service.entries("talk")
+    assert (pending.state, pending.generation_id is not None) == (CallState.PENDING, True)
+    await _tick_until_closed(keeper)
+
+    (entry,) = service.entries("talk")
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert entry.cost == billed(caller, entry)
+    assert entry.cost
+
+
+async def test_the_calls_of_a_living_server_are_left_alone(calling: Serve, bookkeep: Bookkeep) -> None:
+    """A turn is in its stream: other reconcilers tick, and it settles its call itself, with its own words."""
+    caller = await calling(reconcile_interval=0.05)
+    keeper = await bookkeep(caller.service)
+    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=20 record_ms=0")
+    await _first_text(call)
+
+    assert await keeper.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    (document,) = caller.service.entry_documents("talk")
+    assert (document["state"], document.get("due")) == ("pending", None)
+    turn = await read(call)
+
+    assert turn.finished.turn_totals.pending_calls == 0
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.BILLED)
+    assert keeper.closed == []
+
+
+async def test_a_call_of_another_provider_key_is_left_to_whoever_has_it(calling: Serve, bookkeep: Bookkeep) -> None:
+    """Its record can be read with the key that made it only; without that key it is given up on after the patience."""
+    caller = await calling(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-one")
+    first = await cancelled(caller, CANCELLED)
+    stranger = await bookkeep(caller.service, OPENROUTER_API_KEY="sandbox-two")
+    owner = await bookkeep(caller.service, OPENROUTER_API_KEY="sandbox-one")
+
+    assert await stranger.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    assert caller.service.entries("talk")[0] == first
+    assert (await owner.reconciler.tick())[Outcome.SETTLED] == 1
+    second = await cancelled(caller, CANCELLED)
+    stranger.ahead = timedelta(hours=1)
+    assert (await stranger.reconciler.tick())[Outcome.UNRESOLVED] == 1
+
+    settled, given_up = caller.service.entries("talk")
+    assert (settled.cost, settled.cost_source) == (billed(caller, first), CostSource.RECONCILED)
+    assert (given_up.call_id, given_up.state, given_up.cost) == (second.call_id, CallState.UNRESOLVED, None)
+    assert given_up.upper_bound is not None
+    assert given_up.upper_bound > billed(caller, second)
+
+
+async def test_an_unreachable_provider_postpones_and_nothing_is_given_up(calling: Serve, bookkeep: Bookkeep) -> None:
+    """Hours pass and the provider does not answer: the call stays pending, and settles when it is back."""
+    caller = await calling(reconcile_interval=NEVER)
+    entry = await cancelled(caller, CANCELLED)
+    lost = await bookkeep(caller.service, openrouter_base_url=f"http://127.0.0.1:{free_port()}/api/v1")
+    found = await bookkeep(caller.service)
+
+    for hours in (0, 2, 20):
+        lost.ahead = timedelta(hours=hours)
+        assert (await lost.reconciler.tick())[Outcome.POSTPONED] == 1
+        assert caller.service.entries("talk")[0] == entry
+    found.ahead = timedelta(hours=21)
+    assert (await found.reconciler.tick())[Outcome.SETTLED] == 1
+
+    (settled,) = caller.service.entries("talk")
+    assert (settled.cost, settled.cost_source) == (billed(caller, settled), CostSource.RECONCILED)
+
+
+async def test_a_provider_that_stays_unreachable_is_given_up_on_in_the_end(calling: Serve, bookkeep: Bookkeep) -> None:
+    """After a day without an answer the call is unresolved, its bound with it."""
+    caller = await calling(reconcile_interval=NEVER)
+    await cancelled(caller, CANCELLED)
+    lost = await bookkeep(caller.service, openrouter_base_url=f"http://127.0.0.1:{free_port()}/api/v1")
+
+    lost.ahead = timedelta(hours=25)
+    assert (await lost.reconciler.tick())[Outcome.UNRESOLVED] == 1
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.cost) == (CallState.UNRESOLVED, None)
+    assert (await caller.metrics()).totals.unresolved_bound_usd == plain(entry.upper_bound or Decimal(0))
+
+
+async def test_looks_for_a_record_become_rarer(calling: Serve, bookkeep: Bookkeep) -> None:
+    """The first looks are a quarter of a second apart, later ones up to a minute."""
+    caller = await calling(reconcile_interval=NEVER)
+    await cancelled(caller, CANCELLED.replace("record_ms=0", "record_ms=-1"))
+    keeper = await bookkeep(caller.service, patience=Patience(without_usage=timedelta(hours=9)))
+
+    waits: list[float] = []
+    for _ in range(20):
+        before = keeper._now()
+        assert (await keeper.reconciler.tick())[Outcome.POSTPONED] == 1
+        due = caller.service.entry_documents("talk")[0]["due"]
+        waits.append((due - before).total_seconds())
+        keeper.ahead += due - before
+
+    assert waits[0] == pytest.approx(0.25, abs=0.1)
+    assert waits[-1] == pytest.approx(60, abs=0.2)
+    assert all(later >= earlier - 0.2 for earlier, later in zip(waits, waits[1:], strict=False))
+    assert sum(1 for wait in waits if wait < 1.5) >= 5
+
+
+async def test_a_reconciler_that_dies_in_a_look_frees_the_call(calling: Serve, bookkeep: Bookkeep) -> None:
+    """Whoever takes a call holds it for half a minute; then it is anybody's again."""
+    caller = await calling(reconcile_interval=NEVER)
+    await cancelled(caller, CANCELLED)
+    dying, other = await bookkeep(caller.service), await bookkeep(caller.service)
+    key = caller.service.entries("talk")[0].provider_key_id
+
+    taken = await dying.ledger.take_due(
+        provider_key_ids=[key], any_before=dying._now() - timedelta(hours=1), hold=timedelta(seconds=30)
+    )
+    assert taken is not None
+    assert await other.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    other.ahead = timedelta(seconds=31)
+
+    assert (await other.reconciler.tick())[Outcome.SETTLED] == 1
+
+
+async def test_a_call_that_was_never_sent_stays_void(service: Service, calling: Serve, bookkeep: Bookkeep) -> None:
+    """The provider cannot be connected to: the entries say so, cost nothing, and nobody looks for a record."""
+    caller = await calling(reconcile_interval=NEVER, openrouter_base_url=f"http://127.0.0.1:{free_port()}/api/v1")
+
+    turn = await caller.converse("hello", timeout=60)
+    assert turn.failure is not None
+    await left(caller)
+
+    entries = caller.service.entries("talk")
+    assert [(each.state, each.cost) for each in entries] == [(CallState.VOID, None)] * 3
+    totals = (await caller.metrics()).totals
+    assert (totals.model_calls, totals.pending_calls, totals.cost_usd, totals.turns) == (0, 0, "0", 1)
+
+
+async def _first_text(call: object) -> None:
+    async for response in call:  # type: ignore[attr-defined] # a stream of grpc.aio
+        if response.HasField("text_delta"):
+            return
+
+
+async def _tick_until_closed(keeper: Bookkeeper) -> None:
+    async with asyncio.timeout(10):
+        while not keeper.closed:
+            await keeper.reconciler.tick()
+            await asyncio.sleep(0.1)
+
+
+_ = (Path, eventually)

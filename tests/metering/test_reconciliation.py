@@ -1,0 +1,166 @@
+"""Calls that their stream did not settle are settled by the server itself, at what the provider billed."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from godoty_service.metering.call import CallState, CostSource
+from tests.metering.bookkeeper import billed, cancelled, closed, left, steadily
+from tests.metering.conftest import Serve
+from tests.service.caller import Caller
+from tests.service.service import plain
+
+
+async def assert_totals(caller: Caller, *, cost: Decimal | None, pending: int = 0, unresolved: int = 0) -> None:
+    """Check what a reader of the session sees now; no cost stands for an unresolved session's 0."""
+    totals = (await caller.metrics()).totals
+    assert totals.cost_usd == plain(cost or Decimal(0))
+    assert (totals.pending_calls, totals.unresolved_calls) == (pending, unresolved)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "in_full"),
+    [("openai/gpt-4o-mini", "OpenAI", False), ("google/gemini-2.5-flash", "Google", True)],
+)
+async def test_a_cancelled_call_is_settled_at_what_its_provider_bills(
+    calling: Serve, model: str, provider: str, in_full: bool
+) -> None:
+    """Where closing stops billing, it is what had come; where it does not, the whole answer. Both to the digit."""
+    caller = await calling()
+
+    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=400", model=model)
+    assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
+    await assert_totals(caller, cost=None, pending=1)
+
+    entry = await closed(caller)
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert entry.cost == billed(caller, entry) == caller.service.invoiced("talk") > 0
+    assert entry.provider == provider
+    assert entry.usage is not None
+    assert (entry.usage.output_tokens == 40) is in_full
+    assert entry.catalogue_cost == entry.cost
+    await assert_totals(caller, cost=entry.cost)
+
+
+async def test_the_time_in_which_there_is_no_record_yet_is_waited_out(calling: Serve) -> None:
+    """For 1.5 s the provider answers 404: the call stays pending, and settles once the record is there."""
+    caller = await calling()
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=1500")
+
+    async def is_pending() -> bool:
+        return (await caller.metrics()).totals.pending_calls == 1
+
+    await steadily(is_pending, for_=1.0)
+    settled = await closed(caller)
+
+    assert (settled.cost, settled.cost_source) == (billed(caller, settled), CostSource.RECONCILED)
+    assert settled.settle_time is not None
+    assert settled.settle_time - entry.start_time >= timedelta(seconds=1.5)
+    assert caller.service.entry_documents("talk")[0].keys() & {"due", "tries"} == set()
+
+
+async def test_usage_without_cost_is_settled_by_the_record(calling: Serve) -> None:
+    """The stream told tokens and no cost; its record comes, and outranks the catalogue."""
+    caller = await calling()
+
+    turn = await caller.converse("@sandbox no-cost record_ms=300 fee=0.002")
+    assert turn.finished.session_totals.pending_calls == 1
+    assert not turn.calls[0].HasField("cost_usd")
+    entry = await closed(caller)
+
+    assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
+    assert entry.catalogue_cost is not None
+    assert entry.cost is not None
+    assert entry.cost - entry.catalogue_cost == Decimal("0.002")
+    await assert_totals(caller, cost=entry.cost)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "factor"),
+    [
+        ("openai/gpt-4o-mini", "OpenAI", "1"),
+        ("openai/gpt-4o-mini", "Azure", "1.1"),
+        ("deepseek/deepseek-v3.2", "Groq", "2"),
+    ],
+)
+async def test_usage_without_cost_or_record_is_priced_by_the_catalogue(
+    calling: Serve, model: str, provider: str, factor: str
+) -> None:
+    """After its patience the service prices the tokens itself, by the prices of the provider that served."""
+    caller = await calling(record_patience_with_usage=0.6)
+
+    turn = await caller.converse(f"@sandbox no-cost record_ms=-1 provider={provider}", model=model)
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.CATALOGUE)
+    assert (entry.provider, turn.calls[0].provider) == (provider, provider)
+    assert entry.cost == entry.catalogue_cost == billed(caller, entry)
+    assert entry.settle_time is not None
+    assert entry.settle_time - entry.start_time >= timedelta(seconds=0.6)
+    listed = caller.service.surroundings.ask(
+        lambda: caller.service.surroundings.sandbox.invoice.lines(session=caller.service.upstream_name("talk"))
+    )[0]
+    assert entry.evidence is not None
+    assert listed.provider == provider
+    if model == "openai/gpt-4o-mini":
+        assert entry.evidence.prices.prompt == Decimal("0.00000015") * Decimal(factor)
+    await assert_totals(caller, cost=entry.cost)
+
+
+@pytest.mark.parametrize("billing", ["", " bill=full"], ids=["not billed", "billed"])
+async def test_a_call_whose_id_never_came_is_unresolved_with_its_bound(calling: Serve, billing: str) -> None:
+    """The connection broke before any header: nobody can ask for a record, and each attempt keeps its bound."""
+    caller = await calling()
+
+    turn = await caller.converse(f"@sandbox reset n=0{billing}")
+    assert turn.failure is not None
+    await closed(caller)
+
+    entries = caller.service.entries("talk")
+    assert [(each.state, each.generation_id, each.cost) for each in entries] == [(CallState.UNRESOLVED, None, None)] * 3
+    bounds = [each.upper_bound for each in entries if each.upper_bound is not None]
+    lines = [line.cost for line in caller.service.invoice("talk")]
+    assert len(lines) == (3 if billing else 0)
+    assert all(bound > cost for bound, cost in zip(bounds, lines, strict=False))
+    totals = (await caller.metrics()).totals
+    assert (totals.unresolved_calls, totals.pending_calls, totals.cost_usd) == (3, 0, "0")
+    assert totals.unresolved_bound_usd == plain(sum(bounds, Decimal(0)))
+
+
+async def test_a_record_that_never_comes_is_given_up_on_after_the_patience(calling: Serve) -> None:
+    """The id is known, the record stays away: pending until the patience is over, then unresolved."""
+    caller = await calling(record_patience=1.2)
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=-1")
+    assert entry.generation_id is not None
+
+    closed_entry = await closed(caller)
+
+    assert (closed_entry.state, closed_entry.cost) == (CallState.UNRESOLVED, None)
+    assert closed_entry.settle_time is not None
+    assert closed_entry.settle_time - entry.start_time >= timedelta(seconds=1.2)
+    assert closed_entry.upper_bound is not None
+    assert closed_entry.upper_bound > billed(caller, closed_entry) > 0
+    await assert_totals(caller, cost=None, unresolved=1)
+
+
+async def test_a_call_in_the_middle_of_a_tool_loop_is_settled_where_it_stands(calling: Serve) -> None:
+    """The second of three calls is left open: later ones are numbered on, and it is settled in its place."""
+    caller = await calling()
+    await caller.converse("@sandbox no-cost record_ms=1000")
+    turn = await caller.converse("@sandbox tool-loop calls=3")
+
+    assert turn.started.totals.pending_calls == turn.finished.session_totals.pending_calls == 1
+    assert [each.number for each in turn.calls] == [2, 3, 4]
+    first = caller.service.entries("talk")[0]
+    assert first.state is CallState.PENDING
+    await left(caller)
+    await _until_settled(caller)
+    assert [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED] * 4
+    await assert_totals(caller, cost=caller.service.invoiced("talk"))
+
+
+async def _until_settled(caller: Caller) -> None:
+    from tests.metering.bookkeeper import eventually  # noqa: PLC0415
+
+    await eventually(lambda: caller.service.entries("talk")[0].state is not CallState.PENDING)

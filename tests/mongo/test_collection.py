@@ -1,0 +1,158 @@
+"""A collection does the same by both drivers, and fails in our words."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from bson.decimal128 import Decimal128
+
+from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
+from godoty_service.mongo import Collection, Database, Driver, Index, open_database
+from godoty_service.sandbox.mongod import free_port
+
+
+@pytest.fixture
+async def things(database: Database) -> Collection:
+    """A collection whose `name` is unique."""
+    collection = database.collection("things")
+    await collection.ensure([Index(keys=[("name", 1)], unique=True), Index(keys=[("size", 1)], where={"size": 1})])
+    return collection
+
+
+async def test_what_is_written_is_read(things: Collection) -> None:
+    """Documents come back as they were, times in UTC and money exact."""
+    time = datetime(2026, 8, 22, 12, 0, 0, 123_000, tzinfo=UTC)
+    money = Decimal128(Decimal("0.0000000000000000000000000000000001"))
+    document = {"_id": "a", "name": "a", "time": time, "money": money}
+    await things.insert_one(dict(document))
+
+    assert await things.find_one({"_id": "a"}) == document
+    assert await things.find_one({"_id": "b"}) is None
+    assert await things.find_one({"_id": "a"}, fields={"name": 1}) == {"_id": "a", "name": "a"}
+
+
+async def test_documents_are_found_sorted_limited_and_counted(things: Collection) -> None:
+    """`find`, `iterate` and `count` agree; a limit is a limit, and 0 is none."""
+    await things.insert_many([{"_id": number, "name": str(number), "size": number % 2} for number in range(25)])
+
+    found = await things.find({"size": 1}, sort=[("_id", -1)], limit=3)
+    assert [each["_id"] for each in found] == [23, 21, 19]
+    assert len(await things.find({})) == await things.count({}) == 25
+    assert [each["_id"] async for each in things.iterate({"size": 0}, sort=[("_id", 1)])] == list(range(0, 25, 2))
+    grouped = await things.aggregate([{"$group": {"_id": "$size", "n": {"$sum": 1}}}, {"$sort": {"_id": 1}}])
+    assert grouped == [{"_id": 0, "n": 13}, {"_id": 1, "n": 12}]
+
+
+async def test_a_reader_may_stop_in_the_middle(things: Collection) -> None:
+    """An iteration that is left early closes its cursor, and the next one starts at the beginning."""
+    await things.insert_many([{"_id": number, "name": str(number)} for number in range(2500)])
+    reading = things.iterate({}, sort=[("_id", 1)])
+    assert (await anext(reading))["_id"] == 0
+    await reading.aclose()  # type: ignore[attr-defined] # an asynchronous generator
+
+    assert sum([1 async for _ in things.iterate({})]) == 2500
+
+
+async def test_updates_tell_what_they_found(things: Collection) -> None:
+    """Matched or not, how many, before or after: as asked."""
+    await things.insert_many([{"_id": number, "name": str(number), "size": 0} for number in range(3)])
+
+    assert await things.update_one({"_id": 0}, {"$set": {"size": 5}})
+    assert await things.update_one({"_id": 0}, {"$set": {"size": 5}}), "matched, although nothing changed"
+    assert not await things.update_one({"_id": 9}, {"$set": {"size": 5}})
+    assert await things.update_many({"size": 0}, [{"$set": {"size": {"$add": ["$size", 7]}}}]) == 2
+    before = await things.find_one_and_update({"_id": 1}, {"$set": {"size": 8}}, before=True)
+    after = await things.find_one_and_update({"_id": 1}, {"$set": {"size": 9}})
+    made = await things.find_one_and_update({"_id": "new"}, {"$set": {"name": "new"}}, upsert=True)
+    assert before is not None
+    assert after is not None
+    assert (before["size"], after["size"], made) == (7, 9, {"_id": "new", "name": "new"})
+    assert await things.find_one_and_update({"_id": "none"}, {"$set": {"size": 1}}) is None
+    last = await things.find_one_and_update({"size": {"$gt": 0}}, {"$set": {"last": 1}}, sort=[("size", -1)])
+    assert last is not None
+    assert last["_id"] == 1
+
+
+async def test_deletions_tell_what_they_found(things: Collection) -> None:
+    """One or many, and how many there were."""
+    await things.insert_many([{"_id": number, "name": str(number)} for number in range(5)])
+
+    assert await things.delete_one({"_id": 0})
+    assert not await things.delete_one({"_id": 0})
+    assert await things.delete_many({}) == 4
+    assert await things.delete_many({}) == 0
+
+
+async def test_every_way_to_write_twice_is_a_duplicate_key(things: Collection) -> None:
+    """A unique index refuses inserts, bulk inserts, updates and upserts in one and the same way."""
+    await things.insert_many([{"_id": "a", "name": "a"}, {"_id": "b", "name": "b"}])
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: things.insert_one({"_id": "c", "name": "a"}),
+        lambda: things.insert_one({"_id": "a", "name": "c"}),
+        lambda: things.insert_many([{"name": "x"}, {"name": "a"}, {"name": "y"}]),
+        lambda: things.update_one({"_id": "b"}, {"$set": {"name": "a"}}),
+        lambda: things.update_one({"_id": "b", "name": "z"}, {"$set": {"name": "y"}}, upsert=True),
+        lambda: things.find_one_and_update({"_id": "b"}, {"$set": {"name": "a"}}),
+        lambda: things.find_one_and_update({"name": "a", "size": 1}, {"$set": {"_x": 1}}, upsert=True),
+    ]
+
+    for write in writes:
+        with pytest.raises(DuplicateKey):
+            await write()
+    assert sorted(each["name"] for each in await things.find({})) == ["a", "b", "x"], "in order, until the refused one"
+
+
+async def test_what_the_database_refuses_is_a_storage_error(things: Collection) -> None:
+    """An operation that makes no sense to the server is a StorageError, without its words."""
+    attempts: list[Awaitable[object]] = [
+        things.update_one({}, {"$nonsense": {"secret": 1}}, upsert=True),
+        things.find({"$where": {"secret": 1}}),
+        things.aggregate([{"$nonsense": "secret"}]),
+        things.find_one({"$nonsense": "secret"}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError) as caught:
+            await attempt
+        assert not isinstance(caught.value, StorageUnavailable)
+        assert "secret" not in str(caught.value)
+
+
+async def test_indexes_are_made_once(things: Collection, database: Database) -> None:
+    """Making sure of indexes again, as each server does when it starts, changes nothing."""
+    wanted = [Index(keys=[("name", 1)], unique=True), Index(keys=[("time", 1)], expire_after=60)]
+    await asyncio.gather(*(things.ensure(wanted) for _ in range(3)))
+    await database.collection("things").ensure(wanted)
+
+    with pytest.raises(DuplicateKey):
+        await things.insert_many([{"name": "a"}, {"name": "a"}])
+
+
+async def test_a_database_that_is_not_there_is_unavailable(driver: Driver) -> None:
+    """No server on the port: StorageUnavailable, within the time that an operation may take."""
+    database = open_database(
+        uri=f"mongodb://127.0.0.1:{free_port()}", name="godoty_test_none", driver=driver, timeout=0.1
+    )
+    things = database.collection("things")
+    begun = asyncio.get_running_loop().time()
+    for attempt in (database.ping(), things.find({}), things.insert_one({}), things.update_one({}, {"$set": {"a": 1}})):
+        with pytest.raises(StorageUnavailable):
+            await attempt
+    assert asyncio.get_running_loop().time() - begun < 4
+    await database.close()
+
+
+async def test_the_databases_clock_is_told(database: Database) -> None:
+    """All servers share one clock, in UTC."""
+    await database.ping()
+
+    assert abs(await database.now() - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+async def test_writes_are_acknowledged_by_a_majority_and_journaled(database: Database) -> None:
+    """What was acknowledged cannot be rolled back, and what was read neither."""
+    collection = database.collection("things")._collection
+
+    assert collection.write_concern.document == {"w": "majority", "j": True}
+    assert collection.read_concern.document == {"level": "majority"}

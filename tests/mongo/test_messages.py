@@ -1,0 +1,105 @@
+"""Messages: kept as they were, under numbers that nobody shares."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from strands.types.content import Message, Messages
+
+from godoty_service.errors import SessionLost
+from godoty_service.mongo import Database
+from godoty_service.sessions import messages
+from godoty_service.sessions.manager import MongoSessionManager
+from godoty_service.sessions.messages import MessageStore
+
+
+@pytest.fixture
+async def store(database: Database) -> MessageStore:
+    """An empty store."""
+    await database.collection("messages").ensure(messages.INDEXES)
+    return MessageStore(database.collection("messages"))
+
+
+def said(*texts: str) -> Messages:
+    """Messages of the user and the assistant in turns."""
+    return [
+        Message(role="assistant" if place % 2 else "user", content=[{"text": text}]) for place, text in enumerate(texts)
+    ]
+
+
+async def append(store: MessageStore, number: int, *texts: str, **others: Any) -> None:
+    """Keep texts."""
+    tenant_id, uid = others.get("tenant_id", "tenant"), others.get("uid", "ses")
+    await store.append(tenant_id, uid, number=number, turn_id="turn", messages=said(*texts))
+
+
+async def test_content_comes_back_as_it_was(store: MessageStore) -> None:
+    """Keys that mean something to the database, deep nesting, NUL, emoji and half a pair of surrogates are only data."""
+    tool_input = {"$set": {"a.b": 1}, "": [None, 1e300, 2**70, "\0", "👩‍🔬"], "_id": {"deep": [[[]]]}, "\ud83d": "half"}
+    message: Any = {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t", "name": "n", "input": tool_input}}]}
+    await store.append("tenant", "ses", number=1, turn_id="turn", messages=[message])
+
+    assert await store.window("tenant", "ses", size=9) == [message]
+    (kept,) = await store.page("tenant", "ses", after=0, limit=9)
+    assert (kept.number, kept.role, kept.turn_id, kept.content) == (1, "assistant", "turn", message["content"])
+
+
+async def test_a_number_is_taken_once(store: MessageStore) -> None:
+    """Who comes late has lost the session: nothing of his is kept, not even what would still fit before it."""
+    await append(store, 1, "a", "b")
+
+    for number in (1, 2):
+        with pytest.raises(SessionLost):
+            await append(store, number, "late")
+    with pytest.raises(SessionLost):
+        await append(store, 2, "late", "later")
+    assert await store.highest("tenant", "ses") == 2
+    await append(store, 1, "elsewhere", uid="other")
+    await append(store, 1, "else", tenant_id="else")
+    assert await store.highest("tenant", "other") == 1
+
+
+async def test_of_two_who_write_the_same_number_one_wins(store: MessageStore) -> None:
+    """However they race, one message stands under each number."""
+    results = await asyncio.gather(*(append(store, 1, f"text {n}") for n in range(6)), return_exceptions=True)
+
+    assert sum(result is None for result in results) == 1
+    assert len(await store.page("tenant", "ses", after=0, limit=9)) == 1
+
+
+async def test_the_window_is_the_newest_messages_in_order(store: MessageStore) -> None:
+    """The model sees the last so many, the oldest of them first; pages go on from a number."""
+    await append(store, 1, *(f"{number}" for number in range(1, 11)))
+
+    window = await store.window("tenant", "ses", size=3)
+    assert [message["content"][0]["text"] for message in window] == ["8", "9", "10"]
+    pages = [[each.number for each in await store.page("tenant", "ses", after=after, limit=4)] for after in (0, 4, 8)]
+    assert pages == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+
+
+async def test_a_deletion_takes_one_sessions_messages(store: MessageStore) -> None:
+    """Others keep theirs."""
+    await append(store, 1, "a")
+    await append(store, 1, "b", uid="other")
+    await append(store, 1, "c", tenant_id="else")
+    await store.delete("tenant", "ses")
+
+    assert await store.highest("tenant", "ses") == 0
+    assert await store.highest("tenant", "other") == 1
+    assert await store.highest("else", "ses") == 1
+
+
+async def test_the_manager_numbers_on_and_survives_a_cancel(store: MessageStore) -> None:
+    """Messages that close a turn land although whoever waits for them is cancelled."""
+    session: Any = type("Claimed", (), {"uid": "ses", "tenant_id": "tenant"})()
+    manager = MongoSessionManager(store, session, turn_id="turn", history=said("a", "b"), last_number=2)
+    closing = asyncio.create_task(manager.append(said("c", "d")))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await manager.flush()
+
+    assert manager.last_number == 4
+    assert [each.number for each in await store.page("tenant", "ses", after=0, limit=9)] == [3, 4]
+    assert manager.history == said("a", "b", "c", "d")

@@ -1,0 +1,192 @@
+"""Other servers on the same database continue a session, after a stop, a crash or a standstill."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.metering.call import CallState
+from godoty_service.server import running
+from tests.conftest import Start, StartProcess
+from tests.service.caller import Caller, Turn, read
+from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.service import Service
+from tests.service.surroundings import Surroundings
+
+Connect = Callable[[Service], Caller]
+SHORT_LEASE = {"GODOTY_LEASE": "1", "GODOTY_HEARTBEAT": "0.2"}
+SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+
+
+async def until_free(caller: Caller, text: str) -> tuple[Turn, int]:
+    """Take a turn as soon as the session is free; returns it, and how often it was SESSION_BUSY before."""
+    refused = 0
+    async with asyncio.timeout(10):
+        while True:
+            turn = await caller.converse(text)
+            if turn.failure is None or turn.failure.reason != "SESSION_BUSY":
+                return turn, refused
+            refused += 1
+            await asyncio.sleep(0.1)
+
+
+async def some_text(call: Any) -> str:
+    """Read a turn until some of its answer has come."""
+    text = ""
+    while not text.endswith("t2 "):
+        text += (await anext(aiter(call))).text_delta.text
+    return text
+
+
+async def test_a_second_server_continues_the_session(serve: Start, connect: Connect, new_database: str) -> None:
+    """What one server has kept reaches the model through the next, and the totals go on from where they were."""
+    first_service = await serve(database=new_database)
+    first = connect(first_service)
+    await first.converse("my name is Ada")
+    loop = await first.converse("@sandbox tool-loop calls=3")
+    before = loop.finished.session_totals
+    second_server = await serve(database=new_database)
+    second = connect(first_service.at(second_server.target))
+
+    assert (await second.metrics()).totals == before
+    assert await second.messages() == await first.messages()
+    turn = await second.converse("what is my name?")
+    assert not turn.started.session_created
+    assert turn.started.totals == before
+    assert turn.finished.session_totals.model_calls == before.model_calls + 1
+    assert turn.calls[0].number == before.model_calls + 1
+    messages = second.service.requests("talk")[-1]["messages"]
+    assert_whole_upstream(messages)
+    assert "my name is Ada" in str(messages)
+    assert sum(message["role"] == "tool" for message in messages) == 2
+    assert (await first.metrics()).totals == turn.finished.session_totals
+    assert [entry.owner for entry in first.service.entries("talk")[:4]] != [
+        entry.owner for entry in first.service.entries("talk")[4:]
+    ]
+
+
+async def test_a_killed_server_leaves_a_session_that_the_next_one_continues(
+    serve: Start, serve_process: StartProcess, connect: Connect
+) -> None:
+    """After SIGKILL in mid-turn: busy for a lease, then the words are kept, the history closed, the call pending."""
+    process, service = await serve_process(**SHORT_LEASE)
+    call = connect(service).start(SLOW)
+    await some_text(call)
+    await process.kill()
+    assert (await read(call)).failure is not None
+    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    survivor = connect(service.at(other.target))
+
+    turn, refused = await until_free(survivor, "and now?")
+    assert refused > 0
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await survivor.messages()
+    assert_whole(messages)
+    assert [message.content[0].text for message in messages] == [
+        SLOW,
+        "[The answer was interrupted.]",
+        "and now?",
+        turn.text,
+    ]
+    assert messages[0].turn_id == messages[1].turn_id != messages[2].turn_id == messages[3].turn_id
+    assert turn.started.totals.pending_calls == 1
+    totals = turn.finished.session_totals
+    assert (totals.pending_calls, totals.model_calls, totals.turns) == (1, 2, 2)
+    killed, _ = survivor.service.entries("talk")
+    assert killed.state is CallState.PENDING
+    assert killed.generation_id
+
+
+async def test_a_server_killed_between_two_calls_of_a_loop_loses_no_tool_result(
+    serve: Start, serve_process: StartProcess, connect: Connect
+) -> None:
+    """A loop that was killed after its first tool is closed behind the tool's result, which the model sees."""
+    process, service = await serve_process(**SHORT_LEASE)
+    call = connect(service).start("@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1")
+    async with asyncio.timeout(5):
+        while len(service.entries("talk")) < 2:
+            await asyncio.sleep(0.01)
+    await process.kill()
+    await read(call)
+    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    survivor = connect(service.at(other.target))
+
+    turn, _ = await until_free(survivor, "and now?")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await survivor.messages()
+    assert_whole(messages)
+    assert len(messages) == 6
+    assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
+    assert_whole_upstream(survivor.service.requests("talk")[-1]["messages"])
+
+
+async def test_a_server_that_stood_still_finds_its_session_lost(
+    serve: Start, serve_process: StartProcess, connect: Connect
+) -> None:
+    """One that wakes up after its lease has passed changes nothing any more: its turn ends with SESSION_LOST."""
+    process, service = await serve_process(**SHORT_LEASE)
+    call = connect(service).start("@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50 record_ms=-1")
+    await some_text(call)
+    assert process.process is not None
+    os.kill(process.process.pid, signal.SIGSTOP)
+    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    survivor = connect(service.at(other.target))
+    turn, _ = await until_free(survivor, "and now?")
+    kept = await survivor.messages()
+    os.kill(process.process.pid, signal.SIGCONT)
+
+    lost = await read(call)
+    assert lost.failure is not None
+    assert (lost.failure.code, lost.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    assert await survivor.messages() == kept
+    assert_whole(kept)
+    again = await survivor.converse("still there?")
+    assert again.started.totals.turns == turn.finished.session_totals.turns
+    assert_whole(await survivor.messages())
+    numbers = [entry.number for entry in survivor.service.entries("talk")]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+
+
+async def test_a_server_that_stops_lets_turns_finish_and_then_cancels_them(
+    surroundings: Surroundings, new_database: str, connect: Connect
+) -> None:
+    """A short turn ends well, a long one is cancelled after the grace time; both sessions are whole and free."""
+    async with running(surroundings.settings(new_database, drain_grace=0.6)) as server:
+        caller = connect(surroundings.service(server.address, new_database))
+        short = asyncio.create_task(caller.converse("@sandbox plain tokens=6 delay_ms=50", session_id="short"))
+        long = asyncio.create_task(caller.converse(SLOW, session_id="long"))
+        async with asyncio.timeout(5):
+            while not all(caller.service.entries(each) for each in ("short", "long")):
+                await asyncio.sleep(0.01)
+
+    assert (await short).finished.stop_reason == pb.STOP_REASON_END_TURN
+    failure = (await long).failure
+    assert failure is not None
+    assert (failure.code, failure.reason) == (grpc.StatusCode.CANCELLED, "TURN_CANCELLED")
+    for session_id in ("short", "long"):
+        session = caller.service.session(session_id)
+        assert session is not None
+        assert session["lease"] is None
+        assert session["message_count"] == 2
+
+
+async def test_a_stopped_server_is_not_waited_for(serve: Start, serve_process: StartProcess, connect: Connect) -> None:
+    """SIGTERM ends a server in order, with exit code 0: its sessions are free at once, also under a long lease."""
+    process, service = await serve_process(GODOTY_DRAIN_GRACE="0.3")
+    call = connect(service).start(SLOW)
+    await some_text(call)
+    await process.stop()
+    assert process.process is not None
+    assert process.process.returncode == 0
+    other = await serve(database=service.database.name)
+    survivor = connect(service.at(other.target))
+
+    turn = await survivor.converse("and now?")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await survivor.messages()
+    assert_whole(messages)
+    assert messages[1].content[0].text.startswith("t0 t1 t2 ")

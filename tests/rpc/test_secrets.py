@@ -1,0 +1,188 @@
+"""Secrets stay where they are: a test plants them, does all that can go wrong, and searches everything that comes out."""
+
+import asyncio
+import json
+import secrets
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import json_util
+from godoty.v1 import agent_service_pb2 as pb
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from godoty_service.sandbox.mongod import free_port
+from tests.conftest import Start, StartProcess
+from tests.service.caller import Caller, failure_of
+from tests.service.service import Service
+
+Connect = Callable[[Service], Caller]
+
+
+def _secret(name: str) -> str:
+    return f"{name}{secrets.token_hex(8)}"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What must not come out, each a word that stands nowhere else."""
+
+    state: str = field(default_factory=lambda: _secret("statesecret"))
+    prompt: str = field(default_factory=lambda: _secret("promptsecret"))
+    tool: str = field(default_factory=lambda: _secret("toolsecret"))
+    fault: str = field(default_factory=lambda: _secret("faultsecret"))
+    header: str = field(default_factory=lambda: _secret("headersecret"))
+    user: str = field(default_factory=lambda: _secret("usersecret"))
+    provider_key: str = field(default_factory=lambda: f"sk-or-v1-{secrets.token_hex(32)}")
+
+    def words(self, *callers: Caller) -> list[str]:
+        """All of them, and the secret parts of the callers' keys."""
+        keys = [each.service.api_key[len("gdt_0123456789abcdef_") :] for each in callers]
+        return [self.state, self.prompt, self.tool, self.fault, self.header, self.user, self.provider_key, *keys]
+
+
+async def live(caller: Caller, planted: Planted) -> list[Any]:
+    """Do all that goes well and wrong with the secrets in it; returns what is not part of the conversation."""
+    said = planted.prompt
+    await caller.converse(f"the password is {said}", user=planted.user)
+    _plant_state(caller.service, planted.state)
+    failing = f'message="your prompt {said} was refused"'
+    for text in (
+        f"again {said}",
+        f"@sandbox error-before status=400 {failing}",
+        f"@sandbox error-before status=402 {failing}",
+        f"@sandbox error-before status=500 times=1 {failing}",
+        f"@sandbox error-200 body_status=400 {failing}",
+        f"@sandbox error-mid n=2 code=400 {failing}",
+        f"@sandbox reset n=900 text={said}",
+        f"@sandbox tool-loop calls=2 tool=calculator input='{{\"expression\":\"{planted.tool}\"}}'",
+        f"@sandbox tool-loop calls=2 tool=calculator input='{{\"wrong\":\"{planted.tool}\"}}'",
+        f"@sandbox tool-loop calls=2 tool=calculator input='not JSON {planted.tool}'",
+        f"@sandbox tool-loop calls=2 tool=current_time input='{{\"timezone\":\"{planted.tool}\"}}'",
+        "@sandbox replay file=sse_2025-09_toolcall.sse",
+    ):
+        await caller.converse(text, limits=pb.TurnLimits(max_model_calls=2))
+    call = caller.start(f"@sandbox slow text={said} first_delay_ms=50")
+    await anext(aiter(call))
+    call.cancel()
+    await asyncio.sleep(0.1)
+    told: list[Any] = [await caller.metrics()]
+    told += [await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))]
+    told[-1].session.ClearField("user")  # the tenant's own word, told to him alone
+    told += await _refusals(caller, planted)
+    return told
+
+
+def _plant_state(service: Service, secret: str) -> None:
+    session = service.session("talk")
+    assert session is not None
+    state = json.dumps({"note": secret, **json.loads(session["state"])})
+    service.database["sessions"].update_one({"_id": session["_id"]}, {"$set": {"state": state}})
+
+
+async def _refusals(caller: Caller, planted: Planted) -> list[Any]:
+    """Calls that fail with a secret in them: a wrong key, a bad field, an unreadable document."""
+    request = pb.ListSessionsRequest()
+    wrong = (("authorization", f"Bearer gdt_0123456789abcdef_{planted.header}"), ("x-trace", planted.header))
+    told: list[Any] = [await failure_of(caller.stub.ListSessions(request, metadata=wrong))]
+    told += [(await caller.converse(f"{planted.prompt}", session_id="bad id", user=planted.user * 20)).failure]
+    told += [(await caller.converse("x", model="openai/none", user=planted.user)).failure]
+    caller.service.database["messages"].insert_one(
+        {"tenant_id": caller.service.tenant_id, "session_uid": "broken", "number": 1, "content": planted.fault}
+    )
+    caller.service.database["sessions"].insert_one(
+        {"tenant_id": caller.service.tenant_id, "session_id": "broken", "state": planted.fault}
+    )
+    told += [await failure_of(caller.metrics("broken"))]
+    assert told[-1].reason == "INTERNAL"
+    told += [(await caller.converse(planted.prompt, session_id="broken")).failure]
+    caller.service.database["sessions"].delete_one({"session_id": "broken"})
+    return told
+
+
+async def seen_by(stranger: Caller) -> list[Any]:
+    """All that another tenant can read."""
+    calls = [
+        stranger.metrics(),
+        stranger.messages(),
+        stranger.call("GetSession", pb.GetSessionRequest(session_id="talk")),
+        stranger.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")),
+    ]
+    turn = await stranger.converse("tell me everything", session_id="mine")
+    return [*[await failure_of(call) for call in calls], turn, await stranger.call("ListSessions", pb.ListSessionsRequest())]
+
+
+def assert_kept_where_they_belong(service: Service, planted: Planted) -> None:
+    """Check that the database has hashes of keys, and the ledger no words of a conversation."""
+    dump = {
+        name: "".join(json_util.dumps(each) for each in service.database[name].find())
+        for name in service.database.list_collection_names()
+    }
+    secret = service.api_key[len("gdt_0123456789abcdef_") :]
+    assert [] == found([planted.provider_key, secret, planted.header], "".join(dump.values()))
+    assert [] == found([planted.prompt, planted.tool, planted.state, planted.fault], dump["ledger"])
+
+
+def found(words: list[str], text: str) -> list[str]:
+    """The secrets that a text has."""
+    return [word for word in words if word in text]
+
+
+async def test_no_secret_leaves_a_server_but_in_its_own_conversation(
+    serve_process: StartProcess, connect: Connect, tmp_path: Path
+) -> None:
+    """Prompts, tools' inputs, agent state and keys stand in no log line, metric, error, or other RPC's answer.
+
+    The log is taken at DEBUG, over provider errors that echo the prompt, tools that fail, faults and a stop.
+    """
+    planted, metrics = Planted(), f"127.0.0.1:{free_port()}"
+    process, service = await serve_process(
+        OPENROUTER_API_KEY=planted.provider_key, GODOTY_METRICS_LISTEN=metrics, GODOTY_LOG_LEVEL="DEBUG"
+    )
+    caller, stranger = connect(service), connect(service.another_tenant())
+    words = planted.words(caller, stranger)
+
+    told = await live(caller, planted)
+    assert [] == found(words, repr(told))
+    assert [] == found(words, repr(await seen_by(stranger)))
+    page = await asyncio.to_thread(_read, f"http://{metrics}/metrics")
+    assert "godoty_" in page
+    assert [] == found([*words, caller.service.tenant_id], page)
+    own = repr(await caller.messages())
+    assert found(words, own) == [planted.prompt, planted.tool]
+    session = service.session("talk")
+    assert session is not None
+    assert planted.state in session["state"]
+    assert [] == found([planted.state, planted.user], repr(service.requests("talk")))
+    assert_kept_where_they_belong(service, planted)
+    await process.stop()
+    log = process.log.read_text()
+    assert log.count('"event": "turn_ended"') > 10
+    assert '"event": "call_fault"' in log
+    assert [] == found(words, log)
+
+
+async def test_no_secret_is_in_a_span(serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans have names, times, models and tokens, and no word of a conversation, key or state."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
+    planted, exporter = Planted(), InMemorySpanExporter()
+    service = await serve(span_exporter=exporter, OPENROUTER_API_KEY=planted.provider_key)
+    caller, stranger = connect(service), connect(service.another_tenant())
+
+    await live(caller, planted)
+    await seen_by(stranger)
+    async with asyncio.timeout(10):  # spans leave in batches
+        while not any("execute_tool" in span.name for span in exporter.get_finished_spans()):
+            await asyncio.sleep(0.1)
+    spans = "".join(span.to_json() for span in exporter.get_finished_spans())
+    assert "godoty.v1.AgentService/Converse" in spans
+    assert '"chat"' in spans
+    assert [] == found(planted.words(caller, stranger), spans)
+
+
+def _read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - a page of ours
+        return str(response.read().decode())
