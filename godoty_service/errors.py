@@ -14,6 +14,7 @@ GodotyError
 ├── RequestIdReused
 ├── TenantNotFound
 ├── KeyNotFound
+├── ProviderKeysOff           no encryption key for tenants' own provider keys
 ├── ModelNotAllowed           the tenant's policy
 ├── QuotaExceeded
 │   ├── BudgetSpent
@@ -27,12 +28,12 @@ GodotyError
 │   ├── StorageUnavailable    no primary, no connection, timeout
 │   └── DuplicateKey          a unique index said no; always caught by the room that wrote
 └── ProviderError
-├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
-├── ProviderThrottled        429
-├── ProviderUnavailable      5xx, 408, 409, broken or unreadable streams
-├── ProviderRejectedRequest  400, 413, 422
-├── ContextWindowExceeded
-└── ModelUnavailable         404: no endpoint serves it
+    ├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
+    ├── ProviderThrottled        429
+    ├── ProviderUnavailable      5xx, 408, 409, broken or unreadable streams
+    ├── ProviderRejectedRequest  400, 413, 422
+    ├── ContextWindowExceeded
+    └── ModelUnavailable         404: no endpoint serves it
 """
 
 from collections.abc import Mapping, Sequence
@@ -159,6 +160,12 @@ class KeyNotFound(GodotyError):
     reason = "KEY_NOT_FOUND"
 
 
+class ProviderKeysOff(GodotyError):
+    """The server has no encryption key with which a tenant's own provider key could be kept or read."""
+
+    reason = "PROVIDER_KEYS_OFF"
+
+
 class ModelNotAllowed(GodotyError):
     """The tenant's policy does not allow the model."""
 
@@ -168,15 +175,25 @@ class ModelNotAllowed(GodotyError):
 class QuotaExceeded(GodotyError):
     """A budget or a limit is reached. `quota` names it."""
 
-    def __init__(self, text: str, *, quota: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        quota: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        violations: Sequence[FieldViolation] = (),
+    ) -> None:
         """Say what is reached.
 
         Args:
             text: One sentence for the caller.
             quota: What is reached, such as "budget/day".
+            metadata: Facts for programs.
             retry_after: Seconds after which a retry may help.
+            violations: The refused fields.
         """
-        super().__init__(text, retry_after=retry_after)
+        super().__init__(text, metadata=metadata, retry_after=retry_after, violations=violations)
         self.quota = quota
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from bson.codec_options import CodecOptions
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
     ConnectionFailure,
@@ -216,6 +216,12 @@ class Collection:
         with _translated():
             result = await self._collection.update_many(query, update)
         return int(result.modified_count)
+
+    async def update_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Update the first match of each filter, side by side, in one request."""
+        if updates:
+            with _translated():
+                await self._collection.bulk_write([UpdateOne(*each) for each in updates], ordered=False)
 
     async def find_one_and_update(
         self,

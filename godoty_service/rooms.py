@@ -9,15 +9,18 @@ from datetime import timedelta
 
 from openai import AsyncOpenAI
 
+from godoty_service.budget import Budget
 from godoty_service.ids import new_id
 from godoty_service.metering import ledger as ledgers
 from godoty_service.metering import oracle as oracles
 from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.budgets import Budgets
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.metering.spending import Spending
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account
 from godoty_service.openrouter.client import open_client
@@ -28,8 +31,17 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.store import Sessions
 from godoty_service.settings import Settings
+from godoty_service.tenancy import audit
 from godoty_service.tenancy import keys as key_stores
+from godoty_service.tenancy import provider_keys as provider_key_stores
+from godoty_service.tenancy.administration import Administration
+from godoty_service.tenancy.audit import AdminChanges
+from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.keys import ApiKeys
+from godoty_service.tenancy.policies import Policies
+from godoty_service.tenancy.policy import Policy
+from godoty_service.tenancy.provider_keys import ProviderKeys
+from godoty_service.tenancy.sealing import Sealer
 from godoty_service.tenancy.tenants import Tenants
 from godoty_service.turns import chunks as log_chunks
 from godoty_service.turns import records as turn_records
@@ -45,6 +57,8 @@ _INDEXES = {
     "turns": turn_records.INDEXES,
     "turn_logs": log_chunks.INDEXES,
     "api_keys": key_stores.INDEXES,
+    "provider_keys": provider_key_stores.INDEXES,
+    "admin_changes": audit.INDEXES,
 }
 
 
@@ -63,6 +77,12 @@ class Rooms:
     ledger: Ledger
     folds: SessionFolds
     adjustments: Adjustments
+    policies: Policies
+    provider_keys: ProviderKeys
+    administration: Administration
+    gates: Gates
+    budgets: Budgets
+    spending: Spending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +120,25 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
         sessions = Sessions(database.collection("sessions"), replicas=replicas)
         ledger = Ledger(database.collection("ledger"))
         folds = SessionFolds(sessions, ledger)
+        policies = Policies(database.collection("policies"))
+
+        async def budgets_of(tenant_id: str) -> tuple[Budget, ...]:
+            return (await policies.get(tenant_id)).budgets
+
+        budgets = Budgets(database.collection("budgets"))
+        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=budgets_of)
+        tenants = Tenants(database.collection("tenants"))
+        keys = ApiKeys(database.collection("api_keys"))
+        provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings))
+
+        async def on_policy(tenant_id: str, policy: Policy) -> None:
+            if policy.budgets:
+                await spending.begin(tenant_id)
+
         yield Rooms(
             database=database,
-            tenants=Tenants(database.collection("tenants")),
-            keys=ApiKeys(database.collection("api_keys")),
+            tenants=tenants,
+            keys=keys,
             replicas=replicas,
             sessions=sessions,
             messages=MessageStore(database.collection("messages")),
@@ -111,7 +146,20 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
             chunks=LogChunks(database.collection("turn_logs")),
             ledger=ledger,
             folds=folds,
-            adjustments=Adjustments(ledger, folds),
+            adjustments=Adjustments(ledger, folds, spending=spending),
+            policies=policies,
+            provider_keys=provider_keys,
+            administration=Administration(
+                tenants=tenants,
+                keys=keys,
+                policies=policies,
+                provider_keys=provider_keys,
+                changes=AdminChanges(database.collection("admin_changes")),
+                on_policy=on_policy,
+            ),
+            gates=Gates(database.collection("gates"), replica_id=replicas.replica_id, living=replicas.living),
+            budgets=budgets,
+            spending=spending,
         )
     finally:
         await database.close()
@@ -159,6 +207,7 @@ async def open_provider(
         owner=rooms.replicas.replica_id,
         provider_key_id=key_id,
         record=record,
+        spending=rooms.spending,
         patience=Patience(
             without_usage=timedelta(seconds=settings.record_patience),
             with_usage=timedelta(seconds=min(settings.record_patience, settings.record_patience_with_usage)),
@@ -168,3 +217,12 @@ async def open_provider(
         yield ProviderRooms(client=client, account=account, key_id=key_id, oracle=oracle, reconciler=reconciler)
     finally:
         await client.close()
+
+
+def _sealer(settings: Settings) -> Sealer:
+    """Read the keys that encrypt tenants' own provider keys.
+
+    Raises:
+        ValueError: One is none.
+    """
+    return Sealer.of(settings.encryption_keys.get_secret_value() if settings.encryption_keys else "")

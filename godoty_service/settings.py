@@ -21,8 +21,22 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
     metrics_listen: str | None = Field(None, description="host:port of Prometheus' page; unset: none.")
     reflection: bool = Field(True, description="Serve gRPC reflection.")
+    tls_cert: Path | None = Field(None, description="PEM file of the listener's certificate chain; unset: plain text.")
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authorities whose client certificates are let in (mTLS); unset: all clients."
+    )
+    allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
     max_request_bytes: int = Field(4 * 1024 * 1024, description="Largest request message.")
     drain_grace: Seconds = Field(20.0, description="Seconds that running turns get to finish on shutdown.")
+
+    # Keys.
+    key_use_interval: Seconds = Field(60.0, description="Seconds between two writes of which API keys were used.")
+    refusal_delay: Seconds = Field(2.0, description="Longest wait for a refusal, after several in a row; 0: none.")
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Base64 of 32 bytes each, by commas, for tenants' own provider keys. The first encrypts, all decrypt.",
+    )
 
     # The database.
     mongodb_uri: str | None = Field(None, description="Where MongoDB is: a replica set.")

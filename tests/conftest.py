@@ -81,16 +81,13 @@ def service(surroundings: Surroundings, shared_server: tuple[str, str]) -> Servi
 async def connect() -> AsyncIterator[Callable[[Service], Caller]]:
     """Connects callers; their channels are closed after the test."""
     async with AsyncExitStack() as stack:
-        channels: list[grpc.aio.Channel] = []
 
         def connect_to(service: Service) -> Caller:
             channel = grpc.aio.insecure_channel(service.target)
-            channels.append(channel)
+            stack.push_async_exit(channel)
             return Caller(service, channel)
 
         yield connect_to
-        for channel in channels:
-            stack.push_async_callback(channel.close)
 
 
 @pytest.fixture
@@ -159,8 +156,6 @@ def _environment(surroundings: Surroundings, database: str) -> dict[str, str]:
         "OPENROUTER_API_KEY": ACCOUNT,
         "GODOTY_DRAIN_GRACE": "2",
     }
-
-
 
 
 # pytest-grpc's fixtures, for blocking clients: the server behind them is the real grpc.aio one.

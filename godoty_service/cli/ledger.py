@@ -9,6 +9,7 @@ import typer
 
 from godoty_service.cli.session import err, out, read_settings, with_rooms
 from godoty_service.metering import money
+from godoty_service.metering.budget_verification import verify_budgets
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.metering.verification import Extent, verify
 from godoty_service.rooms import Rooms, open_provider, open_rooms
@@ -84,6 +85,9 @@ def verify_books(
         async for each in verify(rooms.ledger, rooms.sessions, tenant_id=tenant, extent=extent):
             found += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
+        async for each in verify_budgets(rooms.ledger, rooms.budgets, tenant_id=tenant):
+            found += 1
+            err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
         out.print(f"{extent.sessions} sessions, {extent.entries} entries, {found} differences")
 
     with_rooms(work)

@@ -7,6 +7,7 @@ from godoty_service.errors import DuplicateKey
 from godoty_service.metering.call import Adjustment, CallState, ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.metering.spending import Spending
 from godoty_service.metering.usage import TokenUsage
 
 
@@ -21,9 +22,12 @@ class NotUnresolved(ValueError):
 class Adjustments:
     """Writes adjustments."""
 
-    def __init__(self, ledger: Ledger, folds: SessionFolds, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, ledger: Ledger, folds: SessionFolds, *, spending: Spending | None = None, clock: Clock = utc_now
+    ) -> None:
         self._ledger = ledger
         self._folds = folds
+        self._spending = spending
         self._clock = clock
 
     async def settle_late(self, call: ModelCall) -> None:
@@ -70,6 +74,7 @@ class Adjustments:
             resolves=True,
             bound=call.upper_bound,
             model=call.model,
+            call_time=call.start_time,
             time=self._clock(),
             why=why,
             by=by,
@@ -80,4 +85,6 @@ class Adjustments:
         except DuplicateKey as error:
             raise AlreadyResolved("the call was resolved before") from error
         await self._folds.advance(call.tenant_id, call.session_uid)
+        if self._spending is not None:
+            await self._spending.resolved(call, cost)
         return written

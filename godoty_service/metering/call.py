@@ -103,6 +103,7 @@ class Adjustment:
         resolves: The call was unresolved and no longer is.
         bound: The bound of the call that it resolves.
         model: The model that the call is booked under.
+        call_time: When the call started.
         why: The reason, in a person's words or "reconciled".
         by: Who did it.
     """
@@ -119,6 +120,7 @@ class Adjustment:
     resolves: bool = False
     bound: Decimal | None = None
     model: str
+    call_time: datetime | None = None
     time: datetime
     why: str
     by: str

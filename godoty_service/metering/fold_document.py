@@ -18,6 +18,7 @@ def fold_to_document(fold: SessionFold) -> Document:
     return {
         "through": fold.through,
         "open": list(fold.open),
+        "open_turns": list(fold.open_turns),
         "last_turn": fold.last_turn,
         "totals": totals_to_document(fold.totals),
         "by_model": [{"model": model, **totals_to_document(totals)} for model, totals in fold.by_model],
@@ -35,6 +36,7 @@ def fold_from_document(document: Document | None) -> SessionFold:
     return SessionFold(
         through=document["through"],
         open=tuple(document["open"]),
+        open_turns=tuple(document["open_turns"]),
         last_turn=document["last_turn"],
         totals=totals_from_document(document["totals"]),
         by_model=tuple((each["model"], totals_from_document(each)) for each in document["by_model"]),

@@ -7,8 +7,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from bson.decimal128 import Decimal128
+
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError
+from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
 from godoty_service.metering.documents import (
     call_from_document,
@@ -79,23 +82,42 @@ class Ledger:
         """Close a call; where the database is out of reach, keep what is known in memory and raise.
 
         Raises:
-            StorageUnavailable: The entry is still pending; `close_kept` tries again.
+            StorageUnavailable: The entry is still pending; it is in `kept`.
         """
         try:
             return await self.close(call)
         except StorageError:
-            self._kept[call.call_id] = call
+            self.keep(call)
             raise
-
-    async def close_kept(self) -> None:
-        """Try again what could not be written: money that is known is never thrown away."""
-        for call in list(self._kept.values()):
-            await self.close(call)
-            self._kept.pop(call.call_id, None)
 
     async def leave(self, call: ModelCall, *, due: datetime) -> None:
         """Leave a call to reconciliation, from `due` on, with what is known of it."""
         await self._entries.update_one(_pending(call.tenant_id, call.call_id), {"$set": {**_changes(call), "due": due}})
+
+    async def leave_or_keep(self, call: ModelCall, *, due: datetime) -> None:
+        """Leave a call to reconciliation; where the database is out of reach, keep what is known and raise.
+
+        Raises:
+            StorageUnavailable: What is known of it is in `kept` alone.
+        """
+        try:
+            await self.leave(call, due=due)
+        except StorageError:
+            self.keep(call)
+            raise
+
+    def keep(self, call: ModelCall) -> None:
+        """Keep in memory what is to be written of a call."""
+        self._kept[call.call_id] = call
+
+    @property
+    def kept(self) -> list[ModelCall]:
+        """What was to be written of calls and could not be: money that is known is never thrown away."""
+        return list(self._kept.values())
+
+    def forget(self, call: ModelCall) -> None:
+        """Drop a call from `kept`: it is written."""
+        self._kept.pop(call.call_id, None)
 
     async def highest(self, tenant_id: str, session_uid: str) -> int:
         """Tell the highest number of a session; 0 where there is none."""
@@ -198,24 +220,65 @@ class Ledger:
             yield entry_from_document(document)
 
     async def sum_of(self, *, provider_key_id: str, start: datetime, end: datetime) -> tuple[Decimal, int, int]:
-        """Sum what a provider key's calls of a time cost: settled cost, pending calls, unresolved calls."""
-        found = await self._entries.aggregate(
-            [
-                {"$match": {"provider_key_id": provider_key_id, "start_time": {"$gte": start, "$lt": end}}},
-                {"$group": {"_id": "$state", "cost": {"$sum": "$cost"}, "calls": {"$sum": 1}}},
-            ]
-        )
+        """Sum what a provider key's calls of a time cost, as far as it is known by now.
+
+        Returns:
+            The cost of the settled and the resolved calls, how many are pending, and how many are unresolved.
+        """
+        which = {"provider_key_id": provider_key_id, "start_time": {"$gte": start, "$lt": end}}
+        sums = {"cost": {"$sum": "$cost"}, "calls": {"$sum": 1}}
+        found = await self._entries.aggregate([{"$match": which}, {"$group": {"_id": "$state", **sums}}])
         by_state = {each["_id"]: each for each in found}
         settled = by_state.get(CallState.SETTLED.value)
         pending, unresolved = (
             by_state.get(state.value, {"calls": 0})["calls"] for state in (CallState.PENDING, CallState.UNRESOLVED)
         )
-        return settled["cost"].to_decimal() if settled else Decimal(0), pending, unresolved
+        cost = settled["cost"].to_decimal() if settled else Decimal(0)
+        if unresolved:
+            resolved = await self._entries.aggregate(_resolved(self._entries.name, which, sums))
+            for each in resolved:
+                cost, unresolved = money.add(cost, each["cost"].to_decimal()), unresolved - each["calls"]
+        return cost, pending, unresolved
 
     async def get(self, tenant_id: str, call_id: str) -> ModelCall | None:
         """Read a call."""
         found = await self._entries.find_one({"_id": call_id, "tenant_id": tenant_id, "kind": "call"})
         return call_from_document(found) if found else None
+
+    async def charged(self, tenant_id: str, *, start: datetime | None, end: datetime) -> Decimal:
+        """Sum what a tenant's closed calls of a time count in a budget: an unresolved one counts with its bound."""
+        started = {"$lt": end} | ({"$gte": start} if start is not None else {})
+        found = await self._entries.aggregate(
+            [
+                {
+                    "$match": {
+                        "tenant_id": tenant_id,
+                        "$or": [{"kind": "call", "start_time": started}, {"resolves": True, "call_time": started}],
+                    }
+                },
+                {
+                    "$group": {
+                        "_id": None,
+                        "cost": {"$sum": "$cost"},
+                        "held": {
+                            "$sum": {"$cond": [{"$eq": ["$state", CallState.UNRESOLVED.value]}, "$upper_bound", None]}
+                        },
+                        "freed": {"$sum": "$bound"},
+                    }
+                },
+            ]
+        )
+        if not found:
+            return Decimal(0)
+        sums = {name: _decimal(found[0][name]) for name in ("cost", "held", "freed")}
+        return money.subtract(money.add(sums["cost"], sums["held"]), sums["freed"])
+
+    async def pending_before(self, tenant_id: str, end: datetime) -> list[ModelCall]:
+        """Read a tenant's open calls that started before a time."""
+        found = await self._entries.find(
+            {"tenant_id": tenant_id, "state": CallState.PENDING.value, "start_time": {"$lt": end}}
+        )
+        return [call_from_document(each) for each in found]
 
     async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
         """Read a turn's entries, in the order of their numbers."""
@@ -232,8 +295,23 @@ class Ledger:
         return [entry_from_document(each) for each in found]
 
 
+def _decimal(amount: Any) -> Decimal:
+    """Read a sum: MongoDB gives the integer 0 where there was nothing to add."""
+    return amount.to_decimal() if isinstance(amount, Decimal128) else Decimal(amount)
+
+
 def _pending(tenant_id: str, call_id: str) -> dict[str, Any]:
     return {"_id": call_id, "tenant_id": tenant_id, "state": CallState.PENDING.value}
+
+
+def _resolved(name: str, which: dict[str, Any], sums: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sum the adjustments that resolve some calls: they are few, and each leads to its call."""
+    return [
+        {"$match": {"resolves": True}},
+        {"$lookup": {"from": name, "localField": "corrects", "foreignField": "_id", "as": "call"}},
+        {"$match": {f"call.{field}": wanted for field, wanted in which.items()}},
+        {"$group": {"_id": None, **sums}},
+    ]
 
 
 def _changes(call: ModelCall) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, StorageError
 from godoty_service.ids import new_id
 from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.allowance import Allowance
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
@@ -56,6 +57,7 @@ class TurnMeter:
         last_number: int,
         record: Callable[[ModelCall], None],
         permit: Callable[[], None],
+        allowance: Allowance,
         clock: Clock = utc_now,
     ) -> None:
         """Build a meter.
@@ -68,6 +70,7 @@ class TurnMeter:
             last_number: The number of the session's last entry.
             record: Told of each call that closes, for the metrics.
             permit: Raises where the turn may make no call any more.
+            allowance: What the turn may still spend.
             clock: Tells the time.
         """
         self.scope = scope
@@ -76,6 +79,7 @@ class TurnMeter:
         self.adjustments = adjustments
         self.record = record
         self._permit = permit
+        self.allowance = allowance
         self.clock = clock
         self._last_number = last_number
         self._calls: dict[str, OpenCall] = {}
@@ -95,6 +99,8 @@ class TurnMeter:
         Raises:
             StorageUnavailable: It could not be written: the request must not be sent.
             SessionLost: The turn may make no call any more.
+            QuotaExceeded: It does not fit a budget.
+            CostUnbounded: Its cost has no finite bound, and must have one.
         """
         self._permit()
         models = (model, *fallback_models)
@@ -121,10 +127,17 @@ class TurnMeter:
             agent=self.scope.agent,
             owner=self.scope.owner,
         )
+        self.allowance.check(entry, self.entries)
         call = OpenCall(self, entry, catalogue)
         self._calls[entry.call_id] = call
         self.ledger.open_calls.add(entry.call_id)
+        reserving = self.start(self.allowance.reserve(entry))  # side by side: neither waits for the other
         await self.landed(call.insert())
+        try:
+            await asyncio.shield(reserving)
+        except GodotyError as error:
+            await call.void(error)
+            raise
         return call
 
     def totals(self) -> Totals:
@@ -177,8 +190,14 @@ class OpenCall:
         self.inserted = False
 
     async def insert(self) -> None:
-        """Write the entry."""
-        self.entry = await self._meter.ledger.insert(self.entry)
+        """Write the entry. One that may have landed all the same was never sent: it is void."""
+        try:
+            self.entry = await self._meter.ledger.insert(self.entry)
+        except StorageError as error:
+            self._ended = True
+            void = replace(self.entry, state=CallState.VOID, settle_time=self._meter.clock(), error=_reason(error))
+            self._meter.ledger.keep(void)
+            raise
         self.inserted = True
         self._meter.numbered(self.entry.number)
 
@@ -274,13 +293,14 @@ class OpenCall:
     async def _write_close(self) -> None:
         if await self._meter.ledger.close_or_keep(self.entry):
             self._meter.record(self.entry)
+            await self._meter.allowance.settle(self.entry)
         elif self.entry.cost is not None:
             await self._meter.adjustments.settle_late(self.entry)
 
     async def _leave(self, **changes: Any) -> ModelCall:
         self._ended = True
         self.entry = replace(self.entry, **changes)
-        await self._meter.landed(self._meter.ledger.leave(self.entry, due=self._meter.clock()))
+        await self._meter.landed(self._meter.ledger.leave_or_keep(self.entry, due=self._meter.clock()))
         return self.entry
 
     def _elapsed(self) -> timedelta:

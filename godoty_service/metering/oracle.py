@@ -14,7 +14,8 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError
 from godoty_service.metering.bounds import upper_bound
 from godoty_service.metering.call import PriceEvidence
-from godoty_service.metering.catalogue import Catalogue, EndpointPrices
+from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.metering.money import format_usd, multiply
 from godoty_service.metering.prices import price
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.mongo import Collection, Index
@@ -22,6 +23,7 @@ from godoty_service.mongo import Collection, Index
 log = structlog.get_logger(__name__)
 
 INDEXES = (Index(keys=[("seen_time", -1)]),)
+_ANY_PROMPT = 10**9  # tokens: whatever holds for long prompts counts
 _KEPT_CATALOGUES = 8  # in memory; all are in the database
 _ENDPOINTS_WAIT = 2.0  # seconds that a turn's first call of a model waits for its providers' prices
 
@@ -127,6 +129,25 @@ class Oracle:
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
         )
+
+    def ceiling(self, models: tuple[str, ...]) -> dict[str, str]:
+        """Tell the dearest known prices of these models, as OpenRouter's `provider.max_price` takes them.
+
+        In US dollars for a million tokens (and for one request): no dearer provider may serve, so the bound holds.
+        """
+        rates = [rate for offer in self._offers(models) for rate in offer.prices.states(max_prompt_tokens=_ANY_PROMPT)]
+        dearest = {
+            "prompt": [rate.prompt for rate in rates if rate.prompt is not None],
+            "completion": [rate.completion for rate in rates if rate.completion is not None],
+        }
+        return {name: format_usd(multiply(max(prices), 1_000_000)) or "0" for name, prices in dearest.items() if prices}
+
+    def _offers(self, models: tuple[str, ...]) -> list[CatalogueModel | Endpoint]:
+        """Tell all offers of these models that are known: the list's, and the providers' own."""
+        catalogue = self.current
+        listed = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        known = [self._endpoints.get(offer.id, (None, None))[1] for offer in listed]
+        return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
 
     def price(
         self,

@@ -5,6 +5,7 @@ Any server does it, one call at a time by one of them, and each call once: it le
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
@@ -15,10 +16,12 @@ import structlog
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, ProviderError
 from godoty_service.metering import money
+from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.metering.spending import Spending
 from godoty_service.metering.usage import Billing, TokenUsage, from_generation
 
 log = structlog.get_logger(__name__)
@@ -71,6 +74,7 @@ class Reconciler:
         provider_key_id: str,
         record: Callable[[ModelCall], None],
         patience: Patience,
+        spending: Spending | None = None,
         clock: Clock = utc_now,
     ) -> None:
         """Build a reconciler.
@@ -85,29 +89,36 @@ class Reconciler:
             provider_key_id: Names the key that `read_generation` reads with.
             record: Told of each call that closes.
             patience: How long records are waited for.
+            spending: Takes in what a call has cost; None: nobody has a budget.
             clock: Tells the time.
         """
         self._ledger = ledger
         self._oracle = oracle
         self._folds = folds
+        self._adjustments = Adjustments(ledger, folds, spending=spending, clock=clock)
         self._read_generation = read_generation
         self._living = living
         self._owner = owner
         self._provider_key_id = provider_key_id
         self._record = record
         self._patience = patience
+        self._spending = spending
         self._clock = clock
 
     async def run(self, interval: float) -> None:
-        """Reconcile for ever, looking for work every so many seconds."""
-        while True:
-            try:
-                await self.tick()
-            except GodotyError as error:
-                log.warning("reconciliation_failed", error=str(error))
-            except Exception:
-                log.exception("reconciliation_fault")
-            await asyncio.sleep(interval)
+        """Reconcile for ever, looking for work every so many seconds; on the way out, write what was kept."""
+        try:
+            while True:
+                try:
+                    await self.tick()
+                except GodotyError as error:
+                    log.warning("reconciliation_failed", error=str(error))
+                except Exception:
+                    log.exception("reconciliation_fault")
+                await asyncio.sleep(interval)
+        finally:
+            with suppress(GodotyError):
+                await self._write_kept()
 
     async def tick(self) -> dict[Outcome, int]:
         """Do what is due now; returns how many calls had which outcome.
@@ -115,8 +126,10 @@ class Reconciler:
         Raises:
             StorageUnavailable: The database is out of reach.
         """
-        await self._ledger.close_kept()
+        await self._write_kept()
         await self._ledger.adopt_own(self._owner)
+        if self._spending is not None:
+            await self._spending.sweep()
         owners = await self._ledger.owners() - {self._owner}
         if dead := owners - await self._living(owners):
             await self._ledger.adopt(dead)
@@ -125,6 +138,15 @@ class Reconciler:
             for outcome in await asyncio.gather(*(self._settle(call, tries) for call, tries in batch)):
                 outcomes[outcome] += 1
         return outcomes
+
+    async def _write_kept(self) -> None:
+        """Write what turns knew and could not write."""
+        for call in self._ledger.kept:
+            if call.state is CallState.PENDING:
+                await self._ledger.leave(call, due=self._clock())
+            elif not await self._closed(call):
+                await self._adjustments.settle_late(call)
+            self._ledger.forget(call)
 
     async def _batch(self) -> list[tuple[ModelCall, int]]:
         batch: list[tuple[ModelCall, int]] = []
@@ -207,17 +229,25 @@ class Reconciler:
     def _final(self, call: ModelCall, **changes: Any) -> ModelCall:
         return replace(call, settle_time=self._clock(), **changes)
 
+    async def _closed(self, call: ModelCall) -> bool:
+        """Close a call, and bring the sums that it is in up to date; tells whether it was not closed before."""
+        if not await self._ledger.close(call):
+            return False
+        self._record(call)
+        log.info(
+            "call_reconciled",
+            call_id=call.call_id,
+            tenant_id=call.tenant_id,
+            state=call.state.value,
+            cost_usd=money.format_usd(call.cost),
+        )
+        await self._folds.advance(call.tenant_id, call.session_uid)
+        if self._spending is not None:
+            await self._spending.settle_elsewhere(call)
+        return True
+
     async def _close(self, call: ModelCall) -> Outcome:
-        if await self._ledger.close(call):
-            await self._folds.advance(call.tenant_id, call.session_uid)
-            self._record(call)
-            log.info(
-                "call_reconciled",
-                call_id=call.call_id,
-                tenant_id=call.tenant_id,
-                state=call.state.value,
-                cost_usd=money.format_usd(call.cost),
-            )
+        await self._closed(call)
         return Outcome.UNRESOLVED if call.state is CallState.UNRESOLVED else Outcome.SETTLED
 
     async def _postpone(self, call: ModelCall, tries: int) -> Outcome:

@@ -64,15 +64,17 @@ class SessionFold:
     Attributes:
         through: The number of the last entry that was taken.
         open: Numbers up to `through` whose calls were pending when they were taken.
+        open_turns: The turns of those calls, in their order: their runs are kept until the last of them is closed.
         last_turn: The turn of the last entry.
         totals: The sum of the final ones; `turns` counts the open ones, too.
         by_model: The same by model.
-        runs: The newest turns, the newest last.
+        runs: The newest turns, the newest last, and older ones with an open call.
         timings: The newest answers, the newest last.
     """
 
     through: int = 0
     open: tuple[int, ...] = ()
+    open_turns: tuple[str, ...] = ()
     last_turn: str = ""
     totals: Totals = field(default_factory=Totals)
     by_model: tuple[tuple[str, Totals], ...] = ()
@@ -141,7 +143,15 @@ def _with_run(runs: tuple[Run, ...], turn_id: str, model: str, time: datetime, c
             known = [each for each in (run.cost, cost) if each is not None]
             joined = replace(run, cost=money.total(known) if known else None, time=min(run.time, time))
             return (*runs[:place], joined, *runs[place + 1 :])
-    return (*runs, Run(turn_id=turn_id, model=model, time=time, cost=cost))[-NEWEST_RUNS:]
+    # By the time they began: a call that closes late does not make its turn the newest.
+    added = (*runs, Run(turn_id=turn_id, model=model, time=time, cost=cost))
+    return tuple(sorted(added, key=lambda run: run.time))
+
+
+def _newest(runs: tuple[Run, ...], open_turns: tuple[str, ...]) -> tuple[Run, ...]:
+    """Keep the newest runs, and those of turns with an open call: a turn must not be counted twice."""
+    old, new = runs[:-NEWEST_RUNS], runs[-NEWEST_RUNS:]
+    return (*(run for run in old if run.turn_id in open_turns), *new)
 
 
 def _take_new(before: SessionFold, entry: Entry) -> SessionFold:
@@ -152,14 +162,20 @@ def _take_new(before: SessionFold, entry: Entry) -> SessionFold:
         totals = replace(before.totals, turns=before.totals.turns + 1)
         fold = replace(fold, totals=totals, last_turn=entry.turn_id)
     if entry.state is CallState.PENDING:
-        return replace(fold, open=(*before.open, entry.number))
+        return replace(fold, open=(*before.open, entry.number), open_turns=(*before.open_turns, entry.turn_id))
     return _close(fold, entry)
 
 
 def _take_open(before: SessionFold, entry: Entry) -> SessionFold:
     if isinstance(entry, Adjustment) or entry.number not in before.open or entry.state is CallState.PENDING:
         return before
-    return _close(replace(before, open=tuple(each for each in before.open if each != entry.number)), entry)
+    place = before.open.index(entry.number)
+    left = replace(
+        before,
+        open=(*before.open[:place], *before.open[place + 1 :]),
+        open_turns=(*before.open_turns[:place], *before.open_turns[place + 1 :]),
+    )
+    return _close(left, entry)
 
 
 def _close(before: SessionFold, call: ModelCall) -> SessionFold:
@@ -179,7 +195,7 @@ def _close(before: SessionFold, call: ModelCall) -> SessionFold:
         before,
         totals=_with(before.totals, call),
         by_model=tuple(known.items()),
-        runs=_with_run(before.runs, call.turn_id, call.model, call.start_time, call.cost),
+        runs=_newest(_with_run(before.runs, call.turn_id, call.model, call.start_time, call.cost), before.open_turns),
         timings=timings,
     )
 

@@ -34,7 +34,7 @@ def parse_chunk(data: bytes) -> dict[str, Any]:
                 chunk = from_json(data)
             except ValueError:  # lone surrogates, which the fast parser refuses
                 chunk = json.loads(data, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable() from error
     if not isinstance(chunk, dict):
         raise _unreadable()

@@ -19,6 +19,7 @@ from godoty_service.errors import (
     ProviderUnavailable,
 )
 
+_LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
 _CONTEXT = re.compile(
     r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.IGNORECASE
 )
@@ -99,9 +100,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if seconds <= _LONGEST_ADVICE else None  # nor is what is no number
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):

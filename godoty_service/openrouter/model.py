@@ -17,7 +17,7 @@ from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
-from godoty_service.errors import ContextWindowExceeded, ProviderError, ProviderUnavailable
+from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError, ProviderUnavailable
 from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, parse_chunk
 from godoty_service.openrouter.metered import Meter, OpenCall
@@ -26,6 +26,7 @@ from godoty_service.openrouter.responses import as_chat
 from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
 
 MAX_ATTEMPTS = 3
+_NO_ANSWER = "[blank text]"  # what Strands says in place of an empty answer
 _LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
 
 
@@ -47,6 +48,7 @@ class OpenRouterModel(OpenAIModel):
         user: str | None = None,
         session_key: str | None = None,
         context_window: int | None = None,
+        provider: dict[str, Any] | None = None,
     ) -> None:
         """Build the model.
 
@@ -59,6 +61,7 @@ class OpenRouterModel(OpenAIModel):
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
             context_window: Tokens that the model takes in all.
+            provider: Routing preferences, as OpenRouter takes them.
         """
         super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
         self._openai = client
@@ -70,6 +73,7 @@ class OpenRouterModel(OpenAIModel):
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
             **({"session_id": session_key} if session_key else {}),
+            **({"provider": provider} if provider else {}),
         }
         self._responses: set[httpx.Response] = set()
 
@@ -147,6 +151,8 @@ class OpenRouterModel(OpenAIModel):
             entry = await _close_answered(call, answer)
         yield cast("StreamEvent", {"modelCall": entry})
         if error is not None:
+            if isinstance(error, ModelUnavailable):
+                error.metadata.setdefault("model", self._model)
             raise error
         usage = _strands_usage(answer)
         if self._output_left is not None:
@@ -212,7 +218,7 @@ class OpenRouterModel(OpenAIModel):
             details = details_of(message)
             content = [block for block in message["content"] if "reasoningContent" not in block]
             if not content:
-                continue  # reasoning without an answer says nothing to the model
+                content = [{"text": _NO_ANSWER}]  # it only reasoned; without its turn, the user had two in a row
             plain = super()._format_regular_messages([Message(role=message["role"], content=content)], **kwargs)
             if details and plain[-1]["role"] == "assistant":
                 plain[-1]["reasoning_details"] = details

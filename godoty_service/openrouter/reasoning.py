@@ -24,7 +24,7 @@ class ReasoningDetails:
                 continue
             place = (piece.get("index"), piece.get("type"))
             known = self._by_place.get(place) if place[0] is not None else None
-            if known is None:
+            if known is None or (piece.get("id") and known.get("id") and piece["id"] != known["id"]):
                 known = dict(piece)
                 self._details.append(known)
                 self._by_place[place] = known

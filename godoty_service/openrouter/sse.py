@@ -17,6 +17,7 @@ class EventDecoder:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take some bytes and return the data of each event that they complete.
@@ -32,14 +33,16 @@ class EventDecoder:
             held = b""
         *lines, rest = text.split(b"\n")
         self._rest = rest + held
-        if len(self._rest) > _MAX_EVENT:
-            raise EventTooLarge
         events: list[bytes] = []
         for line in lines:
             if not line:
                 self._flush(events)
             elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+                data = line[6:] if line[5:6] == b" " else line[5:]
+                self._data.append(data)
+                self._size += len(data)
+        if len(self._rest) + self._size > _MAX_EVENT:
+            raise EventTooLarge
         return events
 
     def end(self) -> list[bytes]:
@@ -52,3 +55,4 @@ class EventDecoder:
         if self._data:
             events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
             self._data.clear()
+            self._size = 0

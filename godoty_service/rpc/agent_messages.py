@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import billing_service_pb2 as billing_pb
 
+from godoty_service.budget import BudgetWindow
 from godoty_service.metering.latency import by_provider
 from godoty_service.metering.money import format_usd
-from godoty_service.metering.totals import SessionFold
+from godoty_service.metering.totals import NEWEST_RUNS, SessionFold
 from godoty_service.rpc.metering_messages import (
     call_message,
     duration,
@@ -23,6 +25,7 @@ from godoty_service.turns import events
 from godoty_service.turns.tools import tool_output
 
 _STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
+_WINDOWS = {each: billing_pb.BudgetWindow.Value(f"BUDGET_WINDOW_{each.name}") for each in BudgetWindow}
 _ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
@@ -51,7 +54,7 @@ def metrics_message(session: Session, fold: SessionFold) -> pb.GetSessionMetrics
     dearest_first = sorted(fold.by_model, key=lambda each: (-each[1].cost, each[0]))
     response = pb.GetSessionMetricsResponse(
         totals=totals_message(fold.view()),
-        recent_runs=[run_message(run) for run in reversed(fold.runs)],
+        recent_runs=[run_message(run) for run in reversed(fold.runs[-NEWEST_RUNS:])],
         latency=latency_messages(by_provider(fold.timings)),
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
@@ -141,6 +144,13 @@ def _turn_finished(response: pb.ConverseResponse, event: events.TurnFinished) ->
         finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
 
 
+def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) -> None:
+    alert = response.budget_alert
+    alert.window = _WINDOWS[event.alert.window]  # type: ignore[assignment] # a number at run time
+    alert.percent = event.alert.percent
+    alert.spent_usd, alert.limit_usd = format_usd(event.alert.spent) or "", format_usd(event.alert.limit) or ""
+
+
 _FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
     events.TurnStarted: _started,
     events.TextDelta: _text,
@@ -149,4 +159,5 @@ _FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
     events.ToolCallFinished: _tool_finished,
     events.ModelCallFinished: _call_finished,
     events.TurnFinished: _turn_finished,
+    events.BudgetReached: _budget_reached,
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import datetime
 
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
@@ -13,7 +12,7 @@ from godoty_service.metering.totals import SessionFold
 from godoty_service.rpc import requests
 from godoty_service.rpc.agent_messages import event_message, message_message, metrics_message, session_message
 from godoty_service.rpc.edge import Call
-from godoty_service.rpc.paging import page_size, read_token, write_token
+from godoty_service.rpc.paging import page_size, read_place, read_time, write_token
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import Sessions
@@ -86,8 +85,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Read a page of sessions."""
         query = ("sessions", call.tenant_id, request.user)
         size = page_size(request.page_size, default=50)
-        place = read_token(request.page_token, query)
-        after = (datetime.fromisoformat(place[0]), str(place[1])) if place else None
+        place = read_place(request.page_token, query, str, str)
+        after = (read_time(place[0]), place[1]) if place else None
         page = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=size + 1)
         response = pb.ListSessionsResponse(sessions=[await self._message(each) for each in page[:size]])
         if len(page) > size:
@@ -100,7 +99,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
         query = ("messages", call.tenant_id, session.uid)
         size = page_size(request.page_size, default=100)
-        place = read_token(request.page_token, query)
+        place = read_place(request.page_token, query, int)
         page = await self._messages.page(call.tenant_id, session.uid, after=place[0] if place else 0, limit=size + 1)
         response = pb.ListMessagesResponse(messages=[message_message(each) for each in page[:size]])
         if len(page) > size:

@@ -3,9 +3,12 @@
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from godoty_service.errors import InvalidRequest
+
+_LARGEST = 2**63
 
 
 def page_size(asked: int, *, default: int, most: int = 500) -> int:
@@ -25,8 +28,22 @@ def write_token(query: tuple[str, ...], place: list[Any]) -> str:
     return base64.urlsafe_b64encode(body).decode().rstrip("=")
 
 
+def read_place(token: str, query: tuple[str, ...], *kinds: type) -> list[Any] | None:
+    """Read a place of these kinds, str or int, out of a token; None: the first page.
+
+    Whoever reads this code can write a token, and what is in it reaches the database: so its kind is checked.
+
+    Raises:
+        InvalidRequest: The token is not ours, or of another query.
+    """
+    place = read_token(token, query)
+    if place is not None and not (len(place) == len(kinds) and all(map(_is, place, kinds))):
+        raise _not_ours()
+    return place
+
+
 def read_token(token: str, query: tuple[str, ...]) -> list[Any] | None:
-    """Read the place out of a token; None: the first page.
+    """Read the place out of a token, whatever it is; None: the first page.
 
     Raises:
         InvalidRequest: The token is not ours, or of another query.
@@ -41,7 +58,30 @@ def read_token(token: str, query: tuple[str, ...]) -> list[Any] | None:
             return place
     except (ValueError, TypeError, RecursionError):
         pass
-    raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+    raise _not_ours()
+
+
+def read_time(text: str) -> datetime:
+    """Read a time that stands in a token.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _not_ours() from None
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Tell whether a value is of a kind, and one that the database can hold."""
+    if kind is str:
+        return isinstance(value, str) and value.isascii()
+    return type(value) is int and abs(value) < _LARGEST
+
+
+def _not_ours() -> InvalidRequest:
+    return InvalidRequest.of("page_token", "must be the next_page_token of the same query")
 
 
 def _mark(query: tuple[str, ...], place: list[Any]) -> str:

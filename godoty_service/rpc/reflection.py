@@ -49,7 +49,11 @@ class _PoolWithV1:
         return _first(self._all.FindFileByName, self._v1.FindFileByName, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's own names
-        return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, symbol)
+        try:
+            return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, symbol)
+        except KeyError:  # the pools know no methods by name: those stand where their service does
+            service, _, _ = symbol.rpartition(".")
+            return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, service)
 
     def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802 - the pool's own names
         return _first(self._all.FindMessageTypeByName, self._v1.FindMessageTypeByName, name)

@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+from decimal import Decimal
 
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.errors import FieldViolation, InvalidRequest, UnknownModel
 from godoty_service.ids import new_id
+from godoty_service.metering import money
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.turns.turn import TurnRequest
 
@@ -59,6 +61,7 @@ def turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, ma
         fallback_models=tuple(request.fallback_models),
         max_model_calls=limits.max_model_calls if limits.HasField("max_model_calls") else None,
         max_output_tokens=limits.max_output_tokens if limits.HasField("max_output_tokens") else None,
+        max_cost=_max_cost(limits),
         user=request.user or None,
         request_id=request.request_id or None,
         fingerprint=_fingerprint(request) if request.request_id else "",
@@ -108,6 +111,20 @@ def _fingerprint(request: pb.ConverseRequest) -> str:
     return hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest()
 
 
+def _max_cost(limits: pb.TurnLimits) -> Decimal | None:
+    """Read the turn's bound on its cost.
+
+    Raises:
+        ValueError: It is no exact decimal above 0.
+    """
+    if not limits.HasField("max_cost_usd"):
+        return None
+    amount = money.parse(limits.max_cost_usd)
+    if amount is None or amount <= 0:
+        raise ValueError("not above 0")
+    return amount
+
+
 def _violations_of_choices(request: pb.ConverseRequest) -> list[FieldViolation]:
     return [
         _violation(name, "must be one of its values")
@@ -138,11 +155,16 @@ def _violations_of_models(request: pb.ConverseRequest) -> list[FieldViolation]:
 
 
 def _violations_of_limits(limits: pb.TurnLimits) -> list[FieldViolation]:
-    return [
+    violations = [
         _violation(f"limits.{name}", "must be at least 1")
         for name in ("max_model_calls", "max_output_tokens")
         if limits.HasField(name) and getattr(limits, name) < 1
     ]
+    try:
+        _max_cost(limits)
+    except ValueError:
+        violations.append(_violation("limits.max_cost_usd", 'must be an exact decimal above 0, such as "0.05"'))
+    return violations
 
 
 def _violation(field: str, description: str) -> FieldViolation:

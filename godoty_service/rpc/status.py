@@ -31,6 +31,7 @@ _CODES = {
     "MODEL_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
     "TENANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "PROVIDER_KEYS_OFF": grpc.StatusCode.FAILED_PRECONDITION,
     "TURN_CANCELLED": grpc.StatusCode.CANCELLED,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,

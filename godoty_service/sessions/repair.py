@@ -7,6 +7,7 @@ kept like any other message, so that every later reader, of any version, sees on
 from strands.types.content import ContentBlock, Message, Messages
 
 INTERRUPTED = "[The answer was interrupted.]"
+LEFT_OUT = "[What was said before is left out.]"
 _NO_RESULT = "The tool was interrupted before it gave a result."
 
 
@@ -29,9 +30,16 @@ def closing(history: Messages, *, partial_text: str = "", note: str = INTERRUPTE
 
 
 def window(history: Messages) -> Messages:
-    """Drop what a window cut off its beginning: it must begin with the user's own words."""
+    """Drop what a window cut off its beginning: it must begin with the user's own words.
+
+    Where the window holds none, because one turn used so many tools, it begins with the assistant's, and `LEFT_OUT`
+    goes before it.
+    """
     for place, message in enumerate(history):
         if message["role"] == "user" and not any("toolResult" in block for block in message["content"]):
+            return history[place:]
+    for place, message in enumerate(history):
+        if message["role"] == "assistant":
             return history[place:]
     return []
 

@@ -19,6 +19,11 @@ class Lease:
     replica_id: str
     text: str
 
+    @property
+    def deletes(self) -> bool:
+        """It is held to delete the session: no turn's text is blank."""
+        return not self.text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:

@@ -113,6 +113,15 @@ class Sessions:
         """Give a session free as it was claimed."""
         await self._sessions.update_one(_own(session), {"$set": {"lease": None}})
 
+    async def give_back(self, claim: Claim) -> None:
+        """Give back a claim under which nothing was changed."""
+        if claim.taken_from is not None:  # the dead turn's history is still to be closed: the next claim does it
+            await self.pass_on(claim.session, claim.taken_from)
+        elif claim.created:
+            await self.delete(claim.session)
+        else:
+            await self.release(claim.session)
+
     async def pass_on(self, session: Session, lease: Lease | None = None) -> None:
         """Give a session free whose history is not whole: the next claim takes it over, as from a dead server.
 

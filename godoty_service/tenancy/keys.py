@@ -1,19 +1,24 @@
 """API keys: `gdt_<id>_<secret>`, shown once and kept as a hash. Owns `api_keys`."""
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import InvalidApiKey
+from godoty_service.errors import GodotyError, InvalidApiKey, KeyNotFound
 from godoty_service.mongo import Collection, Document, Index
 from godoty_service.tenancy.principal import Principal, Scope
 
-INDEXES = (Index(keys=[("tenant_id", 1), ("_id", 1)]),)
+log = structlog.get_logger(__name__)
+
+INDEXES = (Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),)
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NOBODY = hashlib.sha256(b"").hexdigest()
@@ -29,8 +34,13 @@ class ApiKey:
     tenant_id: str
     scopes: frozenset[Scope]
     create_time: datetime
-    expire_time: datetime | None
-    revoke_time: datetime | None
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+    last_use_time: datetime | None = None
+
+    def in_force(self, now: datetime) -> bool:
+        """Tell whether it opens anything."""
+        return self.revoke_time is None and (self.expire_time is None or self.expire_time > now)
 
 
 class ApiKeys:
@@ -40,19 +50,27 @@ class ApiKeys:
         self._keys = collection
         self._clock = clock
         self._seen: dict[str, tuple[float, Document | None]] = {}
+        self._used: dict[str, datetime] = {}
 
     async def issue(
         self, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None = None
     ) -> tuple[ApiKey, str]:
         """Make a key; returns it with its text, which is shown this once."""
-        key = ApiKey(
+        key = self.draft(tenant_id, scopes=scopes, expire_time=expire_time)
+        return key, await self.keep(key)
+
+    def draft(self, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None = None) -> ApiKey:
+        """Make a key that opens nothing before it is kept."""
+        return ApiKey(
             key_id=secrets.token_hex(8),
             tenant_id=tenant_id,
             scopes=scopes,
             create_time=self._clock(),
             expire_time=expire_time,
-            revoke_time=None,
         )
+
+    async def keep(self, key: ApiKey) -> str:
+        """Put a key that was drafted into force; returns its text, which is shown this once."""
         secret = secrets.token_urlsafe(32)
         await self._keys.insert_one(
             {
@@ -65,7 +83,13 @@ class ApiKeys:
                 "revoke_time": None,
             }
         )
-        return key, f"gdt_{key.key_id}_{secret}"
+        return f"gdt_{key.key_id}_{secret}"
+
+    def successor(self, key: ApiKey) -> ApiKey:
+        """Draft a key like another: its scopes, and from now on its lifetime."""
+        lifetime = None if key.expire_time is None else key.expire_time - key.create_time
+        expire_time = None if lifetime is None else self._clock() + lifetime
+        return replace(self.draft(key.tenant_id, scopes=key.scopes), expire_time=expire_time)
 
     async def verify(self, text: str) -> Principal:
         """Tell who calls with a key.
@@ -78,50 +102,96 @@ class ApiKeys:
         known = await self._find(key_id) if key_id else None
         # Compared also where there is no such key, so that the time tells nothing.
         matches = hmac.compare_digest(_hash(secret), known["hash"] if known else _NOBODY)
-        if known is None or not matches or not self._in_force(known):
+        now = self._clock()
+        if known is None or not matches or not _read(known).in_force(now):
             raise InvalidApiKey("The API key is missing, unknown, expired or revoked.")
+        self._used[key_id] = now
         return Principal(
             tenant_id=known["tenant_id"],
             key_id=key_id,
             scopes=frozenset(Scope(scope) for scope in known["scopes"]),
         )
 
-    async def revoke(self, tenant_id: str, key_id: str) -> bool:
-        """Put a key out of force; tells whether the tenant has it."""
-        self._seen.pop(key_id, None)
-        return await self._keys.update_one(
-            {"_id": key_id, "tenant_id": tenant_id}, {"$set": {"revoke_time": self._clock()}}
-        )
+    async def need(self, tenant_id: str, key_id: str, *, in_force: bool = False) -> ApiKey:
+        """Read a key that the tenant must have.
 
-    async def list(self, tenant_id: str) -> list[ApiKey]:
-        """Read a tenant's keys, the oldest first."""
-        found = await self._keys.find({"tenant_id": tenant_id}, sort=[("create_time", 1)])
+        Raises:
+            KeyNotFound: It has none of this id, or, where it must be in force, it is not.
+        """
+        found = await self._keys.find_one({"_id": key_id, "tenant_id": tenant_id})
+        if found is None:
+            raise KeyNotFound("The tenant has no such API key.", metadata={"key_id": key_id})
+        key = _read(found)
+        if in_force and not key.in_force(self._clock()):
+            raise KeyNotFound("The API key is expired or revoked.", metadata={"key_id": key_id})
+        return key
+
+    async def revoke(self, tenant_id: str, key_id: str) -> bool:
+        """Put a key out of force; tells whether it was not before."""
+        query = {"_id": key_id, "tenant_id": tenant_id, "revoke_time": None}
+        changed = await self._keys.update_one(query, {"$set": {"revoke_time": self._clock()}})
+        self._seen.pop(key_id, None)
+        return changed
+
+    async def expire(self, tenant_id: str, key_id: str, *, after: timedelta) -> None:
+        """Have a key expire after a while, unless it does so sooner."""
+        end = self._clock() + after
+        later = {"$or": [{"expire_time": None}, {"expire_time": {"$gt": end}}]}
+        await self._keys.update_one({"_id": key_id, "tenant_id": tenant_id, **later}, {"$set": {"expire_time": end}})
+        self._seen.pop(key_id, None)
+
+    async def page(self, tenant_id: str, *, after: tuple[datetime, str] | None, limit: int) -> list[ApiKey]:
+        """Read a tenant's keys, the oldest first: those after a time and an id, or from the start."""
+        query: Document = {"tenant_id": tenant_id}
+        if after is not None:
+            made, key_id = after
+            query["$or"] = [{"create_time": {"$gt": made}}, {"create_time": made, "_id": {"$gt": key_id}}]
         return [
-            ApiKey(
-                key_id=each["_id"],
-                tenant_id=each["tenant_id"],
-                scopes=frozenset(Scope(scope) for scope in each["scopes"]),
-                create_time=each["create_time"],
-                expire_time=each["expire_time"],
-                revoke_time=each["revoke_time"],
-            )
-            for each in found
+            _read(each) for each in await self._keys.find(query, sort=[("create_time", 1), ("_id", 1)], limit=limit)
         ]
+
+    async def run(self, interval: float) -> None:
+        """Write down every so many seconds which keys were used, for ever."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.record_use()
+            except GodotyError as error:
+                log.warning("key_use_not_recorded", error=str(error))
+
+    async def record_use(self) -> None:
+        """Write down when keys were last used: one write for all that were since the last time."""
+        used, self._used = self._used, {}
+        try:
+            await self._keys.update_each(
+                [({"_id": key_id}, {"$max": {"last_use_time": time}}) for key_id, time in used.items()]
+            )
+        except GodotyError:
+            self._used = used | self._used
+            raise
 
     async def _find(self, key_id: str) -> Document | None:
         seen = self._seen.get(key_id)
         now = time.monotonic()
         if seen is not None and now - seen[0] < _CACHED_FOR:
             return seen[1]
+        found = await self._keys.find_one({"_id": key_id})
         if len(self._seen) >= _CACHED_KEYS:  # guessed ids must not fill the memory
             self._seen.clear()
-        found = await self._keys.find_one({"_id": key_id})
         self._seen[key_id] = (now, found)
         return found
 
-    def _in_force(self, key: Document) -> bool:
-        expired = key["expire_time"] is not None and key["expire_time"] <= self._clock()
-        return not expired and key["revoke_time"] is None
+
+def _read(document: Document) -> ApiKey:
+    return ApiKey(
+        key_id=document["_id"],
+        tenant_id=document["tenant_id"],
+        scopes=frozenset(Scope(scope) for scope in document["scopes"]),
+        create_time=document["create_time"],
+        expire_time=document["expire_time"],
+        revoke_time=document["revoke_time"],
+        last_use_time=document.get("last_use_time"),
+    )
 
 
 def _hash(secret: str) -> str:

@@ -1,27 +1,10 @@
 """What a tenant may do."""
 
 from dataclasses import dataclass
-from decimal import Decimal
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
-
-class BudgetWindow(StrEnum):
-    """What a budget covers. Days and months are UTC's."""
-
-    DAY = "day"
-    MONTH = "month"
-    TOTAL = "total"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """A budget: a hard one is never overspent, a soft one only tells."""
-
-    window: BudgetWindow
-    limit: Decimal
-    hard: bool
+from godoty_service.budget import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

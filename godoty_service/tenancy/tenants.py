@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import TenantNotFound
 from godoty_service.ids import new_id
 from godoty_service.mongo import Collection, Document
 
@@ -26,7 +27,14 @@ class Tenants:
 
     async def create(self, name: str) -> Tenant:
         """Make a tenant."""
-        tenant = Tenant(tenant_id=new_id("tnt"), name=name, create_time=self._clock())
+        return await self.keep(self.draft(name))
+
+    def draft(self, name: str) -> Tenant:
+        """Make a tenant that is not kept yet."""
+        return Tenant(tenant_id=new_id("tnt"), name=name, create_time=self._clock())
+
+    async def keep(self, tenant: Tenant) -> Tenant:
+        """Keep a tenant that was drafted."""
         await self._tenants.insert_one(
             {"_id": tenant.tenant_id, "name": tenant.name, "create_time": tenant.create_time}
         )
@@ -37,9 +45,21 @@ class Tenants:
         found = await self._tenants.find_one({"_id": tenant_id})
         return _read(found) if found else None
 
-    async def list(self) -> list[Tenant]:
-        """Read all tenants, the oldest first."""
-        return [_read(each) for each in await self._tenants.find({}, sort=[("_id", 1)])]
+    async def need(self, tenant_id: str) -> Tenant:
+        """Read a tenant that must be there.
+
+        Raises:
+            TenantNotFound: It is not.
+        """
+        tenant = await self.get(tenant_id)
+        if tenant is None:
+            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": tenant_id})
+        return tenant
+
+    async def page(self, *, after: str | None, limit: int) -> list[Tenant]:
+        """Read tenants, the oldest first: those after an id, or from the start."""
+        query: Document = {} if after is None else {"_id": {"$gt": after}}
+        return [_read(each) for each in await self._tenants.find(query, sort=[("_id", 1)], limit=limit)]
 
 
 def _read(document: Document) -> Tenant:

@@ -9,7 +9,15 @@ import structlog
 from strands import Agent
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
 
-from godoty_service.errors import GodotyError, ProviderError, SessionLost, StorageError, TurnCancelled
+from godoty_service.errors import (
+    CostUnbounded,
+    GodotyError,
+    ProviderError,
+    QuotaExceeded,
+    SessionLost,
+    StorageError,
+    TurnCancelled,
+)
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.totals import SessionFold
 from godoty_service.openrouter.model import OpenRouterModel
@@ -19,6 +27,7 @@ from godoty_service.sessions.session import Claim, Context
 from godoty_service.turns.context import kept_context
 from godoty_service.turns.ending import Ending
 from godoty_service.turns.events import (
+    BudgetReached,
     ModelCallFinished,
     ReasoningDelta,
     StopReason,
@@ -44,6 +53,7 @@ _STOP_REASONS = {
 _NOTES = {
     StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
     StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
+    StopReason.BUDGET: "[The turn ended here: the next model call might not have fitted the budget.]",
     StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
 }
 
@@ -99,6 +109,9 @@ class ClaimedTurn:
             if error is None:
                 log.exception("turn_fault")
                 error = GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
+        if isinstance(error, (QuotaExceeded, CostUnbounded)) and self._has_output():
+            error, stop = None, StopReason.BUDGET  # what was produced until then is an answer
+        self._turn.close()
         if isinstance(error, ProviderError):
             self._bench.observer.provider_failed(error)
         if model is not None:
@@ -109,7 +122,7 @@ class ClaimedTurn:
 
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
-        models = (session.model, *self._turn.request.fallback_models)
+        models = (session.model, *bench.fallbacks(self._turn))
         fold, history, *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
             open_history(bench.messages, self._claim, size=bench.window_size),
@@ -168,6 +181,13 @@ class ClaimedTurn:
         for call in calls[self._told :]:
             self._log.append(ModelCallFinished(call=call))
         self._told = len(calls)
+        alerts = self._meter.allowance.alerts if self._meter is not None else []
+        while alerts:
+            self._log.append(BudgetReached(alert=alerts.pop(0)))
+
+    def _has_output(self) -> bool:
+        """Tell whether a call of the turn has been answered."""
+        return self._meter is not None and any(call.duration is not None for call in self._meter.entries)
 
     async def _finish(
         self,

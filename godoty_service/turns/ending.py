@@ -60,7 +60,7 @@ class Ending:
             StorageError: It could not be written. `insist` goes on trying.
         """
         if self.manager is None:
-            await self._give_back()
+            await self.sessions.give_back(self.claim)
             return self.fold
         await self.manager.append(self._missing(self.manager))
         base, revision = self.fold, self.claim.session.fold_revision
@@ -94,7 +94,7 @@ class Ending:
         wait = 0.2
         while True:
             try:
-                await self.sessions.pass_on(self.claim.session)
+                await self._let_go()
             except StorageUnavailable:
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_WAIT, wait * 2)
@@ -104,12 +104,11 @@ class Ending:
             else:
                 return
 
-    async def _give_back(self) -> None:
-        """Give a session free that the turn has not changed."""
-        if self.claim.taken_from is not None:  # what the dead turn left is still to be closed
-            await self.sessions.pass_on(self.claim.session, self.claim.taken_from)
+    async def _let_go(self) -> None:
+        if self.manager is None:  # nothing was said under this claim
+            await self.sessions.give_back(self.claim)
         else:
-            await self.sessions.release(self.claim.session)
+            await self.sessions.pass_on(self.claim.session)
 
     def _missing(self, manager: MongoSessionManager) -> Messages:
         """Tell what the history lacks: the user's words where the agent never took them up, and an end."""

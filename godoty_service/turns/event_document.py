@@ -5,12 +5,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from bson.decimal128 import Decimal128
+
 from godoty_service import errors
+from godoty_service.budget import BudgetWindow
 from godoty_service.errors import GodotyError
+from godoty_service.metering.budgets import BudgetAlert
 from godoty_service.metering.documents import call_from_document, entry_to_document
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
 from godoty_service.metering.totals import Totals
 from godoty_service.turns.events import (
+    BudgetReached,
     Event,
     ModelCallFinished,
     ReasoningDelta,
@@ -50,12 +55,15 @@ def error_to_document(error: GodotyError) -> Document:
         "text": error.text,
         "metadata": error.metadata,
         "retry_after": error.retry_after,
+        "quota": error.quota if isinstance(error, errors.QuotaExceeded) else None,
     }
 
 
 def error_from_document(document: Document) -> GodotyError:
     """Read how a turn failed: the same error that its first reader got."""
     kind = _ERRORS.get(document["reason"], GodotyError)
+    if issubclass(kind, errors.QuotaExceeded):
+        return kind(document["text"], quota=document["quota"], retry_after=document["retry_after"])
     return kind(document["text"], metadata=document["metadata"], retry_after=document["retry_after"])
 
 
@@ -108,6 +116,7 @@ _NAMES: dict[type, str] = {
     ToolCallFinished: "result",
     ModelCallFinished: "call",
     TurnFinished: "finished",
+    BudgetReached: "budget",
 }
 _WRITE: dict[str, Callable[[Any], Any]] = {
     "started": lambda event: [event.session_id, event.session_created, _totals(event.totals)],
@@ -116,6 +125,12 @@ _WRITE: dict[str, Callable[[Any], Any]] = {
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
     "call": lambda event: entry_to_document(event.call),
     "finished": _finished,
+    "budget": lambda event: [
+        event.alert.window.value,
+        event.alert.percent,
+        Decimal128(event.alert.spent),
+        Decimal128(event.alert.limit),
+    ],
 }
 _READ: dict[str, Callable[[Any], Event]] = {
     "started": lambda value: TurnStarted(session_id=value[0], session_created=value[1], totals=_read_totals(value[2])),
@@ -126,4 +141,12 @@ _READ: dict[str, Callable[[Any], Event]] = {
     ),
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _read_finished,
+    "budget": lambda value: BudgetReached(
+        alert=BudgetAlert(
+            window=BudgetWindow(value[0]),
+            percent=value[1],
+            spent=value[2].to_decimal(),
+            limit=value[3].to_decimal(),
+        )
+    ),
 }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from godoty_service.metering.budgets import BudgetAlert
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.totals import Totals
 
@@ -16,6 +17,7 @@ class StopReason(StrEnum):
     MAX_MODEL_CALLS = "max_model_calls"
     CONTENT_FILTERED = "content_filtered"
     INTERRUPTED = "interrupted"
+    BUDGET = "budget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,4 +90,20 @@ class TurnFinished:
     tools: tuple[ToolSummary, ...]
 
 
-Event = TurnStarted | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallFinished | ModelCallFinished | TurnFinished
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReached:
+    """The tenant's spending has reached a share of a budget."""
+
+    alert: BudgetAlert
+
+
+Event = (
+    TurnStarted
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallStarted
+    | ToolCallFinished
+    | ModelCallFinished
+    | TurnFinished
+    | BudgetReached
+)

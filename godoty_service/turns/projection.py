@@ -3,7 +3,7 @@
 from typing import Any
 
 from godoty_service.metering.money import format_usd
-from godoty_service.metering.totals import SessionFold
+from godoty_service.metering.totals import NEWEST_RUNS, SessionFold
 
 METRICS_KEY = "godoty_metrics"
 
@@ -18,6 +18,7 @@ def projection(fold: SessionFold) -> dict[str, Any]:
         "total_cost": format_usd(fold.totals.cost),
         "total_tokens": fold.totals.usage.total_tokens or 0,
         "run_history": [
-            {"timestamp": run.time.isoformat(), "model": run.model, "cost": format_usd(run.cost)} for run in fold.runs
+            {"timestamp": run.time.isoformat(), "model": run.model, "cost": format_usd(run.cost)}
+            for run in fold.runs[-NEWEST_RUNS:]
         ],
     }

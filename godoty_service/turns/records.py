@@ -92,12 +92,14 @@ class TurnRecords:
         found = await self._turns.find({"_id": {"$in": list(running)}, "cancel": True}, fields={"_id": 1})
         return {each["_id"] for each in found}
 
-    async def delete_of_session(self, tenant_id: str, session_id: str) -> list[str]:
-        """Delete a session's turns; returns their ids."""
+    async def of_session(self, tenant_id: str, session_id: str) -> list[str]:
+        """Tell the ids of a session's turns."""
         query = {"tenant_id": tenant_id, "session_id": session_id}
-        found = [each["_id"] for each in await self._turns.find(query, fields={"_id": 1})]
-        await self._turns.delete_many({"tenant_id": tenant_id, "_id": {"$in": found}})
-        return found
+        return [each["_id"] for each in await self._turns.find(query, fields={"_id": 1})]
+
+    async def delete(self, tenant_id: str, turn_ids: Some[str]) -> None:
+        """Delete turns."""
+        await self._turns.delete_many({"tenant_id": tenant_id, "_id": {"$in": list(turn_ids)}})
 
 
 def _read(document: Document) -> TurnRecord:

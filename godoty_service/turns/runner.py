@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from godoty_service.errors import GodotyError, SessionBusy, TurnCancelled
+from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, TurnCancelled
 from godoty_service.sessions.session import Claim
 from godoty_service.turns.claimed import ClaimedTurn
+from godoty_service.turns.deletion import erase
 from godoty_service.turns.records import TurnRecord
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.workbench import Workbench
@@ -40,6 +41,9 @@ class TurnRunner:
         async with AsyncExitStack() as stack:
             record = self._record(turn)
             try:
+                turn.policy = await self._bench.policies.get(turn.tenant_id)
+                self._bench.gates.check(turn.tenant_id)
+                _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
                 claim = await self._begin(turn, record, stack)
             except asyncio.CancelledError:
                 await self._refuse(turn, record, turn.cancelled_by or TurnCancelled("The turn was cancelled."))
@@ -55,6 +59,8 @@ class TurnRunner:
                 self._bench.journal.keep(turn)
                 with self._bench.observer.running_turn():
                     await ClaimedTurn(self._bench, turn, claim).run()
+                if not turn.log.sequence and turn.log.error is not None:
+                    await self._refuse(turn, record, turn.log.error)
         await self._bench.journal.kept(turn)
 
     def _record(self, turn: Turn) -> TurnRecord:
@@ -78,16 +84,20 @@ class TurnRunner:
         beginning = asyncio.create_task(self._bench.records.begin(record))
         try:
             _refuse_second(await asyncio.shield(beginning))
-            return await asyncio.shield(claiming)
+            claim = await asyncio.shield(claiming)
+            _check_models(turn, (claim.session.model,))  # the one that the session used last, or the default
         except BaseException:
+            turn.close()
             with suppress(GodotyError):
                 await beginning  # a record that lands late would use the request id up
             await self._give_back(claiming)
             raise
+        return claim
 
     async def _claim(self, turn: Turn, stack: AsyncExitStack) -> Claim:
         """Claim the session, first among this server's turns, then among all."""
         request = turn.request
+        await self._enter(turn, stack)
         await stack.enter_async_context(self._bench.slots.slot(turn.tenant_id, request.session_id, wait=request.wait))
         while True:
             turn.epoch = self._bench.replicas.epoch
@@ -98,12 +108,15 @@ class TurnRunner:
                     turn_id=turn.turn_id,
                     text=request.text,
                     model=request.model,
-                    default_model=self._bench.defaults.model,
+                    default_model=turn.policy.default_model or self._bench.defaults.model,
                     user=request.user,
                 )
             )
             try:
-                return await asyncio.shield(attempt)
+                claim = await asyncio.shield(attempt)
+                if claim.taken_from is None or not claim.taken_from.deletes:
+                    return claim
+                await self._finish_deletion(claim, turn)
             except asyncio.CancelledError:
                 return await attempt  # it lands all the same, and is given back
             except SessionBusy:
@@ -111,36 +124,63 @@ class TurnRunner:
                     raise
                 await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load, it keeps no secret
 
+    async def _finish_deletion(self, claim: Claim, turn: Turn) -> None:
+        """Do what a dead server left undone: the session's id is free for a new one then."""
+        bench = self._bench
+        await erase(
+            claim.session,
+            sessions=bench.sessions,
+            messages=bench.messages,
+            records=bench.records,
+            chunks=bench.chunks,
+            but=turn.turn_id,
+        )
+
+    async def _enter(self, turn: Turn, stack: AsyncExitStack) -> None:
+        """Pass the tenant's gate; whatever becomes of the turn, it is let out again."""
+        entering = asyncio.create_task(self._bench.gates.enter(turn.tenant_id, turn.turn_id, turn.policy))
+        stack.push_async_callback(self._leave, turn, entering)
+        await asyncio.shield(entering)
+
+    async def _leave(self, turn: Turn, entering: "asyncio.Task[None]") -> None:
+        try:
+            await entering  # one that lands late must not count for ever
+            await self._bench.gates.leave(turn.tenant_id, turn.turn_id, turn.policy)
+        except QuotaExceeded:
+            return
+        except GodotyError as error:
+            log.warning("gate_not_left", error=str(error))
+
     async def _give_back(self, claiming: "asyncio.Task[Claim]") -> None:
         """Give back a claim that nobody wants any more, also one that is just landing.
 
         A claim that waits is cancelled in its sleep; one that is on its way to the database lands first.
         """
-        bench = self._bench
         if not claiming.done():
             claiming.cancel()
         with suppress(asyncio.CancelledError, GodotyError):
             await claiming
         if claiming.cancelled() or claiming.exception() is not None:
             return
-        claim = claiming.result()
         try:
-            if claim.taken_from is not None:  # the dead turn's history is still to be closed: the next claim does it
-                await bench.sessions.pass_on(claim.session, claim.taken_from)
-            elif claim.created:
-                await bench.sessions.delete(claim.session)
-            else:
-                await bench.sessions.release(claim.session)
+            await self._bench.sessions.give_back(claiming.result())
         except GodotyError as error:
             log.warning("claim_not_given_back", error=str(error))
 
     async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
         """End a turn that has not begun; its request id may be used again."""
         turn.log.end(error)
+        self._bench.journal.drop(turn)
         try:
             await self._bench.records.forget(record)
         except GodotyError:  # then it is kept with its end, so that nobody waits for more
             self._bench.journal.keep(turn)
+
+
+def _check_models(turn: Turn, models: tuple[str, ...]) -> None:
+    for model in models:
+        if not turn.policy.allows(model):
+            raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
 
 
 def _refuse_second(earlier: TurnRecord | None) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from decimal import Decimal
 
 from godoty_service.errors import GodotyError
+from godoty_service.tenancy.policy import NO_POLICY
 from godoty_service.turns.events import Event
 from godoty_service.turns.log import EventLog
 
@@ -20,6 +22,7 @@ class TurnRequest:
         fallback_models: Models to try when it cannot answer.
         max_model_calls: How often the agent may call the model.
         max_output_tokens: How many tokens all calls together may answer.
+        max_cost: What all calls together may cost, in US dollars.
         user: The tenant's end user.
         request_id: Makes a retry safe.
         fingerprint: Tells this request from another with the same id.
@@ -33,6 +36,7 @@ class TurnRequest:
     fallback_models: tuple[str, ...] = ()
     max_model_calls: int | None = None
     max_output_tokens: int | None = None
+    max_cost: Decimal | None = None
     user: str | None = None
     request_id: str | None = None
     fingerprint: str = ""
@@ -56,11 +60,12 @@ class Turn:
         self.turn_id = turn_id
         self.request = request
         self.epoch = epoch
+        self.policy = NO_POLICY
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
         self._readers = 0
-        self._cancelled = False
+        self._closing = False
 
     async def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
         """Read the turn. When its last reader leaves before the end, the turn is cancelled, unless it goes on.
@@ -74,16 +79,20 @@ class Turn:
                 yield numbered
         finally:
             self._readers -= 1
-            if self._readers == 0 and not self.request.go_on:
-                self.cancel()
+            if self._readers == 0 and not (self.request.go_on and (self.log.sequence or not self.request.wait)):
+                self.cancel()  # also where it goes on, as long as it waits in line
+
+    def close(self) -> None:
+        """Say that the turn is on its way out, however it ended: from here on no cancel interrupts it."""
+        self._closing = True
 
     def cancel(self, why: GodotyError | None = None) -> None:
-        """End the turn now. Once is enough: what it does on its way out is not to be interrupted.
+        """End the turn now, unless it is on its way out already.
 
         Args:
             why: What its readers are told; None: that it was cancelled.
         """
-        if self.task is not None and not self._cancelled and not self.log.ended:
-            self._cancelled = True
+        if self.task is not None and not self._closing and not self.log.ended:
+            self.close()
             self.cancelled_by = why
             self.task.cancel()

@@ -6,7 +6,14 @@ from contextlib import aclosing
 
 import structlog
 
-from godoty_service.errors import GodotyError, RequestIdReused, SessionLost, ShuttingDown, TurnNotFound
+from godoty_service.errors import (
+    GodotyError,
+    RequestIdReused,
+    SessionLost,
+    ShuttingDown,
+    TurnCancelled,
+    TurnNotFound,
+)
 from godoty_service.ids import new_id
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.turns.events import Event
@@ -45,24 +52,29 @@ class Turns:
             RequestIdReused: The request id was used for another request.
             ShuttingDown: The server takes no new turns.
         """
-        turn = self._by_request.get((tenant_id, request.request_id or ""))
-        if turn is None:
-            turn = self._start(tenant_id, request)
-        elif turn.request.fingerprint != request.fingerprint:
-            raise _reused()
-        try:
-            async with aclosing(turn.events()) as events:
-                async for sequence, event in events:
-                    yield turn.turn_id, sequence, event
-        except AlreadyBegun as begun:
-            if begun.record.fingerprint != request.fingerprint:
-                raise _reused() from None
-            earlier = begun.record
-        else:
+        told = False
+        while True:
+            turn = self._attach(tenant_id, request)
+            try:
+                async with aclosing(turn.events()) as events:
+                    async for sequence, event in events:
+                        yield turn.turn_id, sequence, event
+            except AlreadyBegun as begun:
+                if begun.record.fingerprint != request.fingerprint:
+                    raise _reused() from None
+                earlier = begun.record
+            else:
+                return
+            try:
+                async with aclosing(self._read(earlier, after=0)) as events:
+                    async for happened in events:
+                        told = True
+                        yield happened
+            except TurnNotFound:
+                if told:
+                    raise
+                continue  # it was refused meanwhile, and has not used the id up
             return
-        async with aclosing(self._read(earlier, after=0)) as events:
-            async for happened in events:
-                yield happened
 
     async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[Happened, None]:
         """Read what followed a sequence, whichever server runs the turn.
@@ -118,6 +130,15 @@ class Turns:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
+    def _attach(self, tenant_id: str, request: TurnRequest) -> Turn:
+        """Find the turn that a request has begun here, or begin it. One that failed is told by its record, if any."""
+        turn = self._by_request.get((tenant_id, request.request_id or ""))
+        if turn is None or turn.log.error is not None:
+            return self._start(tenant_id, request)
+        if turn.request.fingerprint != request.fingerprint:
+            raise _reused()
+        return turn
+
     def _start(self, tenant_id: str, request: TurnRequest) -> Turn:
         if self._draining:
             raise ShuttingDown("The server is stopping.", retry_after=1.0)
@@ -130,9 +151,11 @@ class Turns:
         return turn
 
     def _ended(self, turn: Turn) -> None:
+        turn.log.end(turn.cancelled_by or TurnCancelled("The turn was cancelled."))  # before its task had begun
         del self._running[turn.turn_id]
-        if turn.request.request_id:
-            self._by_request.pop((turn.tenant_id, turn.request.request_id), None)
+        key = (turn.tenant_id, turn.request.request_id or "")
+        if self._by_request.get(key) is turn:
+            del self._by_request[key]
 
     async def _find(self, tenant_id: str, turn_id: str) -> TurnRecord:
         record = await self._records.find(tenant_id, turn_id)

@@ -11,15 +11,20 @@ from strands.types.agent import Limits
 from godoty_service.agents.profile import AgentProfile
 from godoty_service.errors import SessionLost
 from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.allowance import Allowance
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.spending import Spending
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
+from godoty_service.tenancy.gates import Gates
+from godoty_service.tenancy.policies import Policies
+from godoty_service.turns.chunks import LogChunks
 from godoty_service.turns.context import management
 from godoty_service.turns.journal import Journal
 from godoty_service.turns.observer import Observer
@@ -50,7 +55,11 @@ class Workbench:
         ledger: Ledger,
         oracle: Oracle,
         adjustments: Adjustments,
+        spending: Spending,
+        policies: Policies,
+        gates: Gates,
         records: TurnRecords,
+        chunks: LogChunks,
         journal: Journal,
         recovery: Recovery,
         client: AsyncOpenAI,
@@ -68,7 +77,11 @@ class Workbench:
             ledger: Where calls are kept.
             oracle: Prices and bounds calls.
             adjustments: Takes what is known of a call too late.
+            spending: The tenants' budgets.
+            policies: What tenants may do.
+            gates: How many turns they may start and run.
             records: Where turns are written down.
+            chunks: Where their logs are kept.
             journal: Keeps their logs.
             recovery: Closes the logs of dead turns.
             client: Speaks to the provider.
@@ -83,10 +96,14 @@ class Workbench:
         self.ledger = ledger
         self.oracle = oracle
         self.records = records
+        self.chunks = chunks
         self.journal = journal
         self.recovery = recovery
         self.slots = SessionSlots()
         self._adjustments = adjustments
+        self._spending = spending
+        self.policies = policies
+        self.gates = gates
         self._client = client
         self._provider_key_id = provider_key_id
         self._profile = profile
@@ -113,6 +130,7 @@ class Workbench:
             last_number=last_number,
             record=self.observer.call_closed,
             permit=lambda: self.permit(turn),
+            allowance=Allowance(self._spending, budgets=turn.policy.budgets, max_cost=turn.request.max_cost),
         )
 
     def permit(self, turn: Turn) -> None:
@@ -126,18 +144,33 @@ class Workbench:
 
     def model(self, turn: Turn, claim: Claim, meter: TurnMeter) -> OpenRouterModel:
         """Build the turn's model."""
+        fallbacks = self.fallbacks(turn)
         session, catalogue = claim.session, self.oracle.current
         listed = catalogue.find(session.model) if catalogue is not None else None
         return OpenRouterModel(
             client=self._client,
             meter=meter,
             model=session.model,
-            fallback_models=turn.request.fallback_models,
-            max_output_tokens=turn.request.max_output_tokens,
+            fallback_models=fallbacks,
+            max_output_tokens=_lower(turn.request.max_output_tokens, turn.policy.max_output_tokens),
+            provider=self._routing(turn, (session.model, *fallbacks), bounded=meter.allowance.bounded),
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
             context_window=listed.context_length if listed is not None else None,
         )
+
+    def fallbacks(self, turn: Turn) -> tuple[str, ...]:
+        """Tell the models to try when the first cannot answer: the caller's; with no model named, the tenant's."""
+        return turn.request.fallback_models if turn.request.model else turn.policy.default_fallback_models
+
+    def _routing(self, turn: Turn, models: tuple[str, ...], *, bounded: bool) -> dict[str, Any] | None:
+        """Tell OpenRouter's provider preferences: the tenant's, and under a hard bound no dearer provider than known."""
+        routing = dict(turn.policy.provider or {})
+        if turn.policy.zero_data_retention:
+            routing["zdr"] = True
+        if bounded:
+            routing["max_price"] = {**self.oracle.ceiling(models), **routing.get("max_price", {})}
+        return routing or None
 
     def agent(
         self, model: OpenRouterModel, manager: MongoSessionManager, watch: ToolWatch, state: dict[str, Any]
@@ -161,14 +194,20 @@ class Workbench:
         """Bound the agent's loop."""
         calls = turn.request.max_model_calls
         limits = Limits(turns=min(calls or self.defaults.max_model_calls, self.defaults.max_model_calls))
-        if turn.request.max_output_tokens is not None:
-            limits["output_tokens"] = turn.request.max_output_tokens
+        tokens = _lower(turn.request.max_output_tokens, turn.policy.max_output_tokens)
+        if tokens is not None:
+            limits["output_tokens"] = tokens
         return limits
 
     @property
     def window_size(self) -> int:
         """How many messages the model sees."""
         return self._profile.window_size
+
+
+def _lower(first: int | None, second: int | None) -> int | None:
+    """Tell the lower of two bounds; None is none."""
+    return min((each for each in (first, second) if each is not None), default=None)
 
 
 def pseudonym(*parts: str) -> str:

@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from godoty_service.clock import utc_now
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.documents import call_from_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.rooms import ProviderRooms, Rooms
 from tests.service.caller import Caller
 
-PATIENCE = Patience(
-    without_usage=timedelta(hours=1), with_usage=timedelta(minutes=2), unreachable=timedelta(hours=24)
-)
+PATIENCE = Patience(without_usage=timedelta(hours=1), with_usage=timedelta(minutes=2), unreachable=timedelta(hours=24))
 
 
 class Bookkeeper:
@@ -51,7 +51,7 @@ class Bookkeeper:
         return utc_now() + self.ahead
 
 
-async def cancelled(caller: Caller, directive: str, **fields: str) -> ModelCall:
+async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
     """Take a turn, hang up at its first text, and return its entry once the turn is over."""
     call = caller.start(directive, **fields)
     async for response in call:
@@ -64,19 +64,25 @@ async def cancelled(caller: Caller, directive: str, **fields: str) -> ModelCall:
 async def left(caller: Caller) -> ModelCall:
     """The session's last entry, once no turn runs."""
     await eventually(lambda: (caller.service.session("talk") or {"lease": 1})["lease"] is None)
-    return caller.service.entries("talk")[-1]
+    return calls(caller)[-1]
 
 
 async def closed(caller: Caller, *, within: float = 10.0) -> ModelCall:
     """The session's last entry, once it is not pending any more."""
-    await eventually(lambda: caller.service.entries("talk")[-1].state is not CallState.PENDING, within=within)
-    return caller.service.entries("talk")[-1]
+    await eventually(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
+    return calls(caller)[-1]
+
+
+def calls(caller: Caller) -> list[ModelCall]:
+    """The session's calls, also where adjustments stand among its entries."""
+    documents = caller.service.entry_documents("talk")
+    return [call_from_document(each) for each in documents if each["kind"] == "call"]
 
 
 async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - it lies in a database
             await asyncio.sleep(0.02)
 
 

@@ -1,9 +1,11 @@
 """Several servers, one set of books: each call is settled by one of them, once, and by none before its time."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from godoty_service.metering.call import CallState, CostSource
 from godoty_service.metering.reconciler import Outcome, Patience
 from godoty_service.sandbox.mongod import free_port
 from tests.conftest import StartProcess
-from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, eventually, left
+from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, left
 from tests.metering.conftest import NEVER, Bookkeep, Serve
 from tests.service.caller import Caller, read
 from tests.service.service import Service, plain
@@ -54,13 +56,13 @@ async def test_a_call_that_closed_meanwhile_is_not_closed_again(calling: Serve, 
 
 
 async def test_the_calls_of_a_killed_server_are_adopted(
-    serve_process: StartProcess, bookkeep: Bookkeep, connect: object
+    serve_process: StartProcess, bookkeep: Bookkeep, connect: Callable[[Service], Caller]
 ) -> None:
     """While its heartbeat is fresh nobody touches the call; once it is stale anybody settles it, to the digit."""
     process, service = await serve_process(
         GODOTY_LEASE="1.5", GODOTY_HEARTBEAT="0.2", GODOTY_RECONCILE_INTERVAL=str(NEVER)
     )
-    caller: Caller = connect(service)  # type: ignore[operator] # a fixture of tests/conftest.py
+    caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
     await _first_text(call)
     await process.kill()
@@ -165,7 +167,7 @@ async def test_looks_for_a_record_become_rarer(calling: Serve, bookkeep: Bookkee
 
     assert waits[0] == pytest.approx(0.25, abs=0.1)
     assert waits[-1] == pytest.approx(60, abs=0.2)
-    assert all(later >= earlier - 0.2 for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later >= earlier - 0.2 for earlier, later in pairwise(waits))
     assert sum(1 for wait in waits if wait < 1.5) >= 5
 
 
@@ -186,7 +188,7 @@ async def test_a_reconciler_that_dies_in_a_look_frees_the_call(calling: Serve, b
     assert (await other.reconciler.tick())[Outcome.SETTLED] == 1
 
 
-async def test_a_call_that_was_never_sent_stays_void(service: Service, calling: Serve, bookkeep: Bookkeep) -> None:
+async def test_a_call_that_was_never_sent_stays_void(calling: Serve) -> None:
     """The provider cannot be connected to: the entries say so, cost nothing, and nobody looks for a record."""
     caller = await calling(reconcile_interval=NEVER, openrouter_base_url=f"http://127.0.0.1:{free_port()}/api/v1")
 
@@ -200,8 +202,8 @@ async def test_a_call_that_was_never_sent_stays_void(service: Service, calling: 
     assert (totals.model_calls, totals.pending_calls, totals.cost_usd, totals.turns) == (0, 0, "0", 1)
 
 
-async def _first_text(call: object) -> None:
-    async for response in call:  # type: ignore[attr-defined] # a stream of grpc.aio
+async def _first_text(call: Any) -> None:
+    async for response in call:
         if response.HasField("text_delta"):
             return
 
@@ -211,6 +213,3 @@ async def _tick_until_closed(keeper: Bookkeeper) -> None:
         while not keeper.closed:
             await keeper.reconciler.tick()
             await asyncio.sleep(0.1)
-
-
-_ = (Path, eventually)

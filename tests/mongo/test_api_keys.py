@@ -80,7 +80,10 @@ async def test_keys_are_listed_without_their_secrets(database: Database) -> None
     second, _ = await keys_at(database, NOW + timedelta(hours=1)).issue("tenant", scopes=frozenset({Scope.ADMIN}))
     await keys_at(database).issue("else", scopes=CONVERSE)
 
-    assert await keys_at(database).list("tenant") == [first, second]
+    keys = keys_at(database)
+    assert await keys.page("tenant", after=None, limit=9) == [first, second]
+    assert await keys.page("tenant", after=(first.create_time, first.key_id), limit=9) == [second]
+    assert await keys.page("tenant", after=None, limit=1) == [first]
 
 
 async def test_tenants_are_made_read_and_listed(database: Database) -> None:
@@ -91,4 +94,6 @@ async def test_tenants_are_made_read_and_listed(database: Database) -> None:
     assert first.tenant_id != second.tenant_id
     assert await tenants.get(first.tenant_id) == first
     assert await tenants.get("none") is None
-    assert sorted(each.tenant_id for each in await tenants.list()) == sorted([first.tenant_id, second.tenant_id])
+    everybody = await tenants.page(after=None, limit=9)
+    assert sorted(each.tenant_id for each in everybody) == sorted([first.tenant_id, second.tenant_id])
+    assert await tenants.page(after=everybody[0].tenant_id, limit=9) == everybody[1:]

@@ -202,7 +202,7 @@ async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Mak
         await ledger.insert(make(number=number, owner="dead"))
     assert await ledger.owners() == {"dead"}
     assert await ledger.adopt(["dead"]) == 4
-    wanted = {"any_before": NOW - timedelta(hours=1), "hold": timedelta(seconds=30)}
+    wanted: dict[str, Any] = {"any_before": NOW - timedelta(hours=1), "hold": timedelta(seconds=30)}
     assert await ledger.take_due(provider_key_ids=["other"], **wanted) is None
 
     takes = [ledger.take_due(provider_key_ids=["key"], **wanted) for _ in range(8)]

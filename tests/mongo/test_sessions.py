@@ -10,7 +10,7 @@ from godoty_service.errors import InvalidRequest, SessionBusy, SessionNotFound
 from godoty_service.mongo import Database
 from godoty_service.sessions import store
 from godoty_service.sessions.replicas import Replicas
-from godoty_service.sessions.session import Claim, Lease
+from godoty_service.sessions.session import Claim, Context, Lease
 from godoty_service.sessions.store import Sessions
 
 LEASE = timedelta(seconds=0.5)
@@ -41,7 +41,13 @@ async def claim(sessions: Sessions, turn_id: str = "turn", session_id: str = "ta
 async def finish(sessions: Sessions, claimed: Claim, **changes: Any) -> bool:
     """End a turn."""
     session = claimed.session
-    wanted = {"message_count": 2, "state": {"a": 1}, "fold": {"through": 1}, "fold_revision": session.fold_revision}
+    wanted: dict[str, Any] = {
+        "message_count": 2,
+        "state": {"a": 1},
+        "context": None,
+        "fold": {"through": 1},
+        "fold_revision": session.fold_revision,
+    }
     return await sessions.finish(session, **(wanted | changes))
 
 
@@ -96,7 +102,7 @@ async def test_of_claims_at_once_one_wins(sessions: Sessions, database: Database
 
 
 async def test_a_dead_servers_claim_is_taken_over_and_fenced_off(sessions: Sessions, database: Database) -> None:
-    """Silent for a lease is dead: the claim passes on with the dead turn's words, and its late writes change nothing."""
+    """Silent for a lease is dead: the claim passes on with the turn's words, and its late writes change nothing."""
     dead = await server(database, "dead")
     old = await claim(dead, "old")
     await asyncio.sleep(LEASE.total_seconds() + 0.1)
@@ -146,6 +152,14 @@ async def test_a_claim_that_is_passed_on_is_closed_by_the_next(sessions: Session
     third = await claim(sessions, "third")
     assert third.taken_from is not None
     assert (third.taken_from.turn_id, third.taken_from.text) == ("old", "text of old")
+
+
+async def test_what_stands_for_the_oldest_messages_is_kept(sessions: Sessions) -> None:
+    """A summary is kept with the session, and comes back as it was."""
+    context = Context(head=[{"role": "user", "content": [{"text": "sum"}], "$x": {"a.b": 1}}], after=7)
+    assert await finish(sessions, await claim(sessions), context=context)
+
+    assert (await claim(sessions, "second")).session.context == context
 
 
 async def test_a_released_session_is_as_it_was(sessions: Sessions) -> None:
@@ -218,7 +232,9 @@ async def test_pages_go_from_the_last_used_to_the_first(sessions: Sessions) -> N
     for number in range(7):
         claimed = await claim(sessions, session_id=f"s{number}", user="even" if number % 2 == 0 else "odd")
         await finish(sessions, claimed)
-    await sessions._sessions.update_many({"session_id": {"$in": ["s1", "s2", "s3"]}}, [{"$set": {"update_time": "$$NOW"}}])
+    await sessions._sessions.update_many(
+        {"session_id": {"$in": ["s1", "s2", "s3"]}}, [{"$set": {"update_time": "$$NOW"}}]
+    )
 
     seen, after = [], None
     while page := await sessions.page("tenant", user=None, after=after, limit=2):
@@ -257,11 +273,23 @@ async def test_the_living_are_told_from_the_dead_by_the_databases_clock(database
     }
     await replicas["first"].beat()
     assert await replicas["second"].living(["first", "second", "third"]) == {"first"}
-    assert replicas["first"].alive()
+    assert replicas["first"].holds(0)
     await asyncio.sleep(LEASE.total_seconds() + 0.1)
     await replicas["second"].beat()
 
-    assert not replicas["first"].alive()
+    assert not replicas["first"].holds(0)
     assert await replicas["first"].living(["first", "second"]) == {"second"}
     await replicas["first"].beat()
     assert await replicas["first"].living(["first", "second"]) == {"first", "second"}
+
+
+async def test_a_lease_does_not_survive_a_lapse_of_the_heartbeat(database: Database) -> None:
+    """Who was silent for a lease may have lost what he held, also when he beats again: what he claims then is good."""
+    replicas = Replicas(database.collection("replicas"), replica_id="slow", lease=timedelta(seconds=0.2))
+    await replicas.beat()
+    before = replicas.epoch
+    await asyncio.sleep(0.3)
+    await replicas.beat()
+
+    assert not replicas.holds(before)
+    assert replicas.holds(replicas.epoch)

@@ -15,7 +15,7 @@ from tests.service.service import plain
 
 
 def assert_in_order(turn: Turn) -> None:
-    """Check a turn's events: `turn_started`, then for each call its deltas, its entry and its tools, `turn_finished`."""
+    """Check a turn's events: `turn_started`, then for each call deltas, entry and tools, `turn_finished`."""
     sequences = [each.sequence for each in turn.responses]
     assert all(before < after for before, after in pairwise(sequences))
     assert {each.turn_id for each in turn.responses} == {turn.responses[0].turn_id}
@@ -30,7 +30,7 @@ def assert_in_order(turn: Turn) -> None:
             *("tool_call_started", "tool_call_finished", "text_delta", "reasoning_delta", "model_call_finished")
         },
     }
-    assert [] == [pair for pair in pairwise(turn.kinds) if pair[1] not in follows[pair[0]]]
+    assert [pair for pair in pairwise(turn.kinds) if pair[1] not in follows[pair[0]]] == []
 
 
 def assert_settled(entry: ModelCall, number: int) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import metering_pb2
 
 from godoty_service.metering.call import CallState
 from tests.service.caller import Caller, failure_of, read
 from tests.service.history import assert_whole
-from tests.service.service import Service
+from tests.service.service import Service, eventually, soon
+from tests.service.settling import free
 
 # One token every 50 ms for 5 s, and a record that never comes: what is left open stays open.
 SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 record_ms=-1"
@@ -27,26 +29,18 @@ async def some_text(call: Any) -> str:
     return text
 
 
-async def free(service: Service, session_id: str = "talk") -> dict[str, Any]:
-    """Wait until nobody holds the session any more."""
-    async with asyncio.timeout(5):
-        while True:
-            session = service.session(session_id)
-            if session is not None and session["lease"] is None:
-                return session
-            await asyncio.sleep(0.01)
-
-
 async def aborted_after(service: Service, moment: float) -> float:
     """Tell how many seconds after a moment the provider saw the session's connection close."""
     connections = service.surroundings.sandbox.connections
     generation = service.entries("talk")[-1].generation_id
-    async with asyncio.timeout(5):
-        while True:
-            for each in service.surroundings.ask(connections.as_dict)["aborted"]:
-                if each["generation_id"] == generation:
-                    return float(each["noticed_at"]) - moment
-            await asyncio.sleep(0.01)
+
+    def noticed() -> float | None:
+        aborted = service.surroundings.ask(connections.as_dict)["aborted"]
+        return next((float(each["noticed_at"]) for each in aborted if each["generation_id"] == generation), None)
+
+    found = await soon(noticed)
+    assert found is not None
+    return found - moment
 
 
 async def test_a_cancel_reaches_the_provider_within_100_ms(caller: Caller) -> None:
@@ -107,9 +101,7 @@ async def test_a_deadline_does_the_same(caller: Caller) -> None:
     assert (await caller.converse("and now?")).finished
 
 
-async def test_a_connection_that_is_lost_does_the_same(
-    service: Service, connect: Callable[[Service], Caller]
-) -> None:
+async def test_a_connection_that_is_lost_does_the_same(service: Service, connect: Callable[[Service], Caller]) -> None:
     """A caller whose connection closes is a caller who has left."""
     async with grpc.aio.insecure_channel(service.target) as channel:
         await some_text(Caller(service, channel).start(SLOW))
@@ -124,9 +116,7 @@ async def test_a_cancel_before_the_first_token_keeps_the_words(caller: Caller) -
     """What the user said is kept although no answer came, and the history is closed."""
     call = caller.start("@sandbox slow first_delay_ms=5000 record_ms=-1")
     assert (await anext(aiter(call))).HasField("turn_started")
-    async with asyncio.timeout(5):
-        while not [entry.generation_id for entry in caller.service.entries("talk") if entry.generation_id]:
-            await asyncio.sleep(0.01)
+    await soon(lambda: any(entry.generation_id for entry in caller.service.entries("talk")))
     call.cancel()
 
     await free(caller.service)
@@ -139,9 +129,7 @@ async def test_a_cancel_before_the_first_token_keeps_the_words(caller: Caller) -
 async def test_a_cancel_while_a_retry_waits_charges_nothing(caller: Caller) -> None:
     """Between two attempts no call is open: the turn ends with the one that was refused."""
     call = caller.start("@sandbox error-before status=429 retry_after=10")
-    async with asyncio.timeout(5):
-        while not [entry for entry in caller.service.entries("talk") if entry.state is CallState.SETTLED]:
-            await asyncio.sleep(0.01)
+    await soon(lambda: any(entry.state is CallState.SETTLED for entry in caller.service.entries("talk")))
     call.cancel()
 
     await free(caller.service)
@@ -202,14 +190,17 @@ async def test_of_turns_that_start_at_once_one_runs(caller: Caller) -> None:
 async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
     """The running call is counted as pending from the moment it is sent; finished ones are in the sum."""
     call = caller.start("@sandbox tool-loop calls=2 fault=hang at=2 hang_after=0")
-    responses = []
+    responses: list[pb.ConverseResponse] = []
     while not responses or not responses[-1].HasField("tool_call_finished"):
         responses.append(await anext(aiter(call)))
     (first,) = [each.model_call_finished.call for each in responses if each.HasField("model_call_finished")]
-    async with asyncio.timeout(5):
-        while (totals := (await caller.metrics()).totals).model_calls < 2:
-            await asyncio.sleep(0.01)
 
+    async def second_call() -> metering_pb2.Totals | None:
+        totals = (await caller.metrics()).totals
+        return totals if totals.model_calls == 2 else None
+
+    totals = await eventually(second_call)
+    assert totals is not None
     assert (totals.cost_usd, totals.pending_calls, totals.turns) == (first.cost_usd, 1, 1)
     session = (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session
     assert (session.cost_usd, session.message_count) == (first.cost_usd, 3)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -77,7 +78,8 @@ class Dev:
 
 def _caller(told: dict[str, str], channel: grpc.aio.Channel) -> Caller:
     key = told["GODOTY_API_KEY"]
-    database = MongoClient(told["GODOTY_MONGODB_URI"], tz_aware=True)[DATABASE]
+    mongo: MongoClient[dict[str, Any]] = MongoClient(told["GODOTY_MONGODB_URI"], tz_aware=True)
+    database = mongo[DATABASE]
     tenant_id = database["api_keys"].find_one({"_id": key.split("_")[1]})["tenant_id"]  # type: ignore[index] # it is
     place = Place(target=told["GODOTY_LISTEN"], database=database, surroundings=None)  # type: ignore[arg-type] # none
     service = Service(place=place, tenant_id=tenant_id, api_key=key, key_id=key.split("_")[1])

@@ -129,3 +129,15 @@ async def test_an_answer_of_nothing_but_reasoning_keeps_its_place(caller: Caller
     assert turn.text == ""
     assert turn.reasoning.startswith("thought 0 thought 1 ")
     await assert_usable(caller)
+
+
+async def test_a_turn_with_very_many_tools_is_not_forgotten(caller: Caller) -> None:
+    """After a loop that fills the model's whole window the next turn knows at least how it ended."""
+    await caller.converse("my name is Ada")
+    loop = await caller.converse("@sandbox tool-loop calls=24")
+    assert loop.finished.stop_reason == pb.STOP_REASON_END_TURN
+    await caller.converse("and now?")
+
+    messages = caller.service.requests("talk")[-1]["messages"]
+    assert_whole_upstream(messages)
+    assert loop.text in str(messages)

@@ -1,6 +1,5 @@
-"""The provider fails in all the ways it does: each is told by its reason, stands in the ledger, and harms no session."""
+"""The provider fails in all the ways it does: each is told by its reason, is in the ledger, and harms no session."""
 
-import asyncio
 import time
 from decimal import Decimal
 
@@ -13,6 +12,7 @@ from godoty_service.metering.call import CallState, CostSource, ModelCall
 from tests.service.caller import Caller, Failure, Turn
 from tests.service.history import assert_whole, assert_whole_upstream
 from tests.service.service import plain
+from tests.service.settling import settled
 
 UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
 
@@ -83,6 +83,16 @@ async def test_a_provider_that_asks_for_more_patience_than_there_is_is_not_waite
     assert (failure.code, failure.reason, failure.retry_after) == (UNAVAILABLE, "PROVIDER_THROTTLED", 45.0)
     assert len(caller.service.entries("talk")) == 1
     await assert_usable(caller, said)
+
+
+@pytest.mark.parametrize("advice", ["inf", "1e999", "99999999999999999999", "nan", "soon"])
+async def test_advice_that_is_no_time_is_not_repeated(caller: Caller, advice: str) -> None:
+    """A Retry-After that makes no sense leaves the error what it is: UNAVAILABLE, with a reason and our own advice."""
+    failure = failed(await caller.converse(f"@sandbox error-before status=429 retry_after={advice}"))
+
+    assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_THROTTLED")
+    assert failure.retry_after is not None
+    assert 0 <= failure.retry_after < 86_400 * 366
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
@@ -275,7 +285,5 @@ async def test_a_recorded_error_inside_a_stream_keeps_its_charge(caller: Caller)
 
 async def reconciled(caller: Caller) -> ModelCall:
     """Wait until no call of the session is open; returns the first."""
-    async with asyncio.timeout(10):
-        while (await caller.metrics()).totals.pending_calls:
-            await asyncio.sleep(0.05)
+    await settled(caller)
     return caller.service.entries("talk")[0]

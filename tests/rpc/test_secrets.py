@@ -1,4 +1,4 @@
-"""Secrets stay where they are: a test plants them, does all that can go wrong, and searches everything that comes out."""
+"""Secrets stay where they are: a test plants them, does what can go wrong, and searches all that comes out."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from godoty_service.sandbox.mongod import free_port
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, failure_of
-from tests.service.service import Service
+from tests.service.service import Service, soon
 
 Connect = Callable[[Service], Caller]
 
@@ -58,10 +58,10 @@ async def live(caller: Caller, planted: Planted) -> list[Any]:
         f"@sandbox error-200 body_status=400 {failing}",
         f"@sandbox error-mid n=2 code=400 {failing}",
         f"@sandbox reset n=900 text={said}",
-        f"@sandbox tool-loop calls=2 tool=calculator input='{{\"expression\":\"{planted.tool}\"}}'",
-        f"@sandbox tool-loop calls=2 tool=calculator input='{{\"wrong\":\"{planted.tool}\"}}'",
+        f'@sandbox tool-loop calls=2 tool=calculator input=\'{{"expression":"{planted.tool}"}}\'',
+        f'@sandbox tool-loop calls=2 tool=calculator input=\'{{"wrong":"{planted.tool}"}}\'',
         f"@sandbox tool-loop calls=2 tool=calculator input='not JSON {planted.tool}'",
-        f"@sandbox tool-loop calls=2 tool=current_time input='{{\"timezone\":\"{planted.tool}\"}}'",
+        f'@sandbox tool-loop calls=2 tool=current_time input=\'{{"timezone":"{planted.tool}"}}\'',
         "@sandbox replay file=sse_2025-09_toolcall.sse",
     ):
         await caller.converse(text, limits=pb.TurnLimits(max_model_calls=2))
@@ -112,7 +112,11 @@ async def seen_by(stranger: Caller) -> list[Any]:
         stranger.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")),
     ]
     turn = await stranger.converse("tell me everything", session_id="mine")
-    return [*[await failure_of(call) for call in calls], turn, await stranger.call("ListSessions", pb.ListSessionsRequest())]
+    return [
+        *[await failure_of(call) for call in calls],
+        turn,
+        await stranger.call("ListSessions", pb.ListSessionsRequest()),
+    ]
 
 
 def assert_kept_where_they_belong(service: Service, planted: Planted) -> None:
@@ -122,8 +126,8 @@ def assert_kept_where_they_belong(service: Service, planted: Planted) -> None:
         for name in service.database.list_collection_names()
     }
     secret = service.api_key[len("gdt_0123456789abcdef_") :]
-    assert [] == found([planted.provider_key, secret, planted.header], "".join(dump.values()))
-    assert [] == found([planted.prompt, planted.tool, planted.state, planted.fault], dump["ledger"])
+    assert found([planted.provider_key, secret, planted.header], "".join(dump.values())) == []
+    assert found([planted.prompt, planted.tool, planted.state, planted.fault], dump["ledger"]) == []
 
 
 def found(words: list[str], text: str) -> list[str]:
@@ -146,23 +150,23 @@ async def test_no_secret_leaves_a_server_but_in_its_own_conversation(
     words = planted.words(caller, stranger)
 
     told = await live(caller, planted)
-    assert [] == found(words, repr(told))
-    assert [] == found(words, repr(await seen_by(stranger)))
+    assert found(words, repr(told)) == []
+    assert found(words, repr(await seen_by(stranger))) == []
     page = await asyncio.to_thread(_read, f"http://{metrics}/metrics")
     assert "godoty_" in page
-    assert [] == found([*words, caller.service.tenant_id], page)
+    assert found([*words, caller.service.tenant_id], page) == []
     own = repr(await caller.messages())
     assert found(words, own) == [planted.prompt, planted.tool]
     session = service.session("talk")
     assert session is not None
     assert planted.state in session["state"]
-    assert [] == found([planted.state, planted.user], repr(service.requests("talk")))
+    assert found([planted.state, planted.user], repr(service.requests("talk"))) == []
     assert_kept_where_they_belong(service, planted)
     await process.stop()
     log = process.log.read_text()
     assert log.count('"event": "turn_ended"') > 10
     assert '"event": "call_fault"' in log
-    assert [] == found(words, log)
+    assert found(words, log) == []
 
 
 async def test_no_secret_is_in_a_span(serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,13 +178,11 @@ async def test_no_secret_is_in_a_span(serve: Start, connect: Connect, monkeypatc
 
     await live(caller, planted)
     await seen_by(stranger)
-    async with asyncio.timeout(10):  # spans leave in batches
-        while not any("execute_tool" in span.name for span in exporter.get_finished_spans()):
-            await asyncio.sleep(0.1)
+    await soon(lambda: any("execute_tool" in span.name for span in exporter.get_finished_spans()))  # in batches
     spans = "".join(span.to_json() for span in exporter.get_finished_spans())
     assert "godoty.v1.AgentService/Converse" in spans
     assert '"chat"' in spans
-    assert [] == found(planted.words(caller, stranger), spans)
+    assert found(planted.words(caller, stranger), spans) == []
 
 
 def _read(url: str) -> str:

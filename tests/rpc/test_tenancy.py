@@ -62,9 +62,7 @@ async def test_conversing_under_another_tenants_id_makes_a_session_of_ones_own(
     assert (await caller.metrics()).totals == mine.finished.session_totals
 
 
-async def test_the_same_end_user_of_two_tenants_is_two_people_to_the_provider(
-    caller: Caller, stranger: Caller
-) -> None:
+async def test_the_same_end_user_of_two_tenants_is_two_people_to_the_provider(caller: Caller, stranger: Caller) -> None:
     """The provider gets a pseudonym that names neither the user nor the tenant, stable within the tenant."""
     await caller.converse("hi", user="anna@example.com")
     await caller.converse("hi", user="anna@example.com", session_id="second")

@@ -1,13 +1,12 @@
 """What a call used beyond plain tokens: it shows in its usage and in its cost."""
 
-import asyncio
-
 import pytest
 from godoty.v1 import metering_pb2
 
 from godoty_service.metering.call import CallState, CostSource
 from tests.service.caller import Caller
 from tests.service.service import plain
+from tests.service.settling import settled
 
 
 async def test_under_byok_the_providers_own_bill_stands_beside_the_charge(caller: Caller) -> None:
@@ -78,7 +77,7 @@ async def test_reasoning_is_streamed_counted_and_given_back_unchanged(caller: Ca
     assert trails == [{"unchanged": number, "changed": 0, "missing": 0} for number in range(3)]
     reasoned = [block.reasoning for message in await caller.messages() for block in message.content if block.reasoning]
     assert reasoned == ["thought 0 thought 1 thought 2 thought 3 "] * 3
-    assert "encrypted" not in str(await caller.messages())
+    assert "reasoning.encrypted" not in str(await caller.messages())
 
 
 async def test_an_answer_without_cost_is_not_taken_for_free(caller: Caller) -> None:
@@ -106,10 +105,3 @@ async def test_a_record_that_comes_later_settles_the_call(caller: Caller) -> Non
     second = await caller.converse("hi")
     assert second.started.totals.cost_usd == plain(line.cost)
     assert second.finished.session_totals.pending_calls == 0
-
-
-async def settled(caller: Caller) -> None:
-    """Wait until no call of the session is pending."""
-    async with asyncio.timeout(10):
-        while (await caller.metrics()).totals.pending_calls:
-            await asyncio.sleep(0.05)

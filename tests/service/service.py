@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo.database import Database
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.service.surroundings import Surroundings
 
 Document = dict[str, Any]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -132,3 +134,30 @@ def until(condition: Callable[[], bool], *, within: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 5.0) -> Found:
+    """Wait until what a coroutine function returns is true, and return it.
+
+    Raises:
+        AssertionError: It was not, in time.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        if found := await condition():
+            return found
+        assert time.monotonic() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+async def soon(condition: Callable[[], Found], *, within: float = 5.0) -> Found:
+    """Wait until what a plain function returns is true, and return it.
+
+    Raises:
+        AssertionError: It was not, in time.
+    """
+
+    async def answer() -> Found:
+        return condition()
+
+    return await eventually(answer, within=within)

@@ -25,6 +25,112 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a turn does while another one of its session is running.
+type OnBusy int32
+
+const (
+	// REJECT.
+	OnBusy_ON_BUSY_UNSPECIFIED OnBusy = 0
+	// The call ends with SESSION_BUSY.
+	OnBusy_ON_BUSY_REJECT OnBusy = 1
+	// The turn waits, until the call's deadline: first come, first served on one server.
+	OnBusy_ON_BUSY_WAIT OnBusy = 2
+)
+
+// Enum value maps for OnBusy.
+var (
+	OnBusy_name = map[int32]string{
+		0: "ON_BUSY_UNSPECIFIED",
+		1: "ON_BUSY_REJECT",
+		2: "ON_BUSY_WAIT",
+	}
+	OnBusy_value = map[string]int32{
+		"ON_BUSY_UNSPECIFIED": 0,
+		"ON_BUSY_REJECT":      1,
+		"ON_BUSY_WAIT":        2,
+	}
+)
+
+func (x OnBusy) Enum() *OnBusy {
+	p := new(OnBusy)
+	*p = x
+	return p
+}
+
+func (x OnBusy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnBusy) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_agent_service_proto_enumTypes[0].Descriptor()
+}
+
+func (OnBusy) Type() protoreflect.EnumType {
+	return &file_godoty_v1_agent_service_proto_enumTypes[0]
+}
+
+func (x OnBusy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnBusy.Descriptor instead.
+func (OnBusy) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{0}
+}
+
+// What becomes of a turn when nobody reads it any more.
+type OnDisconnect int32
+
+const (
+	// CANCEL.
+	OnDisconnect_ON_DISCONNECT_UNSPECIFIED OnDisconnect = 0
+	// It is cancelled.
+	OnDisconnect_ON_DISCONNECT_CANCEL OnDisconnect = 1
+	// It runs to its end; ResumeTurn reads what was missed.
+	OnDisconnect_ON_DISCONNECT_CONTINUE OnDisconnect = 2
+)
+
+// Enum value maps for OnDisconnect.
+var (
+	OnDisconnect_name = map[int32]string{
+		0: "ON_DISCONNECT_UNSPECIFIED",
+		1: "ON_DISCONNECT_CANCEL",
+		2: "ON_DISCONNECT_CONTINUE",
+	}
+	OnDisconnect_value = map[string]int32{
+		"ON_DISCONNECT_UNSPECIFIED": 0,
+		"ON_DISCONNECT_CANCEL":      1,
+		"ON_DISCONNECT_CONTINUE":    2,
+	}
+)
+
+func (x OnDisconnect) Enum() *OnDisconnect {
+	p := new(OnDisconnect)
+	*p = x
+	return p
+}
+
+func (x OnDisconnect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_agent_service_proto_enumTypes[1].Descriptor()
+}
+
+func (OnDisconnect) Type() protoreflect.EnumType {
+	return &file_godoty_v1_agent_service_proto_enumTypes[1]
+}
+
+func (x OnDisconnect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnDisconnect.Descriptor instead.
+func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{1}
+}
+
 // How a tool ended.
 type ToolCallStatus int32
 
@@ -62,11 +168,11 @@ func (x ToolCallStatus) String() string {
 }
 
 func (ToolCallStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[0].Descriptor()
+	return file_godoty_v1_agent_service_proto_enumTypes[2].Descriptor()
 }
 
 func (ToolCallStatus) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[0]
+	return &file_godoty_v1_agent_service_proto_enumTypes[2]
 }
 
 func (x ToolCallStatus) Number() protoreflect.EnumNumber {
@@ -75,7 +181,7 @@ func (x ToolCallStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ToolCallStatus.Descriptor instead.
 func (ToolCallStatus) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{0}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{2}
 }
 
 // Why a turn ended.
@@ -92,6 +198,11 @@ const (
 	StopReason_STOP_REASON_MAX_MODEL_CALLS StopReason = 3
 	// The provider's filter stopped the answer.
 	StopReason_STOP_REASON_CONTENT_FILTERED StopReason = 4
+	// The server that ran the turn died. What was answered until then is kept, and marked; `cycle_durations` and `tools`
+	// are not known.
+	StopReason_STOP_REASON_INTERRUPTED StopReason = 5
+	// The next model call might not have fitted the tenant's budget or the turn's `max_cost_usd`.
+	StopReason_STOP_REASON_BUDGET StopReason = 6
 )
 
 // Enum value maps for StopReason.
@@ -102,6 +213,8 @@ var (
 		2: "STOP_REASON_MAX_OUTPUT_TOKENS",
 		3: "STOP_REASON_MAX_MODEL_CALLS",
 		4: "STOP_REASON_CONTENT_FILTERED",
+		5: "STOP_REASON_INTERRUPTED",
+		6: "STOP_REASON_BUDGET",
 	}
 	StopReason_value = map[string]int32{
 		"STOP_REASON_UNSPECIFIED":       0,
@@ -109,6 +222,8 @@ var (
 		"STOP_REASON_MAX_OUTPUT_TOKENS": 2,
 		"STOP_REASON_MAX_MODEL_CALLS":   3,
 		"STOP_REASON_CONTENT_FILTERED":  4,
+		"STOP_REASON_INTERRUPTED":       5,
+		"STOP_REASON_BUDGET":            6,
 	}
 )
 
@@ -123,11 +238,11 @@ func (x StopReason) String() string {
 }
 
 func (StopReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[1].Descriptor()
+	return file_godoty_v1_agent_service_proto_enumTypes[3].Descriptor()
 }
 
 func (StopReason) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[1]
+	return &file_godoty_v1_agent_service_proto_enumTypes[3]
 }
 
 func (x StopReason) Number() protoreflect.EnumNumber {
@@ -136,7 +251,7 @@ func (x StopReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StopReason.Descriptor instead.
 func (StopReason) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{1}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
 }
 
 // Who speaks.
@@ -176,11 +291,11 @@ func (x Role) String() string {
 }
 
 func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[2].Descriptor()
+	return file_godoty_v1_agent_service_proto_enumTypes[4].Descriptor()
 }
 
 func (Role) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[2]
+	return &file_godoty_v1_agent_service_proto_enumTypes[4]
 }
 
 func (x Role) Number() protoreflect.EnumNumber {
@@ -189,7 +304,7 @@ func (x Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Role.Descriptor instead.
 func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 // What a caller says.
@@ -209,7 +324,15 @@ type ConverseRequest struct {
 	Limits *TurnLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The tenant's end user, opaque to us: at most 128 characters. A session keeps its first one; another one in a
 	// later turn is refused.
-	User          string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	// Makes a retry safe: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id
+	// with the same request attaches to the turn, or replays it, and never charges again; with another request it is
+	// REQUEST_ID_REUSED. A turn that was refused before `turn_started` does not use its id up. Kept as long as the log.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do while another turn of the session is running.
+	OnBusy OnBusy `protobuf:"varint,8,opt,name=on_busy,json=onBusy,proto3,enum=godoty.v1.OnBusy" json:"on_busy,omitempty"`
+	// What becomes of the turn when nobody reads it any more: the caller has gone, or its deadline has passed.
+	OnDisconnect  OnDisconnect `protobuf:"varint,9,opt,name=on_disconnect,json=onDisconnect,proto3,enum=godoty.v1.OnDisconnect" json:"on_disconnect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +409,27 @@ func (x *ConverseRequest) GetUser() string {
 	return ""
 }
 
+func (x *ConverseRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ConverseRequest) GetOnBusy() OnBusy {
+	if x != nil {
+		return x.OnBusy
+	}
+	return OnBusy_ON_BUSY_UNSPECIFIED
+}
+
+func (x *ConverseRequest) GetOnDisconnect() OnDisconnect {
+	if x != nil {
+		return x.OnDisconnect
+	}
+	return OnDisconnect_ON_DISCONNECT_UNSPECIFIED
+}
+
 // Bounds on one turn. Unset: the server's own bound holds.
 type TurnLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -295,8 +439,11 @@ type TurnLimits struct {
 	// How many tokens the model may answer in all of the turn's calls together: at least 1. Reaching it ends the turn
 	// with STOP_REASON_MAX_OUTPUT_TOKENS.
 	MaxOutputTokens *int32 `protobuf:"varint,2,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What the turn may cost, in US dollars: an exact decimal. A model call that might not fit is not made, and the turn
+	// ends with STOP_REASON_BUDGET.
+	MaxCostUsd    *string `protobuf:"bytes,3,opt,name=max_cost_usd,json=maxCostUsd,proto3,oneof" json:"max_cost_usd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TurnLimits) Reset() {
@@ -343,6 +490,13 @@ func (x *TurnLimits) GetMaxOutputTokens() int32 {
 	return 0
 }
 
+func (x *TurnLimits) GetMaxCostUsd() string {
+	if x != nil && x.MaxCostUsd != nil {
+		return *x.MaxCostUsd
+	}
+	return ""
+}
+
 // Something that happened in a turn. The first message of a stream is `turn_started`, the last `turn_finished`,
 // unless the call ends with an error. Between them, for each call of the model: `reasoning_delta` and `text_delta`
 // as they come, `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that
@@ -364,6 +518,7 @@ type ConverseResponse struct {
 	//	*ConverseResponse_ToolCallFinished
 	//	*ConverseResponse_ModelCallFinished
 	//	*ConverseResponse_TurnFinished
+	//	*ConverseResponse_BudgetAlert
 	Event         isConverseResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -483,6 +638,15 @@ func (x *ConverseResponse) GetTurnFinished() *TurnFinished {
 	return nil
 }
 
+func (x *ConverseResponse) GetBudgetAlert() *BudgetAlert {
+	if x != nil {
+		if x, ok := x.Event.(*ConverseResponse_BudgetAlert); ok {
+			return x.BudgetAlert
+		}
+	}
+	return nil
+}
+
 type isConverseResponse_Event interface {
 	isConverseResponse_Event()
 }
@@ -522,6 +686,11 @@ type ConverseResponse_TurnFinished struct {
 	TurnFinished *TurnFinished `protobuf:"bytes,9,opt,name=turn_finished,json=turnFinished,proto3,oneof"`
 }
 
+type ConverseResponse_BudgetAlert struct {
+	// The tenant's spending has reached a share of a budget.
+	BudgetAlert *BudgetAlert `protobuf:"bytes,10,opt,name=budget_alert,json=budgetAlert,proto3,oneof"`
+}
+
 func (*ConverseResponse_TurnStarted) isConverseResponse_Event() {}
 
 func (*ConverseResponse_TextDelta) isConverseResponse_Event() {}
@@ -535,6 +704,266 @@ func (*ConverseResponse_ToolCallFinished) isConverseResponse_Event() {}
 func (*ConverseResponse_ModelCallFinished) isConverseResponse_Event() {}
 
 func (*ConverseResponse_TurnFinished) isConverseResponse_Event() {}
+
+func (*ConverseResponse_BudgetAlert) isConverseResponse_Event() {}
+
+// The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window, to
+// the turn whose call reached it.
+type BudgetAlert struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the budget covers.
+	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
+	// The share that was reached, in per cent.
+	Percent int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// What is spent now.
+	SpentUsd string `protobuf:"bytes,3,opt,name=spent_usd,json=spentUsd,proto3" json:"spent_usd,omitempty"`
+	// The budget.
+	LimitUsd      string `protobuf:"bytes,4,opt,name=limit_usd,json=limitUsd,proto3" json:"limit_usd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BudgetAlert) Reset() {
+	*x = BudgetAlert{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetAlert) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetAlert) ProtoMessage() {}
+
+func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetAlert.ProtoReflect.Descriptor instead.
+func (*BudgetAlert) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BudgetAlert) GetWindow() BudgetWindow {
+	if x != nil {
+		return x.Window
+	}
+	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
+}
+
+func (x *BudgetAlert) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *BudgetAlert) GetSpentUsd() string {
+	if x != nil {
+		return x.SpentUsd
+	}
+	return ""
+}
+
+func (x *BudgetAlert) GetLimitUsd() string {
+	if x != nil {
+		return x.LimitUsd
+	}
+	return ""
+}
+
+// Which turn, and what of it is known.
+type ResumeTurnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The turn.
+	TurnId string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// The `sequence` of the last message that was received; 0 reads the turn from its beginning.
+	AfterSequence int64 `protobuf:"varint,2,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTurnRequest) Reset() {
+	*x = ResumeTurnRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTurnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTurnRequest) ProtoMessage() {}
+
+func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTurnRequest.ProtoReflect.Descriptor instead.
+func (*ResumeTurnRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ResumeTurnRequest) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+func (x *ResumeTurnRequest) GetAfterSequence() int64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+// Something that happened in a turn.
+type ResumeTurnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened, as Converse tells it.
+	Event         *ConverseResponse `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTurnResponse) Reset() {
+	*x = ResumeTurnResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTurnResponse) ProtoMessage() {}
+
+func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTurnResponse.ProtoReflect.Descriptor instead.
+func (*ResumeTurnResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ResumeTurnResponse) GetEvent() *ConverseResponse {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+// Which turn.
+type CancelTurnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The turn.
+	TurnId        string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTurnRequest) Reset() {
+	*x = CancelTurnRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTurnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTurnRequest) ProtoMessage() {}
+
+func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
+func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CancelTurnRequest) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+// The turn ends, or has ended.
+type CancelTurnResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTurnResponse) Reset() {
+	*x = CancelTurnResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTurnResponse) ProtoMessage() {}
+
+func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
+func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+}
 
 // The turn has begun.
 type TurnStarted struct {
@@ -551,7 +980,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +992,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +1005,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TurnStarted) GetSessionId() string {
@@ -611,7 +1040,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +1052,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +1065,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TextDelta) GetText() string {
@@ -657,7 +1086,7 @@ type ReasoningDelta struct {
 
 func (x *ReasoningDelta) Reset() {
 	*x = ReasoningDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +1098,7 @@ func (x *ReasoningDelta) String() string {
 func (*ReasoningDelta) ProtoMessage() {}
 
 func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +1111,7 @@ func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasoningDelta.ProtoReflect.Descriptor instead.
 func (*ReasoningDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReasoningDelta) GetText() string {
@@ -707,7 +1136,7 @@ type ToolCallStarted struct {
 
 func (x *ToolCallStarted) Reset() {
 	*x = ToolCallStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +1148,7 @@ func (x *ToolCallStarted) String() string {
 func (*ToolCallStarted) ProtoMessage() {}
 
 func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +1161,7 @@ func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
 func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ToolCallStarted) GetToolCallId() string {
@@ -773,7 +1202,7 @@ type ToolCallFinished struct {
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1214,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1227,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ToolCallFinished) GetToolCallId() string {
@@ -840,7 +1269,7 @@ type ModelCallFinished struct {
 
 func (x *ModelCallFinished) Reset() {
 	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +1281,7 @@ func (x *ModelCallFinished) String() string {
 func (*ModelCallFinished) ProtoMessage() {}
 
 func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +1294,7 @@ func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
 func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ModelCallFinished) GetCall() *ModelCall {
@@ -894,7 +1323,7 @@ type TurnFinished struct {
 
 func (x *TurnFinished) Reset() {
 	*x = TurnFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1335,7 @@ func (x *TurnFinished) String() string {
 func (*TurnFinished) ProtoMessage() {}
 
 func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1348,7 @@ func (x *TurnFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
 func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TurnFinished) GetStopReason() StopReason {
@@ -974,7 +1403,7 @@ type ToolSummary struct {
 
 func (x *ToolSummary) Reset() {
 	*x = ToolSummary{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1415,7 @@ func (x *ToolSummary) String() string {
 func (*ToolSummary) ProtoMessage() {}
 
 func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1428,7 @@ func (x *ToolSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
 func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ToolSummary) GetName() string {
@@ -1041,7 +1470,7 @@ type GetSessionMetricsRequest struct {
 
 func (x *GetSessionMetricsRequest) Reset() {
 	*x = GetSessionMetricsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1482,7 @@ func (x *GetSessionMetricsRequest) String() string {
 func (*GetSessionMetricsRequest) ProtoMessage() {}
 
 func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1495,7 @@ func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetSessionMetricsRequest) GetSessionId() string {
@@ -1097,7 +1526,7 @@ type GetSessionMetricsResponse struct {
 
 func (x *GetSessionMetricsResponse) Reset() {
 	*x = GetSessionMetricsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1538,7 @@ func (x *GetSessionMetricsResponse) String() string {
 func (*GetSessionMetricsResponse) ProtoMessage() {}
 
 func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1551,7 @@ func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSessionMetricsResponse) GetTotals() *Totals {
@@ -1178,7 +1607,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1619,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1632,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1224,7 +1653,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1665,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1678,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1282,7 +1711,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1723,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1736,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Session) GetSessionId() string {
@@ -1374,7 +1803,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1815,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1828,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListSessionsRequest) GetPageSize() int32 {
@@ -1436,7 +1865,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1877,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1890,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1493,7 +1922,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1934,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1947,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMessagesRequest) GetSessionId() string {
@@ -1555,7 +1984,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1996,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +2009,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -1616,7 +2045,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +2057,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +2070,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Message) GetNumber() int64 {
@@ -1697,7 +2126,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +2138,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +2151,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -1815,7 +2244,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2256,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2269,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -1879,7 +2308,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2320,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2333,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -1939,7 +2368,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2380,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2393,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -1983,7 +2412,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2424,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,14 +2437,14 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x18godoty/v1/metering.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -2023,13 +2452,20 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12'\n" +
 	"\x0ffallback_models\x18\x04 \x03(\tR\x0efallbackModels\x12-\n" +
 	"\x06limits\x18\x05 \x01(\v2\x15.godoty.v1.TurnLimitsR\x06limits\x12\x12\n" +
-	"\x04user\x18\x06 \x01(\tR\x04user\"\x94\x01\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12*\n" +
+	"\aon_busy\x18\b \x01(\x0e2\x11.godoty.v1.OnBusyR\x06onBusy\x12<\n" +
+	"\ron_disconnect\x18\t \x01(\x0e2\x17.godoty.v1.OnDisconnectR\fonDisconnect\"\xcc\x01\n" +
 	"\n" +
 	"TurnLimits\x12+\n" +
 	"\x0fmax_model_calls\x18\x01 \x01(\x05H\x00R\rmaxModelCalls\x88\x01\x01\x12/\n" +
-	"\x11max_output_tokens\x18\x02 \x01(\x05H\x01R\x0fmaxOutputTokens\x88\x01\x01B\x12\n" +
+	"\x11max_output_tokens\x18\x02 \x01(\x05H\x01R\x0fmaxOutputTokens\x88\x01\x01\x12%\n" +
+	"\fmax_cost_usd\x18\x03 \x01(\tH\x02R\n" +
+	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
-	"\x12_max_output_tokens\"\xb1\x04\n" +
+	"\x12_max_output_tokensB\x0f\n" +
+	"\r_max_cost_usd\"\xee\x04\n" +
 	"\x10ConverseResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12;\n" +
@@ -2040,8 +2476,23 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x11tool_call_started\x18\x06 \x01(\v2\x1a.godoty.v1.ToolCallStartedH\x00R\x0ftoolCallStarted\x12K\n" +
 	"\x12tool_call_finished\x18\a \x01(\v2\x1b.godoty.v1.ToolCallFinishedH\x00R\x10toolCallFinished\x12N\n" +
 	"\x13model_call_finished\x18\b \x01(\v2\x1c.godoty.v1.ModelCallFinishedH\x00R\x11modelCallFinished\x12>\n" +
-	"\rturn_finished\x18\t \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinishedB\a\n" +
-	"\x05event\"\x80\x01\n" +
+	"\rturn_finished\x18\t \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x12;\n" +
+	"\fbudget_alert\x18\n" +
+	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlertB\a\n" +
+	"\x05event\"\x92\x01\n" +
+	"\vBudgetAlert\x12/\n" +
+	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\x12\x1b\n" +
+	"\tspent_usd\x18\x03 \x01(\tR\bspentUsd\x12\x1b\n" +
+	"\tlimit_usd\x18\x04 \x01(\tR\blimitUsd\"S\n" +
+	"\x11ResumeTurnRequest\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12%\n" +
+	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"G\n" +
+	"\x12ResumeTurnResponse\x121\n" +
+	"\x05event\x18\x01 \x01(\v2\x1b.godoty.v1.ConverseResponseR\x05event\",\n" +
+	"\x11CancelTurnRequest\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\"\x14\n" +
+	"\x12CancelTurnResponse\"\x80\x01\n" +
 	"\vTurnStarted\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12'\n" +
@@ -2153,24 +2604,38 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse*l\n" +
+	"\x15DeleteSessionResponse*G\n" +
+	"\x06OnBusy\x12\x17\n" +
+	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
+	"\fON_BUSY_WAIT\x10\x02*c\n" +
+	"\fOnDisconnect\x12\x1d\n" +
+	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n" +
+	"\x16ON_DISCONNECT_CONTINUE\x10\x02*l\n" +
 	"\x0eToolCallStatus\x12 \n" +
 	"\x1cTOOL_CALL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18TOOL_CALL_STATUS_SUCCESS\x10\x01\x12\x1a\n" +
-	"\x16TOOL_CALL_STATUS_ERROR\x10\x02*\xa9\x01\n" +
+	"\x16TOOL_CALL_STATUS_ERROR\x10\x02*\xde\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14STOP_REASON_END_TURN\x10\x01\x12!\n" +
 	"\x1dSTOP_REASON_MAX_OUTPUT_TOKENS\x10\x02\x12\x1f\n" +
 	"\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n" +
-	"\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04*?\n" +
+	"\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n" +
+	"\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n" +
+	"\x12STOP_REASON_BUDGET\x10\x06*?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_USER\x10\x01\x12\x12\n" +
-	"\x0eROLE_ASSISTANT\x10\x022\xf6\x03\n" +
+	"\x0eROLE_ASSISTANT\x10\x022\x8e\x05\n" +
 	"\fAgentService\x12E\n" +
-	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12^\n" +
+	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
+	"\n" +
+	"ResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n" +
+	"\n" +
+	"CancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12^\n" +
 	"\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\x12I\n" +
 	"\n" +
 	"GetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\x12O\n" +
@@ -2191,99 +2656,116 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
-	(ToolCallStatus)(0),               // 0: godoty.v1.ToolCallStatus
-	(StopReason)(0),                   // 1: godoty.v1.StopReason
-	(Role)(0),                         // 2: godoty.v1.Role
-	(*ConverseRequest)(nil),           // 3: godoty.v1.ConverseRequest
-	(*TurnLimits)(nil),                // 4: godoty.v1.TurnLimits
-	(*ConverseResponse)(nil),          // 5: godoty.v1.ConverseResponse
-	(*TurnStarted)(nil),               // 6: godoty.v1.TurnStarted
-	(*TextDelta)(nil),                 // 7: godoty.v1.TextDelta
-	(*ReasoningDelta)(nil),            // 8: godoty.v1.ReasoningDelta
-	(*ToolCallStarted)(nil),           // 9: godoty.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),          // 10: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),         // 11: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),              // 12: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),               // 13: godoty.v1.ToolSummary
-	(*GetSessionMetricsRequest)(nil),  // 14: godoty.v1.GetSessionMetricsRequest
-	(*GetSessionMetricsResponse)(nil), // 15: godoty.v1.GetSessionMetricsResponse
-	(*GetSessionRequest)(nil),         // 16: godoty.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),        // 17: godoty.v1.GetSessionResponse
-	(*Session)(nil),                   // 18: godoty.v1.Session
-	(*ListSessionsRequest)(nil),       // 19: godoty.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),      // 20: godoty.v1.ListSessionsResponse
-	(*ListMessagesRequest)(nil),       // 21: godoty.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),      // 22: godoty.v1.ListMessagesResponse
-	(*Message)(nil),                   // 23: godoty.v1.Message
-	(*ContentBlock)(nil),              // 24: godoty.v1.ContentBlock
-	(*ToolUse)(nil),                   // 25: godoty.v1.ToolUse
-	(*ToolResult)(nil),                // 26: godoty.v1.ToolResult
-	(*DeleteSessionRequest)(nil),      // 27: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 28: godoty.v1.DeleteSessionResponse
-	(*Totals)(nil),                    // 29: godoty.v1.Totals
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(*ModelCall)(nil),                 // 31: godoty.v1.ModelCall
-	(*ModelTotals)(nil),               // 32: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 33: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 34: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 35: google.protobuf.Timestamp
+	(OnBusy)(0),                       // 0: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 1: godoty.v1.OnDisconnect
+	(ToolCallStatus)(0),               // 2: godoty.v1.ToolCallStatus
+	(StopReason)(0),                   // 3: godoty.v1.StopReason
+	(Role)(0),                         // 4: godoty.v1.Role
+	(*ConverseRequest)(nil),           // 5: godoty.v1.ConverseRequest
+	(*TurnLimits)(nil),                // 6: godoty.v1.TurnLimits
+	(*ConverseResponse)(nil),          // 7: godoty.v1.ConverseResponse
+	(*BudgetAlert)(nil),               // 8: godoty.v1.BudgetAlert
+	(*ResumeTurnRequest)(nil),         // 9: godoty.v1.ResumeTurnRequest
+	(*ResumeTurnResponse)(nil),        // 10: godoty.v1.ResumeTurnResponse
+	(*CancelTurnRequest)(nil),         // 11: godoty.v1.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 12: godoty.v1.CancelTurnResponse
+	(*TurnStarted)(nil),               // 13: godoty.v1.TurnStarted
+	(*TextDelta)(nil),                 // 14: godoty.v1.TextDelta
+	(*ReasoningDelta)(nil),            // 15: godoty.v1.ReasoningDelta
+	(*ToolCallStarted)(nil),           // 16: godoty.v1.ToolCallStarted
+	(*ToolCallFinished)(nil),          // 17: godoty.v1.ToolCallFinished
+	(*ModelCallFinished)(nil),         // 18: godoty.v1.ModelCallFinished
+	(*TurnFinished)(nil),              // 19: godoty.v1.TurnFinished
+	(*ToolSummary)(nil),               // 20: godoty.v1.ToolSummary
+	(*GetSessionMetricsRequest)(nil),  // 21: godoty.v1.GetSessionMetricsRequest
+	(*GetSessionMetricsResponse)(nil), // 22: godoty.v1.GetSessionMetricsResponse
+	(*GetSessionRequest)(nil),         // 23: godoty.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),        // 24: godoty.v1.GetSessionResponse
+	(*Session)(nil),                   // 25: godoty.v1.Session
+	(*ListSessionsRequest)(nil),       // 26: godoty.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),      // 27: godoty.v1.ListSessionsResponse
+	(*ListMessagesRequest)(nil),       // 28: godoty.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),      // 29: godoty.v1.ListMessagesResponse
+	(*Message)(nil),                   // 30: godoty.v1.Message
+	(*ContentBlock)(nil),              // 31: godoty.v1.ContentBlock
+	(*ToolUse)(nil),                   // 32: godoty.v1.ToolUse
+	(*ToolResult)(nil),                // 33: godoty.v1.ToolResult
+	(*DeleteSessionRequest)(nil),      // 34: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 35: godoty.v1.DeleteSessionResponse
+	(BudgetWindow)(0),                 // 36: godoty.v1.BudgetWindow
+	(*Totals)(nil),                    // 37: godoty.v1.Totals
+	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
+	(*ModelCall)(nil),                 // 39: godoty.v1.ModelCall
+	(*ModelTotals)(nil),               // 40: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 41: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 42: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 43: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	4,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	6,  // 1: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
-	7,  // 2: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
-	8,  // 3: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
-	9,  // 4: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	10, // 5: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	11, // 6: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	12, // 7: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
-	29, // 8: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	0,  // 9: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	30, // 10: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	31, // 11: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	1,  // 12: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	29, // 13: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	29, // 14: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	30, // 15: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	13, // 16: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	30, // 17: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	29, // 18: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	32, // 19: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	33, // 20: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	34, // 21: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	35, // 22: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	35, // 23: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	18, // 24: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	35, // 25: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	35, // 26: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	18, // 27: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	23, // 28: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	2,  // 29: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	24, // 30: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	35, // 31: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	25, // 32: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	26, // 33: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	0,  // 34: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	3,  // 35: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	14, // 36: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	16, // 37: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	19, // 38: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	21, // 39: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	27, // 40: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	5,  // 41: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	15, // 42: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	17, // 43: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	20, // 44: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	22, // 45: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	28, // 46: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	41, // [41:47] is the sub-list for method output_type
-	35, // [35:41] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	6,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	0,  // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	1,  // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	13, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
+	14, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
+	15, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
+	16, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
+	17, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
+	18, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
+	19, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
+	8,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
+	36, // 11: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
+	7,  // 12: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
+	37, // 13: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	2,  // 14: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	38, // 15: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	39, // 16: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	3,  // 17: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	37, // 18: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	37, // 19: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	38, // 20: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	20, // 21: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	38, // 22: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	37, // 23: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	40, // 24: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	41, // 25: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	42, // 26: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	43, // 27: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	43, // 28: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	25, // 29: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	43, // 30: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	43, // 31: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	25, // 32: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	30, // 33: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	4,  // 34: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	31, // 35: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	43, // 36: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	32, // 37: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	33, // 38: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	2,  // 39: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	5,  // 40: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	9,  // 41: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	11, // 42: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	21, // 43: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	23, // 44: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	26, // 45: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	28, // 46: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	34, // 47: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	7,  // 48: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	10, // 49: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	12, // 50: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	22, // 51: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	24, // 52: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	27, // 53: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	29, // 54: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	35, // 55: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	48, // [48:56] is the sub-list for method output_type
+	40, // [40:48] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -2291,6 +2773,7 @@ func file_godoty_v1_agent_service_proto_init() {
 	if File_godoty_v1_agent_service_proto != nil {
 		return
 	}
+	file_godoty_v1_billing_service_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_agent_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_agent_service_proto_msgTypes[2].OneofWrappers = []any{
@@ -2301,8 +2784,9 @@ func file_godoty_v1_agent_service_proto_init() {
 		(*ConverseResponse_ToolCallFinished)(nil),
 		(*ConverseResponse_ModelCallFinished)(nil),
 		(*ConverseResponse_TurnFinished)(nil),
+		(*ConverseResponse_BudgetAlert)(nil),
 	}
-	file_godoty_v1_agent_service_proto_msgTypes[21].OneofWrappers = []any{
+	file_godoty_v1_agent_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -2313,8 +2797,8 @@ func file_godoty_v1_agent_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   26,
+			NumEnums:      5,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AgentService_Converse_FullMethodName          = "/godoty.v1.AgentService/Converse"
+	AgentService_ResumeTurn_FullMethodName        = "/godoty.v1.AgentService/ResumeTurn"
+	AgentService_CancelTurn_FullMethodName        = "/godoty.v1.AgentService/CancelTurn"
 	AgentService_GetSessionMetrics_FullMethodName = "/godoty.v1.AgentService/GetSessionMetrics"
 	AgentService_GetSession_FullMethodName        = "/godoty.v1.AgentService/GetSession"
 	AgentService_ListSessions_FullMethodName      = "/godoty.v1.AgentService/ListSessions"
@@ -38,6 +40,12 @@ const (
 type AgentServiceClient interface {
 	// Says something to the agent and streams what it does: one turn of the conversation.
 	Converse(ctx context.Context, in *ConverseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConverseResponse], error)
+	// The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+	// log is kept for 24 hours after its end.
+	ResumeTurn(ctx context.Context, in *ResumeTurnRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResumeTurnResponse], error)
+	// Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+	// that has ended stays as it is.
+	CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error)
 	// What a session has cost and used, exact to the last decimal, at any moment and after any restart.
 	GetSessionMetrics(ctx context.Context, in *GetSessionMetricsRequest, opts ...grpc.CallOption) (*GetSessionMetricsResponse, error)
 	// A session, without its messages.
@@ -77,6 +85,35 @@ func (c *agentServiceClient) Converse(ctx context.Context, in *ConverseRequest, 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ConverseClient = grpc.ServerStreamingClient[ConverseResponse]
+
+func (c *agentServiceClient) ResumeTurn(ctx context.Context, in *ResumeTurnRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResumeTurnResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_ResumeTurn_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ResumeTurnRequest, ResumeTurnResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ResumeTurnClient = grpc.ServerStreamingClient[ResumeTurnResponse]
+
+func (c *agentServiceClient) CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelTurnResponse)
+	err := c.cc.Invoke(ctx, AgentService_CancelTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *agentServiceClient) GetSessionMetrics(ctx context.Context, in *GetSessionMetricsRequest, opts ...grpc.CallOption) (*GetSessionMetricsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -137,6 +174,12 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessio
 type AgentServiceServer interface {
 	// Says something to the agent and streams what it does: one turn of the conversation.
 	Converse(*ConverseRequest, grpc.ServerStreamingServer[ConverseResponse]) error
+	// The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+	// log is kept for 24 hours after its end.
+	ResumeTurn(*ResumeTurnRequest, grpc.ServerStreamingServer[ResumeTurnResponse]) error
+	// Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+	// that has ended stays as it is.
+	CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error)
 	// What a session has cost and used, exact to the last decimal, at any moment and after any restart.
 	GetSessionMetrics(context.Context, *GetSessionMetricsRequest) (*GetSessionMetricsResponse, error)
 	// A session, without its messages.
@@ -160,6 +203,12 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) Converse(*ConverseRequest, grpc.ServerStreamingServer[ConverseResponse]) error {
 	return status.Error(codes.Unimplemented, "method Converse not implemented")
+}
+func (UnimplementedAgentServiceServer) ResumeTurn(*ResumeTurnRequest, grpc.ServerStreamingServer[ResumeTurnResponse]) error {
+	return status.Error(codes.Unimplemented, "method ResumeTurn not implemented")
+}
+func (UnimplementedAgentServiceServer) CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelTurn not implemented")
 }
 func (UnimplementedAgentServiceServer) GetSessionMetrics(context.Context, *GetSessionMetricsRequest) (*GetSessionMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSessionMetrics not implemented")
@@ -207,6 +256,35 @@ func _AgentService_Converse_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ConverseServer = grpc.ServerStreamingServer[ConverseResponse]
+
+func _AgentService_ResumeTurn_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ResumeTurnRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).ResumeTurn(m, &grpc.GenericServerStream[ResumeTurnRequest, ResumeTurnResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ResumeTurnServer = grpc.ServerStreamingServer[ResumeTurnResponse]
+
+func _AgentService_CancelTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelTurnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).CancelTurn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_CancelTurn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).CancelTurn(ctx, req.(*CancelTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _AgentService_GetSessionMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetSessionMetricsRequest)
@@ -306,6 +384,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*AgentServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
+			MethodName: "CancelTurn",
+			Handler:    _AgentService_CancelTurn_Handler,
+		},
+		{
 			MethodName: "GetSessionMetrics",
 			Handler:    _AgentService_GetSessionMetrics_Handler,
 		},
@@ -330,6 +412,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Converse",
 			Handler:       _AgentService_Converse_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ResumeTurn",
+			Handler:       _AgentService_ResumeTurn_Handler,
 			ServerStreams: true,
 		},
 	},

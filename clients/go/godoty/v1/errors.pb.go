@@ -83,6 +83,40 @@ const (
 	// ABORTED. The session was taken over by another server, or deleted, while this turn ran. What the turn
 	// cost until then is in the ledger. google.rpc.RetryInfo says when to try again.
 	ErrorReason_ERROR_REASON_SESSION_LOST ErrorReason = 19
+	// ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
+	// NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry.
+	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 21
+	// RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in
+	// the ledger. Ask for less in one turn.
+	ErrorReason_ERROR_REASON_TURN_TOO_LARGE ErrorReason = 22
+	// RESOURCE_EXHAUSTED. The tenant's budget is spent: google.rpc.QuotaFailure names the window. Do not retry before the
+	// window ends or the budget is raised.
+	ErrorReason_ERROR_REASON_BUDGET_SPENT ErrorReason = 23
+	// RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
+	// google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
+	ErrorReason_ERROR_REASON_BUDGET_RESERVED ErrorReason = 24
+	// FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite bound,
+	// because a price is unknown. metadata: model. Choose another model.
+	ErrorReason_ERROR_REASON_COST_UNBOUNDED ErrorReason = 25
+	// RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` does not cover its first model call. Raise it, or ask for fewer
+	// output tokens.
+	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
+	// RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute. google.rpc.RetryInfo says when the
+	// next one may start, google.rpc.QuotaFailure names the limit.
+	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
+	// RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
+	// to try again, google.rpc.QuotaFailure names the limit.
+	ErrorReason_ERROR_REASON_TOO_MANY_TURNS ErrorReason = 28
+	// PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 29
+	// NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id.
+	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 30
+	// NOT_FOUND. The tenant has no such API key. metadata: key_id.
+	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 31
+	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be kept, or the one that is kept cannot be read: the server
+	// has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+	ErrorReason_ERROR_REASON_PROVIDER_KEYS_OFF ErrorReason = 32
 )
 
 // Enum value maps for ErrorReason.
@@ -108,6 +142,19 @@ var (
 		17: "ERROR_REASON_TURN_CANCELLED",
 		18: "ERROR_REASON_DEADLINE_EXCEEDED",
 		19: "ERROR_REASON_SESSION_LOST",
+		20: "ERROR_REASON_REQUEST_ID_REUSED",
+		21: "ERROR_REASON_TURN_NOT_FOUND",
+		22: "ERROR_REASON_TURN_TOO_LARGE",
+		23: "ERROR_REASON_BUDGET_SPENT",
+		24: "ERROR_REASON_BUDGET_RESERVED",
+		25: "ERROR_REASON_COST_UNBOUNDED",
+		26: "ERROR_REASON_MAX_COST_TOO_LOW",
+		27: "ERROR_REASON_RATE_LIMITED",
+		28: "ERROR_REASON_TOO_MANY_TURNS",
+		29: "ERROR_REASON_MODEL_NOT_ALLOWED",
+		30: "ERROR_REASON_TENANT_NOT_FOUND",
+		31: "ERROR_REASON_KEY_NOT_FOUND",
+		32: "ERROR_REASON_PROVIDER_KEYS_OFF",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -130,6 +177,19 @@ var (
 		"ERROR_REASON_TURN_CANCELLED":            17,
 		"ERROR_REASON_DEADLINE_EXCEEDED":         18,
 		"ERROR_REASON_SESSION_LOST":              19,
+		"ERROR_REASON_REQUEST_ID_REUSED":         20,
+		"ERROR_REASON_TURN_NOT_FOUND":            21,
+		"ERROR_REASON_TURN_TOO_LARGE":            22,
+		"ERROR_REASON_BUDGET_SPENT":              23,
+		"ERROR_REASON_BUDGET_RESERVED":           24,
+		"ERROR_REASON_COST_UNBOUNDED":            25,
+		"ERROR_REASON_MAX_COST_TOO_LOW":          26,
+		"ERROR_REASON_RATE_LIMITED":              27,
+		"ERROR_REASON_TOO_MANY_TURNS":            28,
+		"ERROR_REASON_MODEL_NOT_ALLOWED":         29,
+		"ERROR_REASON_TENANT_NOT_FOUND":          30,
+		"ERROR_REASON_KEY_NOT_FOUND":             31,
+		"ERROR_REASON_PROVIDER_KEYS_OFF":         32,
 	}
 )
 
@@ -164,7 +224,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xca\x05\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x80\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -186,7 +246,20 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x10\x12\x1f\n" +
 	"\x1bERROR_REASON_TURN_CANCELLED\x10\x11\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x12\x12\x1d\n" +
-	"\x19ERROR_REASON_SESSION_LOST\x10\x13BI\n" +
+	"\x19ERROR_REASON_SESSION_LOST\x10\x13\x12\"\n" +
+	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x14\x12\x1f\n" +
+	"\x1bERROR_REASON_TURN_NOT_FOUND\x10\x15\x12\x1f\n" +
+	"\x1bERROR_REASON_TURN_TOO_LARGE\x10\x16\x12\x1d\n" +
+	"\x19ERROR_REASON_BUDGET_SPENT\x10\x17\x12 \n" +
+	"\x1cERROR_REASON_BUDGET_RESERVED\x10\x18\x12\x1f\n" +
+	"\x1bERROR_REASON_COST_UNBOUNDED\x10\x19\x12!\n" +
+	"\x1dERROR_REASON_MAX_COST_TOO_LOW\x10\x1a\x12\x1d\n" +
+	"\x19ERROR_REASON_RATE_LIMITED\x10\x1b\x12\x1f\n" +
+	"\x1bERROR_REASON_TOO_MANY_TURNS\x10\x1c\x12\"\n" +
+	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x1d\x12!\n" +
+	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\x1e\n" +
+	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
+	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -41,8 +41,6 @@ const (
 	CostSource_COST_SOURCE_RECONCILED CostSource = 2
 	// Priced from the provider's catalogue: its answer had usage, but no cost.
 	CostSource_COST_SOURCE_CATALOGUE CostSource = 3
-	// A person settled it, with a reason that the ledger keeps.
-	CostSource_COST_SOURCE_RESOLVED CostSource = 4
 )
 
 // Enum value maps for CostSource.
@@ -52,14 +50,12 @@ var (
 		1: "COST_SOURCE_BILLED",
 		2: "COST_SOURCE_RECONCILED",
 		3: "COST_SOURCE_CATALOGUE",
-		4: "COST_SOURCE_RESOLVED",
 	}
 	CostSource_value = map[string]int32{
 		"COST_SOURCE_UNSPECIFIED": 0,
 		"COST_SOURCE_BILLED":      1,
 		"COST_SOURCE_RECONCILED":  2,
 		"COST_SOURCE_CATALOGUE":   3,
-		"COST_SOURCE_RESOLVED":    4,
 	}
 )
 
@@ -632,7 +628,7 @@ type Totals struct {
 	Usage *TokenUsage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Requests to the provider, the open ones included.
 	ModelCalls int64 `protobuf:"varint,3,opt,name=model_calls,json=modelCalls,proto3" json:"model_calls,omitempty"`
-	// Turns with at least one request.
+	// Turns that came as far as a request.
 	Turns int64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
 	// Calls whose cost is not known yet.
 	PendingCalls int64 `protobuf:"varint,5,opt,name=pending_calls,json=pendingCalls,proto3" json:"pending_calls,omitempty"`
@@ -1094,14 +1090,13 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\vmodel_calls\x18\x02 \x01(\x05R\n" +
 	"modelCalls\x12H\n" +
 	"\x13time_to_first_token\x18\x03 \x01(\v2\x19.godoty.v1.LatencySummaryR\x10timeToFirstToken\x125\n" +
-	"\bduration\x18\x04 \x01(\v2\x19.godoty.v1.LatencySummaryR\bduration*\x92\x01\n" +
+	"\bduration\x18\x04 \x01(\v2\x19.godoty.v1.LatencySummaryR\bduration*x\n" +
 	"\n" +
 	"CostSource\x12\x1b\n" +
 	"\x17COST_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12COST_SOURCE_BILLED\x10\x01\x12\x1a\n" +
 	"\x16COST_SOURCE_RECONCILED\x10\x02\x12\x19\n" +
-	"\x15COST_SOURCE_CATALOGUE\x10\x03\x12\x18\n" +
-	"\x14COST_SOURCE_RESOLVED\x10\x04*\x87\x01\n" +
+	"\x15COST_SOURCE_CATALOGUE\x10\x03*\x87\x01\n" +
 	"\tCallState\x12\x1a\n" +
 	"\x16CALL_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CALL_STATE_PENDING\x10\x01\x12\x16\n" +

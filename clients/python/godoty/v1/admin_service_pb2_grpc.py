@@ -139,7 +139,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Makes a key like another, and lets the old one expire after a while.
+        """Makes a key like another, with the same scopes and, from now on, the same lifetime, and lets the old one expire after
+        a while.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

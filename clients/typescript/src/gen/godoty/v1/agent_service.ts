@@ -19,9 +19,96 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
 import { ModelCall, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 
 /** Conversations with an agent, and what they cost. */
+
+/** What a turn does while another one of its session is running. */
+export enum OnBusy {
+  /** ON_BUSY_UNSPECIFIED - REJECT. */
+  ON_BUSY_UNSPECIFIED = 0,
+  /** ON_BUSY_REJECT - The call ends with SESSION_BUSY. */
+  ON_BUSY_REJECT = 1,
+  /** ON_BUSY_WAIT - The turn waits, until the call's deadline: first come, first served on one server. */
+  ON_BUSY_WAIT = 2,
+  UNRECOGNIZED = -1,
+}
+
+export function onBusyFromJSON(object: any): OnBusy {
+  switch (object) {
+    case 0:
+    case "ON_BUSY_UNSPECIFIED":
+      return OnBusy.ON_BUSY_UNSPECIFIED;
+    case 1:
+    case "ON_BUSY_REJECT":
+      return OnBusy.ON_BUSY_REJECT;
+    case 2:
+    case "ON_BUSY_WAIT":
+      return OnBusy.ON_BUSY_WAIT;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return OnBusy.UNRECOGNIZED;
+  }
+}
+
+export function onBusyToJSON(object: OnBusy): string {
+  switch (object) {
+    case OnBusy.ON_BUSY_UNSPECIFIED:
+      return "ON_BUSY_UNSPECIFIED";
+    case OnBusy.ON_BUSY_REJECT:
+      return "ON_BUSY_REJECT";
+    case OnBusy.ON_BUSY_WAIT:
+      return "ON_BUSY_WAIT";
+    case OnBusy.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+/** What becomes of a turn when nobody reads it any more. */
+export enum OnDisconnect {
+  /** ON_DISCONNECT_UNSPECIFIED - CANCEL. */
+  ON_DISCONNECT_UNSPECIFIED = 0,
+  /** ON_DISCONNECT_CANCEL - It is cancelled. */
+  ON_DISCONNECT_CANCEL = 1,
+  /** ON_DISCONNECT_CONTINUE - It runs to its end; ResumeTurn reads what was missed. */
+  ON_DISCONNECT_CONTINUE = 2,
+  UNRECOGNIZED = -1,
+}
+
+export function onDisconnectFromJSON(object: any): OnDisconnect {
+  switch (object) {
+    case 0:
+    case "ON_DISCONNECT_UNSPECIFIED":
+      return OnDisconnect.ON_DISCONNECT_UNSPECIFIED;
+    case 1:
+    case "ON_DISCONNECT_CANCEL":
+      return OnDisconnect.ON_DISCONNECT_CANCEL;
+    case 2:
+    case "ON_DISCONNECT_CONTINUE":
+      return OnDisconnect.ON_DISCONNECT_CONTINUE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return OnDisconnect.UNRECOGNIZED;
+  }
+}
+
+export function onDisconnectToJSON(object: OnDisconnect): string {
+  switch (object) {
+    case OnDisconnect.ON_DISCONNECT_UNSPECIFIED:
+      return "ON_DISCONNECT_UNSPECIFIED";
+    case OnDisconnect.ON_DISCONNECT_CANCEL:
+      return "ON_DISCONNECT_CANCEL";
+    case OnDisconnect.ON_DISCONNECT_CONTINUE:
+      return "ON_DISCONNECT_CONTINUE";
+    case OnDisconnect.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
 
 /** How a tool ended. */
 export enum ToolCallStatus {
@@ -78,6 +165,13 @@ export enum StopReason {
   STOP_REASON_MAX_MODEL_CALLS = 3,
   /** STOP_REASON_CONTENT_FILTERED - The provider's filter stopped the answer. */
   STOP_REASON_CONTENT_FILTERED = 4,
+  /**
+   * STOP_REASON_INTERRUPTED - The server that ran the turn died. What was answered until then is kept, and marked; `cycle_durations` and `tools`
+   * are not known.
+   */
+  STOP_REASON_INTERRUPTED = 5,
+  /** STOP_REASON_BUDGET - The next model call might not have fitted the tenant's budget or the turn's `max_cost_usd`. */
+  STOP_REASON_BUDGET = 6,
   UNRECOGNIZED = -1,
 }
 
@@ -98,6 +192,12 @@ export function stopReasonFromJSON(object: any): StopReason {
     case 4:
     case "STOP_REASON_CONTENT_FILTERED":
       return StopReason.STOP_REASON_CONTENT_FILTERED;
+    case 5:
+    case "STOP_REASON_INTERRUPTED":
+      return StopReason.STOP_REASON_INTERRUPTED;
+    case 6:
+    case "STOP_REASON_BUDGET":
+      return StopReason.STOP_REASON_BUDGET;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -117,6 +217,10 @@ export function stopReasonToJSON(object: StopReason): string {
       return "STOP_REASON_MAX_MODEL_CALLS";
     case StopReason.STOP_REASON_CONTENT_FILTERED:
       return "STOP_REASON_CONTENT_FILTERED";
+    case StopReason.STOP_REASON_INTERRUPTED:
+      return "STOP_REASON_INTERRUPTED";
+    case StopReason.STOP_REASON_BUDGET:
+      return "STOP_REASON_BUDGET";
     case StopReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -191,6 +295,16 @@ export interface ConverseRequest {
    * later turn is refused.
    */
   user: string;
+  /**
+   * Makes a retry safe: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id
+   * with the same request attaches to the turn, or replays it, and never charges again; with another request it is
+   * REQUEST_ID_REUSED. A turn that was refused before `turn_started` does not use its id up. Kept as long as the log.
+   */
+  requestId: string;
+  /** What to do while another turn of the session is running. */
+  onBusy: OnBusy;
+  /** What becomes of the turn when nobody reads it any more: the caller has gone, or its deadline has passed. */
+  onDisconnect: OnDisconnect;
 }
 
 /** Bounds on one turn. Unset: the server's own bound holds. */
@@ -206,7 +320,14 @@ export interface TurnLimits {
    * How many tokens the model may answer in all of the turn's calls together: at least 1. Reaching it ends the turn
    * with STOP_REASON_MAX_OUTPUT_TOKENS.
    */
-  maxOutputTokens?: number | undefined;
+  maxOutputTokens?:
+    | number
+    | undefined;
+  /**
+   * What the turn may cost, in US dollars: an exact decimal. A model call that might not fit is not made, and the turn
+   * ends with STOP_REASON_BUDGET.
+   */
+  maxCostUsd?: string | undefined;
 }
 
 /**
@@ -243,7 +364,49 @@ export interface ConverseResponse {
     | //
     /** The turn has ended. */
     { $case: "turnFinished"; value: TurnFinished }
+    | //
+    /** The tenant's spending has reached a share of a budget. */
+    { $case: "budgetAlert"; value: BudgetAlert }
     | undefined;
+}
+
+/**
+ * The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window, to
+ * the turn whose call reached it.
+ */
+export interface BudgetAlert {
+  /** What the budget covers. */
+  window: BudgetWindow;
+  /** The share that was reached, in per cent. */
+  percent: number;
+  /** What is spent now. */
+  spentUsd: string;
+  /** The budget. */
+  limitUsd: string;
+}
+
+/** Which turn, and what of it is known. */
+export interface ResumeTurnRequest {
+  /** Required. The turn. */
+  turnId: string;
+  /** The `sequence` of the last message that was received; 0 reads the turn from its beginning. */
+  afterSequence: bigint;
+}
+
+/** Something that happened in a turn. */
+export interface ResumeTurnResponse {
+  /** What happened, as Converse tells it. */
+  event: ConverseResponse | undefined;
+}
+
+/** Which turn. */
+export interface CancelTurnRequest {
+  /** Required. The turn. */
+  turnId: string;
+}
+
+/** The turn ends, or has ended. */
+export interface CancelTurnResponse {
 }
 
 /** The turn has begun. */
@@ -486,7 +649,17 @@ export interface DeleteSessionResponse {
 }
 
 function createBaseConverseRequest(): ConverseRequest {
-  return { sessionId: "", text: "", model: "", fallbackModels: [], limits: undefined, user: "" };
+  return {
+    sessionId: "",
+    text: "",
+    model: "",
+    fallbackModels: [],
+    limits: undefined,
+    user: "",
+    requestId: "",
+    onBusy: 0,
+    onDisconnect: 0,
+  };
 }
 
 export const ConverseRequest: MessageFns<ConverseRequest> = {
@@ -508,6 +681,15 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     }
     if (message.user !== "") {
       writer.uint32(50).string(message.user);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(58).string(message.requestId);
+    }
+    if (message.onBusy !== 0) {
+      writer.uint32(64).int32(message.onBusy);
+    }
+    if (message.onDisconnect !== 0) {
+      writer.uint32(72).int32(message.onDisconnect);
     }
     return writer;
   },
@@ -573,6 +755,30 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.user = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.onBusy = reader.int32() as any;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.onDisconnect = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -601,6 +807,21 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         : [],
       limits: isSet(object.limits) ? TurnLimits.fromJSON(object.limits) : undefined,
       user: isSet(object.user) ? globalThis.String(object.user) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+      onBusy: isSet(object.onBusy)
+        ? onBusyFromJSON(object.onBusy)
+        : isSet(object.on_busy)
+        ? onBusyFromJSON(object.on_busy)
+        : 0,
+      onDisconnect: isSet(object.onDisconnect)
+        ? onDisconnectFromJSON(object.onDisconnect)
+        : isSet(object.on_disconnect)
+        ? onDisconnectFromJSON(object.on_disconnect)
+        : 0,
     };
   },
 
@@ -624,6 +845,15 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.user !== "") {
       obj.user = message.user;
     }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    if (message.onBusy !== 0) {
+      obj.onBusy = onBusyToJSON(message.onBusy);
+    }
+    if (message.onDisconnect !== 0) {
+      obj.onDisconnect = onDisconnectToJSON(message.onDisconnect);
+    }
     return obj;
   },
 
@@ -640,12 +870,15 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
       ? TurnLimits.fromPartial(object.limits)
       : undefined;
     message.user = object.user ?? "";
+    message.requestId = object.requestId ?? "";
+    message.onBusy = object.onBusy ?? 0;
+    message.onDisconnect = object.onDisconnect ?? 0;
     return message;
   },
 };
 
 function createBaseTurnLimits(): TurnLimits {
-  return { maxModelCalls: undefined, maxOutputTokens: undefined };
+  return { maxModelCalls: undefined, maxOutputTokens: undefined, maxCostUsd: undefined };
 }
 
 export const TurnLimits: MessageFns<TurnLimits> = {
@@ -655,6 +888,9 @@ export const TurnLimits: MessageFns<TurnLimits> = {
     }
     if (message.maxOutputTokens !== undefined) {
       writer.uint32(16).int32(message.maxOutputTokens);
+    }
+    if (message.maxCostUsd !== undefined) {
+      writer.uint32(26).string(message.maxCostUsd);
     }
     return writer;
   },
@@ -688,6 +924,14 @@ export const TurnLimits: MessageFns<TurnLimits> = {
             message.maxOutputTokens = reader.int32();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.maxCostUsd = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -712,6 +956,11 @@ export const TurnLimits: MessageFns<TurnLimits> = {
         : isSet(object.max_output_tokens)
         ? globalThis.Number(object.max_output_tokens)
         : undefined,
+      maxCostUsd: isSet(object.maxCostUsd)
+        ? globalThis.String(object.maxCostUsd)
+        : isSet(object.max_cost_usd)
+        ? globalThis.String(object.max_cost_usd)
+        : undefined,
     };
   },
 
@@ -723,6 +972,9 @@ export const TurnLimits: MessageFns<TurnLimits> = {
     if (message.maxOutputTokens !== undefined) {
       obj.maxOutputTokens = Math.round(message.maxOutputTokens);
     }
+    if (message.maxCostUsd !== undefined) {
+      obj.maxCostUsd = message.maxCostUsd;
+    }
     return obj;
   },
 
@@ -733,6 +985,7 @@ export const TurnLimits: MessageFns<TurnLimits> = {
     const message = createBaseTurnLimits();
     message.maxModelCalls = object.maxModelCalls ?? undefined;
     message.maxOutputTokens = object.maxOutputTokens ?? undefined;
+    message.maxCostUsd = object.maxCostUsd ?? undefined;
     return message;
   },
 };
@@ -773,6 +1026,9 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         break;
       case "turnFinished":
         TurnFinished.encode(message.event.value, writer.uint32(74).fork()).join();
+        break;
+      case "budgetAlert":
+        BudgetAlert.encode(message.event.value, writer.uint32(82).fork()).join();
         break;
     }
     return writer;
@@ -863,6 +1119,14 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
             message.event = { $case: "turnFinished", value: TurnFinished.decode(reader, reader.uint32()) };
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.event = { $case: "budgetAlert", value: BudgetAlert.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -911,6 +1175,10 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turnFinished) }
         : isSet(object.turn_finished)
         ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turn_finished) }
+        : isSet(object.budgetAlert)
+        ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budgetAlert) }
+        : isSet(object.budget_alert)
+        ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budget_alert) }
         : undefined,
     };
   },
@@ -937,6 +1205,8 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
       obj.modelCallFinished = ModelCallFinished.toJSON(message.event.value);
     } else if (message.event?.$case === "turnFinished") {
       obj.turnFinished = TurnFinished.toJSON(message.event.value);
+    } else if (message.event?.$case === "budgetAlert") {
+      obj.budgetAlert = BudgetAlert.toJSON(message.event.value);
     }
     return obj;
   },
@@ -991,7 +1261,430 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         }
         break;
       }
+      case "budgetAlert": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "budgetAlert", value: BudgetAlert.fromPartial(object.event.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseBudgetAlert(): BudgetAlert {
+  return { window: 0, percent: 0, spentUsd: "", limitUsd: "" };
+}
+
+export const BudgetAlert: MessageFns<BudgetAlert> = {
+  encode(message: BudgetAlert, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.window !== 0) {
+      writer.uint32(8).int32(message.window);
+    }
+    if (message.percent !== 0) {
+      writer.uint32(16).int32(message.percent);
+    }
+    if (message.spentUsd !== "") {
+      writer.uint32(26).string(message.spentUsd);
+    }
+    if (message.limitUsd !== "") {
+      writer.uint32(34).string(message.limitUsd);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BudgetAlert {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBudgetAlert();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.window = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.percent = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.spentUsd = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.limitUsd = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BudgetAlert {
+    return {
+      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
+      percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
+      spentUsd: isSet(object.spentUsd)
+        ? globalThis.String(object.spentUsd)
+        : isSet(object.spent_usd)
+        ? globalThis.String(object.spent_usd)
+        : "",
+      limitUsd: isSet(object.limitUsd)
+        ? globalThis.String(object.limitUsd)
+        : isSet(object.limit_usd)
+        ? globalThis.String(object.limit_usd)
+        : "",
+    };
+  },
+
+  toJSON(message: BudgetAlert): unknown {
+    const obj: any = {};
+    if (message.window !== 0) {
+      obj.window = budgetWindowToJSON(message.window);
+    }
+    if (message.percent !== 0) {
+      obj.percent = Math.round(message.percent);
+    }
+    if (message.spentUsd !== "") {
+      obj.spentUsd = message.spentUsd;
+    }
+    if (message.limitUsd !== "") {
+      obj.limitUsd = message.limitUsd;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<BudgetAlert>, I>>(base?: I): BudgetAlert {
+    return BudgetAlert.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BudgetAlert>, I>>(object: I): BudgetAlert {
+    const message = createBaseBudgetAlert();
+    message.window = object.window ?? 0;
+    message.percent = object.percent ?? 0;
+    message.spentUsd = object.spentUsd ?? "";
+    message.limitUsd = object.limitUsd ?? "";
+    return message;
+  },
+};
+
+function createBaseResumeTurnRequest(): ResumeTurnRequest {
+  return { turnId: "", afterSequence: 0n };
+}
+
+export const ResumeTurnRequest: MessageFns<ResumeTurnRequest> = {
+  encode(message: ResumeTurnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turnId !== "") {
+      writer.uint32(10).string(message.turnId);
+    }
+    if (message.afterSequence !== 0n) {
+      if (BigInt.asIntN(64, message.afterSequence) !== message.afterSequence) {
+        throw new globalThis.Error("value provided for field message.afterSequence of type int64 too large");
+      }
+      writer.uint32(16).int64(message.afterSequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeTurnRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeTurnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.afterSequence = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeTurnRequest {
+    return {
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+      afterSequence: isSet(object.afterSequence)
+        ? BigInt(object.afterSequence)
+        : isSet(object.after_sequence)
+        ? BigInt(object.after_sequence)
+        : 0n,
+    };
+  },
+
+  toJSON(message: ResumeTurnRequest): unknown {
+    const obj: any = {};
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    if (message.afterSequence !== 0n) {
+      obj.afterSequence = message.afterSequence.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeTurnRequest>, I>>(base?: I): ResumeTurnRequest {
+    return ResumeTurnRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeTurnRequest>, I>>(object: I): ResumeTurnRequest {
+    const message = createBaseResumeTurnRequest();
+    message.turnId = object.turnId ?? "";
+    message.afterSequence = (object.afterSequence !== undefined && object.afterSequence !== null)
+      ? BigInt(object.afterSequence)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseResumeTurnResponse(): ResumeTurnResponse {
+  return { event: undefined };
+}
+
+export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
+  encode(message: ResumeTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.event !== undefined) {
+      ConverseResponse.encode(message.event, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeTurnResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeTurnResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.event = ConverseResponse.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeTurnResponse {
+    return { event: isSet(object.event) ? ConverseResponse.fromJSON(object.event) : undefined };
+  },
+
+  toJSON(message: ResumeTurnResponse): unknown {
+    const obj: any = {};
+    if (message.event !== undefined) {
+      obj.event = ConverseResponse.toJSON(message.event);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeTurnResponse>, I>>(base?: I): ResumeTurnResponse {
+    return ResumeTurnResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeTurnResponse>, I>>(object: I): ResumeTurnResponse {
+    const message = createBaseResumeTurnResponse();
+    message.event = (object.event !== undefined && object.event !== null)
+      ? ConverseResponse.fromPartial(object.event)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseCancelTurnRequest(): CancelTurnRequest {
+  return { turnId: "" };
+}
+
+export const CancelTurnRequest: MessageFns<CancelTurnRequest> = {
+  encode(message: CancelTurnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turnId !== "") {
+      writer.uint32(10).string(message.turnId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelTurnRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelTurnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CancelTurnRequest {
+    return {
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+    };
+  },
+
+  toJSON(message: CancelTurnRequest): unknown {
+    const obj: any = {};
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CancelTurnRequest>, I>>(base?: I): CancelTurnRequest {
+    return CancelTurnRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelTurnRequest>, I>>(object: I): CancelTurnRequest {
+    const message = createBaseCancelTurnRequest();
+    message.turnId = object.turnId ?? "";
+    return message;
+  },
+};
+
+function createBaseCancelTurnResponse(): CancelTurnResponse {
+  return {};
+}
+
+export const CancelTurnResponse: MessageFns<CancelTurnResponse> = {
+  encode(_: CancelTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelTurnResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelTurnResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): CancelTurnResponse {
+    return {};
+  },
+
+  toJSON(_: CancelTurnResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CancelTurnResponse>, I>>(base?: I): CancelTurnResponse {
+    return CancelTurnResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelTurnResponse>, I>>(_: I): CancelTurnResponse {
+    const message = createBaseCancelTurnResponse();
     return message;
   },
 };
@@ -3444,6 +4137,32 @@ export const AgentServiceService = {
     responseSerialize: (value: ConverseResponse): Buffer => Buffer.from(ConverseResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ConverseResponse => ConverseResponse.decode(value),
   },
+  /**
+   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+   * log is kept for 24 hours after its end.
+   */
+  resumeTurn: {
+    path: "/godoty.v1.AgentService/ResumeTurn" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ResumeTurnRequest): Buffer => Buffer.from(ResumeTurnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResumeTurnRequest => ResumeTurnRequest.decode(value),
+    responseSerialize: (value: ResumeTurnResponse): Buffer => Buffer.from(ResumeTurnResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResumeTurnResponse => ResumeTurnResponse.decode(value),
+  },
+  /**
+   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+   * that has ended stays as it is.
+   */
+  cancelTurn: {
+    path: "/godoty.v1.AgentService/CancelTurn" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CancelTurnRequest): Buffer => Buffer.from(CancelTurnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CancelTurnRequest => CancelTurnRequest.decode(value),
+    responseSerialize: (value: CancelTurnResponse): Buffer => Buffer.from(CancelTurnResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CancelTurnResponse => CancelTurnResponse.decode(value),
+  },
   /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
   getSessionMetrics: {
     path: "/godoty.v1.AgentService/GetSessionMetrics" as const,
@@ -3507,6 +4226,16 @@ export const AgentServiceService = {
 export interface AgentServiceServer extends UntypedServiceImplementation {
   /** Says something to the agent and streams what it does: one turn of the conversation. */
   converse: handleServerStreamingCall<ConverseRequest, ConverseResponse>;
+  /**
+   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+   * log is kept for 24 hours after its end.
+   */
+  resumeTurn: handleServerStreamingCall<ResumeTurnRequest, ResumeTurnResponse>;
+  /**
+   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+   * that has ended stays as it is.
+   */
+  cancelTurn: handleUnaryCall<CancelTurnRequest, CancelTurnResponse>;
   /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
   getSessionMetrics: handleUnaryCall<GetSessionMetricsRequest, GetSessionMetricsResponse>;
   /** A session, without its messages. */
@@ -3530,6 +4259,35 @@ export interface AgentServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ConverseResponse>;
+  /**
+   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
+   * log is kept for 24 hours after its end.
+   */
+  resumeTurn(request: ResumeTurnRequest, options?: Partial<CallOptions>): ClientReadableStream<ResumeTurnResponse>;
+  resumeTurn(
+    request: ResumeTurnRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ResumeTurnResponse>;
+  /**
+   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
+   * that has ended stays as it is.
+   */
+  cancelTurn(
+    request: CancelTurnRequest,
+    callback: (error: ServiceError | null, response: CancelTurnResponse) => void,
+  ): ClientUnaryCall;
+  cancelTurn(
+    request: CancelTurnRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CancelTurnResponse) => void,
+  ): ClientUnaryCall;
+  cancelTurn(
+    request: CancelTurnRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CancelTurnResponse) => void,
+  ): ClientUnaryCall;
   /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
   getSessionMetrics(
     request: GetSessionMetricsRequest,

@@ -93,6 +93,56 @@ export enum ErrorReason {
    * cost until then is in the ledger. google.rpc.RetryInfo says when to try again.
    */
   ERROR_REASON_SESSION_LOST = 19,
+  /** ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id. */
+  ERROR_REASON_REQUEST_ID_REUSED = 20,
+  /** ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry. */
+  ERROR_REASON_TURN_NOT_FOUND = 21,
+  /**
+   * ERROR_REASON_TURN_TOO_LARGE - RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in
+   * the ledger. Ask for less in one turn.
+   */
+  ERROR_REASON_TURN_TOO_LARGE = 22,
+  /**
+   * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. The tenant's budget is spent: google.rpc.QuotaFailure names the window. Do not retry before the
+   * window ends or the budget is raised.
+   */
+  ERROR_REASON_BUDGET_SPENT = 23,
+  /**
+   * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
+   * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
+   */
+  ERROR_REASON_BUDGET_RESERVED = 24,
+  /**
+   * ERROR_REASON_COST_UNBOUNDED - FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite bound,
+   * because a price is unknown. metadata: model. Choose another model.
+   */
+  ERROR_REASON_COST_UNBOUNDED = 25,
+  /**
+   * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` does not cover its first model call. Raise it, or ask for fewer
+   * output tokens.
+   */
+  ERROR_REASON_MAX_COST_TOO_LOW = 26,
+  /**
+   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute. google.rpc.RetryInfo says when the
+   * next one may start, google.rpc.QuotaFailure names the limit.
+   */
+  ERROR_REASON_RATE_LIMITED = 27,
+  /**
+   * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
+   * to try again, google.rpc.QuotaFailure names the limit.
+   */
+  ERROR_REASON_TOO_MANY_TURNS = 28,
+  /** ERROR_REASON_MODEL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model. */
+  ERROR_REASON_MODEL_NOT_ALLOWED = 29,
+  /** ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id. */
+  ERROR_REASON_TENANT_NOT_FOUND = 30,
+  /** ERROR_REASON_KEY_NOT_FOUND - NOT_FOUND. The tenant has no such API key. metadata: key_id. */
+  ERROR_REASON_KEY_NOT_FOUND = 31,
+  /**
+   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be kept, or the one that is kept cannot be read: the server
+   * has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+   */
+  ERROR_REASON_PROVIDER_KEYS_OFF = 32,
   UNRECOGNIZED = -1,
 }
 
@@ -158,6 +208,45 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 19:
     case "ERROR_REASON_SESSION_LOST":
       return ErrorReason.ERROR_REASON_SESSION_LOST;
+    case 20:
+    case "ERROR_REASON_REQUEST_ID_REUSED":
+      return ErrorReason.ERROR_REASON_REQUEST_ID_REUSED;
+    case 21:
+    case "ERROR_REASON_TURN_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_TURN_NOT_FOUND;
+    case 22:
+    case "ERROR_REASON_TURN_TOO_LARGE":
+      return ErrorReason.ERROR_REASON_TURN_TOO_LARGE;
+    case 23:
+    case "ERROR_REASON_BUDGET_SPENT":
+      return ErrorReason.ERROR_REASON_BUDGET_SPENT;
+    case 24:
+    case "ERROR_REASON_BUDGET_RESERVED":
+      return ErrorReason.ERROR_REASON_BUDGET_RESERVED;
+    case 25:
+    case "ERROR_REASON_COST_UNBOUNDED":
+      return ErrorReason.ERROR_REASON_COST_UNBOUNDED;
+    case 26:
+    case "ERROR_REASON_MAX_COST_TOO_LOW":
+      return ErrorReason.ERROR_REASON_MAX_COST_TOO_LOW;
+    case 27:
+    case "ERROR_REASON_RATE_LIMITED":
+      return ErrorReason.ERROR_REASON_RATE_LIMITED;
+    case 28:
+    case "ERROR_REASON_TOO_MANY_TURNS":
+      return ErrorReason.ERROR_REASON_TOO_MANY_TURNS;
+    case 29:
+    case "ERROR_REASON_MODEL_NOT_ALLOWED":
+      return ErrorReason.ERROR_REASON_MODEL_NOT_ALLOWED;
+    case 30:
+    case "ERROR_REASON_TENANT_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_TENANT_NOT_FOUND;
+    case 31:
+    case "ERROR_REASON_KEY_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_KEY_NOT_FOUND;
+    case 32:
+    case "ERROR_REASON_PROVIDER_KEYS_OFF":
+      return ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -207,6 +296,32 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_DEADLINE_EXCEEDED";
     case ErrorReason.ERROR_REASON_SESSION_LOST:
       return "ERROR_REASON_SESSION_LOST";
+    case ErrorReason.ERROR_REASON_REQUEST_ID_REUSED:
+      return "ERROR_REASON_REQUEST_ID_REUSED";
+    case ErrorReason.ERROR_REASON_TURN_NOT_FOUND:
+      return "ERROR_REASON_TURN_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_TURN_TOO_LARGE:
+      return "ERROR_REASON_TURN_TOO_LARGE";
+    case ErrorReason.ERROR_REASON_BUDGET_SPENT:
+      return "ERROR_REASON_BUDGET_SPENT";
+    case ErrorReason.ERROR_REASON_BUDGET_RESERVED:
+      return "ERROR_REASON_BUDGET_RESERVED";
+    case ErrorReason.ERROR_REASON_COST_UNBOUNDED:
+      return "ERROR_REASON_COST_UNBOUNDED";
+    case ErrorReason.ERROR_REASON_MAX_COST_TOO_LOW:
+      return "ERROR_REASON_MAX_COST_TOO_LOW";
+    case ErrorReason.ERROR_REASON_RATE_LIMITED:
+      return "ERROR_REASON_RATE_LIMITED";
+    case ErrorReason.ERROR_REASON_TOO_MANY_TURNS:
+      return "ERROR_REASON_TOO_MANY_TURNS";
+    case ErrorReason.ERROR_REASON_MODEL_NOT_ALLOWED:
+      return "ERROR_REASON_MODEL_NOT_ALLOWED";
+    case ErrorReason.ERROR_REASON_TENANT_NOT_FOUND:
+      return "ERROR_REASON_TENANT_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_KEY_NOT_FOUND:
+      return "ERROR_REASON_KEY_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF:
+      return "ERROR_REASON_PROVIDER_KEYS_OFF";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -24,8 +24,6 @@ export enum CostSource {
   COST_SOURCE_RECONCILED = 2,
   /** COST_SOURCE_CATALOGUE - Priced from the provider's catalogue: its answer had usage, but no cost. */
   COST_SOURCE_CATALOGUE = 3,
-  /** COST_SOURCE_RESOLVED - A person settled it, with a reason that the ledger keeps. */
-  COST_SOURCE_RESOLVED = 4,
   UNRECOGNIZED = -1,
 }
 
@@ -43,9 +41,6 @@ export function costSourceFromJSON(object: any): CostSource {
     case 3:
     case "COST_SOURCE_CATALOGUE":
       return CostSource.COST_SOURCE_CATALOGUE;
-    case 4:
-    case "COST_SOURCE_RESOLVED":
-      return CostSource.COST_SOURCE_RESOLVED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -63,8 +58,6 @@ export function costSourceToJSON(object: CostSource): string {
       return "COST_SOURCE_RECONCILED";
     case CostSource.COST_SOURCE_CATALOGUE:
       return "COST_SOURCE_CATALOGUE";
-    case CostSource.COST_SOURCE_RESOLVED:
-      return "COST_SOURCE_RESOLVED";
     case CostSource.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -279,7 +272,7 @@ export interface Totals {
     | undefined;
   /** Requests to the provider, the open ones included. */
   modelCalls: bigint;
-  /** Turns with at least one request. */
+  /** Turns that came as far as a request. */
   turns: bigint;
   /** Calls whose cost is not known yet. */
   pendingCalls: bigint;

@@ -1,0 +1,1 @@
+"""Measures what Godoty promises, on the machine at hand: each module is a command that prints Markdown."""

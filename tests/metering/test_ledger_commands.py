@@ -1,0 +1,153 @@
+"""`godoty ledger` for people: what is open is settled, what no record tells is resolved, and the sums are compared."""
+
+import asyncio
+import getpass
+import re
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from godoty_service.metering.call import CallState, CostSource, ModelCall
+from tests.metering.bookkeeper import Bookkeeper, billed, calls, cancelled
+from tests.metering.conftest import NEVER, Bookkeep, Godoty, Serve
+from tests.service.caller import Caller
+from tests.service.service import Document, plain
+
+SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
+
+
+async def _given_up(caller: Caller, keeper: Bookkeeper) -> ModelCall:
+    entry = await cancelled(caller, f"{SLOW} record_ms=-1")
+    keeper.ahead = timedelta(hours=2)
+    await keeper.reconciler.tick()
+    return next(each for each in calls(caller) if each.call_id == entry.call_id)
+
+
+def _adjustments(caller: Caller) -> list[Document]:
+    return list(caller.service.database["ledger"].find({"kind": "adjustment"}))
+
+
+async def test_reconcile_settles_what_is_open(calling: Serve, godoty: Godoty) -> None:
+    """What has a record is settled; what has none yet stays open, and the exit status says so."""
+    caller = await calling(reconcile_interval=NEVER)
+    first = await cancelled(caller, f"{SLOW} record_ms=0")
+    second = await cancelled(caller, f"{SLOW} record_ms=-1")
+
+    said = await godoty(caller.service, "ledger", "reconcile")
+
+    assert (said.status, said.out) == (1, "settled 1, given up on 0; open 1, unresolved in all 0\n")
+    settled, pending = calls(caller)
+    assert (settled.cost, settled.cost_source) == (billed(caller, first), CostSource.RECONCILED)
+    assert (pending.call_id, pending.state) == (second.call_id, CallState.PENDING)
+    totals = (await caller.metrics()).totals
+    assert (totals.cost_usd, totals.pending_calls) == (plain(billed(caller, first)), 1)
+
+
+async def test_reconcile_waits_for_records(calling: Serve, godoty: Godoty) -> None:
+    """With `--wait` it looks again until the record is there, and then ends at once."""
+    caller = await calling(reconcile_interval=NEVER)
+    entry = await cancelled(caller, f"{SLOW} record_ms=3000")
+
+    said = await godoty(caller.service, "ledger", "reconcile", "--wait", "30")
+
+    assert (said.status, said.out) == (0, "settled 1, given up on 0; open 0, unresolved in all 0\n")
+    assert calls(caller)[0].cost == billed(caller, entry)
+
+
+async def test_reconcile_gives_up_after_the_patience(calling: Serve, godoty: Godoty) -> None:
+    """What is given up on is counted, and is no longer open."""
+    caller = await calling(reconcile_interval=NEVER)
+    await cancelled(caller, f"{SLOW} record_ms=-1")
+
+    said = await godoty(caller.service, "ledger", "reconcile", "--wait", "20", GODOTY_RECORD_PATIENCE="1")
+
+    assert (said.status, said.out) == (0, "settled 0, given up on 1; open 0, unresolved in all 1\n")
+
+
+async def test_resolve_settles_a_call_once_and_says_who(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """The amount, the reason and the person stand in a new entry; a second try is refused and changes nothing."""
+    caller = await calling(reconcile_interval=NEVER)
+    call = await _given_up(caller, await bookkeep(caller.service))
+    cost = plain(billed(caller, call))
+    arguments = ("ledger", "resolve", call.call_id, "--cost", cost, "--why", "the provider's invoice")
+
+    said = await godoty(caller.service, *arguments, "--by", "ann")
+    again = await godoty(caller.service, *arguments)
+
+    assert (said.status, said.out) == (0, f"adj_{call.call_id}: {cost} USD, entry 2 of its session\n")
+    assert (again.status, again.out, again.err) == (1, "", "godoty: the call was resolved before\n")
+    (kept,) = _adjustments(caller)
+    assert (kept["corrects"], kept["cost"].to_decimal()) == (call.call_id, Decimal(cost))
+    assert (kept["why"], kept["by"], kept["resolves"]) == ("the provider's invoice", "ann", True)
+    totals = (await caller.metrics()).totals
+    assert (totals.cost_usd, totals.unresolved_calls, totals.unresolved_bound_usd) == (cost, 0, "0")
+    verified = await godoty(caller.service, "ledger", "verify")
+    assert (verified.status, verified.out) == (0, "1 sessions, 2 entries, 0 differences\n")
+
+
+async def test_resolve_is_attributed_to_whoever_runs_it(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """Without `--by` it is the user of the machine; 0 is a cost like any other."""
+    caller = await calling(reconcile_interval=NEVER)
+    call = await _given_up(caller, await bookkeep(caller.service))
+
+    said = await godoty(caller.service, "ledger", "resolve", call.call_id, "--cost", "0", "--why", "not billed")
+
+    assert said.status == 0, said.err
+    (kept,) = _adjustments(caller)
+    assert (kept["by"], kept["cost"].to_decimal()) == (getpass.getuser(), Decimal(0))
+
+
+async def test_resolve_refuses_what_it_cannot_settle(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """A pending call, one that there is not, and an amount that is none: one line each, and no entry."""
+    caller = await calling(reconcile_interval=NEVER)
+    call = await _given_up(caller, await bookkeep(caller.service))
+    pending = await cancelled(caller, f"{SLOW} record_ms=-1")
+    refusals = {
+        (pending.call_id, "1"): "godoty: the call is pending, not unresolved\n",
+        ("call_none", "1"): "godoty: there is no call call_none\n",
+        (call.call_id, "NaN"): "godoty: not an amount: 'NaN'\n",
+        (call.call_id, "-1"): "godoty: --cost must not be negative\n",
+    }
+
+    said = await asyncio.gather(
+        *(
+            godoty(caller.service, "ledger", "resolve", name, "--why", "because", f"--cost={cost}")
+            for name, cost in refusals
+        )
+    )
+
+    assert [(each.status, each.out, each.err) for each in said] == [(1, "", text) for text in refusals.values()]
+    assert _adjustments(caller) == []
+
+
+async def test_compare_sets_the_ledger_beside_the_provider(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """What the key has used and the ledger lacks is told, until it is reconciled and resolved; then nothing is."""
+    key: dict[str, Any] = {"OPENROUTER_API_KEY": "sandbox-compare"}
+    caller = await calling(reconcile_interval=NEVER, **key)
+    keeper = await bookkeep(caller.service, **key)
+    await caller.converse("@sandbox tool-loop calls=3")
+    call = await _given_up(caller, keeper)
+    keeper.ahead = timedelta()
+    await cancelled(caller, f"{SLOW} record_ms=0")
+    settled = sum((each.cost or Decimal(0) for each in calls(caller)), Decimal(0))
+    used = caller.service.invoiced("talk")
+
+    before = await godoty(caller.service, "ledger", "compare", **key)
+    await keeper.reconciler.tick()
+    await keeper.adjustments.resolve(call, cost=billed(caller, call), why="the invoice", by="ann")
+    after = await godoty(caller.service, "ledger", "compare", **key)
+
+    assert _compared(before.out) == (plain(settled), 1, 1, plain(used), plain(used - settled))
+    assert _compared(after.out) == (plain(used), 0, 0, plain(used), "0")
+
+
+def _compared(out: str) -> tuple[str, int, int, str, str]:
+    found = re.fullmatch(
+        r"ledger    (\S+) USD settled; (\d+) calls open, (\d+) unresolved\n"
+        r"provider  (\S+) USD\n"
+        r"beyond    (\S+) USD that the provider has more\n",
+        out,
+    )
+    assert found, out
+    ledger, pending, unresolved, provider, beyond = found.groups()
+    return ledger, int(pending), int(unresolved), provider, beyond

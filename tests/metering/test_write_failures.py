@@ -1,0 +1,258 @@
+"""The database refuses a write: nothing is sent that has no entry, and what is known of a call is written later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from godoty_service.metering.call import CallState, CostSource
+from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service.server import running
+from tests.metering.bookkeeper import billed, calls, closed
+from tests.metering.conftest import NEVER
+from tests.service.caller import Caller, Turn, read
+from tests.service.history import assert_whole
+from tests.service.service import Service, plain
+from tests.service.surroundings import Surroundings
+
+REFUSED = {"errorCode": 91}  # the server is shutting down: the driver tries again until its time is over
+CUT_OFF = {"closeConnection": True}
+DOUBTFUL = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}  # written all the same
+
+
+class Server:
+    """A server on a database that can be told to fail.
+
+    Attributes:
+        caller: A tenant of it.
+    """
+
+    def __init__(self, caller: Caller, stack: AsyncExitStack) -> None:
+        self.caller = caller
+        self._stack = stack
+
+    async def stop(self) -> None:
+        """Stop it in order."""
+        await self._stack.aclose()
+
+    @contextmanager
+    def failing(self, command: str, collection: str, how: dict[str, Any]) -> Iterator[None]:
+        """Let each such command of the server on a collection fail."""
+        service = self.caller.service
+        admin = service.surroundings.mongo.admin
+        data = {
+            "failCommands": [command],
+            "namespace": f"{service.database.name}.{collection}",
+            "appName": "godoty",
+            **how,
+        }
+        admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+        try:
+            yield
+        finally:
+            admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """A MongoDB of its own that takes fail points, and a sandbox."""
+    directory = tmp_path_factory.mktemp("fragile")
+    mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
+    asyncio.run(mongo.start())
+    try:
+        # A real server that steps down tells its clients; here they must ask themselves whether it is well again.
+        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
+            yield surroundings
+    finally:
+        asyncio.run(mongo.stop())
+
+
+@pytest.fixture
+async def start(fragile: Surroundings, connect: Callable[[Service], Caller]) -> AsyncIterator[Callable[..., Any]]:
+    """Starts servers that wait a second for the database."""
+    async with AsyncExitStack() as servers:
+
+        async def begin(**settings: Any) -> Server:
+            name = fragile.new_database()
+            chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
+            stack = await servers.enter_async_context(AsyncExitStack())
+            server = await stack.enter_async_context(running(fragile.settings(name, **chosen)))
+            return Server(connect(fragile.service(server.address, name)), stack)
+
+        yield begin
+
+
+def assert_unavailable(turn: Turn) -> None:
+    """Check that the caller is told to come back."""
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+    assert turn.failure.retry_after
+
+
+async def assert_sums_agree(caller: Caller) -> None:
+    """Check that the session's cost is its invoice, and that nothing is open."""
+    totals = (await caller.metrics()).totals
+    assert totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert (totals.pending_calls, totals.unresolved_calls) == (0, 0)
+
+
+async def free(caller: Caller) -> Turn:
+    """Take a turn as soon as the session is free."""
+    async with asyncio.timeout(10):
+        while True:
+            turn = await caller.converse("Are you there?")
+            if turn.failure is None:
+                return turn
+            assert turn.failure.reason == "SESSION_BUSY"
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
+async def test_no_request_leaves_without_its_entry(start: Callable[..., Any], how: dict[str, Any]) -> None:
+    """The entry cannot be written: the turn fails as UNAVAILABLE, and the provider has heard nothing."""
+    server: Server = await start()
+    caller = server.caller
+
+    with server.failing("insert", "ledger", how):
+        turn = await caller.converse("hello")
+
+    assert_unavailable(turn)
+    assert "text_delta" not in turn.kinds
+    assert caller.service.requests("talk") == []
+    assert calls(caller) == []
+    after = await free(caller)
+    assert after.started.totals.model_calls == 0
+    assert len(caller.service.requests("talk")) == 1
+    await assert_sums_agree(caller)
+    assert_whole(await caller.messages())
+
+
+async def test_an_entry_of_which_nobody_knows_whether_it_landed_is_void(start: Callable[..., Any]) -> None:
+    """It is in the database although the write failed: nothing was sent, so it is void, and nobody's open call."""
+    server: Server = await start()
+    caller = server.caller
+
+    with server.failing("insert", "ledger", DOUBTFUL):
+        turn = await caller.converse("hello")
+        assert_unavailable(turn)
+        assert caller.service.requests("talk") == []
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost, entry.error) == (CallState.VOID, None, "storage_unavailable")
+    await free(caller)
+    assert [each.state for each in calls(caller)] == [CallState.VOID, CallState.SETTLED]
+    await assert_sums_agree(caller)
+
+
+@pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
+async def test_a_settlement_that_was_refused_is_written_later(start: Callable[..., Any], how: dict[str, Any]) -> None:
+    """The answer came, its cost cannot be written: the turn ends with an error, and the cost is kept until it can.
+
+    No record ever comes for this call: what is written later is what the stream told.
+    """
+    server: Server = await start()
+    caller = server.caller
+
+    with server.failing("update", "ledger", how):
+        turn = await caller.converse("@sandbox plain tokens=12 record_ms=-1")
+        assert turn.text
+        assert_unavailable(turn)
+        assert calls(caller)[0].state is CallState.PENDING
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.BILLED)
+    assert entry.cost == billed(caller, entry) > 0
+    assert entry.usage is not None
+    assert entry.usage.output_tokens == 12
+    await assert_sums_agree(caller)
+    await free(caller)
+    await assert_sums_agree(caller)
+    assert_whole(await caller.messages())
+
+
+async def test_a_generation_that_could_not_be_noted_is_reconciled(start: Callable[..., Any]) -> None:
+    """Neither its id nor its usage could be written while it ran: both are kept, and its record is found."""
+    server: Server = await start()
+    caller = server.caller
+
+    with server.failing("update", "ledger", REFUSED):
+        turn = await caller.converse("@sandbox no-cost record_ms=0")
+        assert_unavailable(turn)
+        assert calls(caller)[0].generation_id is None
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert entry.cost == billed(caller, entry) > 0
+    await assert_sums_agree(caller)
+
+
+async def test_a_cancelled_call_that_could_not_be_left_is_reconciled(start: Callable[..., Any]) -> None:
+    """The caller hung up while the database refused writes: the id that the headers brought is not lost."""
+    server: Server = await start()
+    caller = server.caller
+
+    with server.failing("update", "ledger", REFUSED):
+        call = caller.start("@sandbox slow tokens=40 first_delay_ms=0 delay_ms=10 record_ms=0")
+        async for response in call:
+            if response.HasField("text_delta"):
+                break
+        call.cancel()
+        await asyncio.sleep(1.5)
+        assert calls(caller)[0].generation_id is None
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert entry.cost == billed(caller, entry) > 0
+
+
+async def test_what_was_kept_is_written_before_the_server_stops(start: Callable[..., Any]) -> None:
+    """The reconciler has not come round again when the server is told to stop: it writes what it holds first."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+
+    with server.failing("update", "ledger", REFUSED):
+        assert_unavailable(await caller.converse("@sandbox plain tokens=12 record_ms=-1"))
+    assert calls(caller)[0].state is CallState.PENDING
+    await server.stop()
+
+    (entry,) = calls(caller)
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.BILLED)
+    assert entry.cost == billed(caller, entry)
+
+
+async def test_a_session_that_could_not_be_written_is_free_again(start: Callable[..., Any]) -> None:
+    """The turn cannot write its end: it fails, its call is settled all the same, and the session becomes free."""
+    server: Server = await start()
+    caller = server.caller
+    await caller.converse("hello")
+
+    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=10")
+    async for response in call:
+        if response.HasField("text_delta"):
+            break
+    with server.failing("update", "sessions", REFUSED):
+        assert_unavailable(await read(call))
+    turn = await free(caller)
+
+    assert turn.finished.session_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert [each.state for each in calls(caller)] == [CallState.SETTLED] * 3
+    await assert_sums_agree(caller)
+    assert_whole(await caller.messages())
+
+
+async def test_a_session_that_could_not_be_claimed_is_free(start: Callable[..., Any]) -> None:
+    """The claim cannot be written: nothing is sent and nothing stays behind."""
+    server: Server = await start()
+    caller = server.caller
+    await caller.converse("hello")
+
+    with server.failing("findAndModify", "sessions", REFUSED):
+        assert_unavailable(await caller.converse("and on"))
+    await free(caller)
+
+    assert len(calls(caller)) == len(caller.service.requests("talk")) == 2
+    await assert_sums_agree(caller)
+    assert_whole(await caller.messages())

@@ -1,0 +1,68 @@
+"""Drives a turn's task step by step, and cancels it at the await that a test names."""
+
+import asyncio
+import time
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from godoty_service.turns.runner import TurnRunner
+from godoty_service.turns.turn import Turn
+
+
+class Stepper:
+    """Cancels one turn at one of its awaits.
+
+    Attributes:
+        awaits: How often the turn that ran last has waited.
+        at: At which of its awaits the next turn is cancelled; None: at none. 0: before it has begun.
+        late: Cancel in the loop's next step, when what was awaited has begun; else at once.
+        fired_at: When the cancel struck, in Unix seconds; None: the turn ended before.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.awaits = 0
+        self.at: int | None = None
+        self.late = False
+        self.fired_at: float | None = None
+        self._run = TurnRunner.run
+        monkeypatch.setattr(TurnRunner, "run", lambda runner, turn: self._stepped(runner, turn))
+
+    def arm(self, at: int | None, *, late: bool = False) -> None:
+        """Say where the next turn is cancelled."""
+        self.at, self.late, self.fired_at = at, late, None
+
+    def _stepped(self, runner: TurnRunner, turn: Turn) -> Coroutine[Any, Any, None]:
+        if self.at == 0:
+            asyncio.get_running_loop().call_soon(self._fire, turn)
+        return self._drive(runner, turn)
+
+    async def _drive(self, runner: TurnRunner, turn: Turn) -> None:
+        await self._steps(self._run(runner, turn), turn)
+
+    @types.coroutine
+    def _steps(self, work: Coroutine[Any, Any, None], turn: Turn) -> Generator[Any, Any, None]:
+        self.awaits, at = 0, self.at
+        thrown: BaseException | None = None
+        while True:
+            try:
+                waiting = work.send(None) if thrown is None else work.throw(thrown)
+            except StopIteration:
+                return
+            self.awaits += 1
+            if self.awaits == at and self.late:
+                asyncio.get_running_loop().call_soon(self._fire, turn)
+            elif self.awaits == at:
+                self._fire(turn)
+            try:
+                yield waiting
+            except BaseException as error:  # noqa: BLE001 - the cancel, or what was waited for
+                thrown = error
+            else:
+                thrown = None
+
+    def _fire(self, turn: Turn) -> None:
+        self.fired_at = time.time()
+        turn.cancel()

@@ -1,0 +1,107 @@
+"""A turn's stream: resumed, joined, and compared."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.service.caller import Caller, Turn, read
+from tests.service.service import Document, Service
+
+DELTAS = ("text_delta", "reasoning_delta")
+# Reasoning, text and tools, one event a token.
+RICH = "@sandbox tool-loop calls=3 parallel=2 reasoning=3 delay_ms=3"
+# One token every 50 ms for 10 s, and a record that never comes: what is left open stays open.
+SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+CONTINUE = pb.ON_DISCONNECT_CONTINUE
+
+
+def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 30.0) -> Any:
+    """Begin to read the rest of a turn."""
+    request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
+    return caller.stub.ResumeTurn(request, metadata=caller.service.metadata, timeout=timeout)
+
+
+async def resume(caller: Caller, turn_id: str, after: int = 0) -> Turn:
+    """Read the rest of a turn to its end."""
+    rest = await read(resuming(caller, turn_id, after))
+    return Turn(tuple(each.event for each in rest.responses), rest.failure)  # type: ignore[attr-defined]
+
+
+async def cancel(caller: Caller, turn_id: str) -> None:
+    """Cancel a turn."""
+    await caller.call("CancelTurn", pb.CancelTurnRequest(turn_id=turn_id))
+
+
+async def until_sequence(call: Any, sequence: int) -> list[pb.ConverseResponse]:
+    """Read a stream up to a sequence."""
+    responses: list[pb.ConverseResponse] = []
+    while not responses or responses[-1].sequence < sequence:
+        responses.append(await anext(aiter(call)))
+    return responses
+
+
+async def until_text(call: Any, text: str) -> list[pb.ConverseResponse]:
+    """Read a stream until its text has come so far."""
+    responses: list[pb.ConverseResponse] = []
+    while text not in "".join(each.text_delta.text for each in responses):
+        responses.append(await anext(aiter(call)))
+    return responses
+
+
+def joined(responses: Iterable[pb.ConverseResponse]) -> list[bytes]:
+    """The stream byte for byte, adjacent deltas as one, which has the sequence of the last."""
+    found: list[pb.ConverseResponse] = []
+    for response in responses:
+        kind = str(response.WhichOneof("event"))
+        if kind in DELTAS and found and found[-1].WhichOneof("event") == kind:
+            getattr(found[-1], kind).text += getattr(response, kind).text
+            found[-1].sequence = response.sequence
+        else:
+            found.append(pb.ConverseResponse.FromString(response.SerializeToString()))
+    return [each.SerializeToString(deterministic=True) for each in found]
+
+
+def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
+    """Check that sequence numbers strictly increase, and that all are of one turn."""
+    kept = list(responses)
+    sequences = [each.sequence for each in kept]
+    assert all(first < second for first, second in zip(sequences, sequences[1:], strict=False)), sequences
+    assert len({each.turn_id for each in kept}) <= 1
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 5.0) -> float:
+    """Wait until something holds; returns how many seconds it took."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        holds = condition()
+        if await holds if isinstance(holds, Awaitable) else holds:
+            return loop.time() - begun
+        assert loop.time() - begun < within, "it did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+async def free(service: Service, session_id: str = "talk") -> Document:
+    """Wait until nobody holds a session any more."""
+    await until(lambda: (service.session(session_id) or {"lease": ""})["lease"] is None)
+    session = service.session(session_id)
+    assert session is not None
+    return session
+
+
+def chunks(service: Service, turn_id: str) -> list[Document]:
+    """What is kept of a turn's log."""
+    return list(service.database["turn_logs"].find({"turn_id": turn_id}).sort("_id", 1))
+
+
+def kept_through(service: Service, turn_id: str) -> int:
+    """The sequence up to which a turn's log is kept, the end of a dead one's left out."""
+    own = [each for each in chunks(service, turn_id) if each["events"] and not _interrupted(each)]
+    return max((each["first"] + len(each["events"]) - 1 for each in own), default=0)
+
+
+def _interrupted(chunk: Document) -> bool:
+    last = chunk["events"][-1]
+    return isinstance(last, dict) and last.get("finished", {}).get("stop") == "interrupted"

@@ -1,0 +1,105 @@
+"""A cancel at every await of a turn leaves nothing open, nothing half and nothing unpaid."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from strands import tool
+
+from godoty_service import server as composition
+from godoty_service.agents.profile import AgentProfile, assistant
+from godoty_service.server import Running, running
+from tests.service.caller import Caller, Turn
+from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.service import Service
+from tests.service.surroundings import Surroundings
+from tests.turns.conftest import LONG
+from tests.turns.stepper import Stepper
+from tests.turns.streams import chunks, until
+
+# A database write, a model that streams, a tool that waits, and the same again.
+SCRIPT = "@sandbox tool-loop calls=2 tool=nap input={} reasoning=2 delay_ms=3 record_ms=-1"
+
+
+@tool
+async def nap() -> str:
+    """Sleep for a moment."""
+    for _ in range(3):
+        await asyncio.sleep(0.005)
+    return "rested"
+
+
+def napping(**wishes: Any) -> AgentProfile:
+    """Build the assistant with a tool that takes its time."""
+    profile = assistant(**wishes)
+    return dataclasses.replace(profile, tools=(*profile.tools, nap))
+
+
+def tasks() -> set[Any]:
+    """Tell the tasks that there are, gRPC's own for the next request left out."""
+    return {each for each in asyncio.all_tasks() if not getattr(each.get_coro(), "__qualname__", "").startswith("AioServer")}
+
+
+async def assert_nothing_left(
+    caller: Caller, server: Running, session_id: str, before: set[Any], turn: Turn, struck: float
+) -> None:
+    """Check that a cancelled turn has left nothing behind."""
+    service = caller.service
+    await until(lambda: server.turns.running == 0)
+    await until(lambda: not tasks() - before)
+    connections = service.surroundings.ask(service.surroundings.sandbox.connections.as_dict)
+    assert connections["open"] == 0
+    assert all(each["noticed_at"] - struck < 0.1 for each in connections["aborted"] if each["noticed_at"] > struck)
+    session = service.session(session_id)
+    assert session is None or session["lease"] is None
+    for entry in service.entry_documents(session_id):
+        left = entry["state"] == "pending" and entry["due"] is not None
+        unseen = entry["state"] == "unresolved" and not entry.get("generation_id") and entry.get("upper_bound")
+        assert left or unseen or entry["state"] in ("settled", "void"), entry
+    if turn.responses:
+        kept = chunks(service, turn.responses[0].turn_id)
+        assert [each["ended"] for each in kept] == [False] * (len(kept) - 1) + [True]
+    else:  # it never began, and so has used no request id up
+        assert service.database["turns"].count_documents({"session_id": session_id}) == 0
+    assert not server.ledger.open_calls
+
+
+async def test_a_cancel_at_every_await(
+    surroundings: Surroundings,
+    new_database: str,
+    connect: Callable[[Service], Caller],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it lands: upstream is closed within 100 ms, every entry closed or due, and the next turn works."""
+    monkeypatch.setattr(composition, "assistant", napping)
+    stepper = Stepper(monkeypatch)
+    async with running(surroundings.settings(new_database, turn_log_interval=0.01)) as server:
+        caller = connect(surroundings.service(server.address, new_database))
+        whole = await caller.converse(SCRIPT, session_id="whole")
+        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        awaits = stepper.awaits
+        await until(lambda: server.turns.running == 0)
+        await asyncio.sleep(0.05)
+        before = tasks()
+        cases = [(at, late) for at in range(awaits + 1) for late in (False, True) if LONG or late == at % 2]
+        outcomes: dict[str, int] = {}
+        for at, late in cases:
+            session_id = f"at-{at}-{late}"
+            stepper.arm(at, late=late)
+            turn = await caller.converse(SCRIPT, session_id=session_id, timeout=10)
+            struck, stepper.at = stepper.fired_at, None
+            outcome = turn.failure.reason if turn.failure is not None else "finished"
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            assert outcome in ("TURN_CANCELLED", "finished"), (at, late, turn.failure)
+            await assert_nothing_left(caller, server, session_id, before, turn, struck or time.time())
+            again = await caller.converse("and now?", session_id=session_id)
+            assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
+            assert_whole(await caller.messages(session_id))
+            assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+            await until(lambda: server.turns.running == 0)
+    print(f"[stepper] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
+    assert outcomes["TURN_CANCELLED"] > awaits // 3

@@ -1,0 +1,246 @@
+"""ResumeTurn gives exactly what followed, whichever server is asked and whatever has become of the one that ran."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.conftest import Start, StartProcess
+from tests.service.caller import Caller, failure_of, read
+from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.service import Service
+from tests.turns.streams import (
+    CONTINUE,
+    RICH,
+    SLOW,
+    assert_increasing,
+    cancel,
+    chunks,
+    free,
+    joined,
+    kept_through,
+    resume,
+    resuming,
+    until,
+    until_sequence,
+    until_text,
+)
+
+SHORT_LEASE = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
+UNKNOWN = "turn_" + "0" * 28
+
+
+@pytest.mark.parametrize("scenario", [RICH, "@sandbox plain tokens=9 reasoning=4 delay_ms=3"])
+async def test_a_reader_that_is_cut_off_at_any_event_misses_nothing(
+    caller: Caller, twin: Caller, scenario: str
+) -> None:
+    """Under CONTINUE, at every event of a turn: what a cut reader saw and what another server shows make the whole."""
+    undisturbed = await caller.converse(scenario, on_disconnect=CONTINUE)
+    last = undisturbed.responses[-1].sequence
+    side_by_side = asyncio.Semaphore(6)
+
+    async def cut_at(sequence: int) -> None:
+        async with side_by_side:
+            session_id = f"cut-{sequence}"
+            call = caller.start(scenario, session_id=session_id, on_disconnect=CONTINUE)
+            seen = await until_sequence(call, sequence)
+            call.cancel()
+            rest = await resume(twin, seen[0].turn_id, seen[-1].sequence)
+            whole = await resume(caller, seen[0].turn_id)
+        assert rest.failure is whole.failure is None
+        assert_increasing([*seen, *rest.responses])
+        assert joined([*seen, *rest.responses]) == joined(whole.responses)
+        assert whole.kinds[0] == "turn_started"
+        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert (whole.responses[-1].sequence, whole.text, whole.reasoning) == (
+            last,
+            undisturbed.text,
+            undisturbed.reasoning,
+        )
+
+    await asyncio.gather(*(cut_at(sequence) for sequence in range(1, last + 1)))
+    assert last > 15
+
+
+async def test_any_chain_of_readers_makes_the_whole(caller: Caller, twin: Caller) -> None:
+    """A turn read in many pieces, while it runs and after its end, here and there, is the same byte for byte."""
+    rng = random.Random(5)
+    call = caller.start(f"{RICH} tokens=40", on_disconnect=CONTINUE)
+    seen = await until_sequence(call, 1)
+    turn_id = seen[0].turn_id
+    call.cancel()
+    while seen[-1].WhichOneof("event") != "turn_finished":
+        reader = resuming(rng.choice([caller, twin]), turn_id, seen[-1].sequence)
+        for _ in range(rng.randint(1, 6)):
+            try:
+                seen.append((await anext(aiter(reader))).event)
+            except StopAsyncIteration:
+                break
+        reader.cancel()
+
+    whole = await resume(twin, turn_id)
+    assert_increasing(seen)
+    assert joined(seen) == joined(whole.responses) == joined((await resume(caller, turn_id)).responses)
+    for after in range(whole.responses[-1].sequence + 2):
+        rest = await resume(rng.choice([caller, twin]), turn_id, after)
+        before = [each for each in seen if each.sequence <= after]
+        if (before[-1].sequence if before else 0) == after:  # the pieces were cut there, too
+            assert joined([*before, *rest.responses]) == joined(whole.responses)
+        assert all(each.sequence > after for each in rest.responses)
+
+
+async def test_a_running_turn_is_shown_as_it_comes(caller: Caller, twin: Caller) -> None:
+    """A second reader, here or on another server, keeps up with a running turn, and both end with it."""
+    call = caller.start("@sandbox slow tokens=30 first_delay_ms=0 delay_ms=50", on_disconnect=CONTINUE)
+    seen = await until_text(call, "t2 ")
+    here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, twin))
+    local, remote = await asyncio.gather(*(until_text(_Unwrapped(each), "t4 ") for each in (here, there)))
+    assert (await caller.metrics()).totals.pending_calls == 1  # it runs still
+    rest = await read(call)
+    ends = [await read(_Unwrapped(each)) for each in (here, there)]
+
+    whole = joined([*seen, *rest.responses])
+    assert joined([seen[0], *local, *ends[0].responses]) == whole
+    assert joined([seen[0], *remote, *ends[1].responses]) == whole
+
+
+async def test_a_turn_that_nobody_may_see_is_not_found(caller: Caller, stranger: Caller, twin: Caller) -> None:
+    """Another tenant's turn and an unknown one are TURN_NOT_FOUND, on every server, for both methods; nothing ends."""
+    call = caller.start(SLOW)
+    turn_id = (await until_text(call, "t2 "))[0].turn_id
+    for who, which in ((stranger, turn_id), (caller, UNKNOWN), (twin, UNKNOWN)):
+        failed = (await resume(who, which)).failure
+        assert failed is not None
+        assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+        assert failed.metadata == {"turn_id": which}
+        refused = await failure_of(cancel(who, which))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+    await until_text(call, "t3 ")
+    call.cancel()
+    await free(caller.service)
+
+
+async def test_a_sequence_past_the_end_has_nothing_after_it(caller: Caller, twin: Caller) -> None:
+    """After the last event there is nothing, on either server, and no error."""
+    turn = await caller.converse("@sandbox plain tokens=3")
+    last = turn.responses[-1]
+
+    for after in (last.sequence, last.sequence + 7, 2**62):
+        for who in (caller, twin):
+            rest = await resume(who, last.turn_id, after)
+            assert (rest.responses, rest.failure) == ((), None)
+
+
+async def test_a_failed_turn_fails_again_when_it_is_read(caller: Caller, twin: Caller) -> None:
+    """What a failed turn showed and how it failed is told again, here and there."""
+    turn = await caller.converse("@sandbox error-mid n=3 usage=1")
+    assert turn.failure is not None
+
+    for who in (caller, twin):
+        again = await resume(who, turn.responses[0].turn_id)
+        assert joined(again.responses) == joined(turn.responses)
+        assert again.failure == turn.failure
+
+
+@dataclass
+class _Death:
+    """A turn whose server was killed."""
+
+    seen: list[pb.ConverseResponse]
+    kept: int
+    survivor: Caller
+
+    @property
+    def turn_id(self) -> str:
+        return self.seen[0].turn_id
+
+
+async def _killed(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], scenario: str, text: str
+) -> _Death:
+    process, service = await serve_process(**SHORT_LEASE)
+    other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
+    call = connect(service).start(scenario, on_disconnect=CONTINUE)
+    seen = await until_text(call, text)
+    await process.kill()
+    late = await read(call)
+    assert late.failure is not None
+    seen.extend(late.responses)
+    return _Death(seen, kept_through(service, seen[0].turn_id), connect(service.at(other.target)))
+
+
+async def test_a_killed_servers_turn_ends_interrupted(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
+) -> None:
+    """What was shown up to the last kept tick is shown again; then the end, above every sequence that was shown."""
+    script = "@sandbox tool-loop calls=2 reasoning=4 delay_ms=30 tokens=400 record_ms=-1"
+    death = await _killed(serve, serve_process, connect, script, "t20 ")
+    begun = asyncio.get_running_loop().time()
+    whole = await resume(death.survivor, death.turn_id)
+    took = asyncio.get_running_loop().time() - begun
+
+    assert took < 1.5 + 1.0
+    assert whole.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    assert_increasing(whole.responses)
+    assert whole.responses[-1].sequence > death.seen[-1].sequence
+    shown = "".join(each.text_delta.text for each in death.seen)
+    assert whole.text
+    assert shown.startswith(whole.text) or whole.text.startswith(shown)
+    assert death.kept >= death.seen[-1].sequence - 12  # a tick is 0.1 s, a token comes every 30 ms
+    cut = [each for each in death.seen if each.sequence <= death.kept]
+    assert joined(cut)[:-1] == joined(whole.responses[:-1])[: len(joined(cut)) - 1]
+    rest = await resume(death.survivor, death.turn_id, death.seen[-1].sequence)
+    assert rest.kinds[-1] == "turn_finished"
+    assert rest.responses[-1] == whole.responses[-1]
+    assert whole.finished.turn_totals.model_calls == 2
+    assert whole.finished.turn_totals.pending_calls >= 1
+
+    (first, *_), (*_, last) = whole.calls, death.survivor.service.entries("talk")
+    assert whole.finished.turn_totals.cost_usd == first.cost_usd
+    assert last.generation_id
+    turn = await death.survivor.converse("and now?")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert joined((await resume(death.survivor, death.turn_id)).responses) == joined(whole.responses)
+
+
+async def test_the_next_turn_shows_the_model_what_an_interrupted_one_left(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
+) -> None:
+    """The history of a turn that a kill broke off in its tool loop reaches the model whole, the results included."""
+    script = "@sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
+    process, service = await serve_process(**SHORT_LEASE)
+    call = connect(service).start(script, on_disconnect=CONTINUE)
+    seen = [await anext(aiter(call))]
+    await until(lambda: len(service.entries("talk")) == 3)
+    await process.kill()
+    other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
+    survivor = connect(service.at(other.target))
+
+    turn = await survivor.converse("and now?", on_busy=pb.ON_BUSY_WAIT)
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = survivor.service.requests("talk")[-1]["messages"]
+    assert_whole_upstream(messages)
+    assert [each["role"] for each in messages].count("tool") == 2
+    assert "interrupted" in str(messages[-2]["content"])
+    assert_whole(await survivor.messages())
+    (end,) = [each for each in chunks(service, seen[0].turn_id) if each["ended"]]
+    assert end["events"][0]["finished"]["stop"] == "interrupted"  # by whoever took the session over
+
+
+class _Unwrapped:
+    """A resumed stream, as Converse would have shown it."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "_Unwrapped":
+        return self
+
+    async def __anext__(self) -> pb.ConverseResponse:
+        event: pb.ConverseResponse = (await anext(aiter(self._call))).event
+        return event

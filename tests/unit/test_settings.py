@@ -1,0 +1,103 @@
+"""Settings: what the environment says, and nothing that is secret said back."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from godoty_service.settings import Settings
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    """A name that scripts rely on has the default that DESIGN.md and the README tell."""
+    settings = Settings()
+
+    assert settings.listen == "127.0.0.1:50051"
+    assert settings.mongodb_database == "godoty"
+    assert settings.mongodb_driver == "motor"
+    assert settings.openrouter_base_url == "https://openrouter.ai/api/v1"
+    assert (settings.site_url, settings.app_name) == ("https://godoty.app", "Godoty")
+    assert settings.max_text_bytes == 256 * 1024
+    assert settings.max_request_bytes == 4 * 1024 * 1024
+    assert settings.local_dir == Path(".local")
+    assert (settings.mongodb_uri, settings.openrouter_api_key, settings.metrics_listen) == (None, None, None)
+    assert (settings.log_content, settings.trace_content) == (False, False)
+    assert settings.lease > 2 * settings.heartbeat
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting under `GODOTY_` and its name, the provider's key under its own."""
+    for name, value in {
+        "GODOTY_LISTEN": "[::]:1",
+        "GODOTY_MONGODB_URI": "mongodb://m",
+        "GODOTY_LEASE": "1.5",
+        "GODOTY_REFLECTION": "0",
+        "GODOTY_SOMETHING_ELSE": "x",
+        "OPENROUTER_API_KEY": "sk-or-v1-secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+
+    assert (settings.listen, settings.mongodb_uri, settings.lease) == ("[::]:1", "mongodb://m", 1.5)
+    assert settings.reflection is False
+    assert settings.openrouter_api_key == SecretStr("sk-or-v1-secret")
+
+
+def test_the_providers_key_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name it is not read, so that nobody wonders which of two counts."""
+    monkeypatch.setenv("GODOTY_OPENROUTER_API_KEY", "sk-or-v1-secret")
+
+    assert Settings().openrouter_api_key is None
+
+
+def test_the_key_is_not_shown() -> None:
+    """Settings may be printed by accident."""
+    settings = Settings(OPENROUTER_API_KEY="sk-or-v1-secret")
+
+    assert "sk-or-v1-secret" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GODOTY_LEASE", "soon"),
+        ("GODOTY_LEASE", "-1"),
+        ("GODOTY_MONGODB_DRIVER", "sqlite"),
+        ("GODOTY_MAX_MODEL_CALLS", "0"),
+        ("GODOTY_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_setting_is_refused_without_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the setting; its value, which may be a secret in the wrong place, is not repeated."""
+    monkeypatch.setenv(name, f"{value}swordfish" if not value.lstrip("-").isdigit() else value)
+
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert name.removeprefix("GODOTY_").lower() in str(caught.value).lower()
+    assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://o"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_traces_are_asked_for_by_the_standard_variables(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    """OpenTelemetry's own variables decide."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings().otlp_configured is wanted
+
+
+def test_tests_do_not_see_the_developers_environment() -> None:
+    """No setting and no key of the shell that started the tests reaches them."""
+    assert [name for name in os.environ if name.startswith(("OPENROUTER_", "OTEL_"))] == []
+    assert [name for name in os.environ if name.startswith("GODOTY_") and not name.startswith("GODOTY_TEST_")] == []

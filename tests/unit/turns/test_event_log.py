@@ -1,0 +1,175 @@
+"""A turn's event log: its readers get everything, each at its own pace."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from godoty_service.errors import SessionBusy, TurnTooLarge
+from godoty_service.metering.totals import Totals
+from godoty_service.turns.events import (
+    Event,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    TurnFinished,
+)
+from godoty_service.turns.log import HIGH_WATER, LARGEST_LOG, EventLog
+
+TOOL = ToolCallStarted(tool_call_id="t", name="f", input_json="{}")
+END = TurnFinished(
+    stop_reason=StopReason.END_TURN,
+    turn_totals=Totals(),
+    session_totals=Totals(),
+    cycle_durations=(),
+    tools=(),
+)
+EVENTS = st.lists(
+    st.one_of(st.text(max_size=3).map(TextDelta), st.text(max_size=3).map(ReasoningDelta), st.just(TOOL)), max_size=12
+)
+
+
+async def read(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
+    """Read a log that has ended."""
+    return [numbered async for numbered in log.read(after=after)]
+
+
+def write(log: EventLog, event: Event, *, times: int) -> None:
+    """Write an event so often."""
+    for _ in range(times):
+        log.append(event)
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """The same events with adjacent deltas of a kind put together."""
+    whole: list[Event] = []
+    for event in events:
+        last = whole[-1] if whole else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            whole[-1] = TextDelta(last.text + event.text)
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            whole[-1] = ReasoningDelta(last.text + event.text)
+        else:
+            whole.append(event)
+    return whole
+
+
+@given(events=EVENTS)
+def test_who_comes_late_gets_adjacent_deltas_as_one(events: list[Event]) -> None:
+    """Nothing is lost or moved; a merged message has the number of the last delta in it."""
+    log = EventLog()
+    for event in events:
+        log.append(event)
+    log.end()
+    got = asyncio.run(read(log))
+
+    assert [event for _, event in got] == joined(events)
+    numbers = [number for number, _ in got]
+    assert numbers == sorted(set(numbers))
+    assert (numbers[-1] if numbers else 0) == log.sequence == len(events)
+
+
+@given(events=EVENTS, after=st.integers(0, 12))
+def test_a_reader_may_begin_anywhere(events: list[Event], after: int) -> None:
+    """After a number come the events behind it, and no others."""
+    log = EventLog()
+    for event in events:
+        log.append(event)
+    log.end()
+
+    assert [event for _, event in asyncio.run(read(log, after))] == joined(events[after:])
+
+
+async def test_a_reader_that_keeps_up_gets_each_delta() -> None:
+    """No delta is held back while somebody waits for it."""
+    log, got = EventLog(), []
+
+    async def follow() -> None:
+        async for numbered in log.read():
+            got.append(numbered)  # noqa: PERF401 - it is watched while it grows
+
+    reading = asyncio.create_task(follow())
+    for text in "abc":
+        await asyncio.sleep(0)
+        log.append(TextDelta(text))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    log.end()
+    await reading
+    assert got == [(1, TextDelta("a")), (2, TextDelta("b")), (3, TextDelta("c"))]
+
+
+async def test_readers_do_not_disturb_each_other() -> None:
+    """One that leaves, one that lags and one that follows: each gets what is his."""
+    log = EventLog()
+    early = asyncio.create_task(read(log))
+    leaver = log.read()
+    log.append(TextDelta("a"))
+    assert await anext(leaver) == (1, TextDelta("a"))
+    await leaver.aclose()
+    log.append(TextDelta("b"))
+    log.end()
+
+    assert joined([event for _, event in await early]) == [TextDelta("ab")]
+    assert await read(log) == [(2, TextDelta("ab"))]
+
+
+async def test_the_error_comes_after_all_that_happened() -> None:
+    """A failed turn's readers get its events first, then its error; the first end counts."""
+    log = EventLog()
+    log.append(TextDelta("so far"))
+    log.end(SessionBusy("no"))
+    log.end(None)
+    reading = log.read()
+
+    assert await anext(reading) == (1, TextDelta("so far"))
+    with pytest.raises(SessionBusy):
+        await anext(reading)
+    assert log.ended
+
+
+async def test_a_merged_message_stays_below_its_bound() -> None:
+    """Deltas are joined to at most 64 Ki characters, and one that is larger by itself is not cut."""
+    log = EventLog()
+    sizes = [40_000, 20_000, 10_000, 100_000, 5]
+    for size in sizes:
+        log.append(TextDelta("x" * size))
+    log.end()
+    got = await read(log)
+
+    texts = [event.text for _, event in got if isinstance(event, TextDelta)]
+    assert [len(text) for text in texts] == [60_000, 10_000, 100_000, 5]
+    assert [number for number, _ in got] == [2, 3, 4, 5]
+
+
+def test_a_log_has_an_end_to_its_memory() -> None:
+    """A turn that writes without end is stopped; its last word still fits."""
+    log = EventLog()
+    with pytest.raises(TurnTooLarge):
+        write(log, TextDelta("x" * 100_000), times=1_000)
+    log.append(END)
+
+    assert log.sequence <= LARGEST_LOG // 100_000 + 1
+
+
+def test_no_log_reaches_the_mark_above_which_recovery_writes() -> None:
+    """The smallest events fill a log before their numbers reach the mark."""
+    log = EventLog()
+    with pytest.raises(TurnTooLarge):
+        write(log, TextDelta("x"), times=HIGH_WATER + 1)
+    log.append(END)
+
+    assert log.sequence < HIGH_WATER
+
+
+def test_tool_data_counts() -> None:
+    """Large inputs and outputs of tools fill a log, too."""
+    output = ToolCallFinished(tool_call_id="t", succeeded=True, output="x" * 1_000_000, duration=timedelta())
+    for event in (output, replace(TOOL, input_json="x" * 1_000_000)):
+        with pytest.raises(TurnTooLarge):
+            write(EventLog(), event, times=20)
