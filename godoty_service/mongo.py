@@ -6,7 +6,7 @@ journaled, and reads see only what a majority has, so nothing that was read or a
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,6 +41,8 @@ _MOTOR_WORKERS = "64"
 
 # Codes with which a server that is stepping down, starting or stopping answers: try again later.
 _TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
+# A snapshot that is too old, or that an index being made has closed: a new one is not.
+_SNAPSHOT_CODES = frozenset({239, 246})
 _DUPLICATE_KEY = 11_000
 _UNREACHABLE = (
     AutoReconnect,
@@ -86,7 +88,7 @@ def _translated() -> "Iterator[None]":
     except _UNREACHABLE as error:
         raise StorageUnavailable("The database cannot be reached just now.") from error
     except OperationFailure as error:
-        if error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
+        if error.code in _TRANSIENT_CODES | _SNAPSHOT_CODES or error.has_error_label("RetryableWriteError"):
             raise StorageUnavailable("The database cannot be reached just now.") from error
         raise StorageError("The database refused an operation.") from error
     except PyMongoError as error:
@@ -98,9 +100,14 @@ def _translated() -> "Iterator[None]":
 class Collection:
     """A collection, with the operations that the rooms use and with our errors."""
 
-    def __init__(self, driver_collection: Any) -> None:
+    def __init__(self, driver_collection: Any, session: Any = None) -> None:
         self._collection = driver_collection
+        self._session = session  # a snapshot's, or none
         self.name: str = driver_collection.name
+
+    def at(self, snapshot: "Snapshot") -> "Collection":
+        """The same, read as it was at the snapshot's moment. Nothing can be written through it."""
+        return Collection(self._collection, snapshot.session)
 
     async def find_one(
         self,
@@ -111,7 +118,9 @@ class Collection:
     ) -> Document | None:
         """Read the first match, or None."""
         with _translated():
-            found: Document | None = await self._collection.find_one(query, fields, sort=sort)
+            found: Document | None = await self._collection.find_one(
+                query, fields, sort=sort, session=self._session
+            )
         return found
 
     async def find(
@@ -125,7 +134,7 @@ class Collection:
         """Read all matches (at most `limit`, unless that is 0)."""
         with _translated():
             found: list[Document] = await self._collection.find(
-                query, fields, sort=sort, limit=limit, batch_size=limit or 1000
+                query, fields, sort=sort, limit=limit, batch_size=limit or 1000, session=self._session
             ).to_list(None)
         return found
 
@@ -138,7 +147,7 @@ class Collection:
     ) -> AsyncIterator[Document]:
         """Read all matches one by one, in constant memory."""
         with _translated():
-            cursor = self._collection.find(query, fields, sort=sort, batch_size=1000)
+            cursor = self._collection.find(query, fields, sort=sort, batch_size=1000, session=self._session)
             try:
                 async for document in cursor:
                     yield document
@@ -148,13 +157,13 @@ class Collection:
     async def count(self, query: Mapping[str, Any]) -> int:
         """Count the matches."""
         with _translated():
-            number: int = await self._collection.count_documents(query)
+            number: int = await self._collection.count_documents(query, session=self._session)
         return number
 
     async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
         """Run an aggregation and read its whole result."""
         with _translated():
-            cursor = self._collection.aggregate(pipeline)
+            cursor = self._collection.aggregate(pipeline, session=self._session)
             if hasattr(cursor, "__await__"):  # PyMongo's is a coroutine, Motor's a cursor
                 cursor = await cursor
             found: list[Document] = await cursor.to_list(None)
@@ -223,6 +232,24 @@ class Collection:
             with _translated():
                 await self._collection.bulk_write([UpdateOne(*each) for each in updates], ordered=False)
 
+    async def upsert_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Update or insert documents side by side, by pairs of query and update.
+
+        One whose query does not match, and whose insertion a unique index refuses, is passed over: there is such a
+        document, but not in the state that was asked for.
+        """
+        with _translated():
+            try:
+                await self._collection.bulk_write(
+                    [UpdateOne(query, update, upsert=True) for query, update in updates], ordered=False
+                )
+            except OperationFailure as error:
+                refused = (error.details or {}).get("writeErrors", [])
+                if not refused or (error.details or {}).get("writeConcernErrors"):
+                    raise
+                if any(each.get("code") != _DUPLICATE_KEY for each in refused):
+                    raise
+
     async def find_one_and_update(
         self,
         query: Mapping[str, Any],
@@ -264,6 +291,17 @@ class Collection:
                 await self._collection.create_index(list(index.keys), **options)
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the database: what is read at it belongs together. It serves one read after the other.
+
+    Attributes:
+        session: The driver's.
+    """
+
+    session: Any
+
+
 class Database:
     """The database and its connection pool."""
 
@@ -296,6 +334,21 @@ class Database:
             answer = await self._client.admin.command("hello")
         time: datetime = answer["localTime"]
         return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Read several things as they were at one moment: that of the first read, at most five minutes ago.
+
+        What a majority had acknowledged before that read is in it. Writers neither wait for it nor hold it up.
+        """
+        with _translated():
+            session = self._client.start_session(snapshot=True)
+            if hasattr(session, "__await__"):  # Motor's is a future, PyMongo's the session
+                session = await session
+        try:
+            yield Snapshot(session)
+        finally:
+            await session.end_session()
 
     async def drop(self) -> None:
         """Delete the whole database. Tests call this."""

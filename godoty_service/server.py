@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import structlog
-from godoty.v1 import agent_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, agent_service_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer  # as aio, the stubs hide it
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -23,9 +23,13 @@ from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.recorder import Recorder
 from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
-from godoty_service.rpc.agent_service import SCOPES, SERVICE_NAME, AgentService
+from godoty_service.rpc import admin_service, agent_service
+from godoty_service.rpc.admin_service import AdminService
+from godoty_service.rpc.agent_service import AgentService
 from godoty_service.rpc.edge import Edge
+from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
+from godoty_service.rpc.refusals import Refusals
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.scrape import serve_metrics
@@ -39,6 +43,8 @@ from godoty_service.turns.workbench import TurnDefaults, Workbench
 
 log = structlog.get_logger(__name__)
 
+_SCOPES = agent_service.SCOPES | admin_service.SCOPES
+_SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME)
 _COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
 
 
@@ -81,7 +87,7 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
         )
         stack.push_async_callback(asyncio.to_thread, tracing.close)
         install_tracer(provider=tracing.provider, content=settings.trace_content)
-        metrics = Metrics(methods=SCOPES)
+        metrics = Metrics(methods=_SCOPES)
         recorder = Recorder(metrics)
         rooms = await stack.enter_async_context(open_rooms(settings))
         provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
@@ -94,7 +100,7 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
             stack.push_async_callback(page.close)
             metrics_port = page.port
         turns = _turns(stack, settings, rooms, provider, recorder)
-        service = AgentService(
+        agent = AgentService(
             turns=turns,
             sessions=rooms.sessions,
             messages=rooms.messages,
@@ -104,8 +110,25 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
             oracle=oracle,
             max_text_bytes=settings.max_text_bytes,
         )
-        edge = Edge(scopes=SCOPES, keys=rooms.keys, metrics=metrics, tracing=tracing)
-        address = await _serve(stack, settings, service=service, edge=edge, turns=turns)
+        admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current)
+        edge = Edge(
+            scopes=_SCOPES,
+            keys=rooms.keys,
+            refusals=Refusals(longest=settings.refusal_delay),
+            metrics=metrics,
+            tracing=tracing,
+        )
+        server = grpc.aio.server(
+            interceptors=[edge],
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it unseen
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
+        address = await _serve(stack, settings, server=server, turns=turns)
         log.info("serving", address=address, replica_id=rooms.replicas.replica_id)
         yield Running(address=address, metrics_port=metrics_port, turns=turns, oracle=oracle, ledger=rooms.ledger)
 
@@ -119,6 +142,8 @@ async def _start_loops(
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
     await rooms.replicas.beat()
     stack.push_async_callback(_quietly, rooms.replicas.stop)
+    stack.push_async_callback(_quietly, rooms.keys.record_use)
+    _background(stack, rooms.keys.run(settings.key_use_interval))
     _background(stack, rooms.replicas.run(settings.heartbeat))
     _background(stack, provider.oracle.run(settings.catalogue_refresh))
     _background(stack, provider.reconciler.run(settings.reconcile_interval))
@@ -172,28 +197,20 @@ def _turns(
     return turns
 
 
-async def _serve(stack: AsyncExitStack, settings: Settings, *, service: AgentService, edge: Edge, turns: Turns) -> str:
+async def _serve(stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.Server, turns: Turns) -> str:
     """Open the listener; leaving the stack drains it first."""
-    server = grpc.aio.server(
-        interceptors=[edge],
-        options=[
-            ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it unseen
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ],
-    )
-    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call] # generated
     status = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if settings.reflection:
-        add_reflection(server, [SERVICE_NAME, health.SERVICE_NAME])
-    host, _, port = settings.listen.rpartition(":")
-    try:
-        bound = server.add_insecure_port(settings.listen)
-    except RuntimeError as error:
-        raise ValueError(f"GODOTY_LISTEN={settings.listen}: the address cannot be listened on.") from error
+        add_reflection(server, [*_SERVICES, health.SERVICE_NAME])
+    bound = bind(
+        server,
+        listen=settings.listen,
+        certificates=settings.certificates,
+        allow_plaintext=settings.allow_plaintext,
+    )
     await server.start()
-    for name in ("", SERVICE_NAME):
+    for name in ("", *_SERVICES):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain() -> None:
@@ -203,6 +220,7 @@ async def _serve(stack: AsyncExitStack, settings: Settings, *, service: AgentSer
         await stopping
 
     stack.push_async_callback(drain)
+    host, _, port = settings.listen.rpartition(":")
     return f"{host}:{bound if port == '0' else port}"
 
 

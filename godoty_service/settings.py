@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from godoty_service.certificates import Certificates
 from godoty_service.telemetry.traces import otlp_configured
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     refusal_delay: Seconds = Field(2.0, description="Longest wait for a refusal, after several in a row; 0: none.")
     encryption_keys: SecretStr | None = Field(
         None,
-        description="Base64 of 32 bytes each, by commas, for tenants' own provider keys. The first encrypts, all decrypt.",
+        description="For tenants' own provider keys: Base64 of 32 bytes each, by commas. The first encrypts, all open.",
     )
 
     # The database.
@@ -84,6 +85,19 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", description="The least level that is logged.")
     log_content: bool = Field(False, description="Let prompts and answers into the log.")
     trace_content: bool = Field(False, description="Let prompts, answers and tool data into spans.")
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """The listener's certificates; None: it has none.
+
+        Raises:
+            ValueError: One of the files that belong together is not named.
+        """
+        if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            raise ValueError("TLS needs both GODOTY_TLS_CERT and GODOTY_TLS_KEY.")
+        return Certificates(cert=self.tls_cert, key=self.tls_key, client_ca=self.tls_client_ca)
 
     @property
     def otlp_configured(self) -> bool:

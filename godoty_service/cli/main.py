@@ -56,7 +56,7 @@ def health() -> None:
     from godoty_service.cli.probe import serving  # noqa: PLC0415 - the other commands need no grpc
 
     settings = Settings()
-    if not asyncio.run(serving(settings.listen)):
+    if not asyncio.run(serving(settings.listen, settings.certificates)):
         err.print(f"godoty: not serving on {settings.listen}", style="red")
         raise typer.Exit(1)
     out.print("serving")

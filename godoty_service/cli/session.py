@@ -1,13 +1,18 @@
-"""What the commands share: the settings, the rooms, and where they print."""
+"""What the commands share: the settings, the rooms, who runs them, and where they print."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
+
+if TYPE_CHECKING:
+    from godoty_service.rooms import ProviderRooms, Rooms
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,11 +29,32 @@ def read_settings(*, level: str | None = None) -> Settings:
     return settings
 
 
-def with_rooms(work: Callable[[Rooms], Awaitable[None]]) -> None:
+def user() -> str:
+    """Tell who runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have a number only
+        return f"uid {os.getuid()}"
+
+
+def with_rooms(work: "Callable[[Rooms], Awaitable[None]]") -> None:
     """Do something with the rooms, and close them."""
+    from godoty_service.rooms import open_rooms  # noqa: PLC0415 - `godoty health` needs none of what it loads
 
     async def run() -> None:
         async with open_rooms(read_settings(level="WARNING")) as rooms:
             await work(rooms)
+
+    asyncio.run(run())
+
+
+def with_provider(work: "Callable[[Rooms, ProviderRooms], Awaitable[None]]") -> None:
+    """Do something with the rooms and what speaks to the provider, and close them."""
+    from godoty_service.rooms import open_provider, open_rooms  # noqa: PLC0415 - the same
+
+    async def run() -> None:
+        settings = read_settings(level="WARNING")
+        async with open_rooms(settings) as rooms, open_provider(settings, rooms, record=lambda _: None) as provider:
+            await work(rooms, provider)
 
     asyncio.run(run())

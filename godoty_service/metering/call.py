@@ -103,7 +103,11 @@ class Adjustment:
         resolves: The call was unresolved and no longer is.
         bound: The bound of the call that it resolves.
         model: The model that the call is booked under.
-        call_time: When the call started.
+        provider: Who served the call.
+        agent: Whose call it was.
+        user: The end user of the call.
+        call_time: When the call started: the adjustment belongs to the same period.
+        time: When the adjustment was made.
         why: The reason, in a person's words or "reconciled".
         by: Who did it.
     """
@@ -120,6 +124,9 @@ class Adjustment:
     resolves: bool = False
     bound: Decimal | None = None
     model: str
+    provider: str | None = None
+    agent: str = ""
+    user: str | None = None
     call_time: datetime | None = None
     time: datetime
     why: str

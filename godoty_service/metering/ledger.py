@@ -29,7 +29,9 @@ INDEXES = (
     Index(keys=[("_id", 1), ("state", 1)], where={"state": CallState.UNRESOLVED.value}),
     Index(keys=[("resolves", 1)], where={"resolves": True}),
     Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
-    Index(keys=[("tenant_id", 1), ("start_time", 1)]),
+    Index(keys=[("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
+    Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
+    Index(keys=[("unbooked", 1), ("tenant_id", 1), ("start_time", 1)], where={"unbooked": {"$exists": True}}),
     Index(keys=[("turn_id", 1)]),
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
@@ -58,7 +60,7 @@ class Ledger:
         """
         for _ in range(_TRIES):
             try:
-                await self._entries.insert_one(entry_to_document(entry))
+                await self._entries.insert_one(_new(entry))
             except DuplicateKey:
                 if await self._entries.find_one({"_id": entry_to_document(entry)["_id"]}, fields={"_id": 1}):
                     raise  # the entry itself is there already, not only its number
@@ -314,6 +316,19 @@ def _resolved(name: str, which: dict[str, Any], sums: dict[str, Any]) -> list[di
     ]
 
 
+def _new(entry: Entry) -> dict[str, Any]:
+    """An entry as it is inserted: what the usage books (`booking.py`) have not taken up says so.
+
+    An adjustment stands at its call's start, the period that it belongs to.
+    """
+    document = entry_to_document(entry)
+    if isinstance(entry, Adjustment):
+        document["start_time"] = entry.call_time or entry.time
+        return document | {"unbooked": "final"}
+    return document | {"unbooked": "open" if entry.state is CallState.PENDING else "final"}
+
+
 def _changes(call: ModelCall) -> dict[str, Any]:
     """All but what makes an entry this entry."""
-    return {name: value for name, value in entry_to_document(call).items() if name not in _IDENTITY}
+    changes = {name: value for name, value in entry_to_document(call).items() if name not in _IDENTITY}
+    return changes if call.state is CallState.PENDING else changes | {"unbooked": "final"}

@@ -18,7 +18,7 @@ from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoin
 from godoty_service.metering.money import format_usd, multiply
 from godoty_service.metering.prices import price
 from godoty_service.metering.usage import TokenUsage
-from godoty_service.mongo import Collection, Index
+from godoty_service.mongo import Collection, Document, Index
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Oracle:
 
     async def load(self) -> None:
         """Take up the newest catalogue that was kept."""
-        newest = await self._catalogues.find_one({}, sort=[("seen_time", -1)])
+        newest = await _newest(self._catalogues)
         if newest is not None:
             self._remember(_read(newest), newest["seen_time"])
 
@@ -222,6 +222,16 @@ class Oracle:
         for old in list(self._by_hash)[:-_KEPT_CATALOGUES]:
             if self.current is None or old != self.current.hash:
                 del self._by_hash[old]
+
+
+async def newest_catalogue(collection: Collection) -> Catalogue | None:
+    """Read the newest catalogue that some server kept; None: none did yet."""
+    newest = await _newest(collection)
+    return None if newest is None else _read(newest)
+
+
+async def _newest(collection: Collection) -> Document | None:
+    return await collection.find_one({}, sort=[("seen_time", -1)])
 
 
 def _read(document: dict[str, object]) -> Catalogue:

@@ -15,6 +15,7 @@ import structlog
 
 from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing
 from godoty_service.ids import new_id
+from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.status import abort, code_of
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
@@ -53,17 +54,21 @@ class _Undecodable:
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs only
     """Wraps the methods of our services; health and reflection pass as they are."""
 
-    def __init__(self, *, scopes: Mapping[str, Scope], keys: ApiKeys, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(
+        self, *, scopes: Mapping[str, Scope], keys: ApiKeys, refusals: Refusals, metrics: Metrics, tracing: Tracing
+    ) -> None:
         """Build the edge.
 
         Args:
             scopes: By full method name, the scope that its callers need.
             keys: Tells who calls.
+            refusals: Slows down whoever tries keys.
             metrics: Counts calls.
             tracing: Opens a span for each.
         """
         self._scopes = dict(scopes)
         self._keys = keys
+        self._refusals = refusals
         self._metrics = metrics
         self._tracing = tracing
 
@@ -115,7 +120,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             ScopeMissing: It lacks the scope.
             MalformedRequest: The request could not be read.
         """
-        principal = await self._keys.verify(_key(context))
+        principal = await self._verify(context)
         scope = self._scopes[method]
         if scope not in principal.scopes:
             raise ScopeMissing(f"The API key lacks the scope {scope.value}.", metadata={"scope": scope.value})
@@ -123,6 +128,14 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         if isinstance(request, _Undecodable):
             raise MalformedRequest("The request could not be decoded.")
         return Call(principal, context)
+
+    async def _verify(self, context: Context) -> Principal:
+        try:
+            return await self._keys.verify(_key(context))
+        except InvalidApiKey:
+            self._metrics.key_refused()
+            await self._refusals.wait(context.peer())
+            raise
 
     @contextmanager
     def _observed(self, method: str, context: Context) -> Iterator[ServerSpan]:

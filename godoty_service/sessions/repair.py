@@ -30,14 +30,15 @@ def closing(history: Messages, *, partial_text: str = "", note: str = INTERRUPTE
 
 
 def window(history: Messages) -> Messages:
-    """Drop what a window cut off its beginning: it must begin with the user's own words.
-
-    Where the window holds none, because one turn used so many tools, it begins with the assistant's, and `LEFT_OUT`
-    goes before it.
-    """
+    """Drop what a window cut off its beginning: it must begin with the user's own words."""
     for place, message in enumerate(history):
         if message["role"] == "user" and not any("toolResult" in block for block in message["content"]):
             return history[place:]
+    return []
+
+
+def tail(history: Messages) -> Messages:
+    """Tell what a window without the user's words holds of the turn that filled it: `LEFT_OUT` goes before it."""
     for place, message in enumerate(history):
         if message["role"] == "assistant":
             return history[place:]

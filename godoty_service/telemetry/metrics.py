@@ -44,6 +44,7 @@ class Metrics:
             buckets=_CALL_SECONDS,
             registry=self.registry,
         )
+        self._refused_keys = Counter("godoty_refused_keys", "Calls without a good API key.", registry=self.registry)
         self._running = Gauge("godoty_running_turns", "Turns that run now.", registry=self.registry)
 
     def _define_model_calls(self) -> None:
@@ -108,6 +109,10 @@ class Metrics:
         labels = (method if method in self._methods else UNKNOWN, code)
         self._requests.labels(*labels).inc()
         self._request_seconds.labels(*labels).observe(seconds)
+
+    def key_refused(self) -> None:
+        """Count a call without a good key."""
+        self._refused_keys.inc()
 
     @contextmanager
     def running_turn(self) -> Iterator[None]:

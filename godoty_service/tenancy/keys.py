@@ -166,7 +166,7 @@ class ApiKeys:
             await self._keys.update_each(
                 [({"_id": key_id}, {"$max": {"last_use_time": time}}) for key_id, time in used.items()]
             )
-        except GodotyError:
+        except (GodotyError, asyncio.CancelledError):
             self._used = used | self._used
             raise
 

@@ -70,9 +70,10 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> Histo
     if context is not None and last_number - context.after == len(messages):  # the summary ends where they begin
         head = [Message(role=each["role"], content=each["content"]) for each in context.head]
         return History(head=head, messages=messages, last_number=last_number)
-    seen = repair.window(messages)
-    cut = bool(seen) and seen[0]["role"] == "assistant"
-    head = [Message(role="user", content=[{"text": repair.LEFT_OUT}])] if cut else []
+    if seen := repair.window(messages):
+        return History(head=[], messages=seen, last_number=last_number)
+    seen = repair.tail(messages)
+    head = [Message(role="user", content=[{"text": repair.LEFT_OUT}])] if seen else []
     return History(head=head, messages=seen, last_number=last_number)
 
 

@@ -47,9 +47,11 @@ async def test_ledger_and_invoice_agree_after_a_storm(
                 f" {books.lines} lines, ledger {books.cost}, invoice {books.invoiced}, outcomes {dict(storm.outcomes)}"
             )
 
-        assert [] == books.faults
-        assert [] == [call.call_id for call in books.unresolved if call.generation_id is not None]
-        assert [] == [line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines() if "_fault" in line]
-        assert KILLS == storm.kills
+        assert books.faults == []
+        assert [call.call_id for call in books.unresolved if call.generation_id is not None] == []
+        assert [
+            line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines() if "_fault" in line
+        ] == []
+        assert storm.kills == KILLS
         assert sum(storm.outcomes.values()) >= TURNS
         assert storm.outcomes["OK"] > 0

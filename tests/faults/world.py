@@ -88,11 +88,15 @@ class Books:
 class World:
     """MongoDB, the sandbox, and what it takes to start servers on them."""
 
-    def __init__(self, *, settings: Settings, rooms: Rooms, sandbox: Sandbox, directory: Path, key: str) -> None:
+    def __init__(
+        self, *, settings: Settings, rooms: Rooms, sandbox: Sandbox, directory: Path, tenant_id: str, key: str
+    ) -> None:
         self.settings = settings
         self.rooms = rooms
         self.sandbox = sandbox
         self.api_key = key
+        self.tenant_id = tenant_id
+        self.metadata = (("authorization", f"Bearer {key}"),)
         self._directory = directory
         self._servers = 0
 
@@ -220,6 +224,13 @@ async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIt
             try:
                 tenant = await rooms.tenants.create("faults")
                 _, key = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
-                yield World(settings=settings, rooms=rooms, sandbox=sandbox, directory=directory, key=key)
+                yield World(
+                    settings=settings,
+                    rooms=rooms,
+                    sandbox=sandbox,
+                    directory=directory,
+                    tenant_id=tenant.tenant_id,
+                    key=key,
+                )
             finally:
                 await rooms.database.drop()

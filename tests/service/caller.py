@@ -114,7 +114,7 @@ class Caller:
     def __init__(self, service: Service, channel: grpc.aio.Channel) -> None:
         self.service = service
         self.channel = channel
-        self.stub: Any = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        self.stub = stub_of(channel)
 
     def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 30.0, **fields: Any) -> Any:
         """Begin a turn; reading it is the caller's."""
@@ -140,6 +140,11 @@ class Caller:
         """Read a session's messages, at most 500."""
         found = await self.call("ListMessages", pb.ListMessagesRequest(session_id=session_id, page_size=500))
         return list(found.messages)
+
+
+def stub_of(channel: grpc.aio.Channel) -> Any:
+    """Make a stub on a channel."""
+    return agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
 
 
 async def read(call: Any) -> Turn:

@@ -1,0 +1,220 @@
+"""A hard budget is never overspent (I4): not by parallel turns, not by several servers, not by one that is killed."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.budget import Budget, BudgetWindow
+from godoty_service.metering.budget_verification import verify_budgets
+from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.tenancy.policy import Policy
+from tests.faults.world import World, open_world
+from tests.service.caller import Failure, stub_of
+
+DAY = BudgetWindow.DAY
+
+
+@pytest.fixture
+async def world(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A world of its own."""
+    name = f"godoty_test_budget_{secrets.token_hex(4)}"
+    async with open_world(mongodb_uri=mongodb_uri, name=name, directory=tmp_path) as opened:
+        yield opened
+
+
+async def set_policy(world: World, policy: Policy) -> None:
+    """Set the tenant's policy, as AdminService does."""
+    await world.rooms.policies.set(world.tenant_id, policy)
+    if policy.budgets:
+        await world.rooms.spending.begin(world.tenant_id)
+
+
+async def converse(world: World, address: str, text: str, **fields: object) -> tuple[str, list[pb.ConverseResponse]]:
+    """Take a turn; returns its reason of failure (empty: none), and what came."""
+    responses: list[pb.ConverseResponse] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=world.metadata, timeout=60)
+        try:
+            async for response in call:
+                responses.append(response)
+        except grpc.aio.AioRpcError as error:
+            return Failure.of(error).reason or error.code().name, responses
+    return "", responses
+
+
+async def calls_of(world: World) -> list[ModelCall]:
+    """Read all calls of the ledger."""
+    return [entry async for entry in world.rooms.ledger.by_session(None) if isinstance(entry, ModelCall)]
+
+
+async def one_bound(world: World, address: str) -> Decimal:
+    """Tell what the tests' turn can cost at the most, from the ledger."""
+    reason, _ = await converse(world, address, "@sandbox slow tokens=4 first_delay_ms=150 delay_ms=20")
+    assert reason == ""
+    bounds = [call.upper_bound for call in await calls_of(world)]
+    assert bounds[0] is not None
+    return bounds[0]
+
+
+async def test_parallel_turns_on_three_servers_stay_below_the_cap(world: World) -> None:
+    """Of 100 turns at once against a cap that holds 10 bounds, none passes it; reservations are all released."""
+    servers = [world.server() for _ in range(3)]
+    await asyncio.gather(*(server.start() for server in servers))
+    try:
+        await set_policy(world, Policy(max_output_tokens=20))
+        bound = await one_bound(world, servers[0].address)
+        limit = bound * 10
+        await set_policy(world, Policy(max_output_tokens=20, budgets=(Budget(window=DAY, limit=limit, hard=True),)))
+        await asyncio.sleep(3.1)  # until the servers know of it
+
+        async def watch() -> Decimal:
+            highest = Decimal(0)
+            while True:
+                (status,) = await world.rooms.spending.status(world.tenant_id)
+                highest = max(highest, status.spent + status.reserved)
+                assert highest <= limit
+                await asyncio.sleep(0.01)
+
+        watching = asyncio.create_task(watch())
+        outcomes = await asyncio.gather(
+            *(
+                converse(world, servers[n % 3].address, "@sandbox slow tokens=4 first_delay_ms=150 delay_ms=20")
+                for n in range(100)
+            )
+        )
+        assert not watching.done()
+        watching.cancel()
+        reasons = Counter(reason for reason, _ in outcomes)
+        (status,) = await world.rooms.spending.status(world.tenant_id)
+        settled = sum((call.cost or Decimal(0) for call in await calls_of(world)), Decimal(0))
+
+        assert set(reasons) <= {"", "BUDGET_RESERVED", "BUDGET_SPENT"}
+        assert reasons[""] >= 9
+        assert reasons["BUDGET_RESERVED"] + reasons["BUDGET_SPENT"] > 0
+        assert (status.reserved, status.spent) == (Decimal(0), settled)
+        assert settled <= limit
+        assert [each async for each in verify_budgets(world.rooms.ledger, world.rooms.budgets)] == []
+        assert (await world.books()).faults == []
+    finally:
+        for server in servers:
+            await server.stop()
+
+
+async def test_a_killed_servers_reservations_are_settled_by_reconciliation(world: World) -> None:
+    """What a dead server's calls cost, or can have cost, is spent; their reservations are gone."""
+    victim, other = world.server(), world.server(GODOTY_RECORD_PATIENCE="3")
+    await asyncio.gather(victim.start(), other.start())
+    try:
+        budget = Budget(window=DAY, limit=Decimal(1), hard=True)
+        await set_policy(world, Policy(max_output_tokens=200, budgets=(budget,)))
+        await asyncio.sleep(3.1)
+        turns = [
+            asyncio.create_task(converse(world, victim.address, "@sandbox slow tokens=50 delay_ms=50"))
+            for _ in range(5)
+        ]
+        await asyncio.sleep(0.9)
+        (during,) = await world.rooms.spending.status(world.tenant_id)
+        await victim.kill()
+        await asyncio.gather(*turns)
+        await world.settled(within=30)
+        async with asyncio.timeout(10):
+            while True:
+                (after,) = await world.rooms.spending.status(world.tenant_id)
+                if after.reserved == 0:
+                    break
+                await asyncio.sleep(0.1)
+
+        calls = await calls_of(world)
+        charged = sum(
+            ((call.cost if call.state is CallState.SETTLED else call.upper_bound) or Decimal(0) for call in calls),
+            Decimal(0),
+        )
+        assert during.reserved > 0
+        assert after.spent == charged
+        assert [each async for each in verify_budgets(world.rooms.ledger, world.rooms.budgets)] == []
+    finally:
+        await victim.stop()
+        await other.stop()
+
+
+async def test_a_turn_that_has_answered_ends_at_its_budget(world: World) -> None:
+    """A loop whose next call would not fit ends with stop reason BUDGET, not with an error, and the next turn works."""
+    server = world.server()
+    await server.start()
+    try:
+        await set_policy(world, Policy(max_output_tokens=400))
+        reason, responses = await converse(
+            world,
+            server.address,
+            "@sandbox tool-loop calls=8",
+            session_id="loop",
+            limits=pb.TurnLimits(max_cost_usd="0.0015"),
+        )
+        finished = responses[-1].turn_finished
+        again, _ = await converse(world, server.address, "and now?", session_id="loop")
+
+        assert reason == again == ""
+        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert 1 <= finished.turn_totals.model_calls < 8
+        assert Decimal(finished.turn_totals.cost_usd) <= Decimal("0.0015")
+    finally:
+        await server.stop()
+
+
+async def test_what_has_no_finite_bound_is_refused_under_a_hard_budget(world: World) -> None:
+    """A router's price depends on whom it chooses: under a hard cap it is not asked, and nothing is sent."""
+    server = world.server()
+    await server.start()
+    try:
+        await set_policy(world, Policy(budgets=(Budget(window=DAY, limit=Decimal(1), hard=True),)))
+        refused, _ = await converse(world, server.address, "hello", model="openrouter/auto")
+        too_low, _ = await converse(world, server.address, "hello", limits=pb.TurnLimits(max_cost_usd="0.0000001"))
+
+        assert (refused, too_low) == ("COST_UNBOUNDED", "MAX_COST_TOO_LOW")
+        assert world.sandbox.invoice.lines() == []
+    finally:
+        await server.stop()
+
+
+async def test_shares_of_a_budget_are_told_once(world: World) -> None:
+    """At 50, 80 and 100 per cent the turn that reaches it is told, also of a soft budget, which refuses nothing."""
+    server = world.server()
+    await server.start()
+    try:
+        budget = Budget(window=BudgetWindow.TOTAL, limit=Decimal("0.0003"), hard=False)
+        await set_policy(world, Policy(budgets=(budget,)))
+        told: list[int] = []
+        for _ in range(8):
+            reason, responses = await converse(world, server.address, "hello", session_id="s")
+            assert reason == ""
+            told += [each.budget_alert.percent for each in responses if each.HasField("budget_alert")]
+        (status,) = await world.rooms.spending.status(world.tenant_id)
+
+        assert told == sorted(set(told))
+        assert told[-1] == 100
+        assert status.spent > status.limit
+    finally:
+        await server.stop()
+
+
+async def test_what_was_spent_before_a_budget_was_set_counts(world: World) -> None:
+    """A budget set in mid-month begins with what the ledger has."""
+    server = world.server()
+    await server.start()
+    try:
+        await converse(world, server.address, "hello")
+        await converse(world, server.address, "hello again")
+        await set_policy(world, Policy(budgets=(Budget(window=BudgetWindow.MONTH, limit=Decimal(1), hard=True),)))
+        (status,) = await world.rooms.spending.status(world.tenant_id)
+        settled = sum((call.cost or Decimal(0) for call in await calls_of(world)), Decimal(0))
+
+        assert status.spent == settled > 0
+    finally:
+        await server.stop()
