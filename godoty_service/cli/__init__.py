@@ -1,4 +1,4 @@
-"""The command line: `godoty dev | serve | health | tenant | key`."""
+"""The command line: `godoty dev | serve | health | tenant | key | admin | ledger`."""
 
 from godoty_service.cli.main import main
 

@@ -1,26 +1,22 @@
 """The commands, each a few lines: the work is done in the rooms."""
 
 import asyncio
-from datetime import timedelta
-from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
 
+from godoty_service.cli.admin import admin_app
+from godoty_service.cli.keys import key_app
 from godoty_service.cli.ledger import ledger_app
-from godoty_service.cli.session import err, out, read_settings, with_rooms
-from godoty_service.clock import utc_now
+from godoty_service.cli.session import err, out, read_settings
+from godoty_service.cli.tenants import tenant_app
 from godoty_service.errors import GodotyError
-from godoty_service.rooms import Rooms
 from godoty_service.settings import Settings
-from godoty_service.tenancy.principal import Scope
 
 app = typer.Typer(help="Godoty: agents on OpenRouter, accounted for to the last decimal.", no_args_is_help=True)
-tenant_app = typer.Typer(help="Who pays.", no_args_is_help=True)
-key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
+app.add_typer(admin_app, name="admin")
 app.add_typer(ledger_app, name="ledger")
 
 
@@ -60,80 +56,6 @@ def health() -> None:
         err.print(f"godoty: not serving on {settings.listen}", style="red")
         raise typer.Exit(1)
     out.print("serving")
-
-
-@tenant_app.command("create")
-def create_tenant(name: Annotated[str, typer.Argument(help="What people call it.")]) -> None:
-    """Make a tenant and print its id."""
-
-    async def work(rooms: Rooms) -> None:
-        tenant = await rooms.tenants.create(name)
-        out.print(tenant.tenant_id)
-
-    with_rooms(work)
-
-
-@tenant_app.command("list")
-def list_tenants() -> None:
-    """Print all tenants."""
-
-    async def work(rooms: Rooms) -> None:
-        table = Table("tenant", "name", "made")
-        for tenant in await rooms.tenants.list():
-            table.add_row(tenant.tenant_id, tenant.name, tenant.create_time.isoformat())
-        out.print(table)
-
-    with_rooms(work)
-
-
-@key_app.command("issue")
-def issue_key(
-    tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may be used for; may be repeated.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; unset: never.")] = None,
-) -> None:
-    """Make an API key and print it, this once. Without a scope: converse."""
-
-    async def work(rooms: Rooms) -> None:
-        if await rooms.tenants.get(tenant) is None:
-            raise ValueError(f"there is no tenant {tenant}")
-        expire_time = utc_now() + timedelta(days=days) if days else None
-        scopes = frozenset(scope or [Scope.CONVERSE])
-        _, text = await rooms.keys.issue(tenant, scopes=scopes, expire_time=expire_time)
-        out.print(text)
-
-    with_rooms(work)
-
-
-@key_app.command("list")
-def list_keys(tenant: Annotated[str, typer.Argument(help="The tenant's id.")]) -> None:
-    """Print a tenant's keys, without their secrets."""
-
-    async def work(rooms: Rooms) -> None:
-        table = Table("key", "scopes", "made", "expires", "revoked")
-        for key in await rooms.keys.list(tenant):
-            times = (key.create_time, key.expire_time, key.revoke_time)
-            table.add_row(
-                key.key_id, " ".join(sorted(key.scopes)), *(time.isoformat() if time else "" for time in times)
-            )
-        out.print(table)
-
-    with_rooms(work)
-
-
-@key_app.command("revoke")
-def revoke_key(
-    tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
-    key: Annotated[str, typer.Argument(help="The key's id: the part between the first two underscores.")],
-) -> None:
-    """Put a key out of force, on every server within seconds."""
-
-    async def work(rooms: Rooms) -> None:
-        if not await rooms.keys.revoke(tenant, key):
-            raise ValueError(f"tenant {tenant} has no key {key}")
-        out.print("revoked")
-
-    with_rooms(work)
 
 
 def _said(error: Exception) -> str:

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 _WAITS = (0.25, 0.25, 0.5, 0.5, 1, 1, 2, 2, 3, 5, 5, 10, 10, 15, 30, 30, 60)
 _HOLD = timedelta(seconds=30)  # no look takes longer; a server that dies in one frees the call after that
 _AT_ONCE = 16
+_SWEEP = timedelta(seconds=10)  # between two looks for reservations that dead servers left
 
 ReadGeneration = Callable[[str], Awaitable[bytes | None]]
 Living = Callable[[Collection[str]], Awaitable[set[str]]]
@@ -104,6 +105,7 @@ class Reconciler:
         self._patience = patience
         self._spending = spending
         self._clock = clock
+        self._swept = clock() - 2 * _SWEEP
 
     async def run(self, interval: float) -> None:
         """Reconcile for ever, looking for work every so many seconds; on the way out, write what was kept."""
@@ -128,7 +130,8 @@ class Reconciler:
         """
         await self._write_kept()
         await self._ledger.adopt_own(self._owner)
-        if self._spending is not None:
+        if self._spending is not None and self._clock() - self._swept > _SWEEP:
+            self._swept = self._clock()
             await self._spending.sweep()
         owners = await self._ledger.owners() - {self._owner}
         if dead := owners - await self._living(owners):

@@ -1,4 +1,4 @@
-"""Opens the listener: TLS where certificates are named, mTLS where client authorities are, else plain text on loopback."""
+"""Opens the listener: TLS where certificates are named, mTLS with client authorities, else plain text on loopback."""
 
 import ipaddress
 from collections.abc import Callable

@@ -13,11 +13,13 @@ class Lease:
         turn_id: The turn.
         replica_id: The server that runs it; its heartbeat tells whether it lives.
         text: What the user said: it rides here, so that it is durable with the claim.
+        request_id: The id of the request that made the turn, if it has one.
     """
 
     turn_id: str
     replica_id: str
     text: str
+    request_id: str | None = None
 
     @property
     def deletes(self) -> bool:

@@ -24,6 +24,10 @@ INDEXES = (
 _BUSY_RETRY = 1.0  # seconds
 
 
+class HeldByTwin(SessionBusy):
+    """A turn of the same request holds the session; it gives it back as soon as it sees that it was not the first."""
+
+
 class Sessions:
     """Sessions by tenant."""
 
@@ -42,15 +46,18 @@ class Sessions:
         model: str | None,
         default_model: str,
         user: str | None,
+        request_id: str | None = None,
     ) -> Claim:
         """Claim a session for a turn, and make it where there is none.
 
         Raises:
+            HeldByTwin: A turn of the same request holds it.
             SessionBusy: Another turn holds it.
             InvalidRequest: It belongs to another end user.
         """
         now = self._clock()
-        lease = {"turn_id": turn_id, "replica_id": self._replicas.replica_id, "text": text}
+        replica_id = self._replicas.replica_id
+        lease = {"turn_id": turn_id, "replica_id": replica_id, "text": text, "request_id": request_id}
         query: Document = {"tenant_id": tenant_id, "session_id": session_id, "lease": None}
         changes: Document = {"lease": lease, "update_time": now}
         fresh: Document = {
@@ -211,17 +218,19 @@ class Sessions:
             raise InvalidRequest.of("user", "the session belongs to another end user")
         if held["lease"] is None:
             return None
-        if held["lease"]["replica_id"] in await self._replicas.living([held["lease"]["replica_id"]]):
-            raise _busy()
+        lease = Lease(**held["lease"])
+        if lease.replica_id in await self._replicas.living([lease.replica_id]):
+            twin = lease.request_id is not None and lease.request_id == update["$set"]["lease"]["request_id"]
+            raise _busy(HeldByTwin if twin else SessionBusy)
         query = {"_id": held["_id"], "tenant_id": tenant_id, "fence": held["fence"]}
         claimed = await self._sessions.find_one_and_update(query, {"$set": update["$set"], "$inc": update["$inc"]})
         if claimed is None:
             return None
-        return Claim(session=_read(claimed), created=False, taken_from=Lease(**held["lease"]))
+        return Claim(session=_read(claimed), created=False, taken_from=lease)
 
 
-def _busy() -> SessionBusy:
-    return SessionBusy("Another turn of the session is running.", retry_after=_BUSY_RETRY)
+def _busy(kind: type[SessionBusy] = SessionBusy) -> SessionBusy:
+    return kind("Another turn of the session is running.", retry_after=_BUSY_RETRY)
 
 
 def _own(session: Session) -> Document:

@@ -120,10 +120,10 @@ class ApiKeys:
         """
         found = await self._keys.find_one({"_id": key_id, "tenant_id": tenant_id})
         if found is None:
-            raise KeyNotFound("The tenant has no such API key.", metadata={"key_id": key_id})
+            raise KeyNotFound(f"The tenant has no key {key_id}.", metadata={"key_id": key_id})
         key = _read(found)
         if in_force and not key.in_force(self._clock()):
-            raise KeyNotFound("The API key is expired or revoked.", metadata={"key_id": key_id})
+            raise KeyNotFound(f"The key {key_id} is expired or revoked.", metadata={"key_id": key_id})
         return key
 
     async def revoke(self, tenant_id: str, key_id: str) -> bool:

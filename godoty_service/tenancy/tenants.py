@@ -53,7 +53,7 @@ class Tenants:
         """
         tenant = await self.get(tenant_id)
         if tenant is None:
-            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": tenant_id})
+            raise TenantNotFound(f"There is no tenant {tenant_id}.", metadata={"tenant_id": tenant_id})
         return tenant
 
     async def page(self, *, after: str | None, limit: int) -> list[Tenant]:

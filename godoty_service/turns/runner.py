@@ -8,6 +8,7 @@ import structlog
 
 from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, TurnCancelled
 from godoty_service.sessions.session import Claim
+from godoty_service.sessions.store import HeldByTwin
 from godoty_service.turns.claimed import ClaimedTurn
 from godoty_service.turns.deletion import erase
 from godoty_service.turns.records import TurnRecord
@@ -17,6 +18,7 @@ from godoty_service.turns.workbench import Workbench
 log = structlog.get_logger(__name__)
 
 _POLL = (0.03, 0.15)  # seconds between two looks of a turn that waits for one in another server
+_TWIN_LOOKS = 20  # for a session that a turn of the same request holds, which is about to give it back
 
 
 class AlreadyBegun(GodotyError):
@@ -99,13 +101,16 @@ class TurnRunner:
         request = turn.request
         await self._enter(turn, stack)
         await stack.enter_async_context(self._bench.slots.slot(turn.tenant_id, request.session_id, wait=request.wait))
+        looks = 0
         while True:
+            looks += 1
             turn.epoch = self._bench.replicas.epoch
             attempt = asyncio.create_task(
                 self._bench.sessions.claim(
                     turn.tenant_id,
                     request.session_id,
                     turn_id=turn.turn_id,
+                    request_id=request.request_id,
                     text=request.text,
                     model=request.model,
                     default_model=turn.policy.default_model or self._bench.defaults.model,
@@ -119,8 +124,8 @@ class TurnRunner:
                 await self._finish_deletion(claim, turn)
             except asyncio.CancelledError:
                 return await attempt  # it lands all the same, and is given back
-            except SessionBusy:
-                if not request.wait:
+            except SessionBusy as busy:
+                if not request.wait and not (isinstance(busy, HeldByTwin) and looks < _TWIN_LOOKS):
                     raise
                 await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load, it keeps no secret
 

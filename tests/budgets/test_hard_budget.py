@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -36,14 +37,14 @@ async def set_policy(world: World, policy: Policy) -> None:
         await world.rooms.spending.begin(world.tenant_id)
 
 
-async def converse(world: World, address: str, text: str, **fields: object) -> tuple[str, list[pb.ConverseResponse]]:
+async def converse(world: World, address: str, text: str, **fields: Any) -> tuple[str, list[pb.ConverseResponse]]:
     """Take a turn; returns its reason of failure (empty: none), and what came."""
     responses: list[pb.ConverseResponse] = []
     async with grpc.aio.insecure_channel(address) as channel:
         call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=world.metadata, timeout=60)
         try:
             async for response in call:
-                responses.append(response)
+                responses.append(response)  # noqa: PERF401 - what came before an error counts
         except grpc.aio.AioRpcError as error:
             return Failure.of(error).reason or error.code().name, responses
     return "", responses

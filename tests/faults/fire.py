@@ -94,7 +94,9 @@ async def rage(
     for each in plan(rng, turns=turns, sessions=clients * 3):
         todo.put_nowait(each)
     killer = asyncio.create_task(_kill(servers, rng, storm, kills=kills))
-    await asyncio.gather(*(_client(world, servers, todo, storm, killer, rng) for _ in range(clients)))
+    await asyncio.gather(
+        *(_client(world, servers, todo=todo, storm=storm, killer=killer, rng=rng) for _ in range(clients))
+    )
     await killer
     return storm
 
@@ -102,6 +104,7 @@ async def rage(
 async def _client(
     world: World,
     servers: list[ServerProcess],
+    *,
     todo: asyncio.Queue[PlannedTurn],
     storm: Storm,
     killer: asyncio.Task[None],
@@ -136,7 +139,7 @@ async def _take(world: World, address: str, turn: PlannedTurn) -> str:
             await asyncio.wait([reading], timeout=turn.after)
             if not reading.done():
                 if turn.client == "disconnect":
-                    await channel.close()
+                    await channel.close(None)
                 else:
                     call.cancel()
         return await reading

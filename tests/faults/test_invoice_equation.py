@@ -41,7 +41,7 @@ async def test_ledger_and_invoice_agree_after_a_storm(
                 await server.stop()
         books = await world.books()
         with capsys.disabled():
-            print(
+            print(  # noqa: T201 - the seed and what came of it
                 f"\n[fire] seed {seed}: {sum(storm.outcomes.values())} turns, {storm.kills} kills,"
                 f" {books.calls} calls, {books.settled} settled, {len(books.unresolved)} unresolved,"
                 f" {books.lines} lines, ledger {books.cost}, invoice {books.invoiced}, outcomes {dict(storm.outcomes)}"

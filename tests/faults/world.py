@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from godoty_service.cli.probe import serving
 from godoty_service.metering.call import CallState, Entry, ModelCall
 from godoty_service.metering.verification import verify
@@ -218,7 +220,7 @@ async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIt
             mongodb_uri=mongodb_uri,
             mongodb_database=name,
             openrouter_base_url=sandbox.base_url,
-            OPENROUTER_API_KEY="sandbox-faults",  # type: ignore[arg-type] # pydantic makes it a secret
+            OPENROUTER_API_KEY=SecretStr("sandbox-faults"),
         )
         async with open_rooms(settings) as rooms:
             try:

@@ -13,7 +13,7 @@ from godoty_service.metering.call import CallState, CostSource
 from godoty_service.metering.reconciler import Outcome, Patience
 from godoty_service.sandbox.mongod import free_port
 from tests.conftest import StartProcess
-from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, left
+from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, eventually, left
 from tests.metering.conftest import NEVER, Bookkeep, Serve
 from tests.service.caller import Caller, read
 from tests.service.service import Service, plain
@@ -65,6 +65,7 @@ async def test_the_calls_of_a_killed_server_are_adopted(
     caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
     await _first_text(call)
+    await eventually(lambda: service.entries("talk")[0].generation_id is not None)
     await process.kill()
     await read(call)
     keeper = await bookkeep(service, lease=1.5)

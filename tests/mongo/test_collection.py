@@ -136,7 +136,7 @@ async def test_a_database_that_is_not_there_is_unavailable(driver: Driver) -> No
     )
     things = database.collection("things")
     begun = asyncio.get_running_loop().time()
-    for attempt in (database.ping(), things.find({}), things.insert_one({}), things.update_one({}, {"$set": {"a": 1}})):
+    for attempt in (things.find({}), things.insert_one({})):
         with pytest.raises(StorageUnavailable):
             await attempt
     assert asyncio.get_running_loop().time() - begun < 4

@@ -19,6 +19,7 @@ from tests.service.surroundings import Surroundings
 
 Connect = Callable[[Service], Caller]
 SHORT_LEASE = {"GODOTY_LEASE": "1", "GODOTY_HEARTBEAT": "0.2"}
+HANGING = "@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1"
 SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
 
 
@@ -69,20 +70,32 @@ async def test_a_second_server_continues_the_session(serve: Start, connect: Conn
     ]
 
 
-async def test_a_killed_server_leaves_a_session_that_the_next_one_continues(
+async def test_a_killed_server_leaves_sessions_that_the_next_one_continues(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
-    """After SIGKILL in mid-turn: busy for a lease, then the words are kept, the history closed, the call pending."""
+    """After SIGKILL in mid-turn: busy for a lease, then the words are kept, the history closed, the call pending.
+
+    A loop that was killed after its first tool is closed behind the tool's result.
+    """
     process, service = await serve_process(**SHORT_LEASE)
-    call = connect(service).start(SLOW)
-    await some_text(call)
+    caller = connect(service)
+    calls = [caller.start(SLOW), caller.start(HANGING, session_id="loop")]
+    await some_text(calls[0])
+    await soon(lambda: len(service.entries("loop")) == 2)
     await process.kill()
-    assert (await read(call)).failure is not None
+    for call in calls:
+        assert (await read(call)).failure is not None
     other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     survivor = connect(service.at(other.target))
 
     turn, refused = await until_free(survivor, "and now?")
     assert refused > 0
+    await assert_the_answer_was_closed(survivor, turn)
+    await assert_the_loop_was_closed(survivor)
+
+
+async def assert_the_answer_was_closed(survivor: Caller, turn: Turn) -> None:
+    """Check the session that was killed in the middle of an answer, and the turn after that."""
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
     assert_whole(messages)
@@ -101,25 +114,15 @@ async def test_a_killed_server_leaves_a_session_that_the_next_one_continues(
     assert killed.generation_id
 
 
-async def test_a_server_killed_between_two_calls_of_a_loop_loses_no_tool_result(
-    serve: Start, serve_process: StartProcess, connect: Connect
-) -> None:
-    """A loop that was killed after its first tool is closed behind the tool's result, which the model sees."""
-    process, service = await serve_process(**SHORT_LEASE)
-    call = connect(service).start("@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1")
-    await soon(lambda: len(service.entries("talk")) == 2)
-    await process.kill()
-    await read(call)
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
-    survivor = connect(service.at(other.target))
-
-    turn, _ = await until_free(survivor, "and now?")
+async def assert_the_loop_was_closed(survivor: Caller) -> None:
+    """Check the session that was killed between two calls of a loop."""
+    turn = await survivor.converse("and now?", session_id="loop")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    messages = await survivor.messages()
+    messages = await survivor.messages("loop")
     assert_whole(messages)
     assert len(messages) == 6
     assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
-    assert_whole_upstream(survivor.service.requests("talk")[-1]["messages"])
+    assert_whole_upstream(survivor.service.requests("loop")[-1]["messages"])
 
 
 async def test_a_server_that_stood_still_finds_its_session_lost(

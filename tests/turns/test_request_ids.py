@@ -24,21 +24,31 @@ def failed(turn: Turn) -> tuple[grpc.StatusCode, str]:
     return turn.failure.code, turn.failure.reason
 
 
-async def test_twenty_at_once_are_one_turn(caller: Caller, twin: Caller) -> None:
+@pytest.mark.parametrize("session_exists", [False, True])
+async def test_twenty_at_once_are_one_turn(caller: Caller, twin: Caller, *, session_exists: bool) -> None:
     """Ten times to each of two servers: one chain of upstream calls, one charge, and twenty equal streams."""
-    turns = await asyncio.gather(
-        *(each.converse(RICH, request_id="once") for _ in range(10) for each in (caller, twin)),
-    )
+    for number in range(5):  # which of the two servers is first, and in what, is left to chance
+        session_id = f"once-{number}"
+        if session_exists:
+            await caller.converse("hi", session_id=session_id)
+        old = len(caller.service.entries(session_id))
+        turns = await asyncio.gather(
+            *(
+                who.converse(RICH, session_id=session_id, request_id=session_id)
+                for _ in range(10)
+                for who in (caller, twin)
+            ),
+        )
 
-    first = turns[0]
-    assert len(first.calls) == 3
-    assert {tuple(joined(turn.responses)) for turn in turns} == {tuple(joined(first.responses))}
-    assert all(turn.failure is None for turn in turns)
-    assert len(caller.service.requests("talk")) == 3
-    assert len(caller.service.entries("talk")) == 3
-    assert caller.service.invoiced("talk") == sum(entry.cost or 0 for entry in caller.service.entries("talk"))
-    assert_whole(await caller.messages())
-    assert (await caller.metrics()).totals == first.finished.session_totals
+        first = turns[0]
+        assert [turn.failure for turn in turns] == [None] * 20
+        assert len(first.calls) == 3
+        assert {tuple(joined(turn.responses)) for turn in turns} == {tuple(joined(first.responses))}
+        entries = caller.service.entries(session_id)
+        assert len(caller.service.requests(session_id)) == len(entries) == 3 + old
+        assert caller.service.invoiced(session_id) == sum(entry.cost or 0 for entry in entries)
+        assert_whole(await caller.messages(session_id))
+        assert (await caller.metrics(session_id)).totals == first.finished.session_totals
 
 
 async def test_another_request_under_the_id_is_refused(caller: Caller, twin: Caller) -> None:
@@ -120,8 +130,8 @@ async def test_a_refused_turn_does_not_use_its_id_up(caller: Caller, twin: Calle
         assert failed(await who.converse("", user="ada", request_id="free"))[1] == "INVALID_FIELD"
 
     turns = await asyncio.gather(*(who.converse("me too", user="ada", request_id="free") for who in (twin, caller)))
+    assert [turn.failure for turn in turns] == [None, None]
     assert joined(turns[0].responses) == joined(turns[1].responses)
-    assert turns[0].finished.stop_reason == pb.STOP_REASON_END_TURN
     assert len(caller.service.entries("talk")) == 2
     assert caller.service.database["turns"].count_documents({"tenant_id": caller.service.tenant_id}) == 2
 

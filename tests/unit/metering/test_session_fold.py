@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall
@@ -116,6 +116,7 @@ def test_in_any_pieces_the_fold_is_the_same(made: list[Entry], cuts: list[int]) 
     assert whole.take(made) == whole
 
 
+@settings(max_examples=40, deadline=None)
 @given(made=entries(), order=st.randoms(use_true_random=False), data=st.data())
 def test_what_closes_later_ends_in_the_same_sums(made: list[Entry], order: Any, data: st.DataObject) -> None:
     """Calls that were open when they were taken, and close in any order, give what they would have given at once."""

@@ -1,0 +1,243 @@
+"""Takes ledger entries up into the roll-ups, each once, and closes the books for answers. Owns `usage_books`.
+
+No transaction, so no lock that a dead server could leave behind: a tenant's book is one document, and all that
+happens to it happens by replacing its revision.
+
+1. A batch of entry ids is put into the book.
+2. It is folded into the roll-ups (once into each document, by the batch's number), and its entries are marked.
+3. It is taken out of the book.
+
+Whoever finds a batch in a book finishes it first, and doing it twice does nothing twice.
+
+An answer closes the book through its `as_of`. What is taken up later counts as known after that time, whatever the
+clock of the server that wrote it says: so the same question with that `as_of` has the same answer for ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from godoty_service.errors import DuplicateKey, GodotyError
+from godoty_service.metering.call import ModelCall
+from godoty_service.metering.rollups import Rollups, sums_of
+from godoty_service.metering.usage_entries import UsageEntries, opened_time
+from godoty_service.mongo import Collection, Document, Index, Snapshot
+
+log = structlog.get_logger(__name__)
+
+INDEXES = (Index(keys=[("batch.number", 1)], where={"batch.number": {"$exists": True}}),)
+_BATCH = 500  # entries
+_FRESH = timedelta(minutes=1)  # an answer's `as_of` is at most so old
+_LEASE = "lease"  # its document's id; a tenant's is `tnt_…`
+_LEASE_TIME = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Entries that are being taken up.
+
+    Attributes:
+        number: 1, 2, 3 … in the tenant's book.
+        final: Ids of final entries, for the roll-ups.
+        unseen: Ids of calls that were pending, to be noted as such.
+    """
+
+    number: int
+    final: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """A tenant's book.
+
+    Attributes:
+        closed: Answers up to this time do not change any more; None: there was none.
+        latest: When the last of what is taken up became known.
+        done: The number of the last batch that is finished.
+        batch: The one that is not.
+    """
+
+    tenant_id: str
+    revision: int
+    closed: datetime | None
+    latest: datetime | None
+    done: int
+    batch: Batch | None
+
+
+class Booking:
+    """Books by tenant."""
+
+    def __init__(
+        self,
+        books: Collection,
+        *,
+        entries: UsageEntries,
+        rollups: Rollups,
+        now: Callable[[], Awaitable[datetime]],
+        owner: str,
+    ) -> None:
+        """Build it.
+
+        Args:
+            books: The books.
+            entries: What is taken up.
+            rollups: Where it is summed.
+            now: Tells the database's time, which all servers share.
+            owner: This server.
+        """
+        self._books = books
+        self._entries = entries
+        self._rollups = rollups
+        self._now = now
+        self._owner = owner
+
+    async def run(self, interval: float) -> None:
+        """Take entries up for ever, every so many seconds; one server does it at a time."""
+        while True:
+            try:
+                await self.tick()
+            except GodotyError as error:
+                log.warning("usage_not_rolled_up", error=str(error))
+            except Exception:
+                log.exception("rollup_fault")
+            await asyncio.sleep(interval)
+
+    async def tick(self) -> bool:
+        """Take up what there is, of all tenants; tells whether it was this server's turn."""
+        if not await self._lead():
+            return False
+        for each in await self._books.find({"batch.number": {"$exists": True}}, fields={"_id": 1}):
+            await self.take_up(each["_id"])
+        tenant_id = await self._entries.next_tenant("")
+        while tenant_id is not None and await self._lead():
+            await self.take_up(tenant_id)
+            tenant_id = await self._entries.next_tenant(tenant_id)
+        return True
+
+    async def take_up(self, tenant_id: str, *, note: bool = False) -> Book:
+        """Take up all that was there when this began; returns the book, which has no batch open.
+
+        Args:
+            tenant_id: Whose.
+            note: Note pending calls, too.
+        """
+        last = False
+        while True:
+            book = await self.book(tenant_id)
+            if book.batch is None:
+                if last:
+                    return book
+                final = await self._entries.final(tenant_id, limit=_BATCH)
+                unseen = await self._entries.unseen(tenant_id, limit=_BATCH) if note else []
+                if not final and not unseen:
+                    return book
+                batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen))
+                started = await self._replace(book, batch=batch)
+                if started is None:
+                    continue
+                book, last = started, max(len(final), len(unseen)) < _BATCH
+            await self._finish(book)
+
+    async def close(self, tenant_id: str, *, at: datetime | None = None) -> datetime:
+        """Take up all that is there, and close the book through a time, or through now; returns that time."""
+        while True:
+            book = await self.take_up(tenant_id, note=True)
+            if at is not None:
+                if book.closed is not None and at <= book.closed:
+                    return at
+                through = at
+            else:
+                now = await self._now()
+                if book.closed is not None and book.closed >= max(now - _FRESH, book.latest or book.closed):
+                    return book.closed
+                through = max(filter(None, (now, book.closed, book.latest)))
+            if await self._replace(book, closed=through):
+                return through
+
+    async def book(self, tenant_id: str) -> Book:
+        """Read a tenant's book; it is begun where there is none."""
+        found = await self._books.find_one({"_id": tenant_id})
+        while found is None:
+            try:
+                await self._books.insert_one({"_id": tenant_id, "revision": 0, "done": 0})
+            except DuplicateKey:
+                pass
+            found = await self._books.find_one({"_id": tenant_id})
+        return _read(found)
+
+    async def closed_at(self, tenant_id: str, snapshot: Snapshot) -> datetime | None:
+        """Tell through when the book is closed at a moment."""
+        found = await self._books.at(snapshot).find_one({"_id": tenant_id})
+        return _read(found).closed if found else None
+
+    async def _finish(self, book: Book) -> None:
+        """Do what a batch says, as often as it takes."""
+        batch = book.batch
+        if batch is None:
+            return
+        entries = await self._entries.read(book.tenant_id, (*batch.final, *batch.unseen))
+        opening = await self._entries.opening(book.tenant_id, entries)
+        wanted = set(batch.unseen)
+        seen = [entry for entry in entries if isinstance(entry, ModelCall) and entry.call_id in wanted]
+        final = [entry for entry in entries if not isinstance(entry, ModelCall) or entry.call_id not in wanted]
+        sums = sums_of(final, opening=opening, closed=book.closed)
+        if sums:
+            await self._rollups.fold(batch.number, sums)
+        if batch.unseen:
+            await self._entries.note(book.tenant_id, batch.unseen, closed=book.closed, opening=opening)
+        if batch.final:
+            await self._entries.book(book.tenant_id, batch.final, closed=book.closed, opening=opening)
+        times = [each.latest for each in sums.values()] + [opened_time(call, book.closed) for call in seen]
+        latest = max((*times, *filter(None, [book.latest])), default=None)
+        await self._replace(book, batch=None, done=batch.number, latest=latest)
+
+    async def _replace(self, book: Book, **changes: object) -> Book | None:
+        """Replace a book; None: somebody else has."""
+        new = replace(book, revision=book.revision + 1, **changes)  # type: ignore[arg-type] # the fields' own types
+        replaced = await self._books.update_one(
+            {"_id": book.tenant_id, "revision": book.revision}, [{"$replaceWith": {"$literal": _write(new)}}]
+        )
+        return new if replaced else None
+
+    async def _lead(self) -> bool:
+        """Take or keep the lease; tells whether it is ours."""
+        now = await self._now()
+        free = {"_id": _LEASE, "$or": [{"owner": self._owner}, {"until": {"$lt": now}}]}
+        try:
+            await self._books.update_one(
+                free, {"$set": {"owner": self._owner, "until": now + _LEASE_TIME}}, upsert=True
+            )
+        except DuplicateKey:
+            return False
+        return True
+
+
+def _write(book: Book) -> Document:
+    document: Document = {"_id": book.tenant_id, "revision": book.revision, "done": book.done}
+    if book.closed is not None:
+        document["closed"] = book.closed
+    if book.latest is not None:
+        document["latest"] = book.latest
+    if book.batch is not None:
+        batch = book.batch
+        document["batch"] = {"number": batch.number, "final": list(batch.final), "unseen": list(batch.unseen)}
+    return document
+
+
+def _read(document: Document) -> Book:
+    batch = document.get("batch")
+    return Book(
+        tenant_id=document["_id"],
+        revision=document["revision"],
+        closed=document.get("closed"),
+        latest=document.get("latest"),
+        done=document["done"],
+        batch=Batch(number=batch["number"], final=tuple(batch["final"]), unseen=tuple(batch["unseen"]))
+        if batch
+        else None,
+    )

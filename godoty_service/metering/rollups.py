@@ -1,0 +1,192 @@
+"""Sums of usage by quarter of an hour, in UTC: days of every time zone are sums of them. Owns `usage_quarters`.
+
+Each entry is in three documents, at three levels: its quarter; its quarter by model, provider and agent; and its day
+in UTC by these. A document says up to which of its tenant's batches it is folded, so that a batch folds once into
+each, however often it is tried and by however many servers at once.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from godoty_service.metering.call import Adjustment, Entry
+from godoty_service.metering.fold_document import totals_from_document, totals_to_document
+from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage_entries import known_time, start_time
+from godoty_service.metering.usage_sums import NOTHING, part, plus
+from godoty_service.mongo import Collection, Document, Index, Snapshot
+
+QUARTER = timedelta(minutes=15)
+INDEXES = (
+    Index(keys=[("tenant_id", 1), ("level", 1), ("time", 1)]),
+    Index(keys=[("tenant_id", 1), ("level", 1), ("latest", 1)], where={"level": "quarter"}),
+)
+
+
+class Level(StrEnum):
+    """How finely a document sums."""
+
+    QUARTER = "quarter"
+    DETAIL = "detail"
+    DAY = "day"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What the entries of a document have in common; at the level QUARTER, their time alone."""
+
+    tenant_id: str
+    level: Level
+    time: datetime
+    model: str = ""
+    provider: str = ""
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """A document's sum, and when the last of it became known."""
+
+    totals: Totals
+    latest: datetime
+
+
+Sums = dict[Cell, Sum]
+
+
+class Rollups:
+    """Sums by tenant and cell."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._quarters = collection
+
+    async def fold(self, batch: int, sums: Sums) -> None:
+        """Add a batch of sums, once."""
+        quarters = {cell: each for cell, each in sums.items() if cell.level is Level.QUARTER}
+        await self._add(batch, quarters)  # first: readers see by these whether the others have changed
+        await self._add(batch, {cell: each for cell, each in sums.items() if cell not in quarters})
+
+    async def changed(self, tenant_id: str, start: datetime, end: datetime, *, after: datetime) -> set[datetime]:
+        """Tell the quarters of a time that hold something which became known after another time."""
+        found = await self._quarters.find(
+            {"tenant_id": tenant_id, "level": Level.QUARTER.value, "latest": {"$gt": after}},
+            fields={"time": 1},
+        )
+        return {each["time"] for each in found if start - QUARTER < each["time"] < end}
+
+    async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
+        """Sum documents."""
+        return await self._quarters.aggregate(pipeline)
+
+    async def by_time(
+        self, tenant_id: str | None, level: Level, start: datetime | None = None
+    ) -> AsyncIterator[tuple[Cell, Totals]]:
+        """Read the documents of a level, tenant by tenant and in the order of their times."""
+        query: Document = {"level": level.value}
+        if tenant_id is not None:
+            query["tenant_id"] = tenant_id
+        if start is not None:
+            query["time"] = {"$gte": start}
+        async for each in self._quarters.iterate(query, sort=[("tenant_id", 1), ("level", 1), ("time", 1)]):
+            yield _cell(each), totals_from_document(each)
+
+    def at(self, snapshot: Snapshot) -> "Rollups":
+        """The same at a moment."""
+        return Rollups(self._quarters.at(snapshot))
+
+    async def _add(self, batch: int, sums: Sums) -> None:
+        found = await self._quarters.find({"_id": {"$in": [_key(cell) for cell in sums]}})
+        kept = {_cell(each): each for each in found}
+        updates = []
+        for cell, new in sums.items():
+            old = kept.get(cell)
+            if old is None:
+                updates.append(_update(cell, new, before=0, batch=batch))
+            elif old["through"] < batch:
+                added = Sum(totals=plus(totals_from_document(old), new.totals), latest=max(old["latest"], new.latest))
+                updates.append(_update(cell, added, before=old["through"], batch=batch))
+        if updates:
+            await self._quarters.upsert_each(updates)
+
+
+def sums_of(entries: Iterable[Entry], *, opening: set[str], closed: datetime | None) -> Sums:
+    """Sum final entries by cell, at every level.
+
+    Args:
+        entries: The entries.
+        opening: Those that are the first call of their turn.
+        closed: The time up to which answers must not change any more.
+    """
+    sums: Sums = {}
+    for entry in entries:
+        entry_id = entry.entry_id if isinstance(entry, Adjustment) else entry.call_id
+        added, known = part(entry, opens_turn=entry_id in opening), known_time(entry, closed)
+        for cell in cells_of(entry):
+            old = sums.get(cell, Sum(totals=NOTHING, latest=known))
+            sums[cell] = Sum(totals=plus(old.totals, added), latest=max(old.latest, known))
+    return sums
+
+
+def cells_of(entry: Entry) -> tuple[Cell, ...]:
+    """Tell the cells that a final entry is in."""
+    start = start_time(entry)
+    quarter, day = floor_quarter(start), floor_day(start)
+    tenant_id, model, provider, agent = entry.tenant_id, entry.model, entry.provider or "", entry.agent
+    return (
+        Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter),
+        Cell(tenant_id=tenant_id, level=Level.DETAIL, time=quarter, model=model, provider=provider, agent=agent),
+        Cell(tenant_id=tenant_id, level=Level.DAY, time=day, model=model, provider=provider, agent=agent),
+    )
+
+
+def floor_quarter(time: datetime) -> datetime:
+    """The start of a time's quarter of an hour."""
+    return time.replace(minute=time.minute // 15 * 15, second=0, microsecond=0)
+
+
+def floor_day(time: datetime) -> datetime:
+    """The start of a time's day in UTC."""
+    return time.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _update(cell: Cell, total: Sum, *, before: int, batch: int) -> tuple[Document, Document]:
+    """Write a sum over the one of an earlier batch; where it is another by now, somebody else has done it."""
+    return (
+        {"_id": _key(cell), "through": before},
+        {
+            "$set": {
+                "tenant_id": cell.tenant_id,
+                "level": cell.level.value,
+                "time": cell.time,
+                "model": cell.model,
+                "provider": cell.provider,
+                "agent": cell.agent,
+                **totals_to_document(total.totals),
+                "latest": total.latest,
+                "through": batch,
+            }
+        },
+    )
+
+
+def _key(cell: Cell) -> Document:
+    return {
+        "tenant": cell.tenant_id,
+        "level": cell.level.value,
+        "time": cell.time,
+        "model": cell.model,
+        "provider": cell.provider,
+        "agent": cell.agent,
+    }
+
+
+def _cell(document: Document) -> Cell:
+    return Cell(
+        tenant_id=document["tenant_id"],
+        level=Level(document["level"]),
+        time=document["time"],
+        model=document["model"],
+        provider=document["provider"],
+        agent=document["agent"],
+    )

@@ -1,0 +1,160 @@
+"""The ledger's entries as the usage books see them: which of them are taken up, and when they became known.
+
+`ledger.py` owns the entries. It marks each as `unbooked`: "open" while it is pending, "final" from then on. The books
+write nothing else of an entry than this mark and, beside it:
+
+- `unbooked`: "noted" once an answer has counted a pending call; removed once a final entry is in the roll-ups.
+- `opens_turn`: the entry is the first call of its turn.
+- `opened_time`, `known_time`: when the books knew of the call, and of its end, where that is not `start_time` and
+  `settle_time` (or an adjustment's `time`): an answer that names an earlier time must not change any more.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from godoty_service.metering.call import Adjustment, Entry, ModelCall
+from godoty_service.metering.documents import entry_from_document
+from godoty_service.mongo import Collection, Document, Snapshot
+
+TICK = timedelta(milliseconds=1)  # the precision of the times that MongoDB keeps
+
+
+class UsageEntries:
+    """Entries by tenant, booked and not."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._entries = collection
+
+    async def final(self, tenant_id: str, *, limit: int) -> list[str]:
+        """Tell the entries that are final and not in the roll-ups."""
+        return await self._marked("final", tenant_id, limit)
+
+    async def unseen(self, tenant_id: str, *, limit: int) -> list[str]:
+        """Tell the pending calls that no answer has counted."""
+        return await self._marked("open", tenant_id, limit)
+
+    async def next_tenant(self, after: str) -> str | None:
+        """Tell the next tenant, by id, that has entries to take up."""
+        found = await self._entries.find_one(
+            {"unbooked": "final", "tenant_id": {"$gt": after}},
+            sort=[("unbooked", 1), ("tenant_id", 1)],
+            fields={"tenant_id": 1},
+        )
+        return str(found["tenant_id"]) if found else None
+
+    async def read(self, tenant_id: str, entry_ids: Sequence[str]) -> list[Entry]:
+        """Read entries."""
+        found = await self._entries.find({"tenant_id": tenant_id, "_id": {"$in": list(entry_ids)}})
+        return [entry_from_document(each) for each in found]
+
+    async def opening(self, tenant_id: str, entries: Sequence[Entry]) -> set[str]:
+        """Tell which of some entries are the first call of their turn.
+
+        Numbers have no gaps: where an entry is, all that come before it are, so the answer never changes.
+        """
+        calls = [entry for entry in entries if isinstance(entry, ModelCall)]
+        found = await self._entries.aggregate(
+            [
+                {
+                    "$match": {
+                        "turn_id": {"$in": sorted({call.turn_id for call in calls})},
+                        "tenant_id": tenant_id,
+                        "kind": "call",
+                    }
+                },
+                {
+                    "$group": {
+                        "_id": {"session": "$session_uid", "turn": "$turn_id"},
+                        "first": {"$min": "$number"},
+                    }
+                },
+            ]
+        )
+        first = {(each["_id"]["session"], each["_id"]["turn"]): each["first"] for each in found}
+        return {call.call_id for call in calls if first.get((call.session_uid, call.turn_id)) == call.number}
+
+    async def note(
+        self, tenant_id: str, entry_ids: Sequence[str], *, closed: datetime | None, opening: set[str]
+    ) -> None:
+        """Mark pending calls as seen. They may be final by now: then they are seen all the same."""
+        await self._entries.update_many(
+            _which(tenant_id, entry_ids, {"unbooked": {"$in": ["open", "final"]}, "opened_time": None}),
+            [
+                {
+                    "$set": {
+                        "unbooked": {"$cond": [{"$eq": ["$unbooked", "open"]}, "noted", "$unbooked"]},
+                        "opened_time": _not_before("$start_time", closed),
+                        "opens_turn": _opens_turn(opening),
+                    }
+                }
+            ],
+        )
+
+    async def book(
+        self, tenant_id: str, entry_ids: Sequence[str], *, closed: datetime | None, opening: set[str]
+    ) -> None:
+        """Mark final entries as taken up."""
+        late = {"$lte": ["$start_time", closed]}
+        opened = {"$cond": [{"$and": [{"$eq": ["$kind", "call"]}, late]}, _after(closed), "$$REMOVE"]}
+        late = {"$lte": [_SETTLED, closed]}
+        times: dict[str, Any] = {
+            "opened_time": {"$ifNull": ["$opened_time", opened]},
+            "known_time": {"$cond": [late, _after(closed), "$$REMOVE"]},
+        }
+        await self._entries.update_many(
+            _which(tenant_id, entry_ids, {"unbooked": "final"}),
+            [
+                {"$set": {"opens_turn": _opens_turn(opening), **(times if closed else {})}},
+                {"$unset": "unbooked"},
+            ],
+        )
+
+    async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
+        """Sum entries."""
+        return await self._entries.aggregate(pipeline)
+
+    def at(self, snapshot: Snapshot) -> "UsageEntries":
+        """The same at a moment."""
+        return UsageEntries(self._entries.at(snapshot))
+
+    async def _marked(self, mark: str, tenant_id: str, limit: int) -> list[str]:
+        found = await self._entries.find(
+            {"unbooked": mark, "tenant_id": tenant_id}, sort=[("start_time", 1)], limit=limit, fields={"_id": 1}
+        )
+        return [each["_id"] for each in found]
+
+
+def opened_time(call: ModelCall, closed: datetime | None) -> datetime:
+    """When the books know of a pending call that is noted after `closed`."""
+    return call.start_time if closed is None else max(call.start_time, closed + TICK)
+
+
+def known_time(entry: Entry, closed: datetime | None) -> datetime:
+    """When the books know of an entry's end that is taken up after `closed`."""
+    time = entry.time if isinstance(entry, Adjustment) else entry.settle_time or entry.start_time
+    return time if closed is None else max(time, closed + TICK)
+
+
+def start_time(entry: Entry) -> datetime:
+    """The time that an entry belongs to."""
+    return (entry.call_time or entry.time) if isinstance(entry, Adjustment) else entry.start_time
+
+
+_SETTLED = {"$ifNull": ["$settle_time", "$time", "$start_time"]}
+
+
+def _which(tenant_id: str, entry_ids: Sequence[str], state: Document) -> Document:
+    return {"_id": {"$in": list(entry_ids)}, "tenant_id": tenant_id, **state}
+
+
+def _after(closed: datetime | None) -> Any:
+    return closed + TICK if closed else "$$REMOVE"
+
+
+def _not_before(field: str, closed: datetime | None) -> Any:
+    return field if closed is None else {"$max": [field, closed + TICK]}
+
+
+def _opens_turn(opening: set[str]) -> Document:
+    return {"$cond": [{"$in": ["$_id", sorted(opening)]}, True, "$$REMOVE"]}

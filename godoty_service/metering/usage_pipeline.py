@@ -1,0 +1,156 @@
+"""Sums of usage as MongoDB computes them, and how they are read. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from bson.decimal128 import Decimal128
+
+from godoty_service.metering import money
+from godoty_service.metering.call import CallState
+from godoty_service.metering.time_cells import TimeGroup
+from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage_plan import Range
+from godoty_service.mongo import Document
+
+_COUNTERS = tuple(field.name for field in fields(TokenUsage))
+_COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounded_calls")
+_AMOUNTS = ("cost", "unresolved_bound", "later")
+_PLACES = 12  # decimals of the coarse part of an amount: both parts of a sum then fit 34 digits by far
+_ZERO = Decimal128("0")
+_SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
+
+
+def of_rollups(tenant_id: str, level: str, ranges: Sequence[Range]) -> list[Document]:
+    """Choose documents of a level."""
+    return [_match({"tenant_id": tenant_id, "level": level}, "time", ranges)]
+
+
+def of_entries(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> list[Document]:
+    """Choose booked entries, each as what it added to the sums at a time."""
+    known = {"$lte": [_SETTLED, as_of]}
+    opened = {"$lte": [{"$ifNull": ["$opened_time", "$start_time"]}, as_of]}
+    call = {"$eq": ["$kind", "call"]}
+    settled = {"$and": ["$known", {"$or": [{"$not": call}, _is(CallState.SETTLED)]}]}
+    unresolved = {"$and": ["$known", call, _is(CallState.UNRESOLVED)]}
+    resolves = {"$and": ["$known", {"$not": call}, "$resolves"]}
+    open_then = {"$and": [call, "$opened", {"$not": "$known"}]}
+    sent = {"$or": [settled, unresolved, open_then]}
+    bound = {"$cond": [unresolved, "$upper_bound", {"$cond": [resolves, {"$multiply": ["$bound", -1]}, _ZERO]}]}
+    return [
+        _match({"tenant_id": tenant_id, "unbooked": None}, "start_time", ranges),
+        {"$set": {"known": known, "opened": opened}},
+        {
+            "$project": {
+                "time": "$start_time",
+                "model": {
+                    "$cond": [
+                        call,
+                        {
+                            "$cond": [
+                                "$known",
+                                {"$ifNull": ["$served_model", "$requested_model"]},
+                                "$requested_model",
+                            ]
+                        },
+                        "$model",
+                    ]
+                },
+                "provider": {"$cond": ["$known", {"$ifNull": ["$provider", ""]}, ""]},
+                "agent": 1,
+                "user": {"$ifNull": ["$user", ""]},
+                "session": "$session_id",
+                "cost": {"$cond": [settled, "$cost", _ZERO]},
+                "later": {"$cond": ["$known", _ZERO, "$cost"]},
+                "usage": {"$cond": [settled, "$usage", {}]},
+                "model_calls": _one({"$and": [call, sent]}),
+                "turns": _one({"$and": ["$opens_turn", {"$or": ["$known", "$opened"]}]}),
+                "pending_calls": _one(open_then),
+                "unresolved_calls": {"$subtract": [_one(unresolved), _one(resolves)]},
+                "unresolved_bound": {"$ifNull": [bound, _ZERO]},
+                "unbounded_calls": {
+                    "$subtract": [
+                        _one({"$and": [unresolved, _missing("$upper_bound")]}),
+                        _one({"$and": [resolves, _missing("$bound")]}),
+                    ]
+                },
+            }
+        },
+    ]
+
+
+def of_pending(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> list[Document]:
+    """Choose the calls that are noted as pending, each as what it adds to the sums."""
+    return [
+        _match({"unbooked": {"$in": ["noted", "final"]}, "tenant_id": tenant_id}, "start_time", ranges),
+        {"$match": {"opened_time": {"$lte": as_of}}},
+        {
+            "$project": {
+                "time": "$start_time",
+                "model": "$requested_model",
+                "provider": {"$literal": ""},
+                "agent": 1,
+                "user": {"$ifNull": ["$user", ""]},
+                "session": "$session_id",
+                "model_calls": _one(True),
+                "pending_calls": _one(True),
+                "turns": _one("$opens_turn"),
+            }
+        },
+    ]
+
+
+def grouped(names: Sequence[str], *, time: TimeGroup | None, offset: str) -> Document:
+    """Group what was chosen by fields, and by time in a zone of this offset."""
+    key: Document = {name: f"${name}" for name in names}
+    if time is not None:
+        key["time"] = {"$dateTrunc": {"date": "$time", "unit": time.value, "timezone": offset}}
+    sums: Document = {"_id": key}
+    for name in _AMOUNTS:
+        coarse = {"$trunc": [f"${name}", _PLACES]}
+        sums[name] = {"$sum": coarse}
+        sums[f"{name}_fine"] = {"$sum": {"$subtract": [f"${name}", coarse]}}
+    sums |= {name: {"$sum": f"${name}"} for name in _COUNTS}
+    sums |= {name: {"$sum": f"$usage.{name}"} for name in _COUNTERS}
+    sums["told"] = {"$mergeObjects": "$usage"}  # which counters there were at all
+    return {"$group": sums}
+
+
+def read_totals(document: Document) -> Totals:
+    """Read a group's sum."""
+    return Totals(
+        cost=read_amount(document, "cost"),
+        unresolved_bound=read_amount(document, "unresolved_bound"),
+        usage=TokenUsage(**{name: document[name] for name in _COUNTERS if name in document["told"]}),
+        **{name: document[name] for name in _COUNTS},
+    )
+
+
+def read_amount(document: Document, name: str) -> Decimal:
+    """Read an amount; raises `decimal.Inexact` where 34 digits do not hold it."""
+    return money.add(_decimal(document[name]), _decimal(document[f"{name}_fine"]))
+
+
+def _match(which: Document, field: str, ranges: Sequence[Range]) -> Document:
+    branches = [{**which, field: {"$gte": each.start, "$lt": each.end}} for each in ranges]
+    return {"$match": branches[0] if len(branches) == 1 else {"$or": branches}}
+
+
+def _is(state: CallState) -> Document:
+    return {"$eq": ["$state", state.value]}
+
+
+def _missing(field: str) -> Document:
+    return {"$eq": [{"$type": field}, "missing"]}
+
+
+def _one(condition: Any) -> Document:
+    return {"$cond": [condition, 1, 0]}
+
+
+def _decimal(amount: Any) -> Decimal:
+    """Read a sum: MongoDB gives the integer 0 where there was nothing to add."""
+    return amount.to_decimal() if isinstance(amount, Decimal128) else Decimal(amount)
