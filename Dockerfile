@@ -25,6 +25,10 @@ FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 godoty && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin godoty
 COPY --from=build /opt/godoty /opt/godoty
 
+# A container listens on its network, so the service starts only with TLS: mount a certificate and name it in
+# GODOTY_TLS_CERT and GODOTY_TLS_KEY (and GODOTY_TLS_CLIENT_CA for mTLS). Where a mesh or an ingress beside it speaks
+# TLS, say GODOTY_ALLOW_PLAINTEXT=true. The image does not say it: API keys would cross the network in the clear
+# wherever somebody forgot, and nobody would see.
 # The image is compiled already and its user may write nowhere; _created series would double Prometheus' work.
 ENV PATH=/opt/godoty/bin:$PATH \
     PYTHONUNBUFFERED=1 \

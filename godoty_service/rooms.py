@@ -11,16 +11,23 @@ from openai import AsyncOpenAI
 
 from godoty_service.budget import Budget
 from godoty_service.ids import new_id
+from godoty_service.metering import booking as bookings
 from godoty_service.metering import ledger as ledgers
 from godoty_service.metering import oracle as oracles
+from godoty_service.metering import rollups as rollup_stores
 from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.booking import Booking
 from godoty_service.metering.budgets import Budgets
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.ledger_pages import LedgerPages
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.reconciler import Patience, Reconciler
+from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
+from godoty_service.metering.usage_entries import UsageEntries
+from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account
 from godoty_service.openrouter.client import open_client
@@ -53,6 +60,8 @@ _INDEXES = {
     "messages": message_stores.INDEXES,
     "replicas": replica_stores.INDEXES,
     "ledger": ledgers.INDEXES,
+    "usage_quarters": rollup_stores.INDEXES,
+    "usage_books": bookings.INDEXES,
     "catalogues": oracles.INDEXES,
     "turns": turn_records.INDEXES,
     "turn_logs": log_chunks.INDEXES,
@@ -83,6 +92,18 @@ class Rooms:
     gates: Gates
     budgets: Budgets
     spending: Spending
+    usage: "UsageRooms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRooms:
+    """What sums the ledger up, and reads it."""
+
+    entries: UsageEntries
+    rollups: Rollups
+    booking: Booking
+    query: UsageQuery
+    pages: LedgerPages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +181,7 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
             gates=Gates(database.collection("gates"), replica_id=replicas.replica_id, living=replicas.living),
             budgets=budgets,
             spending=spending,
+            usage=_usage(database, owner=replicas.replica_id),
         )
     finally:
         await database.close()
@@ -226,3 +248,18 @@ def _sealer(settings: Settings) -> Sealer:
         ValueError: One is none.
     """
     return Sealer.of(settings.encryption_keys.get_secret_value() if settings.encryption_keys else "")
+
+
+def _usage(database: Database, *, owner: str) -> UsageRooms:
+    entries = UsageEntries(database.collection("ledger"))
+    rollups = Rollups(database.collection("usage_quarters"))
+    booking = Booking(
+        database.collection("usage_books"), entries=entries, rollups=rollups, now=database.now, owner=owner
+    )
+    return UsageRooms(
+        entries=entries,
+        rollups=rollups,
+        booking=booking,
+        query=UsageQuery(database=database, booking=booking, rollups=rollups, entries=entries),
+        pages=LedgerPages(database.collection("ledger")),
+    )

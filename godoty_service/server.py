@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import structlog
-from godoty.v1 import admin_service_pb2_grpc, agent_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, agent_service_pb2_grpc, billing_service_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer  # as aio, the stubs hide it
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -23,9 +23,10 @@ from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.recorder import Recorder
 from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
-from godoty_service.rpc import admin_service, agent_service
+from godoty_service.rpc import admin_service, agent_service, billing_service
 from godoty_service.rpc.admin_service import AdminService
 from godoty_service.rpc.agent_service import AgentService
+from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
@@ -43,8 +44,8 @@ from godoty_service.turns.workbench import TurnDefaults, Workbench
 
 log = structlog.get_logger(__name__)
 
-_SCOPES = agent_service.SCOPES | admin_service.SCOPES
-_SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME)
+_SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
+_SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
 _COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
 
 
@@ -111,6 +112,9 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
             max_text_bytes=settings.max_text_bytes,
         )
         admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current)
+        billing = BillingService(
+            usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
+        )
         edge = Edge(
             scopes=_SCOPES,
             keys=rooms.keys,
@@ -128,6 +132,7 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
         )
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
+        billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
         address = await _serve(stack, settings, server=server, turns=turns)
         log.info("serving", address=address, replica_id=rooms.replicas.replica_id)
         yield Running(address=address, metrics_port=metrics_port, turns=turns, oracle=oracle, ledger=rooms.ledger)
@@ -136,7 +141,7 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
 async def _start_loops(
     stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
 ) -> None:
-    """Start what runs beside the turns: heartbeat, catalogue, reconciliation."""
+    """Start what runs beside the turns: heartbeat, catalogue, reconciliation, roll-ups."""
     await provider.oracle.load()
     if not await provider.oracle.refresh() and provider.oracle.current is None:
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
@@ -147,6 +152,7 @@ async def _start_loops(
     _background(stack, rooms.replicas.run(settings.heartbeat))
     _background(stack, provider.oracle.run(settings.catalogue_refresh))
     _background(stack, provider.reconciler.run(settings.reconcile_interval))
+    _background(stack, rooms.usage.booking.run(settings.rollup_interval))
     _background(stack, _count(rooms.ledger, recorder))
 
 

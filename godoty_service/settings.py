@@ -75,6 +75,7 @@ class Settings(BaseSettings):
 
     # Reconciliation.
     reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
+    rollup_interval: Seconds = Field(5.0, description="Seconds between two roll-ups of usage.")
     record_patience: Seconds = Field(3600.0, description="Seconds that a call waits for its record.")
     record_patience_with_usage: Seconds = Field(
         120.0, description="The same where the catalogue can price the usage that the stream told."

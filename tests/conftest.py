@@ -65,7 +65,7 @@ def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathF
     """
     database = surroundings.new_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
-    process = ServerProcess(environment=_environment(surroundings, database), log=log)
+    process = ServerProcess(environment=server_environment(surroundings, database), log=log)
     surroundings.run(process.start())
     yield process.address, database
     surroundings.run(process.stop())
@@ -125,7 +125,7 @@ async def serve_process(surroundings: Surroundings, tmp_path: Path) -> AsyncIter
     async def start(*, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
         name = database or surroundings.new_database()
         process = ServerProcess(
-            environment=_environment(surroundings, name) | environment, log=tmp_path / f"server{len(started)}.log"
+            environment=server_environment(surroundings, name) | environment, log=tmp_path / f"server{len(started)}.log"
         )
         started.append(process)
         await process.start()
@@ -146,7 +146,8 @@ def issue() -> Callable[..., str]:
     return issue_for
 
 
-def _environment(surroundings: Surroundings, database: str) -> dict[str, str]:
+def server_environment(surroundings: Surroundings, database: str) -> dict[str, str]:
+    """What a server process on these surroundings gets."""
     return {
         **os.environ,
         "GODOTY_LISTEN": f"127.0.0.1:{free_port()}",
@@ -155,6 +156,7 @@ def _environment(surroundings: Surroundings, database: str) -> dict[str, str]:
         "GODOTY_OPENROUTER_BASE_URL": surroundings.sandbox.base_url,
         "OPENROUTER_API_KEY": ACCOUNT,
         "GODOTY_DRAIN_GRACE": "2",
+        "GODOTY_REFUSAL_DELAY": "0",  # all tests call from one address
     }
 
 

@@ -3,10 +3,8 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from godoty_service.cli.session import out, with_rooms
+from godoty_service.cli.session import print_table, with_rooms
 
 if TYPE_CHECKING:
     from godoty_service.rooms import Rooms
@@ -27,9 +25,10 @@ def changes(
     """Print who changed what, the newest first."""
 
     async def work(rooms: "Rooms") -> None:
-        table = Table("time", "by", "action", "tenant", "details")
-        for each in await rooms.administration.changes.page(tenant_id=tenant, before=None, limit=limit):
-            table.add_row(each.time.isoformat(), *map(escape, (each.by, each.action, each.tenant_id, each.details)))
-        out.print(table)
+        found = await rooms.administration.changes.page(tenant_id=tenant, before=None, limit=limit)
+        print_table(
+            ("time", "by", "action", "tenant", "details"),
+            [(each.time, each.by, each.action, each.tenant_id, each.details) for each in found],
+        )
 
     with_rooms(work)

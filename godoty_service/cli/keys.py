@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
-from rich.table import Table
 
-from godoty_service.cli.session import out, user, with_rooms
+from godoty_service.cli.session import out, print_table, user, with_rooms
 from godoty_service.clock import utc_now
 from godoty_service.tenancy.principal import Scope
 
@@ -43,13 +42,21 @@ def list_all(tenant: Tenant) -> None:
 
     async def work(rooms: "Rooms") -> None:
         await rooms.tenants.need(tenant)
-        table = Table("key", "scopes", "made", "expires", "revoked", "last used")
-        for key in await rooms.keys.page(tenant, after=None, limit=0):
-            times = (key.create_time, key.expire_time, key.revoke_time, key.last_use_time)
-            table.add_row(
-                key.key_id, " ".join(sorted(key.scopes)), *(time.isoformat() if time else "" for time in times)
-            )
-        out.print(table)
+        found = await rooms.keys.page(tenant, after=None, limit=0)
+        print_table(
+            ("key", "scopes", "made", "expires", "revoked", "last used"),
+            [
+                (
+                    each.key_id,
+                    " ".join(sorted(each.scopes)),
+                    each.create_time,
+                    each.expire_time,
+                    each.revoke_time,
+                    each.last_use_time,
+                )
+                for each in found
+            ],
+        )
 
     with_rooms(work)
 

@@ -10,6 +10,7 @@ from godoty_service.cli.session import err, out, user, with_provider, with_rooms
 from godoty_service.metering import money
 from godoty_service.metering.budget_verification import verify_budgets
 from godoty_service.metering.reconciler import Outcome
+from godoty_service.metering.rollup_verification import verify_usage
 from godoty_service.metering.verification import Extent, verify
 
 if TYPE_CHECKING:
@@ -85,6 +86,16 @@ def verify_books(
             found += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(rooms.ledger, rooms.budgets, tenant_id=tenant):
+            found += 1
+            err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
+        usage = rooms.usage
+        async for each in verify_usage(
+            database=rooms.database,
+            entries=usage.entries,
+            rollups=usage.rollups,
+            booking=usage.booking,
+            tenant_id=tenant,
+        ):
             found += 1
             err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
         out.print(f"{extent.sessions} sessions, {extent.entries} entries, {found} differences")

@@ -3,10 +3,13 @@
 import asyncio
 import getpass
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
 
 from godoty_service.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from godoty_service.rooms import ProviderRooms, Rooms
 
 out = Console(highlight=False, soft_wrap=True)
+_WIDE = 1000  # columns
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -27,6 +31,18 @@ def read_settings(*, level: str | None = None) -> Settings:
         log_content=settings.log_content,
     )
     return settings
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | datetime | None]]) -> None:
+    """Print rows. The first column stands there whole, and all of them do where the output is no terminal."""
+    table = Table(Column(columns[0], no_wrap=True), *columns[1:])
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    out.print(table, width=None if out.is_terminal else _WIDE)
+
+
+def _cell(value: str | datetime | None) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else escape(value or "")
 
 
 def user() -> str:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from godoty.v1 import admin_service_pb2 as pb
 from google.protobuf import json_format
-from rich.markup import escape
-from rich.table import Table
 
-from godoty_service.cli.session import out, user, with_rooms
+from godoty_service.cli.session import out, print_table, user, with_rooms
 
 if TYPE_CHECKING:
     from godoty_service.rooms import Rooms
@@ -41,10 +39,8 @@ def list_all() -> None:
     """Print all tenants."""
 
     async def work(rooms: "Rooms") -> None:
-        table = Table("tenant", "name", "made")
-        for tenant in await rooms.tenants.page(after=None, limit=0):
-            table.add_row(tenant.tenant_id, escape(tenant.name), tenant.create_time.isoformat())
-        out.print(table)
+        found = await rooms.tenants.page(after=None, limit=0)
+        print_table(("tenant", "name", "made"), [(each.tenant_id, each.name, each.create_time) for each in found])
 
     with_rooms(work)
 

@@ -15,6 +15,7 @@ clock of the server that wrote it says: so the same question with that `as_of` h
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -112,12 +113,25 @@ class Booking:
         if not await self._lead():
             return False
         for each in await self._books.find({"batch.number": {"$exists": True}}, fields={"_id": 1}):
-            await self.take_up(each["_id"])
+            await self._try(each["_id"])
         tenant_id = await self._entries.next_tenant("")
         while tenant_id is not None and await self._lead():
-            await self.take_up(tenant_id)
+            await self._try(tenant_id)
             tenant_id = await self._entries.next_tenant(tenant_id)
         return True
+
+    async def _try(self, tenant_id: str) -> None:
+        """Take up a tenant's entries; a fault in one tenant's books does not hold up the others'.
+
+        Raises:
+            StorageUnavailable: It would be the same with the next tenant.
+        """
+        try:
+            await self.take_up(tenant_id)
+        except GodotyError:
+            raise
+        except Exception:
+            log.exception("rollup_fault", tenant_id=tenant_id)
 
     async def take_up(self, tenant_id: str, *, note: bool = False) -> Book:
         """Take up all that was there when this began; returns the book, which has no batch open.
@@ -161,19 +175,23 @@ class Booking:
 
     async def book(self, tenant_id: str) -> Book:
         """Read a tenant's book; it is begun where there is none."""
-        found = await self._books.find_one({"_id": tenant_id})
-        while found is None:
-            try:
+        book = await self.find(tenant_id)
+        while book is None:
+            with suppress(DuplicateKey):
                 await self._books.insert_one({"_id": tenant_id, "revision": 0, "done": 0})
-            except DuplicateKey:
-                pass
-            found = await self._books.find_one({"_id": tenant_id})
-        return _read(found)
+            book = await self.find(tenant_id)
+        return book
 
-    async def closed_at(self, tenant_id: str, snapshot: Snapshot) -> datetime | None:
-        """Tell through when the book is closed at a moment."""
-        found = await self._books.at(snapshot).find_one({"_id": tenant_id})
-        return _read(found).closed if found else None
+    async def find(self, tenant_id: str) -> Book | None:
+        """Read a tenant's book, if there is one."""
+        found = await self._books.find_one({"_id": tenant_id})
+        return _read(found) if found else None
+
+    def at(self, snapshot: Snapshot) -> "Booking":
+        """The same at a moment, to read."""
+        return Booking(
+            self._books.at(snapshot), entries=self._entries, rollups=self._rollups, now=self._now, owner=self._owner
+        )
 
     async def _finish(self, book: Book) -> None:
         """Do what a batch says, as often as it takes."""

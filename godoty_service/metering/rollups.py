@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from godoty_service.metering.call import Adjustment, Entry
+from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_entries import known_time, start_time
-from godoty_service.metering.usage_sums import NOTHING, part, plus
+from godoty_service.metering.usage_entries import entry_id, known_time, start_time
+from godoty_service.metering.usage_sums import part, plus
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 
 QUARTER = timedelta(minutes=15)
@@ -52,6 +52,15 @@ class Sum:
     latest: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A document: its sum, and the last batch that is in it."""
+
+    cell: Cell
+    sum: Sum
+    through: int
+
+
 Sums = dict[Cell, Sum]
 
 
@@ -79,17 +88,32 @@ class Rollups:
         """Sum documents."""
         return await self._quarters.aggregate(pipeline)
 
-    async def by_time(
-        self, tenant_id: str | None, level: Level, start: datetime | None = None
-    ) -> AsyncIterator[tuple[Cell, Totals]]:
-        """Read the documents of a level, tenant by tenant and in the order of their times."""
-        query: Document = {"level": level.value}
-        if tenant_id is not None:
-            query["tenant_id"] = tenant_id
-        if start is not None:
-            query["time"] = {"$gte": start}
-        async for each in self._quarters.iterate(query, sort=[("tenant_id", 1), ("level", 1), ("time", 1)]):
-            yield _cell(each), totals_from_document(each)
+    async def of_day(self, tenant_id: str, day: datetime) -> AsyncIterator[Kept]:
+        """Read a day's documents, of all levels."""
+        times = {"$gte": day, "$lt": day + timedelta(days=1)}
+        levels = {"$in": [level.value for level in Level]}
+        async for each in self._quarters.iterate({"tenant_id": tenant_id, "level": levels, "time": times}):
+            total = Sum(totals=totals_from_document(each), latest=each["latest"])
+            yield Kept(cell=_cell(each), sum=total, through=each["through"])
+
+    async def tenant_after(self, tenant_id: str) -> str | None:
+        """Tell the next tenant, by id, that has documents."""
+        found = await self._quarters.find_one(
+            {"tenant_id": {"$gt": tenant_id}}, sort=[("tenant_id", 1)], fields={"tenant_id": 1}
+        )
+        return found["tenant_id"] if found else None
+
+    async def first_time(self, tenant_id: str, start: datetime) -> datetime | None:
+        """Tell the time of a tenant's first document from a time on."""
+        found = [
+            await self._quarters.find_one(
+                {"tenant_id": tenant_id, "level": level.value, "time": {"$gte": start}},
+                sort=[("time", 1)],
+                fields={"time": 1},
+            )
+            for level in Level
+        ]
+        return min((each["time"] for each in found if each), default=None)
 
     def at(self, snapshot: Snapshot) -> "Rollups":
         """The same at a moment."""
@@ -104,28 +128,36 @@ class Rollups:
             if old is None:
                 updates.append(_update(cell, new, before=0, batch=batch))
             elif old["through"] < batch:
-                added = Sum(totals=plus(totals_from_document(old), new.totals), latest=max(old["latest"], new.latest))
+                added = _joined(Sum(totals=totals_from_document(old), latest=old["latest"]), new)
                 updates.append(_update(cell, added, before=old["through"], batch=batch))
         if updates:
             await self._quarters.upsert_each(updates)
 
 
-def sums_of(entries: Iterable[Entry], *, opening: set[str], closed: datetime | None) -> Sums:
+def sums_of(
+    entries: Iterable[Entry], *, opening: set[str], closed: datetime | None, known: datetime | None = None
+) -> Sums:
     """Sum final entries by cell, at every level.
 
     Args:
         entries: The entries.
         opening: Those that are the first call of their turn.
         closed: The time up to which answers must not change any more.
+        known: When they became known, where that is kept.
     """
     sums: Sums = {}
     for entry in entries:
-        entry_id = entry.entry_id if isinstance(entry, Adjustment) else entry.call_id
-        added, known = part(entry, opens_turn=entry_id in opening), known_time(entry, closed)
-        for cell in cells_of(entry):
-            old = sums.get(cell, Sum(totals=NOTHING, latest=known))
-            sums[cell] = Sum(totals=plus(old.totals, added), latest=max(old.latest, known))
+        added = part(entry, opens_turn=entry_id(entry) in opening)
+        each = Sum(totals=added, latest=known or known_time(entry, closed))
+        add_sums(sums, dict.fromkeys(cells_of(entry), each))
     return sums
+
+
+def add_sums(sums: Sums, more: Sums) -> None:
+    """Add sums to others, in place."""
+    for cell, new in more.items():
+        old = sums.get(cell)
+        sums[cell] = new if old is None else _joined(old, new)
 
 
 def cells_of(entry: Entry) -> tuple[Cell, ...]:
@@ -148,6 +180,10 @@ def floor_quarter(time: datetime) -> datetime:
 def floor_day(time: datetime) -> datetime:
     """The start of a time's day in UTC."""
     return time.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _joined(left: Sum, right: Sum) -> Sum:
+    return Sum(totals=plus(left.totals, right.totals), latest=max(left.latest, right.latest))
 
 
 def _update(cell: Cell, total: Sum, *, before: int, batch: int) -> tuple[Document, Document]:

@@ -9,7 +9,8 @@ write nothing else of an entry than this mark and, beside it:
   `settle_time` (or an adjustment's `time`): an answer that names an earlier time must not change any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,18 @@ from godoty_service.metering.call import Adjustment, Entry, ModelCall
 from godoty_service.metering.documents import entry_from_document
 from godoty_service.mongo import Collection, Document, Snapshot
 
+_PAGE = 500
 TICK = timedelta(milliseconds=1)  # the precision of the times that MongoDB keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """An entry with its marks."""
+
+    entry: Entry
+    booked: bool
+    opens_turn: bool
+    known: datetime
 
 
 class UsageEntries:
@@ -42,6 +54,32 @@ class UsageEntries:
             fields={"tenant_id": 1},
         )
         return str(found["tenant_id"]) if found else None
+
+    async def tenant_after(self, tenant_id: str) -> str | None:
+        """Tell the next tenant, by id, that has entries."""
+        found = await self._entries.find_one(
+            {"tenant_id": {"$gt": tenant_id}}, sort=[("tenant_id", 1)], fields={"tenant_id": 1}
+        )
+        return found["tenant_id"] if found else None
+
+    async def first_time(self, tenant_id: str, start: datetime) -> datetime | None:
+        """Tell the time of a tenant's first entry from a time on."""
+        found = await self._entries.find_one(
+            {"tenant_id": tenant_id, "start_time": {"$gte": start}}, sort=[("start_time", 1)], fields={"start_time": 1}
+        )
+        return found["start_time"] if found else None
+
+    async def by_time(self, tenant_id: str, start: datetime, end: datetime) -> AsyncIterator[list[Marked]]:
+        """Read the entries of a time with their marks, some at a time."""
+        page: list[Marked] = []
+        query = {"tenant_id": tenant_id, "start_time": {"$gte": start, "$lt": end}}
+        async for each in self._entries.iterate(query, sort=[("start_time", 1)]):
+            page.append(_marked(each))
+            if len(page) == _PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
 
     async def read(self, tenant_id: str, entry_ids: Sequence[str]) -> list[Entry]:
         """Read entries."""
@@ -95,17 +133,10 @@ class UsageEntries:
         self, tenant_id: str, entry_ids: Sequence[str], *, closed: datetime | None, opening: set[str]
     ) -> None:
         """Mark final entries as taken up."""
-        late = {"$lte": ["$start_time", closed]}
-        opened = {"$cond": [{"$and": [{"$eq": ["$kind", "call"]}, late]}, _after(closed), "$$REMOVE"]}
-        late = {"$lte": [_SETTLED, closed]}
-        times: dict[str, Any] = {
-            "opened_time": {"$ifNull": ["$opened_time", opened]},
-            "known_time": {"$cond": [late, _after(closed), "$$REMOVE"]},
-        }
         await self._entries.update_many(
             _which(tenant_id, entry_ids, {"unbooked": "final"}),
             [
-                {"$set": {"opens_turn": _opens_turn(opening), **(times if closed else {})}},
+                {"$set": {"opens_turn": _opens_turn(opening), **(_late(closed) if closed else {})}},
                 {"$unset": "unbooked"},
             ],
         )
@@ -136,9 +167,24 @@ def known_time(entry: Entry, closed: datetime | None) -> datetime:
     return time if closed is None else max(time, closed + TICK)
 
 
+def entry_id(entry: Entry) -> str:
+    """An entry's primary key."""
+    return entry.entry_id if isinstance(entry, Adjustment) else entry.call_id
+
+
 def start_time(entry: Entry) -> datetime:
     """The time that an entry belongs to."""
     return (entry.call_time or entry.time) if isinstance(entry, Adjustment) else entry.start_time
+
+
+def _marked(document: Document) -> Marked:
+    entry = entry_from_document(document)
+    return Marked(
+        entry=entry,
+        booked="unbooked" not in document,
+        opens_turn=document.get("opens_turn", False),
+        known=document.get("known_time") or known_time(entry, None),
+    )
 
 
 _SETTLED = {"$ifNull": ["$settle_time", "$time", "$start_time"]}
@@ -148,8 +194,14 @@ def _which(tenant_id: str, entry_ids: Sequence[str], state: Document) -> Documen
     return {"_id": {"$in": list(entry_ids)}, "tenant_id": tenant_id, **state}
 
 
-def _after(closed: datetime | None) -> Any:
-    return closed + TICK if closed else "$$REMOVE"
+def _late(closed: datetime) -> Document:
+    """When the books know of what they should have known of before an answer, but did not."""
+    call: Document = {"$eq": ["$kind", "call"]}
+    opened = {"$cond": [{"$and": [call, {"$lte": ["$start_time", closed]}]}, closed + TICK, "$$REMOVE"]}
+    return {
+        "opened_time": {"$ifNull": ["$opened_time", opened]},
+        "known_time": {"$cond": [{"$lte": [_SETTLED, closed]}, closed + TICK, "$$REMOVE"]},
+    }
 
 
 def _not_before(field: str, closed: datetime | None) -> Any:

@@ -134,8 +134,8 @@ class UsageQuery:
         for attempt in range(_TRIES):
             try:
                 async with self._database.snapshot() as snapshot:
-                    closed = await self._booking.closed_at(tenant_id, snapshot)
-                    if closed is not None and closed >= as_of:
+                    book = await self._booking.at(snapshot).find(tenant_id)
+                    if book is not None and book.closed is not None and book.closed >= as_of:
                         return await self._sum(tenant_id, question, as_of, snapshot)
             except StorageUnavailable:
                 if attempt + 1 == _TRIES:

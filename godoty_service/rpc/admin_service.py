@@ -17,7 +17,7 @@ from godoty_service.tenancy.principal import Scope
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"]
 SERVICE_NAME: str = _SERVICE.full_name
-SCOPES = {f"/{SERVICE_NAME}/{method.name}": Scope.ADMIN for method in _SERVICE.methods}
+SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN,) for method in _SERVICE.methods}
 _PAGE = 100
 
 

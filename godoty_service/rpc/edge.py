@@ -5,7 +5,7 @@ Handlers get a `Call` instead of gRPC's context: who calls, and the context, sho
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +55,18 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
     """Wraps the methods of our services; health and reflection pass as they are."""
 
     def __init__(
-        self, *, scopes: Mapping[str, Scope], keys: ApiKeys, refusals: Refusals, metrics: Metrics, tracing: Tracing
+        self,
+        *,
+        scopes: Mapping[str, Sequence[Scope]],
+        keys: ApiKeys,
+        refusals: Refusals,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         """Build the edge.
 
         Args:
-            scopes: By full method name, the scope that its callers need.
+            scopes: By full method name, the scopes of which its callers need one.
             keys: Tells who calls.
             refusals: Slows down whoever tries keys.
             metrics: Counts calls.
@@ -121,9 +127,10 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             MalformedRequest: The request could not be read.
         """
         principal = await self._verify(context)
-        scope = self._scopes[method]
-        if scope not in principal.scopes:
-            raise ScopeMissing(f"The API key lacks the scope {scope.value}.", metadata={"scope": scope.value})
+        scopes = self._scopes[method]
+        if principal.scopes.isdisjoint(scopes):
+            wanted = " or ".join(scope.value for scope in scopes)
+            raise ScopeMissing(f"The API key lacks the scope {wanted}.", metadata={"scope": scopes[0].value})
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
         if isinstance(request, _Undecodable):
             raise MalformedRequest("The request could not be decoded.")

@@ -59,12 +59,11 @@ class Refusals:
         now = self._tick()
         count, last = self._counts.pop(source, (0, now))
         count = 1 if now - last > _FORGOTTEN_AFTER else count + 1
-        self._counts[source] = (count, now)
+        delay = 0.0 if count <= _FREE else min(self._longest, _FIRST * 2.0 ** min(count - _FREE - 1, 16))
+        self._counts[source] = (count, now + delay)
         if len(self._counts) > _SOURCES:
             self._counts.popitem(last=False)
-        if count <= _FREE:
-            return 0.0
-        return min(self._longest, _FIRST * 2.0 ** min(count - _FREE - 1, 16))
+        return delay
 
 
 def source_of(peer: str) -> str:

@@ -14,12 +14,14 @@ class Lease:
         replica_id: The server that runs it; its heartbeat tells whether it lives.
         text: What the user said: it rides here, so that it is durable with the claim.
         request_id: The id of the request that made the turn, if it has one.
+        before: The turns that it took the session over from, one from the other: it may not have closed them yet.
     """
 
     turn_id: str
     replica_id: str
     text: str
     request_id: str | None = None
+    before: "tuple[Lease, ...]" = ()
 
     @property
     def deletes(self) -> bool:

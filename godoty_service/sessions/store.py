@@ -6,6 +6,7 @@ whose server is dead is taken over; what the dead one writes later meets a highe
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -138,8 +139,7 @@ class Sessions:
         """
         left = lease or session.lease
         if left is not None:
-            kept = {"turn_id": left.turn_id, "replica_id": "", "text": left.text}
-            await self._sessions.update_one(_own(session), {"$set": {"lease": kept}})
+            await self._sessions.update_one(_own(session), {"$set": {"lease": _left(left)}})
 
     async def holds(self, session: Session) -> bool:
         """Tell whether the claim still stands."""
@@ -218,12 +218,13 @@ class Sessions:
             raise InvalidRequest.of("user", "the session belongs to another end user")
         if held["lease"] is None:
             return None
-        lease = Lease(**held["lease"])
+        lease = _read_lease(held["lease"])
         if lease.replica_id in await self._replicas.living([lease.replica_id]):
             twin = lease.request_id is not None and lease.request_id == update["$set"]["lease"]["request_id"]
             raise _busy(HeldByTwin if twin else SessionBusy)
         query = {"_id": held["_id"], "tenant_id": tenant_id, "fence": held["fence"]}
-        claimed = await self._sessions.find_one_and_update(query, {"$set": update["$set"], "$inc": update["$inc"]})
+        changes = {**update["$set"], "lease": {**update["$set"]["lease"], "before": _before(lease)}}
+        claimed = await self._sessions.find_one_and_update(query, {"$set": changes, "$inc": update["$inc"]})
         if claimed is None:
             return None
         return Claim(session=_read(claimed), created=False, taken_from=lease)
@@ -235,6 +236,21 @@ def _busy(kind: type[SessionBusy] = SessionBusy) -> SessionBusy:
 
 def _own(session: Session) -> Document:
     return {"_id": session.uid, "tenant_id": session.tenant_id, "fence": session.fence}
+
+
+def _left(lease: Lease) -> Document:
+    """Write a lease that nobody holds any more."""
+    before = [_left(each) for each in lease.before]
+    return {"turn_id": lease.turn_id, "replica_id": "", "text": lease.text, "before": before}
+
+
+def _before(lease: Lease) -> list[Document]:
+    """Tell what stands before a claim that is taken over from a lease; what is being deleted needs no end."""
+    return [] if lease.deletes else [_left(each) for each in (*lease.before, replace(lease, before=()))]
+
+
+def _read_lease(document: Document) -> Lease:
+    return Lease(**{**document, "before": tuple(map(_read_lease, document.get("before", ())))})
 
 
 def _read(document: Document) -> Session:
@@ -251,7 +267,7 @@ def _read(document: Document) -> Session:
         fold=document["fold"],
         fold_revision=document["fold_revision"],
         fence=document["fence"],
-        lease=Lease(**lease) if lease else None,
+        lease=_read_lease(lease) if lease else None,
         unfolded=document["unfolded"],
         create_time=document["create_time"],
         update_time=document["update_time"],

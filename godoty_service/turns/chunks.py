@@ -4,12 +4,11 @@ The number of a chunk is its fence: who closes a dead turn's log writes the next
 later collides.
 """
 
-from collections.abc import Collection as Some
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from godoty_service.errors import DuplicateKey, GodotyError
+from godoty_service.errors import DuplicateKey, GodotyError, TurnNotFound
 from godoty_service.mongo import Collection, Document, Index
 from godoty_service.turns.event_document import (
     error_from_document,
@@ -18,8 +17,11 @@ from godoty_service.turns.event_document import (
     event_to_document,
 )
 from godoty_service.turns.events import Event
+from godoty_service.turns.log import HIGH_WATER
 
 INDEXES = (Index(keys=[("expire_time", 1)], expire_after=0),)
+_DELETION = "deletion"  # the writer of a seal
+_AT_ONCE = 100  # turns in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,45 @@ class LogChunks:
         )
         return [_read(each) for each in found]
 
-    async def delete(self, tenant_id: str, turn_ids: Some[str]) -> None:
-        """Delete the logs of turns."""
-        await self._chunks.delete_many({"tenant_id": tenant_id, "turn_id": {"$in": list(turn_ids)}})
+    async def begun(self, tenant_id: str, turn_ids: Sequence[str]) -> dict[str, bool]:
+        """Tell which of these turns have a log, and whether it has its end."""
+        found: dict[str, bool] = {}
+        for query in _logs(tenant_id, turn_ids):
+            for each in await self._chunks.find(query, fields={"turn_id": 1, "ended": 1}):
+                found[each["turn_id"]] = found.get(each["turn_id"], False) or each["ended"]
+        return found
+
+    async def seal(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
+        """Close the log of a deleted turn, so that what its server has yet to write collides, and is never kept."""
+        while True:
+            kept = await self.read(tenant_id, turn_id, after=-1)
+            if kept and kept[-1].ended:
+                return
+            seal = Chunk(
+                turn_id=turn_id,
+                tenant_id=tenant_id,
+                place=kept[-1].place + 1 if kept else 0,
+                first=HIGH_WATER + 1,
+                events=(),
+                ended=True,
+                error=TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id}),
+                writer=_DELETION,
+                expire_time=expire_time,
+            )
+            if await self.close(seal):
+                return
+
+    async def delete(self, tenant_id: str, turn_ids: Sequence[str]) -> None:
+        """Delete the logs of turns, but not their seals."""
+        for query in _logs(tenant_id, turn_ids):
+            await self._chunks.delete_many({**query, "writer": {"$ne": _DELETION}})
+
+
+def _logs(tenant_id: str, turn_ids: Sequence[str]) -> Iterator[Document]:
+    """Ask for the logs of turns by the ranges of their keys, some turns at a time."""
+    for start in range(0, len(turn_ids), _AT_ONCE):
+        ranges = [{"_id": {"$gt": f"{each}/", "$lt": f"{each}0"}} for each in turn_ids[start : start + _AT_ONCE]]
+        yield {"tenant_id": tenant_id, "$or": ranges}
 
 
 def _key(turn_id: str, place: int) -> str:

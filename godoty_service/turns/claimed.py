@@ -36,6 +36,7 @@ from godoty_service.turns.events import (
     TurnStarted,
 )
 from godoty_service.turns.opening import open_history, opened_fold
+from godoty_service.turns.predecessors import close_logs, close_predecessors
 from godoty_service.turns.projection import METRICS_KEY, projection
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
@@ -123,11 +124,12 @@ class ClaimedTurn:
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
         models = (session.model, *bench.fallbacks(self._turn))
+        await close_predecessors(bench.messages, self._claim, size=bench.window_size)
         fold, history, *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
             open_history(bench.messages, self._claim, size=bench.window_size),
             bench.oracle.prepare(models),
-            self._close_dead_log(),
+            close_logs(bench.recovery, self._claim),
         )
         manager = MongoSessionManager(
             bench.messages,
@@ -138,11 +140,6 @@ class ClaimedTurn:
             last_number=history.last_number,
         )
         return fold, manager
-
-    async def _close_dead_log(self) -> None:
-        """Say in its log that the turn from which the session was taken over was interrupted."""
-        if self._claim.taken_from is not None:
-            await self._bench.recovery.interrupt_by_id(self._turn.tenant_id, self._claim.taken_from.turn_id)
 
     async def _work(self, agent: Agent) -> StopReason:
         """Run the agent's loop. Between its events nothing is awaited: a cancel always lands inside it."""

@@ -7,6 +7,8 @@ from godoty_service.sessions.store import Sessions
 from godoty_service.turns.chunks import LogChunks
 from godoty_service.turns.records import TurnRecords
 
+_RECENT = 200  # messages; the turns that have not kept their logs yet are among those that wrote them
+
 
 async def delete_session(
     tenant_id: str,
@@ -39,9 +41,22 @@ async def erase(
     chunks: LogChunks,
     but: str = "",
 ) -> None:
-    """Delete a claimed session and all that was said in it, but not the record of one turn that is about to begin."""
-    turns = [each for each in await records.of_session(claimed.tenant_id, claimed.session_id) if each != but]
-    await chunks.delete(claimed.tenant_id, turns)
-    await records.delete(claimed.tenant_id, turns)
-    await messages.delete(claimed.tenant_id, claimed.uid)
+    """Delete a claimed session and all that was said in it, but not the record of one turn that is about to begin.
+
+    Turns that wait for the session have not begun either: they keep their records, and so their request ids. One that
+    has just ended may not have kept all of its log: that is sealed.
+    """
+    tenant_id = claimed.tenant_id
+    known = [each for each in await records.of_session(tenant_id, claimed.session_id) if each != but]
+    ended = await chunks.begun(tenant_id, known)
+    after = max(0, claimed.message_count - _RECENT)
+    recent = await messages.page(tenant_id, claimed.uid, after=after, limit=2 * _RECENT)
+    spoke = {each.turn_id for each in recent}
+    turns = [each for each in known if each in ended or each in spoke]
+    for turn_id in turns:
+        if not ended.get(turn_id):
+            await chunks.seal(tenant_id, turn_id, expire_time=records.expiry())
+    await chunks.delete(tenant_id, turns)
+    await records.delete(tenant_id, turns)
+    await messages.delete(tenant_id, claimed.uid)
     await sessions.delete(claimed)

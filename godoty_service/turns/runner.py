@@ -40,30 +40,39 @@ class TurnRunner:
         structlog.contextvars.bind_contextvars(
             tenant_id=turn.tenant_id, session_id=turn.request.session_id, turn_id=turn.turn_id
         )
+        record = self._record(turn)
+        refusal: GodotyError | None = None
         async with AsyncExitStack() as stack:
-            record = self._record(turn)
             try:
-                turn.policy = await self._bench.policies.get(turn.tenant_id)
-                self._bench.gates.check(turn.tenant_id)
-                _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
+                await self._admit(turn)
                 claim = await self._begin(turn, record, stack)
             except asyncio.CancelledError:
-                await self._refuse(turn, record, turn.cancelled_by or TurnCancelled("The turn was cancelled."))
-            except AlreadyBegun as error:
-                turn.log.end(error)
+                refusal = turn.cancelled_by or TurnCancelled("The turn was cancelled.")
             except GodotyError as error:
-                await self._refuse(turn, record, error)
+                refusal = error
             except Exception:
                 log.exception("turn_fault")
-                fault = GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
-                await self._refuse(turn, record, fault)
+                refusal = GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
             else:
                 self._bench.journal.keep(turn)
                 with self._bench.observer.running_turn():
                     await ClaimedTurn(self._bench, turn, claim).run()
-                if not turn.log.sequence and turn.log.error is not None:
-                    await self._refuse(turn, record, turn.log.error)
+                if not turn.log.sequence:
+                    refusal = turn.log.error
+        if refusal is not None:  # told when the turn is out of the way of the next one
+            await self._refuse(turn, record, refusal)
         await self._bench.journal.kept(turn)
+
+    async def _admit(self, turn: Turn) -> None:
+        """Check what can be refused without a look at the database.
+
+        Raises:
+            QuotaExceeded: The tenant was refused a moment ago.
+            ModelNotAllowed: The tenant's policy does not allow a model.
+        """
+        turn.policy = await self._bench.policies.get(turn.tenant_id)
+        self._bench.gates.check(turn.tenant_id)
+        _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
 
     def _record(self, turn: Turn) -> TurnRecord:
         return TurnRecord(
@@ -82,6 +91,7 @@ class TurnRunner:
             AlreadyBegun: The request id was used before.
             SessionBusy: Another turn holds the session.
         """
+        turn.begun = True
         claiming = asyncio.create_task(self._claim(turn, stack))
         beginning = asyncio.create_task(self._bench.records.begin(record))
         try:
@@ -176,6 +186,8 @@ class TurnRunner:
         """End a turn that has not begun; its request id may be used again."""
         turn.log.end(error)
         self._bench.journal.drop(turn)
+        if not turn.begun or isinstance(error, AlreadyBegun):
+            return
         try:
             await self._bench.records.forget(record)
         except GodotyError:  # then it is kept with its end, so that nobody waits for more

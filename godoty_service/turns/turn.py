@@ -64,6 +64,7 @@ class Turn:
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
+        self.begun = False  # it may have been written down
         self._readers = 0
         self._closing = False
 

@@ -82,7 +82,7 @@ def calls(caller: Caller) -> list[ModelCall]:
 async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - it lies in a database
+        while not condition():
             await asyncio.sleep(0.02)
 
 

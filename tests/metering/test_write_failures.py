@@ -11,7 +11,7 @@ import pytest
 from godoty_service.metering.call import CallState, CostSource
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.server import running
-from tests.metering.bookkeeper import billed, calls, closed
+from tests.metering.bookkeeper import billed, calls, closed, left
 from tests.metering.conftest import NEVER
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
@@ -200,8 +200,7 @@ async def test_a_cancelled_call_that_could_not_be_left_is_reconciled(start: Call
             if response.HasField("text_delta"):
                 break
         call.cancel()
-        await asyncio.sleep(1.5)
-        assert calls(caller)[0].generation_id is None
+        assert (await left(caller)).generation_id is None
     entry = await closed(caller)
 
     assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)

@@ -107,7 +107,7 @@ async def replay(caller: Caller, recording: Recording) -> Turn:
 async def settled(caller: Caller) -> ModelCall:
     """The first entry, once it is settled: at once where the answer told its cost, else from the record."""
     async with asyncio.timeout(10):
-        while (entry := caller.service.entries("talk")[0]).state is CallState.PENDING:  # noqa: ASYNC110 - it lies in a database
+        while (entry := caller.service.entries("talk")[0]).state is CallState.PENDING:
             await asyncio.sleep(0.05)
     return entry
 

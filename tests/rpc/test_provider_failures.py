@@ -1,5 +1,6 @@
 """The provider fails in all the ways it does: each is told by its reason, is in the ledger, and harms no session."""
 
+import asyncio
 import time
 from decimal import Decimal
 

@@ -90,16 +90,14 @@ async def _refusals(caller: Caller, planted: Planted) -> list[Any]:
     told: list[Any] = [await failure_of(caller.stub.ListSessions(request, metadata=wrong))]
     told += [(await caller.converse(f"{planted.prompt}", session_id="bad id", user=planted.user * 20)).failure]
     told += [(await caller.converse("x", model="openai/none", user=planted.user)).failure]
-    caller.service.database["messages"].insert_one(
-        {"tenant_id": caller.service.tenant_id, "session_uid": "broken", "number": 1, "content": planted.fault}
-    )
-    caller.service.database["sessions"].insert_one(
-        {"tenant_id": caller.service.tenant_id, "session_id": "broken", "state": planted.fault}
-    )
+    # A lease of this shape cannot be read, and the fault that it makes quotes it.
+    broken = {"_id": planted.fault, "session_id": "broken", "lease": {planted.fault: 1}}
+    sessions = caller.service.database["sessions"]
+    sessions.insert_one({**(caller.service.session("talk") or {}), **broken})
     told += [await failure_of(caller.metrics("broken"))]
     assert told[-1].reason == "INTERNAL"
     told += [(await caller.converse(planted.prompt, session_id="broken")).failure]
-    caller.service.database["sessions"].delete_one({"session_id": "broken"})
+    sessions.delete_one(broken)
     return told
 
 

@@ -95,6 +95,7 @@ class Surroundings:
                 "openrouter_base_url": self.sandbox.base_url,
                 "OPENROUTER_API_KEY": ACCOUNT,
                 "drain_grace": 2.0,
+                "refusal_delay": 0.0,  # all tests call from one address
                 **others,
             }
         )

@@ -41,7 +41,9 @@ def napping(**wishes: Any) -> AgentProfile:
 
 def tasks() -> set[Any]:
     """Tell the tasks that there are, gRPC's own for the next request left out."""
-    return {each for each in asyncio.all_tasks() if not getattr(each.get_coro(), "__qualname__", "").startswith("AioServer")}
+    return {
+        each for each in asyncio.all_tasks() if not getattr(each.get_coro(), "__qualname__", "").startswith("AioServer")
+    }
 
 
 async def assert_nothing_left(

@@ -1,0 +1,60 @@
+"""Usage, ledger entries and budgets as messages of billing_service.proto."""
+
+from collections.abc import Iterable
+
+from godoty.v1 import billing_service_pb2 as pb
+
+from godoty_service.metering.budgets import BudgetStatus
+from godoty_service.metering.call import Adjustment, Entry
+from godoty_service.metering.money import format_usd
+from godoty_service.metering.usage_query import UsageAnswer
+from godoty_service.rpc.metering_messages import call_message, timestamp, totals_message, usage_message
+
+
+def usage_answer_message(answer: UsageAnswer) -> pb.GetUsageResponse:
+    """Convert sums."""
+    return pb.GetUsageResponse(
+        rows=[pb.UsageRow(keys=row.keys, totals=totals_message(row.totals)) for row in answer.rows],
+        totals=totals_message(answer.totals),
+        as_of=timestamp(answer.as_of),
+        adjusted_later_usd=format_usd(answer.later),
+    )
+
+
+def entry_messages(entries: Iterable[Entry]) -> list[pb.LedgerEntry]:
+    """Convert entries."""
+    return [
+        pb.LedgerEntry(adjustment=_adjustment_message(entry), user=entry.user or "")
+        if isinstance(entry, Adjustment)
+        else pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
+        for entry in entries
+    ]
+
+
+def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
+    """Convert budgets."""
+    return [
+        pb.BudgetStatus(
+            window=f"BUDGET_WINDOW_{each.window.name}",
+            limit_usd=format_usd(each.limit),
+            hard=each.hard,
+            spent_usd=format_usd(each.spent),
+            reserved_usd=format_usd(each.reserved),
+            window_start_time=timestamp(each.window_start) if each.window_start is not None else None,
+        )
+        for each in budgets
+    ]
+
+
+def _adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+    return pb.Adjustment(
+        adjustment_id=adjustment.entry_id,
+        call_id=adjustment.corrects,
+        session_id=adjustment.session_id,
+        number=adjustment.number,
+        cost_usd=format_usd(adjustment.cost),
+        usage=usage_message(adjustment.usage) if adjustment.usage is not None else None,
+        create_time=timestamp(adjustment.time),
+        why=adjustment.why,
+        by=adjustment.by,
+    )

@@ -1,0 +1,84 @@
+"""BillingService: one short method an RPC."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import billing_service_pb2_grpc
+
+from godoty_service.errors import TenantNotFound
+from godoty_service.metering.budgets import BudgetStatus
+from godoty_service.metering.ledger_pages import LedgerPages, Place
+from godoty_service.metering.usage_query import UsageQuery
+from godoty_service.rpc import billing_requests as requests
+from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
+from godoty_service.rpc.edge import Call
+from godoty_service.rpc.paging import page_size, read_token, write_token
+from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.tenants import Tenants
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["BillingService"]
+SERVICE_NAME: str = _SERVICE.full_name
+SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.BILLING, Scope.ADMIN) for method in _SERVICE.methods}
+_EXPORTED = 500  # entries of a message
+
+
+class BudgetStatuses(Protocol):
+    """Tells how budgets stand."""
+
+    async def status(self, tenant_id: str) -> list[BudgetStatus]:
+        """Tell how a tenant's budgets stand."""
+
+
+class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
+    """What a tenant has used and what it cost."""
+
+    def __init__(self, *, usage: UsageQuery, pages: LedgerPages, budgets: BudgetStatuses, tenants: Tenants) -> None:
+        self._usage = usage
+        self._pages = pages
+        self._budgets = budgets
+        self._tenants = tenants
+
+    async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
+        """Sum a time range."""
+        question = requests.usage_question(request)
+        tenant_id = await self._tenant(request.tenant_id, call)
+        return usage_answer_message(await self._usage.ask(tenant_id, question))
+
+    async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
+        """Read a page of entries."""
+        which = requests.entry_filter(request)
+        size = page_size(request.page_size, default=100)
+        tenant_id = await self._tenant(request.tenant_id, call)
+        query = ("ledger", tenant_id, repr(which))
+        after = requests.place(read_token(request.page_token, query))
+        page = await self._pages.page(tenant_id, which, after=after, limit=size + 1)
+        response = pb.ListLedgerEntriesResponse(entries=entry_messages(page[:size]))
+        if len(page) > size:
+            last = Place.of(page[size - 1])
+            response.next_page_token = write_token(query, [last.start.isoformat(), last.number, last.entry_id])
+        return response
+
+    async def ExportLedger(self, request: pb.ExportLedgerRequest, call: Call) -> AsyncIterator[pb.ExportLedgerResponse]:
+        """Read all entries."""
+        which = requests.entry_filter(request)
+        tenant_id = await self._tenant(request.tenant_id, call)
+        async for page in self._pages.pages(tenant_id, which, size=_EXPORTED):
+            yield pb.ExportLedgerResponse(entries=entry_messages(page))
+
+    async def GetBudget(self, request: pb.GetBudgetRequest, call: Call) -> pb.GetBudgetResponse:
+        """Read how the budgets stand."""
+        tenant_id = await self._tenant(request.tenant_id, call)
+        return pb.GetBudgetResponse(budgets=budget_messages(await self._budgets.status(tenant_id)))
+
+    async def _tenant(self, asked: str, call: Call) -> str:
+        """Tell whose data is asked for.
+
+        Raises:
+            TenantNotFound: There is no such tenant, or the key may not read it: which of them is not told.
+        """
+        if not asked or asked == call.tenant_id:
+            return call.tenant_id
+        if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(asked) is None:
+            raise TenantNotFound("There is no such tenant.")
+        return asked

@@ -1,0 +1,218 @@
+"""The listener's TLS: who is let in, what is refused at start, and certificates that are renewed."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import agent_service_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from godoty_service.cli.probe import serving
+from godoty_service.rpc.listener import is_loopback
+from tests.admin.certificates import Pair, authority, signed
+from tests.conftest import Start, server_environment
+from tests.service.surroundings import Surroundings
+
+HOST = "godoty.test"
+
+
+@pytest.fixture(scope="module")
+def trusted() -> Pair:
+    """The authority of the server's certificate."""
+    return authority("Trusted")
+
+
+@pytest.fixture
+def files(trusted: Pair, tmp_path: Path) -> dict[str, Any]:
+    """The server's certificate."""
+    return signed(trusted, HOST, "127.0.0.1").write(tmp_path, "server")
+
+
+async def answers(target: str, root: Pair | None, client: Pair | None = None, name: str = HOST) -> bool:
+    """Tell whether a server's health can be asked; in plain text, if no authority is trusted."""
+    options = [("grpc.ssl_target_name_override", name)]
+    if root is None:
+        channel = grpc.aio.insecure_channel(target)
+    else:
+        shown = (client.key_pem, client.pem) if client else (None, None)
+        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root.pem, *shown), options=options)
+    async with channel:
+        try:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - else it is no answer
+            return False
+    return True
+
+
+async def test_a_server_with_a_certificate_speaks_tls_only(serve: Start, files: dict[str, Any], trusted: Pair) -> None:
+    """Who trusts its authority is served, whole turns too; plain text, and who trusts another, are not."""
+    service = await serve(**files)
+
+    assert await answers(service.target, trusted)
+    assert not await answers(service.target, None)
+    assert not await answers(service.target, authority("Else"))
+    assert not await answers(service.target, trusted, name="else.test")
+    credentials = grpc.ssl_channel_credentials(trusted.pem)
+    async with grpc.aio.secure_channel(service.target, credentials) as channel:
+        stub: Any = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        request = pb.ConverseRequest(session_id="talk", text="hi")
+        kinds = [each.WhichOneof("event") async for each in stub.Converse(request, metadata=service.metadata)]
+    assert kinds[-1] == "turn_finished"
+
+
+async def test_with_client_authorities_only_their_clients_are_let_in(
+    serve: Start, files: dict[str, Any], trusted: Pair, tmp_path: Path
+) -> None:
+    """mTLS: no certificate, one of another authority and a self-made one stay outside."""
+    clients, stranger = authority("Clients"), authority("Clients")
+    (tmp_path / "clients.pem").write_bytes(clients.pem)
+    service = await serve(**files, tls_client_ca=tmp_path / "clients.pem")
+
+    assert await answers(service.target, trusted, signed(clients, "somebody"))
+    assert not await answers(service.target, trusted)
+    assert not await answers(service.target, trusted, signed(stranger, "somebody"))
+    assert not await answers(service.target, trusted, signed(trusted, "somebody"))
+    assert not await answers(service.target, trusted, stranger)
+
+
+async def test_a_renewed_certificate_is_taken_up(serve: Start, files: dict[str, Any], trusted: Pair) -> None:
+    """New connections get the new one, without a restart; a half-written pair leaves the old one serving."""
+    service = await serve(**files)
+    assert await answers(service.target, trusted)
+    new = authority("New")
+    renewed = signed(new, HOST)
+
+    files["tls_cert"].write_bytes(renewed.pem)
+    os.utime(files["tls_cert"], ns=(1, 1))
+    assert await answers(service.target, trusted)
+    files["tls_key"].write_bytes(renewed.key_pem)
+    os.utime(files["tls_key"], ns=(1, 1))
+    assert await answers(service.target, new)
+    assert not await answers(service.target, trusted)
+
+
+async def test_health_is_asked_over_tls(serve: Start, files: dict[str, Any], trusted: Pair, tmp_path: Path) -> None:
+    """`godoty health` trusts the server's own certificate, and shows it where clients are asked for one."""
+    several: list[dict[str, Any]] = [{}, {"tls_client_ca": tmp_path / "trusted.pem"}]
+    for more in several:
+        (tmp_path / "trusted.pem").write_bytes(trusted.pem)
+        service = await serve(**files, **more)
+        settings = service.surroundings.settings(service.database.name, **files, **more)
+        assert await serving(service.target, settings.certificates)
+        assert not await serving(service.target)
+        wrong = authority("Else").write(tmp_path, "else")
+        other = service.surroundings.settings(service.database.name, **wrong)
+        assert not await serving(service.target, other.certificates)
+
+
+@pytest.mark.parametrize(
+    ("listen", "loopback"),
+    [
+        ("127.0.0.1:50051", True),
+        ("127.8.9.1:50051", True),
+        ("[::1]:50051", True),
+        ("localhost:50051", True),
+        ("unix:/tmp/godoty", True),
+        ("0.0.0.0:50051", False),
+        ("[::]:50051", False),
+        (":50051", False),
+        ("10.0.0.1:50051", False),
+        ("localhost.example.com:50051", False),
+        ("[::ffff:127.0.0.1]:50051", False),
+        ("127.0.0.1.example.com:1", False),
+    ],
+)
+def test_loopback_is_told_from_the_network(listen: str, *, loopback: bool) -> None:
+    """When in doubt, it is the network."""
+    assert is_loopback(listen) is loopback
+
+
+async def test_plain_text_stays_on_this_machine(serve: Start) -> None:
+    """A listener that is open to the network needs TLS, or a setting that says so."""
+    with pytest.raises(ValueError, match="GODOTY_ALLOW_PLAINTEXT=true"):
+        await serve(listen="0.0.0.0:0")
+
+    service = await serve(listen="0.0.0.0:0", allow_plaintext=True)
+    assert await answers(service.target.replace("0.0.0.0", "127.0.0.1"), None)  # noqa: S104 - replaced
+
+
+async def test_a_listener_with_tls_may_be_open_to_the_network(
+    serve: Start, files: dict[str, Any], trusted: Pair
+) -> None:
+    """With a certificate it needs no permission."""
+    service = await serve(listen="0.0.0.0:0", **files)
+    assert await answers(service.target.replace("0.0.0.0", "127.0.0.1"), trusted)  # noqa: S104 - replaced
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tls_key": None}, "both GODOTY_TLS_CERT and GODOTY_TLS_KEY"),
+        ({"tls_cert": None}, "both GODOTY_TLS_CERT and GODOTY_TLS_KEY"),
+        ({"tls_cert": "absent"}, "GODOTY_TLS_CERT: .*absent cannot be read"),
+        ({"tls_key": "absent"}, "GODOTY_TLS_KEY: .*absent cannot be read"),
+        ({"tls_client_ca": "absent"}, "GODOTY_TLS_CLIENT_CA: .*absent cannot be read"),
+        ({"tls_cert": "other.key"}, "GODOTY_TLS_CERT has no PEM certificate"),
+        ({"tls_key": "other.pem"}, "GODOTY_TLS_KEY: .* has no PEM private key"),
+        ({"tls_key": "other.key"}, "GODOTY_TLS_KEY is not the key of the certificate"),
+        ({"tls_client_ca": "other.key"}, "GODOTY_TLS_CLIENT_CA has no PEM certificate"),
+    ],
+)
+async def test_a_wrong_file_is_told_at_start(
+    serve: Start, files: dict[str, Any], tmp_path: Path, settings: dict[str, str | None], said: str
+) -> None:
+    """The setting is named, before anything is served."""
+    authority("Else").write(tmp_path, "other")
+    wrong = {name: tmp_path / each if each else None for name, each in settings.items()}
+    with pytest.raises(ValueError, match=said):
+        await serve(**{**files, **wrong})
+
+
+async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command, and tell its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "godoty_service.cli", command),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_a_process_serves_by_its_environment(
+    surroundings: Surroundings, files: dict[str, Any], trusted: Pair, tmp_path: Path
+) -> None:
+    """The variables do it, for `serve` and `health` alike."""
+    environment = server_environment(surroundings, surroundings.new_database())
+    environment |= {f"GODOTY_{name.upper()}": str(path) for name, path in files.items()}
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "godoty_service.cli", "serve", env=environment, stdout=log, stderr=log
+        )
+    try:
+        async with asyncio.timeout(20):
+            while await godoty("health", environment) != (0, "serving\n"):
+                assert process.returncode is None, (tmp_path / "log").read_text()
+        assert await answers(environment["GODOTY_LISTEN"], trusted)
+        assert not await answers(environment["GODOTY_LISTEN"], None)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_a_process_that_would_be_open_in_plain_text_ends(surroundings: Surroundings) -> None:
+    """With one line that says what to do."""
+    environment = server_environment(surroundings, surroundings.new_database())
+    code, said = await godoty("serve", environment | {"GODOTY_LISTEN": "0.0.0.0:0"})
+
+    assert code == 1
+    assert said.splitlines()[-1].startswith("godoty: GODOTY_LISTEN=0.0.0.0:0 is open to the network")
+    assert "Traceback" not in said

@@ -1,0 +1,293 @@
+"""The usage books of one tenant, kept by two servers, and a full scan in Python to hold them against."""
+
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, localcontext
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from godoty_service.errors import StorageUnavailable
+from godoty_service.ids import new_id
+from godoty_service.metering.booking import Booking
+from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.rollups import Rollups
+from godoty_service.metering.time_cells import TimeGroup
+from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage_entries import UsageEntries
+from godoty_service.metering.usage_query import Group, UsageAnswer, UsageQuery, UsageQuestion
+from godoty_service.mongo import Collection, Database
+
+Document = dict[str, Any]
+UTC_ZONE = ZoneInfo("UTC")
+
+
+class Failing(Collection):
+    """A collection whose next write is lost, or done without an answer, when it is told so."""
+
+    def __init__(self, real: Collection, trouble: "Trouble") -> None:
+        super().__init__(real._collection, real._session)
+        self._trouble = trouble
+
+    async def update_one(self, *args: Any, **others: Any) -> bool:
+        return await self._trouble.strike(lambda: Collection.update_one(self, *args, **others))
+
+    async def update_many(self, *args: Any, **others: Any) -> int:
+        return await self._trouble.strike(lambda: Collection.update_many(self, *args, **others))
+
+    async def upsert_each(self, *args: Any, **others: Any) -> None:
+        await self._trouble.strike(lambda: Collection.upsert_each(self, *args, **others))
+
+
+@dataclass
+class Trouble:
+    """Strikes the write after so many others.
+
+    Attributes:
+        writes: How many pass before; None: all.
+        done: Whether the one that fails is done all the same.
+    """
+
+    writes: int | None = None
+    done: bool = False
+
+    async def strike(self, write: Callable[[], Awaitable[Any]]) -> Any:
+        """Do a write, or not."""
+        if self.writes is None:
+            return await write()
+        self.writes -= 1
+        if self.writes >= 0:
+            return await write()
+        self.writes = None
+        if self.done:
+            await write()
+        raise StorageUnavailable("a test cut the line")
+
+
+class Server:
+    """What one server brings to the books."""
+
+    def __init__(self, database: Database, name: str, *, now: Callable[[], Awaitable[datetime]] | None = None) -> None:
+        self.trouble = Trouble()
+        self.ledger = Ledger(database.collection("ledger"))
+        entries = UsageEntries(Failing(database.collection("ledger"), self.trouble))
+        self.rollups = Rollups(Failing(database.collection("usage_quarters"), self.trouble))
+        self.booking = Booking(
+            Failing(database.collection("usage_books"), self.trouble),
+            entries=entries,
+            rollups=self.rollups,
+            now=now or database.now,
+            owner=name,
+        )
+        self.query = UsageQuery(database=database, booking=self.booking, rollups=self.rollups, entries=entries)
+
+
+def question(
+    start: datetime,
+    end: datetime,
+    *groups: Group,
+    zone: str = "UTC",
+    as_of: datetime | None = None,
+) -> UsageQuestion:
+    """Ask."""
+    return UsageQuestion(start=start, end=end, groups=groups, zone=ZoneInfo(zone), as_of=as_of)
+
+
+@dataclass
+class Sum:
+    """A sum, made by other means than the service's."""
+
+    cost: Decimal = Decimal(0)
+    bound: Decimal = Decimal(0)
+    usage: dict[str, int] = field(default_factory=dict)
+    calls: int = 0
+    pending: int = 0
+    unresolved: int = 0
+    unbounded: int = 0
+    turns: int = 0
+
+    def __bool__(self) -> bool:
+        return self != Sum()
+
+
+def scan(documents: list[Document], asked: UsageQuestion) -> dict[tuple[str, ...], Sum]:
+    """Answer a question about now from all ledger entries, one by one."""
+    sums: dict[tuple[str, ...], Sum] = defaultdict(Sum)
+    first: dict[tuple[str, str], str] = {}
+    for each in sorted((each for each in documents if each["kind"] == "call"), key=lambda each: each["number"]):
+        first.setdefault((each["session_uid"], each["turn_id"]), each["_id"])
+    firsts = set(first.values())
+    calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
+    with localcontext(prec=200):
+        for each in documents:
+            call = each if each["kind"] == "call" else calls[each["corrects"]]
+            if asked.start <= call["start_time"] < asked.end:
+                _count(sums[_keys(call, asked)], each, opens_turn=each["_id"] in firsts)
+    return {key: each for key, each in sums.items() if each}
+
+
+def total(sums: Iterable[Sum]) -> tuple[Decimal, int]:
+    """What they cost together, and how many turns they are."""
+    sums = list(sums)
+    with localcontext(prec=200):
+        return sum((each.cost for each in sums), start=Decimal(0)), sum(each.turns for each in sums)
+
+
+def _keys(call: Document, asked: UsageQuestion) -> tuple[str, ...]:
+    is_open = call["state"] == "pending"
+    named = {
+        "model": call["requested_model"] if is_open else call.get("served_model") or call["requested_model"],
+        "provider": "" if is_open else call.get("provider") or "",
+        "agent": call["agent"],
+        "user": call.get("user") or "",
+        "session": call["session_id"],
+    }
+    return tuple(
+        _label(call["start_time"], each, asked.zone) if isinstance(each, TimeGroup) else named[each.value]
+        for each in asked.groups
+    )
+
+
+def _label(time: datetime, group: TimeGroup, zone: ZoneInfo) -> str:
+    local = time.astimezone(zone)
+    if group is TimeGroup.HOUR:
+        begin = time.replace(minute=time.minute // 15 * 15, second=0, microsecond=0)
+        while _hour(begin - timedelta(minutes=15), zone) == _hour(time, zone):
+            begin -= timedelta(minutes=15)
+        return begin.astimezone(zone).isoformat()
+    day = local.date().replace(day=1) if group is TimeGroup.MONTH else local.date()
+    begin = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=1)  # walk to the first moment of it
+    while begin.astimezone(zone).date() < day:
+        begin += timedelta(minutes=15)
+    return begin.astimezone(zone).isoformat()
+
+
+def _hour(time: datetime, zone: ZoneInfo) -> tuple[Any, ...]:
+    local = time.astimezone(zone)
+    return local.date(), local.hour, local.utcoffset()
+
+
+def _count(total: Sum, each: Document, *, opens_turn: bool) -> None:
+    total.turns += opens_turn
+    if each["kind"] == "call":
+        total.calls += each["state"] != "void"
+        total.pending += each["state"] == "pending"
+        if each["state"] == "unresolved":
+            total.unresolved += 1
+            total.unbounded += "upper_bound" not in each
+            total.bound += each["upper_bound"].to_decimal() if "upper_bound" in each else 0
+    elif each.get("resolves"):
+        total.unresolved -= 1
+        total.unbounded -= "bound" not in each
+        total.bound -= each["bound"].to_decimal() if "bound" in each else 0
+    if each["kind"] == "adjustment" or each["state"] == "settled":
+        total.cost += each["cost"].to_decimal()
+        for name, count in each.get("usage", {}).items():
+            total.usage[name] = total.usage.get(name, 0) + count
+
+
+def shown(answer: UsageAnswer) -> dict[tuple[str, ...], Sum]:
+    """An answer in the same form."""
+    return {row.keys: _shown(row.totals) for row in answer.rows}
+
+
+def _shown(totals: Any) -> Sum:
+    usage = {name: getattr(totals.usage, name) for name in TokenUsage.__slots__}
+    return Sum(
+        cost=totals.cost,
+        bound=totals.unresolved_bound,
+        usage={name: count for name, count in usage.items() if count is not None},
+        calls=totals.model_calls,
+        pending=totals.pending_calls,
+        unresolved=totals.unresolved_calls,
+        unbounded=totals.unbounded_calls,
+        turns=totals.turns,
+    )
+
+
+class Tenant:
+    """A tenant whose ledger a test writes."""
+
+    def __init__(self, database: Database, ledger: Ledger, chance: random.Random) -> None:
+        self.tenant_id = new_id("tnt")
+        self.database = database
+        self.ledger = ledger
+        self.chance = chance
+        self.calls: dict[str, ModelCall] = {}
+        self.turns: dict[str, str] = {}
+
+    async def documents(self) -> list[Document]:
+        """All that the ledger has of it."""
+        return await self.database.collection("ledger").find({"tenant_id": self.tenant_id})
+
+    async def open(self, start: datetime, **known: Any) -> ModelCall:
+        """Begin a call."""
+        chance = self.chance
+        session = chance.choice(["s1", "s2", "s3"])
+        if session not in self.turns or chance.random() < 0.5:
+            self.turns[session] = new_id("turn")
+        call = ModelCall(
+            call_id=new_id("call"),
+            tenant_id=self.tenant_id,
+            session_uid=f"{self.tenant_id}.{session}",
+            session_id=session,
+            turn_id=self.turns[session],
+            number=1,
+            state=CallState.PENDING,
+            requested_model=chance.choice(["a/one", "a/two", "b/three"]),
+            upper_bound=chance.choice([None, Decimal("0.5"), Decimal("0.0000000000000000000001")]),
+            provider_key_id="key",
+            start_time=start,
+            agent=chance.choice(["assistant", "clerk"]),
+            user=chance.choice([None, "ann", "bob"]),
+            owner="server",
+        )
+        written = await self.ledger.insert(replace(call, **known))
+        self.calls[written.call_id] = written
+        return written
+
+    async def close(self, call: ModelCall, settle: datetime, *, state: CallState | None = None) -> ModelCall:
+        """End a call."""
+        chance = self.chance
+        state = state or chance.choice([*[CallState.SETTLED] * 4, CallState.UNRESOLVED, CallState.VOID])
+        served = chance.choice([None, "a/one", "c/four"])
+        known: Document = {"state": state, "settle_time": settle, "served_model": served}
+        known["provider"] = chance.choice([None, "One", "Two"])
+        if state is CallState.SETTLED:
+            counts = {name: chance.randrange(1000) for name in chance.sample(TokenUsage.__slots__, 4)}
+            known["cost"] = Decimal(chance.randrange(10**8)).scaleb(-chance.choice([2, 8, 12, 20, 26]))
+            known |= {"cost_source": CostSource.BILLED, "usage": chance.choice([None, TokenUsage(**counts)])}
+        closed = replace(call, **known)
+        assert await self.ledger.close(closed)
+        self.calls[call.call_id] = closed
+        return closed
+
+    async def adjust(self, call: ModelCall, time: datetime) -> Adjustment:
+        """Resolve an unresolved call, or correct a settled one."""
+        resolves = call.state is CallState.UNRESOLVED
+        return await self.ledger.insert(
+            Adjustment(
+                entry_id=new_id("adj"),
+                tenant_id=call.tenant_id,
+                session_uid=call.session_uid,
+                session_id=call.session_id,
+                turn_id=call.turn_id,
+                number=1,
+                corrects=call.call_id,
+                cost=Decimal(self.chance.randrange(-1000, 1000)).scaleb(-4),
+                usage=self.chance.choice([None, TokenUsage(input_tokens=5)]),
+                resolves=resolves,
+                bound=call.upper_bound if resolves else None,
+                model=call.model,
+                provider=call.provider,
+                agent=call.agent,
+                user=call.user,
+                call_time=call.start_time,
+                time=time,
+                why="a test",
+                by="somebody",
+            )
+        )

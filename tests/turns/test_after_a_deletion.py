@@ -1,0 +1,137 @@
+"""Nothing that was said outlives its session, and a session of any length is read page by page."""
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import pytest
+from bson import encode
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.rooms import open_rooms
+from godoty_service.turns.deletion import erase
+from tests.conftest import Start
+from tests.service.caller import Caller
+from tests.service.service import Service
+from tests.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, until, until_text
+
+SECRET = "swordfish"
+
+
+async def delete(caller: Caller, session_id: str = "talk") -> None:
+    """Delete a session."""
+    await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
+
+
+def traces(service: Service) -> dict[str, int]:
+    """How many documents of the whole database hold the secret, by collection."""
+    found = {
+        name: sum(SECRET.encode() in encode(each) for each in service.database[name].find())
+        for name in service.database.list_collection_names()
+    }
+    return {name: count for name, count in found.items() if count}
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.03, 0.3])
+async def test_a_deletion_leaves_no_word_behind(caller: Caller, twin: Caller, pause: float) -> None:
+    """Deleted at once, when the turn's log is not kept to its end yet, or later, by any server: no text is left."""
+    for number, who in enumerate((caller, twin)):
+        session_id = f"gone-{number}"
+        turn = await caller.converse(
+            f"@sandbox tool-loop calls=2 tool=calculator input='{{\"expression\":\"{SECRET}\"}}'",
+            session_id=session_id,
+            user="ada",
+        )
+        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        failed = await caller.converse(f"@sandbox error-mid n=3 text='{SECRET} {SECRET}'", session_id=session_id)
+        assert failed.failure is not None
+        assert set(traces(caller.service)) <= {"messages", "turn_logs"}
+        await asyncio.sleep(pause)
+        await delete(who, session_id)
+        await asyncio.sleep(0.3)  # more than the server takes to keep a log
+
+        assert traces(caller.service) == {}
+        for each in (turn, failed):
+            for reader in (caller, twin):
+                missing = (await resume(reader, each.responses[0].turn_id)).failure
+                assert missing is not None
+                assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+        assert len(caller.service.entries(session_id)) == 3
+
+
+async def test_a_turn_that_waits_outlives_the_deletion(
+    serve: Start, connect: Callable[[Service], Caller]
+) -> None:
+    """Who waits for a session while it is deleted gets a new one, and his request id is his: it is not charged twice."""
+    first = await serve()
+    here, there = connect(first), connect(first.at((await serve(database=first.database.name)).target))
+    call = here.start(SLOW, on_disconnect=CONTINUE)
+    turn_id = (await until_text(call, "t2 "))[0].turn_id
+    waiting = asyncio.create_task(there.converse("hello", on_busy=pb.ON_BUSY_WAIT, request_id="patient"))
+    await until(lambda: first.database["turns"].count_documents({"request_id": "patient"}) == 1)
+    session = first.session("talk")
+    assert session is not None
+    async with open_rooms(first.surroundings.settings(first.database.name)) as rooms:
+        held = await rooms.sessions.get(first.tenant_id, "talk")  # as a deletion has it that came in between
+        await erase(
+            held, sessions=rooms.sessions, messages=rooms.messages, records=rooms.records, chunks=rooms.chunks
+        )
+
+    turn = await waiting
+    assert turn.started.session_created
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    for who in (here, there):
+        again = await who.converse("hello", on_busy=pb.ON_BUSY_WAIT, request_id="patient")
+        assert joined(again.responses) == joined(turn.responses)
+    assert len([each for each in first.entries("talk") if each.turn_id == turn.responses[0].turn_id]) == 1
+    missing = (await resume(there, turn_id)).failure
+    assert missing is not None
+    assert missing.reason == "TURN_NOT_FOUND"
+    call.cancel()
+
+
+async def test_a_session_of_some_thousand_messages_is_read_page_by_page(caller: Caller, twin: Caller) -> None:
+    """Each message once, in order, in pages of any size, also while a turn adds more; the last page says so."""
+    await caller.converse("hi")
+    seed(caller.service, "talk", 3_000)
+    for size, pages in ((500, 7), (0, 31), (1_000, 7)):
+        numbers, token, count = [], "", 0
+        while True:
+            page = await (caller, twin)[count % 2].call(
+                "ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=size, page_token=token)
+            )
+            numbers.extend(each.number for each in page.messages)
+            token, count = page.next_page_token, count + 1
+            if not token:
+                break
+        assert numbers == list(range(1, 3_003))
+        assert count == pages
+    page = await caller.call("ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=500))
+    call = caller.start(SLOW, on_disconnect=CONTINUE)
+    turn_id = (await until_text(call, "t2 "))[0].turn_id
+    rest = await caller.call(
+        "ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=500, page_token=page.next_page_token)
+    )
+    assert rest.messages[0].number == 501
+    assert (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session.message_count == 3_003
+    await cancel(caller, turn_id)
+    await free(caller.service)
+
+
+def seed(service: Service, session_id: str, count: int) -> None:
+    """Put messages behind those that a session has, as so many turns would have."""
+    session = service.session(session_id)
+    assert session is not None
+    first = session["message_count"] + 1
+    template = {"tenant_id": service.tenant_id, "session_uid": session["_id"], "create_time": session["create_time"]}
+    service.database["messages"].insert_many(
+        {
+            **template,
+            "number": number,
+            "turn_id": f"turn_{number // 2:028x}",
+            "role": ("assistant", "user")[number % 2],
+            "content": f'[{{"text": "message {number}"}}]',
+        }
+        for number in range(first, first + count)
+    )
+    service.database["sessions"].update_one({"_id": session["_id"]}, {"$inc": {"message_count": count}})

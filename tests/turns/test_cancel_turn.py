@@ -1,0 +1,124 @@
+"""Who may end a turn, and when: CancelTurn from anywhere, the last reader who leaves, and nobody under CONTINUE."""
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.metering.call import CallState
+from tests.service.caller import Caller, read
+from tests.service.history import assert_whole
+from tests.service.service import Service
+from tests.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, resuming, until, until_text
+
+TICK = 0.2  # seconds between two looks for what was asked on another server
+
+
+async def closed_after(service: Service, moment: float, session_id: str = "talk") -> float:
+    """Tell how many seconds after a moment the provider saw the session's connection close."""
+    generation = service.entries(session_id)[-1].generation_id
+    connections = service.surroundings.sandbox.connections
+    seen: list[float] = []
+
+    def look() -> bool:
+        aborted = service.surroundings.ask(connections.as_dict)["aborted"]
+        seen.extend(float(each["noticed_at"]) for each in aborted if each["generation_id"] == generation)
+        return bool(seen)
+
+    await until(look)
+    return seen[0] - moment
+
+
+def assert_cancelled(turn: Any) -> None:
+    """Check that a turn's reader was told that it was cancelled."""
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.CANCELLED, "TURN_CANCELLED")
+
+
+@pytest.mark.parametrize(("where", "within"), [("here", 0.1), ("there", TICK + 0.3)])
+async def test_cancel_turn_ends_a_running_turn(caller: Caller, twin: Caller, where: str, within: float) -> None:
+    """Asked on its own server or on another: upstream is closed, readers are told, the bill is left open."""
+    call = caller.start(SLOW, on_disconnect=CONTINUE)
+    seen = await until_text(call, "t2 ")
+    moment = time.time()
+    await cancel(caller if where == "here" else twin, seen[0].turn_id)
+
+    assert await closed_after(caller.service, moment) < within
+    rest = await read(call)
+    assert_cancelled(rest)
+    session = await free(caller.service)
+    assert session["message_count"] == 2
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
+    for who in (caller, twin):
+        again = await resume(who, seen[0].turn_id)
+        assert_cancelled(again)
+        assert joined(again.responses) == joined([*seen, *rest.responses])
+    assert (await twin.converse("and now?")).finished.session_totals.turns == 2
+    assert_whole(await caller.messages())
+
+
+async def test_cancelling_a_turn_that_has_ended_changes_nothing(caller: Caller, twin: Caller) -> None:
+    """A finished turn stays as it is, wherever it is cancelled and however often, and so does the session."""
+    turn = await caller.converse("hi")
+    for who in (caller, twin, caller):
+        await cancel(who, turn.responses[0].turn_id)
+    await asyncio.sleep(2 * TICK)
+
+    assert joined((await resume(twin, turn.responses[0].turn_id)).responses) == joined(turn.responses)
+    assert (await caller.converse("and now?")).finished.session_totals.turns == 2
+    assert_whole(await caller.messages())
+
+
+async def test_only_the_last_reader_who_leaves_cancels(caller: Caller, twin: Caller) -> None:
+    """Under CANCEL with two readers, by ResumeTurn or by request id, the turn goes on until both have left."""
+    for how in ("resume", "attach"):
+        session_id = f"two-{how}"
+        call = caller.start(SLOW, session_id=session_id, request_id=how)
+        seen = await until_text(call, "t2 ")
+        if how == "resume":
+            second = resuming(caller, seen[0].turn_id)
+        else:
+            second = caller.start(SLOW, session_id=session_id, request_id=how)
+        await anext(aiter(second))
+        call.cancel()
+        await asyncio.sleep(0.3)
+        session = caller.service.session(session_id)
+        assert session is not None
+        assert session["lease"] is not None
+        moment = time.time()
+        second.cancel()
+        assert await closed_after(caller.service, moment, session_id) < 0.1
+        await free(caller.service, session_id)
+        assert_cancelled(await resume(twin, seen[0].turn_id))
+
+
+async def test_a_deadline_under_continue_ends_only_the_reader(caller: Caller, twin: Caller) -> None:
+    """The caller's time is up, the turn goes on to its end, and the rest is there to be read."""
+    script = "@sandbox slow tokens=20 first_delay_ms=0 delay_ms=50"
+    turn = await caller.converse(script, on_disconnect=CONTINUE, timeout=0.4)
+    assert turn.failure is not None
+    assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    last = turn.responses[-1]
+
+    rest = await resume(twin, last.turn_id, last.sequence)
+    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.text + rest.text == "".join(f"t{number} " for number in range(20))
+    (entry,) = caller.service.entries("talk")
+    assert entry.state is CallState.SETTLED
+
+
+async def test_a_reader_of_a_finished_part_does_not_end_the_rest(caller: Caller, twin: Caller) -> None:
+    """Under CONTINUE readers come and go, here and there, and the turn runs to its end."""
+    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=40", on_disconnect=CONTINUE)
+    turn_id = (await until_text(call, "t1 "))[0].turn_id
+    call.cancel()
+    for who in (caller, twin, caller, twin):
+        reader = resuming(who, turn_id)
+        await anext(aiter(reader))
+        reader.cancel()
+
+    assert (await resume(caller, turn_id)).finished.stop_reason == pb.STOP_REASON_END_TURN

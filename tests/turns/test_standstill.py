@@ -1,0 +1,162 @@
+"""A server that stands still or dies in mid-turn: its sessions pass on after a lease, and it writes nothing any more."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.mongo import open_database
+from godoty_service.sessions.replicas import Replicas
+from godoty_service.sessions.store import Sessions
+from tests.conftest import Start, StartProcess
+from tests.faults.world import ServerProcess
+from tests.service.caller import Caller, Turn, read
+from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.service import Document, Service
+from tests.turns.streams import CONTINUE, joined, resume, until
+
+LEASE = 1.5
+SHORT_LEASE = {"GODOTY_LEASE": str(LEASE), "GODOTY_HEARTBEAT": "0.3"}
+# What a turn is at when its server stops: it streams, waits for headers, and writes as fast as it can.
+SCRIPTS = {
+    "streams": "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=50 record_ms=-1",
+    "waits": "@sandbox delay-headers ms=30000 record_ms=-1",
+    "hangs": "@sandbox tool-loop calls=4 fault=hang at=3 hang_after=1 record_ms=-1",
+    "writes-1": "@sandbox tool-loop calls=24 delay_ms=1 record_ms=-1",
+    "writes-2": "@sandbox tool-loop calls=24 parallel=2 record_ms=-1",
+    "writes-3": "@sandbox tool-loop calls=24 delay_ms=3 record_ms=-1",
+}
+
+
+def pid_of(process: ServerProcess) -> int:
+    """The server's process id."""
+    assert process.process is not None
+    return process.process.pid
+
+
+def kept(service: Service) -> dict[str, list[Document]]:
+    """All that there is of the tenant's conversations and turns."""
+    query = {"tenant_id": service.tenant_id}
+    return {
+        name: list(service.database[name].find(query).sort("_id", 1))
+        for name in ("sessions", "messages", "turn_logs", "turns")
+    }
+
+
+async def busy(service: Service) -> None:
+    """Wait until all sessions are at work."""
+    await until(lambda: all(service.session(each) and service.entries(each) for each in SCRIPTS))
+    await asyncio.sleep(0.1)
+
+
+async def take_over(survivor: Caller, session_id: str) -> tuple[Turn, float]:
+    """Take a turn in a dead server's session; returns it, and after how many seconds it had begun."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    call = survivor.start("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
+    first = await anext(aiter(call))
+    took = loop.time() - begun
+    rest = await read(call)
+    return Turn((first, *rest.responses), rest.failure), took
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_nobody_waits_longer_than_a_lease(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], how: signal.Signals
+) -> None:
+    """Whatever its turns were at, a dead server's sessions go on within the lease and a second.
+
+    A stopped one that wakes up afterwards changes neither session nor message nor log.
+    """
+    process, service = await serve_process(**SHORT_LEASE)
+    other = await serve(database=service.database.name, lease=LEASE, heartbeat=0.3)
+    survivor = connect(service.at(other.target))
+    caller = connect(service)
+    calls = {name: caller.start(text, session_id=name, on_disconnect=CONTINUE) for name, text in SCRIPTS.items()}
+    reading = [asyncio.create_task(read(call)) for call in calls.values()]
+    await busy(service)
+    os.kill(pid_of(process), how)
+
+    taken = await asyncio.gather(*(take_over(survivor, each) for each in SCRIPTS))
+    for turn, took in taken:
+        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert took < LEASE + 1.0
+    dead = {each["session_id"]: each["_id"] for each in service.database["turns"].find({"_id": {"$nin": _ids(taken)}})}
+    ends = {name: await resume(survivor, turn_id) for name, turn_id in dead.items()}
+    for end in ends.values():
+        assert end.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    for name in SCRIPTS:
+        assert_whole(await survivor.messages(name))
+        assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+    if how is signal.SIGSTOP:
+        await _wake(service, process, survivor, ends, reading)
+    for each in reading:
+        each.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+def _ids(taken: list[tuple[Turn, float]]) -> list[str]:
+    return [turn.responses[0].turn_id for turn, _ in taken]
+
+
+async def _wake(
+    service: Service, process: ServerProcess, survivor: Caller, ends: dict[str, Turn], reading: list[Any]
+) -> None:
+    """Wake a stopped server, and check that nothing is written any more."""
+    await asyncio.sleep(0.3)  # the survivor's own last chunk
+    before = kept(service)
+    entries = {name: service.entries(name) for name in SCRIPTS}
+    os.kill(pid_of(process), signal.SIGCONT)
+    for turn in await asyncio.gather(*reading):
+        assert turn.failure is not None
+        assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    await asyncio.sleep(2.0)
+
+    after = kept(service)
+    for name, documents in before.items():
+        assert after[name] == documents
+    for name, end in ends.items():
+        assert joined((await resume(survivor, end.responses[0].turn_id)).responses) == joined(end.responses)
+        numbers = [(entry.call_id, entry.number) for entry in service.entries(name)]
+        assert numbers == [(entry.call_id, entry.number) for entry in entries[name]]
+        again = await survivor.converse("still there?", session_id=name)
+        assert again.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert_whole(await survivor.messages(name))
+
+
+@pytest.mark.parametrize("words_kept", [True, False])
+async def test_a_session_that_is_taken_over_twice_in_a_row(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], *, words_kept: bool
+) -> None:
+    """A server dies in mid-turn, the one that takes over dies before it has closed the history: nothing is lost."""
+    process, service = await serve_process(**SHORT_LEASE)
+    call = connect(service).start("first " + SCRIPTS["streams"], on_disconnect=CONTINUE)
+    await until(lambda: service.database["messages"].count_documents({"tenant_id": service.tenant_id}) == 1)
+    await process.kill()
+    await read(call)
+    if not words_kept:  # it died a moment earlier
+        service.database["messages"].delete_many({"tenant_id": service.tenant_id})
+    await asyncio.sleep(LEASE)
+    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    replicas = Replicas(database.collection("replicas"), replica_id="replica_short", lease=timedelta(seconds=LEASE))
+    claim = await Sessions(database.collection("sessions"), replicas=replicas).claim(
+        service.tenant_id, "talk", turn_id="turn_second", text="second", model=None, default_model="", user=None
+    )
+    assert claim.taken_from is not None
+    await database.close()
+    other = await serve(database=service.database.name, lease=LEASE, heartbeat=0.3)
+
+    survivor = connect(service.at(other.target))
+    turn = await survivor.converse("third")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    messages = await survivor.messages()
+    said = [each.content[0].text.split()[0] for each in messages if each.role == pb.ROLE_USER]
+    assert said == ["first", "second", "third"]
+    assert_whole(messages)
+    assert_whole_upstream(survivor.service.requests("talk")[-1]["messages"])
