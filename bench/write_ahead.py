@@ -96,6 +96,7 @@ def main() -> None:
 
 
 async def _run(turns: int) -> None:
+    load = os.getloadavg()[0]
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         uri = os.environ.get("GODOTY_MONGODB_URI")
@@ -117,7 +118,7 @@ async def _run(turns: int) -> None:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
         times = await _measure(channel, key, turns)
         members = await _members(settings)
-    sys.stdout.write(_report(times, members))
+    sys.stdout.write(_report(times, members=members, load=load))
 
 
 async def _measure(channel: grpc.aio.Channel, key: str, turns: int) -> Times:
@@ -148,7 +149,7 @@ async def _first_token(channel: grpc.aio.Channel, key: str, session: str) -> flo
     return took
 
 
-def _report(times: Times, members: str) -> str:
+def _report(times: Times, *, members: str, load: float) -> str:
     added = statistics.median(times.on) - statistics.median(times.off)
     verdict = "within" if added <= ALLOWED else "**beyond**"
     lines = [
@@ -165,6 +166,7 @@ def _report(times: Times, members: str) -> str:
         f"Each entry is durable before its request leaves: acknowledged by a majority, journaled. {members}",
         f"{datetime.now().astimezone():%Y-%m-%d}, {os.cpu_count()} CPUs, Python {sys.version.split()[0]}.",
         "One turn at a time; client and service in one process, sandbox and mongod beside them.",
+        f"Load average {load:.1f} before the run, {os.getloadavg()[0]:.1f} after it; the run itself makes about 1.",
         "",
     ]
     return "\n".join(lines)

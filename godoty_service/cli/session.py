@@ -35,10 +35,11 @@ def read_settings(*, level: str | None = None) -> Settings:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | datetime | None]]) -> None:
     """Print rows. The first column stands there whole, and all of them do where the output is no terminal."""
-    table = Table(Column(columns[0], no_wrap=True), *columns[1:])
+    table = Table(Column(columns[0], no_wrap=True), *(Column(each, overflow="fold") for each in columns[1:]))
     for row in rows:
         table.add_row(*map(_cell, row))
-    out.print(table, width=None if out.is_terminal else _WIDE)
+    console = out if out.is_terminal else Console(highlight=False, width=_WIDE)
+    console.print(table)
 
 
 def _cell(value: str | datetime | None) -> str:

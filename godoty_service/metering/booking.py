@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from godoty_service.clock import utc_now
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.rollups import Rollups, sums_of
@@ -146,15 +147,14 @@ class Booking:
             if book.batch is None:
                 if last:
                     return book
-                final = await self._entries.final(tenant_id, limit=_BATCH)
-                unseen = await self._entries.unseen(tenant_id, limit=_BATCH) if note else []
+                final, unseen = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH)
                 if not final and not unseen:
                     return book
                 batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen))
                 started = await self._replace(book, batch=batch)
                 if started is None:
                     continue
-                book, last = started, max(len(final), len(unseen)) < _BATCH
+                book, last = started, len(final) + len(unseen) < _BATCH
             await self._finish(book)
 
     async def close(self, tenant_id: str, *, at: datetime | None = None) -> datetime:
@@ -166,10 +166,9 @@ class Booking:
                     return at
                 through = at
             else:
-                now = await self._now()
-                if book.closed is not None and book.closed >= max(now - _FRESH, book.latest or book.closed):
+                if book.closed is not None and book.closed >= max(utc_now() - _FRESH, book.latest or book.closed):
                     return book.closed
-                through = max(filter(None, (now, book.closed, book.latest)))
+                through = max(filter(None, (await self._now(), book.closed, book.latest)))
             if await self._replace(book, closed=through):
                 return through
 

@@ -8,8 +8,10 @@ each, however often it is tried and by however many servers at once.
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 
+from godoty_service.metering import money
 from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
 from godoty_service.metering.totals import Totals
@@ -17,6 +19,7 @@ from godoty_service.metering.usage_entries import entry_id, known_time, start_ti
 from godoty_service.metering.usage_sums import part, plus
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 
+PLACES = 15  # decimals; a document says if it has an amount with more, whose sums MongoDB could round
 QUARTER = timedelta(minutes=15)
 INDEXES = (
     Index(keys=[("tenant_id", 1), ("level", 1), ("time", 1)]),
@@ -199,11 +202,17 @@ def _update(cell: Cell, total: Sum, *, before: int, batch: int) -> tuple[Documen
                 "provider": cell.provider,
                 "agent": cell.agent,
                 **totals_to_document(total.totals),
+                "fine": any(_places(each) > PLACES for each in (total.totals.cost, total.totals.unresolved_bound)),
                 "latest": total.latest,
                 "through": batch,
             }
         },
     )
+
+
+def _places(amount: Decimal) -> int:
+    exponent = amount.normalize(money.MONEY).as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
 
 
 def _key(cell: Cell) -> Document:

@@ -38,13 +38,21 @@ class UsageEntries:
     def __init__(self, collection: Collection) -> None:
         self._entries = collection
 
-    async def final(self, tenant_id: str, *, limit: int) -> list[str]:
-        """Tell the entries that are final and not in the roll-ups."""
-        return await self._marked("final", tenant_id, limit)
+    async def waiting(self, tenant_id: str, *, unseen: bool, limit: int) -> tuple[list[str], list[str]]:
+        """Tell entries that are final and not in the roll-ups, and pending calls that no answer has counted.
 
-    async def unseen(self, tenant_id: str, *, limit: int) -> list[str]:
-        """Tell the pending calls that no answer has counted."""
-        return await self._marked("open", tenant_id, limit)
+        Args:
+            tenant_id: Whose.
+            unseen: Whether these calls are wanted.
+            limit: How many entries, of both.
+        """
+        found = await self._entries.find(
+            {"unbooked": {"$in": ["final", "open"] if unseen else ["final"]}, "tenant_id": tenant_id},
+            limit=limit,
+            fields={"unbooked": 1},
+        )
+        final, still_open = ([each["_id"] for each in found if each["unbooked"] == mark] for mark in ("final", "open"))
+        return final, still_open
 
     async def next_tenant(self, after: str) -> str | None:
         """Tell the next tenant, by id, that has entries to take up."""
@@ -148,12 +156,6 @@ class UsageEntries:
     def at(self, snapshot: Snapshot) -> "UsageEntries":
         """The same at a moment."""
         return UsageEntries(self._entries.at(snapshot))
-
-    async def _marked(self, mark: str, tenant_id: str, limit: int) -> list[str]:
-        found = await self._entries.find(
-            {"unbooked": mark, "tenant_id": tenant_id}, sort=[("start_time", 1)], limit=limit, fields={"_id": 1}
-        )
-        return [each["_id"] for each in found]
 
 
 def opened_time(call: ModelCall, closed: datetime | None) -> datetime:

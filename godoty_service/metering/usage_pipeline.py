@@ -1,7 +1,7 @@
 """Sums of usage as MongoDB computes them, and how they are read. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,16 +10,15 @@ from bson.decimal128 import Decimal128
 
 from godoty_service.metering import money
 from godoty_service.metering.call import CallState
+from godoty_service.metering.rollups import PLACES
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.metering.usage_plan import Range
+from godoty_service.metering.usage_sums import COUNTERS, COUNTS
 from godoty_service.mongo import Document
 
-_COUNTERS = tuple(field.name for field in fields(TokenUsage))
-_COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounded_calls")
 _AMOUNTS = ("cost", "unresolved_bound", "later")
-_PLACES = 12  # decimals of the coarse part of an amount: both parts of a sum then fit 34 digits by far
 _ZERO = Decimal128("0")
 _SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
 
@@ -103,20 +102,39 @@ def of_pending(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> l
     ]
 
 
-def grouped(names: Sequence[str], *, time: TimeGroup | None, offset: str) -> Document:
-    """Group what was chosen by fields, and by time in a zone of this offset."""
-    key: Document = {name: f"${name}" for name in names}
-    if time is not None:
-        key["time"] = {"$dateTrunc": {"date": "$time", "unit": time.value, "timezone": offset}}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How sums are cut: by fields, and by time in a zone of this offset."""
+
+    names: Sequence[str]
+    time: TimeGroup | None
+    offset: str
+
+
+def grouped(cut: Cut, *, fine: bool) -> list[Document]:
+    """Sum what was chosen.
+
+    Args:
+        cut: By what.
+        fine: Sum what an amount has beyond `PLACES` decimals apart, so that no digit is lost; else only tell whether
+            a roll-up has any.
+    """
+    key: Document = {name: f"${name}" for name in cut.names}
+    if cut.time is not None:
+        key["time"] = {"$dateTrunc": {"date": "$time", "unit": cut.time.value, "timezone": cut.offset}}
     sums: Document = {"_id": key}
     for name in _AMOUNTS:
-        coarse = {"$trunc": [f"${name}", _PLACES]}
-        sums[name] = {"$sum": coarse}
-        sums[f"{name}_fine"] = {"$sum": {"$subtract": [f"${name}", coarse]}}
-    sums |= {name: {"$sum": f"${name}"} for name in _COUNTS}
-    sums |= {name: {"$sum": f"$usage.{name}"} for name in _COUNTERS}
+        coarse = {"$trunc": [f"${name}", PLACES]}
+        sums[name] = {"$sum": coarse if fine else f"${name}"}
+        if fine:
+            sums[f"{name}_fine"] = {"$sum": {"$subtract": [f"${name}", coarse]}}
+    if not fine:
+        sums["fine"] = {"$max": "$fine"}
+    sums |= {name: {"$sum": f"${name}"} for name in COUNTS}
+    sums |= {name: {"$sum": f"$usage.{name}"} for name in COUNTERS}
     sums["told"] = {"$mergeObjects": "$usage"}  # which counters there were at all
-    return {"$group": sums}
+    amounts = (name for name in sums if name.removesuffix("_fine") in _AMOUNTS)
+    return [{"$group": sums}, {"$set": {name: {"$toString": f"${name}"} for name in amounts}}]
 
 
 def read_totals(document: Document) -> Totals:
@@ -124,14 +142,14 @@ def read_totals(document: Document) -> Totals:
     return Totals(
         cost=read_amount(document, "cost"),
         unresolved_bound=read_amount(document, "unresolved_bound"),
-        usage=TokenUsage(**{name: document[name] for name in _COUNTERS if name in document["told"]}),
-        **{name: document[name] for name in _COUNTS},
+        usage=TokenUsage(**{name: document[name] for name in document["told"]}),
+        **{name: document[name] for name in COUNTS},
     )
 
 
 def read_amount(document: Document, name: str) -> Decimal:
     """Read an amount; raises `decimal.Inexact` where 34 digits do not hold it."""
-    return money.add(_decimal(document[name]), _decimal(document[f"{name}_fine"]))
+    return money.add(Decimal(document[name]), Decimal(document.get(f"{name}_fine", 0)))
 
 
 def _match(which: Document, field: str, ranges: Sequence[Range]) -> Document:
@@ -149,8 +167,3 @@ def _missing(field: str) -> Document:
 
 def _one(condition: Any) -> Document:
     return {"$cond": [condition, 1, 0]}
-
-
-def _decimal(amount: Any) -> Decimal:
-    """Read a sum: MongoDB gives the integer 0 where there was nothing to add."""
-    return amount.to_decimal() if isinstance(amount, Decimal128) else Decimal(amount)

@@ -14,7 +14,15 @@ from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.time_cells import Span, TimeGroup, cell_start, spans
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage_entries import UsageEntries
-from godoty_service.metering.usage_pipeline import grouped, of_entries, of_pending, of_rollups, read_amount, read_totals
+from godoty_service.metering.usage_pipeline import (
+    Cut,
+    grouped,
+    of_entries,
+    of_pending,
+    of_rollups,
+    read_amount,
+    read_totals,
+)
 from godoty_service.metering.usage_plan import Range, Source, plan
 from godoty_service.metering.usage_sums import NOTHING, plus
 from godoty_service.mongo import Database, Document, Snapshot
@@ -114,13 +122,10 @@ class UsageQuery:
         as_of = await self._booking.close(tenant_id, at=question.as_of)
         sums = await self._consistent(tenant_id, question, as_of)
         rows = sorted((key, totals) for key, (totals, _) in sums.items() if totals != NOTHING)
-        totals = NOTHING
-        for _, each in rows:
-            totals = plus(totals, each)
         later = money.total(later for _, later in sums.values())
         return UsageAnswer(
             rows=tuple(UsageRow(keys=_texts(key, question.zone), totals=each) for key, each in rows),
-            totals=totals,
+            totals=plus(*(each for _, each in rows)),
             as_of=as_of,
             later=later if question.as_of is not None else None,
         )
@@ -150,16 +155,17 @@ class UsageQuery:
         wanted = _Wanted.of(question)
         sums = _Sums()
         for span in wanted.spans(whole):
-            group = grouped(wanted.names, time=wanted.time, offset=span.offset_text)
+            cut = Cut(names=wanted.names, time=wanted.time, offset=span.offset_text)
+            group = grouped(cut, fine=True)
             within = Range(span.start, span.end)
             pieces = wanted.plan(within, span, changed)
             for source, ranges in pieces.items():
                 if source is Source.ENTRIES:
-                    found = await entries.aggregate([*of_entries(tenant_id, ranges, as_of=as_of), group])
+                    found = await entries.aggregate([*of_entries(tenant_id, ranges, as_of=as_of), *group])
                 else:
-                    found = await rollups.aggregate([*of_rollups(tenant_id, source.value, ranges), group])
+                    found = await _rolled_up(rollups, of_rollups(tenant_id, source.value, ranges), cut)
                 sums.add(found, wanted, span)
-            sums.add(await entries.aggregate([*of_pending(tenant_id, [within], as_of=as_of), group]), wanted, span)
+            sums.add(await entries.aggregate([*of_pending(tenant_id, [within], as_of=as_of), *group]), wanted, span)
         return sums
 
 
@@ -212,8 +218,17 @@ class _Sums(dict[Key, tuple[Totals, Decimal]]):
     def add(self, found: Sequence[Document], wanted: _Wanted, span: Span) -> None:
         for each in found:
             key = wanted.key(each["_id"], span)
-            totals, later = self.get(key, (NOTHING, money.ZERO))
-            self[key] = (plus(totals, read_totals(each)), money.add(later, read_amount(each, "later")))
+            new = (read_totals(each), read_amount(each, "later"))
+            old = self.get(key)
+            self[key] = new if old is None else (plus(old[0], new[0]), money.add(old[1], new[1]))
+
+
+async def _rolled_up(rollups: Rollups, chosen: list[Document], cut: Cut) -> list[Document]:
+    """Sum roll-ups: at once where no amount has so many decimals that a sum may not hold them, else in two parts."""
+    found = await rollups.aggregate([*chosen, *grouped(cut, fine=False)])
+    if any(each["fine"] for each in found):
+        found = await rollups.aggregate([*chosen, *grouped(cut, fine=True)])
+    return found
 
 
 def _texts(key: Key, zone: ZoneInfo) -> tuple[str, ...]:

@@ -1,12 +1,16 @@
 """What entries add to a sum of usage. Pure arithmetic; which entry counts how is said in `totals.py`, once."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from godoty_service.metering import money
 from godoty_service.metering.call import Entry
 from godoty_service.metering.totals import Totals, fold
+from godoty_service.metering.usage import TokenUsage
 
 NOTHING = Totals()
+COUNTERS = tuple(field.name for field in fields(TokenUsage))
+COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounded_calls")
 
 
 def part(entry: Entry, *, opens_turn: bool) -> Totals:
@@ -14,14 +18,18 @@ def part(entry: Entry, *, opens_turn: bool) -> Totals:
     return replace(fold([entry]), turns=int(opens_turn))
 
 
-def plus(left: Totals, right: Totals) -> Totals:
-    """Add two sums exactly; raises `decimal.Inexact` where 34 digits do not hold one."""
+def plus(*sums: Totals) -> Totals:
+    """Add sums exactly; raises `decimal.Inexact` where 34 digits do not hold one."""
+    counters = {name: _told([getattr(each.usage, name) for each in sums]) for name in COUNTERS}
     return Totals(
-        **{
-            field.name: getattr(left, field.name) + getattr(right, field.name)
-            for field in fields(Totals)
-            if field.name not in ("cost", "unresolved_bound")
-        },
-        cost=money.add(left.cost, right.cost),
-        unresolved_bound=money.add(left.unresolved_bound, right.unresolved_bound),
+        cost=money.total(each.cost for each in sums),
+        unresolved_bound=money.total(each.unresolved_bound for each in sums),
+        usage=TokenUsage(**counters),
+        **{name: sum(getattr(each, name) for each in sums) for name in COUNTS},
     )
+
+
+def _told(counts: Sequence[int | None]) -> int | None:
+    """Add what was told; None: nothing was."""
+    told = [count for count in counts if count is not None]
+    return sum(told) if told else None

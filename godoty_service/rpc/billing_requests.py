@@ -1,7 +1,6 @@
 """Checks what BillingService is asked, and turns it into domain values. All that is refused is named at once."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from godoty_service.metering.call import CallState
 from godoty_service.metering.ledger_pages import EntryFilter, Place
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.usage_query import Group, NamedGroup, UsageQuestion
+from godoty_service.rpc.paging import read_time
 
 T = TypeVar("T")
 
@@ -119,8 +119,7 @@ def place(values: list[Any] | None) -> Place | None:
         case None:
             return None
         case [str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
-            with suppress(ValueError):
-                return Place(datetime.fromisoformat(start), number, entry_id)
+            return Place(read_time(start), number, entry_id)
     raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
 
 

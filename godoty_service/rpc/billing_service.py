@@ -13,7 +13,7 @@ from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.rpc import billing_requests as requests
 from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
 from godoty_service.rpc.edge import Call
-from godoty_service.rpc.paging import page_size, read_token, write_token
+from godoty_service.rpc.paging import page_size, read_place, write_token
 from godoty_service.tenancy.principal import Scope
 from godoty_service.tenancy.tenants import Tenants
 
@@ -51,7 +51,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         size = page_size(request.page_size, default=100)
         tenant_id = await self._tenant(request.tenant_id, call)
         query = ("ledger", tenant_id, repr(which))
-        after = requests.place(read_token(request.page_token, query))
+        after = requests.place(read_place(request.page_token, query, str, int, str))
         page = await self._pages.page(tenant_id, which, after=after, limit=size + 1)
         response = pb.ListLedgerEntriesResponse(entries=entry_messages(page[:size]))
         if len(page) > size:
@@ -80,5 +80,5 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         if not asked or asked == call.tenant_id:
             return call.tenant_id
         if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(asked) is None:
-            raise TenantNotFound("There is no such tenant.")
+            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": asked[:128]})
         return asked

@@ -127,8 +127,13 @@ def _size(event: Event) -> int:
     """Tell how much an event counts."""
     match event:
         case TextDelta(text) | ReasoningDelta(text):
-            return _OVERHEAD + len(text)
+            return _OVERHEAD + _bytes(text)
         case ToolCallStarted(input_json=text) | ToolCallFinished(output=text):
-            return _OVERHEAD + len(text)
+            return _OVERHEAD + _bytes(text)
         case _:
             return 1024
+
+
+def _bytes(text: str) -> int:
+    """Tell a text's length in UTF-8: what gathers while logs cannot be kept must fit into a document of MongoDB."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -2,13 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import pytest
 
 from godoty_service.metering import booking, ledger, rollups
 from godoty_service.mongo import Database, Driver, open_database
+from godoty_service.tenancy.principal import Scope
 from tests.billing.books import Server, Tenant
+from tests.billing.caller import Biller
+from tests.service.caller import Caller
+from tests.service.service import Service
 
 
 @pytest.fixture
@@ -46,3 +51,31 @@ def other(database: Database) -> Server:
 def tenant(database: Database, server: Server) -> Tenant:
     """A tenant with an empty ledger."""
     return Tenant(database, server.ledger, random.Random(7))
+
+
+class Bill(Protocol):
+    """Connects a biller."""
+
+    def __call__(self, service: Service, *scopes: Scope) -> Biller:
+        """Connect it with a key of these scopes; none: billing alone."""
+
+
+@pytest.fixture
+async def bill(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> Bill:
+    """Connects billers."""
+
+    def start(service: Service, *scopes: Scope) -> Biller:
+        key = issue(service, scopes=frozenset(scopes or (Scope.BILLING,)))
+        return Biller(service, connect(service).channel, key)
+
+    return start
+
+
+@pytest.fixture
+async def served(service: Service, mongodb_uri: str) -> AsyncIterator[Tenant]:
+    """The tenant of the shared server, whose ledger the test writes, too."""
+    opened = open_database(uri=mongodb_uri, name=service.database.name)
+    tenant = Tenant(opened, ledger.Ledger(opened.collection("ledger")), random.Random(7))
+    tenant.tenant_id = service.tenant_id
+    yield tenant
+    await opened.close()

@@ -77,6 +77,7 @@ class Story:
             return_exceptions=True,
         )
         struck.trouble.writes = None
+        assert await struck.differences(self.tenant.tenant_id) == [], "also while a batch is half done"
         assert all(not isinstance(each, BaseException) or isinstance(each, StorageUnavailable) for each in found)
 
     async def die_answering(self) -> None:
@@ -106,6 +107,7 @@ class Story:
 
     async def finish(self) -> None:
         """What was said and what became known later is all there is."""
+        assert await self.servers[1].differences(self.tenant.tenant_id) == []
         for asked, before in self.told:
             again = await self._again(asked, before)
             assert (again.rows, again.totals, again.as_of) == (before.rows, before.totals, before.as_of)

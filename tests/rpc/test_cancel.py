@@ -14,7 +14,7 @@ from godoty_service.metering.call import CallState
 from tests.service.caller import Caller, failure_of, read
 from tests.service.history import assert_whole
 from tests.service.service import Service, eventually, soon
-from tests.service.settling import free
+from tests.service.settling import free, when_free
 
 # One token every 50 ms for 5 s, and a record that never comes: what is left open stays open.
 SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 record_ms=-1"
@@ -75,7 +75,7 @@ async def test_after_a_cancel_the_session_goes_on(caller: Caller) -> None:
     call.cancel()
     await free(caller.service)
 
-    turn = await caller.converse("and now?")
+    turn, _ = await when_free(caller, "and now?")
     assert turn.started.totals.pending_calls == 1
     totals = turn.finished.session_totals
     assert (totals.pending_calls, totals.model_calls, totals.turns) == (1, 2, 2)
@@ -98,7 +98,7 @@ async def test_a_deadline_does_the_same(caller: Caller) -> None:
     (entry,) = caller.service.entries("talk")
     assert entry.state is CallState.PENDING
     assert (await caller.messages())[1].content[0].text.endswith(INTERRUPTED)
-    assert (await caller.converse("and now?")).finished
+    assert (await when_free(caller, "and now?"))[0].finished
 
 
 async def test_a_connection_that_is_lost_does_the_same(service: Service, connect: Callable[[Service], Caller]) -> None:
@@ -109,7 +109,7 @@ async def test_a_connection_that_is_lost_does_the_same(service: Service, connect
 
     assert await aborted_after(service, moment) < 0.2
     await free(service)
-    assert (await connect(service).converse("and now?")).finished
+    assert (await when_free(connect(service), "and now?"))[0].finished
 
 
 async def test_a_cancel_before_the_first_token_keeps_the_words(caller: Caller) -> None:
@@ -149,7 +149,7 @@ async def test_a_cancel_at_any_moment_leaves_a_usable_session(caller: Caller, af
     await asyncio.sleep(0.05)
     await free(caller.service)
 
-    turn = await caller.converse("and now?")
+    turn, _ = await when_free(caller, "and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert_whole(await caller.messages())
     numbers = [entry.number for entry in caller.service.entries("talk")]
@@ -172,7 +172,7 @@ async def test_a_second_turn_of_a_busy_session_is_refused(caller: Caller) -> Non
     assert (await caller.converse("elsewhere", session_id="other")).finished
     call.cancel()
     await free(caller.service)
-    assert (await caller.converse("me too")).finished
+    assert (await when_free(caller, "me too"))[0].finished
 
 
 async def test_of_turns_that_start_at_once_one_runs(caller: Caller) -> None:

@@ -15,24 +15,13 @@ from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole, assert_whole_upstream
 from tests.service.service import Service, soon
+from tests.service.settling import when_free
 from tests.service.surroundings import Surroundings
 
 Connect = Callable[[Service], Caller]
 SHORT_LEASE = {"GODOTY_LEASE": "1", "GODOTY_HEARTBEAT": "0.2"}
 HANGING = "@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1"
 SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
-
-
-async def until_free(caller: Caller, text: str) -> tuple[Turn, int]:
-    """Take a turn as soon as the session is free; returns it, and how often it was SESSION_BUSY before."""
-    refused = 0
-    async with asyncio.timeout(10):
-        while True:
-            turn = await caller.converse(text)
-            if turn.failure is None or turn.failure.reason != "SESSION_BUSY":
-                return turn, refused
-            refused += 1
-            await asyncio.sleep(0.1)
 
 
 async def some_text(call: Any) -> str:
@@ -88,7 +77,7 @@ async def test_a_killed_server_leaves_sessions_that_the_next_one_continues(
     other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     survivor = connect(service.at(other.target))
 
-    turn, refused = await until_free(survivor, "and now?")
+    turn, refused = await when_free(survivor, "and now?")
     assert refused > 0
     await assert_the_answer_was_closed(survivor, turn)
     await assert_the_loop_was_closed(survivor)
@@ -136,7 +125,7 @@ async def test_a_server_that_stood_still_finds_its_session_lost(
     os.kill(process.process.pid, signal.SIGSTOP)
     other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     survivor = connect(service.at(other.target))
-    turn, _ = await until_free(survivor, "and now?")
+    turn, _ = await when_free(survivor, "and now?")
     kept = await survivor.messages()
     os.kill(process.process.pid, signal.SIGCONT)
 

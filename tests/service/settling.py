@@ -1,6 +1,6 @@
 """Waiting for what a turn leaves to others."""
 
-from tests.service.caller import Caller
+from tests.service.caller import Caller, Turn
 from tests.service.service import Document, Service, eventually, soon
 
 
@@ -23,3 +23,23 @@ async def free(service: Service, session_id: str = "talk") -> Document:
     found = await soon(unheld)
     assert found is not None
     return found
+
+
+async def when_free(caller: Caller, text: str, session_id: str = "talk") -> tuple[Turn, int]:
+    """Take a turn as soon as the session is free; returns it, and how often it was SESSION_BUSY before.
+
+    A server gives a session free in the database first, and a moment later in its own memory.
+    """
+    refused = 0
+
+    async def served() -> Turn | None:
+        nonlocal refused
+        turn = await caller.converse(text, session_id=session_id)
+        if turn.failure is None or turn.failure.reason != "SESSION_BUSY":
+            return turn
+        refused += 1
+        return None
+
+    turn = await eventually(served, within=10)
+    assert turn is not None
+    return turn, refused

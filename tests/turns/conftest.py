@@ -11,7 +11,7 @@ from godoty_service.metering.verification import verify
 from godoty_service.mongo import open_database
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.store import Sessions
-from tests.conftest import _environment
+from tests.conftest import server_environment
 from tests.faults.world import ServerProcess
 from tests.service.caller import Caller
 from tests.service.service import Service
@@ -26,7 +26,7 @@ def second_server(
 ) -> Iterator[str]:
     """The address of a second server process on the shared server's database."""
     log = tmp_path_factory.mktemp("second") / "server.log"
-    process = ServerProcess(environment=_environment(surroundings, shared_server[1]), log=log)
+    process = ServerProcess(environment=server_environment(surroundings, shared_server[1]), log=log)
     surroundings.run(process.start())
     yield process.address
     surroundings.run(process.stop())

@@ -105,3 +105,22 @@ def kept_through(service: Service, turn_id: str) -> int:
 def _interrupted(chunk: Document) -> bool:
     last = chunk["events"][-1]
     return isinstance(last, dict) and last.get("finished", {}).get("stop") == "interrupted"
+
+
+def seed(service: Service, session_id: str, count: int) -> None:
+    """Put messages behind those that a session has, as so many turns would have."""
+    session = service.session(session_id)
+    assert session is not None
+    first = session["message_count"] + 1
+    template = {"tenant_id": service.tenant_id, "session_uid": session["_id"], "create_time": session["create_time"]}
+    service.database["messages"].insert_many(
+        {
+            **template,
+            "number": number,
+            "turn_id": f"turn_{number // 2:028x}",
+            "role": ("assistant", "user")[number % 2],
+            "content": f'[{{"text": "message {number}"}}]',
+        }
+        for number in range(first, first + count)
+    )
+    service.database["sessions"].update_one({"_id": session["_id"]}, {"$inc": {"message_count": count}})

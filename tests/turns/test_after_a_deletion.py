@@ -13,7 +13,7 @@ from godoty_service.turns.deletion import erase
 from tests.conftest import Start
 from tests.service.caller import Caller
 from tests.service.service import Service
-from tests.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, until, until_text
+from tests.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, seed, until, until_text
 
 SECRET = "swordfish"
 
@@ -43,7 +43,7 @@ async def test_a_deletion_leaves_no_word_behind(caller: Caller, twin: Caller, pa
             user="ada",
         )
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-        failed = await caller.converse(f"@sandbox error-mid n=3 text='{SECRET} {SECRET}'", session_id=session_id)
+        failed = await caller.converse(f"@sandbox error-mid n=1 text='{SECRET} {SECRET}'", session_id=session_id)
         assert failed.failure is not None
         assert set(traces(caller.service)) <= {"messages", "turn_logs"}
         await asyncio.sleep(pause)
@@ -116,22 +116,3 @@ async def test_a_session_of_some_thousand_messages_is_read_page_by_page(caller: 
     assert (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session.message_count == 3_003
     await cancel(caller, turn_id)
     await free(caller.service)
-
-
-def seed(service: Service, session_id: str, count: int) -> None:
-    """Put messages behind those that a session has, as so many turns would have."""
-    session = service.session(session_id)
-    assert session is not None
-    first = session["message_count"] + 1
-    template = {"tenant_id": service.tenant_id, "session_uid": session["_id"], "create_time": session["create_time"]}
-    service.database["messages"].insert_many(
-        {
-            **template,
-            "number": number,
-            "turn_id": f"turn_{number // 2:028x}",
-            "role": ("assistant", "user")[number % 2],
-            "content": f'[{{"text": "message {number}"}}]',
-        }
-        for number in range(first, first + count)
-    )
-    service.database["sessions"].update_one({"_id": session["_id"]}, {"$inc": {"message_count": count}})

@@ -1,0 +1,214 @@
+"""Each entry is rolled up once, whoever does it, and whenever he dies."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from bson.decimal128 import Decimal128
+
+from godoty_service.errors import StorageUnavailable
+from godoty_service.metering.call import CallState
+from godoty_service.mongo import Database
+from tests.billing.books import Server, Tenant, question, scan, shown
+
+NOON = datetime(2026, 5, 4, 12, 0, 0, 1000, tzinfo=UTC)
+DAY = question(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
+
+
+async def _fill(tenant: Tenant, calls: int) -> None:
+    """Write calls that are settled."""
+    opened = [await tenant.open(NOON + timedelta(minutes=number % 300)) for number in range(calls)]
+    await asyncio.gather(*(tenant.close(call, NOON + timedelta(hours=6)) for call in opened))
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["lost", "done-unanswered"])
+@pytest.mark.parametrize("write", range(6))
+async def test_a_death_between_any_two_writes_folds_nothing_twice(
+    server: Server, other: Server, tenant: Tenant, write: int, *, done: bool
+) -> None:
+    """Whatever write was the last, the next server finishes the batch, and the sums are exact."""
+    await _fill(tenant, 20)
+    await tenant.open(NOON)
+    server.trouble.writes, server.trouble.done = write, done
+    try:
+        await server.query.ask(tenant.tenant_id, DAY)
+    except StorageUnavailable:
+        died = True
+    else:
+        died = False
+    assert died == (write < 6)
+    assert await other.differences() == []
+    answer = await other.query.ask(tenant.tenant_id, DAY)
+
+    assert shown(answer) == scan(await tenant.documents(), DAY)
+    assert await other.differences() == []
+
+
+async def test_a_slow_server_that_wakes_up_later_adds_nothing(server: Server, other: Server, tenant: Tenant) -> None:
+    """A batch's writes that come when it is long done, and more was folded on top, change nothing."""
+    await _fill(tenant, 5)
+    tired = server.rollups.fold
+    asleep, awake = asyncio.Event(), asyncio.Event()
+
+    async def sleep_first(*args: Any) -> None:
+        asleep.set()
+        await awake.wait()
+        await tired(*args)
+
+    server.rollups.fold = sleep_first  # type: ignore[method-assign, assignment] # a pause
+    sleeper = asyncio.create_task(server.booking.take_up(tenant.tenant_id))
+    await asleep.wait()
+    await other.booking.take_up(tenant.tenant_id)
+    await _fill(tenant, 5)
+    await other.booking.take_up(tenant.tenant_id)
+    awake.set()
+    await sleeper
+
+    assert await other.differences() == []
+    assert shown(await other.query.ask(tenant.tenant_id, DAY)) == scan(await tenant.documents(), DAY)
+
+
+async def test_many_servers_at_once_fold_each_entry_once(database: Database, tenant: Tenant) -> None:
+    """More than a batch of entries, taken up by five servers while more come."""
+    servers = [Server(database, f"server {number}") for number in range(5)]
+    await _fill(tenant, 700)
+    await asyncio.gather(*(each.booking.take_up(tenant.tenant_id, note=True) for each in servers), _fill(tenant, 100))
+    answer = await servers[0].query.ask(tenant.tenant_id, DAY)
+
+    assert shown(answer) == scan(await tenant.documents(), DAY)
+    assert await servers[0].differences() == []
+    assert await database.collection("ledger").count({"unbooked": {"$exists": True}}) == 0
+
+
+async def test_one_server_rolls_up_at_a_time_and_all_tenants(
+    database: Database, server: Server, other: Server, tenant: Tenant
+) -> None:
+    """While one has the lease, the other leaves the work to it; a dead server's lease ends."""
+    second = Tenant(database, server.ledger, tenant.chance)
+    await _fill(tenant, 3)
+    await _fill(second, 3)
+
+    assert await server.booking.tick()
+    assert not await other.booking.tick()
+    assert await database.collection("ledger").count({"unbooked": {"$exists": True}}) == 0
+
+    async def later() -> datetime:
+        return await database.now() + timedelta(minutes=1)
+
+    heir = Server(database, "heir", now=later)
+    assert await heir.booking.tick()
+    assert not await server.booking.tick()
+
+
+async def test_a_tenant_whose_sums_fail_does_not_hold_up_the_others(
+    database: Database, server: Server, tenant: Tenant
+) -> None:
+    """A sum that no 34 digits hold is a fault of that tenant's books alone."""
+    broken = Tenant(database, server.ledger, tenant.chance)
+    broken.tenant_id = "tnt_0"  # comes first
+    for cost in ("1E+20", "1E-20"):
+        call = await broken.open(NOON)
+        await broken.close(call, NOON, state=CallState.SETTLED)
+        await database.collection("ledger").update_one(
+            {"_id": call.call_id}, {"$set": {"cost": Decimal128(Decimal(cost))}}
+        )
+    await _fill(tenant, 3)
+    await server.booking.tick()
+
+    assert shown(await server.query.ask(tenant.tenant_id, DAY)) == scan(await tenant.documents(), DAY)
+    left = await database.collection("ledger").find({"unbooked": {"$exists": True}})
+    assert {each["tenant_id"] for each in left} == {"tnt_0"}
+
+
+async def test_a_turn_is_counted_once_where_its_first_call_stands(server: Server, tenant: Tenant) -> None:
+    """Also when the first call is void, and the second was rolled up long before it closed."""
+    first = await tenant.open(NOON, session_uid="s", turn_id="turn", requested_model="first")
+    second = await tenant.open(NOON + timedelta(hours=1), session_uid="s", turn_id="turn", requested_model="second")
+    await tenant.close(second, NOON, state=CallState.SETTLED)
+    early = await server.query.ask(tenant.tenant_id, DAY)
+    await tenant.close(first, NOON, state=CallState.VOID)
+    late = await server.query.ask(tenant.tenant_id, DAY)
+
+    assert (early.totals.turns, early.totals.model_calls, early.totals.pending_calls) == (1, 2, 1)
+    assert (late.totals.turns, late.totals.model_calls, late.totals.pending_calls) == (1, 1, 0)
+
+
+Tamper = Callable[[Database], Any]
+
+
+async def _more_cost(database: Database) -> None:
+    cost = Decimal128(Decimal("0.0000000000000000000001"))
+    await database.collection("usage_quarters").update_one({"level": "quarter"}, {"$inc": {"cost": cost}})
+
+
+async def _more_tokens(database: Database) -> None:
+    await database.collection("usage_quarters").update_one({"level": "detail"}, {"$inc": {"usage.input_tokens": 1}})
+
+
+async def _no_day(database: Database) -> None:
+    await database.collection("usage_quarters").delete_one({"level": "day"})
+
+
+async def _one_more(database: Database) -> None:
+    found = await database.collection("usage_quarters").find_one({"level": "quarter"})
+    assert found is not None
+    time = found["time"] + timedelta(days=3)
+    await database.collection("usage_quarters").insert_one(found | {"_id": "forged", "time": time})
+
+
+async def _less_late(database: Database) -> None:
+    await database.collection("usage_quarters").update_one({"level": "quarter"}, {"$set": {"latest": NOON}})
+
+
+async def _cheaper_call(database: Database) -> None:
+    cost = Decimal128(Decimal(0))
+    await database.collection("ledger").update_one({"state": "settled"}, {"$set": {"cost": cost}})
+
+
+async def _no_entry(database: Database) -> None:
+    await database.collection("ledger").delete_one({"state": "settled"})
+
+
+async def _marked_unfolded(database: Database) -> None:
+    await database.collection("ledger").update_many({"unbooked": "open"}, {"$unset": {"unbooked": ""}})
+
+
+async def _folded_unmarked(database: Database) -> None:
+    await database.collection("ledger").update_one({"state": "settled"}, {"$set": {"unbooked": "final"}})
+
+
+async def _other_turn(database: Database) -> None:
+    await database.collection("ledger").update_one({"opens_turn": True}, {"$unset": {"opens_turn": ""}})
+
+
+TAMPERINGS = {
+    "cost: kept": _more_cost,
+    "usage: kept": _more_tokens,
+    "is missing": _no_day,
+    "no entry is in it": _one_more,
+    "latest: kept": _less_late,
+    "quarter 2026-05-04": _cheaper_call,
+    "by the entries": _no_entry,
+    "is taken up and pending": _marked_unfolded,
+    "model_calls: kept": _folded_unmarked,
+    "is not marked as its turn's first": _other_turn,
+}
+
+
+@pytest.mark.parametrize("said", TAMPERINGS)
+async def test_what_was_tampered_with_is_named(server: Server, database: Database, tenant: Tenant, said: str) -> None:
+    """Clean roll-ups pass; a document, an entry or a mark that was changed by hand does not."""
+    for number in range(6):
+        call = await tenant.open(NOON + timedelta(minutes=7 * number))
+        await tenant.close(call, NOON + timedelta(hours=1), state=CallState.SETTLED)
+    await server.booking.tick()
+    await tenant.open(NOON)
+    assert await server.differences() == []
+    await TAMPERINGS[said](database)
+    found = await server.differences()
+
+    assert any(said in each for each in found), found
+    assert await server.differences(tenant.tenant_id) == found

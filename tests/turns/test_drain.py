@@ -1,0 +1,110 @@
+"""A server that is told to stop: what runs may finish, what is new goes elsewhere, and nothing is left open."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import grpc
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.metering.call import CallState
+from godoty_service.server import running
+from tests.conftest import Start, StartProcess
+from tests.service.caller import Caller, Turn, read
+from tests.service.history import assert_whole
+from tests.service.service import Service
+from tests.service.surroundings import Surroundings
+from tests.turns.streams import CONTINUE, SLOW, free, joined, resume, until, until_text
+
+SHORT = "@sandbox slow tokens=16 first_delay_ms=0 delay_ms=50"
+Connect = Callable[[Service], Caller]
+
+
+def assert_shutting_down(turn: Turn) -> None:
+    """Check that a turn's reader was sent to another server."""
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert turn.failure.retry_after
+
+
+async def test_sigterm_lets_turns_finish_and_cancels_what_does_not(
+    serve: Start, serve_process: StartProcess, connect: Connect
+) -> None:
+    """A short turn ends well; a long one and who waits for it end as SHUTTING_DOWN after the grace, and are settled."""
+    process, service = await serve_process(GODOTY_DRAIN_GRACE="1.2")
+    other = await serve(database=service.database.name)
+    caller, survivor = connect(service), connect(service.at(other.target))
+    short = caller.start(SHORT, session_id="short")
+    long = caller.start(SLOW, session_id="long")
+    long_id = (await until_text(long, "t2 "))[0].turn_id
+    waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=pb.ON_BUSY_WAIT))
+    await until_text(short, "t0 ")
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+
+    assert (await read(short)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    for turn in (await read(long), await waiting):
+        assert_shutting_down(turn)
+    assert await asyncio.wait_for(process.process.wait(), 5) == 0
+    for session_id in ("short", "long"):
+        session = service.session(session_id)
+        assert session is not None
+        assert (session["lease"], session["message_count"]) == (None, 2)
+        assert_whole(await survivor.messages(session_id))
+    (entry,) = service.entries("long")
+    assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
+    assert_shutting_down(await resume(survivor, long_id))
+    assert (await survivor.converse("hi", session_id="long")).finished.session_totals.turns == 2
+
+
+async def test_a_new_turn_is_told_that_the_server_stops(serve_process: StartProcess, connect: Connect) -> None:
+    """While the running turns finish, a new one is refused as SHUTTING_DOWN, with a time to retry; no trace is left."""
+    process, service = await serve_process(GODOTY_DRAIN_GRACE="2")
+    caller = connect(service)
+    running_turn = caller.start(SHORT)
+    await until_text(running_turn, "t0 ")
+    assert process.process is not None
+    process.process.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.2)
+
+    assert_shutting_down(await caller.converse("hi", session_id="new"))
+    assert (await read(running_turn)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert service.session("new") is None
+
+
+async def test_a_turn_that_goes_on_may_finish_without_readers(
+    serve: Start, serve_process: StartProcess, connect: Connect
+) -> None:
+    """Under CONTINUE a turn whose reader has gone gets the grace, too; another server shows its end."""
+    process, service = await serve_process(GODOTY_DRAIN_GRACE="3")
+    other = await serve(database=service.database.name)
+    call = connect(service).start(SHORT, on_disconnect=CONTINUE)
+    seen = await until_text(call, "t2 ")
+    call.cancel()
+    await process.stop()
+
+    whole = await resume(connect(service.at(other.target)), seen[0].turn_id)
+    assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert whole.text == "".join(f"t{number} " for number in range(16))
+    assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]
+
+
+async def test_a_turn_that_has_hardly_begun_is_told(
+    surroundings: Surroundings, new_database: str, connect: Connect
+) -> None:
+    """A drain with no grace at all, at any moment of a turn: its reader is told, and the session is free."""
+    async with running(surroundings.settings(new_database)) as server:
+        service = surroundings.service(server.address, new_database)
+        caller = connect(service)
+        await caller.converse("hi")
+        for pause in (0.0, 0.001, 0.003, 0.01, 0.03):
+            server.turns._draining = False
+            call = caller.start(SLOW)
+            await asyncio.sleep(pause)
+            await until(lambda: server.turns.running == 1)
+            await server.turns.drain(0.0)
+            turn = await read(call)
+            assert_shutting_down(turn)
+            await free(service)
+        await until(lambda: server.turns.running == 0)
+        assert_whole(await caller.messages())

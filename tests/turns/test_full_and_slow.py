@@ -1,0 +1,128 @@
+"""A log that is full, a reader that is slow, and a database that is away: each costs what it must, and no more."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.errors import TurnTooLarge
+from godoty_service.mongo import open_database
+from godoty_service.turns import log as logs
+from godoty_service.turns.chunks import LogChunks
+from godoty_service.turns.events import TextDelta
+from godoty_service.turns.journal import Journal
+from godoty_service.turns.turn import Turn, TurnRequest
+from tests.conftest import Start
+from tests.service import caller as callers
+from tests.service.caller import Caller, read
+from tests.service.history import assert_whole
+from tests.service.service import Service
+from tests.service.surroundings import Surroundings
+from tests.turns.streams import CONTINUE, assert_increasing, free, joined, resume, until, until_text
+
+Connect = Callable[[Service], Caller]
+
+
+@pytest.mark.parametrize("scenario", ["@sandbox plain tokens=400", "@sandbox tool-loop calls=20 tool=calculator"])
+async def test_a_full_log_ends_the_turn_and_keeps_its_cost(
+    serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch, scenario: str
+) -> None:
+    """RESOURCE_EXHAUSTED with TURN_TOO_LARGE; what came until then is shown and kept, and what it cost is counted."""
+    monkeypatch.setattr(logs, "LARGEST_LOG", 8_000)
+    caller = connect(await serve())
+    turn = await caller.converse(scenario, request_id="large")
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TURN_TOO_LARGE")
+
+    await free(caller.service)
+    entries = caller.service.entries("talk")
+    assert entries
+    await until(lambda: all(entry.cost is not None for entry in caller.service.entries("talk")), within=10)
+    await until(lambda: _settled(caller))
+    assert caller.service.invoiced("talk") == sum(entry.cost or 0 for entry in caller.service.entries("talk"))
+    again = await caller.converse(scenario, request_id="large")
+    assert (joined(again.responses), again.failure) == (joined(turn.responses), turn.failure)
+    monkeypatch.setattr(logs, "LARGEST_LOG", 8 * 1024 * 1024)
+    assert (await caller.converse("and now?")).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert_whole(await caller.messages())
+
+
+async def _settled(caller: Caller) -> bool:
+    return (await caller.metrics()).totals.pending_calls == 0
+
+
+async def test_a_slow_reader_gets_merged_deltas_and_the_exact_text(service: Service) -> None:
+    """Who does not read for a while gets fewer messages afterwards, in order, and every character."""
+    tokens = 12_000
+    small_window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16_384)]
+    async with grpc.aio.insecure_channel(service.target, options=small_window) as channel:
+        caller = Caller(service, channel)
+        call = caller.start(f"@sandbox long tokens={tokens}")
+        first = await anext(aiter(call))
+        await asyncio.sleep(1.5)
+        rest = await read(call)
+
+    turn = callers.Turn((first, *rest.responses), rest.failure)
+    assert turn.text == "".join(f"t{number} " for number in range(tokens))
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert_increasing(turn.responses)
+    assert len(turn.responses) < tokens / 2
+    assert max(len(each.text_delta.text) for each in turn.responses) <= 64 * 1024
+    assert turn.responses[-1].sequence == tokens + 3  # each delta kept its number
+
+
+async def test_a_reader_that_stands_still_holds_nobody_up(caller: Caller, twin: Caller) -> None:
+    """A reader that never reads on slows neither the turn nor the others, here or on another server."""
+    call = caller.start("@sandbox plain tokens=3000 delay_ms=0", on_disconnect=CONTINUE)
+    turn_id = (await anext(aiter(call))).turn_id
+
+    whole = await resume(twin, turn_id)
+    assert whole.text == "".join(f"t{number} " for number in range(3_000))
+    assert (await caller.converse("next", on_busy=pb.ON_BUSY_WAIT)).finished
+    assert joined((await read(call)).responses) == joined(whole.responses)[1:]
+
+
+@pytest.mark.parametrize("text", ["x", "\N{EURO SIGN}" * 20_000])
+async def test_whatever_gathers_while_the_database_is_away_can_be_kept(
+    surroundings: Surroundings, new_database: str, text: str
+) -> None:
+    """A log that was filled to the brim before its first tick is kept, and so are those beside it."""
+    database = open_database(uri=surroundings.mongodb_uri, name=new_database)
+    chunks = LogChunks(database.collection("turn_logs"))
+    journal = Journal(chunks, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
+    full, other = (
+        Turn(tenant_id="tenant", turn_id=name, request=TurnRequest(session_id="talk", text="hi"), epoch=0)
+        for name in ("turn_full", "turn_other")
+    )
+    with pytest.raises(TurnTooLarge) as error:
+        while True:
+            full.log.append(TextDelta(text))
+    other.log.append(TextDelta("hi"))
+    for turn, reason in ((full, error.value), (other, None)):
+        turn.log.end(reason)
+        journal.keep(turn)
+    await journal.flush()
+
+    for turn in (full, other):
+        kept = [event for chunk in await chunks.read("tenant", turn.turn_id, after=-1) for event in chunk.events]
+        assert tuple(kept) == turn.log.since(0)
+    await database.close()
+
+
+async def test_what_was_shown_is_there_for_the_next_server(serve: Start, connect: Connect) -> None:
+    """A reader on another server is at most a few ticks behind."""
+    service = await serve()
+    other = await serve(database=service.database.name)
+    call = connect(service).start("@sandbox slow tokens=30 first_delay_ms=0 delay_ms=40", on_disconnect=CONTINUE)
+    seen = await until_text(call, "t5 ")
+    rest = asyncio.create_task(resume(connect(service.at(other.target)), seen[0].turn_id))
+    began = asyncio.get_running_loop().time()
+    end = await read(call)
+    ended = asyncio.get_running_loop().time()
+
+    assert joined((await rest).responses) == joined([*seen, *end.responses])
+    assert asyncio.get_running_loop().time() - ended < 0.6
+    assert ended - began > 0.5

@@ -1,0 +1,121 @@
+"""A log's arithmetic, for any events, any ticks and any readers: nothing is lost, doubled or out of order."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from godoty_service.errors import TurnTooLarge
+from godoty_service.turns import log as logs
+from godoty_service.turns.chunks import Chunk, _read, _write
+from godoty_service.turns.events import Event, ReasoningDelta, TextDelta, ToolCallStarted
+from godoty_service.turns.following import _after
+from godoty_service.turns.log import HIGH_WATER, LARGEST_LOG, EventLog
+
+TEXT = some.text(min_size=1, max_size=4)
+EVENTS = some.lists(
+    some.one_of(
+        some.builds(TextDelta, TEXT),
+        some.builds(ReasoningDelta, TEXT),
+        some.builds(ToolCallStarted, tool_call_id=TEXT, name=TEXT, input_json=TEXT),
+    ),
+    max_size=25,
+)
+
+
+def joined(numbered: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+    """Join adjacent deltas; the sequence is that of the last."""
+    found: list[tuple[int, Event]] = []
+    for sequence, event in numbered:
+        last = found[-1][1] if found else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            found[-1] = (sequence, TextDelta(last.text + event.text))
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            found[-1] = (sequence, ReasoningDelta(last.text + event.text))
+        else:
+            found.append((sequence, event))
+    return found
+
+
+def chunk(first: int, events: list[Event]) -> Chunk:
+    """Make a chunk, and send it through the database's form."""
+    made = Chunk(
+        turn_id="turn",
+        tenant_id="tenant",
+        place=0,
+        first=first,
+        events=tuple(events),
+        ended=False,
+        error=None,
+        writer="replica",
+        expire_time=datetime.now(UTC) + timedelta(hours=1),
+    )
+    return _read(_write(made))
+
+
+@settings(max_examples=150, deadline=None)
+@given(events=EVENTS, ticks=some.sets(some.integers(0, 25)), cut=some.integers(0, 25))
+def test_kept_in_any_ticks_and_read_from_anywhere(events: list[Event], ticks: set[int], cut: int) -> None:
+    """However a log is cut into chunks, what follows a sequence and what came before it make the whole."""
+    whole = list(enumerate(events, start=1))
+    bounds = [0, *sorted(tick for tick in ticks if 0 < tick < len(events)), len(events)]
+    kept = [chunk(low + 1, events[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    rest = [numbered for each in kept for numbered in _after(each, cut)]
+
+    assert joined([*whole[:cut], *rest]) == joined(whole)
+    assert all(sequence > cut for sequence, _ in rest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(events=EVENTS, pauses=some.lists(some.booleans(), max_size=25), cut=some.integers(0, 25))
+def test_readers_at_any_pace_read_the_same(events: list[Event], pauses: list[bool], cut: int) -> None:
+    """A reader that keeps up, one that comes late and one that begins in the middle end with the same text."""
+
+    async def play() -> list[list[tuple[int, Event]]]:
+        log = EventLog()
+
+        async def read(after: int) -> list[tuple[int, Event]]:
+            return [numbered async for numbered in log.read(after=after)]
+
+        readers = [asyncio.create_task(read(after)) for after in (0, 0, cut)]
+        for event, pause in zip(events, [*pauses, *[False] * len(events)], strict=False):
+            log.append(event)
+            if pause:
+                await asyncio.sleep(0)
+        log.end()
+        return [*await asyncio.gather(*readers), await read(0), await read(cut)]
+
+    whole = list(enumerate(events, start=1))
+    first, second, middle, late, late_middle = asyncio.run(play())
+    assert joined(first) == joined(second) == joined(late) == joined(whole)
+    assert joined(middle) == joined(late_middle) == joined(whole[cut:])
+
+
+def test_a_merged_message_stays_small() -> None:
+    """Deltas are merged up to 64 KiB a message, and not beyond; one that is larger itself comes alone."""
+    log: Any = [TextDelta("x" * 1_000)] * 200 + [TextDelta("y" * 100_000), TextDelta("z")]
+    sizes, place = [], 0
+    while place < len(log):
+        place, event = logs.merged(log, place)
+        assert isinstance(event, TextDelta)
+        sizes.append(len(event.text))
+
+    assert sum(sizes) == 200_000 + 100_001
+    assert sizes == [65_000, 65_000, 65_000, 5_000, 100_000, 1]
+
+
+@pytest.mark.parametrize("text", ["xx", "\N{GRINNING FACE}", "x" * 5_000, "\N{EURO SIGN}" * 5_000])
+def test_a_full_log_is_full_in_bytes(text: str) -> None:
+    """No log holds more than 8 MiB, whatever its characters; no sequence of it can reach the reserved ones."""
+    log = EventLog()
+    with pytest.raises(TurnTooLarge):
+        while True:
+            log.append(TextDelta(text))
+
+    assert log.sequence < HIGH_WATER
+    held = sum(len(event.text.encode()) for event in log.since(0) if isinstance(event, TextDelta))
+    assert held <= LARGEST_LOG
+    assert held + 64 * log.sequence > LARGEST_LOG / 2  # not much less, either

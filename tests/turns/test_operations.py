@@ -1,0 +1,149 @@
+"""What a turn asks of the database: how often, and how often before its request goes out. No clock decides it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from godoty_service.metering.meter import OpenCall
+from godoty_service.mongo import Collection
+from tests.conftest import Start
+from tests.service.caller import Caller
+from tests.service.service import Service
+from tests.turns.streams import seed, until
+
+WRITES = frozenset(
+    {"insert_one", "insert_many", "insert_each", "update_one", "update_many", "find_one_and_update", "delete_one"}
+)
+METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
+_SLOWLY = 0.05  # seconds that a write takes longer: whatever does not wait for it overtakes it
+# Nothing that runs beside the turns comes between.
+QUIET = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
+
+
+@dataclass
+class Operations:
+    """The operations of a turn, in the order of their beginnings and ends."""
+
+    done: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, int]] = field(default_factory=list)  # begun or ended, and which
+    sent: int | None = None  # the step at which the first request went out
+
+    @property
+    def counted(self) -> Counter[str]:
+        """How many, by collection and method."""
+        return Counter(f"{name}.{method}" for name, method in self.done)
+
+    @property
+    def own(self) -> Counter[str]:
+        """Those that are the turn's alone: keys and policies are read now and then, logs are written for all turns."""
+        shared = ("api_keys.", "policies.", "turn_logs.")
+        return Counter({name: count for name, count in self.counted.items() if not name.startswith(shared)})
+
+    @property
+    def write_round_trips_before_the_request(self) -> int:
+        """The longest chain of writes, each begun when the one before had ended, until the request went out."""
+        chain = waited = 0
+        depth: dict[int, int] = {}
+        for what, which in self.steps[: self.sent]:
+            name, method = self.done[which]
+            if method not in WRITES or name == "turn_logs":  # no turn waits for its log
+                continue
+            if what == "begun":
+                depth[which] = waited + 1
+                chain = max(chain, depth[which])
+            else:
+                waited = max(waited, depth[which])
+        return chain
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
+    """Writes down what is asked of the database from now on."""
+    found = Operations()
+
+    def wrapped(method: str) -> Callable[..., Any]:
+        original = getattr(Collection, method)
+
+        async def call(collection: Collection, *given: Any, **named: Any) -> Any:
+            done, steps = found.done, found.steps
+            which = len(done)
+            done.append((collection.name, method))
+            steps.append(("begun", which))
+            try:
+                return await original(collection, *given, **named)
+            finally:
+                if method in WRITES:
+                    await asyncio.sleep(_SLOWLY)
+                steps.append(("ended", which))
+
+        return call
+
+    for method in METHODS:
+        monkeypatch.setattr(Collection, method, wrapped(method))
+    sending = OpenCall.sending
+
+    def send(call: OpenCall) -> None:
+        found.sent = found.sent or len(found.steps)
+        sending(call)
+
+    monkeypatch.setattr(OpenCall, "sending", send)
+    return found
+
+
+async def turn(caller: Caller, operations: Operations, text: str, session_id: str, **fields: Any) -> Operations:
+    """Take a turn, and tell its operations once its log is kept."""
+    database = caller.service.database
+    operations.done, operations.steps, operations.sent = [], [], None
+    taken = await caller.converse(text, session_id=session_id, **fields)
+    assert taken.finished
+    ended = {"turn_id": taken.responses[0].turn_id, "ended": True}
+    await until(lambda: database["turn_logs"].count_documents(ended) == 1)
+    return Operations(operations.done, operations.steps, operations.sent)
+
+
+async def test_a_turn_with_one_model_call(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """At most twelve operations, and at most two write round trips before the request, new session or old."""
+    caller = connect(await serve(**QUIET))
+    await caller.converse("hi", session_id="old")
+    for session_id, fields in (("old", {}), ("old", {"request_id": "one"}), ("new", {"user": "ada"})):
+        found = await turn(caller, operations, "hello", session_id, **fields)
+
+        assert sum(found.own.values()) == 9, found.counted
+        assert found.counted["turn_logs.insert_each"] <= 3  # one each tick, for all turns together
+        assert found.write_round_trips_before_the_request <= 2, found
+
+
+async def test_a_long_session_asks_no_more_than_a_short_one(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """A turn behind 10,000 messages does the same operations as one behind ten."""
+    caller = connect(await serve(**QUIET))
+    counted = {}
+    for session_id, messages in (("short", 8), ("long", 9_998)):
+        await caller.converse("hi", session_id=session_id)
+        seed(caller.service, session_id, messages)
+        counted[session_id] = (await turn(caller, operations, "hello", session_id)).own
+        assert (caller.service.session(session_id) or {})["message_count"] == messages + 4
+
+    assert counted["short"] == counted["long"]
+
+
+async def test_each_further_call_of_a_loop_costs_a_few_more(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """A loop's call writes its entry, its id, its end and two messages, and reads nothing."""
+    caller = connect(await serve(**QUIET))
+    await caller.converse("hi", session_id="warm")
+    one, four = [
+        await turn(caller, operations, f"@sandbox tool-loop calls={calls} tool=calculator", "warm") for calls in (1, 4)
+    ]
+    more = four.own - one.own
+
+    assert more.total() == 3 * 5, more
+    assert all(name.split(".")[1] in WRITES for name in more)
