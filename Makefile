@@ -23,7 +23,7 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
 test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
-	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 4 --dist loadfile
+	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 3 --dist loadfile
 
 test-faults: .venv/ready ## Run the long storm: 400 turns, 36 kills. GODOTY_TEST_SEED=n replays one.
 	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults

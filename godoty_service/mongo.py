@@ -106,7 +106,7 @@ class Collection:
         self.name: str = driver_collection.name
 
     def at(self, snapshot: "Snapshot") -> "Collection":
-        """The same, read as it was at the snapshot's moment. Nothing can be written through it."""
+        """The same, read as it was at the snapshot's moment. Writes go past it, as ever."""
         return Collection(self._collection, snapshot.session)
 
     async def find_one(

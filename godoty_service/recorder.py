@@ -10,8 +10,15 @@ from godoty_service.telemetry.metrics import Metrics
 class Recorder:
     """Reads a ledger entry for the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, service_key_id: str) -> None:
+        """Build it.
+
+        Args:
+            metrics: What is told.
+            service_key_id: Names the service's own provider key: what becomes of a tenant's own is his business.
+        """
         self._metrics = metrics
+        self._service_key_id = service_key_id
 
     def running_turn(self) -> AbstractContextManager[None]:
         """Count a turn as running."""
@@ -36,7 +43,7 @@ class Recorder:
             self._metrics.cost(call.model, call.cost_source.name, call.cost)
             if call.catalogue_cost is not None:
                 self._metrics.drift(call.model, billed_usd=call.cost, catalogue_usd=call.catalogue_cost)
-        if call.error is None:
+        if call.error is None and call.provider_key_id == self._service_key_id:
             self._metrics.account_accepted()
 
     def ledger_counted(self, *, pending: int, unresolved: int) -> None:
@@ -44,9 +51,10 @@ class Recorder:
         self._metrics.open_entries(pending)
         self._metrics.unresolved_entries(unresolved)
 
-    def provider_failed(self, error: ProviderError) -> None:
+    def provider_failed(self, error: ProviderError, *, provider_key_id: str) -> None:
         """Count a call that the provider failed."""
         code = error.metadata.get("provider_code")
         self._metrics.provider_error(code)
-        if isinstance(error, ProviderAccountRefused) and code is not None:
+        own = provider_key_id == self._service_key_id
+        if own and isinstance(error, ProviderAccountRefused) and code is not None:
             self._metrics.account_refused(int(code))

@@ -1,7 +1,6 @@
 """Builds the rooms that both the server and the command line need: the database, the provider, the books."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account
+from godoty_service.openrouter.accounts import Access, Accounts
 from godoty_service.openrouter.client import open_client
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
@@ -112,6 +112,7 @@ class ProviderRooms:
 
     client: AsyncOpenAI
     account: Account
+    accounts: Accounts
     key_id: str
     oracle: Oracle
     reconciler: Reconciler
@@ -204,7 +205,7 @@ async def open_provider(
     if settings.openrouter_api_key is None:
         raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
     api_key = settings.openrouter_api_key.get_secret_value()
-    key_id = hashlib.sha256(api_key.encode()).hexdigest()[:16]  # names the key without telling it
+    key_id = settings.openrouter_key_id
     client = open_client(
         api_key=api_key,
         base_url=settings.openrouter_base_url,
@@ -214,6 +215,11 @@ async def open_provider(
         read_timeout=settings.read_timeout,
     )
     account = Account(client)
+    accounts = _accounts(Access(client=client, key_id=key_id), rooms.provider_keys)
+
+    async def readable_keys() -> set[str]:
+        return {key_id, *await rooms.provider_keys.readable_ids()}
+
     oracle = Oracle(
         rooms.database.collection("catalogues"),
         fetch_models=account.models,
@@ -224,10 +230,10 @@ async def open_provider(
         ledger=rooms.ledger,
         oracle=oracle,
         folds=rooms.folds,
-        read_generation=account.generation,
+        read_generation=accounts.generation,
         living=rooms.replicas.living,
         owner=rooms.replicas.replica_id,
-        provider_key_id=key_id,
+        readable_keys=readable_keys,
         record=record,
         spending=rooms.spending,
         patience=Patience(
@@ -236,9 +242,19 @@ async def open_provider(
         ),
     )
     try:
-        yield ProviderRooms(client=client, account=account, key_id=key_id, oracle=oracle, reconciler=reconciler)
+        yield ProviderRooms(
+            client=client, account=account, accounts=accounts, key_id=key_id, oracle=oracle, reconciler=reconciler
+        )
     finally:
         await client.close()
+
+
+def _accounts(service: Access, provider_keys: ProviderKeys) -> Accounts:
+    async def key_of(tenant_id: str) -> tuple[str, str] | None:
+        key = await provider_keys.get(tenant_id)
+        return None if key is None else (key.key_id, key.secret)
+
+    return Accounts(service, key_of=key_of, secret_of=provider_keys.by_key_id)
 
 
 def _sealer(settings: Settings) -> Sealer:

@@ -89,7 +89,7 @@ async def running(settings: Settings, *, span_exporter: SpanExporter | None = No
         stack.push_async_callback(asyncio.to_thread, tracing.close)
         install_tracer(provider=tracing.provider, content=settings.trace_content)
         metrics = Metrics(methods=_SCOPES)
-        recorder = Recorder(metrics)
+        recorder = Recorder(metrics, service_key_id=settings.openrouter_key_id)
         rooms = await stack.enter_async_context(open_rooms(settings))
         provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
         await _start_loops(stack, settings, rooms, provider, recorder)
@@ -190,8 +190,7 @@ def _turns(
         chunks=rooms.chunks,
         journal=journal,
         recovery=recovery,
-        client=provider.client,
-        provider_key_id=provider.key_id,
+        accounts=provider.accounts,
         profile=assistant(clock=utc_now, window_size=settings.history_messages, summarize=settings.history_summary),
         defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
         observer=recorder,

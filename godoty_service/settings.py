@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from godoty_service.certificates import Certificates
+from godoty_service.ids import key_id_of
 from godoty_service.telemetry.traces import otlp_configured
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
     log_level: str = Field("INFO", description="The least level that is logged.")
     log_content: bool = Field(False, description="Let prompts and answers into the log.")
     trace_content: bool = Field(False, description="Let prompts, answers and tool data into spans.")
+
+    @property
+    def openrouter_key_id(self) -> str:
+        """The id of the account's key: it names the key without telling it. Empty: there is none."""
+        return key_id_of(self.openrouter_api_key.get_secret_value()) if self.openrouter_api_key else ""
 
     @property
     def certificates(self) -> Certificates | None:

@@ -33,7 +33,8 @@ _HOLD = timedelta(seconds=30)  # no look takes longer; a server that dies in one
 _AT_ONCE = 16
 _SWEEP = timedelta(seconds=10)  # between two looks for reservations that dead servers left
 
-ReadGeneration = Callable[[str], Awaitable[bytes | None]]
+ReadGeneration = Callable[[str, str], Awaitable[bytes | None]]
+ReadableKeys = Callable[[], Awaitable[Collection[str]]]
 Living = Callable[[Collection[str]], Awaitable[set[str]]]
 
 
@@ -72,7 +73,7 @@ class Reconciler:
         read_generation: ReadGeneration,
         living: Living,
         owner: str,
-        provider_key_id: str,
+        readable_keys: ReadableKeys,
         record: Callable[[ModelCall], None],
         patience: Patience,
         spending: Spending | None = None,
@@ -84,10 +85,10 @@ class Reconciler:
             ledger: Where the calls are.
             oracle: Prices usage where no record comes.
             folds: Brought up to date when a call closes.
-            read_generation: Reads a generation's record; None: there is none, or none yet.
+            read_generation: Reads, with the key of this id, a generation's record; None: there is none, or none yet.
             living: Tells which of some servers live.
             owner: This server.
-            provider_key_id: Names the key that `read_generation` reads with.
+            readable_keys: Tells the ids of the keys that `read_generation` can read with.
             record: Told of each call that closes.
             patience: How long records are waited for.
             spending: Takes in what a call has cost; None: nobody has a budget.
@@ -100,7 +101,8 @@ class Reconciler:
         self._read_generation = read_generation
         self._living = living
         self._owner = owner
-        self._provider_key_id = provider_key_id
+        self._readable_keys = readable_keys
+        self._readable: Collection[str] = ()
         self._record = record
         self._patience = patience
         self._spending = spending
@@ -136,6 +138,7 @@ class Reconciler:
         owners = await self._ledger.owners() - {self._owner}
         if dead := owners - await self._living(owners):
             await self._ledger.adopt(dead)
+        self._readable = await self._readable_keys()
         outcomes = dict.fromkeys(Outcome, 0)
         while batch := await self._batch():
             for outcome in await asyncio.gather(*(self._settle(call, tries) for call, tries in batch)):
@@ -155,7 +158,7 @@ class Reconciler:
         batch: list[tuple[ModelCall, int]] = []
         while len(batch) < _AT_ONCE:
             taken = await self._ledger.take_due(
-                provider_key_ids=[self._provider_key_id],
+                provider_key_ids=self._readable,
                 any_before=self._clock() - self._patience.without_usage,
                 hold=_HOLD,
             )
@@ -167,10 +170,10 @@ class Reconciler:
     async def _settle(self, call: ModelCall, tries: int) -> Outcome:
         """Settle a call from its record, or else as well as can be told by now."""
         age = self._clock() - call.start_time
-        if call.generation_id is not None and call.provider_key_id == self._provider_key_id:
+        if call.generation_id is not None and call.provider_key_id in self._readable:
             try:
                 async with asyncio.timeout(_HOLD.total_seconds() / 2):
-                    body = await self._read_generation(call.generation_id)
+                    body = await self._read_generation(call.provider_key_id, call.generation_id)
                 if body is not None and (settled := await self._from_record(call, body)) is not None:
                     return await self._close(settled)
             except (ProviderError, TimeoutError) as error:

@@ -1,8 +1,8 @@
 """Sums of usage by quarter of an hour, in UTC: days of every time zone are sums of them. Owns `usage_quarters`.
 
-Each entry is in three documents, at three levels: its quarter; its quarter by model, provider and agent; and its day
-in UTC by these. A document says up to which of its tenant's batches it is folded, so that a batch folds once into
-each, however often it is tried and by however many servers at once.
+Each entry is in four documents, at four levels: its quarter; its hour in UTC; its quarter by model, provider and
+agent; and its day in UTC by these. A document says up to which of its tenant's batches it is folded, so that a batch
+folds once into each, however often it is tried and by however many servers at once.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -31,13 +31,14 @@ class Level(StrEnum):
     """How finely a document sums."""
 
     QUARTER = "quarter"
+    HOUR = "hour"
     DETAIL = "detail"
     DAY = "day"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What the entries of a document have in common; at the level QUARTER, their time alone."""
+    """What the entries of a document have in common; at the levels QUARTER and HOUR, their time alone."""
 
     tenant_id: str
     level: Level
@@ -170,6 +171,7 @@ def cells_of(entry: Entry) -> tuple[Cell, ...]:
     tenant_id, model, provider, agent = entry.tenant_id, entry.model, entry.provider or "", entry.agent
     return (
         Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter),
+        Cell(tenant_id=tenant_id, level=Level.HOUR, time=floor_hour(start)),
         Cell(tenant_id=tenant_id, level=Level.DETAIL, time=quarter, model=model, provider=provider, agent=agent),
         Cell(tenant_id=tenant_id, level=Level.DAY, time=day, model=model, provider=provider, agent=agent),
     )
@@ -178,6 +180,11 @@ def cells_of(entry: Entry) -> tuple[Cell, ...]:
 def floor_quarter(time: datetime) -> datetime:
     """The start of a time's quarter of an hour."""
     return time.replace(minute=time.minute // 15 * 15, second=0, microsecond=0)
+
+
+def floor_hour(time: datetime) -> datetime:
+    """The start of a time's hour in UTC."""
+    return time.replace(minute=0, second=0, microsecond=0)
 
 
 def floor_day(time: datetime) -> datetime:

@@ -65,6 +65,14 @@ def cell_start(group: TimeGroup, zone: ZoneInfo, moment: datetime, span: Span) -
     return first.replace(tzinfo=zone).astimezone(UTC)  # a midnight that clocks skip is the moment of the change
 
 
+def one_cell(group: TimeGroup, start: datetime, end: datetime, span: Span) -> bool:
+    """Tell whether all of a stretch is in one hour, day or month."""
+    first, last = start + span.offset, end + span.offset - timedelta(microseconds=1)
+    if group is TimeGroup.MONTH:
+        return (first.year, first.month) == (last.year, last.month)
+    return first.date() == last.date() and (group is TimeGroup.DAY or first.hour == last.hour)
+
+
 def _change_before(zone: ZoneInfo, moment: datetime) -> datetime | None:
     """Tell when clocks were changed within the hour before a moment, or at it: only then does it shorten that hour."""
     return _change_after(zone, moment - timedelta(hours=2), moment + timedelta(microseconds=1))

@@ -1,4 +1,4 @@
-"""From what a question about usage is answered: days and quarters that are summed up, entries where they are not. Pure.
+"""From what a question about usage is answered: days, hours and quarters that are summed up, entries elsewhere. Pure.
 
 Entries are read for the pieces of a quarter at a range's ends, for quarters that hold what became known later than the
 answer's `as_of`, and for all of it where sums by end user or session are wanted.
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from godoty_service.metering.rollups import QUARTER, floor_day, floor_quarter
+from godoty_service.metering.rollups import QUARTER, floor_day, floor_hour, floor_quarter
 
-_DAY = timedelta(days=1)
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 class Source(StrEnum):
     """Where sums are read."""
 
     DAY = "day"
+    HOUR = "hour"
     QUARTER = "quarter"
     DETAIL = "detail"
     ENTRIES = "entries"
@@ -32,39 +33,39 @@ class Range:
 
 
 Plan = dict[Source, list[Range]]
+Floor = Callable[[datetime], datetime]
 
 
-def plan(
-    whole: Range,
-    *,
-    quarters: Source,
-    days: Callable[[Range], bool],
-    changed: Collection[datetime],
-) -> Plan:
+def plan(whole: Range, *, detailed: bool, fits: Callable[[Range], bool], changed: Collection[datetime]) -> Plan:
     """Tell what to read where.
 
     Args:
         whole: The time that is asked for.
-        quarters: Where whole quarters are read.
-        days: Tells whether a day in UTC may be read as one.
+        detailed: Whether sums by model, provider or agent are wanted.
+        fits: Tells whether an hour or a day in UTC is in one group of time.
         changed: Quarters that must be read from the entries.
     """
     pieces: Plan = {}
-    dirty_days = {floor_day(each) for each in changed}
+    dirty_days, dirty_hours = ({floor(each) for each in changed} for floor in (floor_day, floor_hour))
     for day in _cut(whole, floor_day, _DAY):
-        full = day.end - day.start == _DAY and floor_day(day.start) not in dirty_days
-        if full and quarters is Source.DETAIL and days(day):
-            _add(pieces, Source.DAY, day)
-        elif full:
-            _add(pieces, quarters, day)
-        else:
-            for each in _cut(day, floor_quarter, QUARTER):
-                clean = each.end - each.start == QUARTER and each.start not in changed
-                _add(pieces, quarters if clean else Source.ENTRIES, each)
+        if detailed and _is_whole(day, _DAY, dirty_days):
+            _add(pieces, Source.DAY if fits(day) else Source.DETAIL, day)
+            continue
+        for hour in _cut(day, floor_hour, _HOUR):
+            if not detailed and _is_whole(hour, _HOUR, dirty_hours):
+                _add(pieces, Source.HOUR if fits(hour) else Source.QUARTER, hour)
+                continue
+            for each in _cut(hour, floor_quarter, QUARTER):
+                source = Source.DETAIL if detailed else Source.QUARTER
+                _add(pieces, source if _is_whole(each, QUARTER, changed) else Source.ENTRIES, each)
     return pieces
 
 
-def _cut(whole: Range, floor: Callable[[datetime], datetime], step: timedelta) -> Iterator[Range]:
+def _is_whole(piece: Range, step: timedelta, dirty: Collection[datetime]) -> bool:
+    return piece.end - piece.start == step and piece.start not in dirty
+
+
+def _cut(whole: Range, floor: Floor, step: timedelta) -> Iterator[Range]:
     start = whole.start
     while start < whole.end:
         end = min(floor(start) + step, whole.end)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from godoty_service.errors import InvalidRequest, StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.booking import Booking
 from godoty_service.metering.rollups import Rollups
-from godoty_service.metering.time_cells import Span, TimeGroup, cell_start, spans
+from godoty_service.metering.time_cells import Span, TimeGroup, cell_start, one_cell, spans
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_pipeline import (
@@ -30,7 +30,6 @@ from godoty_service.mongo import Database, Document, Snapshot
 # There are no entries before or after; zones have had whole quarters of an hour ever since.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-_MOMENT = timedelta(milliseconds=1)
 _TRIES = 5  # snapshots, where indexes are just being made
 
 Key = tuple[datetime | str, ...]
@@ -197,13 +196,12 @@ class _Wanted:
         if named - _ROLLED_UP:
             return {Source.ENTRIES: [within]}
 
-        def one_cell(day: Range) -> bool:
-            return self.time is None or self.begin(day.start, span) == self.begin(day.end - _MOMENT, span)
-
-        return plan(within, quarters=Source.DETAIL if named else Source.QUARTER, days=one_cell, changed=changed)
-
-    def begin(self, moment: datetime, span: Span) -> datetime | None:
-        return None if self.time is None else cell_start(self.time, self.zone, moment, span)
+        return plan(
+            within,
+            detailed=bool(named),
+            fits=lambda piece: self.time is None or one_cell(self.time, piece.start, piece.end, span),
+            changed=changed,
+        )
 
     def key(self, found: Document, span: Span) -> Key:
         return tuple(

@@ -4,14 +4,13 @@ One document a key. A key that was replaced or removed stays readable for a whil
 that it made can be read with no other; then the database deletes it.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.ids import new_id
+from godoty_service.ids import key_id_of, new_id
 from godoty_service.mongo import Collection, Document, Index
 from godoty_service.tenancy.sealing import Sealer
 
@@ -58,6 +57,7 @@ class ProviderKeys:
         self._clock = clock
         self._tick = tick
         self._seen: dict[str, tuple[float, ProviderKey | None]] = {}
+        self._readable: tuple[float, frozenset[str]] = (-_CACHED_FOR, frozenset())
 
     async def get(self, tenant_id: str) -> ProviderKey | None:
         """Read a tenant's own key, at most 3 seconds old; None: it has none.
@@ -87,6 +87,16 @@ class ProviderKeys:
         """
         found = await self._keys.find_one({"key_id": key_id}, sort=[("_id", -1)])
         return None if found is None else self._opened(found).secret
+
+    async def readable_ids(self) -> frozenset[str]:
+        """Tell the ids of all keys that `by_key_id` can read, at most 3 seconds old."""
+        read, ids = self._readable
+        now = self._tick()
+        if now - read >= _CACHED_FOR:
+            found = await self._keys.find({}, fields={"key_id": 1, "sealed": 1})
+            ids = frozenset(each["key_id"] for each in found if self._sealer.knows(each["sealed"]))
+            self._readable = (now, ids)
+        return ids
 
     def seal(self, tenant_id: str, secret: str) -> Document:
         """Make what `keep` keeps: a key of a tenant, encrypted.
@@ -139,8 +149,3 @@ class ProviderKeys:
     def _opened(self, document: Document) -> ProviderKey:
         secret = self._sealer.open(document["sealed"], owner=document["tenant_id"])
         return ProviderKey(key_id=document["key_id"], secret=secret)
-
-
-def key_id_of(secret: str) -> str:
-    """Name a provider key without telling it."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:16]

@@ -68,6 +68,10 @@ class Sealer:
             " Its operator must add that to GODOTY_ENCRYPTION_KEYS, or set the tenant's key anew."
         )
 
+    def knows(self, sealed: bytes) -> bool:
+        """Tell whether it was sealed with one of these keys."""
+        return sealed[:_MARK] in self._keys
+
     def is_current(self, sealed: bytes) -> bool:
         """Tell whether it was sealed with the first key."""
         return sealed[:_MARK] == self._first

@@ -114,7 +114,7 @@ class ClaimedTurn:
             error, stop = None, StopReason.BUDGET  # what was produced until then is an answer
         self._turn.close()
         if isinstance(error, ProviderError):
-            self._bench.observer.provider_failed(error)
+            self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
         if model is not None:
             await model.aclose()
         if self._meter is not None:

@@ -16,5 +16,5 @@ class Observer(Protocol):
     def call_closed(self, call: ModelCall) -> None:
         """Count a call that closed."""
 
-    def provider_failed(self, error: ProviderError) -> None:
-        """Count a failure of the provider."""
+    def provider_failed(self, error: ProviderError, *, provider_key_id: str) -> None:
+        """Count a failure of the provider, towards whoever speaks with this key."""

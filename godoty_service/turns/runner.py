@@ -69,8 +69,11 @@ class TurnRunner:
         Raises:
             QuotaExceeded: The tenant was refused a moment ago.
             ModelNotAllowed: The tenant's policy does not allow a model.
+            ProviderKeysOff: The tenant's own provider key cannot be read.
         """
-        turn.policy = await self._bench.policies.get(turn.tenant_id)
+        turn.policy, turn.account = await asyncio.gather(
+            self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
+        )
         self._bench.gates.check(turn.tenant_id)
         _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from godoty_service.errors import GodotyError
+from godoty_service.openrouter.accounts import Access
 from godoty_service.tenancy.policy import NO_POLICY
 from godoty_service.turns.events import Event
 from godoty_service.turns.log import EventLog
@@ -61,12 +62,24 @@ class Turn:
         self.request = request
         self.epoch = epoch
         self.policy = NO_POLICY
+        self.account: Access | None = None  # who pays, once it is known
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
         self.begun = False  # it may have been written down
         self._readers = 0
         self._closing = False
+
+    @property
+    def paid_by(self) -> Access:
+        """The account that pays for its calls.
+
+        Raises:
+            RuntimeError: It was not admitted yet.
+        """
+        if self.account is None:
+            raise RuntimeError("a turn calls no model before it is admitted")
+        return self.account
 
     async def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
         """Read the turn. When its last reader leaves before the end, the turn is cancelled, unless it goes on.

@@ -1,10 +1,11 @@
 """What a turn works with, and how its meter, model and agent are built from that."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from openai import AsyncOpenAI
 from strands import Agent
 from strands.types.agent import Limits
 
@@ -16,6 +17,7 @@ from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.spending import Spending
+from godoty_service.openrouter.accounts import Accounts
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.messages import MessageStore
@@ -62,8 +64,7 @@ class Workbench:
         chunks: LogChunks,
         journal: Journal,
         recovery: Recovery,
-        client: AsyncOpenAI,
-        provider_key_id: str,
+        accounts: Accounts,
         profile: AgentProfile,
         defaults: TurnDefaults,
         observer: Observer,
@@ -84,8 +85,7 @@ class Workbench:
             chunks: Where their logs are kept.
             journal: Keeps their logs.
             recovery: Closes the logs of dead turns.
-            client: Speaks to the provider.
-            provider_key_id: Names the key it speaks with.
+            accounts: Speak to the provider.
             profile: What the agent is told and may use.
             defaults: What holds where a request says nothing.
             observer: Counts turns and calls.
@@ -104,8 +104,7 @@ class Workbench:
         self._spending = spending
         self.policies = policies
         self.gates = gates
-        self._client = client
-        self._provider_key_id = provider_key_id
+        self.accounts = accounts
         self._profile = profile
         self.defaults = defaults
         self.observer = observer
@@ -119,7 +118,7 @@ class Workbench:
             turn_id=turn.turn_id,
             user=claim.session.user,
             agent=self._profile.name,
-            provider_key_id=self._provider_key_id,
+            provider_key_id=turn.paid_by.key_id,
             owner=self.replicas.replica_id,
         )
         return TurnMeter(
@@ -148,7 +147,7 @@ class Workbench:
         session, catalogue = claim.session, self.oracle.current
         listed = catalogue.find(session.model) if catalogue is not None else None
         return OpenRouterModel(
-            client=self._client,
+            client=turn.paid_by.client,
             meter=meter,
             model=session.model,
             fallback_models=fallbacks,
@@ -164,12 +163,12 @@ class Workbench:
         return turn.request.fallback_models if turn.request.model else turn.policy.default_fallback_models
 
     def _routing(self, turn: Turn, models: tuple[str, ...], *, bounded: bool) -> dict[str, Any] | None:
-        """Tell OpenRouter's provider preferences: the tenant's, and under a hard bound no dearer provider than known."""
+        """Tell OpenRouter's provider preferences: the tenant's; under a hard bound no provider dearer than known."""
         routing = dict(turn.policy.provider or {})
         if turn.policy.zero_data_retention:
             routing["zdr"] = True
         if bounded:
-            routing["max_price"] = {**self.oracle.ceiling(models), **routing.get("max_price", {})}
+            routing["max_price"] = _lowest(self.oracle.ceiling(models), routing.get("max_price", {}))
         return routing or None
 
     def agent(
@@ -203,6 +202,12 @@ class Workbench:
     def window_size(self) -> int:
         """How many messages the model sees."""
         return self._profile.window_size
+
+
+def _lowest(*prices: Mapping[str, str]) -> dict[str, str]:
+    """Tell the lower bound of each price: a tenant's own may not lift the one that its calls are reserved by."""
+    names = dict.fromkeys(name for each in prices for name in each)
+    return {name: min((each[name] for each in prices if name in each), key=Decimal) for name in names}
 
 
 def _lower(first: int | None, second: int | None) -> int | None:

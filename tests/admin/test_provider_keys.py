@@ -158,7 +158,11 @@ async def test_a_change_holds_on_another_server_within_5_seconds(database: Datab
     assert await there.get("tenant") is not None
 
 
-@pytest.mark.parametrize("text", ["hunter2", FIRST[:-6], f"{FIRST},hunter2", "0" * 64])
+@pytest.mark.parametrize(
+    "text",
+    ["hunter2", FIRST[:-6], f"{FIRST},hunter2", "0" * 64],
+    ids=["no Base64", "cut", "one of two", "hexadecimal"],
+)
 def test_an_encryption_key_that_is_none_is_told_unrepeated(text: str) -> None:
     """The setting is named, its value is not."""
     with pytest.raises(ValueError, match="GODOTY_ENCRYPTION_KEYS") as caught:

@@ -162,12 +162,12 @@ def _keys(call: Document, asked: UsageQuestion) -> tuple[str, ...]:
         "session": call["session_id"],
     }
     return tuple(
-        _label(call["start_time"], each, asked.zone) if isinstance(each, TimeGroup) else named[each.value]
+        label(call["start_time"], each, asked.zone) if isinstance(each, TimeGroup) else named[each.value]
         for each in asked.groups
     )
 
 
-def _label(time: datetime, group: TimeGroup, zone: ZoneInfo) -> str:
+def label(time: datetime, group: TimeGroup, zone: ZoneInfo) -> str:
     local = time.astimezone(zone)
     if group is TimeGroup.HOUR:
         begin = time.replace(minute=time.minute // 15 * 15, second=0, microsecond=0)

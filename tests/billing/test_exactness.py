@@ -6,6 +6,7 @@ import random
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -133,8 +134,9 @@ class Story:
 EVENTS = ["open"] * 6 + ["close"] * 5 + ["adjust", "roll_up", "roll_up", "die_answering"] + ["ask"] * 3 + ["ask_again"]
 
 
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @settings(
-    max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(events=st.lists(st.sampled_from(EVENTS), min_size=5, max_size=60), seed=st.integers(0, 2**32))
 async def test_an_answer_is_exact_and_stays(database: Database, events: list[str], seed: int) -> None:

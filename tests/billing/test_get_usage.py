@@ -1,5 +1,6 @@
 """GetUsage over the wire: exact after each turn, by every group, and reproducible."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,7 +9,10 @@ import grpc
 import pytest
 from godoty.v1 import billing_service_pb2 as pb
 
+from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.metering.call import CallState
+from godoty_service.rooms import open_rooms
+from godoty_service.tenancy.policy import Policy
 from godoty_service.tenancy.principal import Scope
 from tests.billing.books import Tenant
 from tests.billing.caller import Biller, timestamp
@@ -197,6 +201,33 @@ async def test_the_scope_is_needed(service: Service, bill: Bill) -> None:
         failure = await failure_of(call)  # type: ignore[arg-type] # each is awaitable
         assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
         assert failure.metadata["scope"] == "billing"
+
+
+async def test_budgets_are_told(service: Service, caller: Caller, bill: Bill) -> None:
+    """What a turn cost is spent in each window, nothing is reserved after it, and windows begin in UTC."""
+    budgets = [
+        Budget(window=BudgetWindow.DAY, limit=Decimal("12.50"), hard=True),
+        Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=False),
+    ]
+    await _set_budgets(service, budgets)
+    await asyncio.sleep(5)  # every server knows of a policy by then
+    await caller.converse("hello")
+    found = await bill(service).call("GetBudget", pb.GetBudgetRequest())
+    day, total = found.budgets
+
+    assert (day.window, day.limit_usd, day.hard) == (pb.BUDGET_WINDOW_DAY, "12.5", True)
+    assert (total.window, total.limit_usd, total.hard) == (pb.BUDGET_WINDOW_TOTAL, "1000", False)
+    assert day.spent_usd == total.spent_usd == plain(service.invoiced("talk")) != "0"
+    assert day.reserved_usd == total.reserved_usd == "0"
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert day.window_start_time.ToDatetime(tzinfo=UTC) == midnight
+    assert not total.HasField("window_start_time")
+
+
+async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
+    async with open_rooms(service.surroundings.settings(service.database.name)) as rooms:
+        await rooms.policies.set(service.tenant_id, Policy(budgets=tuple(budgets)))
+        await rooms.spending.begin(service.tenant_id)
 
 
 async def test_a_tenant_without_budgets_has_none(service: Service, bill: Bill) -> None:

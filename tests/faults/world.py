@@ -22,7 +22,7 @@ from godoty_service.sandbox.server import Sandbox
 from godoty_service.settings import Settings
 from godoty_service.tenancy.principal import Scope
 
-_READY = 15.0  # seconds that a server gets to start
+_READY = 60.0  # seconds that a server gets to start
 
 
 @dataclass

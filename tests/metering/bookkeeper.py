@@ -30,6 +30,7 @@ class Bookkeeper:
     def __init__(self, rooms: Rooms, provider: ProviderRooms, *, patience: Patience = PATIENCE) -> None:
         self.ahead = timedelta()
         self.closed: list[ModelCall] = []
+        self._key_id = provider.key_id
         self.sessions = rooms.sessions
         self.ledger = Ledger(rooms.database.collection("ledger"), clock=self._now)
         self.folds = SessionFolds(rooms.sessions, self.ledger)
@@ -38,14 +39,17 @@ class Bookkeeper:
             ledger=self.ledger,
             oracle=provider.oracle,
             folds=self.folds,
-            read_generation=provider.account.generation,
+            read_generation=provider.accounts.generation,
             living=rooms.replicas.living,
             owner=rooms.replicas.replica_id,
-            provider_key_id=provider.key_id,
+            readable_keys=self._keys,
             record=self.closed.append,
             patience=patience,
             clock=self._now,
         )
+
+    async def _keys(self) -> list[str]:
+        return [self._key_id]
 
     def _now(self) -> datetime:
         return utc_now() + self.ahead

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -28,16 +28,19 @@ class Stepper:
         self.late = False
         self.fired_at: float | None = None
         self._run = TurnRunner.run
-        monkeypatch.setattr(TurnRunner, "run", lambda runner, turn: self._stepped(runner, turn))
+        monkeypatch.setattr(TurnRunner, "run", self._as_run())
 
     def arm(self, at: int | None, *, late: bool = False) -> None:
         """Say where the next turn is cancelled."""
         self.at, self.late, self.fired_at = at, late, None
 
-    def _stepped(self, runner: TurnRunner, turn: Turn) -> Coroutine[Any, Any, None]:
-        if self.at == 0:
-            asyncio.get_running_loop().call_soon(self._fire, turn)
-        return self._drive(runner, turn)
+    def _as_run(self) -> Callable[[TurnRunner, Turn], Coroutine[Any, Any, None]]:
+        def run(runner: TurnRunner, turn: Turn) -> Coroutine[Any, Any, None]:
+            if self.at == 0:
+                asyncio.get_running_loop().call_soon(self._fire, turn)
+            return self._drive(runner, turn)
+
+        return run
 
     async def _drive(self, runner: TurnRunner, turn: Turn) -> None:
         await self._steps(self._run(runner, turn), turn)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
@@ -67,7 +68,7 @@ def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
     """Check that sequence numbers strictly increase, and that all are of one turn."""
     kept = list(responses)
     sequences = [each.sequence for each in kept]
-    assert all(first < second for first, second in zip(sequences, sequences[1:], strict=False)), sequences
+    assert all(first < second for first, second in pairwise(sequences)), sequences
     assert len({each.turn_id for each in kept}) <= 1
 
 

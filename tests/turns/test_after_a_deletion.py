@@ -38,7 +38,7 @@ async def test_a_deletion_leaves_no_word_behind(caller: Caller, twin: Caller, pa
     for number, who in enumerate((caller, twin)):
         session_id = f"gone-{number}"
         turn = await caller.converse(
-            f"@sandbox tool-loop calls=2 tool=calculator input='{{\"expression\":\"{SECRET}\"}}'",
+            f'@sandbox tool-loop calls=2 tool=calculator input=\'{{"expression":"{SECRET}"}}\'',
             session_id=session_id,
             user="ada",
         )
@@ -59,10 +59,8 @@ async def test_a_deletion_leaves_no_word_behind(caller: Caller, twin: Caller, pa
         assert len(caller.service.entries(session_id)) == 3
 
 
-async def test_a_turn_that_waits_outlives_the_deletion(
-    serve: Start, connect: Callable[[Service], Caller]
-) -> None:
-    """Who waits for a session while it is deleted gets a new one, and his request id is his: it is not charged twice."""
+async def test_a_turn_that_waits_outlives_the_deletion(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """Who waits for a session while it is deleted gets a new one; his request id stays his, and he is charged once."""
     first = await serve()
     here, there = connect(first), connect(first.at((await serve(database=first.database.name)).target))
     call = here.start(SLOW, on_disconnect=CONTINUE)
@@ -73,9 +71,7 @@ async def test_a_turn_that_waits_outlives_the_deletion(
     assert session is not None
     async with open_rooms(first.surroundings.settings(first.database.name)) as rooms:
         held = await rooms.sessions.get(first.tenant_id, "talk")  # as a deletion has it that came in between
-        await erase(
-            held, sessions=rooms.sessions, messages=rooms.messages, records=rooms.records, chunks=rooms.chunks
-        )
+        await erase(held, sessions=rooms.sessions, messages=rooms.messages, records=rooms.records, chunks=rooms.chunks)
 
     turn = await waiting
     assert turn.started.session_created
@@ -95,7 +91,8 @@ async def test_a_session_of_some_thousand_messages_is_read_page_by_page(caller: 
     await caller.converse("hi")
     seed(caller.service, "talk", 3_000)
     for size, pages in ((500, 7), (0, 31), (1_000, 7)):
-        numbers, token, count = [], "", 0
+        numbers: list[int] = []
+        token, count = "", 0
         while True:
             page = await (caller, twin)[count % 2].call(
                 "ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=size, page_token=token)

@@ -47,7 +47,7 @@ def tasks() -> set[Any]:
 
 
 async def assert_nothing_left(
-    caller: Caller, server: Running, session_id: str, before: set[Any], turn: Turn, struck: float
+    caller: Caller, server: Running, turn: Turn, *, session_id: str, before: set[Any], struck: float
 ) -> None:
     """Check that a cancelled turn has left nothing behind."""
     service = caller.service
@@ -97,7 +97,9 @@ async def test_a_cancel_at_every_await(
             outcome = turn.failure.reason if turn.failure is not None else "finished"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             assert outcome in ("TURN_CANCELLED", "finished"), (at, late, turn.failure)
-            await assert_nothing_left(caller, server, session_id, before, turn, struck or time.time())
+            await assert_nothing_left(
+                caller, server, turn, session_id=session_id, before=before, struck=struck or time.time()
+            )
             again = await caller.converse("and now?", session_id=session_id)
             assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
             assert_whole(await caller.messages(session_id))

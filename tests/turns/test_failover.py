@@ -1,4 +1,4 @@
-"""The database's primary dies in mid-turn: the turn ends well or fails cleanly, and nothing is lost or charged twice."""
+"""The database's primary dies in mid-turn: the turn ends well or fails cleanly, and nothing is lost."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,7 +39,9 @@ async def test_the_primary_dies_in_mid_turn(
         with Surroundings(tmp_path, mongo.uri) as surroundings:
             database = surroundings.new_database()
             tenant = surroundings.service("", database)  # the indexes are made with more patience
-            async with running(surroundings.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)) as server:
+            async with running(
+                surroundings.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)
+            ) as server:
                 caller = connect(tenant.at(server.address))
                 for name in SCRIPTS:
                     await caller.converse("hi", session_id=name)

@@ -85,6 +85,12 @@ async def test_a_reader_that_stands_still_holds_nobody_up(caller: Caller, twin: 
     assert joined((await read(call)).responses) == joined(whole.responses)[1:]
 
 
+def fill(log: logs.EventLog, text: str) -> None:
+    """Write deltas into a log until it is full."""
+    while True:
+        log.append(TextDelta(text))
+
+
 @pytest.mark.parametrize("text", ["x", "\N{EURO SIGN}" * 20_000])
 async def test_whatever_gathers_while_the_database_is_away_can_be_kept(
     surroundings: Surroundings, new_database: str, text: str
@@ -98,8 +104,7 @@ async def test_whatever_gathers_while_the_database_is_away_can_be_kept(
         for name in ("turn_full", "turn_other")
     )
     with pytest.raises(TurnTooLarge) as error:
-        while True:
-            full.log.append(TextDelta(text))
+        fill(full.log, text)
     other.log.append(TextDelta("hi"))
     for turn, reason in ((full, error.value), (other, None)):
         turn.log.end(reason)

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections import Counter
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import grpc
 import pytest
@@ -106,11 +108,7 @@ async def test_first_come_first_served(caller: Caller) -> None:
     waiting = []
     for number in range(12):
         waiting.append(asyncio.create_task(caller.converse(f"{FAST} {number}", on_busy=WAIT)))
-        await until(
-            lambda number=number: (
-                caller.service.database["turns"].count_documents({"tenant_id": caller.service.tenant_id}) == number + 2
-            )
-        )
+        await until(partial(_in_line, caller, number + 2))
     await cancel(caller, turn_id)
     await asyncio.gather(*waiting)
 
@@ -118,12 +116,17 @@ async def test_first_come_first_served(caller: Caller) -> None:
     assert said == [SLOW, *(f"{FAST} {number}" for number in range(12))]
 
 
+def _in_line(caller: Caller, count: int) -> bool:
+    turns = caller.service.database["turns"]
+    return turns.count_documents({"tenant_id": caller.service.tenant_id}) == count
+
+
 @pytest.mark.parametrize("on_disconnect", [pb.ON_DISCONNECT_CANCEL, CONTINUE])
 async def test_who_waits_in_vain_leaves_no_trace(caller: Caller, twin: Caller, on_disconnect: pb.OnDisconnect) -> None:
     """Whose deadline passes while he waits never gets a turn, here or there, also under CONTINUE; the others do."""
     call = caller.start(SLOW)
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    fields = {"on_busy": WAIT, "on_disconnect": on_disconnect}
+    fields: dict[str, Any] = {"on_busy": WAIT, "on_disconnect": on_disconnect}
     late = [
         who.converse("too late", timeout=0.4, request_id=f"late{n}", **fields) for n, who in enumerate((caller, twin))
     ]

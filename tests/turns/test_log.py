@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_kept_in_any_ticks_and_read_from_anywhere(events: list[Event], ticks: se
     """However a log is cut into chunks, what follows a sequence and what came before it make the whole."""
     whole = list(enumerate(events, start=1))
     bounds = [0, *sorted(tick for tick in ticks if 0 < tick < len(events)), len(events)]
-    kept = [chunk(low + 1, events[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    kept = [chunk(low + 1, events[low:high]) for low, high in pairwise(bounds)]
     rest = [numbered for each in kept for numbered in _after(each, cut)]
 
     assert joined([*whole[:cut], *rest]) == joined(whole)
@@ -94,6 +95,12 @@ def test_readers_at_any_pace_read_the_same(events: list[Event], pauses: list[boo
     assert joined(middle) == joined(late_middle) == joined(whole[cut:])
 
 
+def fill(log: EventLog, text: str) -> None:
+    """Write deltas into a log until it is full."""
+    while True:
+        log.append(TextDelta(text))
+
+
 def test_a_merged_message_stays_small() -> None:
     """Deltas are merged up to 64 KiB a message, and not beyond; one that is larger itself comes alone."""
     log: Any = [TextDelta("x" * 1_000)] * 200 + [TextDelta("y" * 100_000), TextDelta("z")]
@@ -112,8 +119,7 @@ def test_a_full_log_is_full_in_bytes(text: str) -> None:
     """No log holds more than 8 MiB, whatever its characters; no sequence of it can reach the reserved ones."""
     log = EventLog()
     with pytest.raises(TurnTooLarge):
-        while True:
-            log.append(TextDelta(text))
+        fill(log, text)
 
     assert log.sequence < HIGH_WATER
     held = sum(len(event.text.encode()) for event in log.since(0) if isinstance(event, TextDelta))

@@ -21,7 +21,7 @@ WRITES = frozenset(
 METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds that a write takes longer: whatever does not wait for it overtakes it
 # Nothing that runs beside the turns comes between.
-QUIET = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
+QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
 
 
 @dataclass
@@ -111,7 +111,12 @@ async def test_a_turn_with_one_model_call(
     """At most twelve operations, and at most two write round trips before the request, new session or old."""
     caller = connect(await serve(**QUIET))
     await caller.converse("hi", session_id="old")
-    for session_id, fields in (("old", {}), ("old", {"request_id": "one"}), ("new", {"user": "ada"})):
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("old", {}),
+        ("old", {"request_id": "one"}),
+        ("new", {"user": "ada"}),
+    )
+    for session_id, fields in cases:
         found = await turn(caller, operations, "hello", session_id, **fields)
 
         assert sum(found.own.values()) == 9, found.counted

@@ -1,8 +1,9 @@
-"""The same request id is one turn and one charge, however often and wherever it is sent, for as long as its log lives."""
+"""The same request id is one turn and one charge, however often and wherever it is sent, while its log lives."""
 
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -10,10 +11,10 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.turns.records import LONGEST_TURN
 from tests.conftest import Start, StartProcess
-from tests.service.caller import Caller, Turn
+from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
 from tests.service.service import Service
-from tests.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, read, resume, until, until_text
+from tests.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
 
 RETENTION = 7.0
 
@@ -55,10 +56,15 @@ async def test_another_request_under_the_id_is_refused(caller: Caller, twin: Cal
     """While its turn runs and after it: ALREADY_EXISTS with REQUEST_ID_REUSED, whatever differs, on both servers."""
     call = caller.start(SLOW, request_id="mine", on_disconnect=CONTINUE)
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    others = ({"text": "hi"}, {"session_id": "else"}, {"model": "openai/gpt-4o-mini"}, {"on_busy": pb.ON_BUSY_WAIT})
+    others: tuple[dict[str, Any], ...] = (
+        {"text": "hi"},
+        {"session_id": "else"},
+        {"model": "openai/gpt-4o-mini"},
+        {"on_busy": pb.ON_BUSY_WAIT},
+    )
     for who in (caller, twin):
         for other in others:
-            fields = {"text": SLOW, "on_disconnect": CONTINUE, "request_id": "mine", **other}
+            fields: dict[str, Any] = {"text": SLOW, "on_disconnect": CONTINUE, "request_id": "mine", **other}
             refused = await who.converse(**fields)
             assert failed(refused) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
             assert refused.responses == ()

@@ -1,4 +1,4 @@
-"""A server that stands still or dies in mid-turn: its sessions pass on after a lease, and it writes nothing any more."""
+"""A server that stands still or dies in mid-turn: its sessions pass on after a lease, and it writes no more."""
 
 import asyncio
 import os

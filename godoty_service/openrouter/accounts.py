@@ -1,0 +1,78 @@
+"""Which account pays: the service's, or the tenant's own. All of them share one pool of connections."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from openai import AsyncOpenAI
+
+from godoty_service.errors import ProviderKeysOff, ProviderUnavailable
+from godoty_service.openrouter.account import Account
+
+_REMEMBERED = 1_000
+
+KeyOf = Callable[[str], Awaitable[tuple[str, str] | None]]
+SecretOf = Callable[[str], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A client, and the id of the key that it speaks with."""
+
+    client: AsyncOpenAI
+    key_id: str
+
+
+class Accounts:
+    """Clients by key."""
+
+    def __init__(self, service: Access, *, key_of: KeyOf, secret_of: SecretOf) -> None:
+        """Build it.
+
+        Args:
+            service: The service's own account. Its client is closed by whoever opened it.
+            key_of: Tells a tenant's own key, as its id and secret; None: it has none.
+            secret_of: Tells the secret of a tenants' key by its id; None: there is none (any more).
+        """
+        self._service = service
+        self._key_of = key_of
+        self._secret_of = secret_of
+        self._accesses: OrderedDict[str, Access] = OrderedDict()
+
+    async def of_tenant(self, tenant_id: str) -> Access:
+        """Tell the account that pays for a tenant's calls.
+
+        Raises:
+            ProviderKeysOff: It has a key of its own that cannot be decrypted: the service does not pay instead.
+        """
+        key = await self._key_of(tenant_id)
+        return self._service if key is None else self._access(*key)
+
+    async def generation(self, key_id: str, generation_id: str) -> bytes | None:
+        """Read the record of a generation with the key that made it; None: there is none, or none yet.
+
+        Raises:
+            ProviderError: It cannot be told.
+        """
+        access = self._service
+        if key_id != self._service.key_id:
+            try:
+                secret = await self._secret_of(key_id)
+            except ProviderKeysOff as error:
+                raise ProviderUnavailable("The record cannot be read without the tenant's key.") from error
+            if secret is None:
+                return None
+            access = self._access(key_id, secret)
+        return await Account(access.client).generation(generation_id)
+
+    def _access(self, key_id: str, secret: str) -> Access:
+        """Find or make a client. It is a view of the service's with another key: there is nothing to close."""
+        if key_id == self._service.key_id:
+            return self._service
+        access = self._accesses.pop(key_id, None)
+        if access is None:
+            access = Access(client=self._service.client.with_options(api_key=secret), key_id=key_id)
+        self._accesses[key_id] = access
+        if len(self._accesses) > _REMEMBERED:
+            self._accesses.popitem(last=False)
+        return access
