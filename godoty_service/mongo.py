@@ -118,9 +118,7 @@ class Collection:
     ) -> Document | None:
         """Read the first match, or None."""
         with _translated():
-            found: Document | None = await self._collection.find_one(
-                query, fields, sort=sort, session=self._session
-            )
+            found: Document | None = await self._collection.find_one(query, fields, sort=sort, session=self._session)
         return found
 
     async def find(

@@ -66,9 +66,11 @@ def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathF
     database = surroundings.new_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
     process = ServerProcess(environment=server_environment(surroundings, database), log=log)
-    surroundings.run(process.start())
-    yield process.address, database
-    surroundings.run(process.stop())
+    try:
+        surroundings.run(process.start())
+        yield process.address, database
+    finally:
+        surroundings.run(process.stop())
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from pymongo.read_concern import ReadConcern
+
 from godoty_service.clock import utc_now
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, ModelCall
@@ -78,9 +80,13 @@ async def closed(caller: Caller, *, within: float = 10.0) -> ModelCall:
 
 
 def calls(caller: Caller) -> list[ModelCall]:
-    """The session's calls, also where adjustments stand among its entries."""
-    documents = caller.service.entry_documents("talk")
-    return [call_from_document(each) for each in documents if each["kind"] == "call"]
+    """The session's calls, also where adjustments stand among its entries; as the service reads them.
+
+    A write that is not yet journaled is not there for it, and must not be there for the test.
+    """
+    ledger = caller.service.database["ledger"].with_options(read_concern=ReadConcern("majority"))
+    query = {"tenant_id": caller.service.tenant_id, "session_id": "talk", "kind": "call"}
+    return [call_from_document(each) for each in ledger.find(query).sort([("start_time", 1), ("number", 1)])]
 
 
 async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.metering.call import CallState, CostSource
-from tests.metering.bookkeeper import billed, cancelled, closed, eventually, left, steadily
+from tests.metering.bookkeeper import billed, calls, cancelled, closed, eventually, left, steadily
 from tests.metering.conftest import Serve
 from tests.service.caller import Caller
 from tests.service.service import plain
@@ -154,6 +154,6 @@ async def test_a_call_in_the_middle_of_a_tool_loop_is_settled_where_it_stands(ca
     first = caller.service.entries("talk")[0]
     assert first.state is CallState.PENDING
     await left(caller)
-    await eventually(lambda: caller.service.entries("talk")[0].state is not CallState.PENDING)
+    await eventually(lambda: calls(caller)[0].state is not CallState.PENDING)
     assert [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED] * 4
     await assert_totals(caller, cost=caller.service.invoiced("talk"))

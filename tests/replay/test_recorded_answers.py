@@ -11,6 +11,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.metering.call import CallState, CostSource, ModelCall
+from tests.metering.bookkeeper import calls
 from tests.replay.recording import FOLDER, Recording, ToolUse, listed
 from tests.service.caller import Caller, Turn
 from tests.service.service import plain
@@ -107,7 +108,7 @@ async def replay(caller: Caller, recording: Recording) -> Turn:
 async def settled(caller: Caller) -> ModelCall:
     """The first entry, once it is settled: at once where the answer told its cost, else from the record."""
     async with asyncio.timeout(10):
-        while (entry := caller.service.entries("talk")[0]).state is CallState.PENDING:
+        while (entry := calls(caller)[0]).state is CallState.PENDING:
             await asyncio.sleep(0.05)
     return entry
 

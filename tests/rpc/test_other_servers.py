@@ -71,10 +71,10 @@ async def test_a_killed_server_leaves_sessions_that_the_next_one_continues(
     calls = [caller.start(SLOW), caller.start(HANGING, session_id="loop")]
     await some_text(calls[0])
     await soon(lambda: len(service.entries("loop")) == 2)
+    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     await process.kill()
     for call in calls:
         assert (await read(call)).failure is not None
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     survivor = connect(service.at(other.target))
 
     turn, refused = await when_free(survivor, "and now?")
@@ -121,9 +121,9 @@ async def test_a_server_that_stood_still_finds_its_session_lost(
     process, service = await serve_process(**SHORT_LEASE)
     call = connect(service).start("@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50 record_ms=-1")
     await some_text(call)
+    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     assert process.process is not None
     os.kill(process.process.pid, signal.SIGSTOP)
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
     survivor = connect(service.at(other.target))
     turn, _ = await when_free(survivor, "and now?")
     kept = await survivor.messages()

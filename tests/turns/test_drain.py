@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.metering.call import CallState
 from godoty_service.server import running
+from godoty_service.settings import Settings
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
@@ -57,33 +59,43 @@ async def test_sigterm_lets_turns_finish_and_cancels_what_does_not(
     assert (await survivor.converse("hi", session_id="long")).finished.session_totals.turns == 2
 
 
-async def test_a_new_turn_is_told_that_the_server_stops(serve_process: StartProcess, connect: Connect) -> None:
-    """While the running turns finish, a new one is refused as SHUTTING_DOWN, with a time to retry; no trace is left."""
-    process, service = await serve_process(GODOTY_DRAIN_GRACE="2")
-    caller = connect(service)
-    running_turn = caller.start(SHORT)
-    await until_text(running_turn, "t0 ")
-    assert process.process is not None
-    process.process.send_signal(signal.SIGTERM)
-    await asyncio.sleep(0.2)
+@asynccontextmanager
+async def stopping(settings: Settings) -> AsyncIterator[tuple[str, Callable[[], asyncio.Task[None]]]]:
+    """Run a server, and hand out its address and what stops it, as SIGTERM does."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running(settings))
+        yield server.address, lambda: asyncio.create_task(stack.aclose())
 
-    assert_shutting_down(await caller.converse("hi", session_id="new"))
-    assert (await read(running_turn)).finished.stop_reason == pb.STOP_REASON_END_TURN
+
+async def test_a_new_turn_is_told_that_the_server_stops(
+    surroundings: Surroundings, new_database: str, connect: Connect
+) -> None:
+    """While the running turns finish, a new one is refused as SHUTTING_DOWN, with a time to retry; no trace is left."""
+    async with stopping(surroundings.settings(new_database)) as (address, stop):
+        service = surroundings.service(address, new_database)
+        caller = connect(service)
+        call = caller.start(SHORT)
+        await until_text(call, "t0 ")
+        stopped = stop()
+        await asyncio.sleep(0.1)
+        assert_shutting_down(await caller.converse("hi", session_id="new"))
+        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        await stopped
     assert service.session("new") is None
 
 
 async def test_a_turn_that_goes_on_may_finish_without_readers(
-    serve: Start, serve_process: StartProcess, connect: Connect
+    surroundings: Surroundings, new_database: str, serve: Start, connect: Connect
 ) -> None:
     """Under CONTINUE a turn whose reader has gone gets the grace, too; another server shows its end."""
-    process, service = await serve_process(GODOTY_DRAIN_GRACE="3")
-    other = await serve(database=service.database.name)
-    call = connect(service).start(SHORT, on_disconnect=CONTINUE)
-    seen = await until_text(call, "t2 ")
-    call.cancel()
-    await process.stop()
+    other = await serve(database=new_database)
+    async with stopping(surroundings.settings(new_database)) as (address, stop):
+        call = connect(other.at(address)).start(SHORT, on_disconnect=CONTINUE)
+        seen = await until_text(call, "t2 ")
+        call.cancel()
+        await stop()
 
-    whole = await resume(connect(service.at(other.target)), seen[0].turn_id)
+    whole = await resume(connect(other), seen[0].turn_id)
     assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert whole.text == "".join(f"t{number} " for number in range(16))
     assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]

@@ -57,7 +57,7 @@ def chunk(first: int, events: list[Event]) -> Chunk:
     return _read(_write(made))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(events=EVENTS, ticks=some.sets(some.integers(0, 25)), cut=some.integers(0, 25))
 def test_kept_in_any_ticks_and_read_from_anywhere(events: list[Event], ticks: set[int], cut: int) -> None:
     """However a log is cut into chunks, what follows a sequence and what came before it make the whole."""
@@ -70,7 +70,7 @@ def test_kept_in_any_ticks_and_read_from_anywhere(events: list[Event], ticks: se
     assert all(sequence > cut for sequence, _ in rest)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(events=EVENTS, pauses=some.lists(some.booleans(), max_size=25), cut=some.integers(0, 25))
 def test_readers_at_any_pace_read_the_same(events: list[Event], pauses: list[bool], cut: int) -> None:
     """A reader that keeps up, one that comes late and one that begins in the middle end with the same text."""
@@ -114,7 +114,7 @@ def test_a_merged_message_stays_small() -> None:
     assert sizes == [65_000, 65_000, 65_000, 5_000, 100_000, 1]
 
 
-@pytest.mark.parametrize("text", ["xx", "\N{GRINNING FACE}", "x" * 5_000, "\N{EURO SIGN}" * 5_000])
+@pytest.mark.parametrize("text", ["\N{GRINNING FACE}", "x" * 5_000, "\N{EURO SIGN}" * 5_000])
 def test_a_full_log_is_full_in_bytes(text: str) -> None:
     """No log holds more than 8 MiB, whatever its characters; no sequence of it can reach the reserved ones."""
     log = EventLog()

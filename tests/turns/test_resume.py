@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -32,6 +31,8 @@ from tests.turns.streams import (
 )
 
 SHORT_LEASE = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
+TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=30 tokens=400 record_ms=-1"
+LOOP = "loop @sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
 UNKNOWN = "turn_" + "0" * 28
 
 
@@ -147,88 +148,55 @@ async def test_a_failed_turn_fails_again_when_it_is_read(caller: Caller, twin: C
         assert again.failure == turn.failure
 
 
-@dataclass
-class _Death:
-    """A turn whose server was killed."""
-
-    seen: list[pb.ConverseResponse]
-    kept: int
-    survivor: Caller
-
-    @property
-    def turn_id(self) -> str:
-        return self.seen[0].turn_id
-
-
-async def _killed(
-    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], scenario: str, text: str
-) -> _Death:
-    process, service = await serve_process(**SHORT_LEASE)
-    other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
-    call = connect(service).start(scenario, on_disconnect=CONTINUE)
-    seen = await until_text(call, text)
-    await process.kill()
-    late = await read(call)
-    assert late.failure is not None
-    seen.extend(late.responses)
-    return _Death(seen, kept_through(service, seen[0].turn_id), connect(service.at(other.target)))
-
-
-async def test_a_killed_servers_turn_ends_interrupted(
+async def test_a_killed_servers_turns_end_interrupted(
     serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
 ) -> None:
-    """What was shown up to the last kept tick is shown again; then the end, above every sequence that was shown."""
-    script = "@sandbox tool-loop calls=2 reasoning=4 delay_ms=30 tokens=400 record_ms=-1"
-    death = await _killed(serve, serve_process, connect, script, "t20 ")
-    begun = asyncio.get_running_loop().time()
-    whole = await resume(death.survivor, death.turn_id)
-    took = asyncio.get_running_loop().time() - begun
+    """What was shown up to the last kept tick is shown again; then the end, above every sequence that was shown.
 
-    assert took < 1.5 + 1.0
-    assert whole.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
-    assert_increasing(whole.responses)
-    assert whole.responses[-1].sequence > death.seen[-1].sequence
-    shown = "".join(each.text_delta.text for each in death.seen)
-    assert whole.text
-    assert shown.startswith(whole.text) or whole.text.startswith(shown)
-    assert death.kept >= death.seen[-1].sequence - 12  # a tick is 0.1 s, a token comes every 30 ms
-    cut = [each for each in death.seen if each.sequence <= death.kept]
-    assert joined(cut)[:-1] == joined(whole.responses[:-1])[: len(joined(cut)) - 1]
-    rest = await resume(death.survivor, death.turn_id, death.seen[-1].sequence)
-    assert rest.kinds[-1] == "turn_finished"
-    assert rest.responses[-1] == whole.responses[-1]
-    assert whole.finished.turn_totals.model_calls == 2
-    assert whole.finished.turn_totals.pending_calls >= 1
-
-    (first, *_), (*_, last) = whole.calls, death.survivor.service.entries("talk")
-    assert whole.finished.turn_totals.cost_usd == first.cost_usd
-    assert last.generation_id
-    turn = await death.survivor.converse("and now?")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert joined((await resume(death.survivor, death.turn_id)).responses) == joined(whole.responses)
-
-
-async def test_the_next_turn_shows_the_model_what_an_interrupted_one_left(
-    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
-) -> None:
-    """The history of a turn that a kill broke off in its tool loop reaches the model whole, the results included."""
-    script = "@sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
+    The next turn shows the model the history whole, the results of tools included.
+    """
     process, service = await serve_process(**SHORT_LEASE)
-    call = connect(service).start(script, on_disconnect=CONTINUE)
-    seen = [await anext(aiter(call))]
-    await until(lambda: len(service.entries("talk")) == 3)
+    caller = connect(service)
+    talking, looping = (caller.start(each, session_id=each[:4], on_disconnect=CONTINUE) for each in (TALK, LOOP))
+    looped = [await anext(aiter(looping))]
+    await until(lambda: len(service.entries("loop")) == 3)
+    seen = await until_text(talking, "t20 ")
     await process.kill()
+    for call, shown in ((talking, seen), (looping, looped)):
+        late = await read(call)
+        assert late.failure is not None
+        shown.extend(late.responses)
+    kept = kept_through(service, seen[0].turn_id)
     other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
     survivor = connect(service.at(other.target))
 
-    turn = await survivor.converse("and now?", on_busy=pb.ON_BUSY_WAIT)
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    messages = survivor.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(messages)
-    assert [each["role"] for each in messages].count("tool") == 2
-    assert "interrupted" in str(messages[-2]["content"])
-    assert_whole(await survivor.messages())
-    (end,) = [each for each in chunks(service, seen[0].turn_id) if each["ended"]]
+    begun = asyncio.get_running_loop().time()
+    whole = await resume(survivor, seen[0].turn_id)
+    assert asyncio.get_running_loop().time() - begun < 1.5 + 1.0
+    assert whole.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    assert_increasing(whole.responses)
+    assert whole.responses[-1].sequence > seen[-1].sequence
+    assert kept >= seen[-1].sequence - 12  # a tick is 0.1 s, a token comes every 30 ms
+    cut = joined(each for each in seen if each.sequence <= kept)
+    assert cut[:-1] == joined(whole.responses[:-1])[: len(cut) - 1]
+    assert whole.text
+    shown_text = "".join(each.text_delta.text for each in seen)
+    assert shown_text.startswith(whole.text) or whole.text.startswith(shown_text)
+    rest = await resume(survivor, seen[0].turn_id, seen[-1].sequence)
+    assert rest.responses[-1] == whole.responses[-1]
+    assert whole.finished.turn_totals.cost_usd == whole.calls[0].cost_usd
+    assert (whole.finished.turn_totals.model_calls, whole.finished.turn_totals.pending_calls) == (2, 1)
+
+    for session_id, results in (("talk", 1), ("loop", 2)):
+        turn = await survivor.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
+        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        messages = survivor.service.requests(session_id)[-1]["messages"]
+        assert_whole_upstream(messages)
+        assert [each["role"] for each in messages].count("tool") == results
+        assert "interrupted" in str(messages[-2]["content"])
+        assert_whole(await survivor.messages(session_id))
+    assert joined((await resume(survivor, seen[0].turn_id)).responses) == joined(whole.responses)
+    (end,) = [each for each in chunks(service, looped[0].turn_id) if each["ended"]]
     assert end["events"][0]["finished"]["stop"] == "interrupted"  # by whoever took the session over
 
 

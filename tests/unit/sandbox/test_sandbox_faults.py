@@ -178,5 +178,5 @@ def _request(text: str, model: str = "openai/gpt-4o-mini", **body: str) -> dict[
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(2):
-        while not condition():  # noqa: ASYNC110 - what happens over there sets no event here
+        while not condition():
             await asyncio.sleep(0.005)
