@@ -15,9 +15,11 @@ from bson.codec_options import CodecOptions
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
+    ConfigurationError,
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
+    InvalidURI,
     NetworkTimeout,
     OperationFailure,
     PyMongoError,
@@ -377,11 +379,18 @@ def open_database(*, uri: str, name: str, driver: Driver = "motor", timeout: flo
         "timeoutMS": int(timeout * 1000),
         "maxPoolSize": 200,
     }
+    try:
+        return Database(_client(driver, uri, options), name)
+    except (InvalidURI, ConfigurationError):
+        raise ValueError("GODOTY_MONGODB_URI is not the address of a MongoDB.") from None  # it may hold a password
+
+
+def _client(driver: Driver, uri: str, options: dict[str, Any]) -> Any:
     if driver == "motor":
         os.environ.setdefault("MOTOR_MAX_WORKERS", _MOTOR_WORKERS)  # read when Motor is imported
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - after the line above
 
-        return Database(AsyncIOMotorClient(uri, **options), name)
+        return AsyncIOMotorClient(uri, **options)
     from pymongo import AsyncMongoClient  # noqa: PLC0415 - only one driver is loaded
 
-    return Database(AsyncMongoClient(uri, **options), name)
+    return AsyncMongoClient(uri, **options)

@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 _SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 _SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
+_STOP_GRACE = 5.0  # seconds that calls other than turns get to finish
 _COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
 
 
@@ -220,9 +221,8 @@ async def _serve(stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.
 
     async def drain() -> None:
         await status.enter_graceful_shutdown()
-        stopping = asyncio.create_task(server.stop(settings.drain_grace + 5.0))
-        await turns.drain(settings.drain_grace)
-        await stopping
+        await turns.drain(settings.drain_grace)  # meanwhile the listener tells new turns that it stops
+        await server.stop(_STOP_GRACE)
 
     stack.push_async_callback(drain)
     host, _, port = settings.listen.rpartition(":")

@@ -48,6 +48,7 @@ class UsageEntries:
         """
         found = await self._entries.find(
             {"unbooked": {"$in": ["final", "open"] if unseen else ["final"]}, "tenant_id": tenant_id},
+            sort=[("unbooked", 1), ("tenant_id", 1), ("start_time", 1)],  # as the index has them: no other will do
             limit=limit,
             fields={"unbooked": 1},
         )

@@ -82,7 +82,7 @@ async def _close_dead_turn(
 ) -> tuple[int, Messages]:
     """Keep what a dead turn's history lacks; returns the last number then, and the messages."""
     session = claim.session
-    missing: Messages = []
+    missing: Messages = repair.closing(history)  # of a turn before it, which it died too soon to close
     kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=2 * size)
     if not any(each.turn_id == dead.turn_id for each in kept):
         missing.append(Message(role="user", content=[{"text": dead.text}]))

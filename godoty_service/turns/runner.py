@@ -187,14 +187,14 @@ class TurnRunner:
 
     async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
         """End a turn that has not begun; its request id may be used again."""
-        turn.log.end(error)
         self._bench.journal.drop(turn)
-        if not turn.begun or isinstance(error, AlreadyBegun):
-            return
         try:
-            await self._bench.records.forget(record)
+            if turn.begun and not isinstance(error, AlreadyBegun):
+                await self._bench.records.forget(record)
         except GodotyError:  # then it is kept with its end, so that nobody waits for more
             self._bench.journal.keep(turn)
+        finally:
+            turn.log.end(error)  # last: whoever hears of it may use the request id at once
 
 
 def _check_models(turn: Turn, models: tuple[str, ...]) -> None:

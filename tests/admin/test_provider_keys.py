@@ -118,6 +118,7 @@ async def test_a_sealed_key_of_one_tenant_is_none_of_another(database: Database)
     """Whoever can write to the database cannot give a tenant another's key, nor change one."""
     keys = keys_with(database, FIRST)
     await keep(keys, "tenant", SECRET)
+    assert await keys_with(database, FIRST).get("tenant") is not None
     collection = database.collection("provider_keys")
     await collection.update_one({}, {"$set": {"tenant_id": "thief"}})
     with pytest.raises(ProviderKeysOff):

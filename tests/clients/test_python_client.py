@@ -47,7 +47,7 @@ async def test_metrics_tell_what_the_last_turn_told(client: GodotyClient, sessio
 
 async def test_tools_are_told_of(client: GodotyClient, session_id: str) -> None:
     """Each tool call starts and finishes under one id."""
-    turn = await _turn(client, "@sandbox tool-loop calls=3", session_id)
+    turn = await _turn(client, "@sandbox tool-loop calls=4", session_id)
 
     started = [r.tool_call_started.tool_call_id for r in turn if r.HasField("tool_call_started")]
     finished = [r.tool_call_finished.tool_call_id for r in turn if r.HasField("tool_call_finished")]

@@ -74,7 +74,7 @@ async def test_an_earlier_session_shows_its_cost_before_the_first_word(
 
 async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dict[str, str], session_id: str) -> None:
     """Each line of a pipe is a turn or a command, until /quit."""
-    typed = "@sandbox tool-loop calls=2\n\n/metrics\n/sessions\n/help\n/quit\nnever said\n"
+    typed = "@sandbox tool-loop calls=3\n\n/metrics\n/sessions\n/help\n/quit\nnever said\n"
 
     code, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
 

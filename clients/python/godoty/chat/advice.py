@@ -32,6 +32,19 @@ BY_REASON = {
     "TURN_CANCELLED": _AGAIN,
     "DEADLINE_EXCEEDED": _AGAIN,
     "SESSION_LOST": _AGAIN,
+    "REQUEST_ID_REUSED": "say it again: the chat names no request twice",
+    "TURN_NOT_FOUND": "its log is no longer kept: /metrics shows what it cost",
+    "TURN_TOO_LARGE": "ask for less in one turn",
+    "BUDGET_SPENT": "ask the administrator to raise the budget, or wait for the next window",
+    "BUDGET_RESERVED": "wait until the running turns have ended",
+    "COST_UNBOUNDED": _OTHER_MODEL,
+    "MAX_COST_TOO_LOW": "allow the turn to cost more",
+    "RATE_LIMITED": "wait a little",
+    "TOO_MANY_TURNS": "wait until one of the running turns has ended",
+    "MODEL_NOT_ALLOWED": _OTHER_MODEL,
+    "TENANT_NOT_FOUND": "check the tenant's id",
+    "KEY_NOT_FOUND": "check the key's id",
+    "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
 }
 """By `godoty.v1.ErrorReason`, without its prefix."""
 
