@@ -59,7 +59,7 @@ class Strangers(RuleBasedStateMachine):
         return self.house.ask(who, Scope.CONVERSE, "agent", method, request)
 
     def draw_id(self, data: st.DataObject, who: Tenant, prefix: str) -> str:
-        """Draw an id: one's own of this kind, any of another's, one that was guessed, or one that was made up."""
+        """Draw an id: of this kind one's own, another's or a guessed one; another's of any kind; or one made up."""
         own = [each for each in (*who.ids, *who.sessions) if each.startswith(prefix)]
         others = [
             text
@@ -68,7 +68,8 @@ class Strangers(RuleBasedStateMachine):
             for text in (*each.ids, *each.sessions, each.tenant_id, each.user)
         ]
         guessed = [f"{each[:-1]}{'0' if each[-1] != '0' else '1'}" for each in own]
-        choices = data.draw(st.sampled_from([own, others, guessed, MADE_UP]), label="whose") or others
+        stolen = [each for each in others if each.startswith(prefix)]
+        choices = data.draw(st.sampled_from([stolen, own, guessed, others, MADE_UP]), label="whose") or others
         return choices[data.draw(st.integers(0, 10_000), label="which") % len(choices)]
 
     def refused(self, answer: Answer, asked: str, form: re.Pattern[str]) -> None:
