@@ -25,8 +25,8 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
 	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 3 --dist loadfile
 
-test-faults: .venv/ready ## Run the long storm: 400 turns, 36 kills. GODOTY_TEST_SEED=n replays one.
-	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults
+test-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
+	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz
 
 lint: .venv/ready check-gen ## Check style, types, the direction of imports, and that the stubs are current.
 	$(BIN)/ruff check .

@@ -119,8 +119,12 @@ class ProviderRooms:
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
+async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterator[Rooms]:
     """Open the database, make what indexes it lacks, and build the rooms that keep things in it.
+
+    Args:
+        settings: What the environment says.
+        indexes: Make them; a proof of the books must not stop at an index that cannot be made of them.
 
     Raises:
         StorageUnavailable: It cannot be reached.
@@ -135,7 +139,8 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
         timeout=settings.storage_timeout,
     )
     try:
-        await asyncio.gather(*(database.collection(name).ensure(indexes) for name, indexes in _INDEXES.items()))
+        if indexes:
+            await asyncio.gather(*(database.collection(name).ensure(each) for name, each in _INDEXES.items()))
         replicas = Replicas(
             database.collection("replicas"), replica_id=new_id("replica"), lease=timedelta(seconds=settings.lease)
         )

@@ -54,12 +54,12 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-def with_rooms(work: "Callable[[Rooms], Awaitable[None]]") -> None:
+def with_rooms(work: "Callable[[Rooms], Awaitable[None]]", *, indexes: bool = True) -> None:
     """Do something with the rooms, and close them."""
     from godoty_service.rooms import open_rooms  # noqa: PLC0415 - `godoty health` needs none of what it loads
 
     async def run() -> None:
-        async with open_rooms(read_settings(level="WARNING")) as rooms:
+        async with open_rooms(read_settings(level="WARNING"), indexes=indexes) as rooms:
             await work(rooms)
 
     asyncio.run(run())

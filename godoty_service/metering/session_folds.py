@@ -1,5 +1,6 @@
 """Brings a session's fold up to date when entries close after their turn is gone."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
@@ -13,6 +14,9 @@ class FoldStore(Protocol):
 
     async def read_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, int] | None:
         """Read a fold and its revision; None: the session is deleted."""
+
+    def folded(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:
+        """Tell the tenant, our id and the caller's id of each session that has folded something."""
 
     async def replace_fold(self, tenant_id: str, session_uid: str, *, fold: Document, revision: int) -> bool:
         """Write a fold in place of the given revision; tells whether it was still that one."""

@@ -57,6 +57,9 @@ async def verify(
                 found.extend(_sums(fold, entries))
         for what in found:
             yield Difference(tenant_id=first.tenant_id, session_id=first.session_id, what=what)
+    async for tenant, uid, session_id in folds.folded(tenant_id):
+        if not await ledger.highest(tenant, uid):
+            yield Difference(tenant_id=tenant, session_id=session_id, what="it has sums, but all its entries are gone")
 
 
 async def _sessions(ledger: Ledger, tenant_id: str | None) -> AsyncIterator[list[Entry]]:

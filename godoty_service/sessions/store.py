@@ -5,7 +5,7 @@ whose server is dead is taken over; what the dead one writes later meets a highe
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -179,6 +179,12 @@ class Sessions:
             {"_id": session_uid, "tenant_id": tenant_id}, fields={"fold": 1, "fold_revision": 1}
         )
         return (found["fold"], found["fold_revision"]) if found else None
+
+    async def folded(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:
+        """Tell the tenant, our id and the caller's id of each session that has folded something."""
+        which: Document = {"fold.through": {"$gt": 0}} | ({"tenant_id": tenant_id} if tenant_id else {})
+        async for each in self._sessions.iterate(which, fields={"tenant_id": 1, "session_id": 1}):
+            yield each["tenant_id"], each["_id"], each["session_id"]
 
     async def replace_fold(self, tenant_id: str, session_uid: str, *, fold: Document, revision: int) -> bool:
         """Write a fold in place of the given revision; tells whether it was still that one."""

@@ -212,3 +212,19 @@ async def test_what_was_tampered_with_is_named(server: Server, database: Databas
 
     assert any(said in each for each in found), found
     assert await server.differences(tenant.tenant_id) == found
+
+
+async def test_a_clock_that_is_fast_changes_no_answer(server: Server, other: Server, tenant: Tenant) -> None:
+    """What was settled "in ten minutes" is in the answer, whose `as_of` is no earlier, and is in it again."""
+    call = await tenant.open(NOON)
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
+    await tenant.close(call, ahead, state=CallState.SETTLED)
+    first = await server.query.ask(tenant.tenant_id, DAY)
+    slow = await tenant.open(NOON)
+    await tenant.close(slow, datetime.now(UTC).replace(microsecond=0), state=CallState.SETTLED)
+    again = await other.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, as_of=first.as_of))
+
+    assert first.as_of >= ahead
+    assert (first.totals.model_calls, first.totals.pending_calls) == (1, 0)
+    assert (again.totals, again.as_of) == (first.totals, first.as_of)
+    assert again.later == tenant.calls[slow.call_id].cost
