@@ -157,8 +157,20 @@ async def test_what_was_tampered_with_is_named(
     assert (own.status, own.out) == (0, "1 sessions, 5 entries, 0 differences\n")
 
 
-async def test_a_number_that_stands_twice_is_named(calling: Serve, bookkeep: Bookkeep) -> None:
-    """It takes somebody who drops the index that refuses it; the proof sees it all the same."""
+async def test_sums_whose_entries_are_gone_are_named(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """A session that has cost something, and has not one entry left, does not pass for a clean one."""
+    caller = await calling(reconcile_interval=NEVER)
+    await _keep_books(caller, await bookkeep(caller.service))
+    _ledger(caller).delete_many(_own(caller))
+
+    said = await godoty(caller.service, "ledger", "verify", "--tenant", caller.service.tenant_id)
+
+    assert said.status == 1
+    assert "talk: it has sums, but all its entries are gone" in said.err
+
+
+async def test_a_number_that_stands_twice_is_named(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """It takes somebody who drops the index that refuses it; the proof sees it all the same, by hand too."""
     caller = await calling(reconcile_interval=NEVER)
     keeper = await bookkeep(caller.service)
     await _keep_books(caller, keeper)
@@ -168,7 +180,9 @@ async def test_a_number_that_stands_twice_is_named(calling: Serve, bookkeep: Boo
     ledger.drop_index("tenant_id_1_session_uid_1_number_1")
     ledger.insert_one({**copy, "_id": "call_forged"})
 
+    said = await godoty(caller.service, "ledger", "verify", "--tenant", caller.service.tenant_id)
     assert "entry 2 stands twice" in await _differences(keeper, caller)
+    assert (said.status, "talk: entry 2 stands twice" in said.err) == (1, True)
 
 
 async def test_a_turn_that_runs_is_no_difference(calling: Serve, bookkeep: Bookkeep) -> None:
