@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
@@ -138,17 +139,8 @@ def policy(request: pb.SetPolicyRequest, *, catalogue: Catalogue | None) -> tupl
     if not request.HasField("policy"):
         violations.append(_violation("policy", "must be set; an empty one sets no bounds"))
     violations.extend(_violations_of_models(asked))
-    violations.extend(
-        _violation(f"policy.{name}", "must not be negative")
-        for name in ("max_output_tokens", "turns_per_minute", "concurrent_turns")
-        if getattr(asked, name) < 0
-    )
-    provider = None
-    try:
-        provider = read_preferences(asked.provider_json)
-    except ValueError as error:
-        violations.append(_violation("policy.provider_json", str(error)))
-    budgets = _budgets(asked.budgets, violations)
+    violations.extend(_violations_of_numbers(asked))
+    provider, budgets = _provider(asked, violations), _budgets(asked.budgets, violations)
     _refuse(violations)
     wanted = Policy(
         allowed_models=tuple(asked.allowed_models),
@@ -200,6 +192,23 @@ def _violations_of_models(asked: pb.Policy) -> list[FieldViolation]:
     elif asked.default_fallback_models and not asked.default_model:
         violations.append(_violation("policy.default_fallback_models", "need a default_model"))
     return violations
+
+
+def _violations_of_numbers(asked: pb.Policy) -> list[FieldViolation]:
+    return [
+        _violation(f"policy.{name}", "must not be negative")
+        for name in ("max_output_tokens", "turns_per_minute", "concurrent_turns")
+        if getattr(asked, name) < 0
+    ]
+
+
+def _provider(asked: pb.Policy, violations: list[FieldViolation]) -> dict[str, Any] | None:
+    """Read routing preferences; what is refused is added to the violations."""
+    try:
+        return read_preferences(asked.provider_json)
+    except ValueError as error:
+        violations.append(_violation("policy.provider_json", str(error)))
+        return None
 
 
 def _budgets(asked: Sequence[pb.Budget], violations: list[FieldViolation]) -> tuple[Budget, ...]:
