@@ -1,6 +1,7 @@
 """What all tests stand on: MongoDB and the sandbox once a session, a server process, and a tenant for each test."""
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,7 +11,6 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2_grpc
 
-from godoty_service.sandbox.mongod import free_port
 from godoty_service.server import running
 from tests.faults.world import ServerProcess
 from tests.service.caller import Caller
@@ -39,9 +39,11 @@ class StartProcess(Protocol):
 
 
 @pytest.fixture(scope="session")
-def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
-    """MongoDB and the sandbox."""
-    with Surroundings(tmp_path_factory.mktemp("mongodb"), _MONGODB_URI) as started:
+def surroundings() -> Iterator[Surroundings]:
+    """MongoDB and the sandbox. What dies with the tests need not reach a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
+    directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
+    with Surroundings(Path(directory), _MONGODB_URI) as started:
         yield started
 
 
@@ -152,7 +154,7 @@ def server_environment(surroundings: Surroundings, database: str) -> dict[str, s
     """What a server process on these surroundings gets."""
     return {
         **os.environ,
-        "GODOTY_LISTEN": f"127.0.0.1:{free_port()}",
+        "GODOTY_LISTEN": "127.0.0.1:0",
         "GODOTY_MONGODB_URI": surroundings.mongodb_uri,
         "GODOTY_MONGODB_DATABASE": database,
         "GODOTY_OPENROUTER_BASE_URL": surroundings.sandbox.base_url,

@@ -77,5 +77,6 @@ async def served(service: Service, mongodb_uri: str) -> AsyncIterator[Tenant]:
     opened = open_database(uri=mongodb_uri, name=service.database.name)
     tenant = Tenant(opened, ledger.Ledger(opened.collection("ledger")), random.Random(7))
     tenant.tenant_id = service.tenant_id
+    await tenant.live()
     yield tenant
     await opened.close()

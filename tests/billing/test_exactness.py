@@ -52,11 +52,17 @@ class Story:
         start = self.middle + timedelta(minutes=self.chance.choice([-2000, -300, -31, -15, 0, 1, 14, 15, 90, 1500]))
         await self.tenant.open(start + timedelta(milliseconds=self.chance.choice([0, 0, 1, 59_999])))
 
+    async def leave(self) -> None:
+        """A call is left to reconciliation: it is still pending, whatever is known of it."""
+        pending = [call for call in self.tenant.calls.values() if call.state is CallState.PENDING]
+        if pending:
+            await self.tenant.leave(self.chance.choice(pending))
+
     async def close(self) -> None:
         """A call ends, by a clock that may be wrong or a write that was kept for long."""
         pending = [call for call in self.tenant.calls.values() if call.state is CallState.PENDING]
         if pending:
-            skew = timedelta(milliseconds=self.chance.choice([-86_400_000, -500, -5, 0, 0, 0, 0, 3]))
+            skew = timedelta(milliseconds=self.chance.choice([-86_400_000, -500, -5, 0, 0, 0, 0, 3, 90_000]))
             await self.tenant.close(self.chance.choice(pending), self._now() + skew)
 
     async def adjust(self) -> None:
@@ -131,7 +137,14 @@ class Story:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-EVENTS = ["open"] * 6 + ["close"] * 5 + ["adjust", "roll_up", "roll_up", "die_answering"] + ["ask"] * 3 + ["ask_again"]
+EVENTS = (
+    ["open"] * 6
+    + ["leave"]
+    + ["close"] * 5
+    + ["adjust", "roll_up", "roll_up", "die_answering"]
+    + ["ask"] * 3
+    + ["ask_again"]
+)
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

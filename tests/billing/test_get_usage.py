@@ -119,6 +119,17 @@ async def test_as_of_names_any_time_there_was(service: Service, served: Tenant, 
     assert len(sums) == 1
 
 
+async def test_a_range_is_exact_below_the_millisecond(service: Service, served: Tenant, bill: Bill) -> None:
+    """An entry at a range's start is in it, one a nanosecond before is not; at its end, the other way round."""
+    await served.open(NOON)
+    at, after, later = ({"seconds": int(NOON.timestamp()), "nanos": nanos} for nanos in (0, 1, 2_000_000))
+    before = {"seconds": int(NOON.timestamp()) - 1, "nanos": 999_999_999}
+    for start, end, calls in ((at, after, 1), (after, later, 0), (before, at, 0), (before, after, 1), (at, later, 1)):
+        found = await bill(service).call("GetUsage", pb.GetUsageRequest(start_time=start, end_time=end))
+        listed = await bill(service).all_entries(start_time=start, end_time=end)
+        assert (found.totals.model_calls, len(listed)) == (calls, calls)
+
+
 REFUSED = {
     "start_time": {"start_time": None},
     "end_time": {"end_time": timestamp(START)},

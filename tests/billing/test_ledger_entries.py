@@ -161,6 +161,7 @@ async def test_an_export_needs_no_more_memory_the_longer_it_is(serve_process: St
     database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
     tenant = Tenant(database, Ledger(database.collection("ledger")), random.Random(7))
     tenant.tenant_id = service.tenant_id
+    await tenant.live()
     await _insert(tenant, EXPORTED)
     assert process.process is not None
     server = process.process.pid

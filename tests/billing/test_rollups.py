@@ -1,6 +1,7 @@
 """Each entry is rolled up once, whoever does it, and whenever he dies."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,7 +11,10 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.errors import StorageUnavailable
+from godoty_service.metering import money
 from godoty_service.metering.call import CallState
+from godoty_service.metering.time_cells import TimeGroup
+from godoty_service.metering.usage_query import NamedGroup
 from godoty_service.mongo import Database
 from tests.billing.books import Server, Tenant, question, scan, shown
 
@@ -20,7 +24,10 @@ DAY = question(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
 
 async def _fill(tenant: Tenant, calls: int) -> None:
     """Write calls that are settled."""
-    opened = [await tenant.open(NOON + timedelta(minutes=number % 300)) for number in range(calls)]
+    opened = []
+    for number in range(calls):
+        session = f"{tenant.tenant_id}.{number}"  # of its own, so that the next number is always 1
+        opened.append(await tenant.open(NOON + timedelta(minutes=number % 300), session_uid=session))
     await asyncio.gather(*(tenant.close(call, NOON + timedelta(hours=6)) for call in opened))
 
 
@@ -134,6 +141,56 @@ async def test_a_turn_is_counted_once_where_its_first_call_stands(server: Server
 
     assert (early.totals.turns, early.totals.model_calls, early.totals.pending_calls) == (1, 2, 1)
     assert (late.totals.turns, late.totals.model_calls, late.totals.pending_calls) == (1, 1, 0)
+
+
+async def test_a_call_that_is_left_open_is_pending_until_it_closes(server: Server, tenant: Tenant) -> None:
+    """What its stream told is not booked: the answer is the same before and after."""
+    call = await tenant.open(NOON)
+    by_model = question(DAY.start, DAY.end, NamedGroup.MODEL, NamedGroup.PROVIDER)
+    before = await server.query.ask(tenant.tenant_id, by_model)
+    await tenant.leave(call)
+    await server.booking.tick()
+    after = await server.query.ask(tenant.tenant_id, by_model)
+    await tenant.close(call, NOON, state=CallState.SETTLED)
+
+    assert (before.rows, before.totals) == (after.rows, after.totals)
+    assert after.totals.pending_calls == 1
+    assert (await server.query.ask(tenant.tenant_id, by_model)).totals.pending_calls == 0
+
+
+async def test_an_answer_takes_up_more_than_a_batch(server: Server, tenant: Tenant) -> None:
+    """All that was there is in it, however much waited."""
+    await _fill(tenant, 520)  # a batch has 500
+
+    assert shown(await server.query.ask(tenant.tenant_id, DAY)) == scan(await tenant.documents(), DAY)
+
+
+async def test_no_digit_is_lost_where_large_and_small_meet(server: Server, tenant: Tenant) -> None:
+    """Hundreds of billions, less the same, and the 22nd decimal that a price can have: all 34 digits count."""
+    for hour, cost in enumerate(("9E11", "1E-22", "-9E11")):
+        call = await tenant.open(NOON + timedelta(hours=hour))
+        closed = await tenant.close(call, NOON, state=CallState.UNRESOLVED)
+        adjustment = await tenant.adjust(closed, NOON)
+        await tenant.database.collection("ledger").update_one(
+            {"_id": adjustment.entry_id}, {"$set": {"cost": Decimal128(cost)}}
+        )
+    for groups in ((), (NamedGroup.MODEL,), (NamedGroup.SESSION,)):
+        answer = await server.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, *groups))
+        assert money.total(row.totals.cost for row in answer.rows) == Decimal("1E-22")
+
+
+async def test_every_source_gives_the_same(server: Server, tenant: Tenant) -> None:
+    """Days, hours, quarters and entries: whatever is read, the sums are the scan's, also for odd ranges and zones."""
+    for minutes in range(-40 * 60, 40 * 60, 37):
+        call = await tenant.open(NOON + timedelta(minutes=minutes))
+        await tenant.close(call, NOON)
+    documents = await tenant.documents()
+    zones = ("UTC", "Asia/Kathmandu", "Asia/Kolkata", "Australia/Lord_Howe")
+    groups: list[tuple[Any, ...]] = [(), *((group,) for group in (*TimeGroup, NamedGroup.MODEL))]
+    for zone, group in itertools.product(zones, groups):
+        for start, end in ((-72, 72), (-40.01, 39.99), (-30.3, -29.7), (0, 0.25)):
+            asked = question(NOON + timedelta(hours=start), NOON + timedelta(hours=end), *group, zone=zone)
+            assert shown(await server.query.ask(tenant.tenant_id, asked)) == scan(documents, asked), asked
 
 
 Tamper = Callable[[Database], Any]

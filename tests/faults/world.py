@@ -2,8 +2,8 @@
 
 import asyncio
 import os
+import re
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from godoty_service.cli.probe import serving
 from godoty_service.metering.call import CallState, Entry, ModelCall
 from godoty_service.metering.verification import verify
 from godoty_service.rooms import Rooms, open_rooms
-from godoty_service.sandbox.mongod import free_port
 from godoty_service.sandbox.server import Sandbox
 from godoty_service.settings import Settings
 from godoty_service.tenancy.principal import Scope
+from tests.service.command import Command
 
 _READY = 60.0  # seconds that a server gets to start
+_SERVING = re.compile(rb'"address": "([^"]+)".*"event": "serving"')
 
 
 @dataclass
@@ -31,7 +31,7 @@ class ServerProcess:
 
     environment: dict[str, str]
     log: Path
-    process: asyncio.subprocess.Process | None = None
+    process: Command | None = None
 
     @property
     def address(self) -> str:
@@ -39,16 +39,16 @@ class ServerProcess:
         return self.environment["GODOTY_LISTEN"]
 
     async def start(self) -> None:
-        """Start it, and wait until it serves."""
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "godoty_service.cli", "serve", env=self.environment, stdout=log, stderr=log
-            )
+        """Start it, and wait until it serves; from then on it keeps the port that it got."""
+        begun = self.log.stat().st_size if self.log.exists() else 0
+        self.process = Command("serve", environment=self.environment, out=self.log)
         async with asyncio.timeout(_READY):
-            while not await serving(self.address):
+            # By its own word: on a port that was free a moment ago somebody else's server may answer.
+            while not (told := _SERVING.search(self.log.read_bytes()[begun:] if self.log.exists() else b"")):
                 if self.process.returncode is not None:
                     raise RuntimeError(f"the server ended: {self.log.read_text()[-2000:]}")
                 await asyncio.sleep(0.02)
+        self.environment = {**self.environment, "GODOTY_LISTEN": told[1].decode()}
 
     async def kill(self) -> None:
         """Kill it, as a crash would."""
@@ -111,7 +111,7 @@ class World:
         return ServerProcess(
             environment={
                 **base,
-                "GODOTY_LISTEN": f"127.0.0.1:{free_port()}",
+                "GODOTY_LISTEN": "127.0.0.1:0",
                 "GODOTY_MONGODB_URI": self.settings.mongodb_uri or "",
                 "GODOTY_MONGODB_DATABASE": self.settings.mongodb_database,
                 "GODOTY_OPENROUTER_BASE_URL": self.sandbox.base_url,

@@ -2,19 +2,21 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
+from godoty_service.ids import new_id
 from godoty_service.metering.reconciler import Patience
 from godoty_service.rooms import open_provider, open_rooms
 from tests.conftest import Start
 from tests.metering.bookkeeper import PATIENCE, Bookkeeper
 from tests.service.caller import Caller
+from tests.service.command import Command
 from tests.service.service import Service
 from tests.service.surroundings import ACCOUNT
 
@@ -77,13 +79,13 @@ async def bookkeep() -> AsyncIterator[Bookkeep]:
 
 
 @pytest.fixture
-def godoty() -> Godoty:
+def godoty(tmp_path: Path) -> Godoty:
     """Runs commands."""
 
     async def run(service: Service, *arguments: str, **environment: str) -> Said:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "godoty_service.cli", *arguments),
-            env={
+        process = Command(
+            *arguments,
+            environment={
                 **os.environ,
                 "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
                 "GODOTY_MONGODB_DATABASE": service.database.name,
@@ -91,10 +93,10 @@ def godoty() -> Godoty:
                 "OPENROUTER_API_KEY": ACCOUNT,
                 **environment,
             },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            out=(out := tmp_path / f"{new_id('said')}.out"),
+            err=(err := out.with_suffix(".err")),
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        return Said(process.returncode or 0, out.decode(), err.decode())
+        status = await asyncio.wait_for(process.wait(), 60)
+        return Said(status, out.read_text(), err.read_text())
 
     return run

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from pymongo import MongoClient
 
-from godoty_service.rooms import open_rooms
+from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.sandbox.server import Sandbox
 from godoty_service.settings import Settings
@@ -46,6 +46,9 @@ class Surroundings:
         self._thread = threading.Thread(target=self._loop.run_forever, name="surroundings", daemon=True)
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
+        self._opened = ""  # the database that was asked for last
+        self._rooms = AsyncExitStack()  # what keeps its rooms open
+        self._last: Rooms | None = None
         self._borrowed = mongodb_uri is not None
         self.mongodb_uri = mongodb_uri or ""
         self.sandbox = Sandbox(recorded=_RECORDED)
@@ -61,6 +64,7 @@ class Surroundings:
             for name in self._databases:
                 self.mongo.drop_database(name)
         self.mongo.close()
+        self.run(self._rooms.aclose())
         self.run(self._stack.aclose())
         shutil.rmtree(self._directory)  # all databases of a MongoDB of our own at once
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -110,8 +114,8 @@ class Surroundings:
         """Make a key of a tenant that there is."""
 
         async def issue() -> str:
-            async with open_rooms(self.settings(database)) as rooms:
-                return (await rooms.keys.issue(tenant_id, scopes=scopes, **others))[1]
+            rooms = await self._open(database)
+            return (await rooms.keys.issue(tenant_id, scopes=scopes, **others))[1]
 
         return self.run(issue())
 
@@ -122,7 +126,15 @@ class Surroundings:
         await self._stack.enter_async_context(self.sandbox)
 
     async def _issue(self, database: str, scopes: frozenset[Scope]) -> tuple[str, str, str]:
-        async with open_rooms(self.settings(database)) as rooms:
-            tenant = await rooms.tenants.create("test")
-            key, text = await rooms.keys.issue(tenant.tenant_id, scopes=scopes)
+        rooms = await self._open(database)
+        tenant = await rooms.tenants.create("test")
+        key, text = await rooms.keys.issue(tenant.tenant_id, scopes=scopes)
         return tenant.tenant_id, text, key.key_id
+
+    async def _open(self, database: str) -> Rooms:
+        """Open a database's rooms, and keep them for the tests that follow on the same."""
+        if self._last is None or self._opened != database:
+            await self._rooms.aclose()
+            self._last = await self._rooms.enter_async_context(open_rooms(self.settings(database), indexes=False))
+            self._opened = database
+        return self._last
