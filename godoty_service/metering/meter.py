@@ -184,8 +184,9 @@ class OpenCall:
     def __init__(self, meter: TurnMeter, entry: ModelCall, catalogue: Catalogue | None) -> None:
         self._meter = meter
         self._catalogue = catalogue
-        self._sent_at: float | None = None
+        self._begun_at = time.monotonic()
         self._ended = False
+        self.sent = False
         self.entry = entry
         self.inserted = False
 
@@ -199,11 +200,12 @@ class OpenCall:
             self._meter.ledger.keep(void)
             raise
         self.inserted = True
+        self._begun_at = time.monotonic()
         self._meter.numbered(self.entry.number)
 
     def sending(self) -> None:
         """Say that the request leaves now: from here on it may cost."""
-        self._sent_at = time.monotonic()
+        self.sent = True
 
     def heard(self, generation_id: str) -> None:
         """Keep the provider's id at once, without waiting for the write."""
@@ -273,7 +275,7 @@ class OpenCall:
         """End a call that nobody ended: void where it was not sent, else left to reconciliation."""
         if self._ended or not self.inserted:
             return
-        if self._sent_at is None:
+        if not self.sent:
             await self.void(None)
         else:
             await self._leave(duration=self._elapsed(), error="interrupted")
@@ -304,8 +306,7 @@ class OpenCall:
         return self.entry
 
     def _elapsed(self) -> timedelta:
-        started = self._sent_at if self._sent_at is not None else time.monotonic()
-        return timedelta(microseconds=int((time.monotonic() - started) * 1_000_000))
+        return timedelta(microseconds=int((time.monotonic() - self._begun_at) * 1_000_000))
 
 
 def _reason(error: GodotyError | None) -> str | None:

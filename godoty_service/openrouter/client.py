@@ -3,7 +3,7 @@
 import httpx2 as httpx
 from openai import AsyncOpenAI
 
-_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=60.0)
+from godoty_service.openrouter.transport import AiohttpTransport
 
 
 def open_client(
@@ -26,5 +26,5 @@ def open_client(
         max_retries=0,
         timeout=timeout,
         default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
-        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=_CONNECTIONS),
+        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=AiohttpTransport()),
     )

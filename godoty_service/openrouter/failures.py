@@ -11,6 +11,7 @@ import openai
 
 from godoty_service.errors import (
     ContextWindowExceeded,
+    GodotyError,
     ModelUnavailable,
     ProviderAccountRefused,
     ProviderError,
@@ -18,6 +19,7 @@ from godoty_service.errors import (
     ProviderThrottled,
     ProviderUnavailable,
 )
+from godoty_service.openrouter import exact
 
 _LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
 _CONTEXT = re.compile(
@@ -63,7 +65,16 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
 
 
 def from_exception(error: Exception) -> ProviderError:
-    """Translate a failure of the connection or of the client."""
+    """Translate a failure of the connection or of the client.
+
+    Raises:
+        GodotyError: Ours, which the client has wrapped: the request was kept from leaving.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GodotyError):
+            raise cause
+        cause = cause.__cause__
     if isinstance(error, openai.APIStatusError):
         return from_body(error.status_code, _body(error.response), error.response.headers)
     if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
@@ -71,22 +82,24 @@ def from_exception(error: Exception) -> ProviderError:
     return ProviderUnavailable("The connection to the provider broke.", metadata={"provider_code": "connection"})
 
 
-def was_sent(error: Exception) -> bool:
-    """Tell whether a failed request can have reached the provider: a connection that never stood carried nothing."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)):
-            return False
-        cause = cause.__cause__
-    return True
-
-
 def refused_cleanly(error: Exception) -> bool:
     """Tell whether the provider itself said no: its own error body, and no generation behind it."""
     if not isinstance(error, openai.APIStatusError) or generation_id(error.response.headers):
         return False
     body = _body(error.response)
-    return isinstance(body, dict) and isinstance(body.get("error"), dict)
+    return isinstance(body, dict) and isinstance(body.get("error"), dict) and usage_of(error) is None
+
+
+def usage_of(error: Exception) -> dict[str, Any] | None:
+    """Tell the usage that an error's body tells of, its fractions as Decimal: what failed may have cost."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    try:
+        body = exact.loads(error.response.content)
+    except (ValueError, RecursionError, httpx.StreamError):
+        return None
+    usage = body.get("usage") if isinstance(body, dict) else None
+    return usage if isinstance(usage, dict) else None
 
 
 def generation_id(headers: Mapping[str, str]) -> str | None:

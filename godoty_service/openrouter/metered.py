@@ -8,6 +8,10 @@ from godoty_service.errors import ProviderError
 class OpenCall(Protocol):
     """A request that stands in the ledger and is not settled yet."""
 
+    @property
+    def sent(self) -> bool:
+        """Whether its request has begun to leave."""
+
     def sending(self) -> None:
         """Say that the request leaves now: from here on it may cost."""
 

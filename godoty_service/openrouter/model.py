@@ -19,12 +19,14 @@ from strands.types.tools import ToolChoice, ToolSpec
 
 from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError, ProviderUnavailable
 from godoty_service.openrouter import failures
-from godoty_service.openrouter.answer import Answer, parse_chunk
+from godoty_service.openrouter.answer import Answer, Listener, parse_chunk
 from godoty_service.openrouter.metered import Meter, OpenCall
 from godoty_service.openrouter.reasoning import details_of
 from godoty_service.openrouter.responses import as_chat
 from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
+from godoty_service.openrouter.transport import SENDING
 
+LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
 MAX_ATTEMPTS = 3
 _NO_ANSWER = "[blank text]"  # what Strands says in place of an empty answer
 _LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
@@ -85,9 +87,10 @@ class OpenRouterModel(OpenAIModel):
         *,
         tool_choice: ToolChoice | None = None,
         system_prompt_content: list[SystemContentBlock] | None = None,
+        invocation_state: dict[str, Any] | None = None,
         **_: Any,
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Ask the model and stream its answer.
+        """Ask the model and stream its answer; the listener in the invocation state hears it piece by piece.
 
         Raises:
             ProviderError: The provider failed, and a retry did not help or could not be made.
@@ -95,6 +98,7 @@ class OpenRouterModel(OpenAIModel):
         """
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         size = len(to_json(request))
+        listener: Listener | None = (invocation_state or {}).get(LISTENER)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call = await self._meter.open(
                 model=self._model,
@@ -103,7 +107,7 @@ class OpenRouterModel(OpenAIModel):
                 max_output_tokens=self._output_left,
                 attempt=attempt,
             )
-            answer = Answer(None)
+            answer = Answer(listener)
             try:
                 async with aclosing(self._attempt(call, request, answer)) as events:
                     async for event in events:
@@ -137,14 +141,13 @@ class OpenRouterModel(OpenAIModel):
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: ProviderError | None = None
-        call.sending()
         try:
-            raw = await self._openai.chat.completions.with_raw_response.create(**request, extra_body=self._extra)
+            response = await self._send(call, request)
         except (openai.APIError, httpx.HTTPError) as failure:
             error = failures.from_exception(failure)
             entry = await _close_unanswered(call, failure, error)
         else:
-            async with aclosing(self._receive(call, raw.http_response, answer)) as events:
+            async with aclosing(self._receive(call, response, answer)) as events:
                 async for event in events:
                     yield event
             error = answer.error
@@ -161,6 +164,16 @@ class OpenRouterModel(OpenAIModel):
             yield event
         yield {"metadata": {"usage": usage, "metrics": {"latencyMs": 0}}}
 
+    async def _send(self, call: OpenCall, request: dict[str, Any]) -> httpx.Response:
+        """Send a request; the call hears when it leaves. Returns the response as soon as its headers are here."""
+        leaving = SENDING.set(call.sending)
+        try:
+            raw = await self._openai.chat.completions.with_raw_response.create(**request, extra_body=self._extra)
+        finally:
+            SENDING.reset(leaving)
+        response: httpx.Response = raw.http_response
+        return response
+
     async def _receive(
         self, call: OpenCall, response: httpx.Response, answer: Answer
     ) -> AsyncGenerator[StreamEvent, None]:
@@ -172,10 +185,8 @@ class OpenRouterModel(OpenAIModel):
                 answer.generation_id = found
                 call.heard(found)
             yield {"messageStart": {"role": "assistant"}}
-            async for chunks in _chunks(response):
-                known = answer.generation_id
-                events = answer.take(chunks)
-                if known is None and answer.generation_id is not None:
+            async for events in _read(response, answer):
+                if answer.generation_id is not None:
                     call.heard(answer.generation_id)
                 if answer.has_output:
                     call.first_token()
@@ -185,7 +196,8 @@ class OpenRouterModel(OpenAIModel):
         except ProviderError as failure:
             answer.error = answer.error or failure
         except (httpx.HTTPError, httpx.StreamError) as failure:
-            answer.error = answer.error or failures.from_exception(failure)
+            if not answer.complete:  # what broke after the last word took nothing away
+                answer.error = answer.error or failures.from_exception(failure)
         finally:
             await self._release(response)
 
@@ -241,38 +253,37 @@ async def _close_answered(call: OpenCall, answer: Answer) -> Any:
 
 async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
     """Close a call whose request failed: never sent, refused by the provider, or nobody knows."""
-    if not failures.was_sent(failure):
+    if not call.sent:
         return await call.void(error)
     if failures.refused_cleanly(failure):
         return await call.refused(error)
     if isinstance(failure, openai.APIStatusError) and (found := failures.generation_id(failure.response.headers)):
         call.heard(found)
-    return await call.answered(usage=None, served_model=None, provider=None, finish_reason=None, error=error)
+    usage = failures.usage_of(failure)
+    return await call.answered(usage=usage, served_model=None, provider=None, finish_reason=None, error=error)
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[list[dict[str, Any]]]:
-    """Read a response to its end, the chunks of one network read together.
+async def _read(response: httpx.Response, answer: Answer) -> AsyncIterator[list[StreamEvent]]:
+    """Read a response to its end: what comes of each network read.
 
     Raises:
-        ProviderError: The body cannot be read, or is neither an answer nor an error.
+        ProviderError: The body is neither an answer nor an error.
     """
     if "text/event-stream" not in response.headers.get("content-type", ""):
         body = as_chat(parse_chunk(await response.aread()))
         if "choices" not in body and not body.get("error"):
             raise failures.from_body(response.status_code, body, response.headers)
-        yield [body]
+        yield answer.take([body])
         return
     decoder = EventDecoder()
     try:
         async for data in response.aiter_bytes():
-            if chunks := [parse_chunk(event) for event in decoder.feed(data) if event != b"[DONE]"]:
-                yield chunks
+            yield answer.read(each for each in decoder.feed(data) if each != b"[DONE]")
     except EventTooLarge as error:
         raise ProviderUnavailable(
             "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
         ) from error
-    if chunks := [parse_chunk(event) for event in decoder.end() if event != b"[DONE]"]:
-        yield chunks
+    yield answer.read(each for each in decoder.end() if each != b"[DONE]")
 
 
 def _incomplete(answer: Answer) -> ProviderError | None:

@@ -20,7 +20,7 @@ from godoty_service.errors import (
 )
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.totals import SessionFold
-from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.session import Claim, Context
@@ -29,9 +29,7 @@ from godoty_service.turns.ending import Ending
 from godoty_service.turns.events import (
     BudgetReached,
     ModelCallFinished,
-    ReasoningDelta,
     StopReason,
-    TextDelta,
     TurnFinished,
     TurnStarted,
 )
@@ -40,6 +38,7 @@ from godoty_service.turns.predecessors import close_logs, close_predecessors
 from godoty_service.turns.projection import METRICS_KEY, projection
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
+from godoty_service.turns.voice import Voice
 from godoty_service.turns.workbench import Workbench
 
 log = structlog.get_logger(__name__)
@@ -67,7 +66,7 @@ class ClaimedTurn:
         self._turn = turn
         self._claim = claim
         self._log = turn.log
-        self._partial: list[str] = []
+        self._voice = Voice(turn.log)
         self._watch = ToolWatch(turn.log)
         self._cycles: tuple[timedelta, ...] = ()
         self._meter: TurnMeter | None = None
@@ -146,7 +145,11 @@ class ClaimedTurn:
         stop = StopReason.END_TURN
         try:
             async with aclosing(
-                agent.stream_async(self._turn.request.text, limits=self._bench.limits(self._turn))  # type: ignore[type-var] # it is an asynchronous generator
+                agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
+                    self._turn.request.text,
+                    limits=self._bench.limits(self._turn),
+                    invocation_state={LISTENER: self._voice},
+                )
             ) as events:
                 async for event in events:
                     if (result := event.get("result")) is not None:
@@ -162,15 +165,10 @@ class ClaimedTurn:
         return stop
 
     def _take(self, event: dict[str, Any]) -> None:
-        if (text := event.get("data")) is not None:
-            self._partial.append(text)
-            self._log.append(TextDelta(text))
-        elif (reasoning := event.get("reasoningText")) is not None:
-            self._log.append(ReasoningDelta(reasoning))
-        elif "modelCall" in event.get("event", {}):
+        if "modelCall" in event.get("event", {}):
             self._tell_calls()
         elif "message" in event:
-            self._partial.clear()  # what was partial is a message now
+            self._voice.complete()
 
     def _tell_calls(self) -> None:
         """Tell of the calls that have ended: also of those that a summary took, which no event tells of."""
@@ -206,7 +204,7 @@ class ClaimedTurn:
             fold=fold,
             state=state,
             context=context,
-            partial_text="".join(self._partial),
+            partial_text=self._voice.partial,
             note=repair.INTERRUPTED if error is not None else _NOTES.get(stop, repair.INTERRUPTED),
         )
         try:

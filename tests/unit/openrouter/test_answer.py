@@ -68,7 +68,7 @@ USAGE_CHUNKS = {
 @pytest.mark.parametrize("last", USAGE_CHUNKS.values(), ids=USAGE_CHUNKS)
 def test_every_shape_of_usage_chunk_ends_the_answer_once(last: dict[str, Any]) -> None:
     """The finish reason is counted once, whatever the usage chunk says of it, and the cost keeps every digit."""
-    answer = Answer(None)
+    answer = Answer()
     events = told(answer, [chunk({"content": "Hi"})], [chunk({"content": ""}, finish="stop")], [last])
 
     assert answer.finish_reason == "stop"
@@ -81,7 +81,7 @@ def test_every_shape_of_usage_chunk_ends_the_answer_once(last: dict[str, Any]) -
 
 def test_a_usage_chunk_that_alone_has_the_reason_is_enough() -> None:
     """Some providers say why they ended with the usage only."""
-    answer = Answer(None)
+    answer = Answer()
     events = told(answer, [chunk({"content": "Hi"})], [chunk({"content": ""}, finish="length", usage=USAGE)])
 
     assert events[-1] == {"messageStop": {"stopReason": "max_tokens"}}
@@ -98,7 +98,7 @@ def test_a_usage_chunk_that_alone_has_the_reason_is_enough() -> None:
 )
 def test_finish_reasons_become_strands_words(reason: str, stop: str) -> None:
     """Each reason has its word; the provider's own is kept for the ledger."""
-    answer = Answer(None)
+    answer = Answer()
     events = told(answer, [chunk({"content": "x"}, finish=reason)])
 
     assert events[-1] == {"messageStop": {"stopReason": stop}}
@@ -107,11 +107,12 @@ def test_finish_reasons_become_strands_words(reason: str, stop: str) -> None:
 
 def test_facts_are_taken_from_wherever_they_stand() -> None:
     """Generation, model and provider come with the chunks; an id from the headers goes before."""
-    answer = Answer(None)
+    answer = Answer()
     told(answer, [chunk({"content": "x"}, model="a/first")], [chunk({"content": "y"}, model="a/second")])
     assert (answer.generation_id, answer.served_model, answer.provider) == ("gen-1", "a/second", "P")
 
-    answer = Answer("gen-header")
+    answer = Answer()
+    answer.generation_id = "gen-header"
     told(answer, [chunk({"content": "x"})])
     assert answer.generation_id == "gen-header"
 
@@ -122,7 +123,7 @@ def test_chunks_that_come_together_say_the_same(texts: list[str], cuts: list[int
     chunks = [chunk({"content": text}) for text in texts] + [chunk({"content": ""}, finish="stop", usage=USAGE)]
     places = sorted({0, len(chunks), *(cut for cut in cuts if cut < len(chunks))})
     groups = [chunks[start:end] for start, end in pairwise(places)]
-    events = told(Answer(None), *groups)
+    events = told(Answer(), *groups)
 
     assert text_of(events) == "".join(texts)
     assert_balanced(events)
@@ -137,7 +138,7 @@ def test_tool_calls_come_in_pieces_side_by_side(pieces: list[tuple[int, str]]) -
     ]
     tails = [{"index": index, "function": {"arguments": text}} for index, text in pieces]
     chunks = [chunk({"tool_calls": [each]}) for each in [*heads, *tails]]
-    events = told(Answer(None), [chunk({"content": "Let me see."})], chunks, [chunk({}, finish="tool_calls")])
+    events = told(Answer(), [chunk({"content": "Let me see."})], chunks, [chunk({}, finish="tool_calls")])
 
     expected = [(f"call{n}", f"tool{n}", "".join(text for index, text in pieces if index == n)) for n in range(3)]
     assert tools_of(events) == expected
@@ -153,7 +154,7 @@ def test_a_whole_message_numbers_no_tool_calls() -> None:
         "model": "a/b",
         "choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}],
     }
-    events = told(Answer(None), [body])
+    events = told(Answer(), [body])
 
     assert tools_of(events) == [("c0", "f", '{"n":0}'), ("c1", "f", '{"n":1}')]
 
@@ -161,7 +162,7 @@ def test_a_whole_message_numbers_no_tool_calls() -> None:
 def test_reasoning_and_text_are_blocks_of_their_own() -> None:
     """Reasoning ends where text begins; what must go back to the model unchanged rides on the last block."""
     detail = {"type": "reasoning.encrypted", "data": "xyz", "id": "rs_1", "index": 0}
-    answer = Answer(None)
+    answer = Answer()
     events = told(
         answer,
         [chunk({"reasoning": "I th", "content": ""}), chunk({"reasoning": "ink"})],
@@ -180,7 +181,7 @@ def test_reasoning_and_text_are_blocks_of_their_own() -> None:
 def test_half_a_pair_of_surrogates_can_be_kept_and_sent(escaped: str) -> None:
     """A provider that cuts an emoji in two does not break the turn: what cannot be written is replaced."""
     data = b'{"id":"gen-1","choices":[{"delta":{"content":"%s"}}]}' % escaped.encode()
-    events = told(Answer(None), [parse_chunk(data)])
+    events = told(Answer(), [parse_chunk(data)])
 
     assert text_of(events).encode("utf-8")
 
@@ -191,7 +192,7 @@ def test_a_whole_pair_of_surrogates_is_its_character() -> None:
         rb'{"choices":[{"delta":{"content":"\ud83d\ude00"}}]}',
         '{"choices":[{"delta":{"content":"😀"}}]}'.encode(),
     ):
-        assert text_of(told(Answer(None), [parse_chunk(data)])) == "😀"
+        assert text_of(told(Answer(), [parse_chunk(data)])) == "😀"
 
 
 def test_half_a_pair_in_a_tool_call_can_be_kept_too() -> None:
@@ -199,7 +200,7 @@ def test_half_a_pair_in_a_tool_call_can_be_kept_too() -> None:
     data = (
         rb'{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"\ud83d"}}]}}]}'
     )
-    ((_, _, arguments),) = tools_of(told(Answer(None), [parse_chunk(data)]))
+    ((_, _, arguments),) = tools_of(told(Answer(), [parse_chunk(data)]))
 
     assert arguments.encode("utf-8")
 
@@ -231,14 +232,14 @@ def test_what_is_no_chunk_is_unreadable(data: bytes) -> None:
 )
 def test_chunks_of_odd_shapes_are_borne(body: dict[str, Any]) -> None:
     """What is missing or null says nothing, and nothing breaks."""
-    answer = Answer(None)
+    answer = Answer()
     assert_balanced(told(answer, [body]))
     assert answer.error is None
 
 
 def test_an_error_in_the_stream_keeps_the_usage_beside_it() -> None:
     """The error is told, and so is what the broken answer cost."""
-    answer = Answer(None)
+    answer = Answer()
     error = {"code": 400, "message": "bad"}
     answer.take([chunk({"content": "x"}), chunk({"content": ""}, finish="error", error=error, usage=USAGE)])
 
@@ -249,7 +250,7 @@ def test_an_error_in_the_stream_keeps_the_usage_beside_it() -> None:
 
 def test_an_error_may_stand_in_the_choice() -> None:
     """Some gateways put it there."""
-    answer = Answer(None)
+    answer = Answer()
     body = {"choices": [{"delta": {}, "error": {"code": 502, "message": "bad"}, "finish_reason": "error"}]}
     answer.take([body])
 
@@ -261,7 +262,7 @@ def test_recorded_streams_say_the_same_however_they_arrive(path: Path) -> None:
     """A real stream chunk by chunk and at once: the same text, reasoning, tools, usage and end."""
     decoder = EventDecoder()
     data = [event for event in decoder.feed(path.read_bytes()) + decoder.end() if event != b"[DONE]"]
-    by_one, at_once = Answer(None), Answer(None)
+    by_one, at_once = Answer(), Answer()
     singly, together = (
         told(by_one, *[[parse_chunk(each)] for each in data]),
         told(at_once, list(map(parse_chunk, data))),
@@ -277,3 +278,110 @@ def test_recorded_streams_say_the_same_however_they_arrive(path: Path) -> None:
     assert by_one.served_model
     assert by_one.finish_reason or by_one.error
     assert all(not isinstance(each, float) for each in (by_one.usage or {}).values())
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[str, str]] = []
+
+    def text(self, piece: str) -> None:
+        """Some text."""
+        self.pieces.append(("text", piece))
+
+    def reasoning(self, piece: str) -> None:
+        """Some reasoning."""
+        self.pieces.append(("reasoning", piece))
+
+
+def test_a_listener_hears_each_read_at_once_and_strands_the_rest_as_one() -> None:
+    """What arrives together is one piece; Strands gets a block's first piece and then all that follows of it."""
+    heard = Heard()
+    answer = Answer(heard)
+    begun = answer.take([chunk({"reasoning": "r1"}), chunk({"reasoning": "r2"})])
+    assert heard.pieces == [("reasoning", "r1r2")]
+    assert text_of(begun, "reasoning") == "r1r2"
+
+    rest = told(answer, *[[chunk({"content": each})] for each in ("a", "b", "c")], [chunk({}, finish="stop")])
+
+    assert heard.pieces[1:] == [("text", "a"), ("text", "b"), ("text", "c")]
+    deltas = [each["contentBlockDelta"]["delta"] for each in rest if "contentBlockDelta" in each]
+    assert deltas == [{"text": "a"}, {"text": "bc"}]
+    assert_balanced(begun + rest)
+
+
+def test_a_listener_hears_in_order_where_kinds_change_within_a_read() -> None:
+    """Reasoning that turns into text in one read is two pieces, in their order."""
+    heard = Heard()
+    told(Answer(heard), [chunk({"reasoning": "r"}), chunk({"content": "a"}), chunk({"content": "b"})])
+
+    assert heard.pieces == [("reasoning", "r"), ("text", "ab")]
+
+
+def test_what_came_beside_an_unreadable_line_is_kept() -> None:
+    """Text before it was handed out; id, usage and cost count wherever they stand; what follows is not handed out."""
+    heard = Heard()
+    answer = Answer(heard)
+    good, bill, late = (
+        json.dumps(each).encode()
+        for each in (
+            {"id": "gen-1", "model": "a/b", "choices": [{"delta": {"content": "x"}}]},
+            {"choices": [], "usage": USAGE},
+            {"choices": [{"delta": {"content": "late"}}]},
+        )
+    )
+    answer.read([good, b'{"broken', late, bill])
+
+    assert isinstance(answer.error, ProviderUnavailable)
+    assert (answer.generation_id, answer.usage) == ("gen-1", {**USAGE, "cost": Decimal("0.1")})
+    assert heard.pieces == [("text", "x")]
+    assert answer.has_output
+
+
+def test_a_later_usage_that_tells_no_cost_takes_none_away() -> None:
+    """The first that told the cost stays; one that tells more replaces one that did not."""
+    answer = Answer()
+    answer.take([chunk(usage={"prompt_tokens": 1}), chunk(usage=USAGE), chunk(usage={}), chunk(usage={"cost": None})])
+
+    assert answer.usage == {**USAGE, "cost": Decimal("0.1")}
+
+
+@pytest.mark.parametrize("cost", ["NaN", "Infinity", "1e99999999999999999999", "-1e99999999999999999999"])
+def test_a_cost_that_is_no_amount_is_unknown(cost: str) -> None:
+    """It breaks nothing, and the counters beside it are kept."""
+    answer = Answer()
+    answer.read([b'{"id": "gen-1", "usage": {"prompt_tokens": 3, "cost": %s}}' % cost.encode()])
+
+    assert answer.error is None
+    assert answer.usage is not None
+    assert answer.usage["prompt_tokens"] == 3
+    assert answer.usage["cost"] is None or answer.usage["cost"].is_finite()
+
+
+@pytest.mark.parametrize("calls", [{"a": 1}, ["x"], [None], [{"function": "f"}], [{"function": {"arguments": 7}}]])
+def test_tool_calls_of_odd_shapes_break_nothing(calls: Any) -> None:
+    """What is no tool call is passed over, and what came beside it is kept."""
+    answer = Answer()
+    assert_balanced(told(answer, [chunk({"content": "x", "tool_calls": calls}), chunk(usage=USAGE)]))
+    assert (answer.error, answer.usage) == (None, {**USAGE, "cost": Decimal("0.1")})
+
+
+@pytest.mark.parametrize("escaped", [r"\ud800", r"\uDC00", r"\ud83d x"])
+def test_half_a_pair_that_is_escaped_in_arguments_can_be_kept_once_parsed(escaped: str) -> None:
+    """Strands parses a tool's input: what comes out of it can be written to the database and the wire."""
+    arguments = json.dumps({"expression": "PLACE", "n": 1}).replace("PLACE", escaped)
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
+    ((_, _, given),) = tools_of(told(Answer(), [chunk({"tool_calls": [call]})]))
+
+    parsed = json.loads(given)
+    assert parsed["n"] == 1
+    assert parsed["expression"].encode("utf-8")
+
+
+def test_a_whole_pair_in_arguments_stays() -> None:
+    """An emoji that is escaped in a tool's input is that emoji."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": r'{"a": "\ud83d\ude00"}'}}
+    ((_, _, given),) = tools_of(told(Answer(), [chunk({"tool_calls": [call]})]))
+
+    assert json.loads(given) == {"a": "😀"}

@@ -1,0 +1,30 @@
+"""Hears the model's answer piece by piece: each is an event, and what was said so far is known if the turn breaks."""
+
+from godoty_service.turns.events import ReasoningDelta, TextDelta
+from godoty_service.turns.log import EventLog
+
+
+class Voice:
+    """A listener of the turn's model."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._said: list[str] = []
+
+    @property
+    def partial(self) -> str:
+        """What has been said of a message that is not complete."""
+        return "".join(self._said)
+
+    def text(self, piece: str) -> None:
+        """Some more of the answer."""
+        self._said.append(piece)
+        self._log.append(TextDelta(piece))
+
+    def reasoning(self, piece: str) -> None:
+        """Some more of the reasoning."""
+        self._log.append(ReasoningDelta(piece))
+
+    def complete(self) -> None:
+        """What was partial is a message now."""
+        self._said.clear()
