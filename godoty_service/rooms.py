@@ -31,6 +31,7 @@ from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account
 from godoty_service.openrouter.accounts import Access, Accounts
 from godoty_service.openrouter.client import open_client
+from godoty_service.openrouter.pace import Pace
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
 from godoty_service.sessions import store as session_stores
@@ -111,6 +112,7 @@ class ProviderRooms:
     """What speaks to the provider, or needs what it says."""
 
     client: AsyncOpenAI
+    pace: Pace
     account: Account
     accounts: Accounts
     key_id: str
@@ -211,6 +213,7 @@ async def open_provider(
         raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
     api_key = settings.openrouter_api_key.get_secret_value()
     key_id = settings.openrouter_key_id
+    pace = Pace()
     client = open_client(
         api_key=api_key,
         base_url=settings.openrouter_base_url,
@@ -218,6 +221,7 @@ async def open_provider(
         app_name=settings.app_name,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
+        pace=pace,
     )
     account = Account(client)
     accounts = _accounts(Access(client=client, key_id=key_id), rooms.provider_keys)
@@ -248,7 +252,13 @@ async def open_provider(
     )
     try:
         yield ProviderRooms(
-            client=client, account=account, accounts=accounts, key_id=key_id, oracle=oracle, reconciler=reconciler
+            client=client,
+            pace=pace,
+            account=account,
+            accounts=accounts,
+            key_id=key_id,
+            oracle=oracle,
+            reconciler=reconciler,
         )
     finally:
         await client.close()

@@ -151,6 +151,7 @@ async def _start_loops(
     stack.push_async_callback(_quietly, rooms.keys.record_use)
     _background(stack, rooms.keys.run(settings.key_use_interval))
     _background(stack, rooms.replicas.run(settings.heartbeat))
+    _background(stack, provider.pace.run())
     _background(stack, provider.oracle.run(settings.catalogue_refresh))
     _background(stack, provider.reconciler.run(settings.reconcile_interval))
     _background(stack, rooms.usage.booking.run(settings.rollup_interval))

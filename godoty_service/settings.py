@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         False, description="Sum up what falls out of that window: one more model call now and then."
     )
     turn_log_retention: Seconds = Field(86_400.0, description="Seconds that a turn's log and request id are kept.")
-    turn_log_interval: Seconds = Field(0.1, description="Seconds between two writes of all running turns' logs.")
+    turn_log_interval: Seconds = Field(0.2, description="Seconds between two writes of all running turns' logs.")
     turn_watch_interval: Seconds = Field(0.2, description="Seconds between two looks for cancels and lost leases.")
 
     # Reconciliation.

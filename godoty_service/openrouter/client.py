@@ -3,11 +3,19 @@
 import httpx2 as httpx
 from openai import AsyncOpenAI
 
+from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.transport import AiohttpTransport
 
 
 def open_client(
-    *, api_key: str, base_url: str, site_url: str, app_name: str, connect_timeout: float, read_timeout: float
+    *,
+    api_key: str,
+    base_url: str,
+    site_url: str,
+    app_name: str,
+    connect_timeout: float,
+    read_timeout: float,
+    pace: Pace,
 ) -> AsyncOpenAI:
     """Build the client. It never retries: each request must stand in the ledger first.
 
@@ -18,6 +26,7 @@ def open_client(
         app_name: Attribution, `X-Title`.
         connect_timeout: Seconds to connect.
         read_timeout: Seconds that a stream may be silent.
+        pace: The beat of its streams.
     """
     timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
     return AsyncOpenAI(
@@ -26,5 +35,5 @@ def open_client(
         max_retries=0,
         timeout=timeout,
         default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
-        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=AiohttpTransport()),
+        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=AiohttpTransport(pace)),
     )

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import httpx2 as httpx
 
+from godoty_service.openrouter.pace import Pace
+
 # Called when the first byte of the request that is being made leaves; what it raises keeps the byte from leaving.
 SENDING: ContextVar[Callable[[], None] | None] = ContextVar("sending", default=None)
 
@@ -33,9 +35,14 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """One pool of connections, as many as it takes; none is bound to a loop before the first request."""
+    """One pool of connections, as many as it takes; none is bound to a loop before the first request.
 
-    def __init__(self) -> None:
+    Args:
+        pace: Tells bodies when to rest.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._ssl = httpx.create_ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
@@ -57,7 +64,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     sock_connect=timeout.get("connect"), connect=timeout.get("connect"), sock_read=timeout.get("read")
                 ),
             )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response), request=request)
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response, self._pace), request=request
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -81,14 +90,22 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """A response's body: at each step all that has arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, pace: Pace) -> None:
         self._response = response
+        self._pace = pace
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._response.content
+        seen = 0
+
+        def more() -> bool:
+            return content.total_bytes > seen or content.is_eof() or content.exception() is not None
+
         with _translated():
             while data := await content.readany():
-                yield data
+                seen = content.total_bytes
+                yield data  # the first token at once, whatever the pace
+                await self._pace.rest(more)
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end, else close it at once."""

@@ -29,7 +29,7 @@ class EventLog:
         self._events: list[Event] = []
         self._size = 0
         self._ended = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: list[asyncio.Future[None]] = []
         self.error: GodotyError | None = None
 
     @property
@@ -86,16 +86,14 @@ class EventLog:
 
     async def _more(self) -> None:
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)
+        self._waiting.append(future)
+        await future
 
     def _wake(self) -> None:
         for future in self._waiting:
-            if not future.done():
+            if not future.done():  # its reader was cancelled
                 future.set_result(None)
+        self._waiting.clear()
 
 
 def merged(events: Sequence[Event], place: int) -> tuple[int, Event]:

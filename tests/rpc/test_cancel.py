@@ -11,7 +11,9 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.metering.call import CallState
+from tests.conftest import Start
 from tests.service.caller import Caller, failure_of, read
+from tests.service.handshake import unanswered_port
 from tests.service.history import assert_whole
 from tests.service.service import Service, eventually, soon
 from tests.service.settling import free, when_free
@@ -219,3 +221,17 @@ async def test_a_session_with_a_running_turn_is_not_deleted(caller: Caller) -> N
     rest = await read(call)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert len(await caller.messages()) == 2
+
+
+async def test_a_cancel_while_connecting_voids_the_call(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """A provider that does not answer the handshake got nothing: nothing can have been charged."""
+    with unanswered_port() as port:
+        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=30))
+        call = caller.start("hi")
+        await soon(lambda: caller.service.entries("talk"))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await free(caller.service)
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.cost) == (CallState.VOID, None)

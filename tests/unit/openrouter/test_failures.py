@@ -2,15 +2,19 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
+import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError
+from godoty_service.openrouter import failures
 from godoty_service.openrouter.failures import from_body, from_exception, retry_after
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded"
@@ -136,3 +140,23 @@ def test_a_failure_of_the_connection_is_the_providers() -> None:
 
     assert (error.reason, error.retryable) == ("PROVIDER_UNAVAILABLE", True)
     assert "swordfish" not in f"{error.text}{error.metadata}"
+
+
+def _refusal(body: bytes) -> openai.APIStatusError:
+    request = httpx.Request("POST", "http://provider/chat/completions")
+    return openai.APIStatusError("no", response=httpx.Response(502, content=body, request=request), body=None)
+
+
+def test_an_error_that_tells_of_usage_has_cost_something() -> None:
+    """Its usage is read with every digit, and it is no refusal that is free."""
+    usage = b'{"prompt_tokens": 3, "cost": 0.00001050000000000000001}'
+    told = _refusal(b'{"error": {"code": 502, "message": "x"}, "usage": %s}' % usage)
+
+    assert failures.usage_of(told) == {"prompt_tokens": 3, "cost": Decimal("0.00001050000000000000001")}
+    assert not failures.refused_cleanly(told)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"error": {"code": 502}}', b'{"error": {}, "usage": 7}', b"[" * 9999])
+def test_an_error_without_usage_tells_none(body: bytes) -> None:
+    """Whatever the body is."""
+    assert failures.usage_of(_refusal(body)) is None

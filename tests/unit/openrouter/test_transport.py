@@ -9,7 +9,9 @@ import httpx2 as httpx
 import pytest
 
 from godoty_service.errors import SessionLost
+from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.transport import SENDING, AiohttpTransport
+from tests.service.handshake import unanswered_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -26,7 +28,7 @@ async def client(handler: Handler | None, *, port: int = 0) -> AsyncIterator[tup
     try:
         timeout = httpx.Timeout(0.5, connect=0.3)
         base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, transport=AiohttpTransport(), timeout=timeout) as made:
+        async with httpx.AsyncClient(base_url=base, transport=AiohttpTransport(Pace()), timeout=timeout) as made:
             yield made, sent
     finally:
         SENDING.reset(token)
@@ -59,22 +61,10 @@ async def test_a_request_to_nobody_never_left() -> None:
 
 async def test_a_connection_that_never_stands_carries_nothing() -> None:
     """A host that does not answer the handshake: the time to connect runs out, and nothing has left."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        port = full.getsockname()[1]
-        waiting = []
-        for _ in range(8):  # the queue of handshakes is full now: the next one is not answered
-            knocking = socket.socket()
-            knocking.setblocking(False)
-            with suppress(BlockingIOError):
-                knocking.connect(("127.0.0.1", port))
-            waiting.append(knocking)
+    with unanswered_port() as port:
         async with client(None, port=port) as (asking, sent):
             with pytest.raises(httpx.ConnectTimeout):
                 await asking.post("/", content=b"x")
-        for each in waiting:
-            each.close()
 
     assert sent == []
 
