@@ -10,6 +10,7 @@ GodotyError
 ├── SessionLost               the lease was taken over, or the session deleted
 ├── TurnCancelled
 ├── TurnNotFound
+├── TurnTimedOut
 ├── TurnTooLarge
 ├── RequestIdReused
 ├── TenantNotFound
@@ -26,6 +27,7 @@ GodotyError
 ├── ShuttingDown
 ├── StorageError
 │   ├── StorageUnavailable    no primary, no connection, timeout
+│   │   └── SnapshotLost      the moment cannot be read any more; a later one can
 │   └── DuplicateKey          a unique index said no; always caught by the room that wrote
 └── ProviderError
     ├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
@@ -134,6 +136,12 @@ class TurnNotFound(GodotyError):
     """The tenant has no such turn, or its log is no longer kept."""
 
     reason = "TURN_NOT_FOUND"
+
+
+class TurnTimedOut(GodotyError):
+    """The turn took longer than any may."""
+
+    reason = "DEADLINE_EXCEEDED"
 
 
 class TurnTooLarge(GodotyError):
@@ -247,6 +255,10 @@ class StorageUnavailable(StorageError):
     """The database cannot be reached, has no primary, or took too long."""
 
     reason = "STORAGE_UNAVAILABLE"
+
+
+class SnapshotLost(StorageUnavailable):
+    """The moment that was read is gone: it is too old, or an index was made since."""
 
 
 class DuplicateKey(StorageError):

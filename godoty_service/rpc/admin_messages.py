@@ -49,7 +49,7 @@ def policy_message(policy: Policy) -> pb.Policy:
         budgets=[
             pb.Budget(
                 window=WINDOW_NAMES[budget.window],
-                limit_usd=format_usd(budget.limit) or "",
+                limit_usd=format_usd(budget.limit),
                 hard=budget.hard,
             )
             for budget in policy.budgets

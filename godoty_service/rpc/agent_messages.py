@@ -5,9 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
 
-from godoty_service.budget import BudgetWindow
 from godoty_service.metering.latency import by_provider
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.totals import NEWEST_RUNS, SessionFold
@@ -25,7 +23,6 @@ from godoty_service.turns import events
 from godoty_service.turns.tools import tool_output
 
 _STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
-_WINDOWS = {each: billing_pb.BudgetWindow.Value(f"BUDGET_WINDOW_{each.name}") for each in BudgetWindow}
 _ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
@@ -43,7 +40,7 @@ def session_message(session: Session, fold: SessionFold, *, message_count: int) 
         user=session.user or "",
         model=session.model,
         message_count=message_count,
-        cost_usd=format_usd(fold.totals.cost) or "",
+        cost_usd=format_usd(fold.totals.cost),
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
     )
@@ -145,10 +142,15 @@ def _turn_finished(response: pb.ConverseResponse, event: events.TurnFinished) ->
 
 
 def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) -> None:
-    alert = response.budget_alert
-    alert.window = _WINDOWS[event.alert.window]  # type: ignore[assignment] # a number at run time
-    alert.percent = event.alert.percent
-    alert.spent_usd, alert.limit_usd = format_usd(event.alert.spent) or "", format_usd(event.alert.limit) or ""
+    alert = event.alert
+    response.budget_alert.CopyFrom(
+        pb.BudgetAlert(
+            window=f"BUDGET_WINDOW_{alert.window.name}",
+            percent=alert.percent,
+            spent_usd=format_usd(alert.spent),
+            limit_usd=format_usd(alert.limit),
+        )
+    )
 
 
 _FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {

@@ -26,6 +26,7 @@ from godoty_service.turns.turns import Turns
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods}
+TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn"))
 
 
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):

@@ -14,7 +14,8 @@ from godoty_service.errors import FieldViolation, InvalidRequest
 from godoty_service.metering.call import CallState
 from godoty_service.metering.ledger_pages import EntryFilter, Place
 from godoty_service.metering.time_cells import TimeGroup
-from godoty_service.metering.usage_query import Group, NamedGroup, UsageQuestion
+from godoty_service.metering.usage_groups import Group, NamedGroup
+from godoty_service.metering.usage_query import UsageQuestion
 from godoty_service.rpc.paging import read_time
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing
 from godoty_service.ids import new_id
 from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.status import abort, code_of
+from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
 from godoty_service.tenancy.keys import ApiKeys
@@ -60,6 +61,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         scopes: Mapping[str, Sequence[Scope]],
         keys: ApiKeys,
         refusals: Refusals,
+        calls: TenantCalls,
         metrics: Metrics,
         tracing: Tracing,
     ) -> None:
@@ -69,12 +71,14 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             scopes: By full method name, the scopes of which its callers need one.
             keys: Tells who calls.
             refusals: Slows down whoever tries keys.
+            calls: Bounds how many calls of a tenant are open.
             metrics: Counts calls.
             tracing: Opens a span for each.
         """
         self._scopes = dict(scopes)
         self._keys = keys
         self._refusals = refusals
+        self._calls = calls
         self._metrics = metrics
         self._tracing = tracing
 
@@ -101,7 +105,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         async def wrapped(request: Any, context: Context) -> Any:
             with self._observed(method, context) as span:
                 try:
-                    return await handler(request, await self._admit(method, request, context))
+                    call = await self._admit(method, request, context)
+                    with self._calls.open(call.tenant_id, method):
+                        return await handler(request, call)
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 
@@ -111,8 +117,10 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._observed(method, context) as span:
                 try:
-                    async for response in handler(request, await self._admit(method, request, context)):
-                        yield response
+                    call = await self._admit(method, request, context)
+                    with self._calls.open(call.tenant_id, method):
+                        async for response in handler(request, call):
+                            yield response
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 

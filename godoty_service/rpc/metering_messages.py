@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from godoty_service.metering.call import CallState, CostSource, ModelCall, PriceEvidence
 from godoty_service.metering.latency import LatencySummary, ProviderLatency
 from godoty_service.metering.money import format_usd
+from godoty_service.metering.prices import clock_number
 from godoty_service.metering.totals import Run, Totals
 from godoty_service.metering.usage import TokenUsage
 
@@ -36,7 +37,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         upstream_cost_usd=format_usd(call.upstream_cost),
         is_byok=call.is_byok,
         provider_key_id=call.provider_key_id,
-        unit_prices=_prices_message(call.evidence) if call.evidence is not None else None,
+        unit_prices=_prices_message(call, call.evidence) if call.evidence is not None else None,
         start_time=timestamp(call.start_time),
         time_to_first_token=duration(call.time_to_first_token),
         duration=duration(call.duration),
@@ -61,6 +62,10 @@ def usage_message(usage: TokenUsage) -> pb.TokenUsage:
         audio_input_tokens=usage.audio_input_tokens,
         image_output_tokens=usage.image_output_tokens,
         web_search_requests=usage.web_search_requests,
+        audio_cache_read_tokens=usage.audio_cache_read_tokens,
+        audio_output_tokens=usage.audio_output_tokens,
+        video_input_tokens=usage.video_input_tokens,
+        server_tool_calls=usage.server_tool_calls,
     )
 
 
@@ -117,14 +122,24 @@ def _summary_message(summary: LatencySummary | None) -> pb.LatencySummary | None
     return pb.LatencySummary(median=duration(summary.median), p95=duration(summary.p95), last=duration(summary.last))
 
 
-def _prices_message(evidence: PriceEvidence) -> pb.UnitPrices:
-    prices = evidence.prices
+def _prices_message(call: ModelCall, evidence: PriceEvidence) -> pb.UnitPrices:
+    """Convert the prices that the call was priced with: those of its time and of the length of its prompt."""
+    prompt_tokens = (call.usage.input_tokens if call.usage is not None else None) or 0
+    rates = evidence.prices.effective(clock=clock_number(call.start_time), prompt_tokens=prompt_tokens)
+    listed = evidence.provider_prices_time
     return pb.UnitPrices(
-        input_usd=format_usd(prices.prompt),
-        output_usd=format_usd(prices.completion),
-        cache_read_usd=format_usd(prices.input_cache_read),
-        cache_write_usd=format_usd(prices.input_cache_write),
-        request_usd=format_usd(prices.request),
+        input_usd=format_usd(rates.prompt),
+        output_usd=format_usd(rates.completion),
+        cache_read_usd=format_usd(rates.cache_read_price()),
+        cache_write_usd=format_usd(rates.input_cache_write),
+        request_usd=format_usd(rates.request),
+        audio_input_usd=format_usd(rates.audio),
+        audio_cache_read_usd=format_usd(rates.input_audio_cache),
+        audio_output_usd=format_usd(rates.audio_output),
+        image_output_usd=format_usd(rates.image_output),
+        web_search_usd=format_usd(rates.web_search),
         catalogue_hash=evidence.catalogue_hash,
         catalogue_time=timestamp(evidence.catalogue_time),
+        provider_prices_hash=evidence.provider_prices_hash or "",
+        provider_prices_time=timestamp(listed) if listed is not None else None,
     )

@@ -41,6 +41,14 @@ def test_every_reason_is_documented_with_its_status() -> None:
     assert set(DOCUMENTED.values()) <= {code.name for code in grpc.StatusCode}
 
 
+def test_every_reason_has_an_example() -> None:
+    """Whoever reads the comment of a reason sees when it comes."""
+    comments = re.findall(r"((?:  //[^\n]*\n)+)  ERROR_REASON_([A-Z_]+) =", PROTO)
+
+    assert {name for comment, name in comments if "or example" not in comment} == {"UNSPECIFIED"}
+    assert {name for _, name in comments} == {*DOCUMENTED, "UNSPECIFIED"}
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_has_the_status_that_its_reason_documents(kind: type[errors.GodotyError]) -> None:
     """What the code does is what errors.proto says; a reason that is not there would be sent to nobody's knowledge."""

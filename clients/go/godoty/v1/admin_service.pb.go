@@ -245,7 +245,7 @@ func (x *ApiKey) GetLastUseTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// What a tenant may do. A field that is unset, empty or 0 sets no bound.
+// What a tenant may do. A field that is unset, empty or 0 sets no bound: for turns, those of each server hold then.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Models that may be asked for: ids, or patterns with `*`, such as "openai/*".
@@ -256,9 +256,9 @@ type Policy struct {
 	DefaultFallbackModels []string `protobuf:"bytes,3,rep,name=default_fallback_models,json=defaultFallbackModels,proto3" json:"default_fallback_models,omitempty"`
 	// Output tokens of one turn, at most.
 	MaxOutputTokens int32 `protobuf:"varint,4,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	// Turns that may start in a minute.
+	// Turns that may start in a minute, on all servers together.
 	TurnsPerMinute int32 `protobuf:"varint,5,opt,name=turns_per_minute,json=turnsPerMinute,proto3" json:"turns_per_minute,omitempty"`
-	// Turns that may run at the same time.
+	// Turns that may run at the same time, on all servers together. One that waits in its server's line does not run.
 	ConcurrentTurns int32 `protobuf:"varint,6,opt,name=concurrent_turns,json=concurrentTurns,proto3" json:"concurrent_turns,omitempty"`
 	// OpenRouter's provider routing preferences, as the JSON object that it takes under `provider`.
 	ProviderJson string `protobuf:"bytes,7,opt,name=provider_json,json=providerJson,proto3" json:"provider_json,omitempty"`
@@ -369,7 +369,7 @@ type Budget struct {
 	// What it covers.
 	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
 	// Required. Its amount: an exact decimal.
-	LimitUsd string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3" json:"limit_usd,omitempty"`
+	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
 	// A call that might not fit is refused, and it can never be overspent.
 	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -414,8 +414,8 @@ func (x *Budget) GetWindow() BudgetWindow {
 }
 
 func (x *Budget) GetLimitUsd() string {
-	if x != nil {
-		return x.LimitUsd
+	if x != nil && x.LimitUsd != nil {
+		return *x.LimitUsd
 	}
 	return ""
 }
@@ -1695,11 +1695,13 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\x10concurrent_turns\x18\x06 \x01(\x05R\x0fconcurrentTurns\x12#\n" +
 	"\rprovider_json\x18\a \x01(\tR\fproviderJson\x12.\n" +
 	"\x13zero_data_retention\x18\b \x01(\bR\x11zeroDataRetention\x12+\n" +
-	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\"j\n" +
+	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\"}\n" +
 	"\x06Budget\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x1b\n" +
-	"\tlimit_usd\x18\x02 \x01(\tR\blimitUsd\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hard\")\n" +
+	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
+	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\bR\x04hardB\f\n" +
+	"\n" +
+	"_limit_usd\")\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
@@ -1892,6 +1894,7 @@ func file_godoty_v1_admin_service_proto_init() {
 		return
 	}
 	file_godoty_v1_billing_service_proto_init()
+	file_godoty_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -84,7 +84,7 @@ type OnDisconnect int32
 const (
 	// CANCEL.
 	OnDisconnect_ON_DISCONNECT_UNSPECIFIED OnDisconnect = 0
-	// It is cancelled.
+	// It is cancelled: at once, or within a few seconds where its last reader was on another server.
 	OnDisconnect_ON_DISCONNECT_CANCEL OnDisconnect = 1
 	// It runs to its end; ResumeTurn reads what was missed.
 	OnDisconnect_ON_DISCONNECT_CONTINUE OnDisconnect = 2
@@ -716,9 +716,9 @@ type BudgetAlert struct {
 	// The share that was reached, in per cent.
 	Percent int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
 	// What is spent now.
-	SpentUsd string `protobuf:"bytes,3,opt,name=spent_usd,json=spentUsd,proto3" json:"spent_usd,omitempty"`
+	SpentUsd *string `protobuf:"bytes,3,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
 	// The budget.
-	LimitUsd      string `protobuf:"bytes,4,opt,name=limit_usd,json=limitUsd,proto3" json:"limit_usd,omitempty"`
+	LimitUsd      *string `protobuf:"bytes,4,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -768,15 +768,15 @@ func (x *BudgetAlert) GetPercent() int32 {
 }
 
 func (x *BudgetAlert) GetSpentUsd() string {
-	if x != nil {
-		return x.SpentUsd
+	if x != nil && x.SpentUsd != nil {
+		return *x.SpentUsd
 	}
 	return ""
 }
 
 func (x *BudgetAlert) GetLimitUsd() string {
-	if x != nil {
-		return x.LimitUsd
+	if x != nil && x.LimitUsd != nil {
+		return *x.LimitUsd
 	}
 	return ""
 }
@@ -1700,7 +1700,7 @@ type Session struct {
 	// How many messages it holds.
 	MessageCount int64 `protobuf:"varint,4,opt,name=message_count,json=messageCount,proto3" json:"message_count,omitempty"`
 	// What it has cost: the sum of its settled calls.
-	CostUsd string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
+	CostUsd *string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it was last used.
@@ -1768,8 +1768,8 @@ func (x *Session) GetMessageCount() int64 {
 }
 
 func (x *Session) GetCostUsd() string {
-	if x != nil {
-		return x.CostUsd
+	if x != nil && x.CostUsd != nil {
+		return *x.CostUsd
 	}
 	return ""
 }
@@ -2479,12 +2479,16 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\rturn_finished\x18\t \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x12;\n" +
 	"\fbudget_alert\x18\n" +
 	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlertB\a\n" +
-	"\x05event\"\x92\x01\n" +
+	"\x05event\"\xb8\x01\n" +
 	"\vBudgetAlert\x12/\n" +
 	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\x12\x1b\n" +
-	"\tspent_usd\x18\x03 \x01(\tR\bspentUsd\x12\x1b\n" +
-	"\tlimit_usd\x18\x04 \x01(\tR\blimitUsd\"S\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\x12 \n" +
+	"\tspent_usd\x18\x03 \x01(\tH\x00R\bspentUsd\x88\x01\x01\x12 \n" +
+	"\tlimit_usd\x18\x04 \x01(\tH\x01R\blimitUsd\x88\x01\x01B\f\n" +
+	"\n" +
+	"_spent_usdB\f\n" +
+	"\n" +
+	"_limit_usd\"S\n" +
 	"\x11ResumeTurnRequest\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12%\n" +
 	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"G\n" +
@@ -2546,18 +2550,19 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"B\n" +
 	"\x12GetSessionResponse\x12,\n" +
-	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\"\x8c\x02\n" +
+	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\"\x9e\x02\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x14\n" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12#\n" +
-	"\rmessage_count\x18\x04 \x01(\x03R\fmessageCount\x12\x19\n" +
-	"\bcost_usd\x18\x05 \x01(\tR\acostUsd\x12;\n" +
+	"\rmessage_count\x18\x04 \x01(\x03R\fmessageCount\x12\x1e\n" +
+	"\bcost_usd\x18\x05 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12;\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"e\n" +
+	"updateTimeB\v\n" +
+	"\t_cost_usd\"e\n" +
 	"\x13ListSessionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2786,6 +2791,8 @@ func file_godoty_v1_agent_service_proto_init() {
 		(*ConverseResponse_TurnFinished)(nil),
 		(*ConverseResponse_BudgetAlert)(nil),
 	}
+	file_godoty_v1_agent_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_godoty_v1_agent_service_proto_msgTypes[20].OneofWrappers = []any{}
 	file_godoty_v1_agent_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),

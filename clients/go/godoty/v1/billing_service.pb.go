@@ -650,7 +650,7 @@ type Adjustment struct {
 	// Its number in the session.
 	Number int64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	// What it adds to the cost.
-	CostUsd string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
+	CostUsd *string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
 	// What it adds to the tokens. Unset: nothing.
 	Usage *TokenUsage `protobuf:"bytes,6,opt,name=usage,proto3" json:"usage,omitempty"`
 	// When it was made.
@@ -722,8 +722,8 @@ func (x *Adjustment) GetNumber() int64 {
 }
 
 func (x *Adjustment) GetCostUsd() string {
-	if x != nil {
-		return x.CostUsd
+	if x != nil && x.CostUsd != nil {
+		return *x.CostUsd
 	}
 	return ""
 }
@@ -964,13 +964,13 @@ type BudgetStatus struct {
 	// What it covers.
 	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
 	// Its amount.
-	LimitUsd string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3" json:"limit_usd,omitempty"`
+	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
 	// A call that would not fit is refused.
 	Hard bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
 	// What the calls of the window have cost; an unresolved one counts with its bound.
-	SpentUsd string `protobuf:"bytes,4,opt,name=spent_usd,json=spentUsd,proto3" json:"spent_usd,omitempty"`
+	SpentUsd *string `protobuf:"bytes,4,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
 	// What the open calls can cost at the most.
-	ReservedUsd string `protobuf:"bytes,5,opt,name=reserved_usd,json=reservedUsd,proto3" json:"reserved_usd,omitempty"`
+	ReservedUsd *string `protobuf:"bytes,5,opt,name=reserved_usd,json=reservedUsd,proto3,oneof" json:"reserved_usd,omitempty"`
 	// When the window began, in UTC. Unset: it covers all time.
 	WindowStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=window_start_time,json=windowStartTime,proto3" json:"window_start_time,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -1015,8 +1015,8 @@ func (x *BudgetStatus) GetWindow() BudgetWindow {
 }
 
 func (x *BudgetStatus) GetLimitUsd() string {
-	if x != nil {
-		return x.LimitUsd
+	if x != nil && x.LimitUsd != nil {
+		return *x.LimitUsd
 	}
 	return ""
 }
@@ -1029,15 +1029,15 @@ func (x *BudgetStatus) GetHard() bool {
 }
 
 func (x *BudgetStatus) GetSpentUsd() string {
-	if x != nil {
-		return x.SpentUsd
+	if x != nil && x.SpentUsd != nil {
+		return *x.SpentUsd
 	}
 	return ""
 }
 
 func (x *BudgetStatus) GetReservedUsd() string {
-	if x != nil {
-		return x.ReservedUsd
+	if x != nil && x.ReservedUsd != nil {
+		return *x.ReservedUsd
 	}
 	return ""
 }
@@ -1092,20 +1092,21 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"adjustment\x18\x02 \x01(\v2\x15.godoty.v1.AdjustmentH\x00R\n" +
 	"adjustment\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04userB\a\n" +
-	"\x05entry\"\xa8\x02\n" +
+	"\x05entry\"\xba\x02\n" +
 	"\n" +
 	"Adjustment\x12#\n" +
 	"\radjustment_id\x18\x01 \x01(\tR\fadjustmentId\x12\x17\n" +
 	"\acall_id\x18\x02 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x03 \x01(\tR\tsessionId\x12\x16\n" +
-	"\x06number\x18\x04 \x01(\x03R\x06number\x12\x19\n" +
-	"\bcost_usd\x18\x05 \x01(\tR\acostUsd\x12+\n" +
+	"\x06number\x18\x04 \x01(\x03R\x06number\x12\x1e\n" +
+	"\bcost_usd\x18\x05 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
 	"\x05usage\x18\x06 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12;\n" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x10\n" +
 	"\x03why\x18\b \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\t \x01(\tR\x02by\"\xa4\x01\n" +
+	"\x02by\x18\t \x01(\tR\x02byB\v\n" +
+	"\t_cost_usd\"\xa4\x01\n" +
 	"\x13ExportLedgerRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -1116,14 +1117,19 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x10GetBudgetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"F\n" +
 	"\x11GetBudgetResponse\x121\n" +
-	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets\"\xf8\x01\n" +
+	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets\"\xb4\x02\n" +
 	"\fBudgetStatus\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x1b\n" +
-	"\tlimit_usd\x18\x02 \x01(\tR\blimitUsd\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hard\x12\x1b\n" +
-	"\tspent_usd\x18\x04 \x01(\tR\bspentUsd\x12!\n" +
-	"\freserved_usd\x18\x05 \x01(\tR\vreservedUsd\x12F\n" +
-	"\x11window_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fwindowStartTime*\xe2\x01\n" +
+	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
+	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\bR\x04hard\x12 \n" +
+	"\tspent_usd\x18\x04 \x01(\tH\x01R\bspentUsd\x88\x01\x01\x12&\n" +
+	"\freserved_usd\x18\x05 \x01(\tH\x02R\vreservedUsd\x88\x01\x01\x12F\n" +
+	"\x11window_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fwindowStartTimeB\f\n" +
+	"\n" +
+	"_limit_usdB\f\n" +
+	"\n" +
+	"_spent_usdB\x0f\n" +
+	"\r_reserved_usd*\xe2\x01\n" +
 	"\n" +
 	"UsageGroup\x12\x1b\n" +
 	"\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1231,6 +1237,8 @@ func file_godoty_v1_billing_service_proto_init() {
 		(*LedgerEntry_Call)(nil),
 		(*LedgerEntry_Adjustment)(nil),
 	}
+	file_godoty_v1_billing_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_billing_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

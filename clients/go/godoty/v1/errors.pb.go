@@ -42,80 +42,109 @@ const (
 	ErrorReason_ERROR_REASON_UNKNOWN_MODEL ErrorReason = 3
 	// UNAUTHENTICATED. No `authorization: Bearer gdt_...` came with the call, or the key is unknown, expired
 	// or revoked. Do not retry with the same key.
+	// For example: the key was revoked a minute ago.
 	ErrorReason_ERROR_REASON_INVALID_API_KEY ErrorReason = 4
 	// PERMISSION_DENIED. The key is good, but lacks the scope that the method needs. metadata: scope.
 	// Do not retry with the same key.
+	// For example: a key of the scope `converse` calls GetUsage. metadata: scope=billing.
 	ErrorReason_ERROR_REASON_SCOPE_MISSING ErrorReason = 5
 	// NOT_FOUND. The tenant has no such session. metadata: session_id. Do not retry.
+	// For example: GetSession of a session that was deleted. metadata: session_id=first.
 	ErrorReason_ERROR_REASON_SESSION_NOT_FOUND ErrorReason = 6
 	// ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again.
+	// For example: a second Converse in the session before the first has ended, `on_busy` unset; retry in 1 s.
 	ErrorReason_ERROR_REASON_SESSION_BUSY ErrorReason = 7
 	// UNAVAILABLE. The database cannot be reached or has no primary. Nothing was charged by this call.
 	// Retry with backoff.
+	// For example: the database elects a new primary, which takes about 10 s.
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 8
 	// UNAVAILABLE. The server is stopping and takes no new turns. Retry: another server answers.
+	// For example: a new version is being rolled out.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 9
 	// UNAVAILABLE. The provider refused this service's account (a bad key, no credits, a region block). The
 	// operator is alerted; retrying soon does not help. metadata: provider_code.
+	// For example: the account's credits are used up. metadata: provider_code=402.
 	ErrorReason_ERROR_REASON_PROVIDER_ACCOUNT_REFUSED ErrorReason = 10
 	// UNAVAILABLE. The provider is rate limiting. google.rpc.RetryInfo says when to try again.
 	// metadata: provider_code, and provider where it is known.
+	// For example: "The provider is rate limiting." metadata: provider_code=429, provider=Azure.
 	ErrorReason_ERROR_REASON_PROVIDER_THROTTLED ErrorReason = 11
 	// UNAVAILABLE. The provider failed, timed out, broke the connection or sent what cannot be read. What the
 	// call cost until then is in the ledger. Retry with backoff. metadata: provider_code.
+	// For example: the stream broke off in the middle of an answer. metadata: provider_code=connection.
 	ErrorReason_ERROR_REASON_PROVIDER_UNAVAILABLE ErrorReason = 12
 	// INVALID_ARGUMENT. The provider refused the request itself, for example a parameter that the model does
 	// not take. Do not retry unchanged. metadata: provider_code, and provider where it is known.
 	ErrorReason_ERROR_REASON_PROVIDER_REJECTED_REQUEST ErrorReason = 13
 	// FAILED_PRECONDITION. The conversation does not fit the model's context window. Choose a model with a
 	// larger one, or start another session.
+	// For example: a pasted book, 300,000 tokens long, to a model that takes 128,000.
 	ErrorReason_ERROR_REASON_CONTEXT_WINDOW_EXCEEDED ErrorReason = 14
 	// FAILED_PRECONDITION. No provider serves the model just now. Choose another, or name fallback models.
 	// metadata: model.
+	// For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404.
 	ErrorReason_ERROR_REASON_MODEL_UNAVAILABLE ErrorReason = 15
 	// INTERNAL. A fault of the server's own; the log has it under the request id in metadata: request_id.
 	// Retry once; report it if it stays.
+	// For example: "The server failed." metadata: request_id=turn_01a2..., which stands in each line of the log.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 16
 	// CANCELLED. The turn was cancelled before it had an answer. What it cost until then is in the ledger.
+	// For example: CancelTurn in the middle of an answer, or its last reader has left.
 	ErrorReason_ERROR_REASON_TURN_CANCELLED ErrorReason = 17
-	// DEADLINE_EXCEEDED. The caller's deadline passed. What the turn cost until then is in the ledger.
+	// DEADLINE_EXCEEDED. The turn took longer than any may, an hour by default. What it cost until then is in the ledger.
+	// Where the caller's own deadline passes first, gRPC ends the call itself, without a reason. Ask for less in one turn.
+	// For example: "The turn took longer than it may: 1:00:00."
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 18
 	// ABORTED. The session was taken over by another server, or deleted, while this turn ran. What the turn
 	// cost until then is in the ledger. google.rpc.RetryInfo says when to try again.
+	// For example: the server was cut off from the database for longer than its lease of 15 s; retry in 1 s.
 	ErrorReason_ERROR_REASON_SESSION_LOST ErrorReason = 19
 	// ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+	// For example: request id "order-7" came with the text "hi" an hour ago, and now with "hello".
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
 	// NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry.
+	// For example: ResumeTurn of a turn that ended two days ago. metadata: turn_id=turn_01a2....
 	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 21
 	// RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in
 	// the ledger. Ask for less in one turn.
+	// For example: a tool printed 10 MB.
 	ErrorReason_ERROR_REASON_TURN_TOO_LARGE ErrorReason = 22
 	// RESOURCE_EXHAUSTED. The tenant's budget is spent: google.rpc.QuotaFailure names the window. Do not retry before the
 	// window ends or the budget is raised.
+	// For example: 9.99 of 10 USD a day are spent, and the call might cost 0.02. Quota: budget/day.
 	ErrorReason_ERROR_REASON_BUDGET_SPENT ErrorReason = 23
 	// RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
 	// google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
+	// For example: 1 USD is left, and nine open calls might cost 0.15 each. Quota: budget.
 	ErrorReason_ERROR_REASON_BUDGET_RESERVED ErrorReason = 24
 	// FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite bound,
 	// because a price is unknown. metadata: model. Choose another model.
+	// For example: openrouter/auto, whose price depends on the model that it chooses. metadata: model=openrouter/auto.
 	ErrorReason_ERROR_REASON_COST_UNBOUNDED ErrorReason = 25
 	// RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` does not cover its first model call. Raise it, or ask for fewer
 	// output tokens.
+	// For example: `max_cost_usd` is "0.0001", and the call might cost 0.003.
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
-	// RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute. google.rpc.RetryInfo says when the
-	// next one may start, google.rpc.QuotaFailure names the limit.
+	// RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute, or has as many calls open on the
+	// server as it may. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
+	// For example: the 61st turn in a minute, where 60 may start. Quota: turns/minute.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
 	// RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
 	// to try again, google.rpc.QuotaFailure names the limit.
+	// For example: the eleventh turn, where ten may run. Quota: turns/concurrent.
 	ErrorReason_ERROR_REASON_TOO_MANY_TURNS ErrorReason = 28
 	// PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+	// For example: "openai/*" is allowed. metadata: model=anthropic/claude-haiku-4.5.
 	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 29
 	// NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id.
+	// For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
 	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 30
 	// NOT_FOUND. The tenant has no such API key. metadata: key_id.
+	// For example: RevokeKey with another tenant's key. metadata: key_id=182c3d7f0e9d5a67.
 	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 31
 	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be kept, or the one that is kept cannot be read: the server
 	// has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
 	ErrorReason_ERROR_REASON_PROVIDER_KEYS_OFF ErrorReason = 32
 )
 

@@ -1,6 +1,6 @@
 // What model calls used and what they cost.
 //
-// Money is a string field that ends in `_usd`: an exact decimal number of US dollars in plain notation, without
+// Money is an optional string that ends in `_usd`: an exact decimal number of US dollars in plain notation, without
 // exponent or trailing zeros ("0.0000105", "0"). An unset field means that the amount is not known, which is
 // never the same as "0".
 
@@ -168,8 +168,16 @@ type TokenUsage struct {
 	ImageOutputTokens *int64 `protobuf:"varint,8,opt,name=image_output_tokens,json=imageOutputTokens,proto3,oneof" json:"image_output_tokens,omitempty"`
 	// Web searches that the provider ran and charges by the piece.
 	WebSearchRequests *int64 `protobuf:"varint,9,opt,name=web_search_requests,json=webSearchRequests,proto3,oneof" json:"web_search_requests,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of the cache reads, those that are audio.
+	AudioCacheReadTokens *int64 `protobuf:"varint,10,opt,name=audio_cache_read_tokens,json=audioCacheReadTokens,proto3,oneof" json:"audio_cache_read_tokens,omitempty"`
+	// Answer tokens of audio.
+	AudioOutputTokens *int64 `protobuf:"varint,11,opt,name=audio_output_tokens,json=audioOutputTokens,proto3,oneof" json:"audio_output_tokens,omitempty"`
+	// Prompt tokens of video.
+	VideoInputTokens *int64 `protobuf:"varint,12,opt,name=video_input_tokens,json=videoInputTokens,proto3,oneof" json:"video_input_tokens,omitempty"`
+	// Tools that OpenRouter ran itself. Their fees are in no price list.
+	ServerToolCalls *int64 `protobuf:"varint,13,opt,name=server_tool_calls,json=serverToolCalls,proto3,oneof" json:"server_tool_calls,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *TokenUsage) Reset() {
@@ -265,25 +273,68 @@ func (x *TokenUsage) GetWebSearchRequests() int64 {
 	return 0
 }
 
-// The prices that a call was priced with, in USD for one token (or one request), and where they come from.
+func (x *TokenUsage) GetAudioCacheReadTokens() int64 {
+	if x != nil && x.AudioCacheReadTokens != nil {
+		return *x.AudioCacheReadTokens
+	}
+	return 0
+}
+
+func (x *TokenUsage) GetAudioOutputTokens() int64 {
+	if x != nil && x.AudioOutputTokens != nil {
+		return *x.AudioOutputTokens
+	}
+	return 0
+}
+
+func (x *TokenUsage) GetVideoInputTokens() int64 {
+	if x != nil && x.VideoInputTokens != nil {
+		return *x.VideoInputTokens
+	}
+	return 0
+}
+
+func (x *TokenUsage) GetServerToolCalls() int64 {
+	if x != nil && x.ServerToolCalls != nil {
+		return *x.ServerToolCalls
+	}
+	return 0
+}
+
+// The prices that a call was priced with, in USD for one token (or one request), and where they come from: those that
+// held when it started and, once its prompt is counted, for a prompt of that length. Unset prices are not known.
 type UnitPrices struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A prompt token.
 	InputUsd *string `protobuf:"bytes,1,opt,name=input_usd,json=inputUsd,proto3,oneof" json:"input_usd,omitempty"`
 	// An answer token.
 	OutputUsd *string `protobuf:"bytes,2,opt,name=output_usd,json=outputUsd,proto3,oneof" json:"output_usd,omitempty"`
-	// A prompt token read from the cache.
+	// A prompt token read from the cache. Where none is listed, it is that of a prompt token.
 	CacheReadUsd *string `protobuf:"bytes,3,opt,name=cache_read_usd,json=cacheReadUsd,proto3,oneof" json:"cache_read_usd,omitempty"`
 	// A prompt token written to the cache.
 	CacheWriteUsd *string `protobuf:"bytes,4,opt,name=cache_write_usd,json=cacheWriteUsd,proto3,oneof" json:"cache_write_usd,omitempty"`
 	// One request.
 	RequestUsd *string `protobuf:"bytes,5,opt,name=request_usd,json=requestUsd,proto3,oneof" json:"request_usd,omitempty"`
-	// SHA-256 of the catalogue that held the prices, in hexadecimal.
+	// SHA-256 of the catalogue of the time, in hexadecimal.
 	CatalogueHash string `protobuf:"bytes,6,opt,name=catalogue_hash,json=catalogueHash,proto3" json:"catalogue_hash,omitempty"`
-	// When that catalogue was fetched.
+	// When that catalogue was first seen.
 	CatalogueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=catalogue_time,json=catalogueTime,proto3" json:"catalogue_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// A prompt token of audio.
+	AudioInputUsd *string `protobuf:"bytes,8,opt,name=audio_input_usd,json=audioInputUsd,proto3,oneof" json:"audio_input_usd,omitempty"`
+	// A prompt token of audio read from the cache.
+	AudioCacheReadUsd *string `protobuf:"bytes,9,opt,name=audio_cache_read_usd,json=audioCacheReadUsd,proto3,oneof" json:"audio_cache_read_usd,omitempty"`
+	// An answer token of audio.
+	AudioOutputUsd *string `protobuf:"bytes,10,opt,name=audio_output_usd,json=audioOutputUsd,proto3,oneof" json:"audio_output_usd,omitempty"`
+	// An answer token of an image.
+	ImageOutputUsd *string `protobuf:"bytes,11,opt,name=image_output_usd,json=imageOutputUsd,proto3,oneof" json:"image_output_usd,omitempty"`
+	// One web search.
+	WebSearchUsd *string `protobuf:"bytes,12,opt,name=web_search_usd,json=webSearchUsd,proto3,oneof" json:"web_search_usd,omitempty"`
+	// SHA-256 of the list of the model's providers that held the prices, in hexadecimal. Empty: the catalogue held them.
+	ProviderPricesHash string `protobuf:"bytes,13,opt,name=provider_prices_hash,json=providerPricesHash,proto3" json:"provider_prices_hash,omitempty"`
+	// When that list was first seen. Unset: the catalogue held the prices.
+	ProviderPricesTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=provider_prices_time,json=providerPricesTime,proto3" json:"provider_prices_time,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *UnitPrices) Reset() {
@@ -361,6 +412,55 @@ func (x *UnitPrices) GetCatalogueHash() string {
 func (x *UnitPrices) GetCatalogueTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CatalogueTime
+	}
+	return nil
+}
+
+func (x *UnitPrices) GetAudioInputUsd() string {
+	if x != nil && x.AudioInputUsd != nil {
+		return *x.AudioInputUsd
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetAudioCacheReadUsd() string {
+	if x != nil && x.AudioCacheReadUsd != nil {
+		return *x.AudioCacheReadUsd
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetAudioOutputUsd() string {
+	if x != nil && x.AudioOutputUsd != nil {
+		return *x.AudioOutputUsd
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetImageOutputUsd() string {
+	if x != nil && x.ImageOutputUsd != nil {
+		return *x.ImageOutputUsd
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetWebSearchUsd() string {
+	if x != nil && x.WebSearchUsd != nil {
+		return *x.WebSearchUsd
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetProviderPricesHash() string {
+	if x != nil {
+		return x.ProviderPricesHash
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetProviderPricesTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProviderPricesTime
 	}
 	return nil
 }
@@ -623,7 +723,7 @@ func (x *ModelCall) GetError() string {
 type Totals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sum of all settled entries. What is pending or unresolved is not in it, but counted below.
-	CostUsd string `protobuf:"bytes,1,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
+	CostUsd *string `protobuf:"bytes,1,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
 	// Their tokens.
 	Usage *TokenUsage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Requests to the provider, the open ones included.
@@ -671,8 +771,8 @@ func (*Totals) Descriptor() ([]byte, []int) {
 }
 
 func (x *Totals) GetCostUsd() string {
-	if x != nil {
-		return x.CostUsd
+	if x != nil && x.CostUsd != nil {
+		return *x.CostUsd
 	}
 	return ""
 }
@@ -988,7 +1088,7 @@ var File_godoty_v1_metering_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\n" +
-	"\x18godoty/v1/metering.proto\x12\tgodoty.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x04\n" +
+	"\x18godoty/v1/metering.proto\x12\tgodoty.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\a\n" +
 	"\n" +
 	"TokenUsage\x12&\n" +
 	"\finput_tokens\x18\x01 \x01(\x03H\x00R\vinputTokens\x88\x01\x01\x12(\n" +
@@ -999,7 +1099,13 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x10reasoning_tokens\x18\x06 \x01(\x03H\x05R\x0freasoningTokens\x88\x01\x01\x121\n" +
 	"\x12audio_input_tokens\x18\a \x01(\x03H\x06R\x10audioInputTokens\x88\x01\x01\x123\n" +
 	"\x13image_output_tokens\x18\b \x01(\x03H\aR\x11imageOutputTokens\x88\x01\x01\x123\n" +
-	"\x13web_search_requests\x18\t \x01(\x03H\bR\x11webSearchRequests\x88\x01\x01B\x0f\n" +
+	"\x13web_search_requests\x18\t \x01(\x03H\bR\x11webSearchRequests\x88\x01\x01\x12:\n" +
+	"\x17audio_cache_read_tokens\x18\n" +
+	" \x01(\x03H\tR\x14audioCacheReadTokens\x88\x01\x01\x123\n" +
+	"\x13audio_output_tokens\x18\v \x01(\x03H\n" +
+	"R\x11audioOutputTokens\x88\x01\x01\x121\n" +
+	"\x12video_input_tokens\x18\f \x01(\x03H\vR\x10videoInputTokens\x88\x01\x01\x12/\n" +
+	"\x11server_tool_calls\x18\r \x01(\x03H\fR\x0fserverToolCalls\x88\x01\x01B\x0f\n" +
 	"\r_input_tokensB\x10\n" +
 	"\x0e_output_tokensB\x0f\n" +
 	"\r_total_tokensB\x14\n" +
@@ -1008,7 +1114,11 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11_reasoning_tokensB\x15\n" +
 	"\x13_audio_input_tokensB\x16\n" +
 	"\x14_image_output_tokensB\x16\n" +
-	"\x14_web_search_requests\"\x8e\x03\n" +
+	"\x14_web_search_requestsB\x1a\n" +
+	"\x18_audio_cache_read_tokensB\x16\n" +
+	"\x14_audio_output_tokensB\x15\n" +
+	"\x13_video_input_tokensB\x14\n" +
+	"\x12_server_tool_calls\"\xe4\x06\n" +
 	"\n" +
 	"UnitPrices\x12 \n" +
 	"\tinput_usd\x18\x01 \x01(\tH\x00R\binputUsd\x88\x01\x01\x12\"\n" +
@@ -1019,13 +1129,26 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\vrequest_usd\x18\x05 \x01(\tH\x04R\n" +
 	"requestUsd\x88\x01\x01\x12%\n" +
 	"\x0ecatalogue_hash\x18\x06 \x01(\tR\rcatalogueHash\x12A\n" +
-	"\x0ecatalogue_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTimeB\f\n" +
+	"\x0ecatalogue_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12+\n" +
+	"\x0faudio_input_usd\x18\b \x01(\tH\x05R\raudioInputUsd\x88\x01\x01\x124\n" +
+	"\x14audio_cache_read_usd\x18\t \x01(\tH\x06R\x11audioCacheReadUsd\x88\x01\x01\x12-\n" +
+	"\x10audio_output_usd\x18\n" +
+	" \x01(\tH\aR\x0eaudioOutputUsd\x88\x01\x01\x12-\n" +
+	"\x10image_output_usd\x18\v \x01(\tH\bR\x0eimageOutputUsd\x88\x01\x01\x12)\n" +
+	"\x0eweb_search_usd\x18\f \x01(\tH\tR\fwebSearchUsd\x88\x01\x01\x120\n" +
+	"\x14provider_prices_hash\x18\r \x01(\tR\x12providerPricesHash\x12L\n" +
+	"\x14provider_prices_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x12providerPricesTimeB\f\n" +
 	"\n" +
 	"_input_usdB\r\n" +
 	"\v_output_usdB\x11\n" +
 	"\x0f_cache_read_usdB\x12\n" +
 	"\x10_cache_write_usdB\x0e\n" +
-	"\f_request_usd\"\xac\b\n" +
+	"\f_request_usdB\x12\n" +
+	"\x10_audio_input_usdB\x17\n" +
+	"\x15_audio_cache_read_usdB\x13\n" +
+	"\x11_audio_output_usdB\x13\n" +
+	"\x11_image_output_usdB\x11\n" +
+	"\x0f_web_search_usd\"\xac\b\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1061,16 +1184,17 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x10_upper_bound_usdB\x14\n" +
 	"\x12_upstream_cost_usdB\n" +
 	"\n" +
-	"\b_is_byok\"\xa7\x02\n" +
-	"\x06Totals\x12\x19\n" +
-	"\bcost_usd\x18\x01 \x01(\tR\acostUsd\x12+\n" +
+	"\b_is_byok\"\xb9\x02\n" +
+	"\x06Totals\x12\x1e\n" +
+	"\bcost_usd\x18\x01 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
 	"\x05usage\x18\x02 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1f\n" +
 	"\vmodel_calls\x18\x03 \x01(\x03R\n" +
 	"modelCalls\x12\x14\n" +
 	"\x05turns\x18\x04 \x01(\x03R\x05turns\x12#\n" +
 	"\rpending_calls\x18\x05 \x01(\x03R\fpendingCalls\x12)\n" +
 	"\x10unresolved_calls\x18\x06 \x01(\x03R\x0funresolvedCalls\x125\n" +
-	"\x14unresolved_bound_usd\x18\a \x01(\tH\x00R\x12unresolvedBoundUsd\x88\x01\x01B\x17\n" +
+	"\x14unresolved_bound_usd\x18\a \x01(\tH\x01R\x12unresolvedBoundUsd\x88\x01\x01B\v\n" +
+	"\t_cost_usdB\x17\n" +
 	"\x15_unresolved_bound_usd\"N\n" +
 	"\vModelTotals\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12)\n" +
@@ -1135,26 +1259,27 @@ var file_godoty_v1_metering_proto_goTypes = []any{
 }
 var file_godoty_v1_metering_proto_depIdxs = []int32{
 	10, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
-	1,  // 1: godoty.v1.ModelCall.state:type_name -> godoty.v1.CallState
-	2,  // 2: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
-	0,  // 3: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
-	3,  // 4: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
-	10, // 5: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
-	11, // 6: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
-	11, // 7: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
-	2,  // 8: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
-	5,  // 9: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
-	10, // 10: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
-	11, // 11: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
-	11, // 12: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
-	11, // 13: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
-	8,  // 14: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
-	8,  // 15: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: godoty.v1.ModelCall.state:type_name -> godoty.v1.CallState
+	2,  // 3: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
+	0,  // 4: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
+	3,  // 5: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
+	10, // 6: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
+	11, // 7: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
+	11, // 8: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
+	2,  // 9: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
+	5,  // 10: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
+	10, // 11: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
+	11, // 12: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
+	11, // 13: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
+	11, // 14: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
+	8,  // 15: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
+	8,  // 16: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_metering_proto_init() }

@@ -35,7 +35,7 @@ CALL_STATE_UNRESOLVED: CallState
 CALL_STATE_VOID: CallState
 
 class TokenUsage(_message.Message):
-    __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "image_output_tokens", "web_search_requests")
+    __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "image_output_tokens", "web_search_requests", "audio_cache_read_tokens", "audio_output_tokens", "video_input_tokens", "server_tool_calls")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,10 @@ class TokenUsage(_message.Message):
     AUDIO_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     WEB_SEARCH_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_CACHE_READ_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     output_tokens: int
     total_tokens: int
@@ -54,10 +58,14 @@ class TokenUsage(_message.Message):
     audio_input_tokens: int
     image_output_tokens: int
     web_search_requests: int
-    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., audio_input_tokens: _Optional[int] = ..., image_output_tokens: _Optional[int] = ..., web_search_requests: _Optional[int] = ...) -> None: ...
+    audio_cache_read_tokens: int
+    audio_output_tokens: int
+    video_input_tokens: int
+    server_tool_calls: int
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., audio_input_tokens: _Optional[int] = ..., image_output_tokens: _Optional[int] = ..., web_search_requests: _Optional[int] = ..., audio_cache_read_tokens: _Optional[int] = ..., audio_output_tokens: _Optional[int] = ..., video_input_tokens: _Optional[int] = ..., server_tool_calls: _Optional[int] = ...) -> None: ...
 
 class UnitPrices(_message.Message):
-    __slots__ = ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "request_usd", "catalogue_hash", "catalogue_time")
+    __slots__ = ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "request_usd", "catalogue_hash", "catalogue_time", "audio_input_usd", "audio_cache_read_usd", "audio_output_usd", "image_output_usd", "web_search_usd", "provider_prices_hash", "provider_prices_time")
     INPUT_USD_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
     CACHE_READ_USD_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +73,13 @@ class UnitPrices(_message.Message):
     REQUEST_USD_FIELD_NUMBER: _ClassVar[int]
     CATALOGUE_HASH_FIELD_NUMBER: _ClassVar[int]
     CATALOGUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_INPUT_USD_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_CACHE_READ_USD_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
+    WEB_SEARCH_USD_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_PRICES_HASH_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_PRICES_TIME_FIELD_NUMBER: _ClassVar[int]
     input_usd: str
     output_usd: str
     cache_read_usd: str
@@ -72,7 +87,14 @@ class UnitPrices(_message.Message):
     request_usd: str
     catalogue_hash: str
     catalogue_time: _timestamp_pb2.Timestamp
-    def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    audio_input_usd: str
+    audio_cache_read_usd: str
+    audio_output_usd: str
+    image_output_usd: str
+    web_search_usd: str
+    provider_prices_hash: str
+    provider_prices_time: _timestamp_pb2.Timestamp
+    def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
     __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "requested_model", "served_model", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "is_byok", "provider_key_id", "unit_prices", "start_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error")

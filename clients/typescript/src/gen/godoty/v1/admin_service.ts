@@ -104,7 +104,7 @@ export interface ApiKey {
   lastUseTime: Date | undefined;
 }
 
-/** What a tenant may do. A field that is unset, empty or 0 sets no bound. */
+/** What a tenant may do. A field that is unset, empty or 0 sets no bound: for turns, those of each server hold then. */
 export interface Policy {
   /** Models that may be asked for: ids, or patterns with `*`, such as "openai/*". */
   allowedModels: string[];
@@ -114,9 +114,9 @@ export interface Policy {
   defaultFallbackModels: string[];
   /** Output tokens of one turn, at most. */
   maxOutputTokens: number;
-  /** Turns that may start in a minute. */
+  /** Turns that may start in a minute, on all servers together. */
   turnsPerMinute: number;
-  /** Turns that may run at the same time. */
+  /** Turns that may run at the same time, on all servers together. One that waits in its server's line does not run. */
   concurrentTurns: number;
   /** OpenRouter's provider routing preferences, as the JSON object that it takes under `provider`. */
   providerJson: string;
@@ -131,7 +131,9 @@ export interface Budget {
   /** What it covers. */
   window: BudgetWindow;
   /** Required. Its amount: an exact decimal. */
-  limitUsd: string;
+  limitUsd?:
+    | string
+    | undefined;
   /** A call that might not fit is refused, and it can never be overspent. */
   hard: boolean;
 }
@@ -884,7 +886,7 @@ export const Policy: MessageFns<Policy> = {
 };
 
 function createBaseBudget(): Budget {
-  return { window: 0, limitUsd: "", hard: false };
+  return { window: 0, limitUsd: undefined, hard: false };
 }
 
 export const Budget: MessageFns<Budget> = {
@@ -892,7 +894,7 @@ export const Budget: MessageFns<Budget> = {
     if (message.window !== 0) {
       writer.uint32(8).int32(message.window);
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       writer.uint32(18).string(message.limitUsd);
     }
     if (message.hard !== false) {
@@ -957,7 +959,7 @@ export const Budget: MessageFns<Budget> = {
         ? globalThis.String(object.limitUsd)
         : isSet(object.limit_usd)
         ? globalThis.String(object.limit_usd)
-        : "",
+        : undefined,
       hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
     };
   },
@@ -967,7 +969,7 @@ export const Budget: MessageFns<Budget> = {
     if (message.window !== 0) {
       obj.window = budgetWindowToJSON(message.window);
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       obj.limitUsd = message.limitUsd;
     }
     if (message.hard !== false) {
@@ -982,7 +984,7 @@ export const Budget: MessageFns<Budget> = {
   fromPartial<I extends Exact<DeepPartial<Budget>, I>>(object: I): Budget {
     const message = createBaseBudget();
     message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? "";
+    message.limitUsd = object.limitUsd ?? undefined;
     message.hard = object.hard ?? false;
     return message;
   },

@@ -71,7 +71,7 @@ export function onBusyToJSON(object: OnBusy): string {
 export enum OnDisconnect {
   /** ON_DISCONNECT_UNSPECIFIED - CANCEL. */
   ON_DISCONNECT_UNSPECIFIED = 0,
-  /** ON_DISCONNECT_CANCEL - It is cancelled. */
+  /** ON_DISCONNECT_CANCEL - It is cancelled: at once, or within a few seconds where its last reader was on another server. */
   ON_DISCONNECT_CANCEL = 1,
   /** ON_DISCONNECT_CONTINUE - It runs to its end; ResumeTurn reads what was missed. */
   ON_DISCONNECT_CONTINUE = 2,
@@ -380,9 +380,11 @@ export interface BudgetAlert {
   /** The share that was reached, in per cent. */
   percent: number;
   /** What is spent now. */
-  spentUsd: string;
+  spentUsd?:
+    | string
+    | undefined;
   /** The budget. */
-  limitUsd: string;
+  limitUsd?: string | undefined;
 }
 
 /** Which turn, and what of it is known. */
@@ -538,7 +540,9 @@ export interface Session {
   /** How many messages it holds. */
   messageCount: bigint;
   /** What it has cost: the sum of its settled calls. */
-  costUsd: string;
+  costUsd?:
+    | string
+    | undefined;
   /** When it was made. */
   createTime:
     | Date
@@ -1273,7 +1277,7 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
 };
 
 function createBaseBudgetAlert(): BudgetAlert {
-  return { window: 0, percent: 0, spentUsd: "", limitUsd: "" };
+  return { window: 0, percent: 0, spentUsd: undefined, limitUsd: undefined };
 }
 
 export const BudgetAlert: MessageFns<BudgetAlert> = {
@@ -1284,10 +1288,10 @@ export const BudgetAlert: MessageFns<BudgetAlert> = {
     if (message.percent !== 0) {
       writer.uint32(16).int32(message.percent);
     }
-    if (message.spentUsd !== "") {
+    if (message.spentUsd !== undefined) {
       writer.uint32(26).string(message.spentUsd);
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       writer.uint32(34).string(message.limitUsd);
     }
     return writer;
@@ -1358,12 +1362,12 @@ export const BudgetAlert: MessageFns<BudgetAlert> = {
         ? globalThis.String(object.spentUsd)
         : isSet(object.spent_usd)
         ? globalThis.String(object.spent_usd)
-        : "",
+        : undefined,
       limitUsd: isSet(object.limitUsd)
         ? globalThis.String(object.limitUsd)
         : isSet(object.limit_usd)
         ? globalThis.String(object.limit_usd)
-        : "",
+        : undefined,
     };
   },
 
@@ -1375,10 +1379,10 @@ export const BudgetAlert: MessageFns<BudgetAlert> = {
     if (message.percent !== 0) {
       obj.percent = Math.round(message.percent);
     }
-    if (message.spentUsd !== "") {
+    if (message.spentUsd !== undefined) {
       obj.spentUsd = message.spentUsd;
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       obj.limitUsd = message.limitUsd;
     }
     return obj;
@@ -1391,8 +1395,8 @@ export const BudgetAlert: MessageFns<BudgetAlert> = {
     const message = createBaseBudgetAlert();
     message.window = object.window ?? 0;
     message.percent = object.percent ?? 0;
-    message.spentUsd = object.spentUsd ?? "";
-    message.limitUsd = object.limitUsd ?? "";
+    message.spentUsd = object.spentUsd ?? undefined;
+    message.limitUsd = object.limitUsd ?? undefined;
     return message;
   },
 };
@@ -2897,7 +2901,7 @@ function createBaseSession(): Session {
     user: "",
     model: "",
     messageCount: 0n,
-    costUsd: "",
+    costUsd: undefined,
     createTime: undefined,
     updateTime: undefined,
   };
@@ -2920,7 +2924,7 @@ export const Session: MessageFns<Session> = {
       }
       writer.uint32(32).int64(message.messageCount);
     }
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       writer.uint32(42).string(message.costUsd);
     }
     if (message.createTime !== undefined) {
@@ -3031,7 +3035,7 @@ export const Session: MessageFns<Session> = {
         ? globalThis.String(object.costUsd)
         : isSet(object.cost_usd)
         ? globalThis.String(object.cost_usd)
-        : "",
+        : undefined,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
@@ -3059,7 +3063,7 @@ export const Session: MessageFns<Session> = {
     if (message.messageCount !== 0n) {
       obj.messageCount = message.messageCount.toString();
     }
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       obj.costUsd = message.costUsd;
     }
     if (message.createTime !== undefined) {
@@ -3082,7 +3086,7 @@ export const Session: MessageFns<Session> = {
     message.messageCount = (object.messageCount !== undefined && object.messageCount !== null)
       ? BigInt(object.messageCount)
       : 0n;
-    message.costUsd = object.costUsd ?? "";
+    message.costUsd = object.costUsd ?? undefined;
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
     return message;

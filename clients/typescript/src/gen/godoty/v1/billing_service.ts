@@ -262,7 +262,9 @@ export interface Adjustment {
   /** Its number in the session. */
   number: bigint;
   /** What it adds to the cost. */
-  costUsd: string;
+  costUsd?:
+    | string
+    | undefined;
   /** What it adds to the tokens. Unset: nothing. */
   usage:
     | TokenUsage
@@ -312,13 +314,19 @@ export interface BudgetStatus {
   /** What it covers. */
   window: BudgetWindow;
   /** Its amount. */
-  limitUsd: string;
+  limitUsd?:
+    | string
+    | undefined;
   /** A call that would not fit is refused. */
   hard: boolean;
   /** What the calls of the window have cost; an unresolved one counts with its bound. */
-  spentUsd: string;
+  spentUsd?:
+    | string
+    | undefined;
   /** What the open calls can cost at the most. */
-  reservedUsd: string;
+  reservedUsd?:
+    | string
+    | undefined;
   /** When the window began, in UTC. Unset: it covers all time. */
   windowStartTime: Date | undefined;
 }
@@ -1150,7 +1158,7 @@ function createBaseAdjustment(): Adjustment {
     callId: "",
     sessionId: "",
     number: 0n,
-    costUsd: "",
+    costUsd: undefined,
     usage: undefined,
     createTime: undefined,
     why: "",
@@ -1175,7 +1183,7 @@ export const Adjustment: MessageFns<Adjustment> = {
       }
       writer.uint32(32).int64(message.number);
     }
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       writer.uint32(42).string(message.costUsd);
     }
     if (message.usage !== undefined) {
@@ -1312,7 +1320,7 @@ export const Adjustment: MessageFns<Adjustment> = {
         ? globalThis.String(object.costUsd)
         : isSet(object.cost_usd)
         ? globalThis.String(object.cost_usd)
-        : "",
+        : undefined,
       usage: isSet(object.usage) ? TokenUsage.fromJSON(object.usage) : undefined,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
@@ -1338,7 +1346,7 @@ export const Adjustment: MessageFns<Adjustment> = {
     if (message.number !== 0n) {
       obj.number = message.number.toString();
     }
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       obj.costUsd = message.costUsd;
     }
     if (message.usage !== undefined) {
@@ -1365,7 +1373,7 @@ export const Adjustment: MessageFns<Adjustment> = {
     message.callId = object.callId ?? "";
     message.sessionId = object.sessionId ?? "";
     message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
-    message.costUsd = object.costUsd ?? "";
+    message.costUsd = object.costUsd ?? undefined;
     message.usage = (object.usage !== undefined && object.usage !== null)
       ? TokenUsage.fromPartial(object.usage)
       : undefined;
@@ -1703,7 +1711,14 @@ export const GetBudgetResponse: MessageFns<GetBudgetResponse> = {
 };
 
 function createBaseBudgetStatus(): BudgetStatus {
-  return { window: 0, limitUsd: "", hard: false, spentUsd: "", reservedUsd: "", windowStartTime: undefined };
+  return {
+    window: 0,
+    limitUsd: undefined,
+    hard: false,
+    spentUsd: undefined,
+    reservedUsd: undefined,
+    windowStartTime: undefined,
+  };
 }
 
 export const BudgetStatus: MessageFns<BudgetStatus> = {
@@ -1711,16 +1726,16 @@ export const BudgetStatus: MessageFns<BudgetStatus> = {
     if (message.window !== 0) {
       writer.uint32(8).int32(message.window);
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       writer.uint32(18).string(message.limitUsd);
     }
     if (message.hard !== false) {
       writer.uint32(24).bool(message.hard);
     }
-    if (message.spentUsd !== "") {
+    if (message.spentUsd !== undefined) {
       writer.uint32(34).string(message.spentUsd);
     }
-    if (message.reservedUsd !== "") {
+    if (message.reservedUsd !== undefined) {
       writer.uint32(42).string(message.reservedUsd);
     }
     if (message.windowStartTime !== undefined) {
@@ -1809,18 +1824,18 @@ export const BudgetStatus: MessageFns<BudgetStatus> = {
         ? globalThis.String(object.limitUsd)
         : isSet(object.limit_usd)
         ? globalThis.String(object.limit_usd)
-        : "",
+        : undefined,
       hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
       spentUsd: isSet(object.spentUsd)
         ? globalThis.String(object.spentUsd)
         : isSet(object.spent_usd)
         ? globalThis.String(object.spent_usd)
-        : "",
+        : undefined,
       reservedUsd: isSet(object.reservedUsd)
         ? globalThis.String(object.reservedUsd)
         : isSet(object.reserved_usd)
         ? globalThis.String(object.reserved_usd)
-        : "",
+        : undefined,
       windowStartTime: isSet(object.windowStartTime)
         ? fromJsonTimestamp(object.windowStartTime)
         : isSet(object.window_start_time)
@@ -1834,16 +1849,16 @@ export const BudgetStatus: MessageFns<BudgetStatus> = {
     if (message.window !== 0) {
       obj.window = budgetWindowToJSON(message.window);
     }
-    if (message.limitUsd !== "") {
+    if (message.limitUsd !== undefined) {
       obj.limitUsd = message.limitUsd;
     }
     if (message.hard !== false) {
       obj.hard = message.hard;
     }
-    if (message.spentUsd !== "") {
+    if (message.spentUsd !== undefined) {
       obj.spentUsd = message.spentUsd;
     }
-    if (message.reservedUsd !== "") {
+    if (message.reservedUsd !== undefined) {
       obj.reservedUsd = message.reservedUsd;
     }
     if (message.windowStartTime !== undefined) {
@@ -1858,10 +1873,10 @@ export const BudgetStatus: MessageFns<BudgetStatus> = {
   fromPartial<I extends Exact<DeepPartial<BudgetStatus>, I>>(object: I): BudgetStatus {
     const message = createBaseBudgetStatus();
     message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? "";
+    message.limitUsd = object.limitUsd ?? undefined;
     message.hard = object.hard ?? false;
-    message.spentUsd = object.spentUsd ?? "";
-    message.reservedUsd = object.reservedUsd ?? "";
+    message.spentUsd = object.spentUsd ?? undefined;
+    message.reservedUsd = object.reservedUsd ?? undefined;
     message.windowStartTime = object.windowStartTime ?? undefined;
     return message;
   },

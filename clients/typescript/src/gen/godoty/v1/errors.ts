@@ -31,37 +31,52 @@ export enum ErrorReason {
   /**
    * ERROR_REASON_INVALID_API_KEY - UNAUTHENTICATED. No `authorization: Bearer gdt_...` came with the call, or the key is unknown, expired
    * or revoked. Do not retry with the same key.
+   * For example: the key was revoked a minute ago.
    */
   ERROR_REASON_INVALID_API_KEY = 4,
   /**
    * ERROR_REASON_SCOPE_MISSING - PERMISSION_DENIED. The key is good, but lacks the scope that the method needs. metadata: scope.
    * Do not retry with the same key.
+   * For example: a key of the scope `converse` calls GetUsage. metadata: scope=billing.
    */
   ERROR_REASON_SCOPE_MISSING = 5,
-  /** ERROR_REASON_SESSION_NOT_FOUND - NOT_FOUND. The tenant has no such session. metadata: session_id. Do not retry. */
+  /**
+   * ERROR_REASON_SESSION_NOT_FOUND - NOT_FOUND. The tenant has no such session. metadata: session_id. Do not retry.
+   * For example: GetSession of a session that was deleted. metadata: session_id=first.
+   */
   ERROR_REASON_SESSION_NOT_FOUND = 6,
-  /** ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again. */
+  /**
+   * ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again.
+   * For example: a second Converse in the session before the first has ended, `on_busy` unset; retry in 1 s.
+   */
   ERROR_REASON_SESSION_BUSY = 7,
   /**
    * ERROR_REASON_STORAGE_UNAVAILABLE - UNAVAILABLE. The database cannot be reached or has no primary. Nothing was charged by this call.
    * Retry with backoff.
+   * For example: the database elects a new primary, which takes about 10 s.
    */
   ERROR_REASON_STORAGE_UNAVAILABLE = 8,
-  /** ERROR_REASON_SHUTTING_DOWN - UNAVAILABLE. The server is stopping and takes no new turns. Retry: another server answers. */
+  /**
+   * ERROR_REASON_SHUTTING_DOWN - UNAVAILABLE. The server is stopping and takes no new turns. Retry: another server answers.
+   * For example: a new version is being rolled out.
+   */
   ERROR_REASON_SHUTTING_DOWN = 9,
   /**
    * ERROR_REASON_PROVIDER_ACCOUNT_REFUSED - UNAVAILABLE. The provider refused this service's account (a bad key, no credits, a region block). The
    * operator is alerted; retrying soon does not help. metadata: provider_code.
+   * For example: the account's credits are used up. metadata: provider_code=402.
    */
   ERROR_REASON_PROVIDER_ACCOUNT_REFUSED = 10,
   /**
    * ERROR_REASON_PROVIDER_THROTTLED - UNAVAILABLE. The provider is rate limiting. google.rpc.RetryInfo says when to try again.
    * metadata: provider_code, and provider where it is known.
+   * For example: "The provider is rate limiting." metadata: provider_code=429, provider=Azure.
    */
   ERROR_REASON_PROVIDER_THROTTLED = 11,
   /**
    * ERROR_REASON_PROVIDER_UNAVAILABLE - UNAVAILABLE. The provider failed, timed out, broke the connection or sent what cannot be read. What the
    * call cost until then is in the ledger. Retry with backoff. metadata: provider_code.
+   * For example: the stream broke off in the middle of an answer. metadata: provider_code=connection.
    */
   ERROR_REASON_PROVIDER_UNAVAILABLE = 12,
   /**
@@ -72,75 +87,109 @@ export enum ErrorReason {
   /**
    * ERROR_REASON_CONTEXT_WINDOW_EXCEEDED - FAILED_PRECONDITION. The conversation does not fit the model's context window. Choose a model with a
    * larger one, or start another session.
+   * For example: a pasted book, 300,000 tokens long, to a model that takes 128,000.
    */
   ERROR_REASON_CONTEXT_WINDOW_EXCEEDED = 14,
   /**
    * ERROR_REASON_MODEL_UNAVAILABLE - FAILED_PRECONDITION. No provider serves the model just now. Choose another, or name fallback models.
    * metadata: model.
+   * For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404.
    */
   ERROR_REASON_MODEL_UNAVAILABLE = 15,
   /**
    * ERROR_REASON_INTERNAL - INTERNAL. A fault of the server's own; the log has it under the request id in metadata: request_id.
    * Retry once; report it if it stays.
+   * For example: "The server failed." metadata: request_id=turn_01a2..., which stands in each line of the log.
    */
   ERROR_REASON_INTERNAL = 16,
-  /** ERROR_REASON_TURN_CANCELLED - CANCELLED. The turn was cancelled before it had an answer. What it cost until then is in the ledger. */
+  /**
+   * ERROR_REASON_TURN_CANCELLED - CANCELLED. The turn was cancelled before it had an answer. What it cost until then is in the ledger.
+   * For example: CancelTurn in the middle of an answer, or its last reader has left.
+   */
   ERROR_REASON_TURN_CANCELLED = 17,
-  /** ERROR_REASON_DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. The caller's deadline passed. What the turn cost until then is in the ledger. */
+  /**
+   * ERROR_REASON_DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. The turn took longer than any may, an hour by default. What it cost until then is in the ledger.
+   * Where the caller's own deadline passes first, gRPC ends the call itself, without a reason. Ask for less in one turn.
+   * For example: "The turn took longer than it may: 1:00:00."
+   */
   ERROR_REASON_DEADLINE_EXCEEDED = 18,
   /**
    * ERROR_REASON_SESSION_LOST - ABORTED. The session was taken over by another server, or deleted, while this turn ran. What the turn
    * cost until then is in the ledger. google.rpc.RetryInfo says when to try again.
+   * For example: the server was cut off from the database for longer than its lease of 15 s; retry in 1 s.
    */
   ERROR_REASON_SESSION_LOST = 19,
-  /** ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id. */
+  /**
+   * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+   * For example: request id "order-7" came with the text "hi" an hour ago, and now with "hello".
+   */
   ERROR_REASON_REQUEST_ID_REUSED = 20,
-  /** ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry. */
+  /**
+   * ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry.
+   * For example: ResumeTurn of a turn that ended two days ago. metadata: turn_id=turn_01a2....
+   */
   ERROR_REASON_TURN_NOT_FOUND = 21,
   /**
    * ERROR_REASON_TURN_TOO_LARGE - RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in
    * the ledger. Ask for less in one turn.
+   * For example: a tool printed 10 MB.
    */
   ERROR_REASON_TURN_TOO_LARGE = 22,
   /**
    * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. The tenant's budget is spent: google.rpc.QuotaFailure names the window. Do not retry before the
    * window ends or the budget is raised.
+   * For example: 9.99 of 10 USD a day are spent, and the call might cost 0.02. Quota: budget/day.
    */
   ERROR_REASON_BUDGET_SPENT = 23,
   /**
    * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
    * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
+   * For example: 1 USD is left, and nine open calls might cost 0.15 each. Quota: budget.
    */
   ERROR_REASON_BUDGET_RESERVED = 24,
   /**
    * ERROR_REASON_COST_UNBOUNDED - FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite bound,
    * because a price is unknown. metadata: model. Choose another model.
+   * For example: openrouter/auto, whose price depends on the model that it chooses. metadata: model=openrouter/auto.
    */
   ERROR_REASON_COST_UNBOUNDED = 25,
   /**
    * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` does not cover its first model call. Raise it, or ask for fewer
    * output tokens.
+   * For example: `max_cost_usd` is "0.0001", and the call might cost 0.003.
    */
   ERROR_REASON_MAX_COST_TOO_LOW = 26,
   /**
-   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute. google.rpc.RetryInfo says when the
-   * next one may start, google.rpc.QuotaFailure names the limit.
+   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute, or has as many calls open on the
+   * server as it may. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
+   * For example: the 61st turn in a minute, where 60 may start. Quota: turns/minute.
    */
   ERROR_REASON_RATE_LIMITED = 27,
   /**
    * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
    * to try again, google.rpc.QuotaFailure names the limit.
+   * For example: the eleventh turn, where ten may run. Quota: turns/concurrent.
    */
   ERROR_REASON_TOO_MANY_TURNS = 28,
-  /** ERROR_REASON_MODEL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model. */
+  /**
+   * ERROR_REASON_MODEL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+   * For example: "openai/*" is allowed. metadata: model=anthropic/claude-haiku-4.5.
+   */
   ERROR_REASON_MODEL_NOT_ALLOWED = 29,
-  /** ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id. */
+  /**
+   * ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id.
+   * For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
+   */
   ERROR_REASON_TENANT_NOT_FOUND = 30,
-  /** ERROR_REASON_KEY_NOT_FOUND - NOT_FOUND. The tenant has no such API key. metadata: key_id. */
+  /**
+   * ERROR_REASON_KEY_NOT_FOUND - NOT_FOUND. The tenant has no such API key. metadata: key_id.
+   * For example: RevokeKey with another tenant's key. metadata: key_id=182c3d7f0e9d5a67.
+   */
   ERROR_REASON_KEY_NOT_FOUND = 31,
   /**
    * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be kept, or the one that is kept cannot be read: the server
    * has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+   * For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
    */
   ERROR_REASON_PROVIDER_KEYS_OFF = 32,
   UNRECOGNIZED = -1,

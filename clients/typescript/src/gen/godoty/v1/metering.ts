@@ -9,7 +9,7 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 /**
  * What model calls used and what they cost.
  *
- * Money is a string field that ends in `_usd`: an exact decimal number of US dollars in plain notation, without
+ * Money is an optional string that ends in `_usd`: an exact decimal number of US dollars in plain notation, without
  * exponent or trailing zeros ("0.0000105", "0"). An unset field means that the amount is not known, which is
  * never the same as "0".
  */
@@ -156,10 +156,29 @@ export interface TokenUsage {
     | bigint
     | undefined;
   /** Web searches that the provider ran and charges by the piece. */
-  webSearchRequests?: bigint | undefined;
+  webSearchRequests?:
+    | bigint
+    | undefined;
+  /** Of the cache reads, those that are audio. */
+  audioCacheReadTokens?:
+    | bigint
+    | undefined;
+  /** Answer tokens of audio. */
+  audioOutputTokens?:
+    | bigint
+    | undefined;
+  /** Prompt tokens of video. */
+  videoInputTokens?:
+    | bigint
+    | undefined;
+  /** Tools that OpenRouter ran itself. Their fees are in no price list. */
+  serverToolCalls?: bigint | undefined;
 }
 
-/** The prices that a call was priced with, in USD for one token (or one request), and where they come from. */
+/**
+ * The prices that a call was priced with, in USD for one token (or one request), and where they come from: those that
+ * held when it started and, once its prompt is counted, for a prompt of that length. Unset prices are not known.
+ */
 export interface UnitPrices {
   /** A prompt token. */
   inputUsd?:
@@ -169,7 +188,7 @@ export interface UnitPrices {
   outputUsd?:
     | string
     | undefined;
-  /** A prompt token read from the cache. */
+  /** A prompt token read from the cache. Where none is listed, it is that of a prompt token. */
   cacheReadUsd?:
     | string
     | undefined;
@@ -181,10 +200,36 @@ export interface UnitPrices {
   requestUsd?:
     | string
     | undefined;
-  /** SHA-256 of the catalogue that held the prices, in hexadecimal. */
+  /** SHA-256 of the catalogue of the time, in hexadecimal. */
   catalogueHash: string;
-  /** When that catalogue was fetched. */
-  catalogueTime: Date | undefined;
+  /** When that catalogue was first seen. */
+  catalogueTime:
+    | Date
+    | undefined;
+  /** A prompt token of audio. */
+  audioInputUsd?:
+    | string
+    | undefined;
+  /** A prompt token of audio read from the cache. */
+  audioCacheReadUsd?:
+    | string
+    | undefined;
+  /** An answer token of audio. */
+  audioOutputUsd?:
+    | string
+    | undefined;
+  /** An answer token of an image. */
+  imageOutputUsd?:
+    | string
+    | undefined;
+  /** One web search. */
+  webSearchUsd?:
+    | string
+    | undefined;
+  /** SHA-256 of the list of the model's providers that held the prices, in hexadecimal. Empty: the catalogue held them. */
+  providerPricesHash: string;
+  /** When that list was first seen. Unset: the catalogue held the prices. */
+  providerPricesTime: Date | undefined;
 }
 
 /**
@@ -265,7 +310,9 @@ export interface ModelCall {
 /** A sum of ledger entries. */
 export interface Totals {
   /** The sum of all settled entries. What is pending or unresolved is not in it, but counted below. */
-  costUsd: string;
+  costUsd?:
+    | string
+    | undefined;
   /** Their tokens. */
   usage:
     | TokenUsage
@@ -345,6 +392,10 @@ function createBaseTokenUsage(): TokenUsage {
     audioInputTokens: undefined,
     imageOutputTokens: undefined,
     webSearchRequests: undefined,
+    audioCacheReadTokens: undefined,
+    audioOutputTokens: undefined,
+    videoInputTokens: undefined,
+    serverToolCalls: undefined,
   };
 }
 
@@ -403,6 +454,30 @@ export const TokenUsage: MessageFns<TokenUsage> = {
         throw new globalThis.Error("value provided for field message.webSearchRequests of type int64 too large");
       }
       writer.uint32(72).int64(message.webSearchRequests);
+    }
+    if (message.audioCacheReadTokens !== undefined) {
+      if (BigInt.asIntN(64, message.audioCacheReadTokens) !== message.audioCacheReadTokens) {
+        throw new globalThis.Error("value provided for field message.audioCacheReadTokens of type int64 too large");
+      }
+      writer.uint32(80).int64(message.audioCacheReadTokens);
+    }
+    if (message.audioOutputTokens !== undefined) {
+      if (BigInt.asIntN(64, message.audioOutputTokens) !== message.audioOutputTokens) {
+        throw new globalThis.Error("value provided for field message.audioOutputTokens of type int64 too large");
+      }
+      writer.uint32(88).int64(message.audioOutputTokens);
+    }
+    if (message.videoInputTokens !== undefined) {
+      if (BigInt.asIntN(64, message.videoInputTokens) !== message.videoInputTokens) {
+        throw new globalThis.Error("value provided for field message.videoInputTokens of type int64 too large");
+      }
+      writer.uint32(96).int64(message.videoInputTokens);
+    }
+    if (message.serverToolCalls !== undefined) {
+      if (BigInt.asIntN(64, message.serverToolCalls) !== message.serverToolCalls) {
+        throw new globalThis.Error("value provided for field message.serverToolCalls of type int64 too large");
+      }
+      writer.uint32(104).int64(message.serverToolCalls);
     }
     return writer;
   },
@@ -492,6 +567,38 @@ export const TokenUsage: MessageFns<TokenUsage> = {
             message.webSearchRequests = reader.int64() as bigint;
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.audioCacheReadTokens = reader.int64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.audioOutputTokens = reader.int64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.videoInputTokens = reader.int64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.serverToolCalls = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -551,6 +658,26 @@ export const TokenUsage: MessageFns<TokenUsage> = {
         : isSet(object.web_search_requests)
         ? BigInt(object.web_search_requests)
         : undefined,
+      audioCacheReadTokens: isSet(object.audioCacheReadTokens)
+        ? BigInt(object.audioCacheReadTokens)
+        : isSet(object.audio_cache_read_tokens)
+        ? BigInt(object.audio_cache_read_tokens)
+        : undefined,
+      audioOutputTokens: isSet(object.audioOutputTokens)
+        ? BigInt(object.audioOutputTokens)
+        : isSet(object.audio_output_tokens)
+        ? BigInt(object.audio_output_tokens)
+        : undefined,
+      videoInputTokens: isSet(object.videoInputTokens)
+        ? BigInt(object.videoInputTokens)
+        : isSet(object.video_input_tokens)
+        ? BigInt(object.video_input_tokens)
+        : undefined,
+      serverToolCalls: isSet(object.serverToolCalls)
+        ? BigInt(object.serverToolCalls)
+        : isSet(object.server_tool_calls)
+        ? BigInt(object.server_tool_calls)
+        : undefined,
     };
   },
 
@@ -582,6 +709,18 @@ export const TokenUsage: MessageFns<TokenUsage> = {
     }
     if (message.webSearchRequests !== undefined) {
       obj.webSearchRequests = message.webSearchRequests.toString();
+    }
+    if (message.audioCacheReadTokens !== undefined) {
+      obj.audioCacheReadTokens = message.audioCacheReadTokens.toString();
+    }
+    if (message.audioOutputTokens !== undefined) {
+      obj.audioOutputTokens = message.audioOutputTokens.toString();
+    }
+    if (message.videoInputTokens !== undefined) {
+      obj.videoInputTokens = message.videoInputTokens.toString();
+    }
+    if (message.serverToolCalls !== undefined) {
+      obj.serverToolCalls = message.serverToolCalls.toString();
     }
     return obj;
   },
@@ -618,6 +757,18 @@ export const TokenUsage: MessageFns<TokenUsage> = {
     message.webSearchRequests = (object.webSearchRequests !== undefined && object.webSearchRequests !== null)
       ? BigInt(object.webSearchRequests)
       : undefined;
+    message.audioCacheReadTokens = (object.audioCacheReadTokens !== undefined && object.audioCacheReadTokens !== null)
+      ? BigInt(object.audioCacheReadTokens)
+      : undefined;
+    message.audioOutputTokens = (object.audioOutputTokens !== undefined && object.audioOutputTokens !== null)
+      ? BigInt(object.audioOutputTokens)
+      : undefined;
+    message.videoInputTokens = (object.videoInputTokens !== undefined && object.videoInputTokens !== null)
+      ? BigInt(object.videoInputTokens)
+      : undefined;
+    message.serverToolCalls = (object.serverToolCalls !== undefined && object.serverToolCalls !== null)
+      ? BigInt(object.serverToolCalls)
+      : undefined;
     return message;
   },
 };
@@ -631,6 +782,13 @@ function createBaseUnitPrices(): UnitPrices {
     requestUsd: undefined,
     catalogueHash: "",
     catalogueTime: undefined,
+    audioInputUsd: undefined,
+    audioCacheReadUsd: undefined,
+    audioOutputUsd: undefined,
+    imageOutputUsd: undefined,
+    webSearchUsd: undefined,
+    providerPricesHash: "",
+    providerPricesTime: undefined,
   };
 }
 
@@ -656,6 +814,27 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     }
     if (message.catalogueTime !== undefined) {
       Timestamp.encode(toTimestamp(message.catalogueTime), writer.uint32(58).fork()).join();
+    }
+    if (message.audioInputUsd !== undefined) {
+      writer.uint32(66).string(message.audioInputUsd);
+    }
+    if (message.audioCacheReadUsd !== undefined) {
+      writer.uint32(74).string(message.audioCacheReadUsd);
+    }
+    if (message.audioOutputUsd !== undefined) {
+      writer.uint32(82).string(message.audioOutputUsd);
+    }
+    if (message.imageOutputUsd !== undefined) {
+      writer.uint32(90).string(message.imageOutputUsd);
+    }
+    if (message.webSearchUsd !== undefined) {
+      writer.uint32(98).string(message.webSearchUsd);
+    }
+    if (message.providerPricesHash !== "") {
+      writer.uint32(106).string(message.providerPricesHash);
+    }
+    if (message.providerPricesTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.providerPricesTime), writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -729,6 +908,62 @@ export const UnitPrices: MessageFns<UnitPrices> = {
             message.catalogueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.audioInputUsd = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.audioCacheReadUsd = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.audioOutputUsd = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.imageOutputUsd = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.webSearchUsd = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.providerPricesHash = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.providerPricesTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -778,6 +1013,41 @@ export const UnitPrices: MessageFns<UnitPrices> = {
         : isSet(object.catalogue_time)
         ? fromJsonTimestamp(object.catalogue_time)
         : undefined,
+      audioInputUsd: isSet(object.audioInputUsd)
+        ? globalThis.String(object.audioInputUsd)
+        : isSet(object.audio_input_usd)
+        ? globalThis.String(object.audio_input_usd)
+        : undefined,
+      audioCacheReadUsd: isSet(object.audioCacheReadUsd)
+        ? globalThis.String(object.audioCacheReadUsd)
+        : isSet(object.audio_cache_read_usd)
+        ? globalThis.String(object.audio_cache_read_usd)
+        : undefined,
+      audioOutputUsd: isSet(object.audioOutputUsd)
+        ? globalThis.String(object.audioOutputUsd)
+        : isSet(object.audio_output_usd)
+        ? globalThis.String(object.audio_output_usd)
+        : undefined,
+      imageOutputUsd: isSet(object.imageOutputUsd)
+        ? globalThis.String(object.imageOutputUsd)
+        : isSet(object.image_output_usd)
+        ? globalThis.String(object.image_output_usd)
+        : undefined,
+      webSearchUsd: isSet(object.webSearchUsd)
+        ? globalThis.String(object.webSearchUsd)
+        : isSet(object.web_search_usd)
+        ? globalThis.String(object.web_search_usd)
+        : undefined,
+      providerPricesHash: isSet(object.providerPricesHash)
+        ? globalThis.String(object.providerPricesHash)
+        : isSet(object.provider_prices_hash)
+        ? globalThis.String(object.provider_prices_hash)
+        : "",
+      providerPricesTime: isSet(object.providerPricesTime)
+        ? fromJsonTimestamp(object.providerPricesTime)
+        : isSet(object.provider_prices_time)
+        ? fromJsonTimestamp(object.provider_prices_time)
+        : undefined,
     };
   },
 
@@ -804,6 +1074,27 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     if (message.catalogueTime !== undefined) {
       obj.catalogueTime = message.catalogueTime.toISOString();
     }
+    if (message.audioInputUsd !== undefined) {
+      obj.audioInputUsd = message.audioInputUsd;
+    }
+    if (message.audioCacheReadUsd !== undefined) {
+      obj.audioCacheReadUsd = message.audioCacheReadUsd;
+    }
+    if (message.audioOutputUsd !== undefined) {
+      obj.audioOutputUsd = message.audioOutputUsd;
+    }
+    if (message.imageOutputUsd !== undefined) {
+      obj.imageOutputUsd = message.imageOutputUsd;
+    }
+    if (message.webSearchUsd !== undefined) {
+      obj.webSearchUsd = message.webSearchUsd;
+    }
+    if (message.providerPricesHash !== "") {
+      obj.providerPricesHash = message.providerPricesHash;
+    }
+    if (message.providerPricesTime !== undefined) {
+      obj.providerPricesTime = message.providerPricesTime.toISOString();
+    }
     return obj;
   },
 
@@ -819,6 +1110,13 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     message.requestUsd = object.requestUsd ?? undefined;
     message.catalogueHash = object.catalogueHash ?? "";
     message.catalogueTime = object.catalogueTime ?? undefined;
+    message.audioInputUsd = object.audioInputUsd ?? undefined;
+    message.audioCacheReadUsd = object.audioCacheReadUsd ?? undefined;
+    message.audioOutputUsd = object.audioOutputUsd ?? undefined;
+    message.imageOutputUsd = object.imageOutputUsd ?? undefined;
+    message.webSearchUsd = object.webSearchUsd ?? undefined;
+    message.providerPricesHash = object.providerPricesHash ?? "";
+    message.providerPricesTime = object.providerPricesTime ?? undefined;
     return message;
   },
 };
@@ -1366,7 +1664,7 @@ export const ModelCall: MessageFns<ModelCall> = {
 
 function createBaseTotals(): Totals {
   return {
-    costUsd: "",
+    costUsd: undefined,
     usage: undefined,
     modelCalls: 0n,
     turns: 0n,
@@ -1378,7 +1676,7 @@ function createBaseTotals(): Totals {
 
 export const Totals: MessageFns<Totals> = {
   encode(message: Totals, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       writer.uint32(10).string(message.costUsd);
     }
     if (message.usage !== undefined) {
@@ -1501,7 +1799,7 @@ export const Totals: MessageFns<Totals> = {
         ? globalThis.String(object.costUsd)
         : isSet(object.cost_usd)
         ? globalThis.String(object.cost_usd)
-        : "",
+        : undefined,
       usage: isSet(object.usage) ? TokenUsage.fromJSON(object.usage) : undefined,
       modelCalls: isSet(object.modelCalls)
         ? BigInt(object.modelCalls)
@@ -1529,7 +1827,7 @@ export const Totals: MessageFns<Totals> = {
 
   toJSON(message: Totals): unknown {
     const obj: any = {};
-    if (message.costUsd !== "") {
+    if (message.costUsd !== undefined) {
       obj.costUsd = message.costUsd;
     }
     if (message.usage !== undefined) {
@@ -1558,7 +1856,7 @@ export const Totals: MessageFns<Totals> = {
   },
   fromPartial<I extends Exact<DeepPartial<Totals>, I>>(object: I): Totals {
     const message = createBaseTotals();
-    message.costUsd = object.costUsd ?? "";
+    message.costUsd = object.costUsd ?? undefined;
     message.usage = (object.usage !== undefined && object.usage !== null)
       ? TokenUsage.fromPartial(object.usage)
       : undefined;
