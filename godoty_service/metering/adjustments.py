@@ -89,5 +89,5 @@ class Adjustments:
             raise AlreadyResolved("the call was resolved before") from error
         await self._folds.advance(call.tenant_id, call.session_uid)
         if self._spending is not None:
-            await self._spending.resolved(call, cost)
+            await self._spending.resolved(call, written)
         return written

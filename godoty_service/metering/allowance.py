@@ -6,8 +6,9 @@ from decimal import Decimal
 from godoty_service.budget import Budget
 from godoty_service.errors import CostUnbounded, MaxCostTooLow
 from godoty_service.metering import money
-from godoty_service.metering.budgets import BudgetAlert, charge
+from godoty_service.metering.budgets import BudgetAlert
 from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.charges import charge
 from godoty_service.metering.spending import Spending
 
 
@@ -19,11 +20,12 @@ class Allowance:
 
         Args:
             spending: The tenant's budgets.
-            budgets: Those that hold for the tenant now.
+            budgets: Those that hold for the tenant when the turn begins.
             max_cost: What the turn may cost in all.
         """
         self._spending = spending
-        self._budgets = tuple(budgets)
+        self._budgets: Sequence[Budget] = budgets
+        self._counted = False
         self._max_cost = max_cost
         self.alerts: list[BudgetAlert] = []
 
@@ -31,6 +33,12 @@ class Allowance:
     def bounded(self) -> bool:
         """Each call must have a finite bound."""
         return self._max_cost is not None or any(budget.hard for budget in self._budgets)
+
+    async def renew(self, tenant_id: str) -> None:
+        """Take up what budgets hold for the tenant now: a turn may outlast those that it began with."""
+        budgets = await self._spending.budgets_of(tenant_id)
+        self._counted = budgets is not None
+        self._budgets = budgets or ()
 
     def check(self, call: ModelCall, earlier: Sequence[ModelCall]) -> None:
         """Check a call against the turn's own bound, before anything is written.
@@ -61,10 +69,10 @@ class Allowance:
             BudgetSpent: It does not fit.
             BudgetReserved: It does not fit just now.
         """
-        if self._budgets:
+        if self._counted:
             await self._spending.reserve(call, self._budgets)
 
     async def settle(self, call: ModelCall) -> None:
         """Take in what a closed call has cost."""
-        if self._budgets:
+        if self._counted:
             self.alerts.extend(await self._spending.settle(call, self._budgets))

@@ -13,7 +13,7 @@ last bits that a provider loses by adding in binary.
 """
 
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from godoty_service.metering import money
 from godoty_service.metering.catalogue import CatalogueModel, Endpoint, EndpointPrices
@@ -84,14 +84,17 @@ def _bound(
         return None
     if rates.depends or (web_searches and rates.web_search is None):
         return None
-    return money.total(
-        [
-            money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
-            money.multiply(_output_rate(rates), output_tokens),
-            money.multiply(rates.web_search or money.ZERO, web_searches),
-            rates.request or money.ZERO,
-        ]
-    )
+    try:
+        return money.total(
+            [
+                money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
+                money.multiply(_output_rate(rates), output_tokens),
+                money.multiply(rates.web_search or money.ZERO, web_searches),
+                rates.request or money.ZERO,
+            ]
+        )
+    except DecimalException:  # more than 34 digits hold
+        return None
 
 
 def _input_rate(rates: UnitPrices, *, audio_input: bool) -> Decimal:

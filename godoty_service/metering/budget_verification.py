@@ -3,35 +3,37 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from godoty_service.budget import BudgetWindow
 from godoty_service.clock import Clock, utc_now
 from godoty_service.metering.budgets import Budgets
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.verification import Difference
+from godoty_service.mongo import Database
 
 _AHEAD = timedelta(days=1)  # an entry of another server's clock may start a little later than now
 
 
 async def verify_budgets(
-    ledger: Ledger, budgets: Budgets, *, tenant_id: str | None = None, clock: Clock = utc_now
+    *, database: Database, ledger: Ledger, budgets: Budgets, tenant_id: str | None = None, clock: Clock = utc_now
 ) -> AsyncIterator[Difference]:
-    """Verify one tenant's budgets, or all.
+    """Verify one tenant's budgets, or all, while servers go on.
 
-    A tenant with open calls is passed over: what they cost is on its way from the ledger to the budget.
+    A tenant with open calls is passed over: what they cost is on its way from the ledger to the budget. So is one
+    whose first budget was set within the last minute.
 
     Args:
+        database: Where snapshots are taken: each tenant is looked at as it was at one moment.
         ledger: The entries.
         budgets: What is counted.
         tenant_id: Whose; None: everybody's.
         clock: Tells the time.
     """
-    async for tenant, counted in budgets.counted(tenant_id):
+    async for tenant in budgets.tenants(tenant_id):
         now = clock()
-        for window in BudgetWindow:
-            key, amount = counted[window]
-            if key != window.key(now):
-                continue  # nothing has been spent in the window that runs now
-            true = await ledger.charged(tenant, start=window.start(now), end=now + _AHEAD)
+        async with database.snapshot() as snapshot:
+            counted = await budgets.at(snapshot).counted(tenant, at=now)
+            statement = await ledger.at(snapshot).statement(tenant, at=now, end=now + _AHEAD)
+        for window, amount in counted.items():
+            true = statement.spent[window][1]
             if amount != true:
                 yield Difference(
                     tenant_id=tenant,

@@ -28,11 +28,21 @@ class CostSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceEvidence:
-    """The prices that were in force when a call started, and the catalogue they stood in."""
+    """The prices that were in force when a call started, and where they stood.
+
+    Attributes:
+        prices: The provider's own where they are known, else the catalogue's.
+        catalogue_hash: The catalogue of the time.
+        catalogue_time: When it was first seen.
+        provider_prices_hash: The list of the model's providers that holds the prices; None: the catalogue does.
+        provider_prices_time: When that list was first seen.
+    """
 
     prices: UnitPrices
     catalogue_hash: str
     catalogue_time: datetime
+    provider_prices_hash: str | None = None
+    provider_prices_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
 from godoty_service.metering import money
 from godoty_service.metering.prices import UnitPrices
+from godoty_service.metering.usage import whole_number
 
 # Ways to route to a listed model; they have no entry of their own. All but the last change only who serves.
 SEARCHING_VARIANT = "online"
@@ -71,7 +71,8 @@ class Catalogue:
         by_slug: dict[str, tuple[CatalogueModel, ...]] = {}
         for model in models.values():
             by_slug[model.canonical_slug] = (*by_slug.get(model.canonical_slug, ()), model)
-        return cls(hash=_hash(models.values()), fetch_time=fetch_time, models=models, by_slug=by_slug)
+        told = {model.id: _told(model) for model in models.values()}
+        return cls(hash=_hash(told), fetch_time=fetch_time, models=models, by_slug=by_slug)
 
     def find(self, model: str, *, requested: str | Sequence[str] = ()) -> CatalogueModel | None:
         """Find what was asked for, or what served, under any of its names.
@@ -143,6 +144,12 @@ class EndpointPrices:
         found = (_endpoint(entry, model_id) for entry in data["endpoints"])
         return cls(model_id=model_id, endpoints=tuple(entry for entry in found if entry is not None))
 
+    @property
+    def hash(self) -> str:
+        """Equal for equal entries (prices, names and limits), whatever their order."""
+        entries = [json.dumps(_told(entry), sort_keys=True, ensure_ascii=True) for entry in self.endpoints]
+        return _hash(sorted(entries))
+
     def for_provider(self, name: str) -> UnitPrices | None:
         """Give the prices of a provider, by its name or tag; `None` where it is unknown or has several."""
         prices = [entry.prices for entry in self.endpoints if name in (entry.provider_name, entry.tag)]
@@ -201,16 +208,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _limit(value: Any) -> int | None:
-    if isinstance(value, Decimal):
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return whole_number(value) or None
 
 
-def _hash(models: Iterable[CatalogueModel]) -> str:
-    entries = {
-        model.id: {field.name: getattr(model, field.name) for field in fields(model)}
-        | {"prices": model.prices.to_document()}
-        for model in models
-    }
+def _told(entry: CatalogueModel | Endpoint) -> dict[str, Any]:
+    return {field.name: getattr(entry, field.name) for field in fields(entry)} | {"prices": entry.prices.to_document()}
+
+
+def _hash(entries: Any) -> str:
     canonical = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256(canonical.encode()).hexdigest()

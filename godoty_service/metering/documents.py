@@ -18,6 +18,7 @@ _MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "b
 _TIMES = frozenset({"time_to_first_token", "duration"})
 _CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
 _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
+_SOURCES = tuple(field.name for field in fields(PriceEvidence) if field.name != "prices")
 
 
 def entry_to_document(entry: Entry) -> Document:
@@ -50,11 +51,7 @@ def to_field(name: str, value: Any) -> Any:
     if isinstance(value, TokenUsage):
         return usage_to_document(value)
     if isinstance(value, PriceEvidence):
-        return {
-            "prices": value.prices.to_document(),
-            "catalogue_hash": value.catalogue_hash,
-            "catalogue_time": value.catalogue_time,
-        }
+        return _evidence_document(value)
     if isinstance(value, (CallState, CostSource)):
         return value.value
     return list(value) if isinstance(value, tuple) else value
@@ -85,12 +82,13 @@ def _from_field(name: str, value: Any) -> Any:
     return value if read is None else read(value)
 
 
+def _evidence_document(evidence: PriceEvidence) -> Document:
+    sources = {name: value for name in _SOURCES if (value := getattr(evidence, name)) is not None}
+    return {"prices": evidence.prices.to_document(), **sources}
+
+
 def _evidence(document: Document) -> PriceEvidence:
-    return PriceEvidence(
-        prices=UnitPrices.from_document(document["prices"]),
-        catalogue_hash=document["catalogue_hash"],
-        catalogue_time=document["catalogue_time"],
-    )
+    return PriceEvidence(**{**document, "prices": UnitPrices.from_document(document["prices"])})
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

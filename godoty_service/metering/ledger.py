@@ -1,24 +1,23 @@
 """The ledger: one entry for each request to the provider, written before the request leaves. Owns `ledger`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from collections.abc import Collection as Some
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
-
-from bson.decimal128 import Decimal128
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
+from godoty_service.metering.charges import Statement, read_statement, statement_of
 from godoty_service.metering.documents import (
     call_from_document,
     entry_from_document,
     entry_to_document,
 )
-from godoty_service.mongo import Collection, Index
+from godoty_service.mongo import Collection, Index, Snapshot
 
 AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 
@@ -35,7 +34,27 @@ INDEXES = (
     Index(keys=[("turn_id", 1)]),
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
+_LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
+
+
+def _always() -> None:
+    """Permit it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueCall:
+    """A call that is due for reconciliation.
+
+    Attributes:
+        call: The call.
+        tries: How often it was taken, this time included.
+        left_time: When its turn left it, or somebody found that its server had died.
+    """
+
+    call: ModelCall
+    tries: int
+    left_time: datetime
 
 
 class Ledger:
@@ -51,8 +70,17 @@ class Ledger:
         self.open_calls: set[str] = set()
         self._kept: dict[str, ModelCall] = {}
 
-    async def insert(self, entry: AnyEntry) -> AnyEntry:
+    def at(self, snapshot: Snapshot) -> "Ledger":
+        """The same at a moment, to read."""
+        return Ledger(self._entries.at(snapshot), clock=self._clock)
+
+    async def insert(self, entry: AnyEntry, *, permit: Callable[[], None] = _always) -> AnyEntry:
         """Write an entry under its number, or under the next free one if that is taken; returns it as written.
+
+        Args:
+            entry: The entry.
+            permit: Raises where it may not be written any more. Asked when its number is taken: whoever took it may
+                have taken the session over.
 
         Raises:
             StorageUnavailable: It is not known to be written.
@@ -64,6 +92,7 @@ class Ledger:
             except DuplicateKey:
                 if await self._entries.find_one({"_id": entry_to_document(entry)["_id"]}, fields={"_id": 1}):
                     raise  # the entry itself is there already, not only its number
+                permit()
                 highest = await self.highest(entry.tenant_id, entry.session_uid)
                 entry = replace(entry, number=highest + 1)
             else:
@@ -77,7 +106,7 @@ class Ledger:
     async def close(self, call: ModelCall) -> bool:
         """Write a call's final state; tells whether this was the write that closed it. An entry closes once."""
         return await self._entries.update_one(
-            _pending(call.tenant_id, call.call_id), {"$set": _changes(call), "$unset": {"due": "", "tries": ""}}
+            _pending(call.tenant_id, call.call_id), {"$set": _changes(call), "$unset": _LEFT}
         )
 
     async def close_or_keep(self, call: ModelCall) -> bool:
@@ -94,7 +123,10 @@ class Ledger:
 
     async def leave(self, call: ModelCall, *, due: datetime) -> None:
         """Leave a call to reconciliation, from `due` on, with what is known of it."""
-        await self._entries.update_one(_pending(call.tenant_id, call.call_id), {"$set": {**_changes(call), "due": due}})
+        await self._entries.update_one(
+            _pending(call.tenant_id, call.call_id),
+            {"$set": {**_changes(call), "due": due}, "$min": {"left_time": due}},
+        )
 
     async def leave_or_keep(self, call: ModelCall, *, due: datetime) -> None:
         """Leave a call to reconciliation; where the database is out of reach, keep what is known and raise.
@@ -143,7 +175,7 @@ class Ledger:
                 "start_time": {"$lt": now},
                 "_id": {"$nin": busy},
             },
-            {"$set": {"due": now}},
+            {"$set": {"due": now, "left_time": now}},
         )
 
     async def owners(self) -> set[str]:
@@ -158,19 +190,18 @@ class Ledger:
 
     async def adopt(self, owners: Some[str]) -> int:
         """Make due what dead servers left behind; returns how many calls."""
+        now = self._clock()
         return await self._entries.update_many(
             {"state": CallState.PENDING.value, "owner": {"$in": list(owners)}, "due": None},
-            {"$set": {"due": self._clock()}},
+            {"$set": {"due": now, "left_time": now}},
         )
 
-    async def take_due(
-        self, *, provider_key_ids: Some[str], any_before: datetime, hold: timedelta
-    ) -> tuple[ModelCall, int] | None:
-        """Take a call that is due, for so long that nobody else does; returns it and how often it was taken.
+    async def take_due(self, *, provider_key_ids: Some[str], any_before: datetime, hold: timedelta) -> DueCall | None:
+        """Take a call that is due, for so long that nobody else does.
 
         Args:
             provider_key_ids: The keys whose records can be read here.
-            any_before: Calls that started before are taken whatever made them.
+            any_before: Calls that were left before are taken whatever made them.
             hold: How long it is not due for anybody else.
         """
         now = self._clock()
@@ -178,12 +209,14 @@ class Ledger:
             {
                 "state": CallState.PENDING.value,
                 "due": {"$lte": now},
-                "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"start_time": {"$lt": any_before}}],
+                "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"left_time": {"$lt": any_before}}],
             },
             {"$set": {"due": now + hold}, "$inc": {"tries": 1}},
             sort=[("due", 1)],
         )
-        return (call_from_document(found), found["tries"]) if found else None
+        if found is None:
+            return None
+        return DueCall(call=call_from_document(found), tries=found["tries"], left_time=found["left_time"])
 
     async def postpone(self, call: ModelCall, *, due: datetime) -> None:
         """Leave a call for later."""
@@ -214,9 +247,10 @@ class Ledger:
         entry = entry_from_document(found) if found else None
         return entry if isinstance(entry, Adjustment) else None
 
-    async def by_session(self, tenant_id: str | None) -> AsyncIterator[Entry]:
-        """Read all entries, of one tenant or of all, session by session and in the order of their numbers."""
-        query = {"tenant_id": tenant_id} if tenant_id else {}
+    async def by_session(self, tenant_id: str | None, session_uid: str | None = None) -> AsyncIterator[Entry]:
+        """Read all entries, of all, a tenant or a session, session by session and in the order of their numbers."""
+        named = {"tenant_id": tenant_id, "session_uid": session_uid}
+        query = {name: value for name, value in named.items() if value}
         order = [("tenant_id", 1), ("session_uid", 1), ("number", 1)]
         async for document in self._entries.iterate(query, sort=order):
             yield entry_from_document(document)
@@ -247,40 +281,9 @@ class Ledger:
         found = await self._entries.find_one({"_id": call_id, "tenant_id": tenant_id, "kind": "call"})
         return call_from_document(found) if found else None
 
-    async def charged(self, tenant_id: str, *, start: datetime | None, end: datetime) -> Decimal:
-        """Sum what a tenant's closed calls of a time count in a budget: an unresolved one counts with its bound."""
-        started = {"$lt": end} | ({"$gte": start} if start is not None else {})
-        found = await self._entries.aggregate(
-            [
-                {
-                    "$match": {
-                        "tenant_id": tenant_id,
-                        "$or": [{"kind": "call", "start_time": started}, {"resolves": True, "call_time": started}],
-                    }
-                },
-                {
-                    "$group": {
-                        "_id": None,
-                        "cost": {"$sum": "$cost"},
-                        "held": {
-                            "$sum": {"$cond": [{"$eq": ["$state", CallState.UNRESOLVED.value]}, "$upper_bound", None]}
-                        },
-                        "freed": {"$sum": "$bound"},
-                    }
-                },
-            ]
-        )
-        if not found:
-            return Decimal(0)
-        sums = {name: _decimal(found[0][name]) for name in ("cost", "held", "freed")}
-        return money.subtract(money.add(sums["cost"], sums["held"]), sums["freed"])
-
-    async def pending_before(self, tenant_id: str, end: datetime) -> list[ModelCall]:
-        """Read a tenant's open calls that started before a time."""
-        found = await self._entries.find(
-            {"tenant_id": tenant_id, "state": CallState.PENDING.value, "start_time": {"$lt": end}}
-        )
-        return [call_from_document(each) for each in found]
+    async def statement(self, tenant_id: str, *, at: datetime, end: datetime) -> Statement:
+        """Sum what a tenant's calls that started before `end` count in the windows of `at`."""
+        return read_statement(await self._entries.aggregate(statement_of(tenant_id, at=at, end=end)), at=at)
 
     async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
         """Read a turn's entries, in the order of their numbers."""
@@ -295,11 +298,6 @@ class Ledger:
             {"tenant_id": tenant_id, "session_uid": session_uid, **which}, sort=[("number", 1)]
         )
         return [entry_from_document(each) for each in found]
-
-
-def _decimal(amount: Any) -> Decimal:
-    """Read a sum: MongoDB gives the integer 0 where there was nothing to add."""
-    return amount.to_decimal() if isinstance(amount, Decimal128) else Decimal(amount)
 
 
 def _pending(tenant_id: str, call_id: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class TurnMeter:
         self.oracle = oracle
         self.adjustments = adjustments
         self.record = record
-        self._permit = permit
+        self.permit = permit
         self.allowance = allowance
         self.clock = clock
         self._last_number = last_number
@@ -102,7 +102,8 @@ class TurnMeter:
             QuotaExceeded: It does not fit a budget.
             CostUnbounded: Its cost has no finite bound, and must have one.
         """
-        self._permit()
+        self.permit()
+        await self.allowance.renew(self.scope.tenant_id)
         models = (model, *fallback_models)
         start = self.clock()
         catalogue = self.oracle.current
@@ -149,6 +150,11 @@ class TurnMeter:
         """The turn's calls, as far as they are known to be written."""
         return [call.entry for call in self._calls.values() if call.inserted]
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether an entry may have landed that is not known to be written."""
+        return any(not call.inserted for call in self._calls.values())
+
     async def close(self) -> None:
         """Close what is still open, void or left to reconciliation, and wait for every write. Never raises."""
         while self._writes:
@@ -193,7 +199,7 @@ class OpenCall:
     async def insert(self) -> None:
         """Write the entry. One that may have landed all the same was never sent: it is void."""
         try:
-            self.entry = await self._meter.ledger.insert(self.entry)
+            self.entry = await self._meter.ledger.insert(self.entry, permit=self._meter.permit)
         except StorageError as error:
             self._ended = True
             void = replace(self.entry, state=CallState.VOID, settle_time=self._meter.clock(), error=_reason(error))
@@ -204,7 +210,12 @@ class OpenCall:
         self._meter.numbered(self.entry.number)
 
     def sending(self) -> None:
-        """Say that the request leaves now: from here on it may cost."""
+        """Say that the request leaves now: from here on it may cost.
+
+        Raises:
+            SessionLost: It may not leave any more: the server stood still since the call was opened.
+        """
+        self._meter.permit()
         self.sent = True
 
     def heard(self, generation_id: str) -> None:

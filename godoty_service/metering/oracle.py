@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import structlog
@@ -14,9 +14,10 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError
 from godoty_service.metering.bounds import upper_bound
 from godoty_service.metering.call import PriceEvidence
-from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.metering.money import format_usd, multiply
 from godoty_service.metering.prices import price
+from godoty_service.metering.provider_prices import ProviderPrices, SeenPrices
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.mongo import Collection, Document, Index
 
@@ -25,10 +26,8 @@ log = structlog.get_logger(__name__)
 INDEXES = (Index(keys=[("seen_time", -1)]),)
 _ANY_PROMPT = 10**9  # tokens: whatever holds for long prompts counts
 _KEPT_CATALOGUES = 8  # in memory; all are in the database
-_ENDPOINTS_WAIT = 2.0  # seconds that a turn's first call of a model waits for its providers' prices
 
 Fetch = Callable[[], Awaitable[bytes]]
-FetchFor = Callable[[str], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +46,7 @@ class Oracle:
         collection: Collection,
         *,
         fetch_models: Fetch,
-        fetch_endpoints: FetchFor,
-        keep_for: timedelta,
+        providers: ProviderPrices,
         clock: Clock = utc_now,
     ) -> None:
         """Build the oracle.
@@ -56,18 +54,14 @@ class Oracle:
         Args:
             collection: Where catalogues are kept.
             fetch_models: Gets the body of the provider's model listing.
-            fetch_endpoints: Gets the body of a model's list of providers.
-            keep_for: How long a model's list of providers serves before it is fetched anew.
+            providers: The providers' own prices.
             clock: Tells the time.
         """
         self._catalogues = collection
         self._fetch_models = fetch_models
-        self._fetch_endpoints = fetch_endpoints
-        self._keep_for = keep_for
+        self._providers = providers
         self._clock = clock
         self._by_hash: dict[str, Catalogue] = {}
-        self._endpoints: dict[str, tuple[datetime, EndpointPrices | None]] = {}
-        self._fetching: dict[str, asyncio.Task[None]] = {}
         self.current: Catalogue | None = None
         self.seen_time: datetime | None = None
 
@@ -112,9 +106,8 @@ class Oracle:
 
     async def prepare(self, models: tuple[str, ...]) -> None:
         """Have the providers' own prices of these models at hand, if they come within two seconds."""
-        tasks = [task for model in models if (task := self._endpoints_task(model)) is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_ENDPOINTS_WAIT)
+        found = [self.current.find(model) for model in models] if self.current else []
+        await self._providers.prepare({model.id for model in found if model is not None})
 
     def bound(self, models: tuple[str, ...], *, request_bytes: int, max_output_tokens: int | None) -> Decimal | None:
         """Tell what a request can cost at the most, whichever of the models serves it; None: not known."""
@@ -122,7 +115,7 @@ class Oracle:
         offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
             return None
-        known = [self._endpoints.get(offer.id, (None, None))[1] for offer in offers]
+        known = [self._providers.newest(offer.id) for offer in offers]
         return upper_bound(
             request_bytes=request_bytes,
             max_output_tokens=max_output_tokens,
@@ -146,7 +139,7 @@ class Oracle:
         """Tell all offers of these models that are known: the list's, and the providers' own."""
         catalogue = self.current
         listed = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
-        known = [self._endpoints.get(offer.id, (None, None))[1] for offer in listed]
+        known = [self._providers.newest(offer.id) for offer in listed]
         return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
 
     def price(
@@ -172,45 +165,38 @@ class Oracle:
         model = catalogue.find(served_model, requested=requested) if catalogue else None
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
-        endpoints = self._endpoints.get(model.id, (None, None))[1]
-        own = endpoints.for_provider(provider) if endpoints and provider else None
-        # What a variant adds (`:online` searches) holds whoever serves it.
-        prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
-        evidence = PriceEvidence(prices=prices, catalogue_hash=catalogue.hash, catalogue_time=catalogue.fetch_time)
-        return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
+        seen = self._providers.held(model.id, at) if provider else None
+        return _priced(usage, catalogue, model, seen, provider=provider, at=at)
 
-    async def catalogue(self, catalogue_hash: str) -> Catalogue | None:
-        """Find a catalogue of any time by its hash."""
+    async def price_past(
+        self,
+        usage: TokenUsage,
+        *,
+        served_model: str,
+        requested: tuple[str, ...],
+        provider: str | None,
+        at: datetime,
+        catalogue_hash: str,
+    ) -> Priced:
+        """Price a call of any time and any server, as `price` does; its catalogue is found by its hash.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        catalogue = await self._recall(catalogue_hash)
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        if catalogue is None or model is None:
+            return Priced(cost=None, evidence=None)
+        seen = await self._providers.recall(model.id, at) if provider else None
+        return _priced(usage, catalogue, model, seen, provider=provider, at=at)
+
+    async def _recall(self, catalogue_hash: str) -> Catalogue | None:
         if catalogue_hash not in self._by_hash:
             found = await self._catalogues.find_one({"_id": catalogue_hash})
             if found is None:
                 return None
             self._keep(_read(found))
         return self._by_hash[catalogue_hash]
-
-    def _endpoints_task(self, model: str) -> asyncio.Task[None] | None:
-        """Start fetching a model's providers where that is due; only what was never known is waited for."""
-        found = self.current.find(model) if self.current else None
-        if found is None:
-            return None
-        known = self._endpoints.get(found.id)
-        if known is not None and self._clock() - known[0] < self._keep_for:
-            return None
-        task = self._fetching.get(found.id)
-        if task is None:
-            task = asyncio.create_task(self._fetch(found.id))
-            self._fetching[found.id] = task
-        return task if known is None else None
-
-    async def _fetch(self, model_id: str) -> None:
-        known = self._endpoints.get(model_id, (None, None))[1]
-        try:
-            known = EndpointPrices.parse(await self._fetch_endpoints(model_id))
-        except (GodotyError, ValueError, TypeError) as error:
-            log.warning("endpoint_prices_fetch_failed", model=model_id, error=str(error))
-        finally:
-            self._endpoints[model_id] = (self._clock(), known)
-            self._fetching.pop(model_id, None)
 
     def _remember(self, catalogue: Catalogue, seen_time: datetime) -> None:
         self.current = catalogue
@@ -222,6 +208,29 @@ class Oracle:
         for old in list(self._by_hash)[:-_KEPT_CATALOGUES]:
             if self.current is None or old != self.current.hash:
                 del self._by_hash[old]
+
+
+def _priced(
+    usage: TokenUsage | None,
+    catalogue: Catalogue,
+    model: CatalogueModel,
+    seen: SeenPrices | None,
+    *,
+    provider: str | None,
+    at: datetime,
+) -> Priced:
+    """Price a call by what held: its provider's own prices where they are known, else the catalogue's."""
+    own = seen.prices.for_provider(provider) if seen and provider else None
+    # What a variant adds (`:online` searches) holds whoever serves it.
+    prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
+    evidence = PriceEvidence(
+        prices=prices,
+        catalogue_hash=catalogue.hash,
+        catalogue_time=catalogue.fetch_time,
+        provider_prices_hash=seen.hash if seen and own else None,
+        provider_prices_time=seen.first_seen if seen and own else None,
+    )
+    return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
 
 
 async def newest_catalogue(collection: Collection) -> Catalogue | None:

@@ -7,7 +7,7 @@ known to hold, the answer is `None`: the oracle never guesses and unknown is nev
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Any
 
 from godoty_service.metering import money
@@ -194,8 +194,9 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
     """Tell what a usage costs in US dollars, or `None` where that cannot be known.
 
     Unknown are: tokens that nobody counted, a needed price that is not listed, counters that contradict each
-    other, and tools that OpenRouter ran (a search of Exa's, another model: their fees are in no list). Not
-    seen, for want of a counter: fees of plugins (search, PDF OCR) and caches that are kept for an hour.
+    other, an amount that 34 digits do not hold, and tools that OpenRouter ran (a search of Exa's, another model:
+    their fees are in no list). Not seen, for want of a counter: fees of plugins (search, PDF OCR) and caches that
+    are kept for an hour.
 
     Args:
         usage: the counters of one call; finer kinds that were not told count as none.
@@ -245,13 +246,12 @@ def _fee_lines(usage: TokenUsage, rates: UnitPrices) -> list[Line]:
 
 
 def _sum(lines: list[Line]) -> Decimal | None:
-    amounts = []
-    for quantity, unit_price in lines:
-        if quantity < 0 or (quantity and unit_price is None):
-            return None
-        if unit_price is not None:
-            amounts.append(money.multiply(unit_price, quantity))
-    return money.total(amounts)
+    if any(quantity < 0 or (quantity and unit_price is None) for quantity, unit_price in lines):
+        return None
+    try:
+        return money.total(money.multiply(rate, quantity) for quantity, rate in lines if rate is not None)
+    except DecimalException:
+        return None
 
 
 def _listed(value: Any) -> Decimal | None:

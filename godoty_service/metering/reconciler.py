@@ -14,15 +14,15 @@ from typing import Any
 import structlog
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, ProviderError
+from godoty_service.errors import GodotyError, ProviderError, StorageError, StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, CostSource, ModelCall
-from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.ledger import DueCall, Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
-from godoty_service.metering.usage import Billing, TokenUsage, from_generation
+from godoty_service.metering.usage import TokenUsage, from_generation
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long records are waited for, counted from the call's start.
+    """How long records are waited for, counted from when the call was left: a long stream has none before.
 
     Attributes:
         without_usage: Where nothing but the record can tell what a call cost.
@@ -141,21 +141,34 @@ class Reconciler:
         self._readable = await self._readable_keys()
         outcomes = dict.fromkeys(Outcome, 0)
         while batch := await self._batch():
-            for outcome in await asyncio.gather(*(self._settle(call, tries) for call, tries in batch)):
+            for outcome in await asyncio.gather(*map(self._settle, batch)):
                 outcomes[outcome] += 1
         return outcomes
 
     async def _write_kept(self) -> None:
-        """Write what turns knew and could not write."""
-        for call in self._ledger.kept:
-            if call.state is CallState.PENDING:
-                await self._ledger.leave(call, due=self._clock())
-            elif not await self._closed(call):
-                await self._adjustments.settle_late(call)
-            self._ledger.forget(call)
+        """Write what turns knew and could not write.
 
-    async def _batch(self) -> list[tuple[ModelCall, int]]:
-        batch: list[tuple[ModelCall, int]] = []
+        Raises:
+            StorageUnavailable: The database is still out of reach.
+        """
+        for call in self._ledger.kept:
+            try:
+                await self._write(call)
+            except StorageUnavailable:
+                raise
+            except StorageError:  # one that cannot be written must not hold up the others
+                log.exception("call_not_written", call_id=call.call_id, cost_usd=money.format_usd(call.cost))
+            else:
+                self._ledger.forget(call)
+
+    async def _write(self, call: ModelCall) -> None:
+        if call.state is CallState.PENDING:
+            await self._ledger.leave(call, due=self._clock())
+        elif not await self._closed(call):
+            await self._adjustments.settle_late(call)
+
+    async def _batch(self) -> list[DueCall]:
+        batch: list[DueCall] = []
         while len(batch) < _AT_ONCE:
             taken = await self._ledger.take_due(
                 provider_key_ids=self._readable,
@@ -167,9 +180,9 @@ class Reconciler:
             batch.append(taken)
         return batch
 
-    async def _settle(self, call: ModelCall, tries: int) -> Outcome:
+    async def _settle(self, due: DueCall) -> Outcome:
         """Settle a call from its record, or else as well as can be told by now."""
-        age = self._clock() - call.start_time
+        call, waited = due.call, self._clock() - due.left_time
         if call.generation_id is not None and call.provider_key_id in self._readable:
             try:
                 async with asyncio.timeout(_HOLD.total_seconds() / 2):
@@ -178,12 +191,12 @@ class Reconciler:
                     return await self._close(settled)
             except (ProviderError, TimeoutError) as error:
                 log.warning("generation_not_read", call_id=call.call_id, error=str(error))
-                if age < self._patience.unreachable:
-                    return await self._postpone(call, tries)
+                if waited < self._patience.unreachable:
+                    return await self._postpone(due)
             except (ValueError, TypeError) as error:
                 log.warning("generation_not_understood", call_id=call.call_id, error=str(error))
-            if age < (self._patience.without_usage if call.usage is None else self._patience.with_usage):
-                return await self._postpone(call, tries)
+            if waited < (self._patience.without_usage if call.usage is None else self._patience.with_usage):
+                return await self._postpone(due)
         return await self._close(await self._without_record(call))
 
     async def _from_record(self, call: ModelCall, body: bytes) -> ModelCall | None:
@@ -201,13 +214,16 @@ class Reconciler:
             upstream_cost=call.upstream_cost if call.upstream_cost is not None else billing.upstream_cost,
             is_byok=call.is_byok if call.is_byok is not None else billing.is_byok,
         )
-        priced = await self._priced(known, Billing(usage=known.usage or TokenUsage()))
+        priced = await self._priced(known)
         return self._final(priced, state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.RECONCILED)
 
     async def _without_record(self, call: ModelCall) -> ModelCall:
-        """Close a call whose record can never come: by the catalogue where its usage is known, else unresolved."""
-        if call.usage is not None:
-            priced = await self._priced(call, Billing(usage=call.usage))
+        """Close a call whose record can never come: by the catalogue where its usage is known, else unresolved.
+
+        Under BYOK the account pays nothing or a fee, which no list tells.
+        """
+        if call.usage is not None and not call.is_byok:
+            priced = await self._priced(call)
             if priced.catalogue_cost is not None:
                 return self._final(
                     priced,
@@ -217,18 +233,17 @@ class Reconciler:
                 )
         return self._final(call, state=CallState.UNRESOLVED)
 
-    async def _priced(self, call: ModelCall, billing: Billing) -> ModelCall:
-        """Price a call with the catalogue that held when it started."""
-        catalogue = await self._oracle.catalogue(call.evidence.catalogue_hash) if call.evidence else None
-        requested = (call.requested_model, *call.fallback_models)
-        await self._oracle.prepare((call.model,))
-        priced = self._oracle.price(
-            billing.usage,
+    async def _priced(self, call: ModelCall) -> ModelCall:
+        """Price a call with what held when it started."""
+        if call.evidence is None:
+            return replace(call, catalogue_cost=None)
+        priced = await self._oracle.price_past(
+            call.usage or TokenUsage(),
             served_model=call.model,
-            requested=requested,
+            requested=(call.requested_model, *call.fallback_models),
             provider=call.provider,
             at=call.start_time,
-            catalogue=catalogue,
+            catalogue_hash=call.evidence.catalogue_hash,
         )
         return replace(call, catalogue_cost=priced.cost, evidence=priced.evidence or call.evidence)
 
@@ -256,9 +271,9 @@ class Reconciler:
         await self._closed(call)
         return Outcome.UNRESOLVED if call.state is CallState.UNRESOLVED else Outcome.SETTLED
 
-    async def _postpone(self, call: ModelCall, tries: int) -> Outcome:
-        wait = _WAITS[min(tries, len(_WAITS)) - 1]
-        await self._ledger.postpone(call, due=self._clock() + timedelta(seconds=wait))
+    async def _postpone(self, due: DueCall) -> Outcome:
+        wait = _WAITS[min(due.tries, len(_WAITS)) - 1]
+        await self._ledger.postpone(due.call, due=self._clock() + timedelta(seconds=wait))
         return Outcome.POSTPONED
 
 

@@ -1,12 +1,12 @@
 """Sums of usage by quarter of an hour, in UTC: days of every time zone are sums of them. Owns `usage_quarters`.
 
-Each entry is in four documents, at four levels: its quarter; its hour in UTC; its quarter by model, provider and
-agent; and its day in UTC by these. A document says up to which of its tenant's batches it is folded, so that a batch
+Each entry is in five documents, at five levels: its quarter; its hour in UTC; and by model, provider and agent its
+quarter, its hour and its day in UTC. A document says up to which of its tenant's batches it is folded, so that a batch
 folds once into each, however often it is tried and by however many servers at once.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -33,6 +33,7 @@ class Level(StrEnum):
     QUARTER = "quarter"
     HOUR = "hour"
     DETAIL = "detail"
+    DETAIL_HOUR = "detail_hour"
     DAY = "day"
 
 
@@ -149,12 +150,20 @@ def sums_of(
         closed: The time up to which answers must not change any more.
         known: When they became known, where that is kept.
     """
-    sums: Sums = {}
+    details: dict[Cell, list[Sum]] = {}
     for entry in entries:
         added = part(entry, opens_turn=entry_id(entry) in opening)
-        each = Sum(totals=added, latest=known or known_time(entry, closed))
-        add_sums(sums, dict.fromkeys(cells_of(entry), each))
-    return sums
+        details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, closed)))
+    return widened({cell: _joined(*parts) for cell, parts in details.items()})
+
+
+def widened(details: Sums) -> Sums:
+    """Sum up, at every level, what stands at the level DETAIL."""
+    parts: dict[Cell, list[Sum]] = {}
+    for cell, each in details.items():
+        for wider in _levels(cell):
+            parts.setdefault(wider, []).append(each)
+    return {cell: _joined(*each) for cell, each in parts.items()}
 
 
 def add_sums(sums: Sums, more: Sums) -> None:
@@ -162,19 +171,6 @@ def add_sums(sums: Sums, more: Sums) -> None:
     for cell, new in more.items():
         old = sums.get(cell)
         sums[cell] = new if old is None else _joined(old, new)
-
-
-def cells_of(entry: Entry) -> tuple[Cell, ...]:
-    """Tell the cells that a final entry is in."""
-    start = start_time(entry)
-    quarter, day = floor_quarter(start), floor_day(start)
-    tenant_id, model, provider, agent = entry.tenant_id, entry.model, entry.provider or "", entry.agent
-    return (
-        Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter),
-        Cell(tenant_id=tenant_id, level=Level.HOUR, time=floor_hour(start)),
-        Cell(tenant_id=tenant_id, level=Level.DETAIL, time=quarter, model=model, provider=provider, agent=agent),
-        Cell(tenant_id=tenant_id, level=Level.DAY, time=day, model=model, provider=provider, agent=agent),
-    )
 
 
 def floor_quarter(time: datetime) -> datetime:
@@ -192,8 +188,33 @@ def floor_day(time: datetime) -> datetime:
     return time.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _joined(left: Sum, right: Sum) -> Sum:
-    return Sum(totals=plus(left.totals, right.totals), latest=max(left.latest, right.latest))
+def _joined(*sums: Sum) -> Sum:
+    if len(sums) == 1:
+        return sums[0]
+    return Sum(totals=plus(*(each.totals for each in sums)), latest=max(each.latest for each in sums))
+
+
+def _detail(entry: Entry) -> Cell:
+    return Cell(
+        tenant_id=entry.tenant_id,
+        level=Level.DETAIL,
+        time=floor_quarter(start_time(entry)),
+        model=entry.model,
+        provider=entry.provider or "",
+        agent=entry.agent,
+    )
+
+
+def _levels(detail: Cell) -> tuple[Cell, ...]:
+    """Tell the cells, one a level, that hold what a cell at the level DETAIL holds."""
+    hour, day = floor_hour(detail.time), floor_day(detail.time)
+    return (
+        Cell(tenant_id=detail.tenant_id, level=Level.QUARTER, time=detail.time),
+        Cell(tenant_id=detail.tenant_id, level=Level.HOUR, time=hour),
+        detail,
+        replace(detail, level=Level.DETAIL_HOUR, time=hour),
+        replace(detail, level=Level.DAY, time=day),
+    )
 
 
 def _update(cell: Cell, total: Sum, *, before: int, batch: int) -> tuple[Document, Document]:

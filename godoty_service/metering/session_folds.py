@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
 from godoty_service.metering.ledger import Ledger
+from godoty_service.mongo import Snapshot
 
 Document = dict[str, Any]
 
@@ -12,8 +13,14 @@ Document = dict[str, Any]
 class FoldStore(Protocol):
     """Keeps a fold for each session; the sessions room does."""
 
+    def at(self, snapshot: Snapshot) -> "FoldStore":
+        """The same at a moment, to read."""
+
     async def read_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, int] | None:
         """Read a fold and its revision; None: the session is deleted."""
+
+    async def shown_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, bool] | None:
+        """Read a fold, and whether readers take it as it stands; None: the session is deleted."""
 
     def folded(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:
         """Tell the tenant, our id and the caller's id of each session that has folded something."""

@@ -1,20 +1,25 @@
-"""Keeps budgets in step with the ledger: settles what closes, tells what is reached, restates what was before."""
+"""Keeps budgets in step with the ledger: settles what closes, tells what is reached, states what was before."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from godoty_service.budget import Budget, BudgetWindow
+from godoty_service.budget import Budget
 from godoty_service.clock import Clock, utc_now
 from godoty_service.metering import money
-from godoty_service.metering.budgets import SHARES, BudgetAlert, Budgets, BudgetStatus, charge
-from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.budgets import SHARES, BudgetAlert, Budgets, BudgetStatus
+from godoty_service.metering.call import Adjustment, CallState, ModelCall
+from godoty_service.metering.charges import charge
 from godoty_service.metering.ledger import Ledger
 
 # A call's reservation is settled right after its entry; one that is so much older was left by a server that died.
 _FORGOTTEN = timedelta(seconds=30)
+# A policy holds on every server within 5 seconds; their clocks may be some more apart.
+_KNOWN = timedelta(seconds=10)
+# So long after its start every call is in the ledger, or will never be sent.
+_LANDED = timedelta(seconds=30)
 
-BudgetsOf = Callable[[str], Awaitable[Sequence[Budget]]]
+BudgetsOf = Callable[[str], Awaitable[Sequence[Budget] | None]]
 
 
 class Spending:
@@ -26,12 +31,12 @@ class Spending:
         Args:
             budgets: What is spent and reserved.
             ledger: The entries behind it.
-            budgets_of: Tells a tenant's budgets.
+            budgets_of: Tells a tenant's budgets, at most some seconds old; None: it never had any.
             clock: Tells the time.
         """
+        self.budgets_of = budgets_of
         self._budgets = budgets
         self._ledger = ledger
-        self._budgets_of = budgets_of
         self._clock = clock
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> None:
@@ -41,7 +46,8 @@ class Spending:
             BudgetSpent: It does not fit.
             BudgetReserved: It does not fit just now.
         """
-        await self._budgets.reserve(call.tenant_id, call, bound=call.upper_bound or Decimal(0), budgets=budgets)
+        while not await self._budgets.reserve(call, budgets):
+            await self.begin(call.tenant_id)  # its first budget is in force, and whoever set it came no further
 
     async def settle(self, call: ModelCall, budgets: Sequence[Budget]) -> list[BudgetAlert]:
         """Settle a closed call, and tell the shares of budgets that it reached."""
@@ -60,29 +66,26 @@ class Spending:
         """Settle a call that was closed by reconciliation."""
         await self._budgets.settle(call)
 
-    async def resolved(self, call: ModelCall, cost: Decimal) -> None:
+    async def resolved(self, call: ModelCall, adjustment: Adjustment) -> None:
         """Take in what an unresolved call has cost, in place of its bound."""
-        await self._budgets.adjust(call.tenant_id, time=call.start_time, amount=money.subtract(cost, charge(call)))
+        amount = money.subtract(adjustment.cost, charge(call))
+        await self._budgets.adjust(call.tenant_id, time=call.start_time, made=adjustment.time, amount=amount)
 
     async def status(self, tenant_id: str) -> list[BudgetStatus]:
         """Tell how a tenant's budgets stand."""
-        return await self._budgets.status(tenant_id, await self._budgets_of(tenant_id))
+        return await self._budgets.status(tenant_id, await self.budgets_of(tenant_id) or ())
 
     async def begin(self, tenant_id: str) -> None:
-        """Begin to count a tenant's spending, from what the ledger has until now."""
-        await self._budgets.open(tenant_id)
-        since = await self._budgets.unstated(tenant_id)
-        if since is None:
-            return
-        spent = {
-            window: (window.key(since), await self._ledger.charged(tenant_id, start=window.start(since), end=since))
-            for window in BudgetWindow
-        }
-        pending = await self._ledger.pending_before(tenant_id, since)
-        await self._budgets.state(tenant_id, spent=spent, pending=pending)
+        """Begin to count a tenant's spending, once a budget is in force; where it has begun, do nothing."""
+        if not await self._budgets.begun(tenant_id):
+            now = self._clock()
+            statement = await self._ledger.statement(tenant_id, at=now, end=now)
+            await self._budgets.begin(tenant_id, since=now + _KNOWN, statement=statement)
 
     async def sweep(self) -> int:
-        """Settle the reservations that dead servers left; returns how many."""
+        """Settle the reservations that dead servers left, and state what was before; returns how many were settled."""
+        for tenant_id, since in await self._budgets.unstated(until=self._clock() - _LANDED):
+            await self._budgets.state(tenant_id, await self._ledger.statement(tenant_id, at=since, end=since))
         swept = 0
         for tenant_id, call_id in await self._budgets.left_open(older_than=_FORGOTTEN):
             call = await self._ledger.get(tenant_id, call_id)

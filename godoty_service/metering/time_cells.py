@@ -11,6 +11,8 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 _STEP = timedelta(hours=6)  # no zone changes its offset twice within
+_HOUR, _DAY, _LONGEST_MONTH = timedelta(hours=1), timedelta(days=1), timedelta(days=31)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TimeGroup(StrEnum):
@@ -56,21 +58,26 @@ def spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Span]:
 
 def cell_start(group: TimeGroup, zone: ZoneInfo, moment: datetime, span: Span) -> datetime:
     """Tell when the hour, day or month of a moment begins, in UTC."""
-    local = (moment + span.offset).replace(tzinfo=None)
     if group is TimeGroup.HOUR:
-        begin = local.replace(minute=0, second=0, microsecond=0, tzinfo=UTC) - span.offset
+        begin = moment - (moment + span.offset - _EPOCH) % _HOUR
         return begin if span.change is None else max(begin, span.change)
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = (moment + span.offset).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     first = midnight.replace(day=1) if group is TimeGroup.MONTH else midnight
     return first.replace(tzinfo=zone).astimezone(UTC)  # a midnight that clocks skip is the moment of the change
 
 
-def one_cell(group: TimeGroup, start: datetime, end: datetime, span: Span) -> bool:
-    """Tell whether all of a stretch is in one hour, day or month."""
-    first, last = start + span.offset, end + span.offset - timedelta(microseconds=1)
-    if group is TimeGroup.MONTH:
-        return (first.year, first.month) == (last.year, last.month)
-    return first.date() == last.date() and (group is TimeGroup.DAY or first.hour == last.hour)
+def cells(group: TimeGroup, start: datetime, end: datetime, span: Span) -> Iterator[tuple[datetime, datetime]]:
+    """Cut a stretch of a span where its days or months begin; hours are left in one."""
+    while start < end:
+        until = end if group is TimeGroup.HOUR else min(_next_midnight(group, start + span.offset) - span.offset, end)
+        yield start, until
+        start = until
+
+
+def _next_midnight(group: TimeGroup, local: datetime) -> datetime:
+    """Tell when the next day or month begins after a time of a clock, by that clock."""
+    day = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + _DAY if group is TimeGroup.DAY else (day.replace(day=1) + _LONGEST_MONTH).replace(day=1)
 
 
 def _change_before(zone: ZoneInfo, moment: datetime) -> datetime | None:

@@ -105,6 +105,15 @@ def fold(entries: list[Entry]) -> Totals:
     return SessionFold().take(renumbered).view()
 
 
+def added(entry: Entry) -> Totals:
+    """What one entry adds to a sum, but for its turn."""
+    if isinstance(entry, Adjustment):
+        return _adjusted(Totals(), entry)
+    if entry.state is CallState.PENDING:
+        return Totals(model_calls=1, pending_calls=1)
+    return Totals() if entry.state is CallState.VOID else _with(Totals(), entry)
+
+
 def _with(totals: Totals, call: ModelCall) -> Totals:
     counted = replace(totals, model_calls=totals.model_calls + 1)
     if call.state is CallState.UNRESOLVED:

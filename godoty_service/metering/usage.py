@@ -11,6 +11,12 @@ from typing import Any
 
 from godoty_service.metering import money
 
+# No call uses a million million of anything, costs a million dollars, or is charged in finer parts than these: what
+# says so is a provider's fault, and not known. It also keeps sums of millions of calls within 64 bits and 34 digits.
+_MOST_COUNTED = 10**12
+_MOST_CHARGED = Decimal(10**6)
+_DECIMALS = 25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
@@ -66,7 +72,7 @@ def from_openrouter(usage: Mapping[str, Any]) -> Billing:
     counters = _counters(usage)
     return Billing(
         usage=counters,
-        cost=money.parse_charge(usage.get("cost")),
+        cost=_charge(usage.get("cost")),
         upstream_cost=_upstream_cost(_part(usage, "cost_details"), counters),
         is_byok=_flag(usage.get("is_byok")),
     )
@@ -81,7 +87,7 @@ def from_generation(data: Mapping[str, Any]) -> Billing:
         TypeError: where an amount is a float.
     """
     prompt, completion = _count(data, "native_tokens_prompt"), _count(data, "native_tokens_completion")
-    cost = money.parse_charge(data.get("total_cost"))
+    cost = _charge(data.get("total_cost"))
     return Billing(
         usage=TokenUsage(
             input_tokens=prompt,
@@ -91,8 +97,8 @@ def from_generation(data: Mapping[str, Any]) -> Billing:
             reasoning_tokens=_count(data, "native_tokens_reasoning"),
             image_output_tokens=_count(data, "native_tokens_completion_images"),
         ),
-        cost=cost if cost is not None else money.parse_charge(data.get("usage")),
-        upstream_cost=money.parse_charge(data.get("upstream_inference_cost")),
+        cost=cost if cost is not None else _charge(data.get("usage")),
+        upstream_cost=_charge(data.get("upstream_inference_cost")),
         is_byok=_flag(data.get("is_byok")),
     )
 
@@ -120,7 +126,7 @@ def _counters(usage: Mapping[str, Any]) -> TokenUsage:
 
 def _upstream_cost(details: Mapping[str, Any], counters: TokenUsage) -> Decimal | None:
     """Take the upstream cost as told, else the sum of its two parts; the parts hold no search or tool fee."""
-    told = money.parse_charge(details.get("upstream_inference_cost"))
+    told = _charge(details.get("upstream_inference_cost"))
     if told is not None or counters.web_search_requests or counters.server_tool_calls:
         return told
     parts = [
@@ -142,17 +148,28 @@ def _part(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _count(part: Mapping[str, Any], *names: str) -> int | None:
-    return next((count for name in names if (count := _whole(part.get(name))) is not None), None)
+    return next((count for name in names if (count := whole_number(part.get(name))) is not None), None)
 
 
-def _whole(value: Any) -> int | None:
-    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def whole_number(value: Any) -> int | None:
+    """Read a count that somebody else states: what is negative, absurd or no whole number is not known."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    if isinstance(value, Decimal) and not value.is_finite():
+        return None
+    return int(value) if 0 <= value <= _MOST_COUNTED and value == int(value) else None
 
 
 def _amount(part: Mapping[str, Any], *names: str) -> Decimal | None:
-    return next((amount for name in names if (amount := money.parse_charge(part.get(name))) is not None), None)
+    return next((amount for name in names if (amount := _charge(part.get(name))) is not None), None)
+
+
+def _charge(value: Any) -> Decimal | None:
+    amount = money.parse_charge(value)
+    if amount is None or amount > _MOST_CHARGED:
+        return None
+    finest = money.MONEY.scaleb(amount, _DECIMALS)
+    return amount if finest == finest.to_integral_value() else None
 
 
 def _flag(value: Any) -> bool | None:

@@ -18,7 +18,8 @@ from godoty_service.metering.usage_plan import Range
 from godoty_service.metering.usage_sums import COUNTERS, COUNTS
 from godoty_service.mongo import Document
 
-_AMOUNTS = ("cost", "unresolved_bound", "later")
+_AMOUNTS = ("cost", "unresolved_bound")
+_OF_ENTRIES = ("later",)  # amounts that no roll-up has
 _ZERO = Decimal128("0")
 _SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
 
@@ -111,45 +112,57 @@ class Cut:
     offset: str
 
 
-def grouped(cut: Cut, *, fine: bool) -> list[Document]:
+def grouped(cut: Cut, *, fine: bool, limit: int) -> list[Document]:
     """Sum what was chosen.
 
     Args:
         cut: By what.
-        fine: Sum what an amount has beyond `PLACES` decimals apart, so that no digit is lost; else only tell whether
-            a roll-up has any.
+        fine: Sum what an amount has beyond `PLACES` decimals apart, so that no digit is lost. Else, of roll-ups only,
+            tell whether one has any.
+        limit: The most groups that are given.
     """
     key: Document = {name: f"${name}" for name in cut.names}
     if cut.time is not None:
         key["time"] = {"$dateTrunc": {"date": "$time", "unit": cut.time.value, "timezone": cut.offset}}
-    sums: Document = {"_id": key}
-    for name in _AMOUNTS:
-        coarse = {"$trunc": [f"${name}", PLACES]}
-        sums[name] = {"$sum": coarse if fine else f"${name}"}
-        if fine:
-            sums[f"{name}_fine"] = {"$sum": {"$subtract": [f"${name}", coarse]}}
+    amounts = _in_two(*_AMOUNTS, *_OF_ENTRIES) if fine else {name: {"$sum": f"${name}"} for name in _AMOUNTS}
+    sums: Document = {"_id": key, **amounts}
     if not fine:
         sums["fine"] = {"$max": "$fine"}
     sums |= {name: {"$sum": f"${name}"} for name in COUNTS}
     sums |= {name: {"$sum": f"$usage.{name}"} for name in COUNTERS}
     sums["told"] = {"$mergeObjects": "$usage"}  # which counters there were at all
-    amounts = (name for name in sums if name.removesuffix("_fine") in _AMOUNTS)
-    return [{"$group": sums}, {"$set": {name: {"$toString": f"${name}"} for name in amounts}}]
+    return [{"$group": sums}, {"$limit": limit}, {"$set": {name: {"$toString": f"${name}"} for name in amounts}}]
 
 
 def read_totals(document: Document) -> Totals:
     """Read a group's sum."""
     return Totals(
-        cost=read_amount(document, "cost"),
-        unresolved_bound=read_amount(document, "unresolved_bound"),
+        cost=_amount(document, "cost"),
+        unresolved_bound=_amount(document, "unresolved_bound"),
         usage=TokenUsage(**{name: document[name] for name in document["told"]}),
         **{name: document[name] for name in COUNTS},
     )
 
 
-def read_amount(document: Document, name: str) -> Decimal:
+def read_later(document: Document) -> Decimal:
+    """Read what a group cost that became known later."""
+    return _amount(document, "later") if "later" in document else money.ZERO
+
+
+def _in_two(*names: str) -> Document:
+    """Sum amounts, each in two parts."""
+    sums: Document = {}
+    for name in names:
+        coarse = {"$trunc": [f"${name}", PLACES]}
+        sums[name] = {"$sum": coarse}
+        sums[f"{name}_fine"] = {"$sum": {"$subtract": [f"${name}", coarse]}}
+    return sums
+
+
+def _amount(document: Document, name: str) -> Decimal:
     """Read an amount; raises `decimal.Inexact` where 34 digits do not hold it."""
-    return money.add(Decimal(document[name]), Decimal(document.get(f"{name}_fine", 0)))
+    amount, fine = Decimal(document[name]), document.get(f"{name}_fine")
+    return amount if fine is None else money.add(amount, Decimal(fine))
 
 
 def _match(which: Document, field: str, ranges: Sequence[Range]) -> Document:

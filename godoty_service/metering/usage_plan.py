@@ -4,23 +4,26 @@ Entries are read for the pieces of a quarter at a range's ends, for quarters tha
 answer's `as_of`, and for all of it where sums by end user or session are wanted.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
 from godoty_service.metering.rollups import QUARTER, floor_day, floor_hour, floor_quarter
 
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 class Source(StrEnum):
     """Where sums are read."""
 
     DAY = "day"
+    DETAIL_HOUR = "detail_hour"
+    DETAIL = "detail"
     HOUR = "hour"
     QUARTER = "quarter"
-    DETAIL = "detail"
     ENTRIES = "entries"
 
 
@@ -32,45 +35,75 @@ class Range:
     end: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """What documents of a source sum up."""
+
+    source: Source
+    step: timedelta
+    floor: Callable[[datetime], datetime]
+
+    def ceil(self, time: datetime) -> datetime:
+        floor = self.floor(time)
+        return floor if floor == time else floor + self.step
+
+
 Plan = dict[Source, list[Range]]
-Floor = Callable[[datetime], datetime]
+_PLAIN = (_Level(Source.HOUR, HOUR, floor_hour), _Level(Source.QUARTER, QUARTER, floor_quarter))
+_DETAILED = (
+    _Level(Source.DAY, DAY, floor_day),
+    _Level(Source.DETAIL_HOUR, HOUR, floor_hour),
+    _Level(Source.DETAIL, QUARTER, floor_quarter),
+)
 
 
-def plan(whole: Range, *, detailed: bool, fits: Callable[[Range], bool], changed: Collection[datetime]) -> Plan:
+def plan(groups: Iterable[Range], *, detailed: bool, widest: timedelta, changed: Collection[datetime]) -> Plan:
     """Tell what to read where.
 
     Args:
-        whole: The time that is asked for.
+        groups: The time that is asked for, cut where its groups of time begin, unless each begins where a document of
+            the length `widest` does.
         detailed: Whether sums by model, provider or agent are wanted.
-        fits: Tells whether an hour or a day in UTC is in one group of time.
+        widest: Documents that sum up longer stretches are not read.
         changed: Quarters that must be read from the entries.
     """
+    levels = [level for level in (_DETAILED if detailed else _PLAIN) if level.step <= widest]
+    runs = _runs(changed)
     pieces: Plan = {}
-    dirty_days, dirty_hours = ({floor(each) for each in changed} for floor in (floor_day, floor_hour))
-    for day in _cut(whole, floor_day, _DAY):
-        if detailed and _is_whole(day, _DAY, dirty_days):
-            _add(pieces, Source.DAY if fits(day) else Source.DETAIL, day)
-            continue
-        for hour in _cut(day, floor_hour, _HOUR):
-            if not detailed and _is_whole(hour, _HOUR, dirty_hours):
-                _add(pieces, Source.HOUR if fits(hour) else Source.QUARTER, hour)
-                continue
-            for each in _cut(hour, floor_quarter, QUARTER):
-                source = Source.DETAIL if detailed else Source.QUARTER
-                _add(pieces, source if _is_whole(each, QUARTER, changed) else Source.ENTRIES, each)
+    for group in groups:
+        start = group.start
+        for run in islice(runs, bisect_right(runs, start, key=lambda each: each.end), None):
+            if run.start >= group.end:
+                break
+            _cover(pieces, Range(start, max(run.start, start)), levels)
+            _add(pieces, Source.ENTRIES, Range(max(run.start, start), min(run.end, group.end)))
+            start = min(run.end, group.end)
+        _cover(pieces, Range(start, group.end), levels)
     return pieces
 
 
-def _is_whole(piece: Range, step: timedelta, dirty: Collection[datetime]) -> bool:
-    return piece.end - piece.start == step and piece.start not in dirty
+def _runs(quarters: Collection[datetime]) -> list[Range]:
+    """Join quarters that follow one another."""
+    runs: Plan = {}
+    for each in sorted(quarters):
+        _add(runs, Source.ENTRIES, Range(each, each + QUARTER))
+    return runs.get(Source.ENTRIES, [])
 
 
-def _cut(whole: Range, floor: Floor, step: timedelta) -> Iterator[Range]:
-    start = whole.start
-    while start < whole.end:
-        end = min(floor(start) + step, whole.end)
-        yield Range(start, end)
-        start = end
+def _cover(pieces: Plan, whole: Range, levels: Sequence[_Level]) -> None:
+    """Read a stretch from the longest documents in its middle, from shorter ones at its ends, from entries at last."""
+    if whole.start >= whole.end:
+        return
+    if not levels:
+        _add(pieces, Source.ENTRIES, whole)
+        return
+    level, *shorter = levels
+    first = min(level.ceil(whole.start), whole.end)
+    last = max(level.floor(whole.end), first)
+    _cover(pieces, Range(whole.start, first), shorter)
+    if first < last:
+        _add(pieces, level.source, Range(first, last))
+    _cover(pieces, Range(last, whole.end), shorter)
 
 
 def _add(pieces: Plan, source: Source, piece: Range) -> None:

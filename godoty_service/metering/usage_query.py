@@ -1,52 +1,29 @@
 """Answers what a tenant has used: exact at any moment, and the same again for the same `as_of`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from godoty_service.errors import InvalidRequest, StorageUnavailable
+from godoty_service.errors import InvalidRequest, SnapshotLost, StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.booking import Booking
 from godoty_service.metering.rollups import Rollups
-from godoty_service.metering.time_cells import Span, TimeGroup, cell_start, one_cell, spans
+from godoty_service.metering.time_cells import Span
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage_entries import UsageEntries
-from godoty_service.metering.usage_pipeline import (
-    Cut,
-    grouped,
-    of_entries,
-    of_pending,
-    of_rollups,
-    read_amount,
-    read_totals,
-)
-from godoty_service.metering.usage_plan import Range, Source, plan
+from godoty_service.metering.usage_groups import Group, Grouping, GroupSums
+from godoty_service.metering.usage_pipeline import Cut, grouped, of_entries, of_pending, of_rollups
+from godoty_service.metering.usage_plan import Range, Source
 from godoty_service.metering.usage_sums import NOTHING, plus
 from godoty_service.mongo import Database, Document, Snapshot
+from godoty_service.pieces import in_pieces
 
+MOST_GROUPS = 10_000  # of an answer: more would not fit the message that clients take by default
 # There are no entries before or after; zones have had whole quarters of an hour ever since.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _TRIES = 5  # snapshots, where indexes are just being made
-
-Key = tuple[datetime | str, ...]
-
-
-class NamedGroup(StrEnum):
-    """What entries may have in common beside their time."""
-
-    MODEL = "model"
-    PROVIDER = "provider"
-    AGENT = "agent"
-    USER = "user"
-    SESSION = "session"
-
-
-Group = TimeGroup | NamedGroup
-_ROLLED_UP = frozenset({NamedGroup.MODEL, NamedGroup.PROVIDER, NamedGroup.AGENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,120 +91,81 @@ class UsageQuery:
         """Answer a question.
 
         Raises:
-            InvalidRequest: `as_of` is in the future.
+            InvalidRequest: `as_of` is in the future, or there are more than `MOST_GROUPS` groups.
         """
         if question.as_of is not None:
             await self._check_past(tenant_id, question.as_of)
         as_of = await self._booking.close(tenant_id, at=question.as_of)
-        sums = await self._consistent(tenant_id, question, as_of)
-        rows = sorted((key, totals) for key, (totals, _) in sums.items() if totals != NOTHING)
-        later = money.total(later for _, later in sums.values())
-        return UsageAnswer(
-            rows=tuple(UsageRow(keys=_texts(key, question.zone), totals=each) for key, each in rows),
-            totals=plus(*(each for _, each in rows)),
-            as_of=as_of,
-            later=later if question.as_of is not None else None,
-        )
+        grouping = Grouping(question.groups, question.zone)
+        whole = Range(max(question.start, _EARLIEST), min(question.end, _LATEST))
+        sums = await self._consistent(tenant_id, whole, grouping, as_of)
+        rows: list[UsageRow] = []
+        totals, all_later = NOTHING, money.ZERO
+        async for keys in in_pieces(sorted(sums)):
+            for key in keys:
+                each, later = sums[key]
+                all_later = money.add(all_later, later)
+                if each != NOTHING:
+                    rows.append(UsageRow(keys=grouping.texts(key), totals=each))
+            totals = plus(totals, *(sums[key][0] for key in keys))
+        later_asked = all_later if question.as_of is not None else None
+        return UsageAnswer(rows=tuple(rows), totals=totals, as_of=as_of, later=later_asked)
 
     async def _check_past(self, tenant_id: str, as_of: datetime) -> None:
         book = await self._booking.book(tenant_id)
         if (book.closed is None or as_of > book.closed) and as_of > await self._database.now():
             raise InvalidRequest.of("as_of", "must not be in the future")
 
-    async def _consistent(self, tenant_id: str, question: UsageQuestion, as_of: datetime) -> "_Sums":
-        for attempt in range(_TRIES):
+    async def _consistent(self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime) -> GroupSums:
+        for _ in range(_TRIES):
             try:
                 async with self._database.snapshot() as snapshot:
                     book = await self._booking.at(snapshot).find(tenant_id)
                     if book is not None and book.closed is not None and book.closed >= as_of:
-                        return await self._sum(tenant_id, question, as_of, snapshot)
-            except StorageUnavailable:
-                if attempt + 1 == _TRIES:
-                    raise
+                        return await self._sum(tenant_id, whole, grouping, as_of, snapshot)
+            except SnapshotLost:
+                continue
         raise StorageUnavailable("The database cannot be reached just now.")
 
-    async def _sum(self, tenant_id: str, question: UsageQuestion, as_of: datetime, snapshot: Snapshot) -> "_Sums":
+    async def _sum(
+        self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime, snapshot: Snapshot
+    ) -> GroupSums:
         """Sum what the books have at a moment. What is being taken up counts as known after `as_of`."""
-        whole = Range(max(question.start, _EARLIEST), min(question.end, _LATEST))
         rollups, entries = self._rollups.at(snapshot), self._entries.at(snapshot)
         changed = await rollups.changed(tenant_id, whole.start, whole.end, after=as_of)
-        wanted = _Wanted.of(question)
-        sums = _Sums()
-        for span in wanted.spans(whole):
-            cut = Cut(names=wanted.names, time=wanted.time, offset=span.offset_text)
-            group = grouped(cut, fine=True)
-            within = Range(span.start, span.end)
-            pieces = wanted.plan(within, span, changed)
-            for source, ranges in pieces.items():
+        sums = GroupSums()
+        for span in grouping.spans(whole):
+            cut = grouping.cut(span)
+            group = grouped(cut, fine=True, limit=MOST_GROUPS + 1)
+            for source, ranges in grouping.plan(span, changed).items():
                 if source is Source.ENTRIES:
                     found = await entries.aggregate([*of_entries(tenant_id, ranges, as_of=as_of), *group])
                 else:
                     found = await _rolled_up(rollups, of_rollups(tenant_id, source.value, ranges), cut)
-                sums.add(found, wanted, span)
-            sums.add(await entries.aggregate([*of_pending(tenant_id, [within], as_of=as_of), *group]), wanted, span)
+                await _add(sums, found, grouping, span)
+            pending = of_pending(tenant_id, [Range(span.start, span.end)], as_of=as_of)
+            await _add(sums, await entries.aggregate([*pending, *group]), grouping, span)
         return sums
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """How a question wants its sums cut."""
+async def _add(sums: GroupSums, found: list[Document], grouping: Grouping, span: Span) -> None:
+    """Add groups as MongoDB summed them.
 
-    groups: tuple[Group, ...]
-    zone: ZoneInfo
-
-    @classmethod
-    def of(cls, question: UsageQuestion) -> "_Wanted":
-        return cls(groups=question.groups, zone=question.zone)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(each.value for each in self.groups if isinstance(each, NamedGroup))
-
-    @property
-    def time(self) -> TimeGroup | None:
-        return next((each for each in self.groups if isinstance(each, TimeGroup)), None)
-
-    def spans(self, whole: Range) -> list[Span]:
-        """Cut a range where clocks change, if its sums are cut by time."""
-        return list(spans(self.zone if self.time else ZoneInfo("UTC"), whole.start, whole.end))
-
-    def plan(self, within: Range, span: Span, changed: set[datetime]) -> dict[Source, list[Range]]:
-        named = {each for each in self.groups if isinstance(each, NamedGroup)}
-        if named - _ROLLED_UP:
-            return {Source.ENTRIES: [within]}
-
-        return plan(
-            within,
-            detailed=bool(named),
-            fits=lambda piece: self.time is None or one_cell(self.time, piece.start, piece.end, span),
-            changed=changed,
-        )
-
-    def key(self, found: Document, span: Span) -> Key:
-        return tuple(
-            cell_start(each, self.zone, found["time"], span) if isinstance(each, TimeGroup) else found[each.value]
-            for each in self.groups
-        )
-
-
-class _Sums(dict[Key, tuple[Totals, Decimal]]):
-    """By group, the sum as it was known, and the cost that became known later."""
-
-    def add(self, found: Sequence[Document], wanted: _Wanted, span: Span) -> None:
-        for each in found:
-            key = wanted.key(each["_id"], span)
-            new = (read_totals(each), read_amount(each, "later"))
-            old = self.get(key)
-            self[key] = new if old is None else (plus(old[0], new[0]), money.add(old[1], new[1]))
+    Raises:
+        InvalidRequest: They are more than `MOST_GROUPS`.
+    """
+    if len(found) <= MOST_GROUPS:
+        async for some in in_pieces(found):
+            sums.add(some, grouping, span)
+    if max(len(found), len(sums)) > MOST_GROUPS:
+        what = f"must not give more than {MOST_GROUPS} groups: ask for a shorter time, or for fewer or longer groups"
+        raise InvalidRequest.of("group_by", what)
 
 
 async def _rolled_up(rollups: Rollups, chosen: list[Document], cut: Cut) -> list[Document]:
     """Sum roll-ups: at once where no amount has so many decimals that a sum may not hold them, else in two parts."""
-    found = await rollups.aggregate([*chosen, *grouped(cut, fine=False)])
+    limit = MOST_GROUPS + 1
+    found = await rollups.aggregate([*chosen, *grouped(cut, fine=False, limit=limit)])
     if any(each["fine"] for each in found):
-        found = await rollups.aggregate([*chosen, *grouped(cut, fine=True)])
+        found = await rollups.aggregate([*chosen, *grouped(cut, fine=True, limit=limit)])
     return found
-
-
-def _texts(key: Key, zone: ZoneInfo) -> tuple[str, ...]:
-    return tuple(each.astimezone(zone).isoformat() if isinstance(each, datetime) else each for each in key)

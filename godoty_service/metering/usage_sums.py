@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from godoty_service.metering import money
 from godoty_service.metering.call import Entry
-from godoty_service.metering.totals import Totals, fold
+from godoty_service.metering.totals import Totals, added
 from godoty_service.metering.usage import TokenUsage
 
 NOTHING = Totals()
@@ -15,7 +15,7 @@ COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounde
 
 def part(entry: Entry, *, opens_turn: bool) -> Totals:
     """What an entry adds. A turn counts once, where its first call stands, whatever becomes of that call."""
-    return replace(fold([entry]), turns=int(opens_turn))
+    return replace(added(entry), turns=int(opens_turn))
 
 
 def plus(*sums: Totals) -> Totals:

@@ -8,6 +8,7 @@ from godoty_service.metering.fold_document import fold_from_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.session_folds import FoldStore
 from godoty_service.metering.totals import SessionFold, Totals
+from godoty_service.mongo import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +29,21 @@ class Extent:
 
 
 async def verify(
-    ledger: Ledger, folds: FoldStore, *, tenant_id: str | None = None, extent: Extent | None = None
+    *,
+    database: Database,
+    ledger: Ledger,
+    folds: FoldStore,
+    tenant_id: str | None = None,
+    extent: Extent | None = None,
 ) -> AsyncIterator[Difference]:
-    """Verify one tenant's books, or all, in the memory that one session needs.
+    """Verify one tenant's books, or all, while servers go on; in the memory that one session needs.
 
     Checked are the numbering of each session (1, 2, 3 …, no gap, no double), each entry in itself, that an
-    adjustment corrects an unresolved call once, and that the session's kept sums equal those of its entries.
-    A turn that is running leaves entries that are not folded yet: they are not a difference.
+    adjustment corrects an unresolved call once, and that the sums that the session shows equal those of its entries.
+    A turn that is running leaves entries that are not folded yet: readers fold them, and so does this.
 
     Args:
+        database: Where snapshots are taken: what differs is looked at again as it was at one moment.
         ledger: The entries.
         folds: The kept sums.
         tenant_id: Whose; None: everybody's.
@@ -47,19 +54,29 @@ async def verify(
         seen.sessions += 1
         seen.entries += len(entries)
         first = entries[0]
-        found = [*_numbering(entries), *_each(entries), *_corrections(entries)]
-        kept = await folds.read_fold(first.tenant_id, first.session_uid)
-        if kept is not None:  # a deleted session keeps none
-            fold = fold_from_document(kept[0])
-            if fold.through > entries[-1].number:
-                found.append(f"the sums go to entry {fold.through}, the entries to {entries[-1].number}")
-            else:
-                found.extend(_sums(fold, entries))
+        found = await _session(entries, folds)
+        if found:  # or somebody wrote between two reads
+            async with database.snapshot() as snapshot:
+                reading = ledger.at(snapshot).by_session(first.tenant_id, first.session_uid)
+                found = await _session([entry async for entry in reading] or entries, folds.at(snapshot))
         for what in found:
             yield Difference(tenant_id=first.tenant_id, session_id=first.session_id, what=what)
     async for tenant, uid, session_id in folds.folded(tenant_id):
         if not await ledger.highest(tenant, uid):
             yield Difference(tenant_id=tenant, session_id=session_id, what="it has sums, but all its entries are gone")
+
+
+async def _session(entries: list[Entry], folds: FoldStore) -> list[str]:
+    """Tell what is wrong with a session's entries, and with what it shows of them."""
+    last = entries[-1]
+    found = [*_numbering(entries), *_each(entries), *_corrections(entries)]
+    kept = await folds.shown_fold(last.tenant_id, last.session_uid)
+    if kept is not None:  # a deleted session keeps none
+        fold, final = fold_from_document(kept[0]), kept[1]
+        if fold.through > last.number or (final and not fold.open and fold.through < last.number):
+            found.append(f"the sums go to entry {fold.through}, the entries to {last.number}")
+        found.extend(_sums(fold if final and not fold.open else fold.take(entries), entries))
+    return found
 
 
 async def _sessions(ledger: Ledger, tenant_id: str | None) -> AsyncIterator[list[Entry]]:
@@ -111,9 +128,9 @@ def _corrections(entries: list[Entry]) -> Iterator[str]:
         corrected.add(entry.corrects)
 
 
-def _sums(kept: SessionFold, entries: list[Entry]) -> Iterator[str]:
-    """Compare the kept sums, brought up to date, with sums from nothing."""
-    shown, true = kept.take(entries), SessionFold().take(entries)
+def _sums(shown: SessionFold, entries: list[Entry]) -> Iterator[str]:
+    """Compare the sums that are shown with sums from nothing."""
+    true = SessionFold().take(entries)
     yield from _differences("", shown.view(), true.view())
     if set(shown.open) != set(true.open):
         yield f"open calls: kept {sorted(shown.open)}, by the entries {sorted(true.open)}"

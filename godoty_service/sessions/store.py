@@ -13,7 +13,7 @@ from typing import Any
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, InvalidRequest, SessionBusy, SessionNotFound
 from godoty_service.ids import new_id
-from godoty_service.mongo import Collection, Document, Index
+from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim, Context, Lease, Session
 
@@ -36,6 +36,10 @@ class Sessions:
         self._sessions = collection
         self._replicas = replicas
         self._clock = clock
+
+    def at(self, snapshot: Snapshot) -> "Sessions":
+        """The same at a moment, to read."""
+        return Sessions(self._sessions.at(snapshot), replicas=self._replicas, clock=self._clock)
 
     async def claim(
         self,
@@ -96,8 +100,11 @@ class Sessions:
         context: Context | None,
         fold: Document,
         fold_revision: int,
+        unfolded: bool = False,
     ) -> bool:
         """End a turn: keep its state and fold, and give the session free.
+
+        `unfolded` says that the turn may have left an entry that its fold does not know.
 
         Tells whether it was written: it is not where the claim was lost, or where the fold was written meanwhile.
         """
@@ -111,7 +118,7 @@ class Sessions:
                     "state": json.dumps(state),
                     "context": {"head": json.dumps(context.head), "after": context.after} if context else None,
                     "fold": fold,
-                    "unfolded": False,
+                    "unfolded": unfolded,
                 },
                 "$inc": {"fold_revision": 1},
             },
@@ -179,6 +186,13 @@ class Sessions:
             {"_id": session_uid, "tenant_id": tenant_id}, fields={"fold": 1, "fold_revision": 1}
         )
         return (found["fold"], found["fold_revision"]) if found else None
+
+    async def shown_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, bool] | None:
+        """Read a session's fold, and whether readers take it as it stands; None: the session is deleted."""
+        found = await self._sessions.find_one(
+            {"_id": session_uid, "tenant_id": tenant_id}, fields={"fold": 1, "lease": 1, "unfolded": 1}
+        )
+        return (found["fold"], found["lease"] is None and not found["unfolded"]) if found else None
 
     async def folded(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:
         """Tell the tenant, our id and the caller's id of each session that has folded something."""

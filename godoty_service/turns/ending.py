@@ -12,6 +12,7 @@ from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter
+from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
@@ -62,29 +63,46 @@ class Ending:
         if self.manager is None:
             await self.sessions.give_back(self.claim)
             return self.fold
-        await self.manager.append(self._missing(self.manager))
-        base, revision = self.fold, self.claim.session.fold_revision
-        # Unless somebody has written the fold meanwhile, nobody else has written an entry either.
-        entries: list[Entry] = list(self.meter.entries) if self.meter is not None else []
-        while True:
-            fold = base.take(entries)
-            state = {**self.state, METRICS_KEY: projection(fold)}
-            if await self.sessions.finish(
-                self.claim.session,
-                message_count=self.manager.last_number,
-                state=state,
-                context=self.context,
-                fold=fold_to_document(fold),
-                fold_revision=revision,
-            ):
-                return fold
-            found = await self.sessions.read_fold(self.claim.session.tenant_id, self.claim.session.uid)
-            if found is None or not await self.sessions.holds(self.claim.session):
+        try:
+            await self.manager.append(self._missing(self.manager))
+            return await self._finish(self.manager.last_number)
+        except SessionLost:
+            # An entry that landed after the session had passed on stands behind what its new turn knows of.
+            session = self.claim.session
+            await SessionFolds(self.sessions, self.ledger).advance(session.tenant_id, session.uid)
+            raise
+
+    async def _finish(self, message_count: int) -> SessionFold:
+        """Give the session free with a fold of all its entries."""
+        session = self.claim.session
+        fold, revision = await self._own(), session.fold_revision
+        while not await self.sessions.finish(
+            session,
+            message_count=message_count,
+            state={**self.state, METRICS_KEY: projection(fold)},
+            context=self.context,
+            fold=fold_to_document(fold),
+            fold_revision=revision,
+            unfolded=self.meter is not None and self.meter.doubtful,
+        ):
+            found = await self.sessions.read_fold(session.tenant_id, session.uid)
+            if found is None or not await self.sessions.holds(session):
                 raise SessionLost("The session was taken over by another turn.", retry_after=1.0)
-            base, revision = fold_from_document(found[0]), found[1]
-            entries = await self.ledger.unfolded(
-                self.claim.session.tenant_id, self.claim.session.uid, after=base.through, also=base.open
-            )
+            revision = found[1]
+            fold = await self._all(fold_from_document(found[0]))
+        return fold
+
+    async def _own(self) -> SessionFold:
+        """Take the turn's own entries, which are known; all, where one of somebody else's stands among them."""
+        entries: list[Entry] = list(self.meter.entries) if self.meter is not None else []
+        fold = self.fold.take(entries)
+        whole = all(entry.number <= fold.through for entry in entries)
+        return fold if whole else await self._all(self.fold)
+
+    async def _all(self, base: SessionFold) -> SessionFold:
+        """Take what the ledger has after a fold, whoever wrote it."""
+        session = self.claim.session
+        return base.take(await self.ledger.unfolded(session.tenant_id, session.uid, after=base.through, also=base.open))
 
     async def insist(self) -> None:
         """Give the session free as soon as the database takes it, or somebody else has it.

@@ -19,7 +19,8 @@ from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.metering.usage_entries import UsageEntries
-from godoty_service.metering.usage_query import Group, UsageAnswer, UsageQuery, UsageQuestion
+from godoty_service.metering.usage_groups import Group
+from godoty_service.metering.usage_query import UsageAnswer, UsageQuery, UsageQuestion
 from godoty_service.mongo import Collection, Database
 
 Document = dict[str, Any]

@@ -14,7 +14,7 @@ from godoty_service.errors import StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.call import CallState
 from godoty_service.metering.time_cells import TimeGroup
-from godoty_service.metering.usage_query import NamedGroup
+from godoty_service.metering.usage_groups import NamedGroup
 from godoty_service.mongo import Database
 from tests.billing.books import Server, Tenant, question, scan, shown
 

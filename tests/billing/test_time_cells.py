@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from godoty_service.metering.time_cells import TimeGroup, cell_start, one_cell, spans
+from godoty_service.metering.time_cells import TimeGroup, cell_start, cells, spans
 from tests.billing.books import label
 
 YEAR = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
@@ -45,16 +45,18 @@ def test_each_quarter_is_in_the_cell_that_the_clock_shows(name: str, group: Time
                 moment += QUARTER
 
 
-def test_a_stretch_is_in_one_cell_or_not() -> None:
-    """To the microsecond, in the zone's time."""
-    (span,) = spans(ZoneInfo("Asia/Kathmandu"), *YEAR)
-    midnight = datetime(2026, 5, 31, 18, 15, tzinfo=UTC)  # of 1 June there
-    for group in TimeGroup:
-        assert one_cell(group, midnight - QUARTER, midnight, span)
-        assert one_cell(group, midnight, midnight + QUARTER, span)
-        assert not one_cell(group, midnight - timedelta(microseconds=1), midnight + QUARTER, span)
-    assert one_cell(TimeGroup.HOUR, midnight, midnight + timedelta(hours=1), span)
-    assert not one_cell(TimeGroup.HOUR, midnight, midnight + timedelta(hours=1, microseconds=1), span)
-    assert one_cell(TimeGroup.DAY, midnight, midnight + timedelta(days=1), span)
-    assert one_cell(TimeGroup.MONTH, midnight, midnight + timedelta(days=30), span)
-    assert not one_cell(TimeGroup.MONTH, midnight, midnight + timedelta(days=31), span)
+@pytest.mark.parametrize("name", AWKWARD)
+@pytest.mark.parametrize("group", TimeGroup)
+def test_a_stretch_is_cut_where_days_and_months_begin(name: str, group: TimeGroup) -> None:
+    """Without a gap, each piece in one day or month, and the next one in another; hours are not cut apart."""
+    zone = ZoneInfo(name)
+    for span in spans(zone, YEAR[0] + timedelta(hours=5, minutes=7), YEAR[1]):
+        found = list(cells(group, span.start, span.end, span))
+        assert (found[0][0], found[-1][1]) == (span.start, span.end)
+        assert all(before[1] == after[0] for before, after in pairwise(found))
+        if group is TimeGroup.HOUR:
+            assert len(found) == 1
+            continue
+        shown = [label(start + timedelta(seconds=1), group, zone) for start, _ in found]
+        assert shown == [label(end - timedelta(microseconds=1), group, zone) for _, end in found]
+        assert len(set(shown)) == len(shown)

@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
+from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import admin_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budget import Budget, BudgetWindow
-from godoty_service.metering.budget_verification import verify_budgets
 from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.tenancy.policy import Policy
+from godoty_service.tenancy.principal import Scope
 from tests.faults.world import World, open_world
 from tests.service.caller import Failure, stub_of
 
@@ -101,7 +104,6 @@ async def test_parallel_turns_on_three_servers_stay_below_the_cap(world: World) 
         assert reasons["BUDGET_RESERVED"] + reasons["BUDGET_SPENT"] > 0
         assert (status.reserved, status.spent) == (Decimal(0), settled)
         assert settled <= limit
-        assert [each async for each in verify_budgets(world.rooms.ledger, world.rooms.budgets)] == []
         assert (await world.books()).faults == []
     finally:
         for server in servers:
@@ -139,7 +141,7 @@ async def test_a_killed_servers_reservations_are_settled_by_reconciliation(world
         )
         assert during.reserved > 0
         assert after.spent == charged
-        assert [each async for each in verify_budgets(world.rooms.ledger, world.rooms.budgets)] == []
+        assert (await world.books()).faults == []
     finally:
         await victim.stop()
         await other.stop()
@@ -201,6 +203,54 @@ async def test_shares_of_a_budget_are_told_once(world: World) -> None:
         assert told == sorted(set(told))
         assert told[-1] == 100
         assert status.spent > status.limit
+    finally:
+        await server.stop()
+
+
+async def test_a_budget_that_is_set_while_a_turn_runs_holds_for_its_next_call(world: World) -> None:
+    """A loop of eight calls is told of it after the first: it ends there, with stop reason BUDGET."""
+    server = world.server()
+    await server.start()
+    try:
+        _, key = await world.rooms.keys.issue(world.tenant_id, scopes=frozenset({Scope.ADMIN}))
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            admin = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+            request = pb.ConverseRequest(text="@sandbox tool-loop calls=8 first_delay_ms=200")
+            call = stub_of(channel).Converse(request, metadata=world.metadata, timeout=60)
+            async for response in call:
+                if response.HasField("model_call_finished"):
+                    break
+            budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
+            policy = admin_pb.SetPolicyRequest(tenant_id=world.tenant_id, policy=admin_pb.Policy(budgets=[budget]))
+            await admin.SetPolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
+            finished = [each async for each in call][-1].turn_finished
+
+        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert 1 <= finished.turn_totals.model_calls < 8
+        assert (await world.books()).faults == []
+    finally:
+        await server.stop()
+
+
+async def test_calls_of_a_turn_whose_server_does_not_know_of_the_budget_yet_count(world: World) -> None:
+    """Another server has set it a moment ago: nothing is reserved here, but all of it is spent in the end."""
+    server = world.server()
+    await server.start()
+    try:
+        turn = asyncio.create_task(converse(world, server.address, "@sandbox tool-loop calls=4 first_delay_ms=200"))
+        while not [call for call in await calls_of(world) if call.state is CallState.SETTLED]:
+            await asyncio.sleep(0.02)
+        budgets = tuple(Budget(window=window, limit=Decimal(1), hard=True) for window in BudgetWindow)
+        await set_policy(world, Policy(budgets=budgets))
+        before = await world.rooms.spending.status(world.tenant_id)
+        reason, _ = await turn
+        calls = await calls_of(world)
+
+        assert (reason, len(calls)) == ("", 4)
+        assert (await world.books()).faults == []
+        settled = sum((call.cost or Decimal(0) for call in calls), Decimal(0))
+        assert all(status.spent < settled for status in before)
+        assert [status.spent for status in await world.rooms.spending.status(world.tenant_id)] == [settled] * 3
     finally:
         await server.stop()
 

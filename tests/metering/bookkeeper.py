@@ -15,6 +15,7 @@ from godoty_service.metering.documents import call_from_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.session_folds import SessionFolds
+from godoty_service.metering.verification import verify
 from godoty_service.rooms import ProviderRooms, Rooms
 from tests.service.caller import Caller
 
@@ -33,6 +34,7 @@ class Bookkeeper:
         self.ahead = timedelta()
         self.closed: list[ModelCall] = []
         self._key_id = provider.key_id
+        self.database = rooms.database
         self.sessions = rooms.sessions
         self.ledger = Ledger(rooms.database.collection("ledger"), clock=self._now)
         self.folds = SessionFolds(rooms.sessions, self.ledger)
@@ -49,6 +51,11 @@ class Bookkeeper:
             patience=patience,
             clock=self._now,
         )
+
+    async def differences(self, tenant_id: str | None = None) -> list[str]:
+        """What the books' own proof finds."""
+        found = verify(database=self.database, ledger=self.ledger, folds=self.sessions, tenant_id=tenant_id)
+        return [each.what async for each in found]
 
     async def _keys(self) -> list[str]:
         return [self._key_id]

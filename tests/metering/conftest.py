@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,13 @@ import pytest
 from godoty_service.ids import new_id
 from godoty_service.metering.reconciler import Patience
 from godoty_service.rooms import open_provider, open_rooms
+from godoty_service.sandbox.replica_set import LocalMongo
 from tests.conftest import Start
 from tests.metering.bookkeeper import PATIENCE, Bookkeeper
 from tests.service.caller import Caller
 from tests.service.command import Command
 from tests.service.service import Service
-from tests.service.surroundings import ACCOUNT
+from tests.service.surroundings import ACCOUNT, Surroundings
 
 NEVER = 3600.0
 
@@ -51,6 +52,20 @@ class Godoty(Protocol):
 
     async def __call__(self, service: Service, *arguments: str, **environment: str) -> Said:
         """Run a command on a server's database."""
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """A MongoDB of its own that takes fail points, and a sandbox."""
+    directory = tmp_path_factory.mktemp("fragile")
+    mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
+    asyncio.run(mongo.start())
+    try:
+        # A real server that steps down tells its clients; here they must ask themselves whether it is well again.
+        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
+            yield surroundings
+    finally:
+        asyncio.run(mongo.stop())
 
 
 @pytest.fixture

@@ -80,11 +80,13 @@ async def test_the_calls_of_a_killed_server_are_adopted(
 
 
 async def test_the_calls_of_a_living_server_are_left_alone(calling: Serve, bookkeep: Bookkeep) -> None:
-    """A turn is in its stream: other reconcilers tick, and it settles its call itself, with its own words."""
+    """A turn is in its stream: its own reconciler and others tick, and it settles its call itself, in its own words."""
     caller = await calling(reconcile_interval=0.05)
     keeper = await bookkeep(caller.service)
-    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=20 record_ms=0")
+    call = caller.start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=20 record_ms=0")
     await _first_text(call)
+    for number in range(3):
+        await _own_tick(caller, f"tick-{number}")
 
     assert await keeper.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (document,) = caller.service.entry_documents("talk")
@@ -206,6 +208,14 @@ async def _first_text(call: Any) -> None:
     async for response in call:
         if response.HasField("text_delta"):
             return
+
+
+async def _own_tick(caller: Caller, session_id: str) -> None:
+    """Wait for a tick of the server's own reconciler: it settles a call that was cancelled for it."""
+    call = caller.start(CANCELLED, session_id=session_id)
+    await _first_text(call)
+    call.cancel()
+    await eventually(lambda: caller.service.entries(session_id)[0].state is CallState.SETTLED)
 
 
 async def _tick_until_closed(keeper: Bookkeeper) -> None:

@@ -1,12 +1,15 @@
 """`godoty ledger verify`: clean books pass, and whatever was tampered with is named."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
 from bson.decimal128 import Decimal128
 
+from godoty_service.metering.fold_document import fold_to_document
+from godoty_service.metering.totals import SessionFold
 from godoty_service.metering.verification import Extent, verify
+from godoty_service.sessions.store import Sessions
 from tests.metering.bookkeeper import PATIENCE, Bookkeeper, calls, cancelled
 from tests.metering.conftest import NEVER, Bookkeep, Godoty, Serve
 from tests.service.caller import Caller
@@ -84,6 +87,17 @@ def resolve_a_settled_call(caller: Caller) -> None:
     _ledger(caller).update_one(_own(caller, kind="adjustment"), {"$set": {"corrects": settled}})
 
 
+def reset_the_fold(caller: Caller) -> None:
+    """Let the session show what it had cost after its first call."""
+    fold = fold_to_document(SessionFold().take([*calls(caller)[:1]]))
+    _sessions(caller).update_one(_own(caller), {"$set": {"fold": fold}})
+
+
+def forget_the_fold(caller: Caller) -> None:
+    """Let the session show that it has cost nothing."""
+    _sessions(caller).update_one(_own(caller), {"$set": {"fold": None}})
+
+
 # What is done to the books, and what is to be named among the differences.
 TAMPERED: list[tuple[Tamper, str]] = [
     (change_a_cost, "cost: kept "),
@@ -96,7 +110,24 @@ TAMPERED: list[tuple[Tamper, str]] = [
     (forget_a_cost, "is settled without a cost"),
     (reopen_a_call, "is pending and has a cost"),
     (resolve_a_settled_call, "resolves what is not unresolved"),
+    (reset_the_fold, "the sums go to entry 1, the entries to 5"),
+    (forget_the_fold, "model_calls: kept 0, by the entries 4"),
 ]
+
+
+class Overtaken(Sessions):
+    """Sessions of which one is written in between, once: after its entries were read, before its fold is."""
+
+    def __init__(self, keeper: Bookkeeper, write: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(keeper.database.collection("sessions"), replicas=keeper.sessions._replicas)
+        self._write: Callable[[], Awaitable[Any]] | None = write
+
+    async def shown_fold(self, tenant_id: str, session_uid: str) -> tuple[Document | None, bool] | None:
+        """Read it late."""
+        write, self._write = self._write, None
+        if write is not None:
+            await write()
+        return await super().shown_fold(tenant_id, session_uid)
 
 
 async def _keep_books(caller: Caller, keeper: Bookkeeper) -> None:
@@ -108,11 +139,6 @@ async def _keep_books(caller: Caller, keeper: Bookkeeper) -> None:
     await keeper.reconciler.tick()
     (call,) = [each for each in calls(caller) if each.call_id == call.call_id]
     await keeper.adjustments.resolve(call, cost=Decimal("0.0000003"), why="the invoice", by="ann")
-
-
-async def _differences(keeper: Bookkeeper, caller: Caller) -> list[str]:
-    found = verify(keeper.ledger, keeper.sessions, tenant_id=caller.service.tenant_id)
-    return [each.what async for each in found]
 
 
 async def test_clean_books_pass(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
@@ -136,7 +162,7 @@ async def test_what_was_tampered_with_is_named(
     for tamper, _ in TAMPERED:
         caller = connect(clean.service.another_tenant())
         await _keep_books(caller, keeper)
-        assert await _differences(keeper, caller) == []
+        assert await keeper.differences(caller.service.tenant_id) == []
         tamper(caller)
         touched[tamper.__name__] = caller
 
@@ -149,7 +175,7 @@ async def test_what_was_tampered_with_is_named(
         start = f"{touched[tamper.__name__].service.tenant_id} talk: "
         told = [line.removeprefix(start) for line in lines if line.startswith(start)]
         assert (tamper.__name__, [line for line in told if named in line]) != (tamper.__name__, []), told
-        assert told == await _differences(keeper, touched[tamper.__name__])
+        assert told == await keeper.differences(touched[tamper.__name__].service.tenant_id)
     assert [line for line in lines if line.startswith(clean.service.tenant_id)] == []
     assert (
         said.out == f"{len(TAMPERED) + 1} sessions, {5 * (len(TAMPERED) + 1) - 1} entries, {len(lines)} differences\n"
@@ -181,7 +207,7 @@ async def test_a_number_that_stands_twice_is_named(calling: Serve, bookkeep: Boo
     ledger.insert_one({**copy, "_id": "call_forged"})
 
     said = await godoty(caller.service, "ledger", "verify", "--tenant", caller.service.tenant_id)
-    assert "entry 2 stands twice" in await _differences(keeper, caller)
+    assert "entry 2 stands twice" in await keeper.differences(caller.service.tenant_id)
     assert (said.status, "talk: entry 2 stands twice" in said.err) == (1, True)
 
 
@@ -196,6 +222,22 @@ async def test_a_turn_that_runs_is_no_difference(calling: Serve, bookkeep: Bookk
             break
 
     extent = Extent()
-    assert [each async for each in verify(keeper.ledger, keeper.sessions, extent=extent)] == []
+    found = verify(database=keeper.database, ledger=keeper.ledger, folds=keeper.sessions, extent=extent)
+    assert [each async for each in found] == []
     assert extent.entries == 2
     call.cancel()
+
+
+async def test_a_turn_that_ends_between_two_reads_is_no_difference(calling: Serve, bookkeep: Bookkeep) -> None:
+    """The entries were read, then a turn wrote more, then its fold was read: seen at one moment, nothing is wrong."""
+    caller = await calling(reconcile_interval=NEVER)
+    keeper = await bookkeep(caller.service)
+    await caller.converse("hello")
+    overtaken = Overtaken(keeper, lambda: caller.converse("and on"))
+
+    found = verify(database=keeper.database, ledger=keeper.ledger, folds=overtaken)
+    assert [each async for each in found] == []
+    assert len(calls(caller)) == 2
+    change_a_cost(caller)
+    found = verify(database=keeper.database, ledger=keeper.ledger, folds=overtaken)
+    assert [each.what async for each in found] != []

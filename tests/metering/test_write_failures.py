@@ -9,10 +9,9 @@ import grpc
 import pytest
 
 from godoty_service.metering.call import CallState, CostSource
-from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.server import running
 from tests.metering.bookkeeper import billed, calls, closed, left
-from tests.metering.conftest import NEVER
+from tests.metering.conftest import NEVER, Bookkeep
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
 from tests.service.service import Service, plain
@@ -54,20 +53,6 @@ class Server:
             yield
         finally:
             admin.command({"configureFailPoint": "failCommand", "mode": "off"})
-
-
-@pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
-    """A MongoDB of its own that takes fail points, and a sandbox."""
-    directory = tmp_path_factory.mktemp("fragile")
-    mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
-    asyncio.run(mongo.start())
-    try:
-        # A real server that steps down tells its clients; here they must ask themselves whether it is well again.
-        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
-            yield surroundings
-    finally:
-        asyncio.run(mongo.stop())
 
 
 @pytest.fixture
@@ -145,6 +130,19 @@ async def test_an_entry_of_which_nobody_knows_whether_it_landed_is_void(start: C
     await free(caller)
     assert [each.state for each in calls(caller)] == [CallState.VOID, CallState.SETTLED]
     await assert_sums_agree(caller)
+
+
+async def test_an_entry_that_may_have_landed_is_looked_for(start: Callable[..., Any], bookkeep: Bookkeep) -> None:
+    """Until somebody has made it void: the session shows it as pending, though its turn could not tell that it is."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+
+    with server.failing("insert", "ledger", DOUBTFUL):
+        assert_unavailable(await caller.converse("hello"))
+
+    totals = (await caller.metrics()).totals
+    assert (totals.model_calls, totals.pending_calls) == (1, 1)
+    assert await (await bookkeep(caller.service)).differences() == []
 
 
 @pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])

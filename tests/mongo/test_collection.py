@@ -119,6 +119,24 @@ async def test_what_the_database_refuses_is_a_storage_error(things: Collection) 
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [10**20, object(), "\ud800"], ids=["too large", "no type of its", "half a character"])
+async def test_what_no_document_can_hold_is_a_storage_error(things: Collection, value: object) -> None:
+    """Nothing is sent, and no retry helps: it is not the database that is out of reach."""
+    await things.insert_one({"_id": "a", "name": "a"})
+    attempts: list[Awaitable[object]] = [
+        things.insert_one({"name": value}),
+        things.insert_each([{"name": value}]),
+        things.update_one({"_id": "a"}, {"$set": {"name": value}}),
+        things.find_one_and_update({"name": value}, {"$set": {"size": 1}}),
+        things.find({"name": value}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError) as caught:
+            await attempt
+        assert not isinstance(caught.value, StorageUnavailable)
+    assert await things.find({}) == [{"_id": "a", "name": "a"}]
+
+
 async def test_indexes_are_made_once(things: Collection, database: Database) -> None:
     """Making sure of indexes again, as each server does when it starts, changes nothing."""
     wanted = [Index(keys=[("name", 1)], unique=True), Index(keys=[("time", 1)], expire_after=60)]

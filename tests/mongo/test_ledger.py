@@ -206,7 +206,7 @@ async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Mak
     assert await ledger.take_due(provider_key_ids=["other"], **wanted) is None
 
     takes = [ledger.take_due(provider_key_ids=["key"], **wanted) for _ in range(8)]
-    taken = [each[0].number for each in await asyncio.gather(*takes) if each is not None]
+    taken = [each.call.number for each in await asyncio.gather(*takes) if each is not None]
     assert sorted(taken) == [1, 2, 3, 4]
     assert await ledger.owners() == set()
 
@@ -219,4 +219,4 @@ async def test_a_server_leaves_its_own_running_calls_alone(ledger: Ledger, make:
     assert await ledger.adopt_own("server") == 1
     taken = await ledger.take_due(provider_key_ids=["key"], any_before=NOW, hold=timedelta(seconds=1))
     assert taken is not None
-    assert taken[0].call_id == forgotten.call_id
+    assert taken.call.call_id == forgotten.call_id

@@ -16,8 +16,8 @@ WITH_MONEY = [
 NO_MONEY = re.compile(
     r"share|backoff|seconds|grace|timeout|retry_after|wait|delay|duration|latency|interval|elapsed|monotonic|age$|_at$|time"
 )
-# What the model thought goes back to it unchanged and holds no amounts.
-WITHOUT_MONEY = {"openrouter/reasoning.py"}
+# What the model thought goes back to it unchanged, what it asks of a tool is the tool's: neither holds amounts.
+WITHOUT_MONEY = {"openrouter/reasoning.py", "openrouter/tool_input.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

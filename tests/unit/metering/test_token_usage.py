@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -78,10 +79,14 @@ def test_nothing_told_is_unknown(usage: dict[str, Any]) -> None:
     assert Billing(usage=TokenUsage()) == from_openrouter(usage)
 
 
-@pytest.mark.parametrize("count", [-1, True, "12", Decimal("1.5"), Decimal("NaN"), [1]])
+@pytest.mark.parametrize(
+    "count", [-1, True, "12", Decimal("1.5"), Decimal("NaN"), [1], 10**12 + 1, 10**20, Decimal("1E+999999999")]
+)
 def test_a_counter_that_is_no_count_is_unknown(count: Any) -> None:
-    """What cannot be a number of tokens is not told."""
-    assert from_openrouter({"prompt_tokens": count}).usage.input_tokens is None
+    """What cannot be a number of tokens is not told; the rest is."""
+    billing = from_openrouter({"prompt_tokens": count, "completion_tokens": 3, "cost": Decimal("0.01")})
+
+    assert Billing(usage=TokenUsage(output_tokens=3), cost=Decimal("0.01")) == billing
 
 
 def test_whole_decimals_are_counts() -> None:
@@ -97,10 +102,22 @@ def test_cost(cost: Any, expected: Any) -> None:
     assert expected == from_openrouter({"cost": cost}).cost
 
 
-@pytest.mark.parametrize("cost", [-1, Decimal("-0.5"), "NaN", Decimal("NaN"), None, "much"])
+@pytest.mark.parametrize(
+    "cost", [-1, Decimal("-0.5"), "NaN", Decimal("NaN"), None, "much", "1000000.1", "1e30", "1e-26"]
+)
 def test_a_cost_that_is_no_charge_is_unknown(cost: Any) -> None:
-    """A negative cost or NaN is not zero, it is unknown."""
-    assert from_openrouter({"cost": cost}).cost is None
+    """A negative cost or NaN is not zero, it is unknown; so is one that would not fit into a sum."""
+    assert from_openrouter({"cost": cost, "prompt_tokens": 7}) == Billing(usage=TokenUsage(input_tokens=7))
+    assert from_generation({"total_cost": cost, "upstream_inference_cost": cost}) == Billing(usage=TokenUsage())
+
+
+@given(st.lists(st.integers(min_value=0, max_value=10**31).map(lambda digits: Decimal(f"{digits}E-25")), max_size=20))
+def test_what_is_a_charge_can_be_summed(costs: list[Decimal]) -> None:
+    """Whatever amounts are believed, their sum is exact: no provider's number can spoil a session's sums."""
+    believed = [cost for each in costs if (cost := from_openrouter({"cost": each}).cost) is not None]
+
+    assert len(believed) == len(costs)
+    assert money.total(believed) == sum(map(Fraction, costs))
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,11 @@ def test_the_dearest_of_fallbacks_and_providers_counts() -> None:
         {"input_cache_write": "-1"},
         {"overrides": [{"min_prompt_tokens": 10, "prompt": "-1"}]},
         {"overrides": [{"weekday": 6, "completion": "1"}]},
+        {"prompt": "1e30", "completion": "1e-10"},
     ],
 )
 def test_an_unknown_price_has_no_bound(listed: dict[str, Any]) -> None:
-    """One unknown price among the offers is enough: nothing finite can be told."""
+    """One unknown price among the offers is enough, or one beyond 34 digits: nothing finite can be told."""
     assert _bound(_model(), _model(**listed)) is None
 
 
