@@ -39,7 +39,7 @@ class Administration:
             policies: Where policies are kept.
             provider_keys: Where tenants' own provider keys are kept.
             changes: Where changes are recorded.
-            on_policy: Told of each policy before it is in force, so that what it needs is there.
+            on_policy: Told of each policy once it is in force.
         """
         self.tenants = tenants
         self.keys = keys
@@ -103,8 +103,8 @@ class Administration:
         """
         await self.tenants.need(tenant_id)
         await self._record(by, "SetPolicy", tenant_id, **asdict(policy))
-        await self._on_policy(tenant_id, policy)
         await self.policies.set(tenant_id, policy)
+        await self._on_policy(tenant_id, policy)
 
     async def set_provider_key(self, by: str, tenant_id: str, secret: str | None) -> None:
         """Have a tenant use an OpenRouter key of its own, or none.

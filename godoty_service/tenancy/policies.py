@@ -27,6 +27,7 @@ class Policies:
         self._policies = collection
         self._tick = tick
         self._seen: dict[str, tuple[float, Policy]] = {}
+        self._counted: set[str] = set()
 
     async def get(self, tenant_id: str) -> Policy:
         """Read what a tenant may do, at most 3 seconds old; `NO_POLICY` where nobody said."""
@@ -37,14 +38,27 @@ class Policies:
         self._remember(tenant_id, now, policy)
         return policy
 
+    async def budgets(self, tenant_id: str) -> tuple[Budget, ...] | None:
+        """Read a tenant's budgets, at most 3 seconds old; None: it never had any, and its spending is not counted."""
+        budgets = (await self.get(tenant_id)).budgets
+        return budgets if tenant_id in self._counted else None
+
     async def read(self, tenant_id: str) -> Policy:
         """Read what a tenant may do as the database has it now: for whoever is about to change it."""
         found = await self._policies.find_one({"_id": tenant_id})
-        return NO_POLICY if found is None else _read(found)
+        if found is None:
+            return NO_POLICY
+        if found["budgets"] or found.get("counted"):
+            self._counted.add(tenant_id)
+        return _read(found)
 
     async def set(self, tenant_id: str, policy: Policy) -> None:
         """Say what a tenant may do: here at once, on every server within 5 seconds."""
-        await self._policies.update_one({"_id": tenant_id}, {"$set": _written(policy)}, upsert=True)
+        written = _written(policy)
+        if policy.budgets:  # to be counted, once begun, never ends: nothing is missing when a budget is set again
+            written["counted"] = True
+            self._counted.add(tenant_id)
+        await self._policies.update_one({"_id": tenant_id}, {"$set": written}, upsert=True)
         self._remember(tenant_id, self._tick(), policy)
 
     def _remember(self, tenant_id: str, now: float, policy: Policy) -> None:

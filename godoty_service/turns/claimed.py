@@ -19,7 +19,8 @@ from godoty_service.errors import (
     TurnCancelled,
 )
 from godoty_service.metering.meter import TurnMeter
-from godoty_service.metering.totals import SessionFold
+from godoty_service.metering.money import format_usd
+from godoty_service.metering.totals import SessionFold, Totals
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
@@ -82,6 +83,7 @@ class ClaimedTurn:
         state = dict(self._claim.session.state)
         context = self._claim.session.context
         try:
+            self._voice.on_asking = await self._bench.openings.enter()
             fold, manager = await self._open()
             meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
@@ -108,17 +110,15 @@ class ClaimedTurn:
             error = _original(failure)
             if error is None:
                 log.exception("turn_fault")
-                error = GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
+                error = self._fault()
         if isinstance(error, (QuotaExceeded, CostUnbounded)) and self._has_output():
             error, stop = None, StopReason.BUDGET  # what was produced until then is an answer
         self._turn.close()
+        self._voice.on_asking()  # where it asked nobody
         if isinstance(error, ProviderError):
             self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
-        if model is not None:
-            await model.aclose()
-        if self._meter is not None:
-            await self._meter.close()
-        await self._finish(manager, fold=fold, state=state, context=context, stop=stop, error=error)
+        ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error)
+        await self._finish(ending, model, stop, error)
 
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
@@ -184,7 +184,7 @@ class ClaimedTurn:
         """Tell whether a call of the turn has been answered."""
         return self._meter is not None and any(call.duration is not None for call in self._meter.entries)
 
-    async def _finish(
+    def _ending(
         self,
         manager: MongoSessionManager | None,
         *,
@@ -193,45 +193,72 @@ class ClaimedTurn:
         context: Context | None,
         stop: StopReason,
         error: GodotyError | None,
-    ) -> None:
-        meter = self._meter
-        ending = Ending(
+    ) -> Ending:
+        return Ending(
             sessions=self._bench.sessions,
             ledger=self._bench.ledger,
             claim=self._claim,
             manager=manager,
-            meter=meter,
+            meter=self._meter,
             fold=fold,
             state=state,
             context=context,
             partial_text=self._voice.partial,
             note=repair.INTERRUPTED if error is not None else _NOTES.get(stop, repair.INTERRUPTED),
         )
+
+    async def _finish(
+        self, ending: Ending, model: OpenRouterModel | None, stop: StopReason, error: GodotyError | None
+    ) -> None:
+        """Close what is open, write what the turn leaves behind, and let the session go, whatever goes wrong."""
+        turn_totals = Totals() if self._meter is None else None
+        session_totals: Totals | None = None
+        insists = False
         try:
-            session_totals = (await ending.write()).view()
+            await self._close(model)
+            turn_totals = turn_totals if self._meter is None else self._meter.totals()
+            leave = await self._bench.endings.enter()
+            try:
+                session_totals = (await ending.write()).view()
+            finally:
+                leave()
         except SessionLost as failure:
             error = failure
         except StorageError as failure:
-            error = error or failure
-            self._end(meter, stop, error)
-            await ending.insist()
-            return
-        if error is None and meter is not None:
+            error, insists = error or failure, True
+        except Exception:
+            log.exception("turn_fault")
+            error, insists = self._fault(), True
+        if error is None and turn_totals is not None and session_totals is not None:
             self._log.append(
                 TurnFinished(
                     stop_reason=stop,
-                    turn_totals=meter.totals(),
+                    turn_totals=turn_totals,
                     session_totals=session_totals,
                     cycle_durations=self._cycles,
                     tools=self._watch.summaries(),
                 )
             )
-        self._end(meter, stop, error)
+        self._end(turn_totals, stop, error)
+        if insists:
+            await ending.insist()
 
-    def _end(self, meter: TurnMeter | None, stop: StopReason, error: GodotyError | None) -> None:
+    async def _close(self, model: OpenRouterModel | None) -> None:
+        """Close the connections that are still open, then the calls."""
+        try:
+            if model is not None:
+                await model.aclose()
+        finally:
+            if self._meter is not None:
+                await self._meter.close()
+
+    def _fault(self) -> GodotyError:
+        return GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
+
+    def _end(self, turn_totals: Totals | None, stop: StopReason, error: GodotyError | None) -> None:
         """End the log, and say in one line how the turn went."""
         self._log.end(error)
-        calls = meter.entries if meter is not None else []
+        calls = self._meter.entries if self._meter is not None else []
         first = calls[0].time_to_first_token if calls else None
         log.info(
             "turn_ended",
@@ -239,8 +266,8 @@ class ClaimedTurn:
             model_calls=len(calls),
             providers=sorted({call.provider for call in calls if call.provider}),
             models=sorted({call.model for call in calls}),
-            cost_usd=str(meter.totals().cost) if meter is not None else "0",
-            pending_calls=meter.totals().pending_calls if meter is not None else 0,
+            cost_usd=format_usd(turn_totals.cost) if turn_totals is not None else None,
+            pending_calls=turn_totals.pending_calls if turn_totals is not None else None,
             time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
             cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in self._cycles],
         )

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from godoty_service.errors import TurnNotFound
+import structlog
+
+from godoty_service.errors import GodotyError, TurnNotFound
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.turns.chunks import Chunk, LogChunks
 from godoty_service.turns.events import Event
@@ -12,8 +14,11 @@ from godoty_service.turns.log import merged
 from godoty_service.turns.records import TurnRecord, TurnRecords
 from godoty_service.turns.recovery import Recovery
 
+log = structlog.get_logger(__name__)
+
 _LOOK = 0.1  # seconds between two looks for more
 _LIFE = 1.0  # seconds between two looks whether its server lives
+_MARK = 1.0  # seconds between two marks that it is read here
 
 
 class Following:
@@ -34,21 +39,42 @@ class Following:
         """
         place = -1
         looked = 0.0
+        marking: asyncio.Task[None] | None = None
+        try:
+            while True:
+                chunks = await self._chunks.read(record.tenant_id, record.turn_id, after=place)
+                if marking is None and not (chunks and chunks[-1].ended):
+                    await self._mark(record)
+                    marking = asyncio.create_task(self._keep_marked(record))
+                for chunk in chunks:
+                    place = chunk.place
+                    for numbered in _after(chunk, after):
+                        yield numbered
+                    if chunk.ended:
+                        if chunk.error is not None:
+                            raise chunk.error
+                        return
+                if not chunks:
+                    if time.monotonic() - looked > _LIFE:
+                        looked = time.monotonic()
+                        await self._look_after(record)
+                    await asyncio.sleep(_LOOK)
+        finally:
+            if marking is not None:
+                marking.cancel()
+
+    async def _keep_marked(self, record: TurnRecord) -> None:
+        """Mark a turn for ever, however slowly it is read."""
         while True:
-            chunks = await self._chunks.read(record.tenant_id, record.turn_id, after=place)
-            for chunk in chunks:
-                place = chunk.place
-                for numbered in _after(chunk, after):
-                    yield numbered
-                if chunk.ended:
-                    if chunk.error is not None:
-                        raise chunk.error
-                    return
-            if not chunks:
-                if time.monotonic() - looked > _LIFE:
-                    looked = time.monotonic()
-                    await self._look_after(record)
-                await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_MARK)
+            await self._mark(record)
+
+    async def _mark(self, record: TurnRecord) -> None:
+        """Tell the turn's own server that it has a reader: else it would end with the last one there."""
+        try:
+            await self._records.follow(record)
+        except GodotyError as error:
+            log.warning("turn_not_marked", turn_id=record.turn_id, error=str(error))
 
     async def _look_after(self, record: TurnRecord) -> None:
         """Close the log of a turn whose server is dead; one that was refused meanwhile is gone."""

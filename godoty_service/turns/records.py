@@ -17,9 +17,7 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1)]),
     Index(keys=[("expire_time", 1)], expire_after=0),
 )
-# A turn's record and log are kept so much longer than is promised after its end, because they are dated when they
-# are written: no turn runs for longer.
-LONGEST_TURN = timedelta(hours=1)
+_FOLLOWED_FOR = 3_000  # milliseconds that a mark of a reader in another server is good for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +40,19 @@ class TurnRecord:
 class TurnRecords:
     """Turns by tenant."""
 
-    def __init__(self, collection: Collection, *, keep_for: timedelta, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, collection: Collection, *, keep_for: timedelta, longest: timedelta, clock: Clock = utc_now
+    ) -> None:
+        """Build it.
+
+        Args:
+            collection: `turns`.
+            keep_for: How long after its end a turn's record and log are kept.
+            longest: How long a turn takes at the most: what is kept is dated when it is written.
+            clock: Tells the time.
+        """
         self._turns = collection
-        self._keep_for = keep_for + LONGEST_TURN
+        self._keep_for = keep_for + longest
         self._clock = clock
 
     def expiry(self) -> datetime:
@@ -68,9 +76,9 @@ class TurnRecords:
             try:
                 await self._turns.insert_one(document)
             except DuplicateKey:
-                found = await self._turns.find_one({"tenant_id": record.tenant_id, "request_id": record.request_id})
+                found = await self.of_request(record.tenant_id, record.request_id or "")
                 if found is not None:
-                    return _read(found)
+                    return found
                 continue  # it was refused meanwhile
             return None
 
@@ -83,6 +91,11 @@ class TurnRecords:
         found = await self._turns.find_one({"_id": turn_id, "tenant_id": tenant_id})
         return _read(found) if found else None
 
+    async def of_request(self, tenant_id: str, request_id: str) -> TurnRecord | None:
+        """Read the record of the turn that a request made."""
+        found = await self._turns.find_one({"tenant_id": tenant_id, "request_id": request_id})
+        return _read(found) if found else None
+
     async def ask_to_cancel(self, record: TurnRecord) -> None:
         """Ask the server that runs a turn to end it."""
         await self._turns.update_one({"_id": record.turn_id, "tenant_id": record.tenant_id}, {"$set": {"cancel": True}})
@@ -90,6 +103,17 @@ class TurnRecords:
     async def to_cancel(self, running: Some[str]) -> set[str]:
         """Tell which of these turns somebody asked to cancel."""
         found = await self._turns.find({"_id": {"$in": list(running)}, "cancel": True}, fields={"_id": 1})
+        return {each["_id"] for each in found}
+
+    async def follow(self, record: TurnRecord) -> None:
+        """Mark a turn as read in another server than its own: for the next 3 seconds, by the database's clock."""
+        query = {"_id": record.turn_id, "tenant_id": record.tenant_id}
+        await self._turns.update_one(query, [{"$set": {"follow_time": "$$NOW"}}])
+
+    async def followed(self, turn_ids: Some[str]) -> set[str]:
+        """Tell which of these turns somebody reads in another server."""
+        fresh = {"$gt": ["$follow_time", {"$subtract": ["$$NOW", _FOLLOWED_FOR]}]}
+        found = await self._turns.find({"_id": {"$in": list(turn_ids)}, "$expr": fresh}, fields={"_id": 1})
         return {each["_id"] for each in found}
 
     async def of_session(self, tenant_id: str, session_id: str) -> list[str]:

@@ -64,18 +64,24 @@ class TurnRunner:
         await self._bench.journal.kept(turn)
 
     async def _admit(self, turn: Turn) -> None:
-        """Check what can be refused without a look at the database.
+        """Check what can be refused before the turn is written down; a request that is known is never refused.
 
         Raises:
+            AlreadyBegun: The request id was used before.
             QuotaExceeded: The tenant was refused a moment ago.
             ModelNotAllowed: The tenant's policy does not allow a model.
             ProviderKeysOff: The tenant's own provider key cannot be read.
         """
-        turn.policy, turn.account = await asyncio.gather(
-            self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
-        )
-        self._bench.gates.check(turn.tenant_id)
-        _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
+        try:
+            turn.policy, turn.account = await asyncio.gather(
+                self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
+            )
+            self._bench.gates.check(turn.tenant_id, turn.policy)
+            _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
+        except GodotyError:
+            if turn.request.request_id is not None:
+                _refuse_second(await self._bench.records.of_request(turn.tenant_id, turn.request.request_id))
+            raise
 
     def _record(self, turn: Turn) -> TurnRecord:
         return TurnRecord(
@@ -110,10 +116,13 @@ class TurnRunner:
         return claim
 
     async def _claim(self, turn: Turn, stack: AsyncExitStack) -> Claim:
-        """Claim the session, first among this server's turns, then among all."""
+        """Claim the session, first among this server's turns, then among all.
+
+        The gate comes after the line of this server: who waits in it does not run.
+        """
         request = turn.request
-        await self._enter(turn, stack)
         await stack.enter_async_context(self._bench.slots.slot(turn.tenant_id, request.session_id, wait=request.wait))
+        await self._enter(turn, stack)
         looks = 0
         while True:
             looks += 1
@@ -163,11 +172,11 @@ class TurnRunner:
     async def _leave(self, turn: Turn, entering: "asyncio.Task[None]") -> None:
         try:
             await entering  # one that lands late must not count for ever
-            await self._bench.gates.leave(turn.tenant_id, turn.turn_id, turn.policy)
         except QuotaExceeded:
             return
-        except GodotyError as error:
-            log.warning("gate_not_left", error=str(error))
+        except GodotyError as error:  # it may have landed all the same
+            log.warning("gate_not_entered", error=str(error))
+        await self._bench.gates.leave(turn.tenant_id, turn.turn_id, turn.policy)
 
     async def _give_back(self, claiming: "asyncio.Task[Claim]") -> None:
         """Give back a claim that nobody wants any more, also one that is just landing.

@@ -82,7 +82,7 @@ class Turn:
         return self.account
 
     async def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
-        """Read the turn. When its last reader leaves before the end, the turn is cancelled, unless it goes on.
+        """Read the turn.
 
         Raises:
             GodotyError: The turn failed.
@@ -93,8 +93,12 @@ class Turn:
                 yield numbered
         finally:
             self._readers -= 1
-            if self._readers == 0 and not (self.request.go_on and (self.log.sequence or not self.request.wait)):
-                self.cancel()  # also where it goes on, as long as it waits in line
+
+    @property
+    def unread(self) -> bool:
+        """Whether it has lost its last reader here and is to end with him; that in line goes on for nobody."""
+        goes_on = self.request.go_on and (self.log.sequence > 0 or not self.request.wait)
+        return self._readers == 0 and not (goes_on or self._closing or self.log.ended)
 
     def close(self) -> None:
         """Say that the turn is on its way out, however it ended: from here on no cancel interrupts it."""

@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-
-import structlog
+from datetime import timedelta
 
 from godoty_service.errors import (
-    GodotyError,
     RequestIdReused,
-    SessionLost,
     ShuttingDown,
     TurnCancelled,
     TurnNotFound,
+    TurnTimedOut,
 )
 from godoty_service.ids import new_id
 from godoty_service.sessions.replicas import Replicas
@@ -21,8 +19,7 @@ from godoty_service.turns.following import Following
 from godoty_service.turns.records import TurnRecord, TurnRecords
 from godoty_service.turns.runner import AlreadyBegun, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
-
-log = structlog.get_logger(__name__)
+from godoty_service.turns.watch import Watch
 
 Happened = tuple[str, int, Event]  # the turn, the sequence, what happened
 
@@ -30,11 +27,32 @@ Happened = tuple[str, int, Event]  # the turn, the sequence, what happened
 class Turns:
     """Starts turns, resumes and cancels them, and waits for them when the server stops."""
 
-    def __init__(self, *, runner: TurnRunner, records: TurnRecords, following: Following, replicas: Replicas) -> None:
+    def __init__(
+        self,
+        *,
+        runner: TurnRunner,
+        records: TurnRecords,
+        following: Following,
+        watch: Watch,
+        replicas: Replicas,
+        longest: timedelta,
+    ) -> None:
+        """Build it.
+
+        Args:
+            runner: Runs turns.
+            records: Where turns are written down.
+            following: Reads turns of other servers.
+            watch: Ends turns that may not go on.
+            replicas: This server's heartbeat.
+            longest: How long a turn may take, its waiting in line included.
+        """
         self._runner = runner
         self._records = records
         self._following = following
+        self._watch = watch
         self._replicas = replicas
+        self._longest = longest
         self._running: dict[str, Turn] = {}
         self._by_request: dict[tuple[str, str], Turn] = {}
         self._draining = False
@@ -65,6 +83,8 @@ class Turns:
                 earlier = begun.record
             else:
                 return
+            finally:
+                self._watch.left(turn)
             try:
                 async with aclosing(self._read(earlier, after=0)) as events:
                     async for happened in events:
@@ -102,20 +122,10 @@ class Turns:
             await self._records.ask_to_cancel(record)
 
     async def run(self, interval: float) -> None:
-        """Look for ever, every so many seconds, for turns that somebody cancels elsewhere or that lost their lease."""
+        """Look after the running turns for ever, every so many seconds."""
         while True:
             await asyncio.sleep(interval)
-            for turn in self._running.copy().values():
-                if not self._replicas.holds(turn.epoch):
-                    turn.cancel(SessionLost("The server lost touch with the database.", retry_after=1.0))
-            try:
-                asked = await self._records.to_cancel(self._running) if self._running else set()
-            except GodotyError as error:
-                log.warning("cancels_not_seen", error=str(error))
-                continue
-            for turn in self._running.copy().values():
-                if turn.turn_id in asked:
-                    turn.cancel()
+            await self._watch.look(list(self._running.values()))
 
     async def drain(self, grace: float) -> None:
         """Take no new turns, let the running ones finish for so many seconds, then cancel them and settle."""
@@ -147,10 +157,13 @@ class Turns:
         if request.request_id:
             self._by_request[tenant_id, request.request_id] = turn
         turn.task = asyncio.create_task(self._runner.run(turn))
-        turn.task.add_done_callback(lambda _: self._ended(turn))
+        too_long = TurnTimedOut(f"The turn took longer than it may: {self._longest}.")
+        timer = asyncio.get_running_loop().call_later(self._longest.total_seconds(), turn.cancel, too_long)
+        turn.task.add_done_callback(lambda _: self._ended(turn, timer))
         return turn
 
-    def _ended(self, turn: Turn) -> None:
+    def _ended(self, turn: Turn, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
         turn.log.end(turn.cancelled_by or TurnCancelled("The turn was cancelled."))  # before its task had begun
         del self._running[turn.turn_id]
         key = (turn.tenant_id, turn.request.request_id or "")
@@ -167,9 +180,13 @@ class Turns:
         """Read a turn where it runs, or else what is kept of it."""
         turn = self._running.get(record.turn_id)
         source = turn.events(after=after) if turn is not None else self._following.read(record, after=after)
-        async with aclosing(source) as events:
-            async for sequence, event in events:
-                yield record.turn_id, sequence, event
+        try:
+            async with aclosing(source) as events:
+                async for sequence, event in events:
+                    yield record.turn_id, sequence, event
+        finally:
+            if turn is not None:
+                self._watch.left(turn)
 
 
 def _reused() -> RequestIdReused:

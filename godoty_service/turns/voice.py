@@ -1,5 +1,7 @@
 """Hears the model's answer piece by piece: each is an event, and what was said so far is known if the turn breaks."""
 
+from collections.abc import Callable
+
 from godoty_service.turns.events import ReasoningDelta, TextDelta
 from godoty_service.turns.log import EventLog
 
@@ -8,6 +10,7 @@ class Voice:
     """A listener of the turn's model."""
 
     def __init__(self, log: EventLog) -> None:
+        self.on_asking: Callable[[], None] = lambda: None
         self._log = log
         self._said: list[str] = []
 
@@ -15,6 +18,10 @@ class Voice:
     def partial(self) -> str:
         """What has been said of a message that is not complete."""
         return "".join(self._said)
+
+    def asking(self) -> None:
+        """A request is about to leave."""
+        self.on_asking()
 
     def text(self, piece: str) -> None:
         """Some more of the answer."""

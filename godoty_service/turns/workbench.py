@@ -35,6 +35,9 @@ from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.slots import SessionSlots
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
+from godoty_service.turns.turnstile import Turnstile
+
+_OPENINGS, _ENDINGS = 4, 2  # turns at once: what the database answers one needs the loop for another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,8 @@ class Workbench:
         self.journal = journal
         self.recovery = recovery
         self.slots = SessionSlots()
+        self.openings = Turnstile(_OPENINGS)
+        self.endings = Turnstile(_ENDINGS)
         self._adjustments = adjustments
         self._spending = spending
         self.policies = policies

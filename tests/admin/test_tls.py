@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from godoty_service.cli.probe import serving
 from godoty_service.rpc.listener import is_loopback
+from godoty_service.sandbox.mongod import free_port
 from tests.admin.certificates import Pair, authority, signed
 from tests.conftest import Start, server_environment
 from tests.service.surroundings import Surroundings
@@ -190,9 +191,10 @@ async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
 async def test_a_process_serves_by_its_environment(
     surroundings: Surroundings, files: dict[str, Any], trusted: Pair, tmp_path: Path
 ) -> None:
-    """The variables do it, for `serve` and `health` alike."""
+    """The variables do it, for `serve` (by each of its workers) and `health` alike."""
     environment = server_environment(surroundings, surroundings.new_database())
     environment |= {f"GODOTY_{name.upper()}": str(path) for name, path in files.items()}
+    environment |= {"GODOTY_LISTEN": f"127.0.0.1:{free_port()}", "GODOTY_WORKERS": "2"}
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "godoty_service.cli", "serve", env=environment, stdout=log, stderr=log

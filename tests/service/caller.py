@@ -32,6 +32,7 @@ class Failure:
         metadata: ErrorInfo's.
         fields: What BadRequest says, by field.
         retry_after: RetryInfo's seconds; None: there is none.
+        quotas: What QuotaFailure says is reached.
     """
 
     code: grpc.StatusCode
@@ -40,6 +41,7 @@ class Failure:
     metadata: dict[str, str] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+    quotas: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: Any) -> Self:
@@ -55,6 +57,7 @@ class Failure:
 
 def _details(status: Any) -> dict[str, Any]:
     info, fields, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    quota = error_details_pb2.QuotaFailure()
     found: dict[str, Any] = {}
     for detail in status.details:
         if detail.Unpack(info):
@@ -64,6 +67,9 @@ def _details(status: Any) -> dict[str, Any]:
             found["fields"] = {each.field: each.description for each in fields.field_violations}
         elif detail.Unpack(retry):
             found["retry_after"] = retry.retry_delay.ToTimedelta().total_seconds()
+        elif detail.Unpack(quota):
+            assert all(each.description for each in quota.violations)
+            found["quotas"] = tuple(each.subject for each in quota.violations)
     return found
 
 

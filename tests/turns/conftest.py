@@ -53,7 +53,7 @@ async def differences(mongodb_uri: str, name: str) -> list[str]:
     try:
         replicas = Replicas(database.collection("replicas"), replica_id="auditor", lease=timedelta(seconds=1))
         sessions = Sessions(database.collection("sessions"), replicas=replicas)
-        found = verify(Ledger(database.collection("ledger")), sessions)
+        found = verify(database=database, ledger=Ledger(database.collection("ledger")), folds=sessions)
         return [f"{each.session_id}: {each.what}" async for each in found]
     finally:
         await database.close()

@@ -24,6 +24,20 @@ def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 3
     return caller.stub.ResumeTurn(request, metadata=caller.service.metadata, timeout=timeout)
 
 
+class Unwrapped:
+    """A resumed stream, as Converse would have shown it."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "Unwrapped":
+        return self
+
+    async def __anext__(self) -> pb.ConverseResponse:
+        event: pb.ConverseResponse = (await anext(aiter(self._call))).event
+        return event
+
+
 async def resume(caller: Caller, turn_id: str, after: int = 0) -> Turn:
     """Read the rest of a turn to its end."""
     rest = await read(resuming(caller, turn_id, after))
@@ -36,10 +50,12 @@ async def cancel(caller: Caller, turn_id: str) -> None:
 
 
 async def until_sequence(call: Any, sequence: int) -> list[pb.ConverseResponse]:
-    """Read a stream up to a sequence."""
+    """Read a stream up to a sequence, or to its end."""
     responses: list[pb.ConverseResponse] = []
-    while not responses or responses[-1].sequence < sequence:
-        responses.append(await anext(aiter(call)))
+    async for response in call:
+        responses.append(response)
+        if response.sequence >= sequence:
+            break
     return responses
 
 

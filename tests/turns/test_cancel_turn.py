@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -9,10 +10,23 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.metering.call import CallState
+from godoty_service.turns import following, records
+from tests.conftest import Start
 from tests.service.caller import Caller, read
 from tests.service.history import assert_whole
 from tests.service.service import Service
-from tests.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, resuming, until, until_text
+from tests.turns.streams import (
+    CONTINUE,
+    SLOW,
+    Unwrapped,
+    cancel,
+    free,
+    joined,
+    resume,
+    resuming,
+    until,
+    until_text,
+)
 
 TICK = 0.2  # seconds between two looks for what was asked on another server
 
@@ -94,6 +108,32 @@ async def test_only_the_last_reader_who_leaves_cancels(caller: Caller, twin: Cal
         assert await closed_after(caller.service, moment, session_id) < 0.1
         await free(caller.service, session_id)
         assert_cancelled(await resume(twin, seen[0].turn_id))
+
+
+@pytest.mark.parametrize("how", ["resume", "attach"])
+async def test_a_reader_on_another_server_counts(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Under CANCEL a turn goes on while it is read anywhere, for however long, and ends when the last one has left."""
+    monkeypatch.setattr(records, "_FOLLOWED_FOR", 600)
+    monkeypatch.setattr(following, "_MARK", 0.2)
+    service = await serve()
+    other = await serve(database=service.database.name)
+    caller, twin = connect(service), connect(service.at(other.target))
+    call = caller.start(SLOW, request_id="one")
+    turn_id = (await until_text(call, "t2 "))[0].turn_id
+    second = resuming(twin, turn_id) if how == "resume" else twin.start(SLOW, request_id="one")
+    unwrapped = Unwrapped(second) if how == "resume" else second
+    await until_text(unwrapped, "t1 ")
+    call.cancel()
+    more = await until_text(unwrapped, "t25 ")  # twice as long as a mark is good for
+    assert service.entries("talk")[0].error is None
+    second.cancel()
+    await free(service)
+
+    assert more
+    assert service.entries("talk")[0].error == "interrupted"
+    assert_cancelled(await resume(twin, turn_id))
 
 
 async def test_a_deadline_under_continue_ends_only_the_reader(caller: Caller, twin: Caller) -> None:

@@ -13,7 +13,7 @@ from tests.service.caller import Caller, read
 from tests.service.history import assert_whole, assert_whole_upstream
 from tests.service.service import Service
 from tests.service.surroundings import Surroundings
-from tests.turns.conftest import LONG, differences
+from tests.turns.conftest import differences
 from tests.turns.streams import CONTINUE, assert_increasing, joined, resume, until
 
 # What the turns are at when the primary dies: they stream, loop, hang for a while, and begin.
@@ -26,7 +26,7 @@ SCRIPTS = {
 CLEAN = {"STORAGE_UNAVAILABLE", "SESSION_LOST"}
 
 
-@pytest.mark.skipif(not LONG, reason="three mongods and an election: make test-faults")
+@pytest.mark.long  # three mongods and an election
 @pytest.mark.parametrize(("how", "patience"), [("kill", 10.0), ("kill", 0.7), ("step down", 10.0)])
 async def test_the_primary_dies_in_mid_turn(
     tmp_path: Path, connect: Callable[[Service], Caller], how: str, patience: float

@@ -9,6 +9,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.errors import TurnTooLarge
+from godoty_service.metering.call import CallState
 from godoty_service.mongo import open_database
 from godoty_service.turns import log as logs
 from godoty_service.turns.chunks import LogChunks
@@ -21,7 +22,7 @@ from tests.service.caller import Caller, read
 from tests.service.history import assert_whole
 from tests.service.service import Service
 from tests.service.surroundings import Surroundings
-from tests.turns.streams import CONTINUE, assert_increasing, free, joined, resume, until, until_text
+from tests.turns.streams import CONTINUE, SLOW, assert_increasing, free, joined, resume, until, until_text
 
 Connect = Callable[[Service], Caller]
 
@@ -48,6 +49,44 @@ async def test_a_full_log_ends_the_turn_and_keeps_its_cost(
     monkeypatch.setattr(logs, "LARGEST_LOG", 8 * 1024 * 1024)
     assert (await caller.converse("and now?")).finished.stop_reason == pb.STOP_REASON_END_TURN
     assert_whole(await caller.messages())
+
+
+async def test_a_turn_that_takes_too_long_is_ended_and_keeps_its_cost(serve: Start, connect: Connect) -> None:
+    """DEADLINE_EXCEEDED for its readers, now and later, here and there; what was shown and what it cost stays."""
+    service = await serve(longest_turn=1.0)
+    other = await serve(database=service.database.name)
+    caller, twin = connect(service), connect(service.at(other.target))
+    call = caller.start(SLOW, request_id="long", on_disconnect=CONTINUE)
+    seen = await until_text(call, "t2 ")
+    rest = await read(call)
+
+    assert rest.failure is not None
+    assert (rest.failure.code, rest.failure.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert "longer than it may" in rest.failure.text
+    for who in (caller, twin):
+        again = await who.converse(SLOW, request_id="long", on_disconnect=CONTINUE)
+        assert (joined(again.responses), again.failure) == (joined([*seen, *rest.responses]), rest.failure)
+    (entry,) = service.entries("talk")
+    assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
+    assert (await caller.converse("and now?")).finished.session_totals.turns == 2
+    assert_whole(await caller.messages())
+
+
+async def test_a_turn_that_waits_too_long_is_ended_too(serve: Start, connect: Connect) -> None:
+    """Waiting in line counts, and leaves no trace."""
+    service = await serve()
+    impatient = await serve(database=service.database.name, longest_turn=0.3)
+    call = connect(service).start(SLOW)
+    await until_text(call, "t1 ")
+    late = await connect(service.at(impatient.target)).converse("me too", on_busy=pb.ON_BUSY_WAIT, request_id="late")
+    call.cancel()
+    session = await free(service)
+
+    assert late.failure is not None
+    assert (late.failure.code, late.failure.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert late.responses == ()
+    assert session["message_count"] == 2
+    assert service.database["turns"].count_documents({"request_id": "late"}) == 0
 
 
 async def _settled(caller: Caller) -> bool:

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.turns.records import LONGEST_TURN
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
@@ -17,6 +16,7 @@ from tests.service.service import Service
 from tests.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
 
 RETENTION = 7.0
+LONGEST = 900.0
 
 
 def failed(turn: Turn) -> tuple[grpc.StatusCode, str]:
@@ -171,8 +171,8 @@ async def test_an_id_outlives_its_server(serve_process: StartProcess, connect: C
 
 async def test_an_id_is_kept_as_long_as_its_log(serve: Start, connect: Callable[[Service], Caller]) -> None:
     """Record and log are dated alike, past what is promised after the end; once they are gone the id is free."""
-    caller = connect(await serve(turn_log_retention=RETENTION))
-    begun = datetime.now(UTC)
+    caller = connect(await serve(turn_log_retention=RETENTION, longest_turn=LONGEST))
+    begun = datetime.now(UTC) - timedelta(milliseconds=1)  # the database keeps no less
     turn = await caller.converse(RICH, request_id="dated")
     turn_id, database = turn.responses[0].turn_id, caller.service.database
     await until(lambda: database["turn_logs"].count_documents({"turn_id": turn_id, "ended": True}) == 1)
@@ -182,9 +182,9 @@ async def test_an_id_is_kept_as_long_as_its_log(serve: Start, connect: Callable[
     assert record is not None
     dates = [record["expire_time"], *(each["expire_time"] for each in database["turn_logs"].find())]
     promised = timedelta(seconds=RETENTION)
-    assert all(ended + promised < date < ended + promised + LONGEST_TURN for date in dates)
+    longest = timedelta(seconds=LONGEST)
+    assert all(begun + promised + longest < date < ended + promised + longest for date in dates)
     assert record["expire_time"] == min(dates)  # a log is never cut off at its beginning while its turn can be found
-    assert min(dates) > begun + promised
     for name in ("turns", "turn_logs"):
         (index,) = [each for each in database[name].index_information().values() if each["key"] == [("expire_time", 1)]]
         assert index["expireAfterSeconds"] == 0

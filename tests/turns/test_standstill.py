@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +14,12 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ids import new_id
+from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.documents import entry_from_document
+from godoty_service.metering.fold_document import fold_from_document
+from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.meter import OpenCall, TurnMeter
+from godoty_service.metering.totals import SessionFold
 from godoty_service.mongo import open_database
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim
@@ -25,6 +33,9 @@ from tests.turns.streams import CONTINUE, joined, resume, until
 
 LEASE = 1.5
 SHORT_LEASE = {"GODOTY_LEASE": str(LEASE), "GODOTY_HEARTBEAT": "0.3"}
+BLINK = 1.0
+# Its watch would tell a server that it has lost its sessions; here it has to see for itself.
+UNWATCHED: dict[str, Any] = {"lease": BLINK, "heartbeat": 0.05, "turn_watch_interval": 600.0}
 # What a turn is at when its server stops: it streams, waits for headers, and writes as fast as it can.
 SCRIPTS = {
     "streams": "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=50 record_ms=-1",
@@ -45,7 +56,8 @@ def pid_of(process: ServerProcess) -> int:
 def kept(service: Service) -> dict[str, list[Document]]:
     """All that there is of the tenant's conversations and turns.
 
-    But for the sums of the ledger: they follow the entries, which whoever made a call may settle at any time.
+    But for the sums of the ledger: they follow the entries, which whoever made a call may settle at any time; see
+    `assert_summed`.
     """
     query = {"tenant_id": service.tenant_id}
     sums = {"fold": 0, "fold_revision": 0, "unfolded": 0}
@@ -53,6 +65,20 @@ def kept(service: Service) -> dict[str, list[Document]]:
         name: list(service.database[name].find(query, sums).sort("_id", 1))
         for name in ("sessions", "messages", "turn_logs", "turns")
     }
+
+
+def assert_summed(service: Service, session_id: str) -> None:
+    """Check that a session keeps the sums of all its entries, whoever wrote them."""
+    session = service.session(session_id)
+    assert session is not None
+    entries = [entry_from_document(each) for each in service.entry_documents(session_id)]
+    kept_fold, true = fold_from_document(session["fold"]), SessionFold().take(entries)
+
+    assert kept_fold.through == true.through == max(each.number for each in entries)
+    assert (kept_fold.take(entries).view(), dict(kept_fold.take(entries).by_model)) == (
+        true.view(),
+        dict(true.by_model),
+    )
 
 
 async def busy(service: Service) -> None:
@@ -100,6 +126,7 @@ async def test_nobody_waits_longer_than_a_lease(
     for name in SCRIPTS:
         assert_whole(await survivor.messages(name))
         assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+        assert_summed(service, name)
     if how is signal.SIGSTOP:
         await _wake(service, process, survivor, ends, reading)
     for each in reading:
@@ -135,9 +162,76 @@ async def _wake(
     for name, end in ends.items():
         assert joined((await resume(survivor, end.responses[0].turn_id)).responses) == joined(end.responses)
         assert _calls(service, name) == calls[name]
+        assert_summed(service, name)
         again = await survivor.converse("still there?", session_id=name)
         assert again.finished.stop_reason == pb.STOP_REASON_END_TURN
         assert_whole(await survivor.messages(name))
+        assert_summed(service, name)
+
+
+def stand_still() -> None:
+    """Stop the server as SIGSTOP does, for longer than its lease: nothing of it runs, and nothing beats."""
+    time.sleep(BLINK * 1.2)
+
+
+async def served_again(caller: Caller) -> None:
+    """Wait until the server has its heartbeat back, and takes turns in the session."""
+    await until(partial(_served, caller))
+
+
+async def _served(caller: Caller) -> bool:
+    turn = await caller.converse("and now?")
+    assert turn.failure is None or turn.failure.reason == "SESSION_LOST"
+    return turn.failure is None
+
+
+async def test_a_server_that_stood_still_begins_no_call(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a turn, before the next call is written down: there is no entry of it, and nothing is sent."""
+    caller = connect(await serve(**UNWATCHED))
+    real, opened = TurnMeter.open, 0
+
+    async def open_late(meter: TurnMeter, **named: Any) -> OpenCall:
+        nonlocal opened
+        opened += 1
+        if opened == 2:
+            stand_still()
+        return await real(meter, **named)
+
+    monkeypatch.setattr(TurnMeter, "open", open_late)
+    turn = await caller.converse("@sandbox tool-loop calls=3 tool=calculator")
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    assert len(caller.service.entries("talk")) == len(caller.service.requests("talk")) == 1
+    await served_again(caller)
+
+
+async def test_a_server_that_stood_still_sends_nothing(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a call's entry and its request: the request does not leave, and the entry is void."""
+    caller = connect(await serve(**UNWATCHED))
+    real, inserted = Ledger.insert, 0
+
+    async def insert_and_stop(ledger: Ledger, entry: ModelCall, **named: Any) -> ModelCall:
+        nonlocal inserted
+        inserted += 1
+        kept = await real(ledger, entry, **named)
+        if inserted == 1:
+            stand_still()
+        return kept
+
+    monkeypatch.setattr(Ledger, "insert", insert_and_stop)
+    turn = await caller.converse("hello")
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    assert [entry.state for entry in caller.service.entries("talk")] == [CallState.VOID]
+    assert caller.service.requests("talk") == []
+    await served_again(caller)
+    assert len(caller.service.requests("talk")) == len(caller.service.invoice("talk")) == 1
 
 
 async def test_a_session_that_is_taken_over_twice_in_a_row(

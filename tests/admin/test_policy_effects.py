@@ -1,0 +1,78 @@
+"""What a policy does to a turn: each of its fields, as it reaches the provider or refuses the caller."""
+
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+
+from tests.admin.conftest import Admin
+from tests.service.caller import Caller
+
+POLICY = pb.Policy(
+    allowed_models=["openai/*"],
+    default_model="openai/gpt-4o-mini",
+    default_fallback_models=["openai/gpt-4o"],
+    max_output_tokens=1000,
+    turns_per_minute=60,
+    concurrent_turns=5,
+    provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}',
+    zero_data_retention=True,
+    budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
+)
+TINY = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
+
+
+async def test_all_that_a_policy_says_reaches_the_provider(caller: Caller, admin: Admin) -> None:
+    """The models, the tokens, the routing with retention, and the lower of both highest prices; and nothing else."""
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=POLICY)
+    assert (await caller.converse("hello")).finished
+    (body,) = caller.service.requests("talk")
+    named = await caller.converse("hello", model="openai/gpt-4o-mini", limits=agent_pb.TurnLimits(max_output_tokens=9))
+    other = caller.service.requests("talk")[-1]
+
+    routing = {"order": ["openai"], "allow_fallbacks": False, "zdr": True}
+    assert {name: value for name, value in body.items() if name not in ("messages", "tools")} == {
+        "model": "openai/gpt-4o-mini",
+        "models": ["openai/gpt-4o-mini", "openai/gpt-4o"],
+        "max_tokens": 1000,
+        "provider": {**routing, "max_price": {"prompt": "2", "completion": "10", "image": "0.5"}},  # gpt-4o: 2.50, 10
+        "session_id": caller.service.upstream_name("talk"),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert named.finished
+    dearest = {"prompt": "0.165", "completion": "0.66", "image": "0.5"}  # of its providers, one above the list's price
+    assert other["provider"] == {**routing, "max_price": dearest}
+    assert other["max_tokens"] == 9
+    assert "models" not in other  # who names a model has no other one
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted", "reason", "quotas"),
+    [
+        ({"allowed_models": ["anthropic/*"]}, {}, "MODEL_NOT_ALLOWED", ()),
+        ({"budgets": [TINY]}, {}, "BUDGET_SPENT", ("budget/day",)),
+        ({}, {"limits": agent_pb.TurnLimits(max_cost_usd="0.0000001")}, "MAX_COST_TOO_LOW", ("turn/max_cost_usd",)),
+    ],
+    ids=["models", "budget", "max-cost"],
+)
+async def test_what_a_policy_or_a_bound_refuses_is_named(
+    caller: Caller,
+    admin: Admin,
+    *,
+    policy: dict[str, Any],
+    wanted: dict[str, Any],
+    reason: str,
+    quotas: tuple[str, ...],
+) -> None:
+    """A reason, and for what is exhausted the quota; nothing is sent. The turn's rate and number: `test_limits.py`."""
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(**policy))
+    refused = (await caller.converse("hello", model="openai/gpt-4o-mini", **wanted)).failure
+
+    assert refused is not None
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if quotas else grpc.StatusCode.PERMISSION_DENIED
+    assert (refused.code, refused.reason, refused.quotas) == (code, reason, quotas)
+    assert all(entry.state == "void" for entry in caller.service.entries("talk"))
