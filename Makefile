@@ -1,11 +1,12 @@
 # `make help` lists the targets. All of them set up what they need, in .venv and .local.
 .DEFAULT_GOAL := help
-.PHONY: help run chat test test-faults lint gen gen-clients check-gen clients-test requirements clean
+.PHONY: help run chat test test-faults bench lint gen gen-clients check-gen buf clients-test requirements clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 PROTOS := $(wildcard protos/godoty/v1/*.proto)
 STUBS := clients/python
+BUF = @bufbuild/buf@$(shell sed -n 's/^BUF=//p' clients/generate.sh)
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,10 +24,13 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
 test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
-	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 3 --dist loadfile
+	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 4 --dist worksteal
 
 test-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
 	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz
+
+bench: .venv/ready ## Measure Godoty beside its peers, and what it promises: 25 minutes (ONLY=peers,startup,metrics for parts).
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/ready check-gen ## Check style, types, the direction of imports, and that the stubs are current.
 	$(BIN)/ruff check .
@@ -46,6 +50,10 @@ check-gen: .venv/ready # Fails when the committed stubs are not what the protos 
 
 gen-clients: .venv/ready ## Generate the clients' stubs for every language whose tools are here.
 	clients/generate.sh
+
+buf: ## Lint the contract, and check that it breaks no client of the last commit (needs npm).
+	npx --yes $(BUF) lint protos
+	npx --yes $(BUF) breaking protos --against '.git#ref=HEAD,subdir=protos'
 
 clients-test: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot

@@ -26,11 +26,12 @@ from zoneinfo import ZoneInfo
 from godoty_service.ids import new_id
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.documents import entry_to_document
-from godoty_service.metering.rollups import QUARTER, Cell, Level, Sum, Sums, add_sums, floor_hour
+from godoty_service.metering.rollups import QUARTER, Cell, Level, Sum, Sums, widened
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage import TokenUsage
-from godoty_service.metering.usage_query import Group, NamedGroup, UsageQuestion
+from godoty_service.metering.usage_groups import Group, NamedGroup
+from godoty_service.metering.usage_query import UsageQuestion
 from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.rpc.billing_messages import usage_answer_message
 from godoty_service.sandbox.replica_set import LocalMongo
@@ -126,25 +127,23 @@ async def insert(rooms: Rooms, tenant_id: str, calls: int) -> float:
 
 def day_of_sums(tenant_id: str, day: int, entries: int) -> Sums:
     """The sums of a day of a month of so many entries."""
-    sums: Sums = {}
+    details: Sums = {}
     for number in range(day * 96, (day + 1) * 96):
         calls = entries * (number + 1) // QUARTERS - entries * number // QUARTERS
         quarter = MONTH + number * QUARTER
         for place, (model, provider) in enumerate(SERVED):
             share = calls * (place + 1) // len(SERVED) - calls * place // len(SERVED)
             totals = Totals(cost=COST * share, usage=_times(share), model_calls=share, turns=share // 2)
-            each = Sum(totals=totals, latest=quarter + QUARTER)
-            midnight = MONTH + timedelta(days=day)
-            cells = (
-                Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter),
-                Cell(tenant_id=tenant_id, level=Level.HOUR, time=floor_hour(quarter)),
-                *(
-                    Cell(tenant_id=tenant_id, level=level, time=when, model=model, provider=provider, agent="assistant")
-                    for level, when in ((Level.DETAIL, quarter), (Level.DAY, midnight))
-                ),
+            cell = Cell(
+                tenant_id=tenant_id,
+                level=Level.DETAIL,
+                time=quarter,
+                model=model,
+                provider=provider,
+                agent="assistant",
             )
-            add_sums(sums, dict.fromkeys(cells, each))
-    return sums
+            details[cell] = Sum(totals=totals, latest=quarter + QUARTER)
+    return widened(details)
 
 
 async def fold(rooms: Rooms, tenant_id: str, entries: int) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from godoty_service.sandbox.answer import Piece
+from godoty_service.sandbox.beat import Beat
 from godoty_service.sandbox.channel import Channel, ConnectionCut
 from godoty_service.sandbox.faults import message_of
 from godoty_service.sandbox.generation import Generation
@@ -14,6 +15,7 @@ from godoty_service.sandbox.wire import COMMENT, DONE, EVENT_STREAM, JSON, Chunk
 
 _BURST = 16  # chunks sent at a stretch when nothing paces a stream; then others get their turn
 _BAD_GATEWAY = 502
+_DISTURBANCES = ("cut_after", "hang_after", "error_after")
 
 
 class Delivery:
@@ -60,9 +62,13 @@ class Delivery:
         if not self._scenario.has("hang_after"):
             await write(COMMENT * self._scenario.number("comments", self._settings.comments))
         try:
-            async for piece in self._pieces():
-                await write(chunks.piece(piece))
-                generation.produced += 1
+            await self._until_first()
+            if self._delay and not any(map(self._scenario.has, _DISTURBANCES)):
+                await Beat(self._channel, chunks, generation, self._delay).run()
+            else:
+                async for piece in self._pieces():
+                    await write(chunks.piece(piece))
+                    generation.produced += 1
         except _MidError as error:
             await write(chunks.error(error.code, error.message, error.reason, error.usage))
         else:
@@ -75,6 +81,7 @@ class Delivery:
     async def _send_whole(self) -> None:
         await self._channel.write(b"\n         \n" * self._scenario.number("whitespace"))
         try:
+            await self._until_first()
             async for _ in self._pieces():
                 self._generation.produced += 1
         except _MidError as error:
@@ -85,10 +92,7 @@ class Delivery:
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """The tokens at their pace; the scenario's fault strikes where it is due."""
-        flat, loop = self._scenario.flag("flat"), asyncio.get_running_loop()
-        delay = self._scenario.number("delay_ms", 0 if flat else self._settings.delay_ms) / 1000
-        first = self._scenario.number("first_delay_ms", 0 if flat else self._settings.first_delay_ms)
-        await asyncio.sleep(first / 1000)
+        loop, delay = asyncio.get_running_loop(), self._delay
         due = loop.time()
         for number, piece in enumerate(self._generation.answer.pieces):
             await self._strike()
@@ -101,6 +105,19 @@ class Delivery:
                 await asyncio.sleep(0)
             yield piece
         await self._strike()
+
+    async def _until_first(self) -> None:
+        """Wait as long as the provider takes to its first token."""
+        default = 0 if self._scenario.flag("flat") else self._settings.first_delay_ms
+        await asyncio.sleep(self._scenario.number("first_delay_ms", default) / 1000)
+
+    @property
+    def _delay(self) -> float:
+        """Seconds between two tokens."""
+        if rate := self._scenario.number("rate"):
+            return 1 / rate
+        default = 0 if self._scenario.flag("flat") else self._settings.delay_ms
+        return self._scenario.number("delay_ms", default) / 1000
 
     async def _strike(self) -> None:
         """Hang or fail when so many tokens have been produced."""

@@ -1,0 +1,139 @@
+"""Starts each contender on a world."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from bench.contenders import litellm
+from bench.contenders.contender import CONVERSE, READY_SECONDS, Contender, clean_environment, python
+from bench.environments import interpreter
+from bench.generator.plan import Target
+from bench.world import DATABASE, PROVIDER_KEY, World
+from godoty_service.cli.probe import serving
+from godoty_service.sandbox.mongod import free_port
+
+_HOST = "127.0.0.1"
+_POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a contender is to be started.
+
+    Attributes:
+        workers: Worker processes, where it has some.
+        settings: More of Godoty's settings, by environment variable.
+    """
+
+    workers: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+async def direct(world: World, _: Wish) -> Contender:
+    """The upstream itself: what all others add to."""
+    url = urlsplit(world.upstream)
+    return Contender(
+        name="direct",
+        target=Target(
+            host=url.hostname or "",
+            port=url.port or 0,
+            path=f"{url.path}/chat/completions",
+            wire="sse",
+            words="openai",
+            headers={"authorization": f"Bearer {PROVIDER_KEY}"},
+        ),
+    )
+
+
+async def openai_strands(world: World, _: Wish) -> Contender:
+    """Strands' OpenAIModel behind grpc.aio."""
+    return await _strands_grpc(world, "openai-strands", "openai", interpreter("strands"))
+
+
+async def litellm_strands(world: World, _: Wish) -> Contender:
+    """Strands' LiteLLMModel behind grpc.aio."""
+    return await _strands_grpc(world, "litellm-strands", "litellm", interpreter("litellm"))
+
+
+async def a2a(world: World, _: Wish) -> Contender:
+    """Strands' A2A server."""
+    port = free_port()
+    command = python("bench.contenders.strands_a2a", str(port), world.upstream, interpreter=interpreter("strands"))
+    child = world.child("a2a", command, output=False)
+    target = Target(host=_HOST, port=port, path="/", wire="sse", words="a2a")
+    return await _listening(Contender(name="a2a", target=target, child=child))
+
+
+async def litellm_proxy(world: World, _: Wish) -> Contender:
+    """LiteLLM's proxy."""
+    port = free_port()
+    configuration = litellm.write_configuration(world.directory, world.upstream, PROVIDER_KEY)
+    command = python(litellm.MODULE, *litellm.arguments(port, configuration), interpreter=interpreter("litellm"))
+    child = world.child("litellm-proxy", command, output=False, environment=litellm.environment())
+    headers = {"authorization": f"Bearer {litellm.KEY}"}
+    target = Target(host=_HOST, port=port, path="/chat/completions", wire="sse", words="openai", headers=headers)
+    return await _listening(Contender(name="litellm-proxy", target=target, child=child))
+
+
+async def godoty(world: World, wish: Wish) -> Contender:
+    """`godoty serve` as users run it: ledger, keys, logs and journal on."""
+    address = f"{_HOST}:{free_port()}"
+    environment = {
+        **clean_environment(),
+        "GODOTY_LISTEN": address,
+        "GODOTY_MONGODB_URI": world.mongo.uri,
+        "GODOTY_MONGODB_DATABASE": DATABASE,
+        "GODOTY_OPENROUTER_BASE_URL": world.upstream,
+        "OPENROUTER_API_KEY": PROVIDER_KEY,
+        **({"GODOTY_WORKERS": str(wish.workers)} if wish.workers > 1 else {}),
+        **wish.settings,
+    }
+    child = world.child("godoty", python("godoty_service.cli", "serve"), environment=environment, output=False)
+    headers = {"authorization": f"Bearer {world.api_key}"}
+    contender = await _listening(Contender(name="godoty", target=_grpc(address, headers), child=child))
+    while not await serving(address):
+        _ = child.process  # raises when it has ended
+        await asyncio.sleep(_POLL_SECONDS)
+    return contender
+
+
+CONTENDERS: Mapping[str, Callable[[World, Wish], Awaitable[Contender]]] = {
+    "direct": direct,
+    "litellm-proxy": litellm_proxy,
+    "litellm-strands": litellm_strands,
+    "a2a": a2a,
+    "openai-strands": openai_strands,
+    "godoty": godoty,
+}
+
+
+async def _strands_grpc(world: World, name: str, model: str, interpreter: str) -> Contender:
+    """A model of Strands' own, from an environment of the bench's own."""
+    child = world.child(name, python("bench.contenders.strands_grpc", model, world.upstream, interpreter=interpreter))
+    await child.start()
+    address = (await child.line(READY_SECONDS)).split()[-1]
+    return Contender(name=name, target=_grpc(address, {}), child=child)
+
+
+async def _listening(contender: Contender) -> Contender:
+    """Start a contender's server, and wait until its port answers."""
+    assert contender.child is not None  # noqa: S101 - it has one
+    await contender.child.start()
+    give_up = time.monotonic() + READY_SECONDS
+    while time.monotonic() < give_up:
+        _ = contender.child.process  # raises when it has ended
+        try:
+            _, writer = await asyncio.open_connection(contender.target.host, contender.target.port)
+        except OSError:
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            writer.close()
+            return contender
+    raise RuntimeError(f"{contender.name} does not listen: {contender.child.log_end()}")
+
+
+def _grpc(address: str, headers: dict[str, str]) -> Target:
+    host, _, port = address.rpartition(":")
+    return Target(host=host, port=int(port), path=CONVERSE, wire="grpc", words="godoty", headers=headers)

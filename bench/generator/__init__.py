@@ -1,0 +1,1 @@
+"""The load generator: the same for every contender; it reads bytes as they come and decodes them after."""

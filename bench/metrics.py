@@ -1,0 +1,150 @@
+"""What GetSessionMetrics costs at 10 and at 1,000,000 ledger entries (P5): `python -m bench.metrics [--entries N]`.
+
+The first call and the newest 60 of the large session are turns of the service itself, which writes the session's fold
+with each; what lies between is inserted in bulk as copies of the first, and the fold is carried past it by
+multiplication. The totals that the service then tells are compared with a sum over all entries. The server, MongoDB
+and the sandbox are processes of their own; CPU is that of the server's process.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bench.contenders.contender import Contender
+from bench.contenders.start import Wish, godoty
+from bench.ledger_fill import Filler
+from bench.machine import heading
+from bench.metrics_calls import Caller
+from bench.process import cpu_seconds
+from bench.promises import Promise, table
+from bench.reports import write
+from bench.world import DATABASE, World, open_world
+
+SMALL, MIDDLE = 10, 100
+NEWEST = 60  # turns of the service's own, after those inserted in bulk
+_WARM_UP = 500  # requests
+_PROFILED = 200  # requests: what MongoDB keeps of a profile is a megabyte
+_RATIO, _RATE = 1.2, 1500.0
+_QUIET = {"GODOTY_RECONCILE_INTERVAL": "600", "GODOTY_ROLLUP_INTERVAL": "600"}  # what runs beside must not be measured
+
+
+@dataclass
+class Cost:
+    """What a request cost, by block.
+
+    Attributes:
+        cpu: CPU of the server, milliseconds.
+        latency: Median latency, milliseconds.
+        rate: Requests a second that were seen.
+        reads: Database operations of a request, by collection and kind.
+    """
+
+    cpu: list[float] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    reads: dict[str, float] = field(default_factory=dict)
+
+
+async def run(*, entries: int, rounds: int, block: int) -> dict[int, Cost]:
+    """Fill the sessions, then ask for their metrics in blocks, another size first in each round."""
+    async with open_world() as world:
+        contender = await godoty(world, Wish(settings=_QUIET))
+        caller = await Caller.open(contender, connections=2)
+        try:
+            sizes = await _fill(world, caller, entries)
+            return await _measure(world, contender, caller, sizes, rounds=rounds, block=block)
+        finally:
+            caller.close()
+            if contender.child is not None:
+                await contender.child.stop()
+
+
+async def _fill(world: World, caller: Caller, entries: int) -> tuple[int, ...]:
+    """Make the sessions, and check what the service says of them."""
+    async with Filler(world.mongo.uri, DATABASE) as filler:
+        for size in (SMALL, MIDDLE):
+            await caller.turns(str(size), size)
+        await caller.turns(str(entries), 1)
+        await filler.fill(str(entries), copies=entries - NEWEST - 1)
+        await caller.turns(str(entries), NEWEST)
+        for size in (SMALL, MIDDLE, entries):
+            told = await caller.totals(str(size))
+            summed = await filler.sums(str(size))
+            if told != summed or told[0] != size:
+                raise RuntimeError(f"the session of {size} entries says {told}, its entries {summed}")
+    return SMALL, MIDDLE, entries
+
+
+async def _measure(
+    world: World, contender: Contender, caller: Caller, sizes: tuple[int, ...], *, rounds: int, block: int
+) -> dict[int, Cost]:
+    costs = {size: Cost() for size in sizes}
+    pid = contender.child.pid if contender.child is not None else 0
+    for size in sizes:
+        await caller.ask(str(size), _WARM_UP)
+    for turn in range(rounds):
+        for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
+            before = cpu_seconds(pid)
+            latencies, elapsed = await caller.ask(str(size), block)
+            costs[size].cpu.append((cpu_seconds(pid) - before) * 1000 / block)
+            costs[size].latency.append(statistics.median(latencies) * 1000)
+            costs[size].rate.append(block / elapsed)
+    async with Filler(world.mongo.uri, DATABASE) as filler:
+        for size in sizes:
+            async with filler.profiled() as seen:
+                await caller.ask(str(size), _PROFILED)
+            costs[size].reads = {name: count / _PROFILED for name, count in seen.items() if count >= _PROFILED / 10}
+    return costs
+
+
+def promises(costs: dict[int, Cost]) -> Iterable[Promise]:
+    """P5."""
+    sizes = list(costs)
+    small, large = costs[sizes[0]], costs[sizes[-1]]
+    of = f"at {sizes[-1]:,} entries, of that at {sizes[0]:,}"
+    yield Promise("P5", f"CPU {of}", _RATIO, statistics.median(large.cpu) / statistics.median(small.cpu))
+    yield Promise("P5", f"latency {of}", _RATIO, statistics.median(large.latency) / statistics.median(small.latency))
+    yield Promise("P5", f"database reads at {sizes[-1]:,} entries", 1, sum(large.reads.values()))
+    yield Promise("P5", "CPU a request: 1,500 a second on one core", 1000 / _RATE, statistics.median(large.cpu), "ms")
+
+
+def report(costs: dict[int, Cost], command: str, before: tuple[float, ...]) -> str:
+    """Write it as Markdown."""
+    lines = [
+        "| ledger entries | CPU a request, ms | a core's worth, a second | seen, a second | latency, ms | reads |",
+        "|---:|---:|---:|---:|---:|---|",
+    ]
+    for size, cost in costs.items():
+        cpu, latency, rate = (statistics.median(each) for each in (cost.cpu, cost.latency, cost.rate))
+        reads = ", ".join(f"{name} {count:.2f}" for name, count in cost.reads.items())
+        lines.append(f"| {size:,} | {cpu:.3f} | {1000 / cpu:,.0f} | {rate:,.0f} | {latency:.2f} | {reads} |")
+    note = (
+        "Eight requests at once; `seen` is with caller, server and MongoDB on the same cores. Blocks of each size "
+        "alternate; medians. A session of 10 tells of 10 runs, the others of the newest 50."
+    )
+    opening = ["## GetSessionMetrics", heading(command, before, versions_of={})]
+    return "\n\n".join([*opening, table(list(promises(costs))), "\n".join(lines), note]) + "\n"
+
+
+def main() -> int:
+    """Measure and print; exit status 1: P5 is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=1_000_000, help="ledger entries of the large session")
+    parser.add_argument("--rounds", type=int, default=9, help="blocks of each size")
+    parser.add_argument("--block", type=int, default=1000, help="requests in a block")
+    parser.add_argument("--write", action="store_true", help="write the results into docs/benchmarks")
+    options, before = parser.parse_args(), os.getloadavg()
+    costs = asyncio.run(run(entries=options.entries, rounds=options.rounds, block=options.block))
+    text = report(costs, " ".join(["python -m bench.metrics", *sys.argv[1:]]), before)
+    print(text)
+    if options.write:
+        write("metrics", text, raw={str(size): vars(cost) for size, cost in costs.items()})
+    return 0 if all(promise.kept for promise in promises(costs)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
