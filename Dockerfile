@@ -29,7 +29,9 @@ COPY --from=build /opt/godoty /opt/godoty
 # GODOTY_TLS_CERT and GODOTY_TLS_KEY (and GODOTY_TLS_CLIENT_CA for mTLS). Where a mesh or an ingress beside it speaks
 # TLS, say GODOTY_ALLOW_PLAINTEXT=true. The image does not say it: API keys would cross the network in the clear
 # wherever somebody forgot, and nobody would see.
-# The image is compiled already and its user may write nowhere; _created series would double Prometheus' work.
+# The image is compiled already and its user may write nowhere but in /tmp, where several workers (GODOTY_WORKERS) keep
+# their metrics: mount something there if the root file system is read-only. _created series would double Prometheus'
+# work.
 ENV PATH=/opt/godoty/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -43,7 +43,7 @@ async def run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         if not settings.mongodb_uri:
             settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb"))
-        canned = settings.openrouter_api_key is None
+        canned = _is_canned(settings)
         if canned:
             sandbox = await stack.enter_async_context(Sandbox())
             settings.openrouter_api_key = SecretStr(_SANDBOX_KEY)
@@ -51,7 +51,7 @@ async def run(settings: Settings) -> None:
         async with open_rooms(settings) as rooms:
             keys = await _demo_keys(rooms, directory / "demo.keys")
         server = await stack.enter_async_context(running(settings))
-        _write_environment(environment, settings, address=server.address, keys=keys)
+        _write_environment(environment, settings, address=server.address, keys=keys, canned=canned)
         _say(server.address, keys["converse"], canned=canned)
         await stop.wait()
         environment.unlink(missing_ok=True)
@@ -93,18 +93,22 @@ async def _demo_keys(rooms: Rooms, path: Path) -> dict[str, str]:
     return made
 
 
-def _write_environment(path: Path, settings: Settings, *, address: str, keys: dict[str, str]) -> None:
-    """Say to scripts what runs, once it does."""
-    _write_lines(
-        path,
-        {
-            "GODOTY_LISTEN": address,
-            "GODOTY_API_KEY": keys["converse"],
-            "GODOTY_ADMIN_KEY": keys["admin"],
-            "GODOTY_MONGODB_URI": settings.mongodb_uri or "",
-            "GODOTY_OPENROUTER_BASE_URL": settings.openrouter_base_url,
-        },
-    )
+def _is_canned(settings: Settings) -> bool:
+    """Tell whether the sandbox is to answer: also where its key comes from the file that an earlier run wrote."""
+    key = settings.openrouter_api_key
+    return key is None or key.get_secret_value() == _SANDBOX_KEY
+
+
+def _write_environment(path: Path, settings: Settings, *, address: str, keys: dict[str, str], canned: bool) -> None:
+    """Say to scripts what runs, once it does. A real provider key stays where it came from."""
+    values = {
+        "GODOTY_LISTEN": address,
+        "GODOTY_API_KEY": keys["converse"],
+        "GODOTY_ADMIN_KEY": keys["admin"],
+        "GODOTY_MONGODB_URI": settings.mongodb_uri or "",
+        "GODOTY_OPENROUTER_BASE_URL": settings.openrouter_base_url,
+    }
+    _write_lines(path, values | ({"OPENROUTER_API_KEY": _SANDBOX_KEY} if canned else {}))
 
 
 def _say(address: str, key: str, *, canned: bool) -> None:

@@ -8,11 +8,11 @@ from datetime import timedelta
 
 from openai import AsyncOpenAI
 
-from godoty_service.budget import Budget
 from godoty_service.ids import new_id
 from godoty_service.metering import booking as bookings
 from godoty_service.metering import ledger as ledgers
 from godoty_service.metering import oracle as oracles
+from godoty_service.metering import provider_prices as provider_price_stores
 from godoty_service.metering import rollups as rollup_stores
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.booking import Booking
@@ -21,6 +21,7 @@ from godoty_service.metering.call import ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.ledger_pages import LedgerPages
 from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.provider_prices import ProviderPrices
 from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.session_folds import SessionFolds
@@ -46,6 +47,7 @@ from godoty_service.tenancy.administration import Administration
 from godoty_service.tenancy.audit import AdminChanges
 from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.keys import ApiKeys
+from godoty_service.tenancy.local_gates import DefaultLimits
 from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.policy import Policy
 from godoty_service.tenancy.provider_keys import ProviderKeys
@@ -64,6 +66,7 @@ _INDEXES = {
     "usage_quarters": rollup_stores.INDEXES,
     "usage_books": bookings.INDEXES,
     "catalogues": oracles.INDEXES,
+    "provider_prices": provider_price_stores.INDEXES,
     "turns": turn_records.INDEXES,
     "turn_logs": log_chunks.INDEXES,
     "api_keys": key_stores.INDEXES,
@@ -150,12 +153,8 @@ async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterat
         ledger = Ledger(database.collection("ledger"))
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
-
-        async def budgets_of(tenant_id: str) -> tuple[Budget, ...]:
-            return (await policies.get(tenant_id)).budgets
-
         budgets = Budgets(database.collection("budgets"))
-        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=budgets_of)
+        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets)
         tenants = Tenants(database.collection("tenants"))
         keys = ApiKeys(database.collection("api_keys"))
         provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings))
@@ -171,7 +170,11 @@ async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterat
             replicas=replicas,
             sessions=sessions,
             messages=MessageStore(database.collection("messages")),
-            records=TurnRecords(database.collection("turns"), keep_for=timedelta(seconds=settings.turn_log_retention)),
+            records=TurnRecords(
+                database.collection("turns"),
+                keep_for=timedelta(seconds=settings.turn_log_retention),
+                longest=timedelta(seconds=settings.longest_turn),
+            ),
             chunks=LogChunks(database.collection("turn_logs")),
             ledger=ledger,
             folds=folds,
@@ -186,7 +189,15 @@ async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterat
                 changes=AdminChanges(database.collection("admin_changes")),
                 on_policy=on_policy,
             ),
-            gates=Gates(database.collection("gates"), replica_id=replicas.replica_id, living=replicas.living),
+            gates=Gates(
+                database.collection("gates"),
+                replica_id=replicas.replica_id,
+                living=replicas.living,
+                defaults=DefaultLimits(
+                    turns_per_minute=settings.default_turns_per_minute,
+                    concurrent_turns=settings.default_concurrent_turns,
+                ),
+            ),
             budgets=budgets,
             spending=spending,
             usage=_usage(database, owner=replicas.replica_id),
@@ -232,8 +243,11 @@ async def open_provider(
     oracle = Oracle(
         rooms.database.collection("catalogues"),
         fetch_models=account.models,
-        fetch_endpoints=account.endpoints,
-        keep_for=timedelta(seconds=settings.catalogue_refresh),
+        providers=ProviderPrices(
+            rooms.database.collection("provider_prices"),
+            fetch=account.endpoints,
+            keep_for=timedelta(seconds=settings.catalogue_refresh),
+        ),
     )
     reconciler = Reconciler(
         ledger=rooms.ledger,

@@ -6,6 +6,8 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,6 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
 from godoty_service.clock import utc_now
+from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
@@ -31,16 +34,19 @@ from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
 from godoty_service.rpc.refusals import Refusals
+from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.scrape import serve_metrics
-from godoty_service.telemetry.traces import open_tracing
+from godoty_service.telemetry.traces import Tracing, open_tracing
 from godoty_service.turns.following import Following
 from godoty_service.turns.journal import Journal
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.turns import Turns
+from godoty_service.turns.watch import Watch
 from godoty_service.turns.workbench import TurnDefaults, Workbench
+from godoty_service.workers.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +54,7 @@ _SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 _SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
 _STOP_GRACE = 5.0  # seconds that calls other than turns get to finish
 _COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
+_GATE_INTERVAL = 1.0  # seconds between two tries to let turns out whose end the database did not take
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,83 +77,108 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, span_exporter: SpanExporter | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings,
+    *,
+    span_exporter: SpanExporter | None = None,
+    worker: Worker | None = None,
+    counts: Path | None = None,
+) -> AsyncIterator[Running]:
     """Run a server for as long as the block does; leaving it drains the turns and closes everything.
 
     Args:
         settings: What the environment says.
         span_exporter: Where spans go instead of the endpoint that the standard OTLP variables name.
+        worker: What this process is to a supervisor; its ports are shared. None: it is alone, and has them alone.
+        counts: Where workers keep what they count for one page of metrics; None: there is none, or one of its own.
 
     Raises:
         StorageUnavailable: The database cannot be reached.
         ValueError: A setting is missing or wrong.
     """
     async with AsyncExitStack() as stack:
-        tracing = open_tracing(
-            enabled=span_exporter is not None or settings.otlp_configured,
-            trace_content=settings.trace_content,
-            exporter=span_exporter,
-        )
-        stack.push_async_callback(asyncio.to_thread, tracing.close)
-        install_tracer(provider=tracing.provider, content=settings.trace_content)
-        metrics = Metrics(methods=_SCOPES)
+        tracing = _trace(stack, settings, exporter=span_exporter)
+        metrics = Metrics(methods=_SCOPES, shared=counts)
         recorder = Recorder(metrics, service_key_id=settings.openrouter_key_id)
         rooms = await stack.enter_async_context(open_rooms(settings))
         provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
         await _start_loops(stack, settings, rooms, provider, recorder)
-        oracle = provider.oracle
-        metrics.watch_catalogue_age(lambda: oracle.age() or float("nan"))
-        metrics_port = None
-        if settings.metrics_listen:
-            page = serve_metrics(listen=settings.metrics_listen, registry=metrics.registry)
-            stack.push_async_callback(page.close)
-            metrics_port = page.port
+        metrics_port = _show(stack, settings, metrics, provider.oracle, shared=counts is not None)
         turns = _turns(stack, settings, rooms, provider, recorder)
-        agent = AgentService(
-            turns=turns,
-            sessions=rooms.sessions,
-            messages=rooms.messages,
-            records=rooms.records,
-            chunks=rooms.chunks,
-            ledger=rooms.ledger,
-            oracle=oracle,
-            max_text_bytes=settings.max_text_bytes,
+        edge = _edge(settings, rooms, metrics=metrics, tracing=tracing)
+        server = _server(settings, rooms, provider.oracle, turns=turns, edge=edge, shared=worker is not None)
+        address = await _serve(stack, settings, server=server, turns=turns, worker=worker)
+        log.info("serving", address=address, replica_id=rooms.replicas.replica_id, metrics_port=metrics_port)
+        yield Running(
+            address=address, metrics_port=metrics_port, turns=turns, oracle=provider.oracle, ledger=rooms.ledger
         )
-        admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current)
-        billing = BillingService(
-            usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
-        )
-        edge = Edge(
-            scopes=_SCOPES,
-            keys=rooms.keys,
-            refusals=Refusals(longest=settings.refusal_delay),
-            metrics=metrics,
-            tracing=tracing,
-        )
-        server = grpc.aio.server(
-            interceptors=[edge],
-            options=[
-                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it unseen
-                ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
-        )
-        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
-        billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
-        address = await _serve(stack, settings, server=server, turns=turns)
-        log.info("serving", address=address, replica_id=rooms.replicas.replica_id)
-        yield Running(address=address, metrics_port=metrics_port, turns=turns, oracle=oracle, ledger=rooms.ledger)
+
+
+def _trace(stack: AsyncExitStack, settings: Settings, *, exporter: SpanExporter | None) -> Tracing:
+    """Send spans where somebody collects them."""
+    tracing = open_tracing(
+        enabled=exporter is not None or settings.otlp_configured,
+        trace_content=settings.trace_content,
+        exporter=exporter,
+    )
+    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    install_tracer(provider=tracing.provider, content=settings.trace_content)
+    return tracing
+
+
+def _edge(settings: Settings, rooms: Rooms, *, metrics: Metrics, tracing: Tracing) -> Edge:
+    """Build what each call passes."""
+    return Edge(
+        scopes=_SCOPES,
+        keys=rooms.keys,
+        refusals=Refusals(longest=settings.refusal_delay),
+        calls=TenantCalls(
+            turn_methods=agent_service.TURN_METHODS,
+            streams=settings.tenant_streams,
+            others=settings.tenant_calls,
+        ),
+        metrics=metrics,
+        tracing=tracing,
+    )
+
+
+def _server(
+    settings: Settings, rooms: Rooms, oracle: Oracle, *, turns: Turns, edge: Edge, shared: bool
+) -> grpc.aio.Server:
+    """Build the gRPC server and what it serves."""
+    agent = AgentService(
+        turns=turns,
+        sessions=rooms.sessions,
+        messages=rooms.messages,
+        records=rooms.records,
+        chunks=rooms.chunks,
+        ledger=rooms.ledger,
+        oracle=oracle,
+        max_text_bytes=settings.max_text_bytes,
+    )
+    admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current)
+    billing = BillingService(
+        usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
+    )
+    server = grpc.aio.server(
+        interceptors=[edge],
+        options=[
+            ("grpc.so_reuseport", int(shared)),  # off: a second server on the port must fail, not share it unseen
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ],
+    )
+    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
+    billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
+    return server
 
 
 async def _start_loops(
     stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
 ) -> None:
     """Start what runs beside the turns: heartbeat, catalogue, reconciliation, roll-ups."""
-    await provider.oracle.load()
-    if not await provider.oracle.refresh() and provider.oracle.current is None:
-        log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
-    await rooms.replicas.beat()
+    await asyncio.gather(_have_prices(provider.oracle), rooms.replicas.beat())
     stack.push_async_callback(_quietly, rooms.replicas.stop)
     stack.push_async_callback(_quietly, rooms.keys.record_use)
     _background(stack, rooms.keys.run(settings.key_use_interval))
@@ -158,6 +190,19 @@ async def _start_loops(
     _background(stack, _count(rooms.ledger, recorder))
 
 
+async def _have_prices(oracle: Oracle) -> None:
+    """Fetch the catalogue, which also opens a connection to the provider; where that fails, take the one of last time.
+
+    Raises:
+        GodotyError: The database does not keep it.
+    """
+    if await oracle.refresh():
+        return
+    await oracle.load()
+    if oracle.current is None:
+        log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
+
+
 async def _count(ledger: Ledger, recorder: Recorder) -> None:
     """Show the open entries on the metrics page, for ever."""
     while True:
@@ -167,6 +212,32 @@ async def _count(ledger: Ledger, recorder: Recorder) -> None:
         except GodotyError as error:
             log.warning("ledger_not_counted", error=str(error))
         await asyncio.sleep(_COUNT_INTERVAL)
+
+
+def _show(stack: AsyncExitStack, settings: Settings, metrics: Metrics, oracle: Oracle, *, shared: bool) -> int | None:
+    """Open the metrics page where one is asked for, and tell its port."""
+    if shared:
+        _background(stack, _tell_age(metrics, oracle))
+    else:
+        metrics.watch_catalogue_age(lambda: _age(oracle))
+    if not settings.metrics_listen:
+        return None
+    page = serve_metrics(listen=settings.metrics_listen, registry=metrics.page, shared=shared)
+    stack.push_async_callback(page.close)
+    return page.port
+
+
+async def _tell_age(metrics: Metrics, oracle: Oracle) -> None:
+    """Tell the other workers' pages how old the prices are, for ever."""
+    while True:
+        metrics.catalogue_age(_age(oracle))
+        await asyncio.sleep(_COUNT_INTERVAL)
+
+
+def _age(oracle: Oracle) -> float:
+    """Tell the catalogue's age in seconds; there being none is older than any."""
+    age = oracle.age()
+    return float("inf") if age is None else age
 
 
 def _turns(
@@ -198,14 +269,28 @@ def _turns(
         observer=recorder,
     )
     following = Following(records=rooms.records, chunks=rooms.chunks, replicas=rooms.replicas, recovery=recovery)
-    turns = Turns(runner=TurnRunner(bench), records=rooms.records, following=following, replicas=rooms.replicas)
+    turns = Turns(
+        runner=TurnRunner(bench),
+        records=rooms.records,
+        following=following,
+        watch=Watch(records=rooms.records, replicas=rooms.replicas),
+        replicas=rooms.replicas,
+        longest=timedelta(seconds=settings.longest_turn),
+    )
     _background(stack, journal.run(settings.turn_log_interval))
     _background(stack, turns.run(settings.turn_watch_interval))
+    _background(stack, rooms.gates.run(_GATE_INTERVAL))
     return turns
 
 
-async def _serve(stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.Server, turns: Turns) -> str:
-    """Open the listener; leaving the stack drains it first."""
+async def _serve(
+    stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.Server, turns: Turns, worker: Worker | None
+) -> str:
+    """Open the listener, and be healthy once the other workers' are open, too; leaving the stack drains it first.
+
+    Raises:
+        Dismissed: The supervisor stops this worker before that.
+    """
     status = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if settings.reflection:
@@ -217,8 +302,6 @@ async def _serve(stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.
         allow_plaintext=settings.allow_plaintext,
     )
     await server.start()
-    for name in ("", *_SERVICES):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain() -> None:
         await status.enter_graceful_shutdown()
@@ -226,25 +309,48 @@ async def _serve(stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.
         await server.stop(_STOP_GRACE)
 
     stack.push_async_callback(drain)
+    if worker is not None:
+        await worker.meet()
+    for name in ("", *_SERVICES):
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     host, _, port = settings.listen.rpartition(":")
     return f"{host}:{bound if port == '0' else port}"
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then drain; a second signal ends the process at once."""
+async def serve(settings: Settings, *, worker: Worker | None = None, counts: Path | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then drain; a second signal ends the process at once.
+
+    Args:
+        settings: What the environment says.
+        worker: What this process is to a supervisor, who also stops it, and alone ends it at once: signals often go
+            to both of them.
+        counts: As `running` takes it.
+
+    Raises:
+        StorageUnavailable: The database cannot be reached.
+        ValueError: A setting is missing or wrong.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        if stop.is_set():
+        if stop.is_set() and worker is None:
             os._exit(130)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    async with running(settings):
+    async with running(settings, worker=worker, counts=counts), AsyncExitStack() as stack:
+        settle()
+        if worker is not None:
+            _background(stack, _until_dismissed(worker, stop))
         await stop.wait()
         log.info("stopping")
+
+
+async def _until_dismissed(worker: Worker, stop: asyncio.Event) -> None:
+    await worker.dismissed()
+    stop.set()
 
 
 def _background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:

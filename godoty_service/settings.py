@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     # The service.
     listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
     metrics_listen: str | None = Field(None, description="host:port of Prometheus' page; unset: none.")
+    workers: int = Field(
+        1, ge=1, description="Processes that share the listener's port, each a server of its own; several need Linux."
+    )
     reflection: bool = Field(True, description="Serve gRPC reflection.")
     tls_cert: Path | None = Field(None, description="PEM file of the listener's certificate chain; unset: plain text.")
     tls_key: Path | None = Field(None, description="PEM file of its private key.")
@@ -31,6 +34,16 @@ class Settings(BaseSettings):
     allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
     max_request_bytes: int = Field(4 * 1024 * 1024, description="Largest request message.")
     drain_grace: Seconds = Field(20.0, description="Seconds that running turns get to finish on shutdown.")
+
+    # What one tenant may have of one server (docs/limits.md).
+    default_turns_per_minute: int = Field(
+        3000, ge=1, description="Turns that a tenant may start in a minute where its policy does not say."
+    )
+    default_concurrent_turns: int = Field(
+        1000, ge=1, description="Turns of a tenant that may run at the same time where its policy does not say."
+    )
+    tenant_streams: int = Field(2000, ge=1, description="Open calls of a tenant to Converse and ResumeTurn.")
+    tenant_calls: int = Field(100, ge=1, description="Open calls of a tenant to all other methods.")
 
     # Keys.
     key_use_interval: Seconds = Field(60.0, description="Seconds between two writes of which API keys were used.")
@@ -63,6 +76,7 @@ class Settings(BaseSettings):
     # Turns.
     max_text_bytes: int = Field(256 * 1024, description="Largest text of a request, in bytes of UTF-8.")
     max_model_calls: int = Field(25, ge=1, description="Model calls of a turn that names no bound of its own.")
+    longest_turn: Seconds = Field(3600.0, description="Seconds that a turn may take, its waiting in line included.")
     lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
     heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
 

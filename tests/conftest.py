@@ -24,6 +24,14 @@ for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENRO
         del os.environ[_name]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make test-faults` runs."""
+    if os.environ.get("GODOTY_TEST_LONG") != "1":
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 class Start(Protocol):
     """Starts a server in the test's own loop."""
 

@@ -1,5 +1,8 @@
 """The command line: `godoty dev | serve | health | tenant | key | admin | ledger`."""
 
-from godoty_service.cli.main import main
+from godoty_service.collector import importing
+
+with importing():
+    from godoty_service.cli.main import main
 
 __all__ = ["main"]

@@ -1,5 +1,5 @@
 """`python -m godoty_service.cli`."""
 
-from godoty_service.cli.main import main
+from godoty_service.cli import main
 
 main()

@@ -82,10 +82,14 @@ def verify_books(
     async def work(rooms: "Rooms") -> None:
         nonlocal found
         extent = Extent()
-        async for each in verify(rooms.ledger, rooms.sessions, tenant_id=tenant, extent=extent):
+        async for each in verify(
+            database=rooms.database, ledger=rooms.ledger, folds=rooms.sessions, tenant_id=tenant, extent=extent
+        ):
             found += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
-        async for each in verify_budgets(rooms.ledger, rooms.budgets, tenant_id=tenant):
+        async for each in verify_budgets(
+            database=rooms.database, ledger=rooms.ledger, budgets=rooms.budgets, tenant_id=tenant
+        ):
             found += 1
             err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
         usage = rooms.usage

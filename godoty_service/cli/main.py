@@ -10,6 +10,8 @@ from godoty_service.cli.keys import key_app
 from godoty_service.cli.ledger import ledger_app
 from godoty_service.cli.session import err, out, read_settings
 from godoty_service.cli.tenants import tenant_app
+from godoty_service.cli.workers import serve_by_workers
+from godoty_service.collector import importing
 from godoty_service.errors import GodotyError
 from godoty_service.settings import Settings
 
@@ -32,10 +34,13 @@ def main() -> None:
 @app.command()
 def serve() -> None:
     """Serve until SIGINT or SIGTERM. Reads its settings from the environment."""
-    from godoty_service.server import serve as serve_forever  # noqa: PLC0415 - Strands takes a second to import
-
     settings = read_settings()
-    asyncio.run(serve_forever(settings))
+    if settings.workers > 1:
+        serve_by_workers(settings)
+        return
+    with importing():
+        from godoty_service.server import serve as serve_alone  # noqa: PLC0415 - Strands takes a second to import
+    asyncio.run(serve_alone(settings))
 
 
 @app.command()

@@ -4,7 +4,6 @@ Who reads along hears each piece at once. Strands gets a block's first piece, fo
 block as one: its loop takes longer for a piece the more of them there were.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from godoty_service.errors import ProviderError, ProviderUnavailable
 from godoty_service.openrouter import exact
 from godoty_service.openrouter.failures import from_body
 from godoty_service.openrouter.reasoning import ReasoningDetails
+from godoty_service.openrouter.tool_input import sound
 
 _STOP_REASONS: dict[str, StopReason] = {
     "tool_calls": "tool_use",
@@ -26,6 +26,9 @@ _STOP_REASONS: dict[str, StopReason] = {
 
 class Listener(Protocol):
     """Hears an answer as it comes."""
+
+    def asking(self) -> None:
+        """The request is in the ledger, and about to leave."""
 
     def text(self, piece: str) -> None:
         """Some more of the text."""
@@ -139,7 +142,7 @@ class Answer:
         for _, call in sorted(self._tool_calls.items()):
             use = {"toolUseId": call["id"], "name": call["name"]}
             events.append({"contentBlockStart": {"start": {"toolUse": use}}})  # type: ignore[typeddict-item] # Strands' own providers leave the signature out, too
-            events.append(_delta({"toolUse": {"input": _sound(call["arguments"])}}))
+            events.append(_delta({"toolUse": {"input": sound(call["arguments"])}}))
             events.append({"contentBlockStop": {}})
         reason = _STOP_REASONS.get(self.finish_reason or "", "end_turn")
         events.append({"messageStop": {"stopReason": reason}})
@@ -222,17 +225,6 @@ class Answer:
 
 def _delta(delta: Any) -> StreamEvent:
     return {"contentBlockDelta": {"delta": delta}}
-
-
-def _sound(arguments: str) -> str:
-    """Replace half a surrogate pair that stands escaped in a tool's input: parsed, it can be neither kept nor sent."""
-    if "\\ud" not in arguments.lower():
-        return arguments
-    try:
-        parsed = json.loads(arguments)
-    except ValueError:
-        return arguments
-    return json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def _content(value: Any) -> str | None:

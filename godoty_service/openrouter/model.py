@@ -29,6 +29,7 @@ from godoty_service.openrouter.transport import SENDING
 LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
 MAX_ATTEMPTS = 3
 _NO_ANSWER = "[blank text]"  # what Strands says in place of an empty answer
+_MOST_TOKENS = 10**9  # of one call
 _LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
 
 
@@ -107,6 +108,8 @@ class OpenRouterModel(OpenAIModel):
                 max_output_tokens=self._output_left,
                 attempt=attempt,
             )
+            if listener is not None:
+                listener.asking()
             answer = Answer(listener)
             try:
                 async with aclosing(self._attempt(call, request, answer)) as events:
@@ -312,6 +315,11 @@ def _wait(error: ProviderError, attempt: int) -> float | None:
 def _strands_usage(answer: Answer) -> Usage:
     """Tell Strands the tokens, for its limits; what they cost stands in the ledger."""
     usage = answer.usage or {}
-    inputs = int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
-    outputs = int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
+    inputs = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
+    outputs = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
     return Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
+
+
+def _count(value: Any) -> int:
+    """Read a counter; what is none, or absurd, counts nothing."""
+    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else 0

@@ -41,12 +41,12 @@ class Pace:
             worked, begun = time.thread_time(), time.monotonic()
             await asyncio.sleep(_LOOK)
             took = time.monotonic() - begun
-            self._set(busy=(time.thread_time() - worked) / took, late=took - _LOOK)
+            self._set(busy_share=(time.thread_time() - worked) / took, delay=took - _LOOK)
 
-    def _set(self, *, busy: float, late: float) -> None:
-        if late > _BEHIND:
+    def _set(self, *, busy_share: float, delay: float) -> None:
+        if delay > _BEHIND:
             self._pause = min(_SLOWEST, max(_BEAT, self._pause * _SLOWER))
-        elif busy > _FREE:
+        elif busy_share > _FREE:
             self._pause = max(_BEAT, self._pause * _FASTER)
         else:
             self._pause = 0.0

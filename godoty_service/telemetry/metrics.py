@@ -6,8 +6,10 @@ Prometheus counts in floats. What is owed to the last decimal stands in the ledg
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from godoty_service.telemetry.labels import OTHER, UNKNOWN, Bounded, provider_code
 
@@ -23,10 +25,12 @@ class Metrics:
 
     Args:
         methods: The full gRPC methods that are served; calls of any other are counted as "unknown".
+        shared: Where this process and others keep what they count (see `shared_counts`); None: it is alone.
     """
 
-    def __init__(self, *, methods: Iterable[str]) -> None:
+    def __init__(self, *, methods: Iterable[str], shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._shared = shared
         self._methods = frozenset(methods)
         self._models = Bounded(limit=MAX_MODELS, rest=OTHER)
         self._endpoints = Bounded(limit=MAX_ENDPOINTS, rest=(OTHER, OTHER))
@@ -45,7 +49,9 @@ class Metrics:
             registry=self.registry,
         )
         self._refused_keys = Counter("godoty_refused_keys", "Calls without a good API key.", registry=self.registry)
-        self._running = Gauge("godoty_running_turns", "Turns that run now.", registry=self.registry)
+        self._running = Gauge(
+            "godoty_running_turns", "Turns that run now.", registry=self.registry, multiprocess_mode="livesum"
+        )
 
     def _define_model_calls(self) -> None:
         self._first_token = Histogram(
@@ -78,6 +84,7 @@ class Metrics:
             "godoty_provider_account_refused",
             "1 while the provider refuses this service's account. Page somebody.",
             registry=self.registry,
+            multiprocess_mode="mostrecent",
         )
 
     def _define_ledger(self) -> None:
@@ -95,14 +102,32 @@ class Metrics:
             registry=self.registry,
         )
         self._open = Gauge(
-            "godoty_ledger_open_entries", "Entries that no charge is known for yet.", registry=self.registry
+            "godoty_ledger_open_entries",
+            "Entries that no charge is known for yet.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",  # each process counts the whole ledger
         )
         self._unresolved = Gauge(
             "godoty_ledger_unresolved_entries",
             "Entries given up on, waiting for a person.",
             registry=self.registry,
+            multiprocess_mode="mostrecent",
         )
-        self._catalogue_age = Gauge("godoty_catalogue_age_seconds", "Age of the prices in use.", registry=self.registry)
+        self._catalogue_age = Gauge(
+            "godoty_catalogue_age_seconds",
+            "Age of the prices in use; of several processes, the oldest.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+
+    @property
+    def page(self) -> CollectorRegistry:
+        """What Prometheus is shown: of several processes, the sum. How each fares (`process_`) is shown of one only."""
+        if self._shared is None:
+            return self.registry
+        page = CollectorRegistry()
+        MultiProcessCollector(page, str(self._shared))  # type: ignore[no-untyped-call] # has no types
+        return page
 
     def request_finished(self, method: str, code: str, seconds: float) -> None:
         """Count a call: its full method, its status by name ("OK"), its length."""
@@ -167,6 +192,10 @@ class Metrics:
     def watch_catalogue_age(self, age: Callable[[], float]) -> None:
         """Ask `age` for the catalogue's age in seconds at every scrape; it runs in another thread."""
         self._catalogue_age.set_function(age)
+
+    def catalogue_age(self, seconds: float) -> None:
+        """Set the catalogue's age where it is not watched: another process that is scraped cannot ask."""
+        self._catalogue_age.set(seconds)
 
     def provider_error(self, code: int | str | None) -> None:
         """Count a failed model call by its HTTP status, or "connection", "timeout" or "stream"."""

@@ -1,14 +1,19 @@
 """Turns under fire: a plan drawn from a seed, and the storm that carries it out."""
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
+from godoty_service.budget import Budget, BudgetWindow
+from godoty_service.tenancy.policy import Policy
+from tests.faults.books import differences
 from tests.faults.world import ServerProcess, World
 
 # Models whose providers stop billing when the connection closes, and such that bill the whole answer.
@@ -44,6 +49,20 @@ SCENARIOS = (
     "no-cost",
     "websearch",
 )
+# Nobody reaches these; under a hard one each call is bounded, and reserved before it is made.
+POLICIES = (
+    Policy(budgets=(Budget(window=BudgetWindow.DAY, limit=Decimal(1000), hard=True),)),
+    Policy(budgets=(Budget(window=BudgetWindow.MONTH, limit=Decimal(1000), hard=False),)),
+    Policy(
+        max_output_tokens=2000,
+        budgets=(
+            Budget(window=BudgetWindow.DAY, limit=Decimal(1000), hard=False),
+            Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=True),
+        ),
+    ),
+    Policy(),
+)
+SESSIONS = 18
 CLIENTS = ("read", "read", "read", "read", "cancel", "cancel", "deadline", "disconnect")
 
 
@@ -65,10 +84,16 @@ class Storm:
     Attributes:
         outcomes: How the turns ended, by status.
         kills: How often a server was killed.
+        policies: How often the tenant's budgets were changed.
+        alarms: What the books' own proof named meanwhile.
+        proofs: How often it ran.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     kills: int = 0
+    policies: int = 0
+    alarms: list[str] = field(default_factory=list)
+    proofs: int = 0
 
 
 def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
@@ -85,45 +110,69 @@ def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
     ]
 
 
-async def rage(
-    world: World, servers: list[ServerProcess], rng: random.Random, *, turns: int, kills: int, clients: int
-) -> Storm:
-    """Let clients take turns while servers are killed and started again, until both are through."""
+async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int) -> Storm:
+    """Let clients take turns while servers are killed and started again, until both are through.
+
+    Meanwhile budgets come and go, which nobody's turn exceeds, and the books are proven over and over. Whatever draws
+    has dice of its own: a seed says what each of them does, however the others come in between.
+    """
     storm = Storm()
-    todo = asyncio.Queue[PlannedTurn]()
-    for each in plan(rng, turns=turns, sessions=clients * 3):
-        todo.put_nowait(each)
-    killer = asyncio.create_task(_kill(servers, rng, storm, kills=kills))
-    await asyncio.gather(
-        *(_client(world, servers, todo=todo, storm=storm, killer=killer, rng=rng) for _ in range(clients))
-    )
-    await killer
+    killer = asyncio.create_task(_kill(servers, random.Random(f"{seed}-killer"), storm, kills=kills))
+    beside = [
+        asyncio.create_task(_govern(world, random.Random(f"{seed}-policies"), storm)),
+        asyncio.create_task(_prove(world, storm)),
+    ]
+    try:
+        await asyncio.gather(
+            *(
+                _client(world, servers, random.Random(f"{seed}-{n}"), storm, turns=-(-turns // clients), killer=killer)
+                for n in range(clients)
+            )
+        )
+        await killer
+    finally:
+        for each in beside:
+            each.cancel()
+    ended = await asyncio.gather(*beside, return_exceptions=True)
+    storm.alarms += [repr(each) for each in ended if not isinstance(each, asyncio.CancelledError)]
     return storm
 
 
 async def _client(
     world: World,
     servers: list[ServerProcess],
-    *,
-    todo: asyncio.Queue[PlannedTurn],
-    storm: Storm,
-    killer: asyncio.Task[None],
     rng: random.Random,
+    storm: Storm,
+    *,
+    turns: int,
+    killer: asyncio.Task[None],
 ) -> None:
-    """Take turns until none is left; while there is still somebody to kill, take them again."""
-    done: list[PlannedTurn] = []
-    while True:
-        try:
-            turn = todo.get_nowait()
-        except asyncio.QueueEmpty:
-            if killer.done() or not done:
-                return
-            turn = rng.choice(done)
-        done.append(turn)
-        outcome = await _take(world, servers[rng.randrange(len(servers))].address, turn)
+    """Take the turns that were drawn; while there is still somebody to kill, take them again."""
+    drawn = plan(rng, turns=turns, sessions=SESSIONS)
+    for turn in itertools.chain(drawn, iter(lambda: rng.choice(drawn), None)):
+        if turns <= 0 and killer.done():
+            return
+        turns -= 1
+        outcome = await _take(world, rng.choice(servers).address, turn)
         storm.outcomes[outcome] += 1
         if outcome in ("UNAVAILABLE", "ABORTED"):
             await asyncio.sleep(0.05)
+
+
+async def _govern(world: World, rng: random.Random, storm: Storm) -> None:
+    """Change the tenant's budgets for ever, the first time in the middle of turns that know of none."""
+    while True:
+        await asyncio.sleep(rng.uniform(0.5, 2.5))
+        await world.rooms.administration.set_policy("storm", world.tenant_id, rng.choice(POLICIES))
+        storm.policies += 1
+
+
+async def _prove(world: World, storm: Storm) -> None:
+    """Prove the books for ever, while servers write and die."""
+    while True:
+        await asyncio.sleep(0.5)
+        storm.alarms += [each async for each in differences(world.rooms)]
+        storm.proofs += 1
 
 
 async def _take(world: World, address: str, turn: PlannedTurn) -> str:
@@ -159,7 +208,7 @@ async def _read(call: grpc.aio.UnaryStreamCall[pb.ConverseRequest, pb.ConverseRe
 async def _kill(servers: list[ServerProcess], rng: random.Random, storm: Storm, *, kills: int) -> None:
     for _ in range(kills):
         await asyncio.sleep(rng.uniform(0.1, 1.2))
-        victim = servers[rng.randrange(len(servers))]
+        victim = rng.choice(servers)
         await victim.kill()
         storm.kills += 1
         await victim.start()

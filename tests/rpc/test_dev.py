@@ -14,12 +14,15 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 from godoty.v1 import agent_service_pb2_grpc
 from pymongo import MongoClient
 
+from godoty_service.dev import run as run_dev
 from godoty_service.sandbox.mongod import free_port
 from tests.service.caller import Caller
 from tests.service.service import Place, Service, plain
+from tests.service.surroundings import Surroundings
 
 DATABASE = "godoty_test_dev"
 _START = """
@@ -107,6 +110,18 @@ async def _chat(dev: Dev, *arguments: str) -> str:
     return out.decode()
 
 
+async def _ledger(dev: Dev, command: str) -> int:
+    """Run `godoty ledger ...` with what `.local/dev.env` says; tells its exit status."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "godoty_service.cli", "ledger", command),
+        cwd=dev.folder,
+        env=dev.environment | dev.told,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=(dev.folder / "stderr").open("ab"),
+    )
+    return await asyncio.wait_for(process.wait(), 30)
+
+
 async def test_the_whole_world_starts_stops_and_starts_again(tmp_path: Path) -> None:
     """The first run makes a tenant and a key, and accounts to the last decimal; the second one finds all of it."""
     environment = {**os.environ, "GODOTY_LISTEN": f"127.0.0.1:{free_port()}", "GODOTY_MONGODB_DATABASE": DATABASE}
@@ -127,6 +142,8 @@ async def test_the_whole_world_starts_stops_and_starts_again(tmp_path: Path) -> 
         assert totals.cost_usd == (await caller.metrics()).totals.cost_usd == summed == invoice["total"]
         assert len(loop.calls) == 5
         assert "156" in await _chat(dev, "--session", "first", "--once", "What is 12*13?")
+        for command in ("verify", "reconcile", "compare"):
+            assert await _ledger(dev, command) == 0, (tmp_path / "stderr").read_text()
     assert first["GODOTY_API_KEY"] in dev.printed
     assert "canned" in dev.printed
     assert "grpcurl" in dev.printed
@@ -139,3 +156,24 @@ async def test_the_whole_world_starts_stops_and_starts_again(tmp_path: Path) -> 
         assert not turn.started.session_created
         assert turn.started.totals == totals
         assert turn.calls[0].number == 8
+
+
+@pytest.mark.parametrize(("key", "kept"), [("sk-or-v1-real", None), ("sandbox-demo", "sandbox-demo")])
+async def test_a_real_provider_key_is_not_written_down(
+    surroundings: Surroundings, tmp_path: Path, key: str, kept: str | None
+) -> None:
+    """What the environment names is used, and stays there; the sandbox's own key is no secret."""
+    settings = surroundings.settings(surroundings.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
+    running = asyncio.create_task(run_dev(settings))
+    try:
+        async with asyncio.timeout(30):
+            while not (tmp_path / "dev.env").exists():
+                assert not running.done(), running
+                await asyncio.sleep(0.02)
+        lines = dict(line.split("=", 1) for line in (tmp_path / "dev.env").read_text().splitlines())
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    assert lines.get("OPENROUTER_API_KEY") == kept
+    assert (lines["GODOTY_OPENROUTER_BASE_URL"] == surroundings.sandbox.base_url) is (kept is None)
+    assert "real" not in str(lines)

@@ -1,5 +1,7 @@
 """What a call used beyond plain tokens: it shows in its usage and in its cost."""
 
+from decimal import Decimal
+
 import pytest
 from godoty.v1 import metering_pb2
 
@@ -34,6 +36,18 @@ async def test_cached_tokens_are_counted_and_priced(caller: Caller, directive: s
     assert call.usage.input_tokens == line.usage["prompt_tokens"] > call.usage.cache_read_tokens
     assert call.cost_usd == call.catalogue_cost_usd == plain(line.cost)
     assert turn.finished.session_totals.usage.cache_read_tokens == call.usage.cache_read_tokens
+
+
+@pytest.mark.parametrize(("tokens", "price"), [(32_000, "0.00000003"), (32_001, "0.0000001")])
+async def test_a_long_prompt_is_told_with_the_price_that_it_cost(caller: Caller, tokens: int, price: str) -> None:
+    """Above the model's threshold all its tokens cost more: charge, catalogue and the unit prices agree on it."""
+    turn = await caller.converse(f"@sandbox plain prompt_tokens={tokens}", model="qwen/qwen3.7-flash")
+
+    (call,), (line,) = turn.calls, caller.service.invoice("talk")
+    assert call.cost_usd == call.catalogue_cost_usd == plain(line.cost)
+    assert (call.usage.input_tokens, call.unit_prices.input_usd) == (tokens, price)
+    output = call.usage.output_tokens * Decimal(call.unit_prices.output_usd)
+    assert Decimal(call.cost_usd) == tokens * Decimal(price) + output
 
 
 async def test_a_web_search_is_counted_and_its_fee_is_in_the_cost(caller: Caller) -> None:

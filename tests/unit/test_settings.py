@@ -14,6 +14,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     settings = Settings()
 
     assert settings.listen == "127.0.0.1:50051"
+    assert settings.workers == 1
     assert settings.mongodb_database == "godoty"
     assert settings.mongodb_driver == "motor"
     assert settings.openrouter_base_url == "https://openrouter.ai/api/v1"
@@ -65,6 +66,7 @@ def test_the_key_is_not_shown() -> None:
         ("GODOTY_LEASE", "-1"),
         ("GODOTY_MONGODB_DRIVER", "sqlite"),
         ("GODOTY_MAX_MODEL_CALLS", "0"),
+        ("GODOTY_WORKERS", "0"),
         ("GODOTY_LOG_FORMAT", "xml"),
     ],
 )

@@ -158,6 +158,27 @@ async def test_page_is_served_over_http_until_closed(metrics: Metrics) -> None:
     await again.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::]"], ids=["v4", "v6"])
+async def test_page_can_be_served_by_several(metrics: Metrics, host: str) -> None:
+    """Several servers share a page's port; it is answered for as long as there is one."""
+    metrics.open_entries(3)
+    first = serve_metrics(listen=f"{host}:0", registry=metrics.registry, shared=True)
+    second = serve_metrics(listen=f"{host}:{first.port}", registry=metrics.registry, shared=True)
+    await first.close()
+
+    url = f"http://127.0.0.1:{second.port}/metrics"
+    assert "godoty_ledger_open_entries 3.0" in await asyncio.to_thread(fetch, url)
+    await second.close()
+
+
+def test_catalogue_age_can_be_told(metrics: Metrics) -> None:
+    """Where nobody can ask for it at a scrape, it is what was said last."""
+    metrics.catalogue_age(1.0)
+    metrics.catalogue_age(2.0)
+
+    assert sample(metrics, "godoty_catalogue_age_seconds") == 2.0
+
+
 @pytest.mark.parametrize("listen", ["9464", "host:", ":9464", "host:http"])
 def test_listen_address_without_host_or_port_is_refused(metrics: Metrics, listen: str) -> None:
     """An address that is no host:port is refused with its text."""

@@ -286,6 +286,9 @@ class Heard:
     def __init__(self) -> None:
         self.pieces: list[tuple[str, str]] = []
 
+    def asking(self) -> None:
+        """A request."""
+
     def text(self, piece: str) -> None:
         """Some text."""
         self.pieces.append(("text", piece))
