@@ -10,12 +10,17 @@ from typing import Any, Protocol
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2_grpc
+from hypothesis import settings
 
 from godoty_service.server import running
 from tests.faults.world import ServerProcess
 from tests.service.caller import Caller
 from tests.service.service import Service
 from tests.service.surroundings import ACCOUNT, Surroundings
+
+# How long an example takes says nothing where other tests share the cores.
+settings.register_profile("godoty", deadline=None)
+settings.load_profile("godoty")
 
 # What the developer's shell says is not the tests' business; only a MongoDB that runs already is used.
 _MONGODB_URI = os.environ.get("GODOTY_MONGODB_URI")

@@ -96,14 +96,19 @@ async def differences(rooms: Rooms) -> AsyncIterator[str]:
         yield f"verify: {each.what}"
 
 
+def spending_at(rooms: Rooms, ahead: timedelta) -> Spending:
+    """Build what another server has, whose clock is ahead of the world's."""
+
+    def clock() -> datetime:
+        return utc_now() + ahead
+
+    budgets = Budgets(rooms.database.collection("budgets"), clock=clock)
+    return Spending(budgets=budgets, ledger=rooms.ledger, budgets_of=rooms.policies.budgets, clock=clock)
+
+
 async def _settle_budgets(rooms: Rooms, books: Books) -> None:
     """Do what servers do in the next minutes: the proof then passes no budget over as still on its way."""
-
-    def later() -> datetime:
-        return utc_now() + timedelta(minutes=5)
-
-    budgets = Budgets(rooms.database.collection("budgets"), clock=later)
-    await Spending(budgets=budgets, ledger=rooms.ledger, budgets_of=rooms.policies.budgets, clock=later).sweep()
+    await spending_at(rooms, timedelta(minutes=5)).sweep()
     async for tenant_id in rooms.budgets.tenants(None):
         if not await rooms.budgets.counted(tenant_id, at=utc_now()):
             books.faults.append(f"the budgets of {tenant_id} have calls open")
@@ -120,8 +125,9 @@ def why(call: ModelCall, witness: Witness) -> str | None:
     if call.time_to_first_token is not None:
         return None
     if call.error == "interrupted":
-        ended = witness.outcomes.get(call.turn_id)  # none, where its server was killed before it could say
-        return LEFT if ended in ("turn_cancelled", None) else None
+        ended = witness.outcomes.get(call.turn_id)
+        unsaid = ended is None and call.owner in witness.killed  # it was killed before it could say
+        return LEFT if unsaid or ended == "turn_cancelled" else None
     return CUT_OFF if call.error == "provider_unavailable" else None
 
 

@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 
 import grpc
@@ -13,7 +15,7 @@ from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policy import Policy
-from tests.faults.books import differences
+from tests.faults.books import differences, spending_at
 from tests.faults.world import ServerProcess, World
 
 # Models whose providers stop billing when the connection closes, and such that bill the whole answer.
@@ -70,6 +72,7 @@ CLIENTS = ("read", "read", "read", "read", "cancel", "cancel", "deadline", "disc
 class PlannedTurn:
     """One turn, and what its client does to it after how many seconds."""
 
+    tenant: int
     session: str
     scenario: str
     model: str
@@ -84,7 +87,7 @@ class Storm:
     Attributes:
         outcomes: How the turns ended, by status.
         kills: How often a server was killed.
-        policies: How often the tenant's budgets were changed.
+        policies: How often a tenant's budgets were changed.
         alarms: What the books' own proof named meanwhile.
         proofs: How often it ran.
     """
@@ -100,6 +103,7 @@ def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
     """Draw turns."""
     return [
         PlannedTurn(
+            tenant=rng.randrange(2),
             session=f"s{rng.randrange(sessions)}",
             scenario=rng.choice(SCENARIOS),
             model=rng.choice(MODELS),
@@ -113,19 +117,30 @@ def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
 async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int) -> Storm:
     """Let clients take turns while servers are killed and started again, until both are through.
 
-    Meanwhile budgets come and go, which nobody's turn exceeds, and the books are proven over and over. Whatever draws
-    has dice of its own: a seed says what each of them does, however the others come in between.
+    Meanwhile budgets come and go, which nobody's turn exceeds, and the books are proven over and over. Of two tenants
+    one has had budgets for long, the other gets its first one in the midst. Whatever draws has dice of its own: a
+    seed says what each of them does, however the others come in between.
     """
     storm = Storm()
+    tenants = [(world.tenant_id, world.api_key), await world.another_tenant()]
+    await world.rooms.policies.set(world.tenant_id, POLICIES[0])
+    await spending_at(world.rooms, -timedelta(minutes=1)).begin(world.tenant_id)
     killer = asyncio.create_task(_kill(servers, random.Random(f"{seed}-killer"), storm, kills=kills))
     beside = [
-        asyncio.create_task(_govern(world, random.Random(f"{seed}-policies"), storm)),
+        asyncio.create_task(_govern(world, random.Random(f"{seed}-policies"), storm, tenants)),
         asyncio.create_task(_prove(world, storm)),
     ]
     try:
         await asyncio.gather(
             *(
-                _client(world, servers, random.Random(f"{seed}-{n}"), storm, turns=-(-turns // clients), killer=killer)
+                _client(
+                    servers,
+                    random.Random(f"{seed}-{n}"),
+                    storm,
+                    keys=[key for _, key in tenants],
+                    turns=-(-turns // clients),
+                    killer=killer,
+                )
                 for n in range(clients)
             )
         )
@@ -139,11 +154,11 @@ async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: 
 
 
 async def _client(
-    world: World,
     servers: list[ServerProcess],
     rng: random.Random,
     storm: Storm,
     *,
+    keys: Sequence[str],
     turns: int,
     killer: asyncio.Task[None],
 ) -> None:
@@ -153,17 +168,17 @@ async def _client(
         if turns <= 0 and killer.done():
             return
         turns -= 1
-        outcome = await _take(world, rng.choice(servers).address, turn)
+        outcome = await _take(rng.choice(servers).address, turn, key=keys[turn.tenant])
         storm.outcomes[outcome] += 1
         if outcome in ("UNAVAILABLE", "ABORTED"):
             await asyncio.sleep(0.05)
 
 
-async def _govern(world: World, rng: random.Random, storm: Storm) -> None:
-    """Change the tenant's budgets for ever, the first time in the middle of turns that know of none."""
+async def _govern(world: World, rng: random.Random, storm: Storm, tenants: Sequence[tuple[str, str]]) -> None:
+    """Change budgets for ever, a tenant's first one in the middle of turns that know of none."""
     while True:
         await asyncio.sleep(rng.uniform(0.5, 2.5))
-        await world.rooms.administration.set_policy("storm", world.tenant_id, rng.choice(POLICIES))
+        await world.rooms.administration.set_policy("storm", rng.choice(tenants)[0], rng.choice(POLICIES))
         storm.policies += 1
 
 
@@ -175,12 +190,12 @@ async def _prove(world: World, storm: Storm) -> None:
         storm.proofs += 1
 
 
-async def _take(world: World, address: str, turn: PlannedTurn) -> str:
+async def _take(address: str, turn: PlannedTurn, *, key: str) -> str:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         call = stub.Converse(
             pb.ConverseRequest(session_id=turn.session, text=f"go @sandbox {turn.scenario}", model=turn.model),
-            metadata=(("authorization", f"Bearer {world.api_key}"),),
+            metadata=(("authorization", f"Bearer {key}"),),
             timeout=turn.after if turn.client == "deadline" else 20.0,
         )
         reading = asyncio.create_task(_read(call))

@@ -109,6 +109,10 @@ class World:
         self._servers.append(server)
         return server
 
+    async def another_tenant(self) -> tuple[str, str]:
+        """Make another tenant; returns its id and a key."""
+        return await new_tenant(self.rooms)
+
     async def settled(self, *, within: float) -> None:
         """Wait until no call is open any more."""
         async with asyncio.timeout(within):
@@ -134,6 +138,13 @@ def logged(log: bytes, event: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+async def new_tenant(rooms: Rooms) -> tuple[str, str]:
+    """Make a tenant; returns its id and a key."""
+    tenant = await rooms.tenants.create("faults")
+    _, key = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
+    return tenant.tenant_id, key
+
+
 @asynccontextmanager
 async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIterator[World]:
     """Open a world on a database of its own."""
@@ -147,14 +158,13 @@ async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIt
         )
         async with open_rooms(settings) as rooms:
             try:
-                tenant = await rooms.tenants.create("faults")
-                _, key = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
+                tenant_id, key = await new_tenant(rooms)
                 yield World(
                     settings=settings,
                     rooms=rooms,
                     sandbox=sandbox,
                     directory=directory,
-                    tenant_id=tenant.tenant_id,
+                    tenant_id=tenant_id,
                     key=key,
                 )
             finally:

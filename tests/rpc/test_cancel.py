@@ -226,7 +226,7 @@ async def test_a_session_with_a_running_turn_is_not_deleted(caller: Caller) -> N
 async def test_a_cancel_while_connecting_voids_the_call(serve: Start, connect: Callable[[Service], Caller]) -> None:
     """A provider that does not answer the handshake got nothing: nothing can have been charged."""
     with unanswered_port() as port:
-        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=30))
+        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=1.5))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
         await asyncio.sleep(0.2)
