@@ -43,7 +43,7 @@ def heading(command: str, before: tuple[float, ...], *, versions_of: Mapping[str
         f"Load average {before[0]:.1f} before the run, {os.getloadavg()[0]:.1f} after it; the run itself makes 1 to 2.",
     ]
     lines += [f"{name}: {', '.join(f'{each} {has}' for each, has in of.items())}." for name, of in versions_of.items()]
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _field(path: str, name: str) -> str:

@@ -9,8 +9,8 @@ _MODES = ("flat", "paced")
 _OURS, _THEIRS = "#2f6f4f", "#9aa5b1"
 
 
-def plot(results: Results) -> str:
-    """The server's CPU for each token, flat out and paced, a bar a contender."""
+def plot(results: Results) -> str | None:
+    """The server's CPU for each token, flat out and paced, a bar a contender; None: neither was measured."""
     parts: list[str] = []
     bottom = 0
     for mode in _MODES:
@@ -19,6 +19,8 @@ def plot(results: Results) -> str:
             parts.append(_text(0, bottom + 22, results.modes[mode].title, size=14))
             parts += _group(bars, bottom + _GAP - 10)
             bottom += _GAP + _ROW * len(bars)
+    if not parts:
+        return None
     style = 'font-family="sans-serif" fill="#222"'
     background = f'<rect width="{_WIDTH}" height="{bottom + 8}" fill="#fff"/>'
     body = "\n".join([background, *parts])

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from godoty_service.sandbox.lifeline import die_with_parent
+
 _TICK = os.sysconf("SC_CLK_TCK")
 _MEGABYTE = 1024  # in kB, as /proc tells memory
 _STOP_SECONDS = 20.0
@@ -30,6 +32,10 @@ def cpu_seconds(pid: int) -> float:
 def megabytes(pid: int) -> float:
     """Memory of a process and its children: resident, what they share divided among those that share it."""
     return sum(_kilobytes(each) for each in tree(pid)) / _MEGABYTE
+
+
+def _die_with_this_process() -> None:
+    die_with_parent(signal.SIGTERM)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -93,6 +99,7 @@ class Child:
                 stdout=asyncio.subprocess.PIPE if self._output else log,
                 stderr=log,
                 limit=2**28,
+                preexec_fn=_die_with_this_process,
             )
 
     async def line(self, seconds: float) -> str:

@@ -42,7 +42,7 @@ def _row(results: Results, mode: str, name: str) -> list[str]:
         "" if name == "direct" else f"{max(sample.megabytes for sample in samples):.0f}",
         *(_number(quantile(first, share), 1) for share in (0.5, 0.95)),
         *(_number(quantile(whole, share), 2) for share in (0.5, 0.95)),
-        *(_number(results.median(mode, name, lambda sample, place=place: _held(sample, place)), 0) for place in (2, 3)),
+        *(_number(results.median(mode, name, each), 0) for each in (_held_99th, _held_most)),
         _number(results.median(mode, name, _merged), 2),
         ", ".join(_number(results.median(mode, name, each), 0) for each in (_sandbox, _mongod, _generator)),
         str(sum(sample.seen["failed"] for sample in samples)),
@@ -59,9 +59,12 @@ def _cpu(results: Results, mode: str, name: str) -> list[str]:
     return [_number(middle, 0), f"{min(values):.0f} to {max(values):.0f}", times]
 
 
-def _held(sample: Sample, place: int) -> float:
-    held = sample.seen["held"]
-    return held[place] * 1000 if held else float("nan")
+def _held_99th(sample: Sample) -> float:
+    return sample.seen["held"][-2] * 1000 if sample.seen["held"] else float("nan")
+
+
+def _held_most(sample: Sample) -> float:
+    return sample.seen["held"][-1] * 1000 if sample.seen["held"] else float("nan")
 
 
 def _merged(sample: Sample) -> float:
