@@ -6,9 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from bson.decimal128 import Decimal128
-
 from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall, PriceEvidence
+from godoty_service.metering.decimal128 import decode, encode
 from godoty_service.metering.prices import UnitPrices
 from godoty_service.metering.usage import TokenUsage
 
@@ -45,7 +44,7 @@ def call_from_document(document: Document) -> ModelCall:
 def to_field(name: str, value: Any) -> Any:
     """Write one field down: money as Decimal128, durations in microseconds."""
     if name in _MONEY and isinstance(value, Decimal):
-        return Decimal128(value)
+        return encode(value)
     if name in _TIMES and isinstance(value, timedelta):
         return value // timedelta(microseconds=1)
     if isinstance(value, TokenUsage):
@@ -75,7 +74,7 @@ def _read(document: Document, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _from_field(name: str, value: Any) -> Any:
     if name in _MONEY:
-        return value.to_decimal()
+        return decode(value)
     if name in _TIMES:
         return timedelta(microseconds=value)
     read = _READERS.get(name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bson.decimal128 import Decimal128
 
+from godoty_service.metering.decimal128 import decode, encode
 from godoty_service.metering.documents import usage_from_document, usage_to_document
 from godoty_service.metering.totals import Run, SessionFold, Timing, Totals
 
@@ -58,12 +59,12 @@ def fold_from_document(document: Document | None) -> SessionFold:
 def totals_to_document(totals: Totals) -> Document:
     """Write a sum down, all but its pending calls, which a fold names one by one."""
     return {
-        "cost": Decimal128(totals.cost),
+        "cost": encode(totals.cost),
         "usage": usage_to_document(totals.usage),
         "model_calls": totals.model_calls,
         "turns": totals.turns,
         "unresolved_calls": totals.unresolved_calls,
-        "unresolved_bound": Decimal128(totals.unresolved_bound),
+        "unresolved_bound": encode(totals.unresolved_bound),
         "unbounded_calls": totals.unbounded_calls,
     }
 
@@ -71,12 +72,12 @@ def totals_to_document(totals: Totals) -> Document:
 def totals_from_document(document: Document) -> Totals:
     """Read a sum."""
     return Totals(
-        cost=document["cost"].to_decimal(),
+        cost=decode(document["cost"]),
         usage=usage_from_document(document["usage"]),
         model_calls=document["model_calls"],
         turns=document["turns"],
         unresolved_calls=document["unresolved_calls"],
-        unresolved_bound=document["unresolved_bound"].to_decimal(),
+        unresolved_bound=decode(document["unresolved_bound"]),
         unbounded_calls=document["unbounded_calls"],
     )
 
@@ -86,8 +87,8 @@ def _ticks(time: timedelta | None) -> int | None:
 
 
 def _money(amount: Decimal | None) -> Decimal128 | None:
-    return None if amount is None else Decimal128(amount)
+    return None if amount is None else encode(amount)
 
 
 def _decimal(amount: Decimal128 | None) -> Decimal | None:
-    return None if amount is None else amount.to_decimal()
+    return None if amount is None else decode(amount)
