@@ -707,8 +707,8 @@ func (*ConverseResponse_TurnFinished) isConverseResponse_Event() {}
 
 func (*ConverseResponse_BudgetAlert) isConverseResponse_Event() {}
 
-// The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window, to
-// the turn whose call reached it.
+// The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window and
+// for each limit, to the turn whose call reached it, or to the next one where no turn's call did.
 type BudgetAlert struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the budget covers.

@@ -113,7 +113,8 @@ const (
 	// window ends or the budget is raised.
 	// For example: 9.99 of 10 USD a day are spent, and the call might cost 0.02. Quota: budget/day.
 	ErrorReason_ERROR_REASON_BUDGET_SPENT ErrorReason = 23
-	// RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
+	// RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved,
+	// or because the server's clock is in a day or month that others have left.
 	// google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
 	// For example: 1 USD is left, and nine open calls might cost 0.15 each. Quota: budget.
 	ErrorReason_ERROR_REASON_BUDGET_RESERVED ErrorReason = 24

@@ -371,8 +371,8 @@ export interface ConverseResponse {
 }
 
 /**
- * The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window, to
- * the turn whose call reached it.
+ * The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window and
+ * for each limit, to the turn whose call reached it, or to the next one where no turn's call did.
  */
 export interface BudgetAlert {
   /** What the budget covers. */

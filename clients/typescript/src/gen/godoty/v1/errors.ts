@@ -142,7 +142,8 @@ export enum ErrorReason {
    */
   ERROR_REASON_BUDGET_SPENT = 23,
   /**
-   * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved.
+   * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved,
+   * or because the server's clock is in a day or month that others have left.
    * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
    * For example: 1 USD is left, and nine open calls might cost 0.15 each. Quota: budget.
    */
