@@ -121,8 +121,10 @@ class TurnRunner:
         The gate comes after the line of this server: who waits in it does not run.
         """
         request = turn.request
+        entered: list[asyncio.Task[None]] = []
+        stack.push_async_callback(self._leave, turn, entered)  # after the slot: nobody in line waits for the gate
         await stack.enter_async_context(self._bench.slots.slot(turn.tenant_id, request.session_id, wait=request.wait))
-        await self._enter(turn, stack)
+        await self._enter(turn, entered)
         looks = 0
         while True:
             looks += 1
@@ -163,15 +165,17 @@ class TurnRunner:
             but=turn.turn_id,
         )
 
-    async def _enter(self, turn: Turn, stack: AsyncExitStack) -> None:
+    async def _enter(self, turn: Turn, entered: "list[asyncio.Task[None]]") -> None:
         """Pass the tenant's gate; whatever becomes of the turn, it is let out again."""
         entering = asyncio.create_task(self._bench.gates.enter(turn.tenant_id, turn.turn_id, turn.policy))
-        stack.push_async_callback(self._leave, turn, entering)
+        entered.append(entering)
         await asyncio.shield(entering)
 
-    async def _leave(self, turn: Turn, entering: "asyncio.Task[None]") -> None:
+    async def _leave(self, turn: Turn, entered: "list[asyncio.Task[None]]") -> None:
+        if not entered:
+            return
         try:
-            await entering  # one that lands late must not count for ever
+            await entered[0]  # one that lands late must not count for ever
         except QuotaExceeded:
             return
         except GodotyError as error:  # it may have landed all the same

@@ -1,7 +1,7 @@
 """What a turn works with, and how its meter, model and agent are built from that."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -157,6 +157,7 @@ class Workbench:
             model=session.model,
             fallback_models=fallbacks,
             max_output_tokens=_lower(turn.request.max_output_tokens, turn.policy.max_output_tokens),
+            call_limit=self._call_limit(meter, (session.model, *fallbacks)),
             provider=self._routing(turn, (session.model, *fallbacks), bounded=meter.allowance.bounded),
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
@@ -166,6 +167,14 @@ class Workbench:
     def fallbacks(self, turn: Turn) -> tuple[str, ...]:
         """Tell the models to try when the first cannot answer: the caller's; with no model named, the tenant's."""
         return turn.request.fallback_models if turn.request.model else turn.policy.default_fallback_models
+
+    def _call_limit(self, meter: TurnMeter, models: tuple[str, ...]) -> Callable[[int], Awaitable[int | None]]:
+        async def limit(request_bytes: int) -> int | None:
+            """Under a hard bound a call says itself what it is reserved by: a provider may forget its own limit."""
+            await meter.allowance.renew(meter.scope.tenant_id)
+            return self.oracle.output_limit(models, request_bytes=request_bytes) if meter.allowance.bounded else None
+
+        return limit
 
     def _routing(self, turn: Turn, models: tuple[str, ...], *, bounded: bool) -> dict[str, Any] | None:
         """Tell OpenRouter's provider preferences: the tenant's; under a hard bound no provider dearer than known."""

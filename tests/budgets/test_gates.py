@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.local_gates import DefaultLimits, LocalGates
 from godoty_service.tenancy.policy import NO_POLICY, Policy
 from tests.budgets.test_hard_budget import converse
+from tests.conftest import Start
 from tests.faults.world import World, open_world
+from tests.service.caller import Caller
+from tests.service.service import Service
 
 
 @pytest.fixture
@@ -187,3 +190,19 @@ async def test_a_policy_names_the_models_that_may_be_asked(world: World) -> None
         assert [line.model for line in lines] == ["anthropic/claude-haiku-4.5"]
     finally:
         await server.stop()
+
+
+async def test_a_session_is_free_when_its_turn_has_ended(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next turn of a session need not wait until the gate has let the last one out."""
+    leave = Gates.leave
+
+    async def slowly(gates: Gates, *given: Any) -> None:
+        await asyncio.sleep(0.3)
+        await leave(gates, *given)
+
+    monkeypatch.setattr(Gates, "leave", slowly)
+    caller = connect(await serve())
+    assert (await caller.converse("hello")).finished
+    assert (await caller.converse("and again")).finished
