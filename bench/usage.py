@@ -26,10 +26,10 @@ from zoneinfo import ZoneInfo
 from godoty_service.ids import new_id
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.documents import entry_to_document
-from godoty_service.metering.rollups import QUARTER, Cell, Level, Sum, Sums, widened
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage_cells import QUARTER, Cell, Level, Sum, Sums, widened
 from godoty_service.metering.usage_groups import Group, NamedGroup
 from godoty_service.metering.usage_query import UsageQuestion
 from godoty_service.rooms import Rooms, open_rooms
@@ -165,7 +165,7 @@ async def timed(rooms: Rooms, tenant_id: str, case: Case) -> tuple[float, int]:
     """Ask once: milliseconds, and rows."""
     begun = time.perf_counter()
     answer = await rooms.usage.query.ask(tenant_id, question(case))
-    usage_answer_message(answer).SerializeToString()
+    (await usage_answer_message(answer)).SerializeToString()
     return (time.perf_counter() - begun) * 1000, len(answer.rows)
 
 

@@ -42,7 +42,7 @@ Driver = Literal["motor", "pymongo"]
 # Motor runs each operation in a thread of a pool; its default of five a core is exhausted by a few slow reads.
 _MOTOR_WORKERS = "64"
 
-_BATCH = 500  # documents of a sum that are decoded at once: a few milliseconds in which nothing else runs
+_BATCH = 500  # documents that are decoded at once: a few milliseconds in which nothing else runs
 
 # Codes with which a server that is stepping down, starting or stopping answers: try again later.
 _TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
@@ -140,11 +140,12 @@ class Collection:
         sort: Sequence[tuple[str, int]] | None = None,
         limit: int = 0,
         fields: Mapping[str, Any] | None = None,
+        batch: int = _BATCH,
     ) -> list[Document]:
-        """Read all matches (at most `limit`, unless that is 0)."""
+        """Read all matches (at most `limit`, unless that is 0), so many at once."""
         with _translated():
             found: list[Document] = await self._collection.find(
-                query, fields, sort=sort, limit=limit, batch_size=limit or 1000, session=self._session
+                query, fields, sort=sort, limit=limit, batch_size=min(limit or batch, batch), session=self._session
             ).to_list(None)
         return found
 
@@ -157,7 +158,7 @@ class Collection:
     ) -> AsyncIterator[Document]:
         """Read all matches one by one, in constant memory."""
         with _translated():
-            cursor = self._collection.find(query, fields, sort=sort, batch_size=1000, session=self._session)
+            cursor = self._collection.find(query, fields, sort=sort, batch_size=_BATCH, session=self._session)
             try:
                 async for document in cursor:
                     yield document

@@ -1,8 +1,9 @@
-"""Tells the metrics of each model call that closes."""
+"""Tells the metrics of each model call that closes, and of each share of a budget that is reached."""
 
 from contextlib import AbstractContextManager
 
 from godoty_service.errors import ProviderAccountRefused, ProviderError
+from godoty_service.metering.budgets import BudgetAlert
 from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.telemetry.metrics import Metrics
 
@@ -45,6 +46,10 @@ class Recorder:
                 self._metrics.drift(call.model, billed_usd=call.cost, catalogue_usd=call.catalogue_cost)
         if call.error is None and call.provider_key_id == self._service_key_id:
             self._metrics.account_accepted()
+
+    def budget_reached(self, alert: BudgetAlert) -> None:
+        """Count a share of a tenant's budget that was reached."""
+        self._metrics.budget_alert(alert.window.value, alert.percent)
 
     def ledger_counted(self, *, pending: int, unresolved: int) -> None:
         """Show how many calls are open, and how many were given up on."""

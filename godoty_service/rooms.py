@@ -16,7 +16,7 @@ from godoty_service.metering import provider_prices as provider_price_stores
 from godoty_service.metering import rollups as rollup_stores
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.booking import Booking
-from godoty_service.metering.budgets import Budgets
+from godoty_service.metering.budgets import BudgetAlert, Budgets
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.ledger_pages import LedgerPages
@@ -124,12 +124,15 @@ class ProviderRooms:
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterator[Rooms]:
+async def open_rooms(
+    settings: Settings, *, indexes: bool = True, on_alert: Callable[[BudgetAlert], None] = lambda _: None
+) -> AsyncIterator[Rooms]:
     """Open the database, make what indexes it lacks, and build the rooms that keep things in it.
 
     Args:
         settings: What the environment says.
         indexes: Make them; a proof of the books must not stop at an index that cannot be made of them.
+        on_alert: Told of each share of a budget that a turn reaches here.
 
     Raises:
         StorageUnavailable: It cannot be reached.
@@ -154,7 +157,7 @@ async def open_rooms(settings: Settings, *, indexes: bool = True) -> AsyncIterat
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
         budgets = Budgets(database.collection("budgets"))
-        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets)
+        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets, on_alert=on_alert)
         tenants = Tenants(database.collection("tenants"))
         keys = ApiKeys(database.collection("api_keys"))
         provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings))

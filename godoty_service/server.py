@@ -100,7 +100,7 @@ async def running(
         tracing = _trace(stack, settings, exporter=span_exporter)
         metrics = Metrics(methods=_SCOPES, shared=counts)
         recorder = Recorder(metrics, service_key_id=settings.openrouter_key_id)
-        rooms = await stack.enter_async_context(open_rooms(settings))
+        rooms = await stack.enter_async_context(open_rooms(settings, on_alert=recorder.budget_reached))
         provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
         await _start_loops(stack, settings, rooms, provider, recorder)
         metrics_port = _show(stack, settings, metrics, provider.oracle, shared=counts is not None)

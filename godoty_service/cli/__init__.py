@@ -1,4 +1,4 @@
-"""The command line: `godoty dev | serve | health | tenant | key | admin | ledger`."""
+"""The command line: `godoty dev | serve | health | tenant | key | admin | usage | ledger | prices`."""
 
 from godoty_service.collector import importing
 

@@ -1,11 +1,13 @@
 """`godoty ledger`: settle what is open, prove the books, compare them with the provider's."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from godoty_service.cli.entries import export_entries, list_entries
 from godoty_service.cli.session import err, out, user, with_provider, with_rooms
 from godoty_service.metering import money
 from godoty_service.metering.budget_verification import verify_budgets
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from godoty_service.rooms import ProviderRooms, Rooms
 
 ledger_app = typer.Typer(help="The books.", no_args_is_help=True)
+ledger_app.command("list")(list_entries)
+ledger_app.command("export")(export_entries)
 
 
 @ledger_app.command()
@@ -29,23 +33,35 @@ def reconcile(
     async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
         nonlocal done
         await provider.oracle.load()
-        deadline = asyncio.get_running_loop().time() + wait
-        settled = unresolved = 0
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        found: Counter[Outcome] = Counter()
         while True:
-            outcomes = await provider.reconciler.tick()
-            settled += outcomes[Outcome.SETTLED]
-            unresolved += outcomes[Outcome.UNRESOLVED]
-            left = await rooms.ledger.next_due()
-            if left is None or asyncio.get_running_loop().time() >= deadline:
+            elapsed = clock() - start
+            found.update(await provider.reconciler.tick())
+            if clock() - start >= wait or not await _more_comes(rooms, elapsed=elapsed):
                 break
             await asyncio.sleep(0.25)
         pending, given_up = await rooms.ledger.count()
+        settled, unresolved = found[Outcome.SETTLED], found[Outcome.UNRESOLVED]
         out.print(f"settled {settled}, given up on {unresolved}; open {pending}, unresolved in all {given_up}")
         done = pending == 0
 
     with_provider(work)
     if not done:
         raise typer.Exit(1)
+
+
+async def _more_comes(rooms: "Rooms", *, elapsed: float) -> bool:
+    """Tell whether calls wait for their records, or may yet: a server that died counts as living for a lease's time.
+
+    Args:
+        rooms: The rooms.
+        elapsed: Seconds from the command's start to the last look.
+    """
+    if await rooms.ledger.next_due() is not None:
+        return True
+    return elapsed <= rooms.replicas.lease.total_seconds() and bool(await rooms.ledger.owners())
 
 
 @ledger_app.command()
@@ -66,6 +82,9 @@ def resolve(
             raise ValueError("--cost must not be negative")
         if not why.strip():
             raise ValueError("--why must say something")
+        await rooms.adjustments.check(found)
+        told = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
+        await rooms.administration.resolving_call(user(), found.tenant_id, told)
         written = await rooms.adjustments.resolve(found, cost=amount, why=why, by=by or user())
         out.print(f"{written.entry_id}: {money.format_usd(written.cost)} USD, entry {written.number} of its session")
 

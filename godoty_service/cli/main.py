@@ -8,8 +8,10 @@ from pydantic import ValidationError
 from godoty_service.cli.admin import admin_app
 from godoty_service.cli.keys import key_app
 from godoty_service.cli.ledger import ledger_app
+from godoty_service.cli.prices import prices
 from godoty_service.cli.session import err, out, read_settings
 from godoty_service.cli.tenants import tenant_app
+from godoty_service.cli.usage import usage
 from godoty_service.cli.workers import serve_by_workers
 from godoty_service.collector import importing
 from godoty_service.errors import GodotyError
@@ -20,6 +22,8 @@ app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
 app.add_typer(admin_app, name="admin")
 app.add_typer(ledger_app, name="ledger")
+app.command()(usage)
+app.command()(prices)
 
 
 def main() -> None:

@@ -1,21 +1,23 @@
-"""`godoty tenant`: who pays, what they may do, and their own provider keys."""
+"""`godoty tenant`: who pays, what they may do, and how their budgets stand."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
+from godoty_service.cli.provider_keys import provider_key_app
 from godoty_service.cli.session import out, print_table, user, with_rooms
+from godoty_service.metering.money import format_usd
 
 if TYPE_CHECKING:
     from godoty_service.rooms import Rooms
 
 tenant_app = typer.Typer(help="Who pays.", no_args_is_help=True)
 policy_app = typer.Typer(help="What a tenant may do.", no_args_is_help=True)
-provider_key_app = typer.Typer(help="A tenant's own OpenRouter key.", no_args_is_help=True)
 tenant_app.add_typer(policy_app, name="policy")
 tenant_app.add_typer(provider_key_app, name="provider-key")
 
@@ -45,12 +47,50 @@ def list_all() -> None:
     with_rooms(work)
 
 
+@tenant_app.command("show")
+def show(tenant: Tenant) -> None:
+    """Print a tenant, what it may do, and whether it has an OpenRouter key of its own."""
+    from godoty_service.rpc.admin_messages import tenant_message  # noqa: PLC0415 - `godoty health` needs none of it
+
+    async def work(rooms: "Rooms") -> None:
+        found = pb.GetTenantResponse(tenant=tenant_message(await rooms.tenants.need(tenant)))
+        has_key = await rooms.provider_keys.has(tenant)
+        allowed = pb.GetPolicyResponse(policy=await _policy_of(rooms, tenant), has_provider_key=has_key)
+        out.print_json(data={**_as_data(found), **_as_data(allowed)})
+
+    with_rooms(work)
+
+
+@tenant_app.command("budget")
+def show_budgets(tenant: Tenant) -> None:
+    """Print how a tenant's budgets stand: what is spent, and what open calls may still cost."""
+
+    async def work(rooms: "Rooms") -> None:
+        await rooms.tenants.need(tenant)
+        print_table(
+            ("budget", "since", "limit USD", "spent USD", "reserved USD", ""),
+            [
+                (
+                    each.window.value,
+                    each.window_start,
+                    format_usd(each.limit),
+                    format_usd(each.spent),
+                    format_usd(each.reserved),
+                    "hard" if each.hard else "",
+                )
+                for each in await rooms.spending.status(tenant)
+            ],
+        )
+
+    with_rooms(work)
+
+
 @policy_app.command("show")
 def show_policy(tenant: Tenant) -> None:
     """Print what a tenant may do, as `policy set --file` takes it."""
 
     async def work(rooms: "Rooms") -> None:
-        out.print_json(_as_json(await _policy_of(rooms, tenant)))
+        out.print_json(data=_as_data(await _policy_of(rooms, tenant)))
 
     with_rooms(work)
 
@@ -96,47 +136,9 @@ def set_policy(
         request = pb.SetPolicyRequest(tenant_id=tenant, policy=policy)
         catalogue = await newest_catalogue(rooms.database.collection("catalogues"))
         await rooms.administration.set_policy(user(), *admin_requests.policy(request, catalogue=catalogue))
-        out.print_json(_as_json(await _policy_of(rooms, tenant)))
+        out.print_json(data=_as_data(await _policy_of(rooms, tenant)))
 
     with_rooms(work)
-
-
-@provider_key_app.command("set")
-def set_provider_key(
-    tenant: Tenant,
-    *,
-    remove: Annotated[bool, typer.Option("--remove", help="It has none of its own any more.")] = False,
-) -> None:
-    """Give a tenant an OpenRouter key of its own: typed in, or the first line of stdin. It is kept encrypted."""
-    from godoty_service.rpc import admin_requests  # noqa: PLC0415 - `godoty health` needs none of it
-
-    secret = "" if remove else _typed_secret()
-    if not remove and not secret:
-        raise ValueError("no key was given; --remove takes the tenant's key away")
-
-    async def work(rooms: "Rooms") -> None:
-        request = pb.SetProviderKeyRequest(tenant_id=tenant, provider_key=secret)
-        await rooms.administration.set_provider_key(user(), *admin_requests.provider_key(request))
-        out.print("removed" if remove else "set")
-
-    with_rooms(work)
-
-
-@provider_key_app.command("reseal")
-def reseal() -> None:
-    """Encrypt all tenants' keys anew with the first of GODOTY_ENCRYPTION_KEYS; the others can then be dropped."""
-
-    async def work(rooms: "Rooms") -> None:
-        out.print(f"{await rooms.provider_keys.reseal()} encrypted anew")
-
-    with_rooms(work)
-
-
-def _typed_secret() -> str:
-    """Read a secret from where others cannot see it: not from the arguments, which `ps` shows."""
-    if sys.stdin.isatty():
-        return str(typer.prompt("OpenRouter key", hide_input=True)).strip()
-    return sys.stdin.readline().strip()
 
 
 async def _policy_of(rooms: "Rooms", tenant: str) -> pb.Policy:
@@ -146,8 +148,10 @@ async def _policy_of(rooms: "Rooms", tenant: str) -> pb.Policy:
     return policy_message(await rooms.policies.read(tenant))
 
 
-def _as_json(policy: pb.Policy) -> str:
-    return str(json_format.MessageToJson(policy, preserving_proto_field_name=True))
+def _as_data(message: Message) -> dict[str, Any]:
+    """Give a message as JSON has it, under the names that the protos use."""
+    data: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return data
 
 
 def _parsed(file: Path) -> pb.Policy:

@@ -40,6 +40,20 @@ class Adjustments:
         except AlreadyResolved:
             return
 
+    async def check(self, call: ModelCall) -> str:
+        """Tell the one id that an adjustment which resolves a call can have: a call is resolved once.
+
+        Raises:
+            NotUnresolved: The call is in another state.
+            AlreadyResolved: It was resolved before.
+        """
+        if call.state is not CallState.UNRESOLVED:
+            raise NotUnresolved(f"the call is {call.state.value}, not unresolved")
+        entry_id = f"adj_{call.call_id}"
+        if await self._ledger.adjustment(call.tenant_id, entry_id) is not None:
+            raise AlreadyResolved("the call was resolved before")
+        return entry_id
+
     async def resolve(
         self, call: ModelCall, *, cost: Decimal, usage: TokenUsage | None = None, why: str, by: str
     ) -> Adjustment:
@@ -56,11 +70,7 @@ class Adjustments:
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
-        if call.state is not CallState.UNRESOLVED:
-            raise NotUnresolved(f"the call is {call.state.value}, not unresolved")
-        entry_id = f"adj_{call.call_id}"  # a call is resolved once: its adjustment has one possible id
-        if await self._ledger.adjustment(call.tenant_id, entry_id) is not None:
-            raise AlreadyResolved("the call was resolved before")
+        entry_id = await self.check(call)
         adjustment = Adjustment(
             entry_id=entry_id,
             tenant_id=call.tenant_id,

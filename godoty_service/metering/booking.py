@@ -24,9 +24,11 @@ import structlog
 from godoty_service.clock import utc_now
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.metering.call import ModelCall
-from godoty_service.metering.rollups import Rollups, sums_of
+from godoty_service.metering.rollups import Rollups
+from godoty_service.metering.usage_cells import Sums, add_sums, sums_of
 from godoty_service.metering.usage_entries import UsageEntries, opened_time
 from godoty_service.mongo import Collection, Document, Index, Snapshot
+from godoty_service.pieces import in_pieces
 
 log = structlog.get_logger(__name__)
 
@@ -137,24 +139,31 @@ class Booking:
     async def take_up(self, tenant_id: str, *, note: bool = False) -> Book:
         """Take up all that was there when this began; returns the book, which has no batch open.
 
+        What comes meanwhile is left alone, where it is much: what started by then is a backlog that has an end.
+
         Args:
             tenant_id: Whose.
             note: Note pending calls, too.
         """
+        until: datetime | None = None
         last = False
         while True:
             book = await self.book(tenant_id)
             if book.batch is None:
                 if last:
                     return book
-                final, unseen = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH)
+                final, unseen = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH, until=until)
                 if not final and not unseen:
                     return book
                 batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen))
+                last = len(final) + len(unseen) < _BATCH
+                if not last and until is None:
+                    until = await self._entries.newest_waiting(tenant_id, unseen=note)
                 started = await self._replace(book, batch=batch)
                 if started is None:
+                    last = False
                     continue
-                book, last = started, len(final) + len(unseen) < _BATCH
+                book = started
             await self._finish(book)
 
     async def close(self, tenant_id: str, *, at: datetime | None = None) -> datetime:
@@ -202,7 +211,9 @@ class Booking:
         wanted = set(batch.unseen)
         seen = [entry for entry in entries if isinstance(entry, ModelCall) and entry.call_id in wanted]
         final = [entry for entry in entries if not isinstance(entry, ModelCall) or entry.call_id not in wanted]
-        sums = sums_of(final, opening=opening, closed=book.closed)
+        sums: Sums = {}
+        async for some in in_pieces(final):
+            add_sums(sums, sums_of(some, opening=opening, closed=book.closed))
         if sums:
             await self._rollups.fold(batch.number, sums)
         if batch.unseen:

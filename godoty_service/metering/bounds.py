@@ -26,6 +26,9 @@ TEMPLATE_TOKENS = 2048
 # OpenAI refuses a smaller limit, and gateways that speak to it raise a request's to this.
 LEAST_OUTPUT_LIMIT = 16
 
+# What is always asked for of a context, though the bytes of a long request may fill it: its tokens are fewer.
+_LEAST_SHARE = 4
+
 
 def upper_bound(
     *,
@@ -69,6 +72,26 @@ def upper_bound(
     ]
     known = [bound for bound in bounds if bound is not None]
     return max(known) if known and len(known) == len(bounds) else None
+
+
+def output_limit(*, request_bytes: int, models: Iterable[CatalogueModel]) -> int | None:
+    """Tell the most output tokens that a request may ask all of these models for; None: nobody said.
+
+    A provider refuses a request whose input and limit together do not fit the context.
+
+    Args:
+        request_bytes: the length of the body as it is sent.
+        models: every entry that may serve.
+    """
+    limits = [_output_room(model, request_bytes + TEMPLATE_TOKENS) for model in models]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _output_room(model: CatalogueModel, input_tokens: int) -> int | None:
+    if model.context_length is None:
+        return model.max_completion_tokens
+    room = max(model.context_length - input_tokens, model.context_length // _LEAST_SHARE)
+    return min(room, model.max_completion_tokens or room)
 
 
 def _output_tokens(offer: CatalogueModel | Endpoint, max_output_tokens: int | None) -> int | None:

@@ -4,7 +4,7 @@ since   Calls that started before it are counted in `before`, the others in `spe
 before  What the ledger says that those come to; `stated`: for good.
 spent   What the others have cost, one by one.
 open    The bound of each open call, with the windows in which it is reserved.
-told    The share of a budget that a turn was told of last.
+told    The share that a turn was told of last, by limit, in the newest window.
 """
 
 from collections.abc import Iterable
@@ -41,12 +41,31 @@ def reservations(calls: Iterable[Held]) -> Document:
     }
 
 
-def used(window: BudgetWindow, keys: dict[str, str]) -> Document:
-    """Express what is spent and reserved in a window."""
+def fits(window: BudgetWindow, keys: dict[str, str], bound: Decimal, limit: Decimal) -> Document:
+    """Express that a call fits a budget; not in a day or month that is over: what it has spent is forgotten."""
+    going_on = {"$gte": [keys[window.value], {"$max": [f"${part}.{window.value}.key" for part in _PARTS]}]}
+    total = {"$add": [_used(window, keys), Decimal128(bound)]}
+    return {"$and": [going_on, {"$lte": [total, Decimal128(limit)]}]}
+
+
+def _used(window: BudgetWindow, keys: dict[str, str]) -> Document:
     name, key = window.value, keys[window.value]
     parts = [{"$cond": [{"$eq": [f"${part}.{name}.key", key]}, f"${part}.{name}.amount", _ZERO]} for part in _PARTS]
     bound = {"$cond": [{"$eq": [f"$$each.v.{name}", key]}, "$$each.v.bound", _ZERO]}
     return {"$add": [*parts, {"$sum": {"$map": {"input": {"$objectToArray": "$open"}, "as": "each", "in": bound}}}]}
+
+
+def told(window: BudgetWindow, key: str, limit: Decimal, percent: int) -> Document:
+    """Express that a share of a limit was told, in the window of a key; what was told in earlier ones is gone."""
+    now = f"$told.{window.value}"
+    limits = {"$cond": [{"$eq": [f"{now}.key", key]}, f"{now}.limits", {}]}
+    return {"key": key, "limits": {"$mergeObjects": [limits, {_name(limit): percent}]}}
+
+
+def not_told(window: BudgetWindow, key: str, limit: Decimal, percent: int) -> Document:
+    """Match where a share of a limit, or a larger one, was not told."""
+    now = f"told.{window.value}"
+    return {"$nor": [{f"{now}.key": key, f"{now}.limits.{_name(limit)}": {"$gte": percent}}]}
 
 
 def settled(reservation: str, amount: Decimal) -> Document:
@@ -75,6 +94,12 @@ def plus(now: str, key: Any, amount: Decimal) -> Document:
     }
 
 
+def share_told(document: Document, window: BudgetWindow, key: str, limit: Decimal) -> int:
+    """Tell what share of a limit was told in the window of a key, in per cent."""
+    last = document["told"].get(window.value, {})
+    return int(last["limits"].get(_name(limit), 0)) if last.get("key") == key else 0
+
+
 def newest(document: Document, window: BudgetWindow) -> str:
     """Tell the key of the newest day or month in which something was spent."""
     return max(str(document[part][window.value]["key"]) for part in _PARTS)
@@ -90,3 +115,8 @@ def reserved(document: Document, window: BudgetWindow, key: str) -> Decimal:
     """Tell what is reserved in the window of a key."""
     calls = document.get("open", {}).values()
     return money.total(each["bound"].to_decimal() for each in calls if each[window.value] == key)
+
+
+def _name(limit: Decimal) -> str:
+    """Name a limit in a path, where a dot would part it."""
+    return (money.format_usd(limit) or "").replace(".", "_")

@@ -16,21 +16,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from bson.decimal128 import Decimal128
-
 from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import BudgetReserved, BudgetSpent, QuotaExceeded
 from godoty_service.metering import money
 from godoty_service.metering.budget_document import (
+    fits,
     newest,
+    not_told,
     plus,
     reservations,
     reserved,
     settled,
+    share_told,
     spent,
     stated,
-    used,
+    told,
 )
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.charges import NOTHING, Statement, charge, held
@@ -120,18 +121,14 @@ class Budgets:
 
         Raises:
             BudgetSpent: It does not fit a hard budget.
-            BudgetReserved: It does not fit because of what other open calls hold.
+            BudgetReserved: It does not fit because of what other open calls hold, or its window is over for others.
         """
         wanted = held(call)
         keys = {window.value: window.key(call.start_time) for window in BudgetWindow}
-        fits = [
-            {"$lte": [{"$add": [used(budget.window, keys), Decimal128(wanted.bound)]}, Decimal128(budget.limit)]}
-            for budget in budgets
-            if budget.hard
-        ]
+        fitting = [fits(budget.window, keys, wanted.bound, budget.limit) for budget in budgets if budget.hard]
         reservation = {f"open.{name}": value for name, value in reservations([wanted]).items()}
         while not await self._budgets.update_one(
-            {"_id": call.tenant_id, "$expr": {"$and": fits}}, {"$set": reservation}
+            {"_id": call.tenant_id, "$expr": {"$and": fitting}}, {"$set": reservation}
         ):
             found = await self._budgets.find_one({"_id": call.tenant_id})
             if found is None:
@@ -140,23 +137,18 @@ class Budgets:
                 raise refusal
         return True
 
-    async def settle(self, call: ModelCall) -> list[tuple[BudgetWindow, Decimal, Decimal]]:
+    async def settle(self, call: ModelCall, budgets: Sequence[Budget] = ()) -> list[BudgetAlert]:
         """Take a closed call's reservation away and add what it cost, in the windows where it was reserved.
 
-        Returns, for each of them that goes on, what was spent before and after; nothing where there is no reservation.
+        Returns what shares of those budgets are reached and were not told; nothing where there is no reservation.
         """
         amount = charge(call)
         found = await self._budgets.find_one_and_update(
             {"_id": call.tenant_id, f"open.{call.call_id}": {"$exists": True}},
             [{"$set": settled(f"$open.{call.call_id}", amount)}, {"$unset": f"open.{call.call_id}"}],
         )
-        keys = {window: window.key(call.start_time) for window in BudgetWindow}
-        return [
-            (window, money.subtract(after, amount), after)
-            for window, key in keys.items()
-            if found is not None and key == newest(found, window)
-            for after in [spent(found, window, key)]
-        ]
+        alerts = [_alert(found, budget, budget.window.key(call.start_time)) for budget in budgets if found]
+        return [alert for alert in alerts if alert is not None]
 
     async def adjust(self, tenant_id: str, *, time: datetime, made: datetime, amount: Decimal) -> None:
         """Correct what is spent in the windows that a call's start falls into, as far as they are current.
@@ -189,11 +181,11 @@ class Budgets:
             for budget in budgets
         ]
 
-    async def tell_once(self, tenant_id: str, window: BudgetWindow, key: str, percent: int) -> bool:
-        """Tell whether a share of a window has not been told before; from now on it has."""
+    async def tell_once(self, tenant_id: str, alert: BudgetAlert, key: str) -> bool:
+        """Tell whether a share has not been told before, in the window of a key; from now on it has."""
+        share = alert.window, key, alert.limit, alert.percent
         return await self._budgets.update_one(
-            {"_id": tenant_id, f"told.{window.value}.{key}": {"$not": {"$gte": percent}}},
-            {"$set": {f"told.{window.value}": {key: percent}}},
+            {"_id": tenant_id, **not_told(*share)}, [{"$set": {f"told.{alert.window.value}": told(*share)}}]
         )
 
     async def left_open(self, *, older_than: timedelta) -> list[tuple[str, str]]:
@@ -227,9 +219,22 @@ class Budgets:
         }
 
 
+def _alert(found: Document, budget: Budget, key: str) -> BudgetAlert | None:
+    """Tell the largest share of a budget that is reached, unless it was told or its window is over.
+
+    What was told counts, not what the last call has reached: nobody hears of what reconciliation adds.
+    """
+    amount = spent(found, budget.window, key)
+    shares = [share for share in SHARES if budget.limit and amount * 100 / budget.limit >= share]  # no sum of money
+    told_last = share_told(found, budget.window, key, budget.limit)
+    if key != newest(found, budget.window) or max(shares, default=0) <= told_last:
+        return None
+    return BudgetAlert(window=budget.window, percent=shares[-1], spent=amount, limit=budget.limit)
+
+
 def _refusal(found: Document, bound: Decimal, budgets: Sequence[Budget], keys: dict[str, str]) -> QuotaExceeded | None:
     """Say why a reservation is refused: for good, or only for now; None: it fits meanwhile."""
-    reserved_only = False
+    for_now = False
     for budget in budgets:
         key = keys[budget.window.value]
         needed = money.add(spent(found, budget.window, key), bound)
@@ -238,11 +243,13 @@ def _refusal(found: Document, bound: Decimal, budgets: Sequence[Budget], keys: d
                 f"The {budget.window.value} budget does not cover the next model call.",
                 quota=f"budget/{budget.window.value}",
             )
-        reserved_only |= budget.hard and money.add(needed, reserved(found, budget.window, key)) > budget.limit
-    if not reserved_only:
+        is_over = key < newest(found, budget.window)  # by another server's clock
+        held_by_others = money.add(needed, reserved(found, budget.window, key)) > budget.limit
+        for_now |= budget.hard and (is_over or held_by_others)
+    if not for_now:
         return None
     return BudgetReserved(
-        "What is left of the budget is reserved by calls that are running.",
+        "What is left of the budget is reserved by calls that are running, or begins anew this moment.",
         quota="budget",
         retry_after=_RETRY_AFTER,
     )

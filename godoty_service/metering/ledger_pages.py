@@ -12,6 +12,7 @@ from godoty_service.metering.call import CallState, Entry
 from godoty_service.metering.documents import entry_from_document
 from godoty_service.metering.usage_entries import entry_id, start_time
 from godoty_service.mongo import Collection, Document
+from godoty_service.pieces import in_pieces
 
 _ORDER = [("start_time", 1), ("number", 1), ("_id", 1)]
 
@@ -61,7 +62,7 @@ class LedgerPages:
         if after is not None:
             conditions += _after(after)
         found = await self._entries.find({"$and": conditions}, sort=_ORDER, limit=limit)
-        return [entry_from_document(each) for each in found]
+        return [entry_from_document(each) async for some in in_pieces(found) for each in some]
 
     async def pages(self, tenant_id: str, which: EntryFilter, *, size: int) -> AsyncIterator[list[Entry]]:
         """Read all entries, page by page."""

@@ -12,7 +12,7 @@ from bson.binary import Binary
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError
-from godoty_service.metering.bounds import upper_bound
+from godoty_service.metering.bounds import output_limit, upper_bound
 from godoty_service.metering.call import PriceEvidence
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.metering.money import format_usd, multiply
@@ -122,6 +122,12 @@ class Oracle:
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
         )
+
+    def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
+        """Tell the most output tokens that a request may ask all of these models for; None: not known."""
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        return output_limit(request_bytes=request_bytes, models=offers)
 
     def ceiling(self, models: tuple[str, ...]) -> dict[str, str]:
         """Tell the dearest known prices of these models, as OpenRouter's `provider.max_price` takes them.

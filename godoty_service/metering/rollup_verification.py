@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from godoty_service.metering.booking import Batch, Booking
 from godoty_service.metering.call import CallState, ModelCall
-from godoty_service.metering.rollups import Cell, Kept, Rollups, Sum, Sums, add_sums, floor_day, sums_of
+from godoty_service.metering.rollups import Kept, Rollups
 from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage_cells import Cell, Sum, Sums, add_sums, floor_day, sums_of
 from godoty_service.metering.usage_entries import Marked, UsageEntries, entry_id
 from godoty_service.metering.verification import Difference
 from godoty_service.mongo import Database, Snapshot

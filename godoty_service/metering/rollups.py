@@ -1,109 +1,92 @@
 """Sums of usage by quarter of an hour, in UTC: days of every time zone are sums of them. Owns `usage_quarters`.
 
-Each entry is in five documents, at five levels: its quarter; its hour in UTC; and by model, provider and agent its
-quarter, its hour and its day in UTC. A document says up to which of its tenant's batches it is folded, so that a batch
-folds once into each, however often it is tried and by however many servers at once.
+Each entry is in four documents: in its day's curve, which sums each quarter of a day; and by model, provider and agent
+in its quarter, its hour and its day in UTC. A document says up to which of its tenant's batches it is folded, so that a
+batch folds once into each, however often it is tried and by however many servers at once.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 
 from godoty_service.metering import money
-from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_entries import entry_id, known_time, start_time
-from godoty_service.metering.usage_sums import part, plus
+from godoty_service.metering.usage_cells import QUARTER, Cell, Level, Sum, Sums, floor_day, joined
+from godoty_service.metering.usage_curve import curve_from_document, curve_to_document
+from godoty_service.metering.usage_plan import Range
 from godoty_service.mongo import Collection, Document, Index, Snapshot
+from godoty_service.pieces import in_pieces
 
 PLACES = 15  # decimals; a document says if it has an amount with more, whose sums MongoDB could round
-QUARTER = timedelta(minutes=15)
+_CURVE = "curve"
+_CURVES = 62  # that are read at once: each is as large as a hundred other documents
+_LEVELS = (_CURVE, *(level.value for level in Level if level is not Level.QUARTER))  # of documents
+_DAY = timedelta(days=1)
 INDEXES = (
     Index(keys=[("tenant_id", 1), ("level", 1), ("time", 1)]),
-    Index(keys=[("tenant_id", 1), ("level", 1), ("latest", 1)], where={"level": "quarter"}),
+    Index(keys=[("tenant_id", 1), ("level", 1), ("latest", 1)], where={"level": _CURVE}),
 )
 
-
-class Level(StrEnum):
-    """How finely a document sums."""
-
-    QUARTER = "quarter"
-    HOUR = "hour"
-    DETAIL = "detail"
-    DETAIL_HOUR = "detail_hour"
-    DAY = "day"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What the entries of a document have in common; at the levels QUARTER and HOUR, their time alone."""
-
-    tenant_id: str
-    level: Level
-    time: datetime
-    model: str = ""
-    provider: str = ""
-    agent: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sum:
-    """A document's sum, and when the last of it became known."""
-
-    totals: Totals
-    latest: datetime
+_KEYS = ("tenant", "level", "time", "model", "provider", "agent")  # of a document's id
+Place = tuple[str, str, datetime, str, str, str]  # by these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A document: its sum, and the last batch that is in it."""
+    """A cell's sum as it is kept, and the last batch that is in it."""
 
     cell: Cell
     sum: Sum
     through: int
 
 
-Sums = dict[Cell, Sum]
-
-
 class Rollups:
     """Sums by tenant and cell."""
 
     def __init__(self, collection: Collection) -> None:
-        self._quarters = collection
+        self._documents = collection
 
     async def fold(self, batch: int, sums: Sums) -> None:
         """Add a batch of sums, once."""
-        quarters = {cell: each for cell, each in sums.items() if cell.level is Level.QUARTER}
-        await self._add(batch, quarters)  # first: readers see by these whether the others have changed
-        await self._add(batch, {cell: each for cell, each in sums.items() if cell not in quarters})
+        await self._add_to_curves(batch, sums)  # first: readers see by these whether the others have changed
+        await self._add(batch, {cell: each for cell, each in sums.items() if cell.level is not Level.QUARTER})
 
     async def changed(self, tenant_id: str, start: datetime, end: datetime, *, after: datetime) -> set[datetime]:
         """Tell the quarters of a time that hold something which became known after another time."""
-        found = await self._quarters.find(
-            {"tenant_id": tenant_id, "level": Level.QUARTER.value, "latest": {"$gt": after}},
-            fields={"time": 1},
+        found = await self._documents.find(
+            {"tenant_id": tenant_id, "level": _CURVE, "latest": {"$gt": after}},
+            fields={"time": 1, "quarters": 1, "known": 1},
         )
-        return {each["time"] for each in found if start - QUARTER < each["time"] < end}
+        changed = {
+            each["time"] + number * QUARTER
+            for each in found
+            if start - _DAY < each["time"] < end
+            for number, known in zip(each["quarters"], each["known"], strict=True)
+            if known > after
+        }
+        return {quarter for quarter in changed if start - QUARTER < quarter < end}
+
+    async def curves(self, tenant_id: str, ranges: Sequence[Range]) -> list[Document]:
+        """Read the curves of the days that some stretches of time touch, as `sum_of_curve` takes them."""
+        times = {"$or": [{"time": {"$gt": each.start - _DAY, "$lt": each.end}} for each in ranges]}
+        query = {"tenant_id": tenant_id, "level": _CURVE, **times}
+        return await self._documents.find(query, sort=[("time", 1)], fields={"_id": 0, "known": 0}, batch=_CURVES)
 
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
         """Sum documents."""
-        return await self._quarters.aggregate(pipeline)
+        return await self._documents.aggregate(pipeline)
 
     async def of_day(self, tenant_id: str, day: datetime) -> AsyncIterator[Kept]:
-        """Read a day's documents, of all levels."""
-        times = {"$gte": day, "$lt": day + timedelta(days=1)}
-        levels = {"$in": [level.value for level in Level]}
-        async for each in self._quarters.iterate({"tenant_id": tenant_id, "level": levels, "time": times}):
-            total = Sum(totals=totals_from_document(each), latest=each["latest"])
-            yield Kept(cell=_cell(each), sum=total, through=each["through"])
+        """Read what is kept of a day, at all levels."""
+        times = {"$gte": day, "$lt": day + _DAY}
+        async for each in self._documents.iterate({"tenant_id": tenant_id, "level": {"$in": _LEVELS}, "time": times}):
+            for cell, kept in _sums(each):
+                yield Kept(cell=cell, sum=kept, through=each["through"])
 
     async def tenant_after(self, tenant_id: str) -> str | None:
         """Tell the next tenant, by id, that has documents."""
-        found = await self._quarters.find_one(
+        found = await self._documents.find_one(
             {"tenant_id": {"$gt": tenant_id}}, sort=[("tenant_id", 1)], fields={"tenant_id": 1}
         )
         return found["tenant_id"] if found else None
@@ -111,155 +94,98 @@ class Rollups:
     async def first_time(self, tenant_id: str, start: datetime) -> datetime | None:
         """Tell the time of a tenant's first document from a time on."""
         found = [
-            await self._quarters.find_one(
-                {"tenant_id": tenant_id, "level": level.value, "time": {"$gte": start}},
+            await self._documents.find_one(
+                {"tenant_id": tenant_id, "level": level, "time": {"$gte": start}},
                 sort=[("time", 1)],
                 fields={"time": 1},
             )
-            for level in Level
+            for level in _LEVELS
         ]
         return min((each["time"] for each in found if each), default=None)
 
     def at(self, snapshot: Snapshot) -> "Rollups":
         """The same at a moment."""
-        return Rollups(self._quarters.at(snapshot))
+        return Rollups(self._documents.at(snapshot))
+
+    async def _add_to_curves(self, batch: int, sums: Sums) -> None:
+        days: dict[Place, dict[datetime, Sum]] = {}
+        for cell, each in sums.items():
+            if cell.level is Level.QUARTER:
+                days.setdefault(_place(cell), {})[cell.time] = each
+        kept = await self._kept(days)
+        updates = []
+        async for some in in_pieces(list(days.items()), at_once=2):
+            for place, new in some:
+                old = kept.get(place)
+                if old is None or old["through"] < batch:
+                    updates.append(_update(place, old, batch, _curve_with(old, place[2], new)))
+        await self._write(updates)
 
     async def _add(self, batch: int, sums: Sums) -> None:
-        found = await self._quarters.find({"_id": {"$in": [_key(cell) for cell in sums]}})
-        kept = {_cell(each): each for each in found}
+        places = {_place(cell): each for cell, each in sums.items()}
+        kept = await self._kept(places)
         updates = []
-        for cell, new in sums.items():
-            old = kept.get(cell)
-            if old is None:
-                updates.append(_update(cell, new, before=0, batch=batch))
-            elif old["through"] < batch:
-                added = _joined(Sum(totals=totals_from_document(old), latest=old["latest"]), new)
-                updates.append(_update(cell, added, before=old["through"], batch=batch))
+        async for some in in_pieces(list(places.items())):
+            for place, new in some:
+                old = kept.get(place)
+                if old is None or old["through"] < batch:
+                    total = new if old is None else joined(_sum(old), new)
+                    updates.append(_update(place, old, batch, _sum_to_document(total)))
+        await self._write(updates)
+
+    async def _kept(self, places: Iterable[Place]) -> dict[Place, Document]:
+        found = await self._documents.find({"_id": {"$in": [dict(zip(_KEYS, each, strict=True)) for each in places]}})
+        return {tuple(each["_id"].values()): each for each in found}
+
+    async def _write(self, updates: Sequence[tuple[Document, Document]]) -> None:
         if updates:
-            await self._quarters.upsert_each(updates)
+            await self._documents.upsert_each(updates)
 
 
-def sums_of(
-    entries: Iterable[Entry], *, opening: set[str], closed: datetime | None, known: datetime | None = None
-) -> Sums:
-    """Sum final entries by cell, at every level.
-
-    Args:
-        entries: The entries.
-        opening: Those that are the first call of their turn.
-        closed: The time up to which answers must not change any more.
-        known: When they became known, where that is kept.
-    """
-    details: dict[Cell, list[Sum]] = {}
-    for entry in entries:
-        added = part(entry, opens_turn=entry_id(entry) in opening)
-        details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, closed)))
-    return widened({cell: _joined(*parts) for cell, parts in details.items()})
+def _place(cell: Cell) -> Place:
+    """Tell where a cell is kept: a quarter in its day's curve."""
+    if cell.level is Level.QUARTER:
+        return cell.tenant_id, _CURVE, floor_day(cell.time), "", "", ""
+    return cell.tenant_id, cell.level.value, cell.time, cell.model, cell.provider, cell.agent
 
 
-def widened(details: Sums) -> Sums:
-    """Sum up, at every level, what stands at the level DETAIL."""
-    parts: dict[Cell, list[Sum]] = {}
-    for cell, each in details.items():
-        for wider in _levels(cell):
-            parts.setdefault(wider, []).append(each)
-    return {cell: _joined(*each) for cell, each in parts.items()}
+def _update(place: Place, old: Document | None, batch: int, sums: Document) -> tuple[Document, Document]:
+    """Write sums over those of an earlier batch; where they are others by now, somebody else has done it."""
+    key = dict(zip(_KEYS, place, strict=True))
+    before = 0 if old is None else old["through"]
+    fields = {("tenant_id" if name == "tenant" else name): value for name, value in key.items()}
+    return {"_id": key, "through": before}, {"$set": {**fields, **sums, "through": batch}}
 
 
-def add_sums(sums: Sums, more: Sums) -> None:
-    """Add sums to others, in place."""
-    for cell, new in more.items():
-        old = sums.get(cell)
-        sums[cell] = new if old is None else _joined(old, new)
+def _curve_with(old: Document | None, day: datetime, new: dict[datetime, Sum]) -> Document:
+    curve = {} if old is None else curve_from_document(day, old)
+    for time, each in new.items():
+        curve[time] = joined(curve[time], each) if time in curve else each
+    return {**curve_to_document(day, curve), "latest": max(each.latest for each in curve.values())}
 
 
-def floor_quarter(time: datetime) -> datetime:
-    """The start of a time's quarter of an hour."""
-    return time.replace(minute=time.minute // 15 * 15, second=0, microsecond=0)
+def _sum_to_document(total: Sum) -> Document:
+    amounts = (total.totals.cost, total.totals.unresolved_bound)
+    fine = any(_decimals(each) > PLACES for each in amounts)
+    return {**totals_to_document(total.totals), "fine": fine, "latest": total.latest}
 
 
-def floor_hour(time: datetime) -> datetime:
-    """The start of a time's hour in UTC."""
-    return time.replace(minute=0, second=0, microsecond=0)
+def _sum(document: Document) -> Sum:
+    return Sum(totals=totals_from_document(document), latest=document["latest"])
 
 
-def floor_day(time: datetime) -> datetime:
-    """The start of a time's day in UTC."""
-    return time.replace(hour=0, minute=0, second=0, microsecond=0)
+def _sums(document: Document) -> Iterator[tuple[Cell, Sum]]:
+    """Read all sums of a document, whatever it is."""
+    tenant_id, time = document["tenant_id"], document["time"]
+    if document["level"] == _CURVE:
+        for quarter, each in curve_from_document(time, document).items():
+            yield Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter), each
+        return
+    level = Level(document["level"])
+    names = {name: document[name] for name in ("model", "provider", "agent")}
+    yield Cell(tenant_id=tenant_id, level=level, time=time, **names), _sum(document)
 
 
-def _joined(*sums: Sum) -> Sum:
-    if len(sums) == 1:
-        return sums[0]
-    return Sum(totals=plus(*(each.totals for each in sums)), latest=max(each.latest for each in sums))
-
-
-def _detail(entry: Entry) -> Cell:
-    return Cell(
-        tenant_id=entry.tenant_id,
-        level=Level.DETAIL,
-        time=floor_quarter(start_time(entry)),
-        model=entry.model,
-        provider=entry.provider or "",
-        agent=entry.agent,
-    )
-
-
-def _levels(detail: Cell) -> tuple[Cell, ...]:
-    """Tell the cells, one a level, that hold what a cell at the level DETAIL holds."""
-    hour, day = floor_hour(detail.time), floor_day(detail.time)
-    return (
-        Cell(tenant_id=detail.tenant_id, level=Level.QUARTER, time=detail.time),
-        Cell(tenant_id=detail.tenant_id, level=Level.HOUR, time=hour),
-        detail,
-        replace(detail, level=Level.DETAIL_HOUR, time=hour),
-        replace(detail, level=Level.DAY, time=day),
-    )
-
-
-def _update(cell: Cell, total: Sum, *, before: int, batch: int) -> tuple[Document, Document]:
-    """Write a sum over the one of an earlier batch; where it is another by now, somebody else has done it."""
-    return (
-        {"_id": _key(cell), "through": before},
-        {
-            "$set": {
-                "tenant_id": cell.tenant_id,
-                "level": cell.level.value,
-                "time": cell.time,
-                "model": cell.model,
-                "provider": cell.provider,
-                "agent": cell.agent,
-                **totals_to_document(total.totals),
-                "fine": any(_places(each) > PLACES for each in (total.totals.cost, total.totals.unresolved_bound)),
-                "latest": total.latest,
-                "through": batch,
-            }
-        },
-    )
-
-
-def _places(amount: Decimal) -> int:
+def _decimals(amount: Decimal) -> int:
     exponent = amount.normalize(money.MONEY).as_tuple().exponent
     return -exponent if isinstance(exponent, int) else 0
-
-
-def _key(cell: Cell) -> Document:
-    return {
-        "tenant": cell.tenant_id,
-        "level": cell.level.value,
-        "time": cell.time,
-        "model": cell.model,
-        "provider": cell.provider,
-        "agent": cell.agent,
-    }
-
-
-def _cell(document: Document) -> Cell:
-    return Cell(
-        tenant_id=document["tenant_id"],
-        level=Level(document["level"]),
-        time=document["time"],
-        model=document["model"],
-        provider=document["provider"],
-        agent=document["agent"],
-    )

@@ -2,12 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from godoty_service.budget import Budget
 from godoty_service.clock import Clock, utc_now
 from godoty_service.metering import money
-from godoty_service.metering.budgets import SHARES, BudgetAlert, Budgets, BudgetStatus
+from godoty_service.metering.budgets import BudgetAlert, Budgets, BudgetStatus
 from godoty_service.metering.call import Adjustment, CallState, ModelCall
 from godoty_service.metering.charges import charge
 from godoty_service.metering.ledger import Ledger
@@ -25,18 +24,28 @@ BudgetsOf = Callable[[str], Awaitable[Sequence[Budget] | None]]
 class Spending:
     """Budgets, and the ledger behind them."""
 
-    def __init__(self, *, budgets: Budgets, ledger: Ledger, budgets_of: BudgetsOf, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        *,
+        budgets: Budgets,
+        ledger: Ledger,
+        budgets_of: BudgetsOf,
+        on_alert: Callable[[BudgetAlert], None] = lambda _: None,
+        clock: Clock = utc_now,
+    ) -> None:
         """Build it.
 
         Args:
             budgets: What is spent and reserved.
             ledger: The entries behind it.
             budgets_of: Tells a tenant's budgets, at most some seconds old; None: it never had any.
+            on_alert: Told of each share that is reached, once.
             clock: Tells the time.
         """
         self.budgets_of = budgets_of
         self._budgets = budgets
         self._ledger = ledger
+        self._on_alert = on_alert
         self._clock = clock
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> None:
@@ -51,19 +60,17 @@ class Spending:
 
     async def settle(self, call: ModelCall, budgets: Sequence[Budget]) -> list[BudgetAlert]:
         """Settle a closed call, and tell the shares of budgets that it reached."""
-        alerts = []
-        limits = {budget.window: budget.limit for budget in budgets}
-        for window, before, after in await self._budgets.settle(call):
-            limit = limits.get(window)
-            reached = [share for share in SHARES if limit and _share(before, limit) < share <= _share(after, limit)]
-            if reached and limit is not None:
-                key = window.key(call.start_time)
-                if await self._budgets.tell_once(call.tenant_id, window, key, reached[-1]):
-                    alerts.append(BudgetAlert(window=window, percent=reached[-1], spent=after, limit=limit))
+        alerts = [
+            alert
+            for alert in await self._budgets.settle(call, budgets)
+            if await self._budgets.tell_once(call.tenant_id, alert, alert.window.key(call.start_time))
+        ]
+        for alert in alerts:
+            self._on_alert(alert)
         return alerts
 
     async def settle_elsewhere(self, call: ModelCall) -> None:
-        """Settle a call that was closed by reconciliation."""
+        """Settle a call that was closed by reconciliation: the next settled turn is told what it reached."""
         await self._budgets.settle(call)
 
     async def resolved(self, call: ModelCall, adjustment: Adjustment) -> None:
@@ -97,10 +104,6 @@ class Spending:
                 continue
             swept += 1
         return swept
-
-
-def _share(spent: Decimal, limit: Decimal) -> Decimal:
-    return spent * 100 / limit  # compared with whole shares only: never an amount of money
 
 
 def _closed_long_ago(call: ModelCall, now: datetime) -> bool:

@@ -108,41 +108,38 @@ def fold(entries: list[Entry]) -> Totals:
 def added(entry: Entry) -> Totals:
     """What one entry adds to a sum, but for its turn."""
     if isinstance(entry, Adjustment):
-        return _adjusted(Totals(), entry)
-    if entry.state is CallState.PENDING:
-        return Totals(model_calls=1, pending_calls=1)
-    return Totals() if entry.state is CallState.VOID else _with(Totals(), entry)
+        moved = Totals(cost=entry.cost, usage=entry.usage or TokenUsage())
+        return _plus(moved, _resolution(entry.bound)) if entry.resolves else moved
+    match entry.state:
+        case CallState.PENDING:
+            return Totals(model_calls=1, pending_calls=1)
+        case CallState.UNRESOLVED:
+            bound = entry.upper_bound
+            return Totals(
+                model_calls=1, unresolved_calls=1, unresolved_bound=bound or ZERO, unbounded_calls=int(bound is None)
+            )
+        case CallState.SETTLED:
+            return Totals(model_calls=1, cost=entry.cost or ZERO, usage=entry.usage or TokenUsage())
+        case CallState.VOID:
+            return Totals()
 
 
-def _with(totals: Totals, call: ModelCall) -> Totals:
-    counted = replace(totals, model_calls=totals.model_calls + 1)
-    if call.state is CallState.UNRESOLVED:
-        return replace(
-            counted,
-            unresolved_calls=totals.unresolved_calls + 1,
-            unresolved_bound=money.add(totals.unresolved_bound, call.upper_bound or ZERO),
-            unbounded_calls=totals.unbounded_calls + (call.upper_bound is None),
-        )
-    return replace(
-        counted,
-        cost=money.add(totals.cost, call.cost or ZERO),
-        usage=totals.usage + (call.usage or TokenUsage()),
-    )
+def _resolution(bound: Decimal | None) -> Totals:
+    """What it takes away that a call with this bound is no longer unresolved."""
+    less = money.subtract(ZERO, bound or ZERO)
+    return Totals(unresolved_calls=-1, unresolved_bound=less, unbounded_calls=-int(bound is None))
 
 
-def _adjusted(totals: Totals, change: Adjustment) -> Totals:
-    moved = replace(
-        totals,
-        cost=money.add(totals.cost, change.cost),
-        usage=totals.usage + (change.usage or TokenUsage()),
-    )
-    if not change.resolves:
-        return moved
-    return replace(
-        moved,
-        unresolved_calls=totals.unresolved_calls - 1,
-        unresolved_bound=money.subtract(totals.unresolved_bound, change.bound or ZERO),
-        unbounded_calls=totals.unbounded_calls - (change.bound is None),
+def _plus(left: Totals, right: Totals) -> Totals:
+    return Totals(
+        cost=money.add(left.cost, right.cost),
+        usage=left.usage + right.usage,
+        model_calls=left.model_calls + right.model_calls,
+        turns=left.turns + right.turns,
+        pending_calls=left.pending_calls + right.pending_calls,
+        unresolved_calls=left.unresolved_calls + right.unresolved_calls,
+        unresolved_bound=money.add(left.unresolved_bound, right.unresolved_bound),
+        unbounded_calls=left.unbounded_calls + right.unbounded_calls,
     )
 
 
@@ -193,7 +190,7 @@ def _close(before: SessionFold, call: ModelCall) -> SessionFold:
     known = dict(before.by_model)
     first = not any(run.turn_id == call.turn_id and run.model == call.model for run in before.runs)
     booked = known.get(call.model, Totals())
-    known[call.model] = replace(_with(booked, call), turns=booked.turns + first)
+    known[call.model] = replace(_plus(booked, added(call)), turns=booked.turns + first)
     timings = before.timings
     if call.duration is not None:
         timing = Timing(
@@ -202,7 +199,7 @@ def _close(before: SessionFold, call: ModelCall) -> SessionFold:
         timings = (*timings, timing)[-NEWEST_TIMINGS:]
     return replace(
         before,
-        totals=_with(before.totals, call),
+        totals=_plus(before.totals, added(call)),
         by_model=tuple(known.items()),
         runs=_newest(_with_run(before.runs, call.turn_id, call.model, call.start_time, call.cost), before.open_turns),
         timings=timings,
@@ -211,8 +208,8 @@ def _close(before: SessionFold, call: ModelCall) -> SessionFold:
 
 def _adjust(before: SessionFold, change: Adjustment) -> SessionFold:
     known = dict(before.by_model)
-    known[change.model] = _adjusted(known.get(change.model, Totals()), change)
+    known[change.model] = _plus(known.get(change.model, Totals()), added(change))
     runs = before.runs
     if any(run.turn_id == change.turn_id and run.model == change.model for run in runs):
         runs = _with_run(runs, change.turn_id, change.model, change.time, change.cost)
-    return replace(before, totals=_adjusted(before.totals, change), by_model=tuple(known.items()), runs=runs)
+    return replace(before, totals=_plus(before.totals, added(change)), by_model=tuple(known.items()), runs=runs)

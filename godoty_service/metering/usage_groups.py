@@ -1,15 +1,18 @@
 """How a question wants its sums cut, and the sums so cut. Pure."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from godoty_service.metering import money
-from godoty_service.metering.rollups import QUARTER
 from godoty_service.metering.time_cells import Span, TimeGroup, cell_start, cells, spans
 from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage_cells import QUARTER
+from godoty_service.metering.usage_curve import QUARTERS, sum_of_curve
 from godoty_service.metering.usage_pipeline import Cut, read_later, read_totals
 from godoty_service.metering.usage_plan import DAY, HOUR, Plan, Range, Source, plan
 from godoty_service.metering.usage_sums import plus
@@ -28,6 +31,7 @@ class NamedGroup(StrEnum):
 
 Group = TimeGroup | NamedGroup
 Key = tuple[datetime | str, ...]
+_STEPS = {TimeGroup.HOUR: 4, TimeGroup.DAY: QUARTERS, TimeGroup.MONTH: QUARTERS}  # a day that begins may begin a month
 _ROLLED_UP = frozenset({NamedGroup.MODEL, NamedGroup.PROVIDER, NamedGroup.AGENT})
 
 
@@ -63,13 +67,26 @@ class Grouping:
         """Tell what to read of a span, where the entries of these quarters have to be read."""
         if set(self.named) - _ROLLED_UP:
             return {Source.ENTRIES: [Range(span.start, span.end)]}
-        stretches = [(span.start, span.end)] if self.time is None else cells(self.time, span.start, span.end, span)
+        whole = [(span.start, span.end)]
+        stretches = cells(self.time, span.start, span.end, span) if self.named and self.time is not None else whole
         return plan(
             [Range(*each) for each in stretches],
             detailed=bool(self.named),
             widest=DAY if self.time is not TimeGroup.HOUR else _hour_in(span.offset),
             changed=changed,
         )
+
+    def of_curve(self, curve: Document, ranges: Sequence[Range], span: Span) -> Iterator[tuple[Key, Totals]]:
+        """Sum what a day's curve has in some ranges of a span, by group."""
+        day: datetime = curve["time"]
+        for each in islice(ranges, bisect_right(ranges, day, key=lambda each: each.end), None):
+            if each.start >= day + DAY:
+                break
+            first, end = max((each.start - day) // QUARTER, 0), min((each.end - day) // QUARTER, QUARTERS)
+            for start, stop in _cut(self.time, first, end, shift=span.offset // QUARTER):
+                totals = sum_of_curve(curve, start, stop)
+                if totals is not None:
+                    yield self.key({"time": day + start * QUARTER}, span), totals
 
     def key(self, found: Document, span: Span) -> Key:
         """Read what a group of a span has in common; a time is that at which it begins."""
@@ -86,13 +103,29 @@ class Grouping:
 class GroupSums(dict[Key, tuple[Totals, Decimal]]):
     """By group, the sum as it was known, and the cost that became known later."""
 
-    def add(self, found: Iterable[Document], grouping: Grouping, span: Span) -> None:
+    def add(self, key: Key, totals: Totals, later: Decimal = money.ZERO) -> None:
+        """Add to a group."""
+        old = self.get(key)
+        self[key] = (totals, later) if old is None else (plus(old[0], totals), money.add(old[1], later))
+
+    def add_found(self, found: Iterable[Document], grouping: Grouping, span: Span) -> None:
         """Add groups as MongoDB summed them."""
         for each in found:
-            key = grouping.key(each["_id"], span)
-            totals, later = read_totals(each), read_later(each)
-            old = self.get(key)
-            self[key] = (totals, later) if old is None else (plus(old[0], totals), money.add(old[1], later))
+            self.add(grouping.key(each["_id"], span), read_totals(each), read_later(each))
+
+    def add_curves(self, curves: Iterable[Document], ranges: Sequence[Range], grouping: Grouping, span: Span) -> None:
+        """Add what days' curves have in some ranges of a span."""
+        for curve in curves:
+            for key, totals in grouping.of_curve(curve, ranges, span):
+                self.add(key, totals)
+
+
+def _cut(time: TimeGroup | None, first: int, end: int, *, shift: int) -> Iterator[tuple[int, int]]:
+    """Cut quarters of a day in UTC where groups begin in a zone whose clocks are so many quarters ahead."""
+    while first < end:
+        step = end - first if time is None else _STEPS[time] - (first + shift) % _STEPS[time]
+        yield first, min(first + step, end)
+        first += step
 
 
 def _hour_in(offset: timedelta) -> timedelta:

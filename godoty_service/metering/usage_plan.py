@@ -1,4 +1,7 @@
-"""From what a question about usage is answered: days, hours and quarters that are summed up, entries elsewhere. Pure.
+"""From what a question about usage is answered: what is summed up of its days, and entries elsewhere. Pure.
+
+Curves tell each quarter of an hour, in detail there are documents by model, provider and agent of days, hours and
+quarters.
 
 Entries are read for the pieces of a quarter at a range's ends, for quarters that hold what became known later than the
 answer's `as_of`, and for all of it where sums by end user or session are wanted.
@@ -11,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 
-from godoty_service.metering.rollups import QUARTER, floor_day, floor_hour, floor_quarter
+from godoty_service.metering.usage_cells import QUARTER, floor_day, floor_hour, floor_quarter
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -22,8 +25,7 @@ class Source(StrEnum):
     DAY = "day"
     DETAIL_HOUR = "detail_hour"
     DETAIL = "detail"
-    HOUR = "hour"
-    QUARTER = "quarter"
+    CURVES = "curves"
     ENTRIES = "entries"
 
 
@@ -49,7 +51,7 @@ class _Level:
 
 
 Plan = dict[Source, list[Range]]
-_PLAIN = (_Level(Source.HOUR, HOUR, floor_hour), _Level(Source.QUARTER, QUARTER, floor_quarter))
+_PLAIN = (_Level(Source.CURVES, QUARTER, floor_quarter),)
 _DETAILED = (
     _Level(Source.DAY, DAY, floor_day),
     _Level(Source.DETAIL_HOUR, HOUR, floor_hour),

@@ -23,6 +23,7 @@ MOST_GROUPS = 10_000  # of an answer: more would not fit the message that client
 # There are no entries before or after; zones have had whole quarters of an hour ever since.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_CURVES = 4  # that are summed at once, at up to 24 groups each
 _TRIES = 5  # snapshots, where indexes are just being made
 
 
@@ -138,6 +139,10 @@ class UsageQuery:
             cut = grouping.cut(span)
             group = grouped(cut, fine=True, limit=MOST_GROUPS + 1)
             for source, ranges in grouping.plan(span, changed).items():
+                if source is Source.CURVES:
+                    async for some in in_pieces(await rollups.curves(tenant_id, ranges), at_once=_CURVES):
+                        sums.add_curves(some, ranges, grouping, span)
+                    continue
                 if source is Source.ENTRIES:
                     found = await entries.aggregate([*of_entries(tenant_id, ranges, as_of=as_of), *group])
                 else:
@@ -156,7 +161,7 @@ async def _add(sums: GroupSums, found: list[Document], grouping: Grouping, span:
     """
     if len(found) <= MOST_GROUPS:
         async for some in in_pieces(found):
-            sums.add(some, grouping, span)
+            sums.add_found(some, grouping, span)
     if max(len(found), len(sums)) > MOST_GROUPS:
         what = f"must not give more than {MOST_GROUPS} groups: ask for a shorter time, or for fewer or longer groups"
         raise InvalidRequest.of("group_by", what)

@@ -15,12 +15,13 @@ COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounde
 
 def part(entry: Entry, *, opens_turn: bool) -> Totals:
     """What an entry adds. A turn counts once, where its first call stands, whatever becomes of that call."""
-    return replace(added(entry), turns=int(opens_turn))
+    sums = added(entry)
+    return replace(sums, turns=1) if opens_turn else sums
 
 
 def plus(*sums: Totals) -> Totals:
     """Add sums exactly; raises `decimal.Inexact` where 34 digits do not hold one."""
-    counters = {name: _told([getattr(each.usage, name) for each in sums]) for name in COUNTERS}
+    counters = {name: added_up([getattr(each.usage, name) for each in sums]) for name in COUNTERS}
     return Totals(
         cost=money.total(each.cost for each in sums),
         unresolved_bound=money.total(each.unresolved_bound for each in sums),
@@ -29,7 +30,7 @@ def plus(*sums: Totals) -> Totals:
     )
 
 
-def _told(counts: Sequence[int | None]) -> int | None:
+def added_up(counts: Sequence[int | None]) -> int | None:
     """Add what was told; None: nothing was."""
-    told = [count for count in counts if count is not None]
-    return sum(told) if told else None
+    told = [count for count in counts if count is not None] if None in counts else counts
+    return sum(told) if told else None  # type: ignore[arg-type] # no None is among them

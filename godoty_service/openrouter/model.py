@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn, cast
 
@@ -48,6 +48,7 @@ class OpenRouterModel(OpenAIModel):
         model: str,
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
+        call_limit: Callable[[int], Awaitable[int | None]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
         context_window: int | None = None,
@@ -61,6 +62,7 @@ class OpenRouterModel(OpenAIModel):
             model: The model to ask.
             fallback_models: Models to try when it cannot answer, in order.
             max_output_tokens: Tokens that all calls together may answer.
+            call_limit: Tells the tokens that one call may answer, by the bytes of its request; None: no bound.
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
             context_window: Tokens that the model takes in all.
@@ -72,6 +74,7 @@ class OpenRouterModel(OpenAIModel):
         self._model = model
         self._fallback_models = fallback_models
         self._output_left = max_output_tokens
+        self._call_limit = call_limit
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
@@ -98,16 +101,9 @@ class OpenRouterModel(OpenAIModel):
             StorageUnavailable: The ledger entry could not be written; nothing was sent.
         """
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
-        size = len(to_json(request))
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            call = await self._meter.open(
-                model=self._model,
-                fallback_models=self._fallback_models,
-                request_bytes=size,
-                max_output_tokens=self._output_left,
-                attempt=attempt,
-            )
+            call = await self._open(request, attempt)
             if listener is not None:
                 listener.asking()
             answer = Answer(listener)
@@ -138,6 +134,20 @@ class OpenRouterModel(OpenAIModel):
         """Close the connections that a turn which ended early left open."""
         for response in list(self._responses):
             await self._release(response)
+
+    async def _open(self, request: dict[str, Any], attempt: int) -> OpenCall:
+        """Write a call ahead; its request says how many tokens it may answer."""
+        size = len(to_json(request))
+        limit = await self._limit(size)
+        if limit is not None:
+            request["max_tokens"] = limit
+        return await self._meter.open(
+            model=self._model,
+            fallback_models=self._fallback_models,
+            request_bytes=size,
+            max_output_tokens=limit,
+            attempt=attempt,
+        )
 
     async def _attempt(
         self, call: OpenCall, request: dict[str, Any], answer: Answer
@@ -227,9 +237,12 @@ class OpenRouterModel(OpenAIModel):
         )
         if not request["tools"]:
             del request["tools"]  # some providers refuse an empty list
-        if self._output_left is not None:
-            request["max_tokens"] = self._output_left
         return request
+
+    async def _limit(self, request_bytes: int) -> int | None:
+        """Tell how many tokens the next call may answer: what the turn has left, and what one call may."""
+        of_call = await self._call_limit(request_bytes) if self._call_limit is not None else None
+        return min((each for each in (self._output_left, of_call) if each is not None), default=None)
 
     @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:

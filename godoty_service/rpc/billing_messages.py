@@ -1,6 +1,6 @@
 """Usage, ledger entries and budgets as messages of billing_service.proto."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from godoty.v1 import billing_service_pb2 as pb
 
@@ -8,27 +8,25 @@ from godoty_service.metering.budgets import BudgetStatus
 from godoty_service.metering.call import Adjustment, Entry
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.usage_query import UsageAnswer
+from godoty_service.pieces import in_pieces
 from godoty_service.rpc.metering_messages import call_message, timestamp, totals_message, usage_message
 
 
-def usage_answer_message(answer: UsageAnswer) -> pb.GetUsageResponse:
-    """Convert sums."""
-    return pb.GetUsageResponse(
-        rows=[pb.UsageRow(keys=row.keys, totals=totals_message(row.totals)) for row in answer.rows],
+async def usage_answer_message(answer: UsageAnswer) -> pb.GetUsageResponse:
+    """Convert sums: there may be thousands."""
+    message = pb.GetUsageResponse(
         totals=totals_message(answer.totals),
         as_of=timestamp(answer.as_of),
         adjusted_later_usd=format_usd(answer.later),
     )
+    async for rows in in_pieces(answer.rows):
+        message.rows.extend(pb.UsageRow(keys=row.keys, totals=totals_message(row.totals)) for row in rows)
+    return message
 
 
-def entry_messages(entries: Iterable[Entry]) -> list[pb.LedgerEntry]:
-    """Convert entries."""
-    return [
-        pb.LedgerEntry(adjustment=_adjustment_message(entry), user=entry.user or "")
-        if isinstance(entry, Adjustment)
-        else pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
-        for entry in entries
-    ]
+async def entry_messages(entries: Sequence[Entry]) -> list[pb.LedgerEntry]:
+    """Convert entries: there may be hundreds."""
+    return [_entry_message(entry) async for some in in_pieces(entries) for entry in some]
 
 
 def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
@@ -44,6 +42,12 @@ def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
         )
         for each in budgets
     ]
+
+
+def _entry_message(entry: Entry) -> pb.LedgerEntry:
+    if isinstance(entry, Adjustment):
+        return pb.LedgerEntry(adjustment=_adjustment_message(entry), user=entry.user or "")
+    return pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
 
 
 def _adjustment_message(adjustment: Adjustment) -> pb.Adjustment:

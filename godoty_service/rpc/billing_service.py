@@ -43,7 +43,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """Sum a time range."""
         question = requests.usage_question(request)
         tenant_id = await self._tenant(request.tenant_id, call)
-        return usage_answer_message(await self._usage.ask(tenant_id, question))
+        return await usage_answer_message(await self._usage.ask(tenant_id, question))
 
     async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
         """Read a page of entries."""
@@ -53,7 +53,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         query = ("ledger", tenant_id, repr(which))
         after = requests.place(read_place(request.page_token, query, str, int, str))
         page = await self._pages.page(tenant_id, which, after=after, limit=size + 1)
-        response = pb.ListLedgerEntriesResponse(entries=entry_messages(page[:size]))
+        response = pb.ListLedgerEntriesResponse(entries=await entry_messages(page[:size]))
         if len(page) > size:
             last = Place.of(page[size - 1])
             response.next_page_token = write_token(query, [last.start.isoformat(), last.number, last.entry_id])
@@ -64,7 +64,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         which = requests.entry_filter(request)
         tenant_id = await self._tenant(request.tenant_id, call)
         async for page in self._pages.pages(tenant_id, which, size=_EXPORTED):
-            yield pb.ExportLedgerResponse(entries=entry_messages(page))
+            yield pb.ExportLedgerResponse(entries=await entry_messages(page))
 
     async def GetBudget(self, request: pb.GetBudgetRequest, call: Call) -> pb.GetBudgetResponse:
         """Read how the budgets stand."""

@@ -21,6 +21,7 @@ class Replicas:
 
     Attributes:
         replica_id: This server.
+        lease: How long after its last heartbeat a server counts as dead.
         epoch: How often its heartbeat has lapsed; a lease is good only in the epoch in which it was claimed.
     """
 
@@ -33,7 +34,7 @@ class Replicas:
             lease: How long after its last heartbeat a server counts as dead.
         """
         self._replicas = collection
-        self._lease = lease
+        self.lease = lease
         self._last_beat = time.monotonic()
         self.epoch = 0
         self.replica_id = replica_id
@@ -42,7 +43,7 @@ class Replicas:
         """Say that this server lives."""
         begun = time.monotonic()
         await self._replicas.update_one({"_id": self.replica_id}, [{"$set": {"beat": "$$NOW"}}], upsert=True)
-        if begun - self._last_beat > self._lease.total_seconds():
+        if begun - self._last_beat > self.lease.total_seconds():
             self.epoch += 1  # somebody may have taken over what was claimed before
             log.warning("heartbeat_lapsed", seconds=round(begun - self._last_beat, 1))
         self._last_beat = begun
@@ -58,7 +59,7 @@ class Replicas:
 
     def holds(self, epoch: int) -> bool:
         """Tell whether leases that were claimed in an epoch are good still: nobody can have taken them over."""
-        return epoch == self.epoch and time.monotonic() - self._last_beat < self._lease.total_seconds()
+        return epoch == self.epoch and time.monotonic() - self._last_beat < self.lease.total_seconds()
 
     async def stop(self) -> None:
         """Say that this server is gone, so that nobody waits for it."""
@@ -66,7 +67,7 @@ class Replicas:
 
     async def living(self, among: Some[str]) -> set[str]:
         """Tell which of these servers live."""
-        milliseconds = self._lease // timedelta(milliseconds=1)
+        milliseconds = self.lease // timedelta(milliseconds=1)
         found = await self._replicas.find(
             {
                 "_id": {"$in": list(among)},

@@ -113,6 +113,12 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self._budget_alerts = Counter(
+            "godoty_budget_alerts",
+            "Shares of tenants' budgets that were reached, in per cent; of several at once, the highest.",
+            ["window", "percent"],
+            registry=self.registry,
+        )
         self._catalogue_age = Gauge(
             "godoty_catalogue_age_seconds",
             "Age of the prices in use; of several processes, the oldest.",
@@ -188,6 +194,10 @@ class Metrics:
     def unresolved_entries(self, count: int) -> None:
         """Set how many entries wait for a person."""
         self._unresolved.set(count)
+
+    def budget_alert(self, window: str, percent: int) -> None:
+        """Count a share of a budget that was reached: "day", "month" or "total"; 50, 80 or 100."""
+        self._budget_alerts.labels(window, str(percent)).inc()
 
     def watch_catalogue_age(self, age: Callable[[], float]) -> None:
         """Ask `age` for the catalogue's age in seconds at every scrape; it runs in another thread."""

@@ -3,7 +3,7 @@
 So none goes unrecorded, whatever dies in between; one whose write then failed is recorded, too.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
@@ -121,6 +121,19 @@ class Administration:
         sealed = self.provider_keys.seal(tenant_id, secret)
         await self._record(by, "SetProviderKey", tenant_id, provider_key_id=sealed["key_id"])
         await self.provider_keys.keep(sealed)
+
+    async def reseal_provider_keys(self, by: str) -> int:
+        """Encrypt anew, with the first encryption key, what others encrypted; tells how many keys there were.
+
+        Raises:
+            ProviderKeysOff: One cannot be decrypted.
+        """
+        await self._record(by, "ResealProviderKeys", "")
+        return await self.provider_keys.reseal()
+
+    async def resolving_call(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that somebody is about to say what an unresolved call has cost: the ledger keeps that itself."""
+        await self.changes.record(by=by, action="ResolveCall", tenant_id=tenant_id, details=details)
 
     async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
         await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)

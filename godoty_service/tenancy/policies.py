@@ -59,7 +59,7 @@ class Policies:
             written["counted"] = True
             self._counted.add(tenant_id)
         await self._policies.update_one({"_id": tenant_id}, {"$set": written}, upsert=True)
-        self._remember(tenant_id, self._tick(), policy)
+        self._seen.pop(tenant_id, None)  # to be read: only the database knows whether it is counted
 
     def _remember(self, tenant_id: str, now: float, policy: Policy) -> None:
         if len(self._seen) >= _CACHED_POLICIES:

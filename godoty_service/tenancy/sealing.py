@@ -19,7 +19,9 @@ _MARK = 8
 class Sealer:
     """Seals with the first key and opens with all.
 
-    So keys can be rotated: put a new one first, reseal (`godoty tenant provider-key reseal`), drop the old.
+    So keys can be rotated while servers run: add a new one last, on every server; then move it first; reseal (`godoty
+    tenant provider-key reseal`); drop the old. What one server seals, all can open at each of these steps.
+
     A sealed secret is the mark of its key (8 bytes), a nonce (12) and the ciphertext.
     """
 

@@ -92,6 +92,7 @@ async def test_a_change_that_cannot_be_recorded_is_not_made(
             admin.rotate_key("me", tenant.tenant_id, key.key_id, overlap=timedelta(0)),
             admin.set_policy("me", tenant.tenant_id, await rooms.policies.read("none")),
             admin.set_provider_key("me", tenant.tenant_id, SECRET),
+            admin.reseal_provider_keys("me"),
         ]
         for attempt in attempts:
             with pytest.raises(StorageUnavailable):

@@ -1,48 +1,32 @@
 """`godoty tenant | key | admin`: the same work as AdminService does, by hand."""
 
+import asyncio
+import base64
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-import structlog
-from typer.testing import CliRunner
 
-from godoty_service.cli.main import app
 from godoty_service.cli.session import user
-from godoty_service.errors import GodotyError
+from godoty_service.errors import GodotyError, ProviderKeysOff
+from godoty_service.tenancy.sealing import Sealer
 from tests.admin.conftest import ENCRYPTION_KEY
-from tests.service.service import Service
+from tests.service.caller import Caller
+from tests.service.invoking import invoke
+from tests.service.service import Service, plain
 
 Godoty = Callable[..., str]
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Commands set logging up; put it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
 @pytest.fixture
-def godoty(service: Service, capsys: pytest.CaptureFixture[str]) -> Godoty:
+def godoty(service: Service) -> Godoty:
     """Runs a command on the shared server's database, and gives what it printed."""
-    environment = {
-        "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
-        "GODOTY_MONGODB_DATABASE": service.database.name,
-        "GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
-    }
 
-    def run(*arguments: str, typed: str | None = None) -> str:
-        outcome = CliRunner().invoke(app, arguments, env=environment, input=typed)
-        if outcome.exception is not None:
-            raise outcome.exception
-        return outcome.output + capsys.readouterr().out
+    def run(*arguments: str, typed: str | None = None, **environment: str) -> str:
+        return invoke(service, *arguments, typed=typed, **{"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, **environment})
 
     return run
 
@@ -137,8 +121,60 @@ def test_what_cannot_be_is_refused_by_the_same_rules(
     assert changes(service, service.tenant_id) == []
 
 
-def test_keys_are_encrypted_anew(godoty: Godoty, service: Service) -> None:
-    """Nothing to do where the first key encrypted all."""
-    godoty("tenant", "provider-key", "set", service.tenant_id, typed="sk-or-v1-typed-in\n")
+def _sealed(service: Service, database: str) -> bytes:
+    """The one key that is kept, as the database has it."""
+    (document,) = service.surroundings.mongo[database]["provider_keys"].find()
+    return bytes(document["sealed"])
 
-    assert godoty("tenant", "provider-key", "reseal") == "0 encrypted anew\n"
+
+def test_keys_are_encrypted_anew(godoty: Godoty, service: Service, new_database: str) -> None:
+    """With the first encryption key, after which the old one opens nothing; it is recorded, and done once."""
+    new = base64.b64encode(bytes(range(32, 64))).decode()
+    alone = {"GODOTY_MONGODB_DATABASE": new_database}
+    tenant = godoty("tenant", "create", "somebody", **alone).strip()
+    godoty("tenant", "provider-key", "set", tenant, typed="sk-or-v1-typed-in\n", **alone)
+    before = _sealed(service, new_database)
+    both = {**alone, "GODOTY_ENCRYPTION_KEYS": f"{new},{ENCRYPTION_KEY}"}
+    said = [godoty("tenant", "provider-key", "reseal", **both) for _ in range(2)]
+    after = _sealed(service, new_database)
+
+    assert said == ["1 encrypted anew\n", "0 encrypted anew\n"]
+    assert Sealer.of(ENCRYPTION_KEY).open(before, owner=tenant) == "sk-or-v1-typed-in"
+    assert Sealer.of(new).open(after, owner=tenant) == "sk-or-v1-typed-in"
+    with pytest.raises(ProviderKeysOff):
+        Sealer.of(ENCRYPTION_KEY).open(after, owner=tenant)
+    recorded = service.surroundings.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
+    assert [(each["by"], each["tenant_id"]) for each in recorded] == [(user(), "")] * 2
+
+
+def test_a_tenant_is_shown(godoty: Godoty, service: Service) -> None:
+    """Its name, what it may do, and whether it has an OpenRouter key of its own."""
+    tenant = godoty("tenant", "create", "Ada & Sons").strip()
+    godoty("tenant", "policy", "set", tenant, "--turns-per-minute", "5", "--budget", "day=0.50")
+    before: dict[str, Any] = json.loads(godoty("tenant", "show", tenant))
+    godoty("tenant", "provider-key", "set", tenant, typed="sk-or-v1-typed-in\n")
+    after: dict[str, Any] = json.loads(godoty("tenant", "show", tenant))
+
+    assert (before["tenant"]["tenant_id"], before["tenant"]["name"]) == (tenant, "Ada & Sons")
+    budgets = [{"window": "BUDGET_WINDOW_DAY", "limit_usd": "0.5"}]
+    assert before["policy"] == {"turns_per_minute": 5, "budgets": budgets}
+    assert "has_provider_key" not in before
+    assert after == before | {"has_provider_key": True}
+
+
+async def test_a_budgets_state_is_shown(godoty: Godoty, caller: Caller) -> None:
+    """What it allows, what is spent and what is reserved, in plain decimals."""
+    service = caller.service
+    assert "month" not in await asyncio.to_thread(godoty, "tenant", "budget", service.tenant_id)
+    await caller.converse("hello")
+    options = ("--budget", "month=12.50:hard", "--budget", "total=1000")
+    await asyncio.to_thread(godoty, "tenant", "policy", "set", service.tenant_id, *options)
+    printed = await asyncio.to_thread(godoty, "tenant", "budget", service.tenant_id)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+
+    spent = plain(service.invoiced("talk"))
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("month", "12.5", spent, "0", "hard"),
+        ("total", "1000", spent, "0", ""),
+    ]
+    assert [row[1][:10] for row in rows] == [f"{datetime.now(UTC):%Y-%m}-01", ""]

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 
 import grpc
 import pytest
@@ -144,6 +145,19 @@ async def test_encryption_keys_rotate(database: Database) -> None:
     for lost in (FIRST, ""):
         with pytest.raises(ProviderKeysOff):
             await keys_with(database, lost).get("tenant")
+
+
+async def test_encryption_keys_rotate_while_servers_run(database: Database) -> None:
+    """The new one is added last, then moved first, then alone: whichever server is a step behind reads all keys."""
+    steps = [FIRST, f"{FIRST},{SECOND}", f"{SECOND},{FIRST}", SECOND]
+    for behind, ahead in pairwise(steps):
+        for writes, reads in ((behind, ahead), (ahead, behind)):
+            await keep(keys_with(database, writes), "tenant", SECRET)
+            assert await keys_with(database, reads).get("tenant") is not None
+
+    await keep(keys_with(database, f"{SECOND},{FIRST}"), "tenant", SECRET)
+    with pytest.raises(ProviderKeysOff):  # the new one first at once: who lacks it reads nothing any more
+        await keys_with(database, FIRST).get("tenant")
 
 
 async def test_a_change_holds_on_another_server_within_5_seconds(database: Database) -> None:

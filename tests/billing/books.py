@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -13,6 +13,7 @@ from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.metering.booking import Booking
 from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.metering.documents import entry_to_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.rollup_verification import verify_usage
 from godoty_service.metering.rollups import Rollups
@@ -264,6 +265,39 @@ class Tenant:
         written = await self.ledger.insert(replace(call, **known))
         self.calls[written.call_id] = written
         return written
+
+    async def settled(self, starts: Sequence[datetime], *, booked: bool = False) -> None:
+        """Write calls that are settled, each in a session of its own, all at once.
+
+        Args:
+            starts: When each began.
+            booked: They are taken up already. The roll-ups do not have them: ask by session.
+        """
+        documents = [
+            entry_to_document(
+                ModelCall(
+                    call_id=new_id("call"),
+                    tenant_id=self.tenant_id,
+                    session_uid=(session := new_id("ses")),
+                    session_id=session,
+                    turn_id=new_id("turn"),
+                    number=1,
+                    state=CallState.SETTLED,
+                    requested_model="a/one",
+                    usage=TokenUsage(input_tokens=1),
+                    cost=Decimal("0.000001"),
+                    cost_source=CostSource.BILLED,
+                    provider_key_id="key",
+                    start_time=start,
+                    settle_time=start,
+                    agent="assistant",
+                    owner="server",
+                )
+            )
+            for start in starts
+        ]
+        marks: Document = {} if booked else {"unbooked": "final"}
+        await self.database.collection("ledger").insert_many([each | marks for each in documents])
 
     async def live(self) -> None:
         """Say that the server of these calls lives, so that one beside the test leaves its open calls alone."""

@@ -197,8 +197,12 @@ Tamper = Callable[[Database], Any]
 
 
 async def _more_cost(database: Database) -> None:
-    cost = Decimal128(Decimal("0.0000000000000000000001"))
-    await database.collection("usage_quarters").update_one({"level": "quarter"}, {"$inc": {"cost": cost}})
+    curve = await database.collection("usage_quarters").find_one({"level": "curve"})
+    assert curve is not None
+    more = money.add(Decimal(curve["amounts"]["cost"][0]), Decimal("0.0000000000000000000001"))
+    await database.collection("usage_quarters").update_one(
+        {"_id": curve["_id"]}, {"$set": {"amounts.cost.0": str(more)}}
+    )
 
 
 async def _more_tokens(database: Database) -> None:
@@ -210,14 +214,14 @@ async def _no_day(database: Database) -> None:
 
 
 async def _one_more(database: Database) -> None:
-    found = await database.collection("usage_quarters").find_one({"level": "quarter"})
+    found = await database.collection("usage_quarters").find_one({"level": "curve"})
     assert found is not None
     time = found["time"] + timedelta(days=3)
     await database.collection("usage_quarters").insert_one(found | {"_id": "forged", "time": time})
 
 
 async def _less_late(database: Database) -> None:
-    await database.collection("usage_quarters").update_one({"level": "quarter"}, {"$set": {"latest": NOON}})
+    await database.collection("usage_quarters").update_one({"level": "curve"}, {"$set": {"known.0": NOON}})
 
 
 async def _cheaper_call(database: Database) -> None:

@@ -188,6 +188,16 @@ async def test_a_tenants_spending_is_counted_for_ever(database: Database) -> Non
     assert await policies.budgets("else") is None
 
 
+async def test_a_server_that_takes_the_last_budget_away_goes_on_counting(database: Database) -> None:
+    """Also where another one has set it, and this one has only heard that there was none."""
+    policies, other = (Policies(database.collection("policies")) for _ in range(2))
+    assert await other.budgets("tenant") is None
+    await policies.set("tenant", Policy(budgets=BUDGETS))
+    await other.set("tenant", NO_POLICY)
+
+    assert await other.budgets("tenant") == ()
+
+
 async def test_what_a_budget_counts_wrongly_is_named(till: Till, database: Database) -> None:
     """By window: an amount that is off, and a window in which nothing was counted although calls were made."""
     await till.spending.begin("tenant")

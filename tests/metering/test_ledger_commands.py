@@ -2,16 +2,19 @@
 
 import asyncio
 import getpass
+import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from godoty_service.metering.call import CallState, CostSource, ModelCall
+from tests.conftest import StartProcess
 from tests.metering.bookkeeper import Bookkeeper, billed, calls, cancelled
 from tests.metering.conftest import NEVER, Bookkeep, Godoty, Serve
 from tests.service.caller import Caller
-from tests.service.service import Document, plain
+from tests.service.service import Document, Service, plain
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
 
@@ -21,6 +24,12 @@ async def _given_up(caller: Caller, keeper: Bookkeeper) -> ModelCall:
     keeper.ahead = timedelta(hours=2)
     await keeper.reconciler.tick()
     return next(each for each in calls(caller) if each.call_id == entry.call_id)
+
+
+def _recorded(caller: Caller) -> list[tuple[str, str, dict[str, Any]]]:
+    """What ListAdminChanges tells of the tenant: who, what, and the details."""
+    found = caller.service.database["admin_changes"].find({"tenant_id": caller.service.tenant_id})
+    return [(each["by"], each["action"], json.loads(each["details"])) for each in found]
 
 
 def _adjustments(caller: Caller) -> list[Document]:
@@ -64,6 +73,33 @@ async def test_reconcile_gives_up_after_the_patience(calling: Serve, godoty: God
     assert (said.status, said.out) == (0, "settled 0, given up on 1; open 0, unresolved in all 1\n")
 
 
+async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
+    serve_process: StartProcess, connect: Callable[[Service], Caller], godoty: Godoty
+) -> None:
+    """Its calls are nobody's when its lease has run out: with `--wait` they are settled then, in the same command."""
+    process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
+    async for response in connect(service).start(f"{SLOW} record_ms=0"):
+        if response.HasField("text_delta"):
+            break
+    await process.kill()
+    said = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3")
+
+    assert (said.status, said.out) == (0, "settled 1, given up on 0; open 0, unresolved in all 0\n")
+
+
+async def test_reconcile_does_not_wait_for_a_server_that_lives(calling: Serve, godoty: Godoty) -> None:
+    """Its open call is its own business: it is still open when the command ends, before the turn does."""
+    caller = await calling(reconcile_interval=NEVER, lease=2.0, heartbeat=0.2)
+    call = caller.start("@sandbox slow tokens=15 first_delay_ms=0 delay_ms=1000")
+    async for response in call:
+        if response.HasField("text_delta"):
+            break
+    said = await godoty(caller.service, "ledger", "reconcile", "--wait", "50", GODOTY_LEASE="2")
+    call.cancel()
+
+    assert (said.status, said.out) == (1, "settled 0, given up on 0; open 1, unresolved in all 0\n")
+
+
 async def test_resolve_settles_a_call_once_and_says_who(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
     """The amount, the reason and the person stand in a new entry; a second try is refused and changes nothing."""
     caller = await calling(reconcile_interval=NEVER)
@@ -79,6 +115,8 @@ async def test_resolve_settles_a_call_once_and_says_who(calling: Serve, bookkeep
     (kept,) = _adjustments(caller)
     assert (kept["corrects"], kept["cost"].to_decimal()) == (call.call_id, Decimal(cost))
     assert (kept["why"], kept["by"], kept["resolves"]) == ("the provider's invoice", "ann", True)
+    details = {"call_id": call.call_id, "cost_usd": cost, "why": "the provider's invoice", "by": "ann"}
+    assert _recorded(caller) == [(getpass.getuser(), "ResolveCall", details)]
     totals = (await caller.metrics()).totals
     assert (totals.cost_usd, totals.unresolved_calls, totals.unresolved_bound_usd) == (cost, 0, "0")
     verified = await godoty(caller.service, "ledger", "verify")
@@ -118,6 +156,7 @@ async def test_resolve_refuses_what_it_cannot_settle(calling: Serve, bookkeep: B
 
     assert [(each.status, each.out, each.err) for each in said] == [(1, "", text) for text in refusals.values()]
     assert _adjustments(caller) == []
+    assert _recorded(caller) == []
 
 
 async def test_compare_sets_the_ledger_beside_the_provider(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.metering.bounds import LEAST_OUTPUT_LIMIT, TEMPLATE_TOKENS, upper_bound
+from godoty_service.metering.bounds import LEAST_OUTPUT_LIMIT, TEMPLATE_TOKENS, output_limit, upper_bound
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
 from godoty_service.metering.prices import PRICE_KEYS, UnitPrices, price
 from godoty_service.metering.usage import TokenUsage
@@ -193,3 +193,31 @@ def test_listed_models_have_bounds(listing: Catalogue) -> None:
         "perplexity/sonar-deep-research",
     }
     assert _bound(*listing.offers("openrouter/free")) == 0
+
+
+@pytest.mark.parametrize(
+    ("context", "most", "request_bytes", "limit"),
+    [
+        (100_000, 4096, 1000, 4096),
+        (100_000, None, 1000, 100_000 - 1000 - TEMPLATE_TOKENS),
+        (100_000, 100_000, 1000, 100_000 - 1000 - TEMPLATE_TOKENS),
+        (100_000, 100_000, 99_000, 25_000),
+        (None, 4096, 1000, 4096),
+        (None, None, 1000, None),
+    ],
+    ids=["own", "context", "all-of-the-context", "long-input", "no-context", "unknown"],
+)
+def test_a_request_asks_for_what_the_model_can_answer(
+    context: int | None, most: int | None, request_bytes: int, limit: int | None
+) -> None:
+    """Its own limit, as far as the context has room beside the input: a provider refuses what does not fit."""
+    model = replace(_model(), context_length=context, max_completion_tokens=most)
+
+    assert output_limit(request_bytes=request_bytes, models=[model]) == limit
+
+
+def test_a_request_asks_for_what_each_model_can_answer() -> None:
+    """Whichever of them serves: the least of their limits; one that nobody told bounds nothing."""
+    models = [replace(_model(), max_completion_tokens=most) for most in (4096, None, 1024)]
+
+    assert output_limit(request_bytes=1000, models=models) == 1024

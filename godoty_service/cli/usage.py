@@ -1,0 +1,98 @@
+"""`godoty usage`: what a tenant has used and what it cost."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from godoty.v1 import billing_service_pb2 as pb
+
+from godoty_service.cli.session import out, print_table, with_rooms
+from godoty_service.cli.times import this_month, timestamp
+from godoty_service.metering.money import format_usd
+from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage_query import UsageAnswer
+
+if TYPE_CHECKING:
+    from godoty_service.rooms import Rooms
+
+_COLUMNS = ("cost USD", "calls", "turns", "input tokens", "output tokens", "open", "unresolved", "at most USD")
+
+
+class By(StrEnum):
+    """What may be grouped by."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    MODEL = "model"
+    PROVIDER = "provider"
+    AGENT = "agent"
+    USER = "user"
+    SESSION = "session"
+
+
+def usage(
+    tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
+    *,
+    start: Annotated[str | None, typer.Option("--from", help="From this day or time on; default: this month.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Until just before this day or time.")] = None,
+    by: Annotated[list[By] | None, typer.Option(help="Group by it; repeatable.")] = None,
+    zone: Annotated[str, typer.Option(help="Where hours, days and months are cut, such as Europe/Berlin.")] = "UTC",
+    as_of: Annotated[str | None, typer.Option(help="What was known at this time; default: now.")] = None,
+) -> None:
+    """Print what a tenant has used and what it cost, as BillingService.GetUsage sums it up."""
+    from godoty_service.rpc import billing_requests  # noqa: PLC0415 - `godoty health` needs none of it
+
+    first, following = this_month(_zone(zone))
+    request = pb.GetUsageRequest(
+        tenant_id=tenant,
+        start_time=timestamp(start or first, _zone(zone)),
+        end_time=timestamp(end or following, _zone(zone)),
+        group_by=[f"USAGE_GROUP_{each.name}" for each in by or ()],
+        time_zone=zone,
+        as_of=timestamp(as_of, _zone(zone)),
+    )
+    question = billing_requests.usage_question(request)
+
+    async def work(rooms: "Rooms") -> None:
+        await rooms.tenants.need(tenant)
+        answer = await rooms.usage.query.ask(tenant, question)
+        print_table((*([each.value for each in by or ()] or [""]), *_COLUMNS), _rows(answer, groups=len(by or ())))
+        out.print(f"as of {answer.as_of.isoformat()}: --as-of with it gives the same again")
+        if answer.later is not None:
+            out.print(f"became known later: {format_usd(answer.later)} USD")
+
+    with_rooms(work)
+
+
+def _zone(name: str) -> ZoneInfo:
+    """Find a zone.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"--zone {name}: must be the IANA name of a time zone, such as Europe/Berlin") from None
+
+
+def _rows(answer: UsageAnswer, *, groups: int) -> Iterator[tuple[str | None, ...]]:
+    """Give the groups, if sums are grouped, and all of them together."""
+    for row in answer.rows if groups else ():
+        yield (*row.keys, *_numbers(row.totals))
+    yield ("in all", *[""] * (groups - 1), *_numbers(answer.totals))
+
+
+def _numbers(totals: Totals) -> tuple[str | None, ...]:
+    bound = None if totals.unbounded_calls else format_usd(totals.unresolved_bound)
+    counts = (totals.model_calls, totals.turns, totals.usage.input_tokens, totals.usage.output_tokens)
+    return (
+        format_usd(totals.cost),
+        *("" if count is None else str(count) for count in counts),
+        str(totals.pending_calls),
+        str(totals.unresolved_calls),
+        bound if totals.unresolved_calls else None,
+    )

@@ -1,0 +1,61 @@
+"""A day's sums by quarter of an hour, as one document of columns: a month is 31 documents to read. Pure.
+
+`quarters` numbers those of the day, 0 to 95, in which something was used; each column has a value for each of them. One
+that is all zeros, or a counter that nobody told, is left out. Amounts are texts, which are read in a tenth of the time
+of a Decimal128.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from godoty_service.metering import money
+from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage_cells import QUARTER, Sum
+from godoty_service.metering.usage_sums import COUNTERS, added_up
+from godoty_service.mongo import Document
+
+QUARTERS = 96  # of a day
+_AMOUNTS = ("cost", "unresolved_bound")
+_COUNTS = ("model_calls", "turns", "unresolved_calls", "unbounded_calls")  # nothing that is summed up is pending
+
+
+def curve_to_document(day: datetime, sums: Mapping[datetime, Sum]) -> Document:
+    """Write the sums of a day's quarters, by when each begins."""
+    times = sorted(sums)
+    totals = [sums[time].totals for time in times]
+    columns = {name: [getattr(each, name) for each in totals] for name in (*_AMOUNTS, *_COUNTS)}
+    counters = {name: [getattr(each.usage, name) for each in totals] for name in COUNTERS}
+    return {
+        "quarters": [(time - day) // QUARTER for time in times],
+        "known": [sums[time].latest for time in times],
+        "amounts": {name: [str(each) for each in columns[name]] for name in _AMOUNTS if any(columns[name])},
+        "counts": {name: columns[name] for name in _COUNTS if any(columns[name])},
+        "usage": {name: counts for name, counts in counters.items() if any(count is not None for count in counts)},
+    }
+
+
+def curve_from_document(day: datetime, document: Document) -> dict[datetime, Sum]:
+    """Read the sums of a day's quarters."""
+    return {
+        day + number * QUARTER: Sum(totals=_sum(document, place, place + 1), latest=document["known"][place])
+        for place, number in enumerate(document["quarters"])
+    }
+
+
+def sum_of_curve(document: Document, first: int, end: int) -> Totals | None:
+    """Sum the quarters of a day from one up to another; None: there are none."""
+    quarters: Sequence[int] = document["quarters"]
+    start, stop = bisect_left(quarters, first), bisect_left(quarters, end)
+    return _sum(document, start, stop) if start < stop else None
+
+
+def _sum(document: Document, start: int, stop: int) -> Totals:
+    columns = document["amounts"].items()
+    sums: dict[str, Any] = {name: money.total(map(Decimal, column[start:stop])) for name, column in columns}
+    sums |= {name: sum(column[start:stop]) for name, column in document["counts"].items()}
+    counters = {name: added_up(column[start:stop]) for name, column in document["usage"].items()}
+    return Totals(usage=TokenUsage(**counters), **sums)

@@ -1,0 +1,189 @@
+"""`godoty usage | ledger list | ledger export | prices`: what BillingService tells, by hand."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from godoty.v1 import billing_service_pb2 as pb
+from google.protobuf import json_format
+
+from godoty_service.errors import GodotyError
+from godoty_service.metering.call import CallState
+from godoty_service.metering.ledger_pages import LedgerPages
+from godoty_service.metering.money import format_usd
+from tests.billing.books import Tenant
+from tests.billing.caller import timestamp
+from tests.billing.conftest import Bill
+from tests.service.invoking import invoke
+from tests.service.service import Service
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+MARCH = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+OPTIONS = ("--from", "2026-03-01", "--to", "2026-04-01")
+
+Godoty = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def godoty(service: Service) -> Godoty:
+    """Runs a command on the shared server's database, beside the test's own loop."""
+
+    async def run(*arguments: str) -> str:
+        return await asyncio.to_thread(invoke, service, *arguments)
+
+    return run
+
+
+def rows_of(printed: str) -> list[list[str]]:
+    """The cells of a table, without its head."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+
+
+async def _fill(tenant: Tenant) -> None:
+    for day in (0, 0, 1):
+        call = await tenant.open(NOON + timedelta(days=day), session_id="talk", requested_model=f"model/{day}")
+        await tenant.close(call, NOON + timedelta(days=day), state=CallState.SETTLED)
+    given_up = await tenant.open(NOON, session_id="talk", requested_model="model/0", upper_bound=Decimal("0.5"))
+    await tenant.close(given_up, NOON, state=CallState.UNRESOLVED)
+    await tenant.open(NOON, session_id="other", requested_model="model/0", user="ann", upper_bound=Decimal("0.25"))
+
+
+async def test_usage_prints_what_get_usage_answers(
+    service: Service, served: Tenant, bill: Bill, godoty: Godoty
+) -> None:
+    """By groups in a zone, all together, and again as of a time."""
+    await _fill(served)
+    answer = await bill(service).usage(MARCH[0], MARCH[1], "day", "session", time_zone="Asia/Tokyo")
+    options = (*OPTIONS, "--by", "day", "--by", "session", "--zone", "Asia/Tokyo")
+    printed = await godoty("usage", service.tenant_id, *options)
+
+    *groups, in_all = rows_of(printed)
+    assert [row[:2] for row in groups] == [list(row.keys) for row in answer.rows]
+    assert [row[2] for row in groups] == [row.totals.cost_usd for row in answer.rows]
+    totals, usage = answer.totals, answer.totals.usage
+    assert in_all == [
+        *("in all", "", totals.cost_usd, "5", str(totals.turns)),
+        str(usage.input_tokens) if usage.HasField("input_tokens") else "",
+        str(usage.output_tokens) if usage.HasField("output_tokens") else "",
+        *("1", "1", "0.5"),
+    ]
+    as_of = printed.splitlines()[-1].removeprefix("as of ").partition(": ")[0]
+    late = await served.close(await served.open(NOON, session_id="talk"), NOON, state=CallState.SETTLED)
+    again = await godoty("usage", service.tenant_id, *options, "--as-of", as_of)
+    assert rows_of(again) == [*groups, in_all]
+    assert again.splitlines()[-1] == f"became known later: {format_usd(late.cost)} USD"
+
+
+async def test_usage_is_of_this_month_unless_told_otherwise(service: Service, served: Tenant, godoty: Godoty) -> None:
+    """Without options, one sum."""
+    await served.open(datetime.now(UTC))
+    await served.open(datetime.now(UTC) - timedelta(days=40))
+
+    ((_, _, calls, *_),) = rows_of(await godoty("usage", service.tenant_id))
+    assert calls == "1"
+
+
+async def test_ledger_list_prints_entries(service: Service, served: Tenant, godoty: Godoty) -> None:
+    """The oldest first, as many as are asked for, and those that are asked for."""
+    await _fill(served)
+    everything = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
+    two = await godoty("ledger", "list", service.tenant_id, "--limit", "2")
+    pending = rows_of(await godoty("ledger", "list", service.tenant_id, "--state", "pending"))
+    by_model = rows_of(await godoty("ledger", "list", service.tenant_id, "--model", "model/0", "--session", "talk"))
+
+    in_order = sorted((each["start_time"], each["number"], each["_id"]) for each in await served.documents())
+    assert [row[0] for row in everything] == [entry_id for _, _, entry_id in in_order]
+    assert rows_of(two) == everything[:2]
+    assert two.splitlines()[-1].startswith("there are more")
+    ((call_id, started, session, _, state, model, _, cost, bound, user),) = pending
+    assert (started, session, state, model) == ("2026-03-10T12:00:00.000+00:00", "other", "pending", "model/0")
+    assert (call_id in served.calls, cost, bound, user) == (True, "", "0.25", "ann")
+    assert {row[4] for row in by_model} <= {"settled", "unresolved"}
+
+
+async def test_ledger_export_writes_a_line_an_entry(
+    service: Service, served: Tenant, bill: Bill, godoty: Godoty
+) -> None:
+    """The messages of ExportLedger as JSON."""
+    await _fill(served)
+    lines = (await godoty("ledger", "export", service.tenant_id, *OPTIONS)).splitlines()
+    start, end = (timestamp(each) for each in MARCH)
+    exported = [entry for page in await bill(service).export(start_time=start, end_time=end) for entry in page.entries]
+
+    assert [json_format.Parse(line, pb.LedgerEntry()) for line in lines] == exported
+    assert len(lines) == 5
+    assert all(isinstance(json.loads(line)["call"].get("cost_usd", ""), str) for line in lines)
+
+
+async def test_an_export_holds_one_page_at_a_time(
+    service: Service, served: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries there are: each page is written before the next is read."""
+    await served.settled([NOON] * 1100, booked=True)
+    written, when_read = 0, []
+    page, to_json = LedgerPages.page, json_format.MessageToJson
+
+    async def read(*args: Any, **others: Any) -> Any:
+        when_read.append(written)
+        return await page(*args, **others)
+
+    def write(*args: Any, **others: Any) -> str:
+        nonlocal written
+        written += 1
+        return to_json(*args, **others)
+
+    monkeypatch.setattr(LedgerPages, "page", read)
+    monkeypatch.setattr(json_format, "MessageToJson", write)
+    await godoty("ledger", "export", service.tenant_id)
+    await served.database.collection("ledger").delete_many({"tenant_id": served.tenant_id})
+
+    assert (when_read, written) == ([0, 500, 1000], 1100)
+
+
+async def test_prices_tell_the_catalogue_and_a_models_prices(service: Service, godoty: Godoty) -> None:
+    """The one that the running server keeps: its hash, its age, and exact prices by token."""
+    (kept,) = service.database["catalogues"].find()
+    printed = await godoty("prices", "openai/gpt-4o-mini")
+
+    first, second, third, *_ = printed.splitlines()
+    assert first == f"catalogue  {kept['_id']}"
+    assert second.startswith(f"first seen {kept['fetch_time']:%Y-%m-%dT%H:%M:%S}")
+    assert int(third.removeprefix("models     ")) > 300
+    prices = {name: price for name, _, price in rows_of(printed)}
+    assert (prices["prompt"], prices["completion"]) == ("0.00000015", "0.0000006")
+    assert "│" not in await godoty("prices")
+
+
+async def test_prices_tell_what_is_not_known(service: Service, godoty: Godoty) -> None:
+    """A router's price depends on whom it chooses; that is no number."""
+    ((name, _, price), *_) = rows_of(await godoty("prices", "openrouter/auto"))
+
+    assert (name, price) == ("prompt", "not known")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("usage", "tnt_none"), "There is no tenant tnt_none"),
+        (("ledger", "list", "tnt_none"), "There is no tenant tnt_none"),
+        (("ledger", "export", "tnt_none"), "There is no tenant tnt_none"),
+        (("usage", "TENANT", "--zone", "Europe/Bonn"), "--zone Europe/Bonn: must be"),
+        (("usage", "TENANT", "--from", "yesterday"), "yesterday: must be a time such as"),
+        (("usage", "TENANT", "--from", "2026-03-02", "--to", "2026-03-01"), "end_time: must be after start_time"),
+        (("usage", "TENANT", "--by", "day", "--by", "hour"), "group_by: must name at most one of hour, day and month"),
+        (("ledger", "export", "TENANT", "--from", "2026-13-01"), "2026-13-01: must be a time"),
+        (("prices", "openai/gpt-99"), "the catalogue has no model openai/gpt-99"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_in_the_services_words(
+    service: Service, godoty: Godoty, arguments: tuple[str, ...], said: str
+) -> None:
+    """One sentence that says what is wrong."""
+    with pytest.raises((GodotyError, ValueError)) as caught:
+        await godoty(*(service.tenant_id if each == "TENANT" else each for each in arguments))
+
+    assert said in str(caught.value)
