@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from godoty.v1 import agent_service_pb2 as pb
 from pymongo.read_concern import ReadConcern
 
 from godoty_service.clock import utc_now
@@ -66,7 +67,8 @@ class Bookkeeper:
 
 async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
     """Take a turn, hang up at its first text, and return its entry once the turn is over."""
-    call = caller.start(directive, **fields)
+    # A session whose turn is written to its end is held here for a moment yet: the next one waits in line.
+    call = caller.start(directive, **{"on_busy": pb.ON_BUSY_WAIT, **fields})
     async for response in call:
         if response.HasField("text_delta"):
             break

@@ -14,7 +14,7 @@ from tests.conftest import StartProcess
 from tests.metering.bookkeeper import Bookkeeper, billed, calls, cancelled
 from tests.metering.conftest import NEVER, Bookkeep, Godoty, Serve
 from tests.service.caller import Caller
-from tests.service.service import Document, Service, plain
+from tests.service.service import Document, Service, plain, soon
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
 
@@ -78,9 +78,10 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
 ) -> None:
     """Its calls are nobody's when its lease has run out: with `--wait` they are settled then, in the same command."""
     process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
-    async for response in connect(service).start(f"{SLOW} record_ms=0"):
+    async for response in connect(service).start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=100 record_ms=0"):
         if response.HasField("text_delta"):
             break
+    await soon(lambda: service.entries("talk")[0].generation_id)  # by it the record is found
     await process.kill()
     said = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3")
 

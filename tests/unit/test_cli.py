@@ -175,7 +175,7 @@ def test_help_tells_the_commands(godoty: Godoty) -> None:
     outcome = godoty("--help")
 
     assert outcome.code == 0
-    for command in ("serve", "dev", "health", "tenant", "key", "ledger"):
+    for command in ("serve", "dev", "health", "tenant", "key", "admin", "usage", "ledger", "prices"):
         assert command in outcome.out
 
 
