@@ -122,15 +122,15 @@ def set_policy(
         policy = _parsed(file) if file is not None else await _policy_of(rooms, tenant)
         _put(policy, "allowed_models", allow)
         _put(policy, "default_fallback_models", fallback)
-        numbers = {
-            "max_output_tokens": max_output_tokens,
-            "turns_per_minute": turns_per_minute,
-            "concurrent_turns": concurrent_turns,
-        }
-        chosen = {**numbers, "default_model": model, "provider_json": provider, "zero_data_retention": zdr}
-        for name, value in chosen.items():
-            if value is not None:
-                setattr(policy, name, value)
+        _set(
+            policy,
+            max_output_tokens=max_output_tokens,
+            turns_per_minute=turns_per_minute,
+            concurrent_turns=concurrent_turns,
+            default_model=model,
+            provider_json=provider,
+            zero_data_retention=zdr,
+        )
         for each in budget or ():
             _set_budget(policy, each)
         request = pb.SetPolicyRequest(tenant_id=tenant, policy=policy)
@@ -165,6 +165,13 @@ def _parsed(file: Path) -> pb.Policy:
         return json_format.Parse(text, pb.Policy())
     except json_format.ParseError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _set(policy: pb.Policy, **values: object) -> None:
+    """Set what is given."""
+    for name, value in values.items():
+        if value is not None:
+            setattr(policy, name, value)
 
 
 def _put(policy: pb.Policy, field: str, values: list[str] | None) -> None:

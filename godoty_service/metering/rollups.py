@@ -6,7 +6,7 @@ batch folds once into each, however often it is tried and by however many server
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -178,8 +178,10 @@ def _sums(document: Document) -> Iterator[tuple[Cell, Sum]]:
     """Read all sums of a document, whatever it is."""
     tenant_id, time = document["tenant_id"], document["time"]
     if document["level"] == _CURVE:
+        newest = max(document["known"])
         for quarter, each in curve_from_document(time, document).items():
-            yield Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter), each
+            kept = replace(each, latest=document["latest"]) if each.latest == newest else each  # so it is proven, too
+            yield Cell(tenant_id=tenant_id, level=Level.QUARTER, time=quarter), kept
         return
     level = Level(document["level"])
     names = {name: document[name] for name in ("model", "provider", "agent")}

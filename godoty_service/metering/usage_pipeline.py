@@ -21,6 +21,7 @@ from godoty_service.mongo import Document
 _AMOUNTS = ("cost", "unresolved_bound")
 _OF_ENTRIES = ("later",)  # amounts that no roll-up has
 _ZERO = Decimal128("0")
+_CALL = {"$eq": ["$kind", "call"]}
 _SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
 
 
@@ -33,52 +34,10 @@ def of_entries(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> l
     """Choose booked entries, each as what it added to the sums at a time."""
     known = {"$lte": [_SETTLED, as_of]}
     opened = {"$lte": [{"$ifNull": ["$opened_time", "$start_time"]}, as_of]}
-    call = {"$eq": ["$kind", "call"]}
-    settled = {"$and": ["$known", {"$or": [{"$not": call}, _is(CallState.SETTLED)]}]}
-    unresolved = {"$and": ["$known", call, _is(CallState.UNRESOLVED)]}
-    resolves = {"$and": ["$known", {"$not": call}, "$resolves"]}
-    open_then = {"$and": [call, "$opened", {"$not": "$known"}]}
-    sent = {"$or": [settled, unresolved, open_then]}
-    bound = {"$cond": [unresolved, "$upper_bound", {"$cond": [resolves, {"$multiply": ["$bound", -1]}, _ZERO]}]}
     return [
         _match({"tenant_id": tenant_id, "unbooked": None}, "start_time", ranges),
         {"$set": {"known": known, "opened": opened}},
-        {
-            "$project": {
-                "time": "$start_time",
-                "model": {
-                    "$cond": [
-                        call,
-                        {
-                            "$cond": [
-                                "$known",
-                                {"$ifNull": ["$served_model", "$requested_model"]},
-                                "$requested_model",
-                            ]
-                        },
-                        "$model",
-                    ]
-                },
-                "provider": {"$cond": ["$known", {"$ifNull": ["$provider", ""]}, ""]},
-                "agent": 1,
-                "user": {"$ifNull": ["$user", ""]},
-                "session": "$session_id",
-                "cost": {"$cond": [settled, "$cost", _ZERO]},
-                "later": {"$cond": ["$known", _ZERO, "$cost"]},
-                "usage": {"$cond": [settled, "$usage", {}]},
-                "model_calls": _one({"$and": [call, sent]}),
-                "turns": _one({"$and": ["$opens_turn", {"$or": ["$known", "$opened"]}]}),
-                "pending_calls": _one(open_then),
-                "unresolved_calls": {"$subtract": [_one(unresolved), _one(resolves)]},
-                "unresolved_bound": {"$ifNull": [bound, _ZERO]},
-                "unbounded_calls": {
-                    "$subtract": [
-                        _one({"$and": [unresolved, _missing("$upper_bound")]}),
-                        _one({"$and": [resolves, _missing("$bound")]}),
-                    ]
-                },
-            }
-        },
+        {"$project": {**_groups_of_entry(), **_sums_of_entry()}},
     ]
 
 
@@ -147,6 +106,40 @@ def read_totals(document: Document) -> Totals:
 def read_later(document: Document) -> Decimal:
     """Read what a group cost that became known later."""
     return _amount(document, "later") if "later" in document else money.ZERO
+
+
+def _groups_of_entry() -> Document:
+    """What an entry had in common with others, by what was known of it."""
+    served = {"$ifNull": ["$served_model", "$requested_model"]}
+    return {
+        "time": "$start_time",
+        "model": {"$cond": [_CALL, {"$cond": ["$known", served, "$requested_model"]}, "$model"]},
+        "provider": {"$cond": ["$known", {"$ifNull": ["$provider", ""]}, ""]},
+        "agent": 1,
+        "user": {"$ifNull": ["$user", ""]},
+        "session": "$session_id",
+    }
+
+
+def _sums_of_entry() -> Document:
+    """What an entry added, by what was known of it."""
+    settled = {"$and": ["$known", {"$or": [{"$not": _CALL}, _is(CallState.SETTLED)]}]}
+    unresolved = {"$and": ["$known", _CALL, _is(CallState.UNRESOLVED)]}
+    resolves = {"$and": ["$known", {"$not": _CALL}, "$resolves"]}
+    open_then = {"$and": [_CALL, "$opened", {"$not": "$known"}]}
+    bound = {"$cond": [unresolved, "$upper_bound", {"$cond": [resolves, {"$multiply": ["$bound", -1]}, _ZERO]}]}
+    unbounded = {"$and": [unresolved, _missing("$upper_bound")]}
+    return {
+        "cost": {"$cond": [settled, "$cost", _ZERO]},
+        "later": {"$cond": ["$known", _ZERO, "$cost"]},
+        "usage": {"$cond": [settled, "$usage", {}]},
+        "model_calls": _one({"$and": [_CALL, {"$or": [settled, unresolved, open_then]}]}),
+        "turns": _one({"$and": ["$opens_turn", {"$or": ["$known", "$opened"]}]}),
+        "pending_calls": _one(open_then),
+        "unresolved_calls": {"$subtract": [_one(unresolved), _one(resolves)]},
+        "unresolved_bound": {"$ifNull": [bound, _ZERO]},
+        "unbounded_calls": {"$subtract": [_one(unbounded), _one({"$and": [resolves, _missing("$bound")]})]},
+    }
 
 
 def _in_two(*names: str) -> Document:

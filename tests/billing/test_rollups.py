@@ -224,6 +224,10 @@ async def _less_late(database: Database) -> None:
     await database.collection("usage_quarters").update_one({"level": "curve"}, {"$set": {"known.0": NOON}})
 
 
+async def _less_late_in_all(database: Database) -> None:
+    await database.collection("usage_quarters").update_one({"level": "curve"}, {"$set": {"latest": NOON}})
+
+
 async def _cheaper_call(database: Database) -> None:
     cost = Decimal128(Decimal(0))
     await database.collection("ledger").update_one({"state": "settled"}, {"$set": {"cost": cost}})
@@ -251,6 +255,7 @@ TAMPERINGS = {
     "is missing": _no_day,
     "no entry is in it": _one_more,
     "latest: kept": _less_late,
+    "latest: kept 2026-05-04T12:00:00.001000+00:00": _less_late_in_all,
     "quarter 2026-05-04": _cheaper_call,
     "by the entries": _no_entry,
     "is taken up and pending": _marked_unfolded,

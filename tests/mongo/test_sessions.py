@@ -233,7 +233,7 @@ async def test_pages_go_from_the_last_used_to_the_first(sessions: Sessions) -> N
         claimed = await claim(sessions, session_id=f"s{number}", user="even" if number % 2 == 0 else "odd")
         await finish(sessions, claimed)
     await sessions._sessions.update_many(
-        {"session_id": {"$in": ["s1", "s2", "s3"]}}, [{"$set": {"update_time": "$$NOW"}}]
+        {"session_id": {"$in": ["s1", "s2", "s3"]}}, [{"$set": {"update_time": {"$add": ["$$NOW", 1000]}}}]
     )
 
     seen, after = [], None

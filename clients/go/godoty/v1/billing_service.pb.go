@@ -167,7 +167,8 @@ type GetUsageRequest struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Required. Until just before this time; at most 400 days later.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Groups, at most one of time and two others. Empty: one sum.
+	// Groups, at most one of time and two others. Empty: one sum. What has more than 10,000 groups with entries is
+	// refused: ask for a shorter time, or for fewer or longer groups.
 	GroupBy []UsageGroup `protobuf:"varint,4,rep,packed,name=group_by,json=groupBy,proto3,enum=godoty.v1.UsageGroup" json:"group_by,omitempty"`
 	// The IANA name of the zone in which hours, days and months are cut, such as "Europe/Berlin". Empty: UTC.
 	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`

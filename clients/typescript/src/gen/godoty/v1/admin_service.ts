@@ -316,7 +316,7 @@ export interface AdminChange {
     | undefined;
   /** Who: the id of the API key, or the user of the command line. */
   by: string;
-  /** What: the method, such as "SetPolicy". */
+  /** What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys" and "ResolveCall". */
   action: string;
   /** To which tenant. Empty: to none. */
   tenantId: string;

@@ -169,7 +169,10 @@ export interface GetUsageRequest {
   endTime:
     | Date
     | undefined;
-  /** Groups, at most one of time and two others. Empty: one sum. */
+  /**
+   * Groups, at most one of time and two others. Empty: one sum. What has more than 10,000 groups with entries is
+   * refused: ask for a shorter time, or for fewer or longer groups.
+   */
   groupBy: UsageGroup[];
   /** The IANA name of the zone in which hours, days and months are cut, such as "Europe/Berlin". Empty: UTC. */
   timeZone: string;
