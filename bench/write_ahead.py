@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,10 +51,10 @@ class SwitchedLedger(Ledger):
     waits = True
     inserts: list[float] = []  # noqa: RUF012 - one for all: the server builds the ledger, the bench reads it
 
-    async def insert(self, entry: AnyEntry) -> AnyEntry:
+    async def insert(self, entry: AnyEntry, *, permit: Callable[[], None] = lambda: None) -> AnyEntry:
         """Write an entry, or begin to."""
         if self.waits:
-            return await self._timed(entry)
+            return await self._timed(entry, permit)
         assert isinstance(entry, ModelCall)  # noqa: S101 - nothing is adjusted here
         _late[entry.call_id] = asyncio.create_task(self._write(entry))
         return entry
@@ -65,9 +65,9 @@ class SwitchedLedger(Ledger):
             await late
         return await super().close(call)
 
-    async def _timed(self, entry: AnyEntry) -> AnyEntry:
+    async def _timed(self, entry: AnyEntry, permit: Callable[[], None]) -> AnyEntry:
         begun = time.perf_counter()
-        written = await super().insert(entry)
+        written = await super().insert(entry, permit=permit)
         self.inserts.append(_milliseconds(begun))
         return written
 
