@@ -24,7 +24,7 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
 test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
-	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 5 --dist worksteal
+	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 4 --dist worksteal
 
 test-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
 	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz tests/admin tests/budgets
