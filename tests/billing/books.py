@@ -305,21 +305,23 @@ class Tenant:
         await self.database.collection("replicas").update_one({"_id": "server"}, {"$set": {"beat": later}}, upsert=True)
 
     async def leave(self, call: ModelCall) -> None:
-        """Leave a call to reconciliation, with what its stream told."""
+        """Leave a call to reconciliation, with what its stream told: whoever closes it starts from that."""
         known = replace(call, served_model="c/four", provider="One", usage=TokenUsage(input_tokens=3))
         await self.ledger.leave(known, due=datetime.now(UTC) + timedelta(days=1))
+        self.calls[call.call_id] = known
 
     async def close(self, call: ModelCall, settle: datetime, *, state: CallState | None = None) -> ModelCall:
         """End a call."""
         chance = self.chance
         state = state or chance.choice([*[CallState.SETTLED] * 4, CallState.UNRESOLVED, CallState.VOID])
-        served = chance.choice([None, "a/one", "c/four"])
-        known: Document = {"state": state, "settle_time": settle, "served_model": served}
-        known["provider"] = chance.choice([None, "One", "Two"])
+        known: Document = {"state": state, "settle_time": settle}
+        known["served_model"] = chance.choice([None, "a/one", "c/four"]) or call.served_model
+        known["provider"] = chance.choice([None, "One", "Two"]) or call.provider
         if state is CallState.SETTLED:
             counts = {name: chance.randrange(1000) for name in chance.sample(TokenUsage.__slots__, 4)}
             known["cost"] = Decimal(chance.randrange(10**8)).scaleb(-chance.choice([2, 8, 12, 20, 26]))
-            known |= {"cost_source": CostSource.BILLED, "usage": chance.choice([None, TokenUsage(**counts)])}
+            usage = chance.choice([None, TokenUsage(**counts)]) or call.usage
+            known |= {"cost_source": CostSource.BILLED, "usage": usage}
         closed = replace(call, **known)
         assert await self.ledger.close(closed)
         self.calls[call.call_id] = closed
