@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
     ConfigurationError,
@@ -77,6 +77,15 @@ class Index:
     unique: bool = False
     where: Mapping[str, Any] | None = None
     expire_after: int | None = None
+
+    def model(self) -> IndexModel:
+        """What the driver takes."""
+        options: dict[str, Any] = {"unique": self.unique}
+        if self.where is not None:
+            options["partialFilterExpression"] = dict(self.where)
+        if self.expire_after is not None:
+            options["expireAfterSeconds"] = self.expire_after
+        return IndexModel(list(self.keys), **options)
 
 
 @contextmanager
@@ -291,15 +300,9 @@ class Collection:
         return int(result.deleted_count)
 
     async def ensure(self, indexes: Sequence[Index]) -> None:
-        """Make the indexes that are missing."""
-        for index in indexes:
-            options: dict[str, Any] = {"unique": index.unique}
-            if index.where is not None:
-                options["partialFilterExpression"] = dict(index.where)
-            if index.expire_after is not None:
-                options["expireAfterSeconds"] = index.expire_after
-            with _translated():
-                await self._collection.create_index(list(index.keys), **options)
+        """Make the indexes that are missing, in one operation."""
+        with _translated():
+            await self._collection.create_indexes([each.model() for each in indexes])
 
 
 @dataclass(frozen=True, slots=True)
