@@ -88,7 +88,7 @@ async def test_a_key_is_shown_once_and_opens_what_it_is_for(admin: Admin) -> Non
     assert (key.tenant_id, key.HasField("expire_time"), key.HasField("revoke_time")) == (tenant_id, False, False)
     listed = (await admin.call("ListKeys", tenant_id=tenant_id)).keys
     assert list(listed) == [key]
-    assert text.rsplit("_", 1)[-1] not in str(listed)
+    assert text.split("_", 2)[2] not in str(listed)
 
 
 async def test_keys_come_in_pages(admin: Admin) -> None:
@@ -241,10 +241,10 @@ async def test_a_key_of_another_tenant_is_not_found(admin: Admin, method: str) -
 
 
 async def test_use_is_recorded_without_a_write_for_each_call(admin: Admin, serve: Start, connect: Any) -> None:
-    """Within the interval a used key tells when; a thousand calls cost one write, and an idle key none."""
+    """Within the interval a used key tells when; hundreds of calls cost a write an interval, and an idle key none."""
     service = await serve(key_use_interval=0.4)
     caller: Caller = connect(service)
-    before = service.database.client["admin"].command("serverStatus")["opcounters"]["update"]
+    before = _writes(service, "api_keys")
     begun = datetime.now(UTC)
     for _ in range(200):
         await caller.call("ListSessions", agent_pb.ListSessionsRequest())
@@ -253,8 +253,13 @@ async def test_use_is_recorded_without_a_write_for_each_call(admin: Admin, serve
 
     (found,) = service.database["api_keys"].find({"tenant_id": service.tenant_id})
     assert begun - timedelta(milliseconds=1) <= found["last_use_time"] <= ended
-    after = service.database.client["admin"].command("serverStatus")["opcounters"]["update"]
-    assert after - before < 100  # heartbeats and other tests write, too
+    assert 1 <= _writes(service, "api_keys") - before <= (ended - begun).total_seconds() / 0.4 + 2
+
+
+def _writes(service: Service, collection: str) -> int:
+    """How many writes a collection has seen."""
+    (found,) = service.database[collection].aggregate([{"$collStats": {"latencyStats": {}}}])
+    return int(found["latencyStats"]["writes"]["ops"])
 
 
 async def test_the_last_use_is_written_when_the_server_stops(surroundings: Any, connect: Any) -> None:

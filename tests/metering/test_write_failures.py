@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from godoty_service.metering.call import CallState, CostSource
+from godoty_service.rooms import open_rooms
 from godoty_service.server import running
 from tests.metering.bookkeeper import billed, calls, closed, left
 from tests.metering.conftest import NEVER, Bookkeep
@@ -57,11 +58,13 @@ class Server:
 
 @pytest.fixture
 async def start(fragile: Surroundings, connect: Callable[[Service], Caller]) -> AsyncIterator[Callable[..., Any]]:
-    """Starts servers that wait a second for the database."""
+    """Starts servers that wait a second for the database, but not for its indexes, which take longer on busy cores."""
     async with AsyncExitStack() as servers:
 
         async def begin(**settings: Any) -> Server:
             name = fragile.new_database()
+            async with open_rooms(fragile.settings(name)):
+                pass
             chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fragile.settings(name, **chosen)))

@@ -85,7 +85,7 @@ async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) 
     environment = server_environment(surroundings, new_database) | {
         "GODOTY_WORKERS": "2",
         "GODOTY_METRICS_LISTEN": "127.0.0.1:0",
-        "GODOTY_LEASE": "1",
+        "GODOTY_LEASE": "3",
         "GODOTY_HEARTBEAT": "0.2",
         "TMPDIR": str(tmp_path),
     }
