@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from bson import encode
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReturnDocument, UpdateOne
+from pymongo.common import MAX_BSON_SIZE
 from pymongo.errors import (
     AutoReconnect,
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
+    DocumentTooLarge,
     DuplicateKeyError,
     ExecutionTimeout,
     InvalidURI,
@@ -32,6 +38,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from godoty_service.errors import DuplicateKey, SnapshotLost, StorageError, StorageUnavailable
+from godoty_service.flights import Flights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +56,7 @@ _TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 134, 189, 202, 262, 9001, 10
 # A snapshot that is too old, or that an index being made has closed: a new one is not.
 _SNAPSHOT_CODES = frozenset({239, 246})
 _DUPLICATE_KEY = 11_000
+_MOST_INSERTS = 200  # documents of one operation
 _UNREACHABLE = (
     AutoReconnect,
     ConnectionFailure,
@@ -100,22 +108,24 @@ def _translated() -> "Iterator[None]":
     """
     try:
         yield
-    except DuplicateKeyError as error:
-        raise DuplicateKey("The document exists already.") from error
-    except _UNREACHABLE as error:
-        raise StorageUnavailable("The database cannot be reached just now.") from error
-    except OperationFailure as error:
-        if error.code in _SNAPSHOT_CODES:
-            raise SnapshotLost("The database cannot be reached just now.") from error
-        if error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError"):
-            raise StorageUnavailable("The database cannot be reached just now.") from error
-        raise StorageError("The database refused an operation.") from error
-    except PyMongoError as error:
-        if error.timeout:
-            raise StorageUnavailable("The database took too long.") from error
-        raise StorageError("The database refused an operation.") from error
-    except _UNWRITABLE as error:
-        raise StorageError("The database cannot hold a value.") from error
+    except (PyMongoError, *_UNWRITABLE) as error:
+        raise _translation(error) from error
+
+
+def _translation(error: Exception) -> StorageError:
+    """Tell the driver's error in our words."""
+    if isinstance(error, DuplicateKeyError):
+        return DuplicateKey("The document exists already.")
+    if isinstance(error, _UNWRITABLE):
+        return StorageError("The database cannot hold a value.")
+    code = error.code if isinstance(error, OperationFailure) else None
+    if code in _SNAPSHOT_CODES:
+        return SnapshotLost("The database cannot be reached just now.")
+    again = isinstance(error, OperationFailure) and error.has_error_label("RetryableWriteError")
+    late = isinstance(error, PyMongoError) and error.timeout
+    if isinstance(error, _UNREACHABLE) or code in _TRANSIENT_CODES or again or late:
+        return StorageUnavailable("The database cannot be reached just now.")
+    return StorageError("The database refused an operation.")
 
 
 class Collection:
@@ -124,6 +134,7 @@ class Collection:
     def __init__(self, driver_collection: Any, session: Any = None) -> None:
         self._collection = driver_collection
         self._session = session  # a snapshot's, or none
+        self._inserts = Flights(self._insert_together, most=_MOST_INSERTS)
         self.name: str = driver_collection.name
 
     def at(self, snapshot: "Snapshot") -> "Collection":
@@ -190,13 +201,42 @@ class Collection:
         return found
 
     async def insert_one(self, document: Document) -> None:
-        """Insert a document.
+        """Insert a document, in one operation with those that others insert meanwhile.
 
         Raises:
             DuplicateKey: A unique index refused it.
         """
-        with _translated():
-            await self._collection.insert_one(document)
+        await self._inserts.join(document)
+
+    async def _insert_together(self, documents: Sequence[Document]) -> Sequence[StorageError | None]:
+        """Insert documents, each whatever becomes of the others; tells for each what went wrong."""
+        if len(documents) == 1:
+            with _translated():
+                await self._collection.insert_one(documents[0])
+            return [None]
+        faults: list[StorageError | None] = [None] * len(documents)
+        written: dict[int, RawBSONDocument] = {}
+        for place, document in enumerate(documents):
+            try:
+                written[place] = _encoded(document)
+            except (PyMongoError, *_UNWRITABLE) as error:
+                faults[place] = _translation(error)
+        if not written:
+            return faults
+        places, refused, unsure = list(written), {}, None
+        try:
+            await self._collection.insert_many(list(written.values()), ordered=False)
+        except BulkWriteError as error:
+            refused = {places[each["index"]]: each for each in error.details["writeErrors"]}
+            unsure = next(iter(error.details["writeConcernErrors"]), None)
+        except PyMongoError as error:
+            for place in places:
+                faults[place] = _translation(error)
+        for place in places:
+            if (failure := refused.get(place, unsure)) is not None:
+                kind = DuplicateKeyError if failure["code"] == _DUPLICATE_KEY else OperationFailure
+                faults[place] = _translation(kind(failure.get("errmsg", ""), failure["code"]))
+        return faults
 
     async def insert_many(self, documents: Sequence[Document]) -> None:
         """Insert documents in order; the first that is refused ends it.
@@ -305,6 +345,15 @@ class Collection:
             await self._collection.create_indexes([each.model() for each in indexes])
 
 
+def _encoded(document: Document) -> RawBSONDocument:
+    """Encode a document for one operation with others: what cannot be written keeps nobody else's from being so."""
+    document.setdefault("_id", ObjectId())
+    data = encode(document)
+    if len(data) > MAX_BSON_SIZE:
+        raise DocumentTooLarge("the document is too large")
+    return RawBSONDocument(data)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One moment of the database: what is read at it belongs together. It serves one read after the other.
@@ -376,7 +425,7 @@ class Database:
             await closing
 
 
-def open_database(*, uri: str, name: str, driver: Driver = "motor", timeout: float = 10.0) -> Database:
+def open_database(*, uri: str, name: str, driver: Driver = "pymongo", timeout: float = 10.0) -> Database:
     """Open a database; the first operation connects.
 
     Args:

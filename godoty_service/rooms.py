@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from openai import AsyncOpenAI
-
 from godoty_service.ids import new_id
 from godoty_service.metering import booking as bookings
 from godoty_service.metering import ledger as ledgers
@@ -31,7 +29,7 @@ from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account
 from godoty_service.openrouter.accounts import Access, Accounts
-from godoty_service.openrouter.client import open_client
+from godoty_service.openrouter.client import OpenRouterClient, open_client
 from godoty_service.openrouter.pace import Pace
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
@@ -114,7 +112,7 @@ class UsageRooms:
 class ProviderRooms:
     """What speaks to the provider, or needs what it says."""
 
-    client: AsyncOpenAI
+    client: OpenRouterClient
     pace: Pace
     account: Account
     accounts: Accounts

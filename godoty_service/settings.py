@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     # The database.
     mongodb_uri: str | None = Field(None, description="Where MongoDB is: a replica set.")
     mongodb_database: str = Field("godoty", description="Its database.")
-    mongodb_driver: Literal["motor", "pymongo"] = Field("motor", description="Which driver speaks to it.")
+    mongodb_driver: Literal["motor", "pymongo"] = Field("pymongo", description="Which driver speaks to it.")
     storage_timeout: Seconds = Field(10.0, description="Seconds that one database operation may take.")
 
     # The provider.

@@ -1,6 +1,6 @@
 """The ledger: one entry for each request to the provider, written before the request leaves. Owns `ledger`."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from collections.abc import Collection as Some
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError
+from godoty_service.flights import Flights
 from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
 from godoty_service.metering.charges import Statement, read_statement, statement_of
@@ -17,7 +18,7 @@ from godoty_service.metering.documents import (
     entry_from_document,
     entry_to_document,
 )
-from godoty_service.mongo import Collection, Index, Snapshot
+from godoty_service.mongo import Collection, Document, Index, Snapshot
 
 AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 
@@ -35,6 +36,7 @@ INDEXES = (
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
+_MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
 
 
@@ -69,6 +71,7 @@ class Ledger:
         self._clock = clock
         self.open_calls: set[str] = set()
         self._kept: dict[str, ModelCall] = {}
+        self._notes = Flights(self._note_together, most=_MOST_NOTES)
 
     def at(self, snapshot: Snapshot) -> "Ledger":
         """The same at a moment, to read."""
@@ -100,8 +103,12 @@ class Ledger:
         raise StorageError("No free number was found for a ledger entry.")
 
     async def note_generation(self, tenant_id: str, call_id: str, generation_id: str) -> None:
-        """Keep the provider's id of a call."""
-        await self._entries.update_one(_pending(tenant_id, call_id), {"$set": {"generation_id": generation_id}})
+        """Keep the provider's id of a call, in one operation with those that others bring meanwhile."""
+        await self._notes.join((_pending(tenant_id, call_id), {"$set": {"generation_id": generation_id}}))
+
+    async def _note_together(self, updates: Sequence[tuple[Document, Document]]) -> Sequence[None]:
+        await self._entries.update_each(updates)
+        return [None] * len(updates)
 
     async def close(self, call: ModelCall) -> bool:
         """Write a call's final state; tells whether this was the write that closed it. An entry closes once."""

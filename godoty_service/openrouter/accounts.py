@@ -4,10 +4,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from openai import AsyncOpenAI
-
 from godoty_service.errors import ProviderKeysOff, ProviderUnavailable
 from godoty_service.openrouter.account import Account
+from godoty_service.openrouter.client import OpenRouterClient
 
 _REMEMBERED = 1_000
 
@@ -19,7 +18,7 @@ SecretOf = Callable[[str], Awaitable[str | None]]
 class Access:
     """A client, and the id of the key that it speaks with."""
 
-    client: AsyncOpenAI
+    client: OpenRouterClient
     key_id: str
 
 

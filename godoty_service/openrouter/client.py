@@ -1,10 +1,60 @@
 """The HTTP client to the provider: one for the service, its connections shared by all turns."""
 
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
 import httpx2 as httpx
-from openai import AsyncOpenAI
+from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
+from pydantic_core import to_json
 
 from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.transport import AiohttpTransport
+
+
+class OpenRouterClient(AsyncOpenAI):
+    """OpenAI's client, with a way to ask for a completion at a third of its cost."""
+
+    async def complete(self, body: Mapping[str, Any]) -> httpx.Response:
+        """Ask for a completion, once; returns as soon as the response's headers are here.
+
+        `chat.completions.create` copies the options four times, walks through the whole history, which changes nothing,
+        and types the answer, which is read as it comes.
+
+        Raises:
+            openai.APIConnectionError: No response came.
+            openai.APIStatusError: The response is a refusal; it has been read.
+        """
+        http = self._client
+        request = httpx.Request(
+            "POST",
+            self._completions,
+            headers=self._headers,
+            content=to_json(body),
+            extensions={"timeout": http.timeout.as_dict()},
+        )
+        try:
+            response = await http.send(request, stream=True)
+        except httpx.TimeoutException as error:
+            raise APITimeoutError(request=request) from error
+        except Exception as error:
+            raise APIConnectionError(request=request) from error
+        if not response.is_success:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+            raise self._make_status_error_from_response(response)
+        return response
+
+    @cached_property
+    def _completions(self) -> httpx.URL:
+        return httpx.URL(f"{str(self.base_url).rstrip('/')}/chat/completions")
+
+    @cached_property
+    def _headers(self) -> httpx.Headers:
+        named = {**self.default_headers, **self.auth_headers}
+        return httpx.Headers({name: value for name, value in named.items() if isinstance(value, str)})
 
 
 def open_client(
@@ -16,7 +66,7 @@ def open_client(
     connect_timeout: float,
     read_timeout: float,
     pace: Pace,
-) -> AsyncOpenAI:
+) -> OpenRouterClient:
     """Build the client. It never retries: each request must stand in the ledger first.
 
     Args:
@@ -29,7 +79,7 @@ def open_client(
         pace: The beat of its streams.
     """
     timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
-    return AsyncOpenAI(
+    return OpenRouterClient(
         api_key=api_key,
         base_url=base_url,
         max_retries=0,

@@ -8,7 +8,6 @@ from typing import Any, NoReturn, cast
 
 import httpx2 as httpx
 import openai
-from openai import AsyncOpenAI
 from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
@@ -20,6 +19,7 @@ from strands.types.tools import ToolChoice, ToolSpec
 from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError, ProviderUnavailable
 from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, Listener, parse_chunk
+from godoty_service.openrouter.client import OpenRouterClient
 from godoty_service.openrouter.metered import Meter, OpenCall
 from godoty_service.openrouter.reasoning import details_of
 from godoty_service.openrouter.responses import as_chat
@@ -43,7 +43,7 @@ class OpenRouterModel(OpenAIModel):
     def __init__(
         self,
         *,
-        client: AsyncOpenAI,
+        client: OpenRouterClient,
         meter: Meter,
         model: str,
         fallback_models: tuple[str, ...] = (),
@@ -69,7 +69,7 @@ class OpenRouterModel(OpenAIModel):
             provider: Routing preferences, as OpenRouter takes them.
         """
         super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
-        self._openai = client
+        self._client = client
         self._meter = meter
         self._model = model
         self._fallback_models = fallback_models
@@ -181,17 +181,9 @@ class OpenRouterModel(OpenAIModel):
         """Send a request; the call hears when it leaves. Returns the response as soon as its headers are here."""
         leaving = SENDING.set(call.sending)
         try:
-            # As `chat.completions.create` does, but for its walk through the whole history, which changes nothing.
-            stream = await self._openai.post(
-                "/chat/completions",
-                body={**request, **self._extra},
-                cast_to=object,
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-            )
+            return await self._client.complete({**request, **self._extra})
         finally:
             SENDING.reset(leaving)
-        return stream.response
 
     async def _receive(
         self, call: OpenCall, response: httpx.Response, answer: Answer

@@ -4,6 +4,7 @@ The openai client brings one, too. That one takes a connection that broke under 
 and does not say when a request leaves. Whether a call can have cost anything hangs on both, so this is our own.
 """
 
+import asyncio
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -54,6 +55,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: It failed on the way.
         """
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
+        silence = timeout.get("read")
         with _translated():
             response = await self._open().request(
                 request.method,
@@ -62,12 +64,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=request.content or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    sock_connect=timeout.get("connect"), connect=timeout.get("connect"), sock_read=timeout.get("read")
+                    sock_connect=timeout.get("connect"), connect=timeout.get("connect"), sock_read=silence
                 ),
             )
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=_Body(response, self._pace), request=request
-        )
+        body = _Body(response, self._pace, silence)
+        return httpx.Response(response.status, headers=response.raw_headers, stream=body, request=request)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -95,31 +96,62 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A response's body: at each step all that has arrived."""
+    """A response's body: at each step all that has arrived.
 
-    def __init__(self, response: aiohttp.ClientResponse, pace: Pace) -> None:
+    Args:
+        response: Its headers are here.
+        pace: When to rest.
+        silence: Seconds without a byte after which it has failed.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, pace: Pace, silence: float | None) -> None:
         self._response = response
+        self._content = response.content
         self._pace = pace
+        self._silence = silence
+        self._seen = 0  # bytes
+        self._seen_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        if response.connection is not None and response.connection.protocol is not None:
+            response.connection.protocol.read_timeout = None  # it sets a timer anew for each read: `_look` need not
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        seen = 0
-
-        def more() -> bool:
-            return content.total_bytes > seen or content.is_eof() or content.exception() is not None
-
-        with _translated():
-            while data := await content.readany():
-                seen = content.total_bytes
-                yield data  # the first token at once, whatever the pace
-                await self._pace.rest(more)
+        content, now = self._content, asyncio.get_running_loop().time
+        self._seen_at = now()
+        self._watch(self._silence)
+        try:
+            with _translated():
+                while data := await content.readany():
+                    self._seen, self._seen_at = content.total_bytes, now()
+                    yield data  # the first token at once, whatever the pace
+                    await self._pace.rest(self._more)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end, else close it at once."""
-        if self._response.content.at_eof():
+        if self._content.at_eof():
             self._response.release()
         else:
             self._response.close()
+
+    def _more(self) -> bool:
+        content = self._content
+        return content.total_bytes > self._seen or content.is_eof() or content.exception() is not None
+
+    def _watch(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Fail a body that has been silent for too long."""
+        silence = self._silence or 0.0
+        left = silence if self._more() else self._seen_at + silence - asyncio.get_running_loop().time()
+        if left > 0:
+            self._watch(left)
+        else:
+            self._content.set_exception(aiohttp.SocketTimeoutError("The response has been silent for too long."))
 
 
 async def _on_sending(*_: Any) -> None:

@@ -19,7 +19,7 @@ from tests.service.service import Service
 @pytest.fixture
 def driver() -> Driver:
     """Which driver speaks to the database; a test may ask for both."""
-    return "motor"
+    return "pymongo"
 
 
 @pytest.fixture

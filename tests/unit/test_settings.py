@@ -16,7 +16,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert settings.listen == "127.0.0.1:50051"
     assert settings.workers == 1
     assert settings.mongodb_database == "godoty"
-    assert settings.mongodb_driver == "motor"
+    assert settings.mongodb_driver == "pymongo"
     assert settings.openrouter_base_url == "https://openrouter.ai/api/v1"
     assert (settings.site_url, settings.app_name) == ("https://godoty.app", "Godoty")
     assert settings.max_text_bytes == 256 * 1024
