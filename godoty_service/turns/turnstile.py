@@ -5,7 +5,9 @@ the first request and one before the end, a busy server answers first and tidies
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 _LONGEST = 1.0  # seconds to wait; work that hangs in front must not hold up the rest
 
@@ -15,27 +17,76 @@ class Turnstile:
 
     Args:
         at_once: How many.
+        behind: Another, whose work comes first: while somebody is in it or waits for it, one at a time goes here.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._free = asyncio.Semaphore(at_once)
+    def __init__(self, at_once: int, *, behind: "Turnstile | None" = None) -> None:
+        self._at_once = at_once
+        self._before = behind
+        self._behind: list[Turnstile] = []
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        if behind is not None:
+            behind._behind.append(self)
 
     async def enter(self) -> Callable[[], None]:
         """Wait to be let in, but not for ever; returns how to leave, which may be called more than once."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._let_in()
         try:
-            async with asyncio.timeout(_LONGEST):
-                await self._free.acquire()
+            if not place.done():
+                async with asyncio.timeout(_LONGEST):
+                    await place
         except TimeoutError:
-            return _nothing
+            if not _entered(place):
+                self._forget(place)
+                return _nothing
+        except asyncio.CancelledError:
+            if _entered(place):
+                self._leave()
+            else:
+                self._forget(place)
+            raise
         inside = True
 
         def leave() -> None:
             nonlocal inside
             if inside:
                 inside = False
-                self._free.release()
+                self._leave()
 
         return leave
+
+    @property
+    def _busy(self) -> bool:
+        return self._inside > 0 or bool(self._waiting)
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        self._let_in()
+        self._tell()
+
+    def _forget(self, place: "asyncio.Future[None]") -> None:
+        with suppress(ValueError):
+            self._waiting.remove(place)
+        self._tell()
+
+    def _tell(self) -> None:
+        for each in self._behind:
+            each._let_in()
+
+    def _let_in(self) -> None:
+        most = 1 if self._before is not None and self._before._busy else self._at_once
+        while self._waiting and self._inside < most:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                self._inside += 1
+
+
+def _entered(place: "asyncio.Future[None]") -> bool:
+    return place.done() and not place.cancelled()
 
 
 def _nothing() -> None:

@@ -37,7 +37,7 @@ from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turnstile import Turnstile
 
-_OPENINGS, _ENDINGS = 4, 2  # turns at once: what the database answers one needs the loop for another
+_OPENINGS, _ENDINGS = 8, 16  # turns at once: what the database answers one needs the loop for another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Workbench:
         self.recovery = recovery
         self.slots = SessionSlots()
         self.openings = Turnstile(_OPENINGS)
-        self.endings = Turnstile(_ENDINGS)
+        self.endings = Turnstile(_ENDINGS, behind=self.openings)
         self._adjustments = adjustments
         self._spending = spending
         self.policies = policies
