@@ -1,20 +1,22 @@
 """Runs the benches and writes docs/benchmarks: `python -m bench [--only PARTS]`, which `make bench` calls.
 
-Parts: peers, startup, metrics, and, only when they are named: write_ahead, long_session, usage, flood.
+Parts: peers, startup, metrics; only when they are named: profile, which writes, too, and those that only print:
+write_ahead, long_session, usage, flood.
 """
 
 import argparse
 import subprocess
 import sys
 
-WRITING = ("peers", "startup", "metrics")
+USUAL = ("peers", "startup", "metrics")
+WRITING = (*USUAL, "profile")
 PRINTING = ("write_ahead", "long_session", "usage", "flood")
 
 
 def main() -> int:
     """Run the parts one after the other, each in a process of its own; exit status 1: one of them failed or missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(WRITING), help="parts, by commas")
+    parser.add_argument("--only", default=",".join(USUAL), help="parts, by commas")
     failed = []
     for part in parser.parse_args().only.split(","):
         if part not in (*WRITING, *PRINTING):

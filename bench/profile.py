@@ -1,0 +1,170 @@
+"""Where Godoty's processor time goes, by layer and by function: `python -m bench.profile [--rate N] [--write]`.
+
+py-spy looks at the server 100 times a second while it is under load, and sees the Python that runs. It stops the
+server for each look, which takes it a few milliseconds: shares are what this tells, not times. It must be allowed to
+trace another process: as root, or with kernel.yama.ptrace_scope=0.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import stacks
+from bench.contenders.contender import Contender
+from bench.contenders.start import Wish, godoty
+from bench.environments import interpreter, versions
+from bench.generator.plan import Load
+from bench.machine import heading
+from bench.measuring import Sample, measure
+from bench.reports import write
+from bench.world import World, open_world
+
+LOADS: Mapping[str, tuple[str, Load]] = {
+    "short": ("Short turns: 20 streams, answers of 8 tokens one after the other", Load(streams=20, turns=25, tokens=8)),
+    "paced": ("Paced: 100 streams of 20 tokens a second", Load(streams=100, turns=1, tokens=200, rate=20)),
+}
+_WARM_UP = Load(streams=8, turns=4, tokens=100)
+_FUNCTIONS = 25
+_ATTACH_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What was seen under a load.
+
+    Attributes:
+        title: The load, in words.
+        sample: What it cost, and what callers saw.
+        rate: Looks a second.
+        layers: Samples by layer.
+        functions: Samples in which a function ran, itself or what it called.
+        innermost: Samples in which it ran itself.
+    """
+
+    title: str
+    sample: Sample
+    rate: int
+    layers: Counter[str]
+    functions: Counter[stacks.Frame]
+    innermost: Counter[stacks.Frame]
+
+    def share(self, samples: int) -> float:
+        """A part of all samples, in percent."""
+        return 100 * samples / max(1, self.layers.total())
+
+    def as_dict(self) -> dict[str, object]:
+        """For the raw results."""
+        functions = [
+            {"function": frame.function, "path": frame.path, "samples": samples, "itself": self.innermost[frame]}
+            for frame, samples in self.functions.most_common()
+            if self.share(samples) >= 1
+        ]
+        return {"load": self.title, "rate": self.rate, "layers": dict(self.layers), "functions": functions}
+
+
+async def run(names: list[str], rate: int) -> list[Profile]:
+    """Start the world and Godoty, and carry the loads out."""
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(open_world())
+        contender = await godoty(world, Wish())
+        assert contender.child is not None  # noqa: S101 - Godoty is a process
+        stack.push_async_callback(contender.child.stop)
+        await measure(world, contender, _WARM_UP)
+        return [await _profile(world, contender, *LOADS[name], rate=rate) for name in names]
+
+
+async def _profile(world: World, contender: Contender, title: str, load: Load, *, rate: int) -> Profile:
+    assert contender.child is not None  # noqa: S101 - Godoty is a process
+    seen = world.directory / "stacks.txt"
+    spy = Path(interpreter("profile")).with_name("py-spy")
+    what = ["--pid", str(contender.child.pid), "--gil", "--function", "--full-filenames"]
+    command = [str(spy), "record", *what, "--rate", str(rate), "--format", "raw", "--output", str(seen)]
+    sampler = world.child(f"py-spy-{load.streams}", command, output=False)
+    await sampler.start()
+    try:
+        async with asyncio.timeout(_ATTACH_SECONDS):
+            while "Sampling process" not in sampler.log_end():
+                _ = sampler.process  # raises when it has ended
+                await asyncio.sleep(_POLL_SECONDS)
+        sample = await measure(world, contender, load)
+        sampler.process.send_signal(signal.SIGINT)  # it writes what it has seen
+        await sampler.process.wait()
+    finally:
+        await sampler.stop()
+    found = stacks.read(seen.read_text())
+    print(f"{title}: {sum(each.samples for each in found)} samples", file=sys.stderr, flush=True)
+    return Profile(
+        title=title,
+        sample=sample,
+        rate=rate,
+        layers=stacks.by_layer(found),
+        functions=stacks.by_function(found),
+        innermost=stacks.by_innermost(found),
+    )
+
+
+def report(profiles: list[Profile], command: str, before: tuple[float, ...]) -> str:
+    """The whole report as Markdown."""
+    head = heading(command, before, versions_of={"profile": versions("profile", "py-spy")})
+    return "\n\n".join(["## Where the time goes", head, _NOTES, *(_section(each) for each in profiles)]) + "\n"
+
+
+def _section(profile: Profile) -> str:
+    samples, sample, itself = profile.layers.total(), profile.sample, profile.innermost
+    account = (
+        f"{samples} samples, {profile.rate} looks a second. The load took {sample.seen['elapsed']:.1f} s and "
+        f"{sample.server:.1f} s of the server's CPU; {sample.seen['failed']} answers failed."
+    )
+    lines = [
+        f"### {profile.title}",
+        "",
+        account,
+        "",
+        "| layer | samples, % |",
+        "|---|---:|",
+        *(f"| {layer} | {profile.share(count):.1f} |" for layer, count in profile.layers.most_common()),
+        "",
+        f"The {_FUNCTIONS} functions with the largest shares, what they call included, and what they run themselves:",
+        "",
+        "| function | file | samples, % | itself, % |",
+        "|---|---|---:|---:|",
+    ]
+    lines += [
+        f"| `{frame.function}` | {frame.path} | {profile.share(count):.1f} | {profile.share(itself[frame]):.1f} |"
+        for frame, count in profile.functions.most_common(_FUNCTIONS)
+    ]
+    return "\n".join(lines)
+
+
+_NOTES = """\
+A sample is the stack of the thread that holds Python's lock. It counts once, for the layer of its innermost frame that
+has one: what Python's own library does for a layer, and what is written in C, stand with their caller. What runs
+without the lock is not seen: system calls, and gRPC's own threads. Of gRPC's Cython there are no frames: what it does
+in a step of the loop stands in a line of its own. A thread that holds the lock and waits for a core is seen, too."""
+
+
+def main() -> int:
+    """Sample and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--load", default=",".join(LOADS), help=f"loads, by commas, of {', '.join(LOADS)}")
+    parser.add_argument("--rate", type=int, default=100, help="looks a second")
+    parser.add_argument("--write", action="store_true", help="write the results into docs/benchmarks")
+    options, before = parser.parse_args(), os.getloadavg()
+    profiles = asyncio.run(run(options.load.split(","), options.rate))
+    text = report(profiles, " ".join(["python -m bench.profile", *sys.argv[1:]]), before)
+    print(text)
+    if options.write:
+        write("profile", text, raw=[each.as_dict() for each in profiles])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

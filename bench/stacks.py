@@ -1,0 +1,118 @@
+"""Stacks that a sampler has seen: whose code ran, and under which functions.
+
+A layer is told by the path of a function's file. A sample belongs to the layer of its innermost frame that has one:
+what a helper of Python's own library does, counts as its caller's.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "gRPC, protobuf": ("grpc", "grpc_health", "grpc_status", "google", "clients"),
+    "database driver": ("motor", "pymongo"),
+    "BSON": ("bson",),
+    "JSON": ("json",),
+    "Strands": ("strands",),
+    "openai, httpx": ("openai", "httpx2", "httpcore2", "anyio", "sniffio"),
+    "aiohttp": ("aiohttp", "yarl", "multidict", "aiosignal", "frozenlist", "propcache"),
+    "asyncio": ("asyncio", "selectors.py"),
+    "threads": ("threading.py", "concurrent", "queue.py"),
+    "logging, telemetry": ("structlog", "logging", "opentelemetry", "prometheus_client"),
+    "pydantic": ("pydantic", "pydantic_core", "pydantic_settings"),
+}
+C_STEPS = "C code under the loop, most of it gRPC's"
+OTHERS = "others"
+_LAYER_OF = {package: layer for layer, packages in LAYERS.items() for package in packages}
+_OURS = "godoty_service"
+_PLACE = re.compile(r"^.*/(?:site-packages|python3\.\d+)/")
+_ROOT = f"{Path(__file__).parents[1]}/"
+_STEP = "Handle._run"  # of the loop
+_OUTER = frozenset({_STEP, "BaseEventLoop.run_forever", "_worker"})  # what lies outside of them tells nothing
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A function in a stack.
+
+    Attributes:
+        function: Its qualified name.
+        path: Its file, from its package on.
+    """
+
+    function: str
+    path: str
+
+    @property
+    def layer(self) -> str | None:
+        """Whose it is; None: nobody's in particular."""
+        package, _, rest = self.path.partition("/")
+        if package != _OURS:
+            return _LAYER_OF.get(package)
+        room, below, _ = rest.partition("/")
+        return f"Godoty: {room}" if below else "Godoty: its other modules"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack, outermost frame first, and how often it was seen."""
+
+    frames: tuple[Frame, ...]
+    samples: int
+
+    @property
+    def layer(self) -> str:
+        """Whose code ran."""
+        if self.frames and self.frames[-1].function == _STEP:
+            return C_STEPS
+        return next((layer for frame in reversed(self.frames) if (layer := frame.layer)), OTHERS)
+
+    @property
+    def inner(self) -> tuple[Frame, ...]:
+        """The frames inside of the loop's step, of the loop, or of a thread's work."""
+        for place in range(len(self.frames) - 1, -1, -1):
+            if self.frames[place].function in _OUTER:
+                return self.frames[place + 1 :]
+        return self.frames
+
+
+def read(text: str) -> list[Stack]:
+    """Read collapsed stacks: `outer (file:line);inner (file:line) samples`, a line each."""
+    stacks = []
+    for line in text.splitlines():
+        frames, _, samples = line.rpartition(" ")
+        stacks.append(Stack(tuple(_frame(each) for each in frames.split(";")), int(samples)))
+    return stacks
+
+
+def by_layer(stacks: Iterable[Stack]) -> Counter[str]:
+    """The samples of each layer."""
+    found: Counter[str] = Counter()
+    for stack in stacks:
+        found[stack.layer] += stack.samples
+    return found
+
+
+def by_function(stacks: Iterable[Stack]) -> Counter[Frame]:
+    """The samples in which a function ran, itself or what it called."""
+    found: Counter[Frame] = Counter()
+    for stack in stacks:
+        for frame in set(stack.inner):
+            found[frame] += stack.samples
+    return found
+
+
+def by_innermost(stacks: Iterable[Stack]) -> Counter[Frame]:
+    """The samples in which a function ran itself, or what is written in C for it."""
+    found: Counter[Frame] = Counter()
+    for stack in stacks:
+        found[stack.frames[-1]] += stack.samples
+    return found
+
+
+def _frame(text: str) -> Frame:
+    function, _, place = text.rpartition(" (")
+    path = place.removesuffix(")").rpartition(":")[0].removeprefix(_ROOT)
+    return Frame(function, _PLACE.sub("", path))
