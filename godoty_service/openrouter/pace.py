@@ -1,8 +1,8 @@
 """The pace of a busy process: what arrives waits for a common beat, and is handled in fewer and larger pieces.
 
 A token by itself costs a wake-up, a read and a write. While the processor is free nothing waits. When the process is
-busy, all streams are read on one beat, 50 times a second; when it falls behind, the beat slows down, so that more
-tokens arrive together, instead of the delay growing.
+busy, all streams are read on one beat, 50 times a second; when it falls behind or has little time left, the beat slows
+down, so that more tokens arrive together, instead of the delay growing.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 _LOOK = 0.1  # seconds between two looks
-_FREE = 0.3  # of one core's time: below that nothing waits
+_FREE, _HALF, _FULL = 0.3, 0.5, 0.65  # of one core's time: nothing waits, the beat may be faster, must be slower
 _BEAT = 0.02  # seconds of the fastest beat
 _SLOWEST = 0.25  # seconds of the slowest
 _BEHIND = 0.02  # seconds late: the process falls behind
@@ -44,12 +44,12 @@ class Pace:
             self._set(busy_share=(time.thread_time() - worked) / took, delay=took - _LOOK)
 
     def _set(self, *, busy_share: float, delay: float) -> None:
-        if delay > _BEHIND:
+        if delay > _BEHIND or busy_share > _FULL:
             self._pause = min(_SLOWEST, max(_BEAT, self._pause * _SLOWER))
-        elif busy_share > _FREE:
-            self._pause = max(_BEAT, self._pause * _FASTER)
-        else:
+        elif busy_share < _FREE:
             self._pause = 0.0
+        elif busy_share < _HALF or not self._pause:
+            self._pause = max(_BEAT, self._pause * _FASTER)
 
     def _strike(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake those who are ready; without a beat from now on, all."""

@@ -23,11 +23,11 @@ class Turnstile:
     def __init__(self, at_once: int, *, behind: "Turnstile | None" = None) -> None:
         self._at_once = at_once
         self._before = behind
-        self._behind: list[Turnstile] = []
+        self._on_change: list[Callable[[], None]] = []
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         if behind is not None:
-            behind._behind.append(self)
+            behind.watch(self._let_in)
 
     async def enter(self) -> Callable[[], None]:
         """Wait to be let in, but not for ever; returns how to leave, which may be called more than once."""
@@ -59,8 +59,13 @@ class Turnstile:
         return leave
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether somebody is in it or waits for it."""
         return self._inside > 0 or bool(self._waiting)
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Have somebody told of whoever leaves."""
+        self._on_change.append(told)
 
     def _leave(self) -> None:
         self._inside -= 1
@@ -73,11 +78,11 @@ class Turnstile:
         self._tell()
 
     def _tell(self) -> None:
-        for each in self._behind:
-            each._let_in()
+        for told in self._on_change:
+            told()
 
     def _let_in(self) -> None:
-        most = 1 if self._before is not None and self._before._busy else self._at_once
+        most = 1 if self._before is not None and self._before.busy else self._at_once
         while self._waiting and self._inside < most:
             place = self._waiting.popleft()
             if not place.done():

@@ -20,11 +20,14 @@ def test_a_free_process_has_no_beat() -> None:
 
 
 def test_a_busy_process_has_a_fast_beat_and_a_late_one_a_slow_one() -> None:
-    """Busy: at most 20 ms. Behind: slower and slower, up to a quarter of a second; caught up: fast again."""
+    """Busy: 20 ms. Behind, or with little time left: slower, up to a quarter of a second; caught up: fast again."""
     pace = Pace()
     assert _beat(pace, busy_share=0.5) == 0.02
-    assert _beat(pace, busy_share=0.9, delay=0.1) == 0.25
-    assert _beat(pace, busy_share=0.5) == 0.02
+    assert _beat(pace, busy_share=0.5, delay=0.1) == 0.25
+    assert _beat(pace, busy_share=0.4) == 0.02
+    assert _beat(pace, busy_share=0.9) == 0.25
+    assert _beat(pace, busy_share=0.6) == 0.25  # as it is
+    assert _beat(pace, busy_share=0.4) == 0.02
 
 
 async def test_who_rests_is_woken_at_the_beat_when_ready() -> None:
