@@ -4,12 +4,14 @@ Motor is the default; PyMongo's own asynchronous API is a setting away. Writes a
 journaled, and reads see only what a majority has, so nothing that was read or acknowledged can be rolled back.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from bson import encode
 from bson.codec_options import CodecOptions
@@ -43,6 +45,8 @@ from godoty_service.flights import Flights
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 Document = dict[str, Any]
 Driver = Literal["motor", "pymongo"]
 
@@ -128,6 +132,28 @@ def _translation(error: Exception) -> StorageError:
     return StorageError("The database refused an operation.")
 
 
+def _whole(operation: Callable[Given, Awaitable[Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
+    """Let an operation that has begun come to its end, also when who waits for it is cancelled.
+
+    PyMongo would close the connection under a cancelled operation, and now and then take the cancel for its own: it
+    waits with `asyncio.wait_for`, which forgets a cancel that comes together with the answer (Python before 3.12).
+    """
+
+    @wraps(operation)
+    async def whole(*given: Given.args, **named: Given.kwargs) -> Result:
+        task = asyncio.ensure_future(operation(*given, **named))  # Motor's are futures already
+        task.add_done_callback(_heard)
+        return await asyncio.shield(task)
+
+    return whole
+
+
+def _heard(task: "asyncio.Future[Any]") -> None:
+    """Take note of how an operation ended for which nobody waits any more."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Collection:
     """A collection, with the operations that the rooms use and with our errors."""
 
@@ -141,6 +167,7 @@ class Collection:
         """The same, read as it was at the snapshot's moment. Writes go past it, as ever."""
         return Collection(self._collection, snapshot.session)
 
+    @_whole
     async def find_one(
         self,
         query: Mapping[str, Any],
@@ -153,6 +180,7 @@ class Collection:
             found: Document | None = await self._collection.find_one(query, fields, sort=sort, session=self._session)
         return found
 
+    @_whole
     async def find(
         self,
         query: Mapping[str, Any],
@@ -180,17 +208,20 @@ class Collection:
         with _translated():
             cursor = self._collection.find(query, fields, sort=sort, batch_size=_BATCH, session=self._session)
             try:
-                async for document in cursor:
-                    yield document
+                while documents := await _whole(cursor.to_list)(_BATCH):
+                    for document in documents:
+                        yield document
             finally:
-                await cursor.close()
+                await _whole(cursor.close)()
 
+    @_whole
     async def count(self, query: Mapping[str, Any]) -> int:
         """Count the matches."""
         with _translated():
             number: int = await self._collection.count_documents(query, session=self._session)
         return number
 
+    @_whole
     async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
         """Run an aggregation and read its whole result."""
         with _translated():
@@ -238,6 +269,7 @@ class Collection:
                 faults[place] = _translation(kind(failure.get("errmsg", ""), failure["code"]))
         return faults
 
+    @_whole
     async def insert_many(self, documents: Sequence[Document]) -> None:
         """Insert documents in order; the first that is refused ends it.
 
@@ -252,6 +284,7 @@ class Collection:
                     raise DuplicateKeyError("bulk") from error
                 raise
 
+    @_whole
     async def insert_each(self, documents: Sequence[Document]) -> list[int]:
         """Insert documents side by side; returns the places of those that a unique index refused."""
         with _translated():
@@ -266,6 +299,7 @@ class Collection:
                 return [each["index"] for each in refused]
         return []
 
+    @_whole
     async def update_one(
         self,
         query: Mapping[str, Any],
@@ -278,6 +312,7 @@ class Collection:
             result = await self._collection.update_one(query, update, upsert=upsert)
         return bool(result.matched_count)
 
+    @_whole
     async def update_many(
         self, query: Mapping[str, Any], update: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     ) -> int:
@@ -286,12 +321,14 @@ class Collection:
             result = await self._collection.update_many(query, update)
         return int(result.modified_count)
 
+    @_whole
     async def update_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Update the first match of each filter, side by side, in one request."""
         if updates:
             with _translated():
                 await self._collection.bulk_write([UpdateOne(*each) for each in updates], ordered=False)
 
+    @_whole
     async def upsert_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Update or insert documents side by side, by pairs of query and update.
 
@@ -310,6 +347,7 @@ class Collection:
                 if any(each.get("code") != _DUPLICATE_KEY for each in refused):
                     raise
 
+    @_whole
     async def find_one_and_update(
         self,
         query: Mapping[str, Any],
@@ -327,18 +365,21 @@ class Collection:
             )
         return found
 
+    @_whole
     async def delete_one(self, query: Mapping[str, Any]) -> bool:
         """Delete the first match; tells whether there was one."""
         with _translated():
             result = await self._collection.delete_one(query)
         return bool(result.deleted_count)
 
+    @_whole
     async def delete_many(self, query: Mapping[str, Any]) -> int:
         """Delete all matches; tells how many there were."""
         with _translated():
             result = await self._collection.delete_many(query)
         return int(result.deleted_count)
 
+    @_whole
     async def ensure(self, indexes: Sequence[Index]) -> None:
         """Make the indexes that are missing, in one operation."""
         with _translated():
@@ -382,6 +423,7 @@ class Database:
         """Name a collection; this does not reach the server."""
         return Collection(self._database[name])
 
+    @_whole
     async def ping(self) -> None:
         """Reach the server.
 
@@ -391,6 +433,7 @@ class Database:
         with _translated():
             await self._client.admin.command("ping")
 
+    @_whole
     async def now(self) -> datetime:
         """Tell the server's clock, which all replicas share."""
         with _translated():
@@ -411,8 +454,9 @@ class Database:
         try:
             yield Snapshot(session)
         finally:
-            await session.end_session()
+            await _whole(session.end_session)()
 
+    @_whole
     async def drop(self) -> None:
         """Delete the whole database. Tests call this."""
         with _translated():

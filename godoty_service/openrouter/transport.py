@@ -101,14 +101,14 @@ class _Body(httpx.AsyncByteStream):
     Args:
         response: Its headers are here.
         pace: When to rest.
-        silence: Seconds without a byte after which it has failed.
+        timeout: Seconds without a byte after which it has failed.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, pace: Pace, silence: float | None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, pace: Pace, timeout: float | None) -> None:
         self._response = response
         self._content = response.content
         self._pace = pace
-        self._silence = silence
+        self._timeout = timeout
         self._seen = 0  # bytes
         self._seen_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +118,7 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content, now = self._content, asyncio.get_running_loop().time
         self._seen_at = now()
-        self._watch(self._silence)
+        self._watch(self._timeout)
         try:
             with _translated():
                 while data := await content.readany():
@@ -146,8 +146,8 @@ class _Body(httpx.AsyncByteStream):
 
     def _look(self) -> None:
         """Fail a body that has been silent for too long."""
-        silence = self._silence or 0.0
-        left = silence if self._more() else self._seen_at + silence - asyncio.get_running_loop().time()
+        timeout = self._timeout or 0.0
+        left = timeout if self._more() else self._seen_at + timeout - asyncio.get_running_loop().time()
         if left > 0:
             self._watch(left)
         else:

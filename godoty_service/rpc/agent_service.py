@@ -74,12 +74,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, call: Call) -> pb.GetSessionMetricsResponse:
         """Read what a session has cost."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
         return metrics_message(session, await self._fold(session))
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
         """Read a session."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
         return pb.GetSessionResponse(session=await self._message(session))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
@@ -97,7 +97,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
         """Read a page of messages."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id))
+        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
         query = ("messages", call.tenant_id, session.uid)
         size = page_size(request.page_size, default=100)
         place = read_place(request.page_token, query, int)

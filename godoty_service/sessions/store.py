@@ -152,13 +152,19 @@ class Sessions:
         """Tell whether the claim still stands."""
         return await self._sessions.find_one(_own(session), fields={"_id": 1}) is not None
 
-    async def get(self, tenant_id: str, session_id: str) -> Session:
+    async def get(self, tenant_id: str, session_id: str, *, outside: bool = False) -> Session:
         """Read a session.
+
+        Args:
+            tenant_id: Whose it is.
+            session_id: The caller's id of it.
+            outside: Without what only a turn needs of it: the agent's state and the history's summary.
 
         Raises:
             SessionNotFound: The tenant has none of this id.
         """
-        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
+        fields = {"state": 0, "context": 0} if outside else None
+        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id}, fields=fields)
         if found is None:
             raise SessionNotFound("There is no such session.", metadata={"session_id": session_id})
         return _read(found)
@@ -274,7 +280,7 @@ def _read_lease(document: Document) -> Lease:
 
 
 def _read(document: Document) -> Session:
-    lease, context = document["lease"], document["context"]
+    lease, context = document["lease"], document.get("context")
     return Session(
         uid=document["_id"],
         tenant_id=document["tenant_id"],
@@ -282,7 +288,7 @@ def _read(document: Document) -> Session:
         user=document["user"],
         model=document["model"],
         message_count=document["message_count"],
-        state=json.loads(document["state"]),
+        state=json.loads(document.get("state", "{}")),
         context=Context(head=json.loads(context["head"]), after=context["after"]) if context else None,
         fold=document["fold"],
         fold_revision=document["fold_revision"],

@@ -134,7 +134,7 @@ async def _keep_books(caller: Caller, keeper: Bookkeeper) -> None:
     """Three settled calls, one that was given up, and its adjustment: entries 1 to 5 of one session."""
     await caller.converse("hello")
     await caller.converse("@sandbox tool-loop calls=2")
-    call = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=-1")
+    call = await cancelled(caller, "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=-1")
     keeper.ahead = PATIENCE.without_usage
     await keeper.reconciler.tick()
     (call,) = [each for each in calls(caller) if each.call_id == call.call_id]

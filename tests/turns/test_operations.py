@@ -16,7 +16,10 @@ from tests.service.service import Service
 from tests.turns.streams import seed, until
 
 WRITES = frozenset(
-    {"insert_one", "insert_many", "insert_each", "update_one", "update_many", "find_one_and_update", "delete_one"}
+    {
+        *("insert_one", "insert_many", "insert_each", "delete_one"),
+        *("update_one", "update_many", "update_each", "find_one_and_update"),
+    }
 )
 METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds that a write takes longer: whatever does not wait for it overtakes it

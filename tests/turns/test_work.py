@@ -24,8 +24,8 @@ ALONE = {"godoty_service": 71, "asyncio": 52, "aiohttp": 25, "strands": 14, "htt
 TOGETHER = {"godoty_service": 20, "aiohttp": 10, "asyncio": 5, "strands": 1, "pydantic_core": 1.25}
 NOTHING = 0.3
 # Calls for a turn with a short answer in a new session: of all, of some packages, and of any other.
-ALL_OF_A_TURN = 8_000
-A_TURN = {"godoty_service": 1_600, "asyncio": 1_500, "strands": 1_270, "httpx2": 720, "copy": 330, "openai": 140}
+ALL_OF_A_TURN = 13_500
+A_TURN = {"pymongo": 4_200, "asyncio": 3_250, "godoty_service": 1_750, "strands": 1_270}
 OTHERS = 270
 
 _WINDOW = 5  # tokens
