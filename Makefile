@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help run chat test test-faults bench lint gen gen-clients check-gen buf clients-test requirements clean
 
+# Compiled once, not by each of the many processes that the tests and the benchmarks start.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3.11
 BIN := .venv/bin
 PROTOS := $(wildcard protos/godoty/v1/*.proto)
