@@ -8,7 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
+from godoty_service.errors import StorageUnavailable
 from godoty_service.metering.call import CallState, CostSource
+from godoty_service.mongo import Index, open_database
 from godoty_service.rooms import open_rooms
 from godoty_service.server import running
 from tests.metering.bookkeeper import billed, calls, closed, left
@@ -256,3 +258,28 @@ async def test_a_session_that_could_not_be_claimed_is_free(start: Callable[..., 
     assert len(calls(caller)) == len(caller.service.requests("talk")) == 2
     await assert_sums_agree(caller)
     assert_whole(await caller.messages())
+
+
+@pytest.mark.parametrize(
+    ("how", "landed"), [(REFUSED, 0), (CUT_OFF, 0), (DOUBTFUL, 4)], ids=["refused", "cut off", "doubtful"]
+)
+async def test_whoever_shares_an_operation_that_fails_is_told(
+    fragile: Surroundings, how: dict[str, Any], landed: int
+) -> None:
+    """Documents that were inserted together are all not known to be written."""
+    database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=1.0)
+    things = database.collection("things")
+    await things.ensure([Index(keys=[("name", 1)])])
+    data = {"failCommands": ["insert"], "namespace": f"{database.name}.things", "appName": "godoty", **how}
+    fragile.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+    try:
+        inserting = (things.insert_one({"_id": number, "name": str(number)}) for number in range(4))
+        found = await asyncio.gather(*inserting, return_exceptions=True)
+    finally:
+        fragile.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+    assert [type(each) for each in found] == [StorageUnavailable] * 4
+    async with asyncio.timeout(10):
+        while await things.count({}) != landed:  # a majority has what was doubtful a moment later
+            await asyncio.sleep(0.05)
+    await database.close()
