@@ -19,8 +19,9 @@ from tests.service.caller import Caller
 from tests.service.service import Service
 from tests.service.surroundings import ACCOUNT, Surroundings
 
-# How long an example takes says nothing where other tests share the cores.
-settings.register_profile("godoty", deadline=None)
+# How long an example takes says nothing where other tests share the cores; the long forms try more of them.
+LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
+settings.register_profile("godoty", deadline=None, max_examples=500 if LONG else 50)
 settings.load_profile("godoty")
 
 # What the developer's shell says is not the tests' business; only a MongoDB that runs already is used.
@@ -35,7 +36,7 @@ _LONGEST = {"test_dev.py", "test_isolation.py", "test_in_line.py", "test_invoice
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only `make test-faults` runs, and order the rest."""
-    if os.environ.get("GODOTY_TEST_LONG") != "1":
+    if not LONG:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)

@@ -1,6 +1,6 @@
 """Three tenants on one server who try everything with each other's ids: none is ever told a byte of another.
 
-10 runs of 30 moves; GODOTY_TEST_LONG=1 makes 200, and shrinks what fails.
+6 runs of 30 moves; GODOTY_TEST_LONG=1 makes 200, and shrinks what fails.
 """
 
 import asyncio
@@ -244,7 +244,7 @@ def test_no_tenant_is_ever_told_a_byte_of_another(strangers: type[Strangers]) ->
     run_state_machine_as_test(
         strangers,
         settings=settings(
-            max_examples=200 if LONG else 10,
+            max_examples=200 if LONG else 6,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.generate, *([Phase.shrink] if LONG else [])],  # to shrink takes minutes

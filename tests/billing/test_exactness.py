@@ -18,6 +18,7 @@ from godoty_service.metering.usage_groups import NamedGroup
 from godoty_service.metering.usage_query import UsageAnswer, UsageQuestion
 from godoty_service.mongo import Database
 from tests.billing.books import Server, Tenant, question, scan, shown, total
+from tests.conftest import LONG
 
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut")
 # Around these clocks change in Berlin (twice), New York, Lord Howe and Beirut; the last is no such day.
@@ -150,7 +151,10 @@ EVENTS = (
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @settings(
-    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100 if LONG else 12,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(events=st.lists(st.sampled_from(EVENTS), min_size=5, max_size=60), seed=st.integers(0, 2**32))
 async def test_an_answer_is_exact_and_stays(database: Database, events: list[str], seed: int) -> None:

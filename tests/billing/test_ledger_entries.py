@@ -26,7 +26,7 @@ from tests.service.caller import failure_of
 from tests.service.service import Service
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
-EXPORTED = 50_000
+EXPORTED = 30_000
 
 
 async def _fill(tenant: Tenant, calls: int) -> None:
@@ -156,7 +156,7 @@ async def _insert(tenant: Tenant, calls: int) -> None:
 
 
 async def test_an_export_needs_no_more_memory_the_longer_it_is(serve_process: StartProcess, bill: Bill) -> None:
-    """50,000 entries reach the caller, each once and at most 500 at a time; the server grows by less than 20 MB."""
+    """30,000 entries reach the caller, each once and at most 500 at a time; the server grows by less than 20 MB."""
     process, service = await serve_process()
     database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
     tenant = Tenant(database, Ledger(database.collection("ledger")), random.Random(7))

@@ -16,7 +16,7 @@ from tests.service.history import assert_whole
 from tests.turns.conftest import LONG
 from tests.turns.streams import CONTINUE, SLOW, cancel, free, until, until_text
 
-CLIENTS, TURNS = 64, 50 if LONG else 3
+CLIENTS, TURNS = 64, 50 if LONG else 2
 FAST = "@sandbox plain tokens=1 flat=1"
 WAIT = pb.ON_BUSY_WAIT
 
