@@ -99,6 +99,30 @@ async def test_silence_after_the_request_is_a_read_timeout() -> None:
     assert sent == ["sent"]
 
 
+async def test_silence_in_the_middle_of_an_answer_is_a_read_timeout() -> None:
+    """An answer may take as long as it likes while bytes come; once none do, it has failed."""
+
+    async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_head(reader)
+        writer.write(HEAD)
+        for _ in range(4):
+            writer.write(b"1\r\nx\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.25)
+        with suppress(ConnectionError):
+            await reader.read()  # until the other side has had enough
+        writer.close()
+
+    got = b""
+    async with client(fall_silent) as (asking, _), asking.stream("POST", "/", content=b"x") as response:
+        with pytest.raises(httpx.ReadTimeout):
+            async with asyncio.timeout(10):
+                async for data in response.aiter_bytes():
+                    got += data
+
+    assert got == b"xxxx"
+
+
 async def test_what_objects_keeps_the_request_from_leaving() -> None:
     """Not a byte of a request arrives to which the listener said no."""
     arrived: list[bytes] = []
