@@ -1,49 +1,39 @@
-"""Opens the database. The only module that knows the driver: its names, its errors and where the two differ.
+"""Opens the database. Knows the driver's names, and where the two differ; `mongo_failures` knows its errors.
 
-Motor is the default; PyMongo's own asynchronous API is a setting away. Writes are acknowledged by a majority and
+PyMongo's own asynchronous API is the default, Motor is a setting away. Writes are acknowledged by a majority and
 journaled, and reads see only what a majority has, so nothing that was read or acknowledged can be rolled back.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from bson import encode
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.common import MAX_BSON_SIZE
 from pymongo.errors import (
-    AutoReconnect,
     BulkWriteError,
     ConfigurationError,
-    ConnectionFailure,
     DocumentTooLarge,
     DuplicateKeyError,
-    ExecutionTimeout,
     InvalidURI,
-    NetworkTimeout,
     OperationFailure,
     PyMongoError,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-    WTimeoutError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from godoty_service.errors import DuplicateKey, SnapshotLost, StorageError, StorageUnavailable
+from godoty_service.errors import StorageError
 from godoty_service.flights import Flights
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from godoty_service.mongo_failures import DUPLICATE_KEY, UNWRITABLE, duplicates, translated, translation
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -53,25 +43,8 @@ Driver = Literal["motor", "pymongo"]
 # Motor runs each operation in a thread of a pool; its default of five a core is exhausted by a few slow reads.
 _MOTOR_WORKERS = "64"
 
-_BATCH = 500  # documents that are decoded at once: a few milliseconds in which nothing else runs
-
-# Codes with which a server that is stepping down, starting or stopping answers: try again later.
-_TRANSIENT_CODES = frozenset({6, 7, 50, 64, 89, 91, 134, 189, 202, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436})
-# A snapshot that is too old, or that an index being made has closed: a new one is not.
-_SNAPSHOT_CODES = frozenset({239, 246})
-_DUPLICATE_KEY = 11_000
 _MOST_INSERTS = 200  # documents of one operation
-_UNREACHABLE = (
-    AutoReconnect,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NetworkTimeout,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-    WTimeoutError,
-)
-# A value that a document cannot hold: it never leaves this process, and no retry helps.
-_UNWRITABLE = (BSONError, OverflowError, UnicodeEncodeError)
+_BATCH = 500  # documents that are decoded at once: a few milliseconds in which nothing else runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,38 +71,6 @@ class Index:
         if self.expire_after is not None:
             options["expireAfterSeconds"] = self.expire_after
         return IndexModel(list(self.keys), **options)
-
-
-@contextmanager
-def _translated() -> "Iterator[None]":
-    """Turn the driver's errors into ours, once, where they enter.
-
-    Raises:
-        DuplicateKey: A unique index refused a write.
-        SnapshotLost: A snapshot cannot be read any more.
-        StorageUnavailable: No primary, no connection, or a timeout.
-        StorageError: Anything else.
-    """
-    try:
-        yield
-    except (PyMongoError, *_UNWRITABLE) as error:
-        raise _translation(error) from error
-
-
-def _translation(error: Exception) -> StorageError:
-    """Tell the driver's error in our words."""
-    if isinstance(error, DuplicateKeyError):
-        return DuplicateKey("The document exists already.")
-    if isinstance(error, _UNWRITABLE):
-        return StorageError("The database cannot hold a value.")
-    code = error.code if isinstance(error, OperationFailure) else None
-    if code in _SNAPSHOT_CODES:
-        return SnapshotLost("The database cannot be reached just now.")
-    again = isinstance(error, OperationFailure) and error.has_error_label("RetryableWriteError")
-    late = isinstance(error, PyMongoError) and error.timeout
-    if isinstance(error, _UNREACHABLE) or code in _TRANSIENT_CODES or again or late:
-        return StorageUnavailable("The database cannot be reached just now.")
-    return StorageError("The database refused an operation.")
 
 
 def _whole(operation: Callable[Given, Awaitable[Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
@@ -176,7 +117,7 @@ class Collection:
         fields: Mapping[str, Any] | None = None,
     ) -> Document | None:
         """Read the first match, or None."""
-        with _translated():
+        with translated():
             found: Document | None = await self._collection.find_one(query, fields, sort=sort, session=self._session)
         return found
 
@@ -191,7 +132,7 @@ class Collection:
         batch: int = _BATCH,
     ) -> list[Document]:
         """Read all matches (at most `limit`, unless that is 0), so many at once."""
-        with _translated():
+        with translated():
             found: list[Document] = await self._collection.find(
                 query, fields, sort=sort, limit=limit, batch_size=min(limit or batch, batch), session=self._session
             ).to_list(None)
@@ -205,7 +146,7 @@ class Collection:
         fields: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Document]:
         """Read all matches one by one, in constant memory."""
-        with _translated():
+        with translated():
             cursor = self._collection.find(query, fields, sort=sort, batch_size=_BATCH, session=self._session)
             try:
                 while documents := await _whole(cursor.to_list)(_BATCH):
@@ -217,14 +158,14 @@ class Collection:
     @_whole
     async def count(self, query: Mapping[str, Any]) -> int:
         """Count the matches."""
-        with _translated():
+        with translated():
             number: int = await self._collection.count_documents(query, session=self._session)
         return number
 
     @_whole
     async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
         """Run an aggregation and read its whole result."""
-        with _translated():
+        with translated():
             cursor = self._collection.aggregate(pipeline, session=self._session, batchSize=_BATCH)
             if hasattr(cursor, "__await__"):  # PyMongo's is a coroutine, Motor's a cursor
                 cursor = await cursor
@@ -242,7 +183,7 @@ class Collection:
     async def _insert_together(self, documents: Sequence[Document]) -> Sequence[StorageError | None]:
         """Insert documents, each whatever becomes of the others; tells for each what went wrong."""
         if len(documents) == 1:
-            with _translated():
+            with translated():
                 await self._collection.insert_one(documents[0])
             return [None]
         faults: list[StorageError | None] = [None] * len(documents)
@@ -250,8 +191,8 @@ class Collection:
         for place, document in enumerate(documents):
             try:
                 written[place] = _encoded(document)
-            except (PyMongoError, *_UNWRITABLE) as error:
-                faults[place] = _translation(error)
+            except (PyMongoError, *UNWRITABLE) as error:
+                faults[place] = translation(error)
         if not written:
             return faults
         places, refused, unsure = list(written), {}, None
@@ -262,11 +203,11 @@ class Collection:
             unsure = next(iter(error.details["writeConcernErrors"]), None)
         except PyMongoError as error:
             for place in places:
-                faults[place] = _translation(error)
+                faults[place] = translation(error)
         for place in places:
             if (failure := refused.get(place, unsure)) is not None:
-                kind = DuplicateKeyError if failure["code"] == _DUPLICATE_KEY else OperationFailure
-                faults[place] = _translation(kind(failure.get("errmsg", ""), failure["code"]))
+                kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
+                faults[place] = translation(kind(failure.get("errmsg", ""), failure["code"]))
         return faults
 
     @_whole
@@ -276,27 +217,22 @@ class Collection:
         Raises:
             DuplicateKey: A unique index refused one.
         """
-        with _translated():
+        with translated():
             try:
                 await self._collection.insert_many(documents)
             except OperationFailure as error:  # a BulkWriteError hides the duplicate in its details
-                if any(each.get("code") == _DUPLICATE_KEY for each in (error.details or {}).get("writeErrors", [])):
+                if any(each.get("code") == DUPLICATE_KEY for each in (error.details or {}).get("writeErrors", [])):
                     raise DuplicateKeyError("bulk") from error
                 raise
 
     @_whole
     async def insert_each(self, documents: Sequence[Document]) -> list[int]:
         """Insert documents side by side; returns the places of those that a unique index refused."""
-        with _translated():
+        with translated():
             try:
                 await self._collection.insert_many(documents, ordered=False)
             except OperationFailure as error:
-                refused = (error.details or {}).get("writeErrors", [])
-                if not refused or (error.details or {}).get("writeConcernErrors"):
-                    raise
-                if any(each.get("code") != _DUPLICATE_KEY for each in refused):
-                    raise
-                return [each["index"] for each in refused]
+                return duplicates(error)
         return []
 
     @_whole
@@ -308,7 +244,7 @@ class Collection:
         upsert: bool = False,
     ) -> bool:
         """Update the first match; tells whether there was one."""
-        with _translated():
+        with translated():
             result = await self._collection.update_one(query, update, upsert=upsert)
         return bool(result.matched_count)
 
@@ -317,7 +253,7 @@ class Collection:
         self, query: Mapping[str, Any], update: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     ) -> int:
         """Update all matches; tells how many were changed."""
-        with _translated():
+        with translated():
             result = await self._collection.update_many(query, update)
         return int(result.modified_count)
 
@@ -325,7 +261,7 @@ class Collection:
     async def update_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Update the first match of each filter, side by side, in one request."""
         if updates:
-            with _translated():
+            with translated():
                 await self._collection.bulk_write([UpdateOne(*each) for each in updates], ordered=False)
 
     @_whole
@@ -335,17 +271,13 @@ class Collection:
         One whose query does not match, and whose insertion a unique index refuses, is passed over: there is such a
         document, but not in the state that was asked for.
         """
-        with _translated():
+        with translated():
             try:
                 await self._collection.bulk_write(
                     [UpdateOne(query, update, upsert=True) for query, update in updates], ordered=False
                 )
             except OperationFailure as error:
-                refused = (error.details or {}).get("writeErrors", [])
-                if not refused or (error.details or {}).get("writeConcernErrors"):
-                    raise
-                if any(each.get("code") != _DUPLICATE_KEY for each in refused):
-                    raise
+                duplicates(error)
 
     @_whole
     async def find_one_and_update(
@@ -359,7 +291,7 @@ class Collection:
     ) -> Document | None:
         """Update the first match and return it as it is then (or, with `before`, as it was)."""
         order = ReturnDocument.BEFORE if before else ReturnDocument.AFTER
-        with _translated():
+        with translated():
             found: Document | None = await self._collection.find_one_and_update(
                 query, update, sort=sort, upsert=upsert, return_document=order
             )
@@ -368,21 +300,21 @@ class Collection:
     @_whole
     async def delete_one(self, query: Mapping[str, Any]) -> bool:
         """Delete the first match; tells whether there was one."""
-        with _translated():
+        with translated():
             result = await self._collection.delete_one(query)
         return bool(result.deleted_count)
 
     @_whole
     async def delete_many(self, query: Mapping[str, Any]) -> int:
         """Delete all matches; tells how many there were."""
-        with _translated():
+        with translated():
             result = await self._collection.delete_many(query)
         return int(result.deleted_count)
 
     @_whole
     async def ensure(self, indexes: Sequence[Index]) -> None:
         """Make the indexes that are missing, in one operation."""
-        with _translated():
+        with translated():
             await self._collection.create_indexes([each.model() for each in indexes])
 
 
@@ -430,13 +362,13 @@ class Database:
         Raises:
             StorageUnavailable: It cannot be reached.
         """
-        with _translated():
+        with translated():
             await self._client.admin.command("ping")
 
     @_whole
     async def now(self) -> datetime:
         """Tell the server's clock, which all replicas share."""
-        with _translated():
+        with translated():
             answer = await self._client.admin.command("hello")
         time: datetime = answer["localTime"]
         return time if time.tzinfo else time.replace(tzinfo=UTC)
@@ -447,7 +379,7 @@ class Database:
 
         What a majority had acknowledged before that read is in it. Writers neither wait for it nor hold it up.
         """
-        with _translated():
+        with translated():
             session = self._client.start_session(snapshot=True)
             if hasattr(session, "__await__"):  # Motor's is a future, PyMongo's the session
                 session = await session
@@ -459,7 +391,7 @@ class Database:
     @_whole
     async def drop(self) -> None:
         """Delete the whole database. Tests call this."""
-        with _translated():
+        with translated():
             await self._client.drop_database(self.name)
 
     async def close(self) -> None:

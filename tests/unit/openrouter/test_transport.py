@@ -113,14 +113,17 @@ async def test_silence_in_the_middle_of_an_answer_is_a_read_timeout() -> None:
             await reader.read()  # until the other side has had enough
         writer.close()
 
-    got = b""
+    got = [b""]
+
+    async def listen(response: httpx.Response) -> None:
+        async for data in response.aiter_bytes():
+            got[0] += data
+
     async with client(fall_silent) as (asking, _), asking.stream("POST", "/", content=b"x") as response:
         with pytest.raises(httpx.ReadTimeout):
-            async with asyncio.timeout(10):
-                async for data in response.aiter_bytes():
-                    got += data
+            await asyncio.wait_for(listen(response), 10)
 
-    assert got == b"xxxx"
+    assert got == [b"xxxx"]
 
 
 async def test_what_objects_keeps_the_request_from_leaving() -> None:
