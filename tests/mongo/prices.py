@@ -29,7 +29,8 @@ class Provider:
     """
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 8, 22, 12, tzinfo=UTC)
+        # Of today: MongoDB deletes what was seen last 90 days ago, by its own clock.
+        self.now = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
         self.listed = "0.001"
         self.own = {"Acme": "0.001"}
         self.reachable = True
