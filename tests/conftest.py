@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
+import uvloop
 from godoty.v1 import agent_service_pb2_grpc
 from hypothesis import settings
 
@@ -49,6 +50,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], uvloop.Loop]]:
+    """Run tests on the loop that the service runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Start(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 
 import typer
+import uvloop
 from pydantic import ValidationError
 
 from godoty_service.cli.admin import admin_app
@@ -44,7 +45,7 @@ def serve() -> None:
         return
     with importing():
         from godoty_service.server import serve as serve_alone  # noqa: PLC0415 - Strands takes a second to import
-    asyncio.run(serve_alone(settings))
+    uvloop.run(serve_alone(settings))
 
 
 @app.command()
@@ -52,7 +53,7 @@ def dev() -> None:
     """Start all of it on this machine: MongoDB, a sandbox OpenRouter, and the service."""
     from godoty_service.dev import run  # noqa: PLC0415 - only here are the sandbox's packages needed
 
-    asyncio.run(run(read_settings()))
+    uvloop.run(run(read_settings()))
 
 
 @app.command()

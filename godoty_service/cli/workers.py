@@ -1,10 +1,11 @@
 """`godoty serve` with several workers: what the supervisor holds for them, and what each of them does."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+
+import uvloop
 
 from godoty_service.collector import importing, settle
 from godoty_service.settings import Settings
@@ -41,6 +42,6 @@ def _work(settings: Settings, counts: Path | None) -> Callable[[Worker], None]:
     settle()
 
     def work(worker: Worker) -> None:
-        asyncio.run(serve(settings, worker=worker, counts=counts))
+        uvloop.run(serve(settings, worker=worker, counts=counts))
 
     return work

@@ -4,14 +4,12 @@ A call of a Python function counts, and each time that a coroutine or generator 
 what comes from outside Python's own library counts: how often somebody asks for a length says nothing.
 """
 
+import asyncio
 import sys
-from asyncio.base_events import BaseEventLoop
-from asyncio.events import Handle
 from collections import Counter
 from types import FrameType
 from typing import Any, Self
 
-_LOOP = (BaseEventLoop._run_once.__code__, Handle._run.__code__)  # type: ignore[attr-defined] # the stubs hide it
 _CALLERS = ("tests.", "pytest", "_pytest", "grpc.aio._call", "grpc.aio._channel")
 _PYTHON = sys.stdlib_module_names
 
@@ -28,8 +26,10 @@ class Work:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self._ours = False
+        self._loop: FrameType | None = None
 
     def __enter__(self) -> Self:
+        self._loop = _loop_frame()
         sys.setprofile(self._see)
         return self
 
@@ -45,14 +45,21 @@ class Work:
                 self.calls[package] += 1
 
     def _see_function(self, frame: FrameType) -> None:
-        if frame.f_code in _LOOP:
-            self._ours = False
-            return
         name = frame.f_globals.get("__name__", "")
-        if frame.f_back is not None and frame.f_back.f_code is _LOOP[1]:  # a step begins
+        if frame.f_back is self._loop:  # a step begins
             self._ours = not name.startswith(_CALLERS)
         if self._ours:
             self.calls[_package(name)] += 1
+
+
+def _loop_frame() -> FrameType | None:
+    """Tell the frame in which the loop runs: uvloop is written in C, so that every step begins right above it."""
+    task = asyncio.current_task()
+    coroutine = task.get_coro() if task is not None else None
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not getattr(coroutine, "cr_frame", None):
+        frame = frame.f_back
+    return frame.f_back if frame is not None else None
 
 
 def _package(module: str) -> str:
