@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn, cast
 
@@ -16,14 +16,13 @@ from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
-from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError, ProviderUnavailable
+from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError
 from godoty_service.openrouter import failures
-from godoty_service.openrouter.answer import Answer, Listener, parse_chunk
+from godoty_service.openrouter.answer import Answer, Listener
 from godoty_service.openrouter.client import OpenRouterClient
 from godoty_service.openrouter.metered import Meter, OpenCall
+from godoty_service.openrouter.reading import Reading
 from godoty_service.openrouter.reasoning import details_of
-from godoty_service.openrouter.responses import as_chat
-from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
 from godoty_service.openrouter.transport import SENDING
 
 LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
@@ -81,7 +80,7 @@ class OpenRouterModel(OpenAIModel):
             **({"session_id": session_key} if session_key else {}),
             **({"provider": provider} if provider else {}),
         }
-        self._responses: set[httpx.Response] = set()
+        self._readings: set[Reading] = set()
 
     async def stream(
         self,
@@ -132,8 +131,8 @@ class OpenRouterModel(OpenAIModel):
 
     async def aclose(self) -> None:
         """Close the connections that a turn which ended early left open."""
-        for response in list(self._responses):
-            await self._release(response)
+        while self._readings:
+            await self._readings.pop().aclose()
 
     async def _open(self, request: dict[str, Any], attempt: int) -> OpenCall:
         """Write a call ahead; its request says how many tokens it may answer."""
@@ -160,9 +159,12 @@ class OpenRouterModel(OpenAIModel):
             error = failures.from_exception(failure)
             entry = await _close_unanswered(call, failure, error)
         else:
-            async with aclosing(self._receive(call, response, answer)) as events:
+            reading = Reading(call, response, answer)
+            self._readings.add(reading)
+            async with aclosing(reading.events()) as events:
                 async for event in events:
                     yield event
+            self._readings.discard(reading)
             error = answer.error
             entry = await _close_answered(call, answer)
         yield cast("StreamEvent", {"modelCall": entry})
@@ -184,37 +186,6 @@ class OpenRouterModel(OpenAIModel):
             return await self._client.complete({**request, **self._extra})
         finally:
             SENDING.reset(leaving)
-
-    async def _receive(
-        self, call: OpenCall, response: httpx.Response, answer: Answer
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Stream the answer's events; what goes wrong stands in `answer.error` afterwards."""
-        self._responses.add(response)
-        try:
-            answer.headers = response.headers
-            if found := failures.generation_id(response.headers):
-                answer.generation_id = found
-                call.heard(found)
-            yield {"messageStart": {"role": "assistant"}}
-            async for events in _read(response, answer):
-                if answer.generation_id is not None:
-                    call.heard(answer.generation_id)
-                if answer.has_output:
-                    call.first_token()
-                for event in events:
-                    yield event
-            answer.error = answer.error or _incomplete(answer)
-        except ProviderError as failure:
-            answer.error = answer.error or failure
-        except (httpx.HTTPError, httpx.StreamError) as failure:
-            if not answer.complete:  # what broke after the last word took nothing away
-                answer.error = answer.error or failures.from_exception(failure)
-        finally:
-            await self._release(response)
-
-    async def _release(self, response: httpx.Response) -> None:
-        self._responses.discard(response)
-        await response.aclose()
 
     def _request(
         self,
@@ -275,38 +246,6 @@ async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderE
         call.heard(found)
     usage = failures.usage_of(failure)
     return await call.answered(usage=usage, served_model=None, provider=None, finish_reason=None, error=error)
-
-
-async def _read(response: httpx.Response, answer: Answer) -> AsyncIterator[list[StreamEvent]]:
-    """Read a response to its end: what comes of each network read.
-
-    Raises:
-        ProviderError: The body is neither an answer nor an error.
-    """
-    if "text/event-stream" not in response.headers.get("content-type", ""):
-        body = as_chat(parse_chunk(await response.aread()))
-        if "choices" not in body and not body.get("error"):
-            raise failures.from_body(response.status_code, body, response.headers)
-        yield answer.take([body])
-        return
-    decoder = EventDecoder()
-    try:
-        # Where nothing is to be unpacked, httpx's own layers only hand on.
-        packed = "content-encoding" in response.headers
-        async for data in response.aiter_bytes() if packed else cast("httpx.AsyncByteStream", response.stream):
-            yield answer.read(each for each in decoder.feed(data) if each != b"[DONE]")
-    except EventTooLarge as error:
-        raise ProviderUnavailable(
-            "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
-        ) from error
-    yield answer.read(each for each in decoder.end() if each != b"[DONE]")
-
-
-def _incomplete(answer: Answer) -> ProviderError | None:
-    """Tell an answer that broke off: its stream ended well, but it never said why it ended."""
-    if answer.finish_reason is not None or answer.usage is not None:
-        return None
-    return ProviderUnavailable("The provider's answer broke off.", metadata={"provider_code": "incomplete"})
 
 
 def _wait(error: ProviderError, attempt: int) -> float | None:
