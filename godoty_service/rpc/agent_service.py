@@ -13,6 +13,7 @@ from godoty_service.rpc import requests
 from godoty_service.rpc.agent_messages import event_message, message_message, metrics_message, session_message
 from godoty_service.rpc.edge import Call
 from godoty_service.rpc.paging import page_size, read_place, read_time, write_token
+from godoty_service.rpc.seen_metrics import SeenMetrics
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import Sessions
@@ -52,6 +53,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._ledger = ledger
         self._oracle = oracle
         self._max_text_bytes = max_text_bytes
+        self._seen = SeenMetrics()
 
     async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and read it as it comes."""
@@ -74,12 +76,20 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, call: Call) -> pb.GetSessionMetricsResponse:
         """Read what a session has cost."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
-        return metrics_message(session, await self._fold(session))
+        key = (call.tenant_id, requests.session_id(request.session_id))
+        seen = self._seen.get(key)
+        session, unchanged = await self._sessions.look(*key, known=seen.version if seen is not None else None)
+        if seen is not None and unchanged:
+            return seen.message(session)
+        fold = await self._fold(session)
+        message = metrics_message(session, fold)
+        if session.lease is None and not session.unfolded and not fold.open:
+            self._seen.keep(key, session, message)
+        return message
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
         """Read a session."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
+        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
         return pb.GetSessionResponse(session=await self._message(session))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
@@ -97,7 +107,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
         """Read a page of messages."""
-        session = await self._sessions.get(call.tenant_id, requests.session_id(request.session_id), outside=True)
+        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
         query = ("messages", call.tenant_id, session.uid)
         size = page_size(request.page_size, default=100)
         place = read_place(request.page_token, query, int)

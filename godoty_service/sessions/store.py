@@ -14,6 +14,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, InvalidRequest, SessionBusy, SessionNotFound
 from godoty_service.ids import new_id
 from godoty_service.mongo import Collection, Document, Index, Snapshot
+from godoty_service.sessions.looks import Looks, Version
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim, Context, Lease, Session
 
@@ -34,6 +35,7 @@ class Sessions:
 
     def __init__(self, collection: Collection, *, replicas: Replicas, clock: Clock = utc_now) -> None:
         self._sessions = collection
+        self._looks = Looks(collection)
         self._replicas = replicas
         self._clock = clock
 
@@ -152,22 +154,35 @@ class Sessions:
         """Tell whether the claim still stands."""
         return await self._sessions.find_one(_own(session), fields={"_id": 1}) is not None
 
-    async def get(self, tenant_id: str, session_id: str, *, outside: bool = False) -> Session:
+    async def get(self, tenant_id: str, session_id: str) -> Session:
         """Read a session.
-
-        Args:
-            tenant_id: Whose it is.
-            session_id: The caller's id of it.
-            outside: Without what only a turn needs of it: the agent's state and the history's summary.
 
         Raises:
             SessionNotFound: The tenant has none of this id.
         """
-        fields = {"state": 0, "context": 0} if outside else None
-        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id}, fields=fields)
+        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
         if found is None:
-            raise SessionNotFound("There is no such session.", metadata={"session_id": session_id})
+            raise _missing(session_id)
         return _read(found)
+
+    async def look(self, tenant_id: str, session_id: str, *, known: Version | None = None) -> tuple[Session, bool]:
+        """Read a session without what only a turn needs of it: the agent's state and the history's summary.
+
+        Args:
+            tenant_id: Whose it is.
+            session_id: The caller's id of it.
+            known: A version whose fold the caller has.
+
+        Returns:
+            The session, and whether the known fold still tells all that it has cost: then it is not read.
+
+        Raises:
+            SessionNotFound: The tenant has none of this id.
+        """
+        found = await self._looks.look(tenant_id, session_id, known=known)
+        if found is None:
+            raise _missing(session_id)
+        return _read(found), "fold" not in found
 
     async def page(
         self, tenant_id: str, *, user: str | None, after: tuple[datetime, str] | None, limit: int
@@ -256,6 +271,10 @@ class Sessions:
         return Claim(session=_read(claimed), created=False, taken_from=lease)
 
 
+def _missing(session_id: str) -> SessionNotFound:
+    return SessionNotFound("There is no such session.", metadata={"session_id": session_id})
+
+
 def _busy(kind: type[SessionBusy] = SessionBusy) -> SessionBusy:
     return kind("Another turn of the session is running.", retry_after=_BUSY_RETRY)
 
@@ -290,7 +309,7 @@ def _read(document: Document) -> Session:
         message_count=document["message_count"],
         state=json.loads(document.get("state", "{}")),
         context=Context(head=json.loads(context["head"]), after=context["after"]) if context else None,
-        fold=document["fold"],
+        fold=document.get("fold"),
         fold_revision=document["fold_revision"],
         fence=document["fence"],
         lease=_read_lease(lease) if lease else None,
