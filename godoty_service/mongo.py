@@ -13,27 +13,19 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from bson import encode
 from bson.codec_options import CodecOptions
-from bson.objectid import ObjectId
-from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel, ReturnDocument, UpdateOne
-from pymongo.common import MAX_BSON_SIZE
 from pymongo.errors import (
-    BulkWriteError,
     ConfigurationError,
-    DocumentTooLarge,
     DuplicateKeyError,
     InvalidURI,
     OperationFailure,
-    PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from godoty_service.errors import StorageError
-from godoty_service.flights import Flights
-from godoty_service.mongo_failures import DUPLICATE_KEY, UNWRITABLE, duplicates, translated, translation
+from godoty_service.mongo_failures import DUPLICATE_KEY, duplicates, translated
+from godoty_service.mongo_together import Inserts, Updates
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -43,7 +35,6 @@ Driver = Literal["motor", "pymongo"]
 # Motor runs each operation in a thread of a pool; its default of five a core is exhausted by a few slow reads.
 _MOTOR_WORKERS = "64"
 
-_MOST_INSERTS = 200  # documents of one operation
 _BATCH = 500  # documents that are decoded at once: a few milliseconds in which nothing else runs
 
 
@@ -101,7 +92,8 @@ class Collection:
     def __init__(self, driver_collection: Any, session: Any = None) -> None:
         self._collection = driver_collection
         self._session = session  # a snapshot's, or none
-        self._inserts = Flights(self._insert_together, most=_MOST_INSERTS)
+        self._inserts = Inserts(driver_collection)
+        self._updates = Updates(driver_collection)
         self.name: str = driver_collection.name
 
     def at(self, snapshot: "Snapshot") -> "Collection":
@@ -180,36 +172,6 @@ class Collection:
         """
         await self._inserts.join(document)
 
-    async def _insert_together(self, documents: Sequence[Document]) -> Sequence[StorageError | None]:
-        """Insert documents, each whatever becomes of the others; tells for each what went wrong."""
-        if len(documents) == 1:
-            with translated():
-                await self._collection.insert_one(documents[0])
-            return [None]
-        faults: list[StorageError | None] = [None] * len(documents)
-        written: dict[int, RawBSONDocument] = {}
-        for place, document in enumerate(documents):
-            try:
-                written[place] = _encoded(document)
-            except (PyMongoError, *UNWRITABLE) as error:
-                faults[place] = translation(error)
-        if not written:
-            return faults
-        places, refused, unsure = list(written), {}, None
-        try:
-            await self._collection.insert_many(list(written.values()), ordered=False)
-        except BulkWriteError as error:
-            refused = {places[each["index"]]: each for each in error.details["writeErrors"]}
-            unsure = next(iter(error.details["writeConcernErrors"]), None)
-        except PyMongoError as error:
-            for place in places:
-                faults[place] = translation(error)
-        for place in places:
-            if (failure := refused.get(place, unsure)) is not None:
-                kind = DuplicateKeyError if failure["code"] == DUPLICATE_KEY else OperationFailure
-                faults[place] = translation(kind(failure.get("errmsg", ""), failure["code"]))
-        return faults
-
     @_whole
     async def insert_many(self, documents: Sequence[Document]) -> None:
         """Insert documents in order; the first that is refused ends it.
@@ -247,6 +209,21 @@ class Collection:
         with translated():
             result = await self._collection.update_one(query, update, upsert=upsert)
         return bool(result.matched_count)
+
+    async def update_once(
+        self, query: Mapping[str, Any], update: Mapping[str, Any], *, done: Mapping[str, Any]
+    ) -> bool:
+        """Update the match of a query that matches no more afterwards, together with what others update meanwhile.
+
+        Args:
+            query: Names one document, by its `_id`, and what it is before.
+            update: The update.
+            done: Names it, and what it is after this update and after no other.
+
+        Returns:
+            Whether it matched.
+        """
+        return await self._updates.join(query, update, done)
 
     @_whole
     async def update_many(
@@ -316,15 +293,6 @@ class Collection:
         """Make the indexes that are missing, in one operation."""
         with translated():
             await self._collection.create_indexes([each.model() for each in indexes])
-
-
-def _encoded(document: Document) -> RawBSONDocument:
-    """Encode a document for one operation with others: what cannot be written keeps nobody else's from being so."""
-    document.setdefault("_id", ObjectId())
-    data = encode(document)
-    if len(data) > MAX_BSON_SIZE:
-        raise DocumentTooLarge("the document is too large")
-    return RawBSONDocument(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ INDEXES = (
     Index(keys=[("turn_id", 1)]),
 )
 _IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
+_CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one close from another
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
 _MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
@@ -112,8 +113,12 @@ class Ledger:
 
     async def close(self, call: ModelCall) -> bool:
         """Write a call's final state; tells whether this was the write that closed it. An entry closes once."""
-        return await self._entries.update_one(
-            _pending(call.tenant_id, call.call_id), {"$set": _changes(call), "$unset": _LEFT}
+        changes = _changes(call)
+        closed = {name: changes.get(name) for name in _CLOSING}
+        return await self._entries.update_once(
+            _pending(call.tenant_id, call.call_id),
+            {"$set": changes, "$unset": _LEFT},
+            done={"_id": call.call_id, "tenant_id": call.tenant_id, **closed},
         )
 
     async def close_or_keep(self, call: ModelCall) -> bool:

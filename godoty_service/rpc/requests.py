@@ -56,6 +56,7 @@ def turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, ma
     limits = request.limits
     return TurnRequest(
         session_id=request.session_id or new_id("session"),
+        new_session=not request.session_id,
         text=request.text,
         model=request.model or None,
         fallback_models=tuple(request.fallback_models),

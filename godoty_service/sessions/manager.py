@@ -17,8 +17,9 @@ from godoty_service.sessions.session import Session
 class MongoSessionManager(SessionManager[Agent]):
     """Keeps one turn's messages as the agent adds them.
 
-    A message is written while the agent goes on, and the next hook waits for it: so the user's words and the
-    ledger's entry are written side by side. Writes are shielded: a cancelled turn's message lands all the same.
+    A message is written while the agent goes on, and the next hook waits for it. The user's words, which the turn's
+    claim keeps as well, are written when the answer begins: nothing of the database stands before the request but the
+    claim and the ledger's entry. Writes are shielded: a cancelled turn's message lands all the same.
 
     Attributes:
         session_id: The name by which Strands knows the session: our id of it.
@@ -51,6 +52,7 @@ class MongoSessionManager(SessionManager[Agent]):
         self._session = session
         self._turn_id = turn_id
         self._writing: asyncio.Task[None] | None = None
+        self._held: list[Message] = []  # the user's words, until the answer begins
         self.session_id = session.uid
         self.history = [*head, *messages]
         self.last_number = last_number
@@ -76,10 +78,25 @@ class MongoSessionManager(SessionManager[Agent]):
         Raises:
             SessionLost: The session was taken over.
         """
-        await self.flush()
-        if messages:
-            self._start(messages)
+        if not self._held:  # else they are written with those
             await self.flush()
+        self._take(messages)
+        await self.flush()
+
+    def release(self) -> None:
+        """Begin to write what was held."""
+        if not self._held:
+            return
+        messages, self._held = self._held, []
+        self._writing = asyncio.create_task(
+            self._store.append(
+                self._session.tenant_id,
+                self._session.uid,
+                number=self.last_number - len(messages) + 1,
+                turn_id=self._turn_id,
+                messages=messages,
+            )
+        )
 
     async def flush(self) -> None:
         """Wait until what was added is durable.
@@ -88,6 +105,7 @@ class MongoSessionManager(SessionManager[Agent]):
             SessionLost: The session was taken over.
             StorageUnavailable: It is not known to be durable.
         """
+        self.release()
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
@@ -112,26 +130,22 @@ class MongoSessionManager(SessionManager[Agent]):
         self.initialize(event.agent)
 
     async def _on_message(self, event: MessageAddedEvent) -> None:
-        await self.flush()
-        self._start([event.message])
+        words = not self.added
+        if not words:
+            await self.flush()
+        self._take([event.message])
+        if not words:
+            self.release()
 
     async def _on_ended(self, event: AfterInvocationEvent) -> None:  # noqa: ARG002 - Strands' protocol names it
         await self.flush()
 
-    def _start(self, messages: Sequence[Message]) -> None:
-        number = self.last_number + 1
-        for place, message in enumerate(messages):
-            self._numbers[id(message)] = number + place
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Number messages, and hold them until they are released."""
+        for number, message in enumerate(messages, self.last_number + 1):
+            self._numbers[id(message)] = number
             self._as_kept[id(message)] = json.dumps(message["content"])
+            self._held.append(Message(role=message["role"], content=message["content"]))
         self.last_number += len(messages)
         self.history.extend(messages)
-        self.added = True
-        self._writing = asyncio.create_task(
-            self._store.append(
-                self._session.tenant_id,
-                self._session.uid,
-                number=number,
-                turn_id=self._turn_id,
-                messages=[Message(role=each["role"], content=each["content"]) for each in messages],
-            )
-        )
+        self.added = self.added or bool(messages)

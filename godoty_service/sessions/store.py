@@ -6,6 +6,7 @@ whose server is dead is taken over; what the dead one writes later meets a highe
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -54,8 +55,11 @@ class Sessions:
         default_model: str,
         user: str | None,
         request_id: str | None = None,
+        new: bool = False,
     ) -> Claim:
         """Claim a session for a turn, and make it where there is none.
+
+        One that is known to be `new` is made together with those that others make meanwhile.
 
         Raises:
             HeldByTwin: A turn of the same request holds it.
@@ -82,6 +86,11 @@ class Sessions:
         if user:
             query["user"] = {"$in": [user, None]}
         update = {"$set": changes, "$inc": {"fence": 1}, "$setOnInsert": fresh}
+        if new:
+            made = {**fresh, "tenant_id": tenant_id, "session_id": session_id, **changes, "fence": 1}
+            with suppress(DuplicateKey):
+                await self._sessions.insert_one(made)
+                return Claim(session=_read(made), created=True, taken_from=None)
         while True:
             try:
                 found = await self._sessions.find_one_and_update(query, update, upsert=True)
@@ -110,7 +119,8 @@ class Sessions:
 
         Tells whether it was written: it is not where the claim was lost, or where the fold was written meanwhile.
         """
-        return await self._sessions.update_one(
+        last_turn = session.lease.turn_id if session.lease is not None else ""
+        return await self._sessions.update_once(
             {**_own(session), "fold_revision": fold_revision},
             {
                 "$set": {
@@ -121,9 +131,11 @@ class Sessions:
                     "context": {"head": json.dumps(context.head), "after": context.after} if context else None,
                     "fold": fold,
                     "unfolded": unfolded,
+                    "last_turn_id": last_turn,
                 },
                 "$inc": {"fold_revision": 1},
             },
+            done={"_id": session.uid, "tenant_id": session.tenant_id, "last_turn_id": last_turn},
         )
 
     async def release(self, session: Session) -> None:

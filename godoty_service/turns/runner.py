@@ -139,6 +139,7 @@ class TurnRunner:
                     model=request.model,
                     default_model=turn.policy.default_model or self._bench.defaults.model,
                     user=request.user,
+                    new=request.new_session,
                 )
             )
             try:

@@ -17,7 +17,7 @@ class TurnRequest:
     """What a caller says. None and empty: not said.
 
     Attributes:
-        session_id: The caller's id of the session.
+        session_id: The caller's id of the session, or ours where he named none.
         text: What the user says.
         model: The model to ask.
         fallback_models: Models to try when it cannot answer.
@@ -29,6 +29,7 @@ class TurnRequest:
         fingerprint: Tells this request from another with the same id.
         wait: Wait while another turn of the session is running.
         go_on: Go on when nobody reads any more.
+        new_session: The caller named none.
     """
 
     session_id: str
@@ -43,6 +44,7 @@ class TurnRequest:
     fingerprint: str = ""
     wait: bool = False
     go_on: bool = False
+    new_session: bool = False
 
 
 class Turn:

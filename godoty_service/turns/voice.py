@@ -10,7 +10,8 @@ class Voice:
     """A listener of the turn's model."""
 
     def __init__(self, log: EventLog) -> None:
-        self.on_asking: Callable[[], None] = lambda: None
+        self.on_asking: Callable[[], None] = _nothing
+        self.on_answering: Callable[[], None] | None = None
         self._log = log
         self._said: list[str] = []
 
@@ -27,11 +28,25 @@ class Voice:
         """Some more of the answer."""
         self._said.append(piece)
         self._log.append(TextDelta(piece))
+        if self.on_answering is not None:
+            self._answering()
 
     def reasoning(self, piece: str) -> None:
         """Some more of the reasoning."""
         self._log.append(ReasoningDelta(piece))
+        if self.on_answering is not None:
+            self._answering()
 
     def complete(self) -> None:
         """What was partial is a message now."""
         self._said.clear()
+
+    def _answering(self) -> None:
+        """The first piece has been told: now what can wait for it is done."""
+        told, self.on_answering = self.on_answering, None
+        if told is not None:
+            told()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

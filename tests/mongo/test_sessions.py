@@ -198,6 +198,39 @@ async def test_the_model_is_the_one_that_was_asked_last(sessions: Sessions) -> N
     assert models == ["default", "a/b", "a/b", "c/d", "c/d"]
 
 
+async def test_a_new_session_is_like_one_that_a_claim_makes(sessions: Sessions, database: Database) -> None:
+    """But for its id and its times; where there is one of its name all the same, that one is claimed."""
+    made = await claim(sessions, "turn", "made", user="anna", model="x/y")
+    new = await claim(sessions, "turn", "new", user="anna", model="x/y", new=True)
+    assert new.created
+    assert new.session.fence == made.session.fence == 1
+    documents = [await database.collection("sessions").find_one({"session_id": name}) for name in ("made", "new")]
+    ours, theirs = ({**(each or {}), "_id": "", "session_id": ""} for each in documents)
+    for time in ("create_time", "update_time"):
+        assert abs(ours.pop(time) - theirs.pop(time)) < timedelta(seconds=60)
+    assert ours == theirs
+    assert (await sessions.get("tenant", "new")).lease == new.session.lease
+
+    with pytest.raises(SessionBusy):
+        await claim(sessions, "another", "new", new=True)
+    assert await finish(sessions, new)
+    again = await claim(sessions, "another", "new", new=True)
+    assert (again.created, again.session.uid) == (False, new.session.uid)
+
+
+async def test_ends_that_come_together(sessions: Sessions) -> None:
+    """Each is told for itself whether it was written: not where its fold was written meanwhile, nor after its claim."""
+    claims = [await claim(sessions, f"turn{number}", f"talk{number}") for number in range(8)]
+    await sessions.mark_unfolded("tenant", claims[2].session.uid)
+    await sessions.release(claims[5].session)
+    taken = await claim(sessions, "thief", "talk5")
+    told = await asyncio.gather(*(finish(sessions, each) for each in claims))
+
+    assert told == [True, True, False, True, True, False, True, True]
+    assert (await sessions.get("tenant", "talk5")).lease == taken.session.lease
+    assert (await sessions.get("tenant", "talk2")).lease == claims[2].session.lease
+
+
 async def test_tenants_do_not_meet(sessions: Sessions) -> None:
     """The same id of two tenants is two sessions, and each finds his own only."""
     mine, theirs = await claim(sessions), await claim(sessions, tenant_id="else")

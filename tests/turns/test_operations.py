@@ -18,7 +18,7 @@ from tests.turns.streams import seed, until
 WRITES = frozenset(
     {
         *("insert_one", "insert_many", "insert_each", "delete_one"),
-        *("update_one", "update_many", "update_each", "find_one_and_update"),
+        *("update_one", "update_once", "update_many", "update_each", "find_one_and_update"),
     }
 )
 METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
