@@ -17,6 +17,7 @@ from godoty_service.openrouter.failures import from_body
 from godoty_service.openrouter.reasoning import ReasoningDetails
 from godoty_service.openrouter.tool_input import sound
 
+_DONE = b"[DONE]"
 _STOP_REASONS: dict[str, StopReason] = {
     "tool_calls": "tool_use",
     "length": "max_tokens",
@@ -82,6 +83,7 @@ class Answer:
         self.has_output = False
         self.headers: Mapping[str, str] = {}
         self._listener = listener
+        self._facts: tuple[Any, Any, Any] = (None, None, None)  # as the last chunk told them
         self._told_error = False
         self._broken = False
         self._open_block: str | None = None
@@ -102,7 +104,7 @@ class Answer:
         return self.finish_reason is not None and self.usage is not None and self.error is None
 
     def read(self, pieces: Iterable[bytes]) -> list[StreamEvent]:
-        """Take the data of events that arrived together.
+        """Take the data of events that arrived together, the one that says that nothing follows among them.
 
         One that cannot be read makes the answer an error, and no more of it is handed out; but what the others tell of
         id, usage and cost is kept.
@@ -110,6 +112,8 @@ class Answer:
         chunks: list[dict[str, Any]] = []
         events: list[StreamEvent] = []
         for data in pieces:
+            if data == _DONE:
+                continue
             try:
                 chunks.append(parse_chunk(data))
             except ProviderUnavailable as error:
@@ -149,9 +153,12 @@ class Answer:
         return events
 
     def _take_facts(self, chunk: dict[str, Any]) -> None:
-        self.generation_id = self.generation_id or _text(chunk.get("id"))
-        self.served_model = _text(chunk.get("model")) or self.served_model
-        self.provider = _text(chunk.get("provider")) or self.provider
+        facts = (chunk.get("id"), chunk.get("model"), chunk.get("provider"))
+        if facts != self._facts:  # each chunk repeats them
+            self._facts = facts
+            self.generation_id = self.generation_id or _text(facts[0])
+            self.served_model = _text(facts[1]) or self.served_model
+            self.provider = _text(facts[2]) or self.provider
         usage = chunk.get("usage")
         if isinstance(usage, dict) and (self.usage is None or usage.get("cost") is not None):
             self.usage = usage  # a later one that tells less must not take a cost away
@@ -166,11 +173,14 @@ class Answer:
         if choice.get("error") and self.error is None:
             self.error = from_body(500, choice, {})
         # The usage chunk repeats the reason, or has none where the finish chunk had one.
-        self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+        if reason := choice.get("finish_reason"):
+            self.finish_reason = _text(reason) or self.finish_reason
 
     def _take_delta(self, delta: dict[str, Any], events: list[StreamEvent]) -> None:
-        self._details.add(delta.get("reasoning_details"))
-        if reasoning := _text(delta.get("reasoning")) or _text(delta.get("reasoning_content")):
+        if details := delta.get("reasoning_details"):
+            self._details.add(details)
+        told = (delta.get("reasoning"), delta.get("reasoning_content"))
+        if any(told) and (reasoning := _text(told[0]) or _text(told[1])):
             self._add("reasoning", reasoning, events)
         if content := _content(delta.get("content")):
             self._add("text", content, events)
@@ -181,7 +191,8 @@ class Answer:
                 self.has_output = True
 
     def _add(self, block: str, piece: str, events: list[StreamEvent]) -> None:
-        self._switch(block, events)
+        if block != self._open_block:
+            self._switch(block, events)
         self._fresh.append(piece)
         self._held.append(piece)
         self.has_output = True

@@ -6,8 +6,7 @@ events that concern it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import cast
+from collections.abc import AsyncGenerator
 
 import httpx2 as httpx
 from strands.types.streaming import StreamEvent
@@ -18,6 +17,7 @@ from godoty_service.openrouter.answer import Answer, parse_chunk
 from godoty_service.openrouter.metered import OpenCall
 from godoty_service.openrouter.responses import as_chat
 from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
+from godoty_service.openrouter.transport import body_of
 
 
 class Reading:
@@ -34,6 +34,8 @@ class Reading:
         self._call = call
         self._response = response
         self._answer = answer
+        self._named = False  # the call has heard the generation's id
+        self._begun = False  # and of the first token
         self._arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._read())
         self._task.add_done_callback(lambda _: self._arrived.put_nowait(None))
@@ -62,51 +64,59 @@ class Reading:
             self._task.exception()  # whoever wanted the events was told
 
     async def _read(self) -> None:
-        call, answer = self._call, self._answer
+        response, answer = self._response, self._answer
         try:
-            answer.headers = self._response.headers
-            if found := failures.generation_id(self._response.headers):
-                answer.generation_id = found
-                call.heard(found)
+            answer.headers = response.headers
+            answer.generation_id = failures.generation_id(response.headers)
             self._arrived.put_nowait({"messageStart": {"role": "assistant"}})
-            async for events in _steps(self._response, answer):
-                if answer.generation_id is not None:
-                    call.heard(answer.generation_id)
-                if answer.has_output:
-                    call.first_token()
-                for event in events:
-                    self._arrived.put_nowait(event)
+            self._hand_on([])
+            if "text/event-stream" in response.headers.get("content-type", ""):
+                await self._read_stream()
+            else:
+                await self._read_whole()
             answer.error = answer.error or _incomplete(answer)
         except ProviderError as failure:
             answer.error = answer.error or failure
+        except EventTooLarge:
+            answer.error = answer.error or ProviderUnavailable(
+                "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
+            )
         except (httpx.HTTPError, httpx.StreamError) as failure:
             if not answer.complete:  # what broke after the last word took nothing away
                 answer.error = answer.error or failures.from_exception(failure)
 
+    async def _read_stream(self) -> None:
+        decoder, answer = EventDecoder(), self._answer
 
-async def _steps(response: httpx.Response, answer: Answer) -> AsyncIterator[list[StreamEvent]]:
-    """Read a response to its end: what comes of each network read.
+        def take(data: bytes) -> None:
+            self._hand_on(answer.read(decoder.feed(data)))
 
-    Raises:
-        ProviderError: The body is neither an answer nor an error.
-    """
-    if "text/event-stream" not in response.headers.get("content-type", ""):
+        body = body_of(self._response)
+        if body is not None and "content-encoding" not in self._response.headers:
+            await body.pour(take)  # httpx's own layers would only hand on
+        else:
+            async for data in self._response.aiter_bytes():
+                take(data)
+        self._hand_on(answer.read(decoder.end()))
+
+    async def _read_whole(self) -> None:
+        response = self._response
         body = as_chat(parse_chunk(await response.aread()))
         if "choices" not in body and not body.get("error"):
             raise failures.from_body(response.status_code, body, response.headers)
-        yield answer.take([body])
-        return
-    decoder = EventDecoder()
-    try:
-        # Where nothing is to be unpacked, httpx's own layers only hand on.
-        packed = "content-encoding" in response.headers
-        async for data in response.aiter_bytes() if packed else cast("httpx.AsyncByteStream", response.stream):
-            yield answer.read(each for each in decoder.feed(data) if each != b"[DONE]")
-    except EventTooLarge as error:
-        raise ProviderUnavailable(
-            "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
-        ) from error
-    yield answer.read(each for each in decoder.end() if each != b"[DONE]")
+        self._hand_on(self._answer.take([body]))
+
+    def _hand_on(self, events: list[StreamEvent]) -> None:
+        """Tell the call what it must know at once, and Strands the events."""
+        answer = self._answer
+        if answer.generation_id is not None and not self._named:
+            self._named = True
+            self._call.heard(answer.generation_id)
+        if answer.has_output and not self._begun:
+            self._begun = True
+            self._call.first_token()
+        for event in events:
+            self._arrived.put_nowait(event)
 
 
 def _incomplete(answer: Answer) -> ProviderError | None:

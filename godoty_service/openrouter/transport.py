@@ -21,6 +21,7 @@ from godoty_service.openrouter.pace import Pace
 # Called when the first byte of the request that is being made leaves; what it raises keeps the byte from leaving.
 SENDING: ContextVar[Callable[[], None] | None] = ContextVar("sending", default=None)
 
+_BODY = "godoty_body"  # among a response's extensions
 _KEEP_ALIVE = 60.0  # seconds that an idle connection stays open
 
 # The first that fits tells: those that never carried a byte come before the classes that they belong to.
@@ -67,8 +68,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     sock_connect=timeout.get("connect"), connect=timeout.get("connect"), sock_read=silence
                 ),
             )
-        body = _Body(response, self._pace, silence)
-        return httpx.Response(response.status, headers=response.raw_headers, stream=body, request=request)
+        body = Body(response, self._pace, silence)
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=body, request=request, extensions={_BODY: body}
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -95,7 +98,12 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-class _Body(httpx.AsyncByteStream):
+def body_of(response: httpx.Response) -> "Body | None":
+    """Tell a response's body as it is on the wire; None: the response is not one of ours."""
+    return response.extensions.get(_BODY)
+
+
+class Body(httpx.AsyncByteStream):
     """A response's body: at each step all that has arrived.
 
     Args:
@@ -107,6 +115,8 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse, pace: Pace, timeout: float | None) -> None:
         self._response = response
         self._content = response.content
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._pace = pace
         self._timeout = timeout
         self._seen = 0  # bytes
@@ -116,18 +126,19 @@ class _Body(httpx.AsyncByteStream):
             response.connection.protocol.read_timeout = None  # it sets a timer anew for each read: `_look` need not
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content, now = self._content, asyncio.get_running_loop().time
-        self._seen_at = now()
-        self._watch(self._timeout)
-        try:
-            with _translated():
-                while data := await content.readany():
-                    self._seen, self._seen_at = content.total_bytes, now()
-                    yield data  # the first token at once, whatever the pace
-                    await self._pace.rest(self._more)
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+        with self._watched():
+            while data := await self._arrived():
+                yield data
+
+    async def pour(self, take: Callable[[bytes], None]) -> None:
+        """Hand over the body to its end: the same without a generator's turns for each token.
+
+        Raises:
+            httpx.TransportError: It broke off.
+        """
+        with self._watched():
+            while data := await self._arrived():
+                take(data)
 
     async def aclose(self) -> None:
         """Give the connection back where the body was read to its end, else close it at once."""
@@ -136,18 +147,38 @@ class _Body(httpx.AsyncByteStream):
         else:
             self._response.close()
 
+    async def _arrived(self) -> bytes:
+        """Wait for what comes next: the first token at once, whatever the pace. Nothing: it has come to its end."""
+        content = self._content
+        if self._seen and self._pace.busy:
+            await self._pace.rest(self._more)
+        data = await content.readany()
+        self._seen, self._seen_at = content.total_bytes, self._now()
+        return data
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._seen_at = self._now()
+        self._watch(self._timeout)
+        try:
+            with _translated():
+                yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
     def _more(self) -> bool:
         content = self._content
         return content.total_bytes > self._seen or content.is_eof() or content.exception() is not None
 
     def _watch(self, seconds: float | None) -> None:
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+            self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Fail a body that has been silent for too long."""
         timeout = self._timeout or 0.0
-        left = timeout if self._more() else self._seen_at + timeout - asyncio.get_running_loop().time()
+        left = timeout if self._more() else self._seen_at + timeout - self._now()
         if left > 0:
             self._watch(left)
         else:

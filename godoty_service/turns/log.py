@@ -23,13 +23,19 @@ HIGH_WATER = LARGEST_LOG // _OVERHEAD + 1_000
 
 
 class EventLog:
-    """The events of a turn, numbered 1, 2, 3 and so on."""
+    """The events of a turn, numbered 1, 2, 3 and so on.
+
+    Attributes:
+        readers: How many read it now.
+        error: What the turn failed with.
+    """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._size = 0
         self._ended = False
         self._waiting: list[asyncio.Future[None]] = []
+        self.readers = 0
         self.error: GodotyError | None = None
 
     @property
@@ -72,22 +78,23 @@ class EventLog:
         Raises:
             GodotyError: The turn failed.
         """
-        place = after
-        while True:
-            if place < len(self._events):
-                place, event = merged(self._events, place)
-                yield place, event
-            elif self._ended:
-                if self.error is not None:
-                    raise self.error
-                return
-            else:
-                await self._more()
-
-    async def _more(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
+        place, loop = after, asyncio.get_running_loop()
+        self.readers += 1
+        try:
+            while True:
+                if place < len(self._events):
+                    place, event = merged(self._events, place)
+                    yield place, event
+                elif self._ended:
+                    if self.error is not None:
+                        raise self.error
+                    return
+                else:
+                    more = loop.create_future()
+                    self._waiting.append(more)
+                    await more
+        finally:
+            self.readers -= 1
 
     def _wake(self) -> None:
         for future in self._waiting:
@@ -99,7 +106,8 @@ class EventLog:
 def merged(events: Sequence[Event], place: int) -> tuple[int, Event]:
     """Take the event at a place, and the deltas of its kind that follow it, as one; returns the place after it."""
     event = events[place]
-    if not isinstance(event, (TextDelta, ReasoningDelta)):
+    alone = place + 1 == len(events) or type(events[place + 1]) is not type(event)
+    if alone or not isinstance(event, (TextDelta, ReasoningDelta)):
         return place + 1, event
     texts = list(_run(events, place, type(event)))
     if len(texts) == 1:
@@ -123,9 +131,9 @@ def _run(events: Sequence[Event], place: int, kind: type) -> Iterator[str]:
 
 def _size(event: Event) -> int:
     """Tell how much an event counts."""
+    if isinstance(event, (TextDelta, ReasoningDelta)):  # nearly all of them are
+        return _OVERHEAD + _bytes(event.text)
     match event:
-        case TextDelta(text) | ReasoningDelta(text):
-            return _OVERHEAD + _bytes(text)
         case ToolCallStarted(input_json=text) | ToolCallFinished(output=text):
             return _OVERHEAD + _bytes(text)
         case _:

@@ -69,7 +69,6 @@ class Turn:
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
         self.begun = False  # it may have been written down
-        self._readers = 0
         self._closing = False
 
     @property
@@ -83,24 +82,19 @@ class Turn:
             raise RuntimeError("a turn calls no model before it is admitted")
         return self.account
 
-    async def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
+    def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
         """Read the turn.
 
         Raises:
             GodotyError: The turn failed.
         """
-        self._readers += 1
-        try:
-            async for numbered in self.log.read(after=after):
-                yield numbered
-        finally:
-            self._readers -= 1
+        return self.log.read(after=after)
 
     @property
     def unread(self) -> bool:
         """Whether it has lost its last reader here and is to end with him; that in line goes on for nobody."""
         goes_on = self.request.go_on and (self.log.sequence > 0 or not self.request.wait)
-        return self._readers == 0 and not (goes_on or self._closing or self.log.ended)
+        return self.log.readers == 0 and not (goes_on or self._closing or self.log.ended)
 
     def close(self) -> None:
         """Say that the turn is on its way out, however it ended: from here on no cancel interrupts it."""
