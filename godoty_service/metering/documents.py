@@ -9,7 +9,7 @@ from typing import Any
 from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall, PriceEvidence
 from godoty_service.metering.decimal128 import decode, encode
 from godoty_service.metering.prices import UnitPrices
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage import COUNTERS, TokenUsage
 
 Document = dict[str, Any]
 
@@ -23,7 +23,7 @@ _SOURCES = tuple(field.name for field in fields(PriceEvidence) if field.name != 
 def entry_to_document(entry: Entry) -> Document:
     """Write an entry down. Unknown fields are left out."""
     names, key = (_CALL_FIELDS, "call_id") if isinstance(entry, ModelCall) else (_ADJUSTMENT_FIELDS, "entry_id")
-    document = {name: to_field(name, getattr(entry, name)) for name in names if getattr(entry, name) is not None}
+    document = {name: to_field(name, value) for name in names if (value := getattr(entry, name)) is not None}
     document["_id"] = document.pop(key)
     document["kind"] = "call" if isinstance(entry, ModelCall) else "adjustment"
     return document
@@ -58,9 +58,7 @@ def to_field(name: str, value: Any) -> Any:
 
 def usage_to_document(usage: TokenUsage) -> Document:
     """Write counters down; those that nobody told are left out."""
-    return {
-        field.name: getattr(usage, field.name) for field in fields(TokenUsage) if getattr(usage, field.name) is not None
-    }
+    return {name: count for name in COUNTERS if (count := getattr(usage, name)) is not None}
 
 
 def usage_from_document(document: Document) -> TokenUsage:

@@ -144,6 +144,8 @@ class UnitPrices:
 
     def effective(self, *, clock: int, prompt_tokens: int) -> "UnitPrices":
         """Apply the overrides for a prompt of so many tokens at a UTC clock number; later ones win by key."""
+        if not self.overrides:
+            return self
         changes: dict[str, Decimal | None] = {}
         for override in self.overrides:
             if override.holds(clock=clock, prompt_tokens=prompt_tokens):

@@ -41,9 +41,10 @@ class TokenUsage:
     server_tool_calls: int | None = None  # run by OpenRouter itself; their fees are in no price list
 
     def __add__(self, other: "TokenUsage") -> "TokenUsage":
-        return TokenUsage(
-            **{field.name: _sum(getattr(self, field.name), getattr(other, field.name)) for field in fields(TokenUsage)}
-        )
+        return TokenUsage(**{name: _sum(getattr(self, name), getattr(other, name)) for name in COUNTERS})
+
+
+COUNTERS = tuple(field.name for field in fields(TokenUsage))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

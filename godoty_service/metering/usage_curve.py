@@ -13,9 +13,9 @@ from typing import Any
 
 from godoty_service.metering import money
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage import COUNTERS, TokenUsage
 from godoty_service.metering.usage_cells import QUARTER, Sum
-from godoty_service.metering.usage_sums import COUNTERS, added_up
+from godoty_service.metering.usage_sums import added_up
 from godoty_service.mongo import Document
 
 QUARTERS = 96  # of a day

@@ -13,9 +13,9 @@ from godoty_service.metering.call import CallState
 from godoty_service.metering.rollups import PLACES
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage import COUNTERS, TokenUsage
 from godoty_service.metering.usage_plan import Range
-from godoty_service.metering.usage_sums import COUNTERS, COUNTS
+from godoty_service.metering.usage_sums import COUNTS
 from godoty_service.mongo import Document
 
 _AMOUNTS = ("cost", "unresolved_bound")

@@ -1,15 +1,14 @@
 """What entries add to a sum of usage. Pure arithmetic; which entry counts how is said in `totals.py`, once."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from godoty_service.metering import money
 from godoty_service.metering.call import Entry
 from godoty_service.metering.totals import Totals, added
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage import COUNTERS, TokenUsage
 
 NOTHING = Totals()
-COUNTERS = tuple(field.name for field in fields(TokenUsage))
 COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounded_calls")
 
 

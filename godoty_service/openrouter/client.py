@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
+import aiohttp
 import httpx2 as httpx
 from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
 from godoty_service.openrouter.pace import Pace
-from godoty_service.openrouter.transport import AiohttpTransport
+from godoty_service.openrouter.transport import AiohttpTransport, limits_of
 
 
 class OpenRouterClient(AsyncOpenAI):
@@ -25,21 +26,17 @@ class OpenRouterClient(AsyncOpenAI):
             openai.APIConnectionError: No response came.
             openai.APIStatusError: The response is a refusal; it has been read.
         """
-        http = self._client
-        request = httpx.Request(
-            "POST",
-            self._completions,
-            headers=self._headers,
-            content=to_json(body),
-            extensions={"timeout": http.timeout.as_dict()},
-        )
+        http = cast("_Http", self._client)
         try:
-            response = await http.send(request, stream=True)
+            response = await http.transport.ask(
+                "POST", self._completions, headers=self._headers, content=to_json(body), limits=self._limits
+            )
         except httpx.TimeoutException as error:
-            raise APITimeoutError(request=request) from error
+            raise APITimeoutError(request=self._request(body)) from error
         except Exception as error:
-            raise APIConnectionError(request=request) from error
+            raise APIConnectionError(request=self._request(body)) from error
         if not response.is_success:
+            response.request = self._request(body)
             try:
                 await response.aread()
             finally:
@@ -47,14 +44,30 @@ class OpenRouterClient(AsyncOpenAI):
             raise self._make_status_error_from_response(response)
         return response
 
-    @cached_property
-    def _completions(self) -> httpx.URL:
-        return httpx.URL(f"{str(self.base_url).rstrip('/')}/chat/completions")
+    def _request(self, body: Mapping[str, Any]) -> httpx.Request:
+        """What an error names."""
+        return httpx.Request("POST", self._completions, headers=self._headers, content=to_json(body))
 
     @cached_property
-    def _headers(self) -> httpx.Headers:
+    def _completions(self) -> str:
+        return f"{str(self.base_url).rstrip('/')}/chat/completions"
+
+    @cached_property
+    def _headers(self) -> dict[str, str]:
         named = {**self.default_headers, **self.auth_headers}
-        return httpx.Headers({name: value for name, value in named.items() if isinstance(value, str)})
+        return {name: value for name, value in named.items() if isinstance(value, str)}
+
+    @cached_property
+    def _limits(self) -> aiohttp.ClientTimeout:
+        return limits_of(self._client.timeout.as_dict())
+
+
+class _Http(httpx.AsyncClient):
+    """httpx's client, and the way past it."""
+
+    def __init__(self, transport: AiohttpTransport, **options: Any) -> None:
+        super().__init__(transport=transport, **options)
+        self.transport = transport
 
 
 def open_client(
@@ -85,5 +98,5 @@ def open_client(
         max_retries=0,
         timeout=timeout,
         default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
-        http_client=httpx.AsyncClient(base_url=base_url, timeout=timeout, transport=AiohttpTransport(pace)),
+        http_client=_Http(AiohttpTransport(pace), base_url=base_url, timeout=timeout),
     )

@@ -7,7 +7,7 @@ and does not say when a request leaves. Whether a call can have cost anything ha
 import asyncio
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -55,23 +55,36 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: It failed on the way.
         """
-        timeout: dict[str, float | None] = request.extensions.get("timeout", {})
-        silence = timeout.get("read")
+        response = await self.ask(
+            request.method,
+            str(request.url),
+            headers=request.headers,
+            content=request.content,
+            limits=limits_of(request.extensions.get("timeout", {})),
+        )
+        response.request = request
+        return response
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes,
+        limits: aiohttp.ClientTimeout,
+    ) -> httpx.Response:
+        """Send a request past httpx's client: a fifth of what a call costs. The response knows of no request.
+
+        Raises:
+            httpx.TransportError: It failed on the way.
+        """
         with _translated():
             response = await self._open().request(
-                request.method,
-                str(request.url),
-                headers=request.headers,
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    sock_connect=timeout.get("connect"), connect=timeout.get("connect"), sock_read=silence
-                ),
+                method, url, headers=headers, data=content or None, allow_redirects=False, timeout=limits
             )
-        body = Body(response, self._pace, silence)
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=body, request=request, extensions={_BODY: body}
-        )
+        body = Body(response, self._pace, limits.sock_read)
+        return httpx.Response(response.status, headers=response.raw_headers, stream=body, extensions={_BODY: body})
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -96,6 +109,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 def _ssl_context() -> ssl.SSLContext:
     """The certificates that httpx trusts, read once: 25 ms of CPU."""
     return httpx.create_ssl_context()
+
+
+def limits_of(timeout: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
+    """Tell how long it may take to connect, and how long a response may be silent, from what httpx says of both."""
+    connect = timeout.get("connect")
+    return aiohttp.ClientTimeout(sock_connect=connect, connect=connect, sock_read=timeout.get("read"))
 
 
 def body_of(response: httpx.Response) -> "Body | None":
