@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from strands import Agent
+from strands.types.content import Messages
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
 
 from godoty_service.errors import (
@@ -124,6 +125,9 @@ class ClaimedTurn:
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
         models = (session.model, *bench.fallbacks(self._turn))
+        if self._claim.created:  # there is nothing to read
+            await bench.oracle.prepare(models)
+            return SessionFold(), self._manager([], [], last_number=0)
         await close_predecessors(bench.messages, self._claim, size=bench.window_size)
         fold, history, *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
@@ -131,15 +135,17 @@ class ClaimedTurn:
             bench.oracle.prepare(models),
             close_logs(bench.recovery, self._claim),
         )
-        manager = MongoSessionManager(
-            bench.messages,
-            session,
+        return fold, self._manager(history.head, history.messages, last_number=history.last_number)
+
+    def _manager(self, head: Messages, messages: Messages, *, last_number: int) -> MongoSessionManager:
+        return MongoSessionManager(
+            self._bench.messages,
+            self._claim.session,
             turn_id=self._turn.turn_id,
-            head=history.head,
-            messages=history.messages,
-            last_number=history.last_number,
+            head=head,
+            messages=messages,
+            last_number=last_number,
         )
-        return fold, manager
 
     async def _work(self, agent: Agent) -> StopReason:
         """Run the agent's loop. Between its events nothing is awaited: a cancel always lands inside it."""

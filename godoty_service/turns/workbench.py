@@ -37,7 +37,7 @@ from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turnstile import Turnstile
 
-_OPENINGS, _ENDINGS = 8, 16  # turns at once: what the database answers one needs the loop for another
+_OPENINGS, _ENDINGS = 4, 64  # turns at once: few begin, and answer soon; the ends of many are written together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
