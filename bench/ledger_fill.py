@@ -52,6 +52,16 @@ class Filler:
         fold = _past(session["fold"], copies)
         await self._database["sessions"].update_one({"_id": session["_id"]}, {"$set": {"fold": fold}})
 
+    async def copy(self, session_id: str, *, copies: int) -> list[str]:
+        """Make sessions that tell the same as one; returns their names. They have no entries."""
+        session = await self._database["sessions"].find_one({"session_id": session_id})
+        if session is None:
+            raise RuntimeError(f"there is no session {session_id}")
+        names = [f"{session_id}-{number}" for number in range(copies)]
+        made = [{**session, "_id": f"{session['_id']}-{name}", "session_id": name} for name in names]
+        await self._database["sessions"].insert_many(made)
+        return names
+
     async def sums(self, session_id: str) -> tuple[int, Decimal]:
         """How many entries a session has, and their cost, from all of them."""
         pipeline: list[Document] = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.environments import versions
 
-_PROJECT = ("strands-agents", "openai", "aiohttp", "grpcio", "protobuf", "pymongo", "uvicorn")
+_PROJECT = ("strands-agents", "openai", "aiohttp", "grpcio", "protobuf", "pymongo", "uvloop", "uvicorn")
 _PEERS = {
     "litellm": ("litellm", "strands-agents", "openai", "grpcio", "uvicorn", "uvloop"),
     "strands": ("strands-agents", "openai", "a2a-sdk", "grpcio", "uvicorn"),

@@ -1,5 +1,8 @@
 """What GetSessionMetrics costs at 10 and at 1,000,000 ledger entries (P5): `python -m bench.metrics [--entries N]`.
 
+Asked are sessions that were asked for just before, as by who looks on, and then one of so many others each time that
+none is remembered, as by who opens one. Beside them `bare`: gRPC and one read of PyMongo's, by themselves.
+
 The first call and the newest 60 of the large session are turns of the service itself, which writes the session's fold
 with each; what lies between is inserted in bulk as copies of the first, and the fold is carried past it by
 multiplication. The totals that the service then tells are compared with a sum over all entries. The server, MongoDB
@@ -11,11 +14,12 @@ import asyncio
 import os
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from bench.contenders.contender import Contender
-from bench.contenders.start import Wish, godoty
+from bench.contenders.start import Wish, bare, godoty
 from bench.ledger_fill import Filler
 from bench.machine import heading
 from bench.metrics_calls import Caller
@@ -26,6 +30,8 @@ from bench.world import DATABASE, World, open_world
 
 SMALL, MIDDLE = 10, 100
 NEWEST = 60  # turns of the service's own, after those inserted in bulk
+ANOTHER, BARE = "another each time", "bare"
+_OTHERS = 1_200  # sessions: more than the service remembers
 _WARM_UP = 500  # requests
 _PROFILED = 200  # requests: what MongoDB keeps of a profile is a megabyte
 _RATIO, _RATE = 1.2, 1500.0
@@ -49,22 +55,47 @@ class Cost:
     reads: dict[str, float] = field(default_factory=dict)
 
 
-async def run(*, entries: int, rounds: int, block: int) -> dict[int, Cost]:
-    """Fill the sessions, then ask for their metrics in blocks, another size first in each round."""
-    async with open_world() as world:
-        contender = await godoty(world, Wish(settings=_QUIET))
-        caller = await Caller.open(contender, connections=2)
-        try:
-            sizes = await _fill(world, caller, entries)
-            return await _measure(world, contender, caller, sizes, rounds=rounds, block=block)
-        finally:
-            caller.close()
+@dataclass(frozen=True)
+class Case:
+    """Whom to ask for what.
+
+    Attributes:
+        caller: Asks it.
+        contender: The server.
+        sessions: For whose metrics, one after the other.
+    """
+
+    caller: Caller
+    contender: Contender
+    sessions: Sequence[str]
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self.contender.child.pid if self.contender.child is not None else 0
+
+
+async def run(*, entries: int, rounds: int, block: int) -> dict[str, Cost]:
+    """Fill the sessions, then ask for their metrics in blocks, another case first in each round."""
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(open_world())
+        callers: dict[str, tuple[Caller, Contender]] = {}
+        for start in (godoty, bare):
+            contender = await start(world, Wish(settings=_QUIET))
             if contender.child is not None:
-                await contender.child.stop()
+                stack.push_async_callback(contender.child.stop)
+            caller = await Caller.open(contender, connections=2)
+            stack.callback(caller.close)
+            callers[contender.name] = (caller, contender)
+        others = await _fill(world, callers["godoty"][0], entries)
+        cases = {f"{size:,}": Case(*callers["godoty"], [str(size)]) for size in (SMALL, MIDDLE, entries)}
+        cases[ANOTHER] = Case(*callers["godoty"], others)
+        cases[BARE] = Case(*callers["bare"], [str(entries)])
+        return await _measure(world, cases, rounds=rounds, block=block)
 
 
-async def _fill(world: World, caller: Caller, entries: int) -> tuple[int, ...]:
-    """Make the sessions, and check what the service says of them."""
+async def _fill(world: World, caller: Caller, entries: int) -> list[str]:
+    """Make the sessions, and check what the service says of them; returns the names of the others."""
     async with Filler(world.mongo.uri, DATABASE) as filler:
         for size in (SMALL, MIDDLE):
             await caller.turns(str(size), size)
@@ -76,55 +107,59 @@ async def _fill(world: World, caller: Caller, entries: int) -> tuple[int, ...]:
             summed = await filler.sums(str(size))
             if told != summed or told[0] != size:
                 raise RuntimeError(f"the session of {size} entries says {told}, its entries {summed}")
-    return SMALL, MIDDLE, entries
+        return await filler.copy(str(entries), copies=_OTHERS)
 
 
-async def _measure(
-    world: World, contender: Contender, caller: Caller, sizes: tuple[int, ...], *, rounds: int, block: int
-) -> dict[int, Cost]:
-    costs = {size: Cost() for size in sizes}
-    pid = contender.child.pid if contender.child is not None else 0
-    for size in sizes:
-        await caller.ask(str(size), _WARM_UP)
+async def _measure(world: World, cases: dict[str, Case], *, rounds: int, block: int) -> dict[str, Cost]:
+    costs = {name: Cost() for name in cases}
+    names = list(cases)
+    for case in cases.values():
+        await case.caller.ask(case.sessions, _WARM_UP)
     for turn in range(rounds):
-        for size in sizes[turn % len(sizes) :] + sizes[: turn % len(sizes)]:
-            before = cpu_seconds(pid)
-            latencies, elapsed = await caller.ask(str(size), block)
-            costs[size].cpu.append((cpu_seconds(pid) - before) * 1000 / block)
-            costs[size].latency.append(statistics.median(latencies) * 1000)
-            costs[size].rate.append(block / elapsed)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            case, cost = cases[name], costs[name]
+            before = cpu_seconds(case.pid)
+            latencies, elapsed = await case.caller.ask(case.sessions, block)
+            cost.cpu.append((cpu_seconds(case.pid) - before) * 1000 / block)
+            cost.latency.append(statistics.median(latencies) * 1000)
+            cost.rate.append(block / elapsed)
     async with Filler(world.mongo.uri, DATABASE) as filler:
-        for size in sizes:
+        for name, case in cases.items():
             async with filler.profiled() as seen:
-                await caller.ask(str(size), _PROFILED)
-            costs[size].reads = {name: count / _PROFILED for name, count in seen.items() if count >= _PROFILED / 10}
+                await case.caller.ask(case.sessions, _PROFILED)
+            costs[name].reads = {kind: count / _PROFILED for kind, count in seen.items() if count >= _PROFILED / 10}
     return costs
 
 
-def promises(costs: dict[int, Cost]) -> Iterable[Promise]:
+def promises(costs: dict[str, Cost]) -> Iterable[Promise]:
     """P5."""
-    sizes = list(costs)
+    sizes = list(costs)[:3]
     small, large = costs[sizes[0]], costs[sizes[-1]]
-    of = f"at {sizes[-1]:,} entries, of that at {sizes[0]:,}"
+    of = f"at {sizes[-1]} entries, of that at {sizes[0]}"
+    bare = statistics.median(costs[BARE].cpu)
     yield Promise("P5", f"CPU {of}", _RATIO, statistics.median(large.cpu) / statistics.median(small.cpu))
     yield Promise("P5", f"latency {of}", _RATIO, statistics.median(large.latency) / statistics.median(small.latency))
-    yield Promise("P5", f"database reads at {sizes[-1]:,} entries", 1, sum(large.reads.values()))
-    yield Promise("P5", "CPU a request: 1,500 a second on one core", 1000 / _RATE, statistics.median(large.cpu), "ms")
+    for name, cost in ((f"at {sizes[-1]} entries", large), (ANOTHER, costs[ANOTHER])):
+        yield Promise("P5", f"database reads, {name}", 1, sum(cost.reads.values()))
+    what = "CPU a request: 1,500 a second on one core"
+    yield Promise("P5", what, 1000 / _RATE, statistics.median(large.cpu), "ms", bare)
 
 
-def report(costs: dict[int, Cost], command: str, before: tuple[float, ...]) -> str:
+def report(costs: dict[str, Cost], command: str, before: tuple[float, ...]) -> str:
     """Write it as Markdown."""
     lines = [
         "| ledger entries | CPU a request, ms | a core's worth, a second | seen, a second | latency, ms | reads |",
         "|---:|---:|---:|---:|---:|---|",
     ]
-    for size, cost in costs.items():
+    for name, cost in costs.items():
         cpu, latency, rate = (statistics.median(each) for each in (cost.cpu, cost.latency, cost.rate))
         reads = ", ".join(f"{name} {count:.2f}" for name, count in cost.reads.items())
-        lines.append(f"| {size:,} | {cpu:.3f} | {1000 / cpu:,.0f} | {rate:,.0f} | {latency:.2f} | {reads} |")
+        lines.append(f"| {name} | {cpu:.3f} | {1000 / cpu:,.0f} | {rate:,.0f} | {latency:.2f} | {reads} |")
     note = (
         "Eight requests at once; `seen` is with caller, server and MongoDB on the same cores. Blocks of each size "
-        "alternate; medians. A session of 10 tells of 10 runs, the others of the newest 50."
+        "alternate; medians. A session of 10 tells of 10 runs, the others of the newest 50. Less than one read a "
+        "request: those that come together are one. The promise is of sessions that were asked for before; what the "
+        "first look at one costs is the line `another each time`. `bare` reads no fold, and knows no keys."
     )
     opening = ["## GetSessionMetrics", heading(command, before, versions_of={})]
     return "\n\n".join([*opening, table(list(promises(costs))), "\n".join(lines), note]) + "\n"
@@ -142,7 +177,7 @@ def main() -> int:
     text = report(costs, " ".join(["python -m bench.metrics", *sys.argv[1:]]), before)
     print(text)
     if options.write:
-        write("metrics", text, raw={str(size): vars(cost) for size, cost in costs.items()})
+        write("metrics", text, raw={name: vars(cost) for name, cost in costs.items()})
     return 0 if all(promise.kept for promise in promises(costs)) else 1
 
 

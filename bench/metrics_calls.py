@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Self
@@ -53,12 +54,17 @@ class Caller:
         response = pb.GetSessionMetricsResponse.FromString(b"".join(exchange.pieces)[_PREFIX:])
         return response.totals.model_calls, Decimal(response.totals.cost_usd)
 
-    async def ask(self, session_id: str, count: int) -> tuple[list[float], float]:
-        """Ask for metrics so often, eight at once; gives the latencies and the time in all, in seconds."""
-        body, latencies, begun = _body(session_id), list[float](), time.perf_counter()
+    async def ask(self, session_ids: Sequence[str], count: int) -> tuple[list[float], float]:
+        """Ask for the metrics of one session after the other, eight at once, so often in all.
+
+        Returns:
+            The latencies and the time in all, in seconds.
+        """
+        bodies, latencies, begun = [_body(each) for each in session_ids], list[float](), time.perf_counter()
 
         async def some(place: int) -> None:
-            for _ in range(place, count, _AT_ONCE):
+            for turn in range(place, count, _AT_ONCE):
+                body = bodies[turn % len(bodies)]
                 exchange = await _answer(self._asking[place % len(self._asking)], body)
                 latencies.append(exchange.ended - exchange.begun)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from bench.generator.plan import Load
 
-ALL = ("direct", "litellm-proxy", "litellm-strands", "a2a", "openai-strands", "godoty")
-SOME = ("direct", "litellm-proxy", "openai-strands", "godoty")
-OURS = ("direct", "godoty")
+ALL = ("direct", "litellm-proxy", "litellm-strands", "a2a", "openai-strands", "bare", "godoty")
+SOME = ("direct", "litellm-proxy", "openai-strands", "bare", "godoty")
+OURS = ("direct", "bare", "godoty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Mode:
         load: The load.
         rounds: How often; the order of the contenders rotates from one round to the next.
         contenders: On whom.
-        workers: Worker processes of Godoty.
+        workers: Worker processes of Godoty, and of the libraries by themselves.
     """
 
     title: str

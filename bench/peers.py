@@ -139,7 +139,9 @@ request until a second after the last answer; memory is resident, shared pages d
 figures include its ledger (each model call durable on a MongoDB replica set of one member before its request leaves),
 API keys, sessions, turn logs and log lines, a new session a turn; the peers keep nothing: LiteLLM's proxy runs without
 its database. `held` is how much later than its beat a token came; the token of an answer that came soonest sets the
-beat. Medians of the rounds, times of all answers together. `direct` is the load generator at the upstream itself."""
+beat. Medians of the rounds, times of all answers together. `direct` is the load generator at the upstream itself;
+`bare` is grpc.aio, aiohttp, PyMongo and uvloop by themselves: two durable writes, a request, and a message for each
+token. It keeps nothing of an answer, and closes nothing: what a limit leaves above it is all that a service can use."""
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Promise:
         limit: The most that it may be.
         seen: What it was.
         unit: The unit of both.
+        bare: What it was of the libraries by themselves, beside it in the same run; None: they were not measured.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Promise:
     limit: float
     seen: float
     unit: str = ""
+    bare: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -46,12 +48,13 @@ class Promise:
         """A row of the table."""
         unit = f" {self.unit}" if self.unit else ""
         verdict = "kept" if self.kept else "**missed**"
-        return f"| {self.name} | {self.what} | {self.limit:.4g}{unit} | {self.seen:.3g}{unit} | {verdict} |"
+        bare = f"{self.bare:.3g}{unit}" if self.bare is not None else ""
+        return f"| {self.name} | {self.what} | {self.limit:.4g}{unit} | {self.seen:.3g}{unit} | {verdict} | {bare} |"
 
 
 def table(promises: list[Promise]) -> str:
     """All promises of a run as Markdown."""
-    head = "| promise | what | at most | seen | |\n|---|---|---:|---:|---|\n"
+    head = "| promise | what | at most | seen | | bare |\n|---|---|---:|---:|---|---:|\n"
     return head + "\n".join(promise.row() for promise in promises)
 
 
@@ -67,16 +70,20 @@ def promises(results: Results) -> Iterator[Promise]:
 
 def _shares(results: Results) -> Iterator[Promise]:
     for mode, peer, limit in _SHARES:
-        ours, theirs = (results.median(mode, name, lambda sample: sample.microseconds) for name in ("godoty", peer))
+        ours, theirs, bare = (
+            results.median(mode, name, lambda sample: sample.microseconds) for name in ("godoty", peer, "bare")
+        )
         if ours is not None and theirs:
-            yield Promise("P1", f"CPU a token, of what {peer} takes, {mode}", limit, ours / theirs)
+            what = f"CPU a token, of what {peer} takes, {mode}"
+            yield Promise("P1", what, limit, ours / theirs, bare=_share(bare, theirs))
 
 
 def _held(results: Results) -> Iterator[Promise]:
-    ours, bare = (results.median("calm", name, _longest) for name in ("godoty", "direct"))
+    ours, direct, bare = (results.median("calm", name, _longest) for name in ("godoty", "direct", "bare"))
     if ours is not None:
-        beside = f" (direct: {bare:.0f} ms)" if bare is not None else ""
-        yield Promise("P1", f"longest that a token was held while the CPU is free{beside}", _HELD, ours, "ms")
+        beside = f" (direct: {direct:.0f} ms)" if direct is not None else ""
+        what = f"longest that a token was held while the CPU is free{beside}"
+        yield Promise("P1", what, _HELD, ours, "ms", bare)
 
 
 def _longest(sample: Sample) -> float:
@@ -86,10 +93,12 @@ def _longest(sample: Sample) -> float:
 def _first(results: Results) -> Iterator[Promise]:
     alone = _added(results, "first-1", "godoty")
     if alone is not None:
-        yield Promise("P2", "added to the first token, 1 stream", _ADDED, alone, "ms")
-    ours, theirs = (_added(results, "first-20", name) for name in ("godoty", "litellm-proxy"))
+        bare = _added(results, "first-1", "bare")
+        yield Promise("P2", "added to the first token, 1 stream", _ADDED, alone, "ms", bare)
+    ours, theirs, bare = (_added(results, "first-20", name) for name in ("godoty", "litellm-proxy", "bare"))
     if ours is not None and theirs:
-        yield Promise("P2", "of what litellm-proxy adds to the first token, 20 streams", 1 / 4, ours / theirs)
+        what = "of what litellm-proxy adds to the first token, 20 streams"
+        yield Promise("P2", what, 1 / 4, ours / theirs, bare=_share(bare, theirs))
 
 
 def _added(results: Results, mode: str, name: str) -> float | None:
@@ -101,10 +110,19 @@ def _added(results: Results, mode: str, name: str) -> float | None:
 def _many(results: Results) -> Iterator[Promise]:
     for mode, limit in _SLOWER.items():
         load = results.modes[mode].load if mode in results.modes else None
-        slowest = results.median(mode, "godoty", lambda sample: max(sample.seen["whole"], default=float("inf")))
+        slowest, bare = (results.median(mode, name, _slowest) for name in ("godoty", "bare"))
         if load is None or slowest is None:
             continue
         factor = slowest / load.paced_seconds
-        yield Promise("P3", f"slowest of {mode} streams, times the paced time", limit, factor)
+        what = f"slowest of {mode} streams, times the paced time"
+        yield Promise("P3", what, limit, factor, bare=_share(bare, load.paced_seconds))
         memory = max(sample.megabytes for sample in results.of(mode, "godoty"))
         yield Promise("P3", f"memory of all workers, {mode} streams", _MEMORY, memory, "MB")
+
+
+def _slowest(sample: Sample) -> float:
+    return max(sample.seen["whole"], default=float("inf"))
+
+
+def _share(part: float | None, whole: float) -> float | None:
+    return part / whole if part is not None else None

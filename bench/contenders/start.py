@@ -77,6 +77,17 @@ async def litellm_proxy(world: World, _: Wish) -> Contender:
     return await _listening(Contender(name="litellm-proxy", target=target, child=child))
 
 
+async def bare(world: World, wish: Wish) -> Contender:
+    """The libraries below, by themselves."""
+    address = f"{_HOST}:{free_port()}"
+    where = ["--listen", address, "--workers", str(wish.workers)]
+    child = world.child("bare", python("bench.contenders.bare", world.upstream, world.mongo.uri, *where))
+    await child.start()
+    for _ in range(wish.workers):
+        await child.line(READY_SECONDS)
+    return Contender(name="bare", target=_grpc(address, {}), child=child)
+
+
 async def godoty(world: World, wish: Wish) -> Contender:
     """`godoty serve` as users run it: ledger, keys, logs and journal on."""
     address = f"{_HOST}:{free_port()}"
@@ -105,6 +116,7 @@ CONTENDERS: Mapping[str, Callable[[World, Wish], Awaitable[Contender]]] = {
     "litellm-strands": litellm_strands,
     "a2a": a2a,
     "openai-strands": openai_strands,
+    "bare": bare,
     "godoty": godoty,
 }
 
