@@ -48,12 +48,14 @@ def _latency(provider: str, timings: Sequence[Timing]) -> ProviderLatency:
     )
 
 
-def _summary(times: Sequence[timedelta]) -> LatencySummary | None:
+def _summary(times: Sequence[int]) -> LatencySummary | None:
     if not times:
         return None
     ordered = sorted(times)
-    return LatencySummary(median=_ranked(ordered, 0.5), p95=_ranked(ordered, 0.95), last=times[-1])
+    return LatencySummary(
+        median=_ranked(ordered, 0.5), p95=_ranked(ordered, 0.95), last=timedelta(microseconds=times[-1])
+    )
 
 
-def _ranked(ordered: Sequence[timedelta], share: float) -> timedelta:
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+def _ranked(ordered: Sequence[int], share: float) -> timedelta:
+    return timedelta(microseconds=ordered[max(0, math.ceil(share * len(ordered)) - 1)])

@@ -19,13 +19,13 @@ from tests.turns.streams import until
 from tests.turns.work import Work
 
 # Calls for a token that comes alone, by package. A package that is not named has nothing to do with tokens.
-ALONE = {"godoty_service": 71, "asyncio": 52, "aiohttp": 25, "strands": 14, "httpx2": 2.5, "pydantic_core": 1.25}
+ALONE = {"godoty_service": 46, "aiohttp": 25, "pydantic_core": 1.25}
 # Calls for each of many tokens that come together; some for the reads that they come in.
-TOGETHER = {"godoty_service": 20, "aiohttp": 10, "asyncio": 5, "strands": 1, "pydantic_core": 1.25, "pymongo": 2}
+TOGETHER = {"godoty_service": 10, "aiohttp": 10, "pydantic_core": 1.25, "pymongo": 2}
 NOTHING = 0.3
 # Calls for a turn with a short answer in a new session: of all, of some packages, and of any other.
-ALL_OF_A_TURN = 13_500
-A_TURN = {"pymongo": 4_200, "asyncio": 3_250, "godoty_service": 1_750, "strands": 1_270}
+ALL_OF_A_TURN = 10_700
+A_TURN = {"pymongo": 4_200, "asyncio": 760, "godoty_service": 1_780, "strands": 1_310}
 OTHERS = 270
 
 _WINDOW = 5  # tokens

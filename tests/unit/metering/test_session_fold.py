@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from bson.decimal128 import Decimal128
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,6 +202,19 @@ def test_an_unresolved_call_without_a_bound_makes_the_bound_unknown() -> None:
     assert dict(after.by_model)["a/b"].cost == Decimal("0.2")
 
 
+def test_a_fold_that_was_kept_as_rows_is_read() -> None:
+    """As versions before wrote it: an amount as Decimal128 in each run, a list for each timing."""
+    fold = SessionFold().take([settled(1), settled(2)])
+    document = fold_to_document(fold)
+    document["runs"] = [
+        {"turn": run.turn_id, "model": run.model, "time": run.time, "cost": Decimal128(run.cost) if run.cost else None}
+        for run in fold.runs
+    ]
+    document["timings"] = [list(each) for each in fold.timings]
+
+    assert fold_from_document(document) == fold
+
+
 def test_the_newest_runs_and_timings_are_kept() -> None:
     """What is listed is bounded; what is summed is not."""
     made: list[Entry] = [settled(number) for number in range(1, 301)]
@@ -208,7 +222,7 @@ def test_the_newest_runs_and_timings_are_kept() -> None:
 
     assert [run.turn_id for run in folded.runs] == [f"turn{number}" for number in range(301 - NEWEST_RUNS, 301)]
     assert [timing.duration for timing in folded.timings] == [
-        timedelta(milliseconds=number) for number in range(301 - NEWEST_TIMINGS, 301)
+        1000 * number for number in range(301 - NEWEST_TIMINGS, 301)
     ]
     assert folded.totals.cost == Decimal("30.0")
     assert folded.totals.turns == 300
