@@ -126,23 +126,44 @@ class Updates:
         else:
             matched = result.matched_count
         if matched < len(updates):
-            return [await self._by_itself(each, again=True) for each in updates]
+            return await self._one_by_one(updates)
         for each in updates:
             each.matched = True
         return [None] * len(updates)
 
-    async def _by_itself(self, wanted: _Update, *, again: bool = False) -> StorageError | None:
-        """Update a document; `again`: it may have been updated just now, and then it is found out whether it was."""
+    async def _one_by_one(self, updates: Sequence[_Update]) -> Faults:
+        """Find out who was updated, and update the others, if they can be, each by itself."""
+        with translated():
+            found = self._collection.find({"$or": [each.done for each in updates]}, {"_id": 1})
+            done = {each["_id"] for each in await found.to_list(None)}
+        faults: list[StorageError | None] = []
+        away: StorageUnavailable | None = None  # then nobody else need wait for it
+        for each in updates:
+            each.matched = each.query["_id"] in done
+            fault = None if each.matched else away or await self._again(each)
+            away = fault if isinstance(fault, StorageUnavailable) else away
+            faults.append(fault)
+        return faults
+
+    async def _again(self, wanted: _Update) -> StorageError | None:
+        """Update a document that seems not to have been; where it does not match, it has been after all, or cannot be."""
+        fault = await self._by_itself(wanted)
+        if fault is None and not wanted.matched:
+            try:
+                with translated():
+                    wanted.matched = await self._collection.find_one(wanted.done, {"_id": 1}) is not None
+            except StorageError as error:
+                return error
+        return fault
+
+    async def _by_itself(self, wanted: _Update) -> StorageError | None:
         try:
             with translated():
                 result = await self._collection.update_one(wanted.query, wanted.update)
-                wanted.matched = bool(result.matched_count) or (again and await self._is(wanted.done))
         except StorageError as error:
             return error
+        wanted.matched = bool(result.matched_count)
         return None
-
-    async def _is(self, done: Mapping[str, Any]) -> bool:
-        return await self._collection.find_one(done, {"_id": 1}) is not None
 
 
 def _encoded(document: Document) -> RawBSONDocument:

@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How fast one call was answered, in microseconds. A tuple of numbers: a fold that is read has a hundred."""
+    """How fast a provider answered one call, in microseconds. A tuple: a fold that is read has a hundred."""
 
     provider: str
     time_to_first_token: int | None

@@ -161,9 +161,14 @@ class OpenRouterModel(OpenAIModel):
         else:
             reading = Reading(call, response, answer)
             self._readings.add(reading)
-            async with aclosing(reading.events()) as events:
-                async for event in events:
-                    yield event
+            try:
+                async with aclosing(reading.events()) as events:
+                    async for event in events:
+                        yield event
+            except asyncio.CancelledError:
+                if answer.usage is not None:  # what it cost has come, whatever was still to come
+                    await _close_answered(call, answer)
+                raise
             self._readings.discard(reading)
             error = answer.error
             entry = await _close_answered(call, answer)

@@ -34,9 +34,11 @@ class Reading:
         self._call = call
         self._response = response
         self._answer = answer
-        self._named = False  # the call has heard the generation's id
-        self._begun = False  # and of the first token
         self._arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        self._named = self._begun = False  # what the call has heard: it need not be told with each token
+        answer.headers = response.headers
+        answer.generation_id = failures.generation_id(response.headers)
+        self._hand_on([{"messageStart": {"role": "assistant"}}])
         self._task = asyncio.create_task(self._read())
         self._task.add_done_callback(lambda _: self._arrived.put_nowait(None))
 
@@ -55,9 +57,10 @@ class Reading:
 
     async def aclose(self) -> None:
         """Read no more; the connection is given back where the answer has come to its end, else closed."""
-        self._task.cancel()
         try:
-            await asyncio.wait([self._task])
+            if not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task])
         finally:
             await self._response.aclose()
         if not self._task.cancelled():
@@ -66,10 +69,6 @@ class Reading:
     async def _read(self) -> None:
         response, answer = self._response, self._answer
         try:
-            answer.headers = response.headers
-            answer.generation_id = failures.generation_id(response.headers)
-            self._arrived.put_nowait({"messageStart": {"role": "assistant"}})
-            self._hand_on([])
             if "text/event-stream" in response.headers.get("content-type", ""):
                 await self._read_stream()
             else:

@@ -41,9 +41,10 @@ class Looks:
         self._flights = Flights(self._together, most=_MOST)
 
     async def look(self, tenant_id: str, session_id: str, *, known: Version | None) -> Document | None:
-        """Read a session; None: there is none. It has no `fold` where that is the known one, and no turn runs.
+        """Read a session; None: there is none.
 
-        Whatever else leaves a fold behind the ledger counts its revision up first.
+        It may have no `fold`, but only where that is the known one and no turn runs. Whatever else leaves a fold behind
+        the ledger counts its revision up first.
         """
         look = _Look(tenant_id, session_id, known)
         await self._flights.join(look)
@@ -59,11 +60,14 @@ class Looks:
         return [of_tenant[look.tenant_id] for look in looks]
 
     async def _of_tenant(self, tenant_id: str, looks: list[_Look]) -> GodotyError | None:
-        ids = list({look.session_id for look in looks})
-        known = [list(look.known) for look in looks if look.known is not None]
+        said: dict[str, set[Version | None]] = {}
+        for look in looks:
+            said.setdefault(look.session_id, set()).add(look.known)
+        # One who does not know it, or knows another one, needs the fold: then all who look at the session get it.
+        known = [list(version) for each in said.values() if len(each) == 1 for version in each if version is not None]
         try:
             found = await self._sessions.find(
-                {"tenant_id": tenant_id, "session_id": {"$in": ids}}, fields=_fields(known), limit=len(ids)
+                {"tenant_id": tenant_id, "session_id": {"$in": list(said)}}, fields=_fields(known), limit=len(said)
             )
         except GodotyError as error:
             return error

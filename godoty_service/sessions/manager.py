@@ -78,13 +78,13 @@ class MongoSessionManager(SessionManager[Agent]):
         Raises:
             SessionLost: The session was taken over.
         """
-        if not self._held:  # else they are written with those
+        if not self._held:  # else nothing is being written yet, and these are written with what is held
             await self.flush()
         self._take(messages)
         await self.flush()
 
-    def release(self) -> None:
-        """Begin to write what was held."""
+    def write_held(self) -> None:
+        """Begin to write what is held; what was written before must have landed."""
         if not self._held:
             return
         messages, self._held = self._held, []
@@ -105,7 +105,7 @@ class MongoSessionManager(SessionManager[Agent]):
             SessionLost: The session was taken over.
             StorageUnavailable: It is not known to be durable.
         """
-        self.release()
+        self.write_held()
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
@@ -130,22 +130,22 @@ class MongoSessionManager(SessionManager[Agent]):
         self.initialize(event.agent)
 
     async def _on_message(self, event: MessageAddedEvent) -> None:
-        words = not self.added
-        if not words:
-            await self.flush()
+        if not self.added:  # the user's words
+            self._take([event.message])
+            return
+        await self.flush()
         self._take([event.message])
-        if not words:
-            self.release()
+        self.write_held()
 
     async def _on_ended(self, event: AfterInvocationEvent) -> None:  # noqa: ARG002 - Strands' protocol names it
         await self.flush()
 
     def _take(self, messages: Sequence[Message]) -> None:
-        """Number messages, and hold them until they are released."""
+        """Number messages, and hold them as they are now."""
         for number, message in enumerate(messages, self.last_number + 1):
             self._numbers[id(message)] = number
             self._as_kept[id(message)] = json.dumps(message["content"])
-            self._held.append(Message(role=message["role"], content=message["content"]))
+            self._held.append(Message(role=message["role"], content=list(message["content"])))
         self.last_number += len(messages)
         self.history.extend(messages)
         self.added = self.added or bool(messages)

@@ -159,8 +159,10 @@ class Sessions:
             lease: The turn whose words are to be kept and closed; None: the one that holds it.
         """
         left = lease or session.lease
-        if left is not None:
-            await self._sessions.update_one(_own(session), {"$set": {"lease": _left(left)}})
+        if left is not None:  # an end that landed, though nobody heard of it, stays one
+            await self._sessions.update_one(
+                {**_own(session), "last_turn_id": {"$ne": left.turn_id}}, {"$set": {"lease": _left(left)}}
+            )
 
     async def holds(self, session: Session) -> bool:
         """Tell whether the claim still stands."""

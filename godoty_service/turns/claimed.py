@@ -86,7 +86,7 @@ class ClaimedTurn:
         try:
             self._voice.on_asking = await self._bench.openings.enter()
             fold, manager = await self._open()
-            self._voice.on_answering = manager.release
+            self._voice.on_answering = manager.write_held
             meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
             state[METRICS_KEY] = projection(fold)

@@ -29,7 +29,9 @@ async def delete_session(
     """
     session = await sessions.get(tenant_id, session_id)
     claim = await sessions.claim_existing(session, turn_id=new_id("del"))
-    await erase(claim, sessions=sessions, messages=messages, records=records, chunks=chunks)
+    left = (*session.lease.before, session.lease) if session.lease is not None else ()
+    dead = frozenset(each.turn_id for each in left)
+    await erase(claim, sessions=sessions, messages=messages, records=records, chunks=chunks, dead=dead)
 
 
 async def erase(
@@ -40,10 +42,11 @@ async def erase(
     records: TurnRecords,
     chunks: LogChunks,
     but: str = "",
+    dead: frozenset[str] = frozenset(),
 ) -> None:
     """Delete a claimed session and all that was said in it, but not the record of one turn that is about to begin.
 
-    Turns that wait for the session have not begun either: they keep their records, and so their request ids. One that
+    Dead turns, from which it was taken over, may have said nothing yet; their records go, too. Turns that wait for the session have not begun either: they keep their records, and so their request ids. One that
     has just ended may not have kept all of its log: that is sealed.
     """
     tenant_id = claimed.tenant_id
@@ -51,7 +54,7 @@ async def erase(
     ended = await chunks.begun(tenant_id, known)
     after = max(0, claimed.message_count - _RECENT)
     recent = await messages.page(tenant_id, claimed.uid, after=after, limit=2 * _RECENT)
-    spoke = {each.turn_id for each in recent}
+    spoke = {each.turn_id for each in recent} | dead
     turns = [each for each in known if each in ended or each in spoke]
     for turn_id in turns:
         if not ended.get(turn_id):

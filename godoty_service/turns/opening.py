@@ -85,10 +85,11 @@ async def _close_dead_turn(
     """Keep what a dead turn's history lacks; returns the last number then, and the messages."""
     session = claim.session
     missing: Messages = repair.closing(history)  # of a turn before it, which it died too soon to close
+    # In this order: words that land after the first look are seen by the second, or collide with what is written here.
+    last_number = await store.highest(session.tenant_id, session.uid)
     kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=2 * size)
     if not any(each.turn_id == dead.turn_id for each in kept):
         missing.append(Message(role="user", content=[{"text": dead.text}]))
-    last_number = await store.highest(session.tenant_id, session.uid)
     missing.extend(repair.closing([*history, *missing]))
     if missing:
         await store.append(

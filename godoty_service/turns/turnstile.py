@@ -1,4 +1,4 @@
-"""A turnstile: work of many turns is done a few at a time, in their order, and not all of it side by side.
+"""A turnstile: work of many turns is done in their order, so many at a time, and not all of it side by side.
 
 Side by side, a burst of turns would all ask their models when the last of them is ready to. With one turnstile before
 the first request and one before the end, a busy server answers first and tidies up afterwards.

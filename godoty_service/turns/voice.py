@@ -11,9 +11,10 @@ class Voice:
 
     def __init__(self, log: EventLog) -> None:
         self.on_asking: Callable[[], None] = _nothing
-        self.on_answering: Callable[[], None] | None = None
+        self.on_answering: Callable[[], None] = _nothing
         self._log = log
         self._said: list[str] = []
+        self._answered = False
 
     @property
     def partial(self) -> str:
@@ -28,13 +29,13 @@ class Voice:
         """Some more of the answer."""
         self._said.append(piece)
         self._log.append(TextDelta(piece))
-        if self.on_answering is not None:
+        if not self._answered:
             self._answering()
 
     def reasoning(self, piece: str) -> None:
         """Some more of the reasoning."""
         self._log.append(ReasoningDelta(piece))
-        if self.on_answering is not None:
+        if not self._answered:
             self._answering()
 
     def complete(self) -> None:
@@ -42,10 +43,9 @@ class Voice:
         self._said.clear()
 
     def _answering(self) -> None:
-        """The first piece has been told: now what can wait for it is done."""
-        told, self.on_answering = self.on_answering, None
-        if told is not None:
-            told()
+        """Once the first piece has been told, what can wait for it is done."""
+        self._answered = True
+        self.on_answering()
 
 
 def _nothing() -> None:

@@ -119,3 +119,18 @@ async def test_a_read_that_fails_fails_for_its_tenant_alone(
     assert [isinstance(each, StorageUnavailable) for each in found] == [False, True, False, True]
     failing = False
     assert (await sessions.look("else", "talk"))[0].fold == {"of": "else/talk"}
+
+
+async def test_who_knows_and_who_does_not_may_look_together(sessions: Sessions) -> None:
+    """Nobody is told that something is as he knows it because somebody else knows it."""
+    session, _ = await sessions.look("tenant", "talk")
+    other, _ = await sessions.look("tenant", "chat")
+    old = (session.uid, session.fold_revision - 1)
+    asked = [("talk", version(session)), ("talk", None), ("chat", version(other)), ("talk", old)] * AT_ONCE
+    found = await asyncio.gather(*(sessions.look("tenant", name, known=known) for name, known in asked))
+
+    for (name, known), (each, unchanged) in zip(asked, found, strict=True):
+        assert each.session_id == name
+        assert unchanged == (each.fold is None)
+        assert not unchanged or known == version(each)
+    assert any(unchanged for _, unchanged in found)
