@@ -146,7 +146,7 @@ class Updates:
         return faults
 
     async def _again(self, wanted: _Update) -> StorageError | None:
-        """Update a document that seems not to have been; where it does not match, it has been after all, or cannot be."""
+        """Update a document that seems not to have been updated; where it does not match now, it may have been."""
         fault = await self._by_itself(wanted)
         if fault is None and not wanted.matched:
             try:

@@ -235,7 +235,7 @@ class ClaimedTurn:
             error, insists = error or failure, True
         except Exception:
             log.exception("turn_fault")
-            error, insists = self._fault(), True
+            error, insists = self._fault(), not await ending.let_go()  # before anybody hears of it and comes again
         if error is None and turn_totals is not None and session_totals is not None:
             self._log.append(
                 TurnFinished(

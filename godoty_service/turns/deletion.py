@@ -46,8 +46,9 @@ async def erase(
 ) -> None:
     """Delete a claimed session and all that was said in it, but not the record of one turn that is about to begin.
 
-    Dead turns, from which it was taken over, may have said nothing yet; their records go, too. Turns that wait for the session have not begun either: they keep their records, and so their request ids. One that
-    has just ended may not have kept all of its log: that is sealed.
+    Turns that wait for the session have not begun either: they keep their records, and so their request ids. One that
+    has just ended may not have kept all of its log: that is sealed. Dead ones, from which the session was taken over,
+    may have said nothing yet: their records go, too.
     """
     tenant_id = claimed.tenant_id
     known = [each for each in await records.of_session(tenant_id, claimed.session_id) if each != but]

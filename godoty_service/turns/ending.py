@@ -122,6 +122,14 @@ class Ending:
             else:
                 return
 
+    async def let_go(self) -> bool:
+        """Give the session free, if that can be done at once; tells whether it was. Else `insist`."""
+        try:
+            await self._let_go()
+        except StorageError:
+            return False
+        return True
+
     async def _let_go(self) -> None:
         if self.manager is None:  # nothing was said under this claim
             await self.sessions.give_back(self.claim)

@@ -58,7 +58,7 @@ async def test_a_cost_that_no_call_can_reach_is_unknown(calling: Serve) -> None:
 async def test_what_cannot_be_written_does_not_hold_up_the_rest(calling: Serve, bookkeep: Bookkeep) -> None:
     """A call that is kept because the database cannot hold it stays kept; the others are settled."""
     caller = await calling(reconcile_interval=NEVER)
-    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0")
+    entry = await cancelled(caller, "@sandbox slow tokens=300 first_delay_ms=0 delay_ms=10 record_ms=0")
     keeper = await bookkeep(caller.service)
     keeper.ledger.keep(replace(entry, call_id="call_odd", usage=TokenUsage(input_tokens=ABSURD)))
 

@@ -12,7 +12,10 @@ from godoty_service.openrouter.client import open_client
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.openrouter.pace import Pace
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-generation-id: gen-1\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    b"x-generation-id: gen-1\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 TEXT = b'data: {"id": "gen-1", "model": "a/b", "choices": [{"delta": {"content": "Hello"}}]}\n\n'
 USAGE = b'data: {"id": "gen-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "cost": 0.25}}\n\n'
 
@@ -125,7 +128,7 @@ async def turn(url: str, call: Call, listener: Listener) -> AsyncIterator[tuple[
     ids=["before its usage", "after its usage"],
 )
 async def test_what_was_told_until_a_cancel_counts(pieces: tuple[bytes, ...], end: list[str]) -> None:
-    """Once the cost has come the call is settled; before, it is left open. The connection is closed, and no word follows."""
+    """Once the cost has come the call is settled; before, it is left open. No word follows, and no byte is read."""
     call, listener = Call(), Listener()
     async with provider(*pieces) as (url, gone), turn(url, call, listener) as (model, task):
         await asyncio.wait_for(listener.heard.wait(), 5)
