@@ -148,7 +148,7 @@ _NOTES = """\
 A sample is the stack of the thread that holds Python's lock. It counts once, for the layer of its innermost frame that
 has one: what Python's own library does for a layer, and what is written in C, stand with their caller. What runs
 without the lock is not seen: system calls, and gRPC's own threads. Of gRPC's Cython there are no frames: what it does
-in a step of the loop stands in a line of its own. A thread that holds the lock and waits for a core is seen, too."""
+in a step of the loop stands in a line with the loop. A thread that holds the lock and waits for a core is seen, too."""
 
 
 def main() -> int:

@@ -23,13 +23,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "logging, telemetry": ("structlog", "logging", "opentelemetry", "prometheus_client"),
     "pydantic": ("pydantic", "pydantic_core", "pydantic_settings"),
 }
-C_STEPS = "C code under the loop, most of it gRPC's"
+C_STEPS = "C code: the loop's, and gRPC's under it"
 OTHERS = "others"
 _LAYER_OF = {package: layer for layer, packages in LAYERS.items() for package in packages}
 _OURS = "godoty_service"
 _PLACE = re.compile(r"^.*/(?:site-packages|python3\.\d+)/")
 _ROOT = f"{Path(__file__).parents[1]}/"
-_STEP = "Handle._run"  # of the loop
+_STEP = "Runner.run"  # calls uvloop, which is written in C: what runs right above it has no frames of its own
 _OUTER = frozenset({_STEP, "BaseEventLoop.run_forever", "_worker"})  # what lies outside of them tells nothing
 
 
