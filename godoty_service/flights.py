@@ -1,7 +1,7 @@
-"""Writes that leave together: whoever comes while one is on its way shares the next.
+"""Writes, or reads, that leave together: whoever comes while one is on its way shares the next.
 
-A busy database answers one write of twenty documents far sooner than twenty writes of one. Nobody waits where nothing
-is on its way.
+A busy database answers one operation on twenty documents far sooner than twenty on one. Nobody waits where nothing is
+on its way.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class Flights(Generic[Item]):
         """Build it.
 
         Args:
-            fly: Writes some items; tells for each what went wrong. What it raises went wrong for all.
+            fly: Writes or reads some items; tells for each what went wrong. What it raises went wrong for all.
             most: Items of one flight.
         """
         self._fly = fly
@@ -28,7 +28,7 @@ class Flights(Generic[Item]):
         self._flying: asyncio.Task[None] | None = None
 
     async def join(self, item: Item) -> None:
-        """Write an item with the next flight. One whose waiting is cancelled flies all the same.
+        """Have an item written, or read, with the next flight. One whose waiting is cancelled flies all the same.
 
         Raises:
             BaseException: What went wrong for this item.

@@ -191,8 +191,7 @@ class Answer:
                 self.has_output = True
 
     def _add(self, block: str, piece: str, events: list[StreamEvent]) -> None:
-        if block != self._open_block:
-            self._switch(block, events)
+        self._switch(block, events)
         self._fresh.append(piece)
         self._held.append(piece)
         self.has_output = True

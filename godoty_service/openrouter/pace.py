@@ -24,11 +24,6 @@ class Pace:
         self._pause = 0.0
         self._resting: list[tuple[asyncio.Future[None], Callable[[], bool]]] = []
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is a beat."""
-        return self._pause > 0
-
     async def rest(self, ready: Callable[[], bool]) -> None:
         """Wait, where there is a beat, for the first one at which somebody is ready."""
         if not self._pause:

@@ -169,7 +169,7 @@ class Body(httpx.AsyncByteStream):
     async def _arrived(self) -> bytes:
         """Wait for what comes next: the first token at once, whatever the pace. Nothing: it has come to its end."""
         content = self._content
-        if self._seen and self._pace.busy:
+        if self._seen:
             await self._pace.rest(self._more)
         data = await content.readany()
         self._seen, self._seen_at = content.total_bytes, self._now()

@@ -56,8 +56,6 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> Histo
     """
     session = claim.session
     context = session.context
-    if claim.created:
-        return History(head=[], messages=[], last_number=0)
     messages = await store.window(
         session.tenant_id,
         session.uid,
