@@ -25,7 +25,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from godoty_service.mongo_failures import DUPLICATE_KEY, duplicates, translated
-from godoty_service.mongo_together import Inserts, Updates
+from godoty_service.mongo_together import Faults, Inserts, Updates
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -188,14 +188,12 @@ class Collection:
                 raise
 
     @_whole
-    async def insert_each(self, documents: Sequence[Document]) -> list[int]:
-        """Insert documents side by side; returns the places of those that a unique index refused."""
-        with translated():
-            try:
-                await self._collection.insert_many(documents, ordered=False)
-            except OperationFailure as error:
-                return duplicates(error)
-        return []
+    async def insert_each(self, documents: Sequence[Document]) -> Faults:
+        """Insert documents side by side; return the error of each, None where it was inserted.
+
+        `DuplicateKey` is that of one which a unique index refused; one that cannot be stored fails alone.
+        """
+        return await self._inserts.each(documents)
 
     @_whole
     async def update_one(

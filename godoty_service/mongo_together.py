@@ -40,6 +40,15 @@ class Inserts:
         """
         await self._flights.join(document)
 
+    async def each(self, documents: Sequence[Document]) -> Faults:
+        """Insert documents in one operation; return the error of each, None where it was inserted."""
+        if len(documents) > 1:
+            return await self._together(documents)
+        try:
+            return await self._together(documents)
+        except StorageError as error:
+            return [error]
+
     async def _together(self, documents: Sequence[Document]) -> Faults:
         if len(documents) == 1:
             with translated():

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import DuplicateKey, StorageError
+from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
 from godoty_service.flights import Flights
 from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
@@ -107,9 +107,21 @@ class Ledger:
         """Keep the provider's id of a call, in one operation with those that others bring meanwhile."""
         await self._notes.join((_pending(tenant_id, call_id), {"$set": {"generation_id": generation_id}}))
 
-    async def _note_together(self, updates: Sequence[tuple[Document, Document]]) -> Sequence[None]:
-        await self._entries.update_each(updates)
+    async def _note_together(self, updates: Sequence[tuple[Document, Document]]) -> Sequence[StorageError | None]:
+        try:
+            await self._entries.update_each(updates)
+        except StorageUnavailable:
+            raise
+        except StorageError:  # of one of them: the others are written all the same
+            return [await self._note_alone(*each) for each in updates]
         return [None] * len(updates)
+
+    async def _note_alone(self, query: Document, update: Document) -> StorageError | None:
+        try:
+            await self._entries.update_one(query, update)
+        except StorageError as error:
+            return error
+        return None
 
     async def close(self, call: ModelCall) -> bool:
         """Write a call's final state; tells whether this was the write that closed it. An entry closes once."""

@@ -5,11 +5,15 @@ later collides.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum, auto
 
-from godoty_service.errors import DuplicateKey, GodotyError, TurnNotFound
+from bson import encode
+
+from godoty_service.errors import DuplicateKey, GodotyError, StorageError, StorageUnavailable, TurnNotFound
 from godoty_service.mongo import Collection, Document, Index
+from godoty_service.mongo_failures import UNWRITABLE
 from godoty_service.turns.event_document import (
     error_from_document,
     error_to_document,
@@ -47,25 +51,53 @@ class Chunk:
     expire_time: datetime
 
 
+class Outcome(Enum):
+    """What became of a chunk that was to be inserted."""
+
+    STORED = auto()
+    LOST = auto()  # another server has closed the log
+    UNWRITABLE = auto()  # the database cannot hold it
+
+
+def writable(chunk: Chunk) -> Chunk:
+    """Return the chunk up to its first event that the database cannot hold."""
+    for place, event in enumerate(chunk.events):
+        try:
+            encode({"event": event_to_document(event)})
+        except UNWRITABLE:
+            return replace(chunk, events=chunk.events[:place])
+    return chunk
+
+
 class LogChunks:
     """Chunks by turn."""
 
     def __init__(self, collection: Collection) -> None:
         self._chunks = collection
 
-    async def append(self, chunks: Sequence[Chunk]) -> set[str]:
-        """Write chunks of many turns at once; returns the turns whose log somebody else has closed.
+    async def append(self, chunks: Sequence[Chunk]) -> dict[str, Outcome]:
+        """Insert chunks of many turns at once; return what became of each turn's.
 
-        A chunk that was written before, by an attempt whose answer was lost, counts as written.
+        A chunk that was inserted before, by an attempt whose answer was lost, counts as stored.
+
+        Raises:
+            StorageUnavailable: It is not known which of them were inserted.
         """
-        refused = await self._chunks.insert_each([_write(chunk) for chunk in chunks])
-        lost: set[str] = set()
-        for index in refused:
-            chunk = chunks[index]
-            there = await self._chunks.find_one({"_id": _key(chunk.turn_id, chunk.place)}, fields={"writer": 1})
-            if there is None or there["writer"] != chunk.writer:
-                lost.add(chunk.turn_id)
-        return lost
+        outcomes: dict[str, Outcome] = {}
+        faults = await self._chunks.insert_each([_write(chunk) for chunk in chunks])
+        for chunk, fault in zip(chunks, faults, strict=True):
+            outcomes[chunk.turn_id] = await self._outcome(chunk, fault)
+        return outcomes
+
+    async def _outcome(self, chunk: Chunk, fault: StorageError | None) -> Outcome:
+        if fault is None:
+            return Outcome.STORED
+        if isinstance(fault, StorageUnavailable):
+            raise fault
+        if not isinstance(fault, DuplicateKey):
+            return Outcome.UNWRITABLE
+        there = await self._chunks.find_one({"_id": _key(chunk.turn_id, chunk.place)}, fields={"writer": 1})
+        return Outcome.STORED if there is not None and there["writer"] == chunk.writer else Outcome.LOST
 
     async def close(self, chunk: Chunk) -> bool:
         """Write a dead turn's last chunk; tells whether nobody else has written there."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.events import (
     Event,
+    ModelCallFinished,
     ReasoningDelta,
     TextDelta,
     ToolCallFinished,
@@ -14,8 +15,10 @@ from godoty_service.turns.events import (
 )
 
 LARGEST_LOG = 8 * 1024 * 1024  # bytes, more or less
+LARGEST_CHUNK = 4 * 1024 * 1024  # bytes of events that are stored in one document, which MongoDB takes up to 16 MB
 _LARGEST_MERGED = 64 * 1024  # characters
 _OVERHEAD = 32  # bytes that the smallest event counts
+_FIXED = 1024  # bytes that an event of many fields counts, beside the strings of others
 
 # No sequence of a log can pass this: each event counts at least its overhead. Who closes a dead turn's log goes on
 # above it, so that no sequence is ever used twice.
@@ -54,9 +57,10 @@ class EventLog:
         Raises:
             TurnTooLarge: The log is full. Its end still fits.
         """
-        self._size += _size(event)
-        if self._size > LARGEST_LOG and not isinstance(event, TurnFinished):
+        size = _size(event)
+        if self._size + size > LARGEST_LOG and not isinstance(event, TurnFinished):
             raise TurnTooLarge("The turn wrote more than its log may hold.")
+        self._size += size
         self._events.append(event)
         self._wake()
 
@@ -66,9 +70,23 @@ class EventLog:
             self._ended, self.error = True, error
             self._wake()
 
-    def since(self, sequence: int) -> tuple[Event, ...]:
-        """Tell the events after a number that are there now."""
-        return tuple(self._events[sequence:])
+    def chunk(self, sequence: int, before: int) -> tuple[tuple[Event, ...], int]:
+        """Return the events after a sequence that fit one document, and their bytes.
+
+        Args:
+            sequence: The number of the last event that is stored.
+            before: The bytes of the events up to it.
+        """
+        events = self._events[sequence:]
+        size = self._size - before
+        if size <= LARGEST_CHUNK:
+            return tuple(events), size
+        size = 0
+        for place, event in enumerate(events):
+            if size + _size(event) > LARGEST_CHUNK and place:
+                return tuple(events[:place]), size
+            size += _size(event)
+        return tuple(events), size
 
     async def read(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
         """Read the events after a number as they come.
@@ -130,16 +148,23 @@ def _run(events: Sequence[Event], place: int, kind: type) -> Iterator[str]:
 
 
 def _size(event: Event) -> int:
-    """Tell how much an event counts."""
+    """Return the bytes that an event counts: those of each string in it that is not ours."""
     if isinstance(event, (TextDelta, ReasoningDelta)):  # nearly all of them are
         return _OVERHEAD + _bytes(event.text)
     match event:
-        case ToolCallStarted(input_json=text) | ToolCallFinished(output=text):
-            return _OVERHEAD + _bytes(text)
+        case ToolCallStarted(tool_call_id=name, name=tool, input_json=text):
+            return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text)
+        case ToolCallFinished(tool_call_id=name, output=text):
+            return _OVERHEAD + _bytes(name) + _bytes(text)
+        case ModelCallFinished(call=call):
+            told = (call.served_model, call.provider, call.generation_id, call.finish_reason, call.error)
+            return _FIXED + sum(len(each) * 4 for each in told if each)  # a character takes at most four bytes
+        case TurnFinished(tools=tools):
+            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
         case _:
-            return 1024
+            return _FIXED
 
 
 def _bytes(text: str) -> int:
-    """Tell a text's length in UTF-8: what gathers while logs cannot be kept must fit into a document of MongoDB."""
-    return len(text) if text.isascii() else len(text.encode())
+    """Return a text's length in UTF-8; half a surrogate pair counts, and fails where it is stored."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.errors import DuplicateKey
+from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.ids import new_id
 from godoty_service.metering import ledger as ledgers
 from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
@@ -220,3 +220,17 @@ async def test_a_server_leaves_its_own_running_calls_alone(ledger: Ledger, make:
     taken = await ledger.take_due(provider_key_ids=["key"], any_before=NOW, hold=timedelta(seconds=1))
     assert taken is not None
     assert taken.call.call_id == forgotten.call_id
+
+
+async def test_unwritable_generation_id_keeps_no_other_from_being_stored(ledger: Ledger, make: Make) -> None:
+    """Ids that arrive together are written in one operation; one that no document can hold fails alone."""
+    calls = [make(number) for number in (1, 2, 3)]
+    for call in calls:
+        await ledger.insert(call)
+    ids = ["gen-1", "gen-\ud83d", "gen-3"]
+    noting = (ledger.note_generation("tenant", call.call_id, name) for call, name in zip(calls, ids, strict=True))
+    found = await asyncio.gather(*noting, return_exceptions=True)
+
+    assert [type(each) for each in found] == [type(None), StorageError, type(None)]
+    stored = [await ledger.get("tenant", call.call_id) for call in calls]
+    assert [each.generation_id for each in stored if each is not None] == ["gen-1", None, "gen-3"]
