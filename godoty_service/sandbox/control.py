@@ -29,6 +29,7 @@ class Control:
             ("GET", "/scenarios", self.scenarios),
             ("POST", "/scenarios", self.plan),
             ("DELETE", "/scenarios", self.clear_scenarios),
+            ("POST", "/holds", self.allow),
             ("POST", "/reset", self.reset),
         ]
         return [Route(path, endpoint, methods=[method]) for method, path, endpoint in endpoints]
@@ -81,6 +82,16 @@ class Control:
         self._desk.scenarios.clear()
         return await self.scenarios(request)
 
+    async def allow(self, request: Request) -> Response:
+        """Let held answers go on: `{"hold": NAME, "tokens": N}`; without `tokens` to their end."""
+        try:
+            wish = await _object(request)
+            tokens = wish.get("tokens")
+            self._desk.holds.allow(str(wish.get("hold", "")), None if tokens is None else int(tokens))
+        except (ValueError, TypeError) as error:
+            return json_response({"error": str(error)}, 400)
+        return json_response({})
+
     async def reset(self, _: Request) -> Response:
         """As newly started: no lines, no records, no scenarios, default settings."""
         desk = self._desk
@@ -90,6 +101,7 @@ class Control:
         desk.scenarios.clear()
         desk.journal.clear()
         desk.connections.clear()
+        desk.holds.clear()
         desk.trail.clear()
         return json_response({})
 

@@ -9,23 +9,25 @@ from godoty_service.sandbox.beat import Beat
 from godoty_service.sandbox.channel import Channel, ConnectionCut
 from godoty_service.sandbox.faults import message_of
 from godoty_service.sandbox.generation import Generation
+from godoty_service.sandbox.holds import Holds
 from godoty_service.sandbox.settings import SandboxSettings
 from godoty_service.sandbox.usage import shown
 from godoty_service.sandbox.wire import COMMENT, DONE, EVENT_STREAM, JSON, Chunks, error_body, whole_body
 
 _BURST = 16  # chunks sent at a stretch when nothing paces a stream; then others get their turn
 _BAD_GATEWAY = 502
-_DISTURBANCES = ("cut_after", "hang_after", "error_after")
+_DISTURBANCES = ("cut_after", "hang_after", "hold_after", "error_after")
 
 
 class Delivery:
     """Sends a generation through a channel, streamed or whole as its request wants it."""
 
-    def __init__(self, channel: Channel, generation: Generation, settings: SandboxSettings) -> None:
+    def __init__(self, channel: Channel, generation: Generation, settings: SandboxSettings, holds: Holds) -> None:
         self._channel = channel
         self._generation = generation
         self._scenario = generation.scenario
         self._settings = settings
+        self._holds = holds
 
     async def run(self) -> None:
         """Send it all, or as much as the scenario allows."""
@@ -120,10 +122,12 @@ class Delivery:
         return self._scenario.number("delay_ms", default) / 1000
 
     async def _strike(self) -> None:
-        """Hang or fail when so many tokens have been produced."""
+        """Hold, hang or fail when so many tokens have been produced."""
         produced, scenario = self._generation.produced, self._scenario
         if scenario.has("hang_after") and produced >= scenario.number("hang_after"):
             await asyncio.Event().wait()  # until the client gives up
+        if scenario.has("hold_after") and produced >= scenario.number("hold_after"):
+            await self._holds.wait(scenario.text("hold"), produced + 1 - scenario.number("hold_after"))
         if scenario.has("error_after") and produced >= scenario.number("error_after"):
             raise _MidError(self._generation)
 

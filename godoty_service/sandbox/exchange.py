@@ -110,7 +110,7 @@ class Exchange:
         if scenario.flag("bill_first"):
             generation.finish()
         await asyncio.sleep(scenario.number("headers_ms") / 1000)
-        await Delivery(self.channel, generation, self._desk.books.settings).run()
+        await Delivery(self.channel, generation, self._desk.books.settings, self._desk.holds).run()
 
     async def _replay(self, conversation: Conversation, scenario: Scenario) -> None:
         recording = Recording.read(self._desk.recorded, scenario.text("file"))

@@ -15,6 +15,7 @@ from godoty_service.sandbox.channel import SandboxProtocol
 from godoty_service.sandbox.connections import Connections
 from godoty_service.sandbox.desk import Desk
 from godoty_service.sandbox.generation import Books
+from godoty_service.sandbox.holds import Holds
 from godoty_service.sandbox.invoice import Invoice
 from godoty_service.sandbox.journal import Journal
 from godoty_service.sandbox.reasoning_trail import ReasoningTrail
@@ -42,6 +43,7 @@ class Sandbox:
         scenarios: The queue and the standing defaults.
         journal: What arrived.
         connections: The open responses.
+        holds: What held answers may produce.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Sandbox:
         self.scenarios = ScenarioBook()
         self.journal = Journal()
         self.connections = Connections()
+        self.holds = Holds()
         self._recorded = recorded
         self._address = (host, port or 0)
         self._socket: socket.socket | None = None
@@ -119,6 +122,7 @@ class Sandbox:
             scenarios=self.scenarios,
             journal=self.journal,
             connections=self.connections,
+            holds=self.holds,
             trail=ReasoningTrail(),
             recorded=self._recorded,
         )

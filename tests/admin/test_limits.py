@@ -20,7 +20,7 @@ from tests.service.service import Service, eventually, soon
 from tests.turns.streams import joined
 
 WAIT = agent_pb.ON_BUSY_WAIT
-SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 AdminOf = Callable[[Service], Admin]
 Connect = Callable[[Service], Caller]

@@ -18,8 +18,8 @@ from tests.service.history import assert_whole
 from tests.service.service import Service, eventually, soon
 from tests.service.settling import free, when_free
 
-# One token every 50 ms for 5 s, and a record that never comes: what is left open stays open.
-SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 record_ms=-1"
+# One token every 50 ms, then a hold that nothing ends, and a record that never comes: what is left open stays open.
+SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 INTERRUPTED = "[The answer was interrupted.]"
 
 

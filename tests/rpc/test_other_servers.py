@@ -21,7 +21,7 @@ from tests.service.surroundings import Surroundings
 Connect = Callable[[Service], Caller]
 SHORT_LEASE = {"GODOTY_LEASE": "1", "GODOTY_HEARTBEAT": "0.2"}
 HANGING = "@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1"
-SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 
 
 async def some_text(call: Any) -> str:

@@ -13,8 +13,8 @@ from tests.service.service import Document, Service
 DELTAS = ("text_delta", "reasoning_delta")
 # Reasoning, text and tools, one event a token.
 RICH = "@sandbox tool-loop calls=3 parallel=2 tool=calculator reasoning=3 delay_ms=3"
-# One token every 50 ms for 10 s, and a record that never comes: what is left open stays open.
-SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+# One token every 50 ms, then a hold that nothing ends, and a record that never comes: what is left open stays open.
+SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 CONTINUE = pb.ON_DISCONNECT_CONTINUE
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -180,3 +181,26 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(2):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def test_held_answer_goes_on_when_it_is_allowed_to(
+    http: httpx.AsyncClient, control: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    """`hold_after=2` stops after two tokens; each allowed token brings one more, and a release the rest."""
+    directive = "@sandbox plain tokens=5 comments=0 hold_after=2 hold=mine"
+    body = {"model": "openai/gpt-4o-mini", "stream": True, "messages": [{"role": "user", "content": directive}]}
+    async with http.stream("POST", "/chat/completions", json=body) as response:
+        lines = (line async for line in response.aiter_lines() if line.startswith("data: {"))
+        seen = [json.loads((await anext(lines))[6:]) for _ in range(2)]
+        waiting = asyncio.ensure_future(anext(lines))
+        await control.post("/holds", json={"hold": "another"})
+        await asyncio.wait([waiting], timeout=0.05)
+        assert not waiting.done()
+        await control.post("/holds", json={"hold": "mine", "tokens": 1})
+        seen.append(json.loads((await waiting)[6:]))
+        await control.post("/holds", json={"hold": "mine"})
+        seen += [json.loads(line[6:]) async for line in lines]
+
+    said = "".join(each["choices"][0]["delta"].get("content") or "" for each in seen if each["choices"])
+    assert said.split() == [f"t{number}" for number in range(5)]
+    assert len(sandbox.invoice.lines()) == 1
