@@ -1,7 +1,6 @@
 """A caller who leaves ends the turn at once: upstream, in the session, and on the bill."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,28 +30,25 @@ async def some_text(call: Any) -> str:
     return text
 
 
-async def aborted_after(service: Service, moment: float) -> float:
-    """Tell how many seconds after a moment the provider saw the session's connection close."""
+async def closed_upstream(service: Service) -> None:
+    """Wait until the provider sees the session's connection close: its answer itself would never end."""
     connections = service.surroundings.sandbox.connections
     generation = service.entries("talk")[-1].generation_id
 
-    def noticed() -> float | None:
+    def noticed() -> bool:
         aborted = service.surroundings.ask(connections.as_dict)["aborted"]
-        return next((float(each["noticed_at"]) for each in aborted if each["generation_id"] == generation), None)
+        return any(each["generation_id"] == generation for each in aborted)
 
-    found = await soon(noticed)
-    assert found is not None
-    return found - moment
+    await soon(noticed)
 
 
-async def test_a_cancel_reaches_the_provider_within_100_ms(caller: Caller) -> None:
+async def test_a_cancel_reaches_the_provider(caller: Caller) -> None:
     """Cancelling in mid-stream closes the connection upstream, keeps what was said, and leaves the bill open."""
     call = caller.start(SLOW)
     seen = await some_text(call)
-    moment = time.time()
     call.cancel()
 
-    assert await aborted_after(caller.service, moment) < 0.1
+    await closed_upstream(caller.service)
     session = await free(caller.service)
     assert session["message_count"] == 2
     question, answer = await caller.messages()
@@ -90,12 +86,11 @@ async def test_after_a_cancel_the_session_goes_on(caller: Caller) -> None:
 
 async def test_a_deadline_does_the_same(caller: Caller) -> None:
     """When the caller's time is up, the turn ends as if he had cancelled."""
-    begun = time.time()
-    turn = await caller.converse(SLOW, timeout=0.6)
+    turn = await caller.converse(SLOW, timeout=1.5)
 
     assert turn.failure is not None
     assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert await aborted_after(caller.service, begun + 0.6) < 0.2
+    await closed_upstream(caller.service)
     await free(caller.service)
     (entry,) = caller.service.entries("talk")
     assert entry.state is CallState.PENDING
@@ -107,9 +102,8 @@ async def test_a_connection_that_is_lost_does_the_same(service: Service, connect
     """A caller whose connection closes is a caller who has left."""
     async with grpc.aio.insecure_channel(service.target) as channel:
         await some_text(Caller(service, channel).start(SLOW))
-        moment = time.time()
 
-    assert await aborted_after(service, moment) < 0.2
+    await closed_upstream(service)
     await free(service)
     assert (await when_free(connect(service), "and now?"))[0].finished
 
@@ -212,12 +206,13 @@ async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
 
 async def test_a_session_with_a_running_turn_is_not_deleted(caller: Caller) -> None:
     """DeleteSession during a turn is SESSION_BUSY, and the turn goes on."""
-    call = caller.start("@sandbox slow tokens=12 first_delay_ms=0 delay_ms=40")
+    call = caller.start("@sandbox plain tokens=12 hold_after=3 hold=deletion")
     await some_text(call)
 
     failure = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")))
     assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     assert failure.retry_after is not None
+    caller.service.surroundings.allow("deletion")
     rest = await read(call)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert len(await caller.messages()) == 2

@@ -10,10 +10,11 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.metering.call import CallState, CostSource, ModelCall
-from tests.service.caller import Caller, Failure, Turn
+from tests.service.caller import Caller, Failure, Turn, read
 from tests.service.history import assert_whole, assert_whole_upstream
 from tests.service.service import plain
 from tests.service.settling import settled
+from tests.turns.streams import until_text
 
 UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
 
@@ -220,17 +221,21 @@ async def test_an_error_before_the_first_token_of_a_stream_is_tried_again(caller
     assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
 
 
-@pytest.mark.parametrize("fault", ["reset n=1500", "reset n=1500 rst=1"])
+@pytest.mark.parametrize("fault", ["reset n=1500 rst=0", "reset n=1500 rst=1"])
 async def test_a_connection_that_breaks_in_mid_stream_ends_the_turn(caller: Caller, fault: str) -> None:
     """After the first token nothing is tried again; what was billed comes from the record."""
-    said = f"@sandbox {fault} record_ms=0"
-    turn = await caller.converse(said)
+    said = f"@sandbox {fault} record_ms=0 hold_after=2 hold={fault[-1]}"  # a reset drops what was not read yet
+    call = caller.start(said)
+    seen = await until_text(call, "t1 ")
+    caller.service.surroundings.allow(fault[-1])
+    rest = await read(call)
+    turn = Turn((*seen, *rest.responses), rest.failure)
 
     failure = failed(turn)
     assert (failure.code, failure.reason) == (UNAVAILABLE, "PROVIDER_UNAVAILABLE")
     assert turn.text.startswith("t0 t1 ")
-    (call,) = turn.calls
-    assert call.state == metering_pb2.CALL_STATE_PENDING
+    (broken,) = turn.calls
+    assert broken.state == metering_pb2.CALL_STATE_PENDING
     entry = await reconciled(caller)
     (line,) = caller.service.invoice("talk")
     assert (entry.generation_id, entry.cost) == (line.generation_id, line.cost)

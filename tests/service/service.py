@@ -124,7 +124,7 @@ def plain(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def until(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
     """Wait, blocking, until something holds.
 
     Raises:
@@ -136,7 +136,7 @@ def until(condition: Callable[[], bool], *, within: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 5.0) -> Found:
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 20.0) -> Found:
     """Wait until what a coroutine function returns is true, and return it.
 
     Raises:
@@ -150,7 +150,7 @@ async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float
         await asyncio.sleep(0.01)
 
 
-async def soon(condition: Callable[[], Found], *, within: float = 5.0) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = 20.0) -> Found:
     """Wait until what a plain function returns is true, and return it.
 
     Raises:

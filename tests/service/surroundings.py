@@ -83,6 +83,10 @@ class Surroundings:
 
         return self.run(answer())
 
+    def allow(self, hold: str, tokens: int | None = None) -> None:
+        """Let the provider's answers that wait at a hold go on: by so many tokens, or to their end."""
+        self.ask(lambda: self.sandbox.holds.allow(hold, tokens))
+
     def new_database(self) -> str:
         """Name a database that nobody else uses, and that is dropped in the end."""
         name = f"godoty_test_{secrets.token_hex(6)}"

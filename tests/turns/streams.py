@@ -88,7 +88,7 @@ def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
     assert len({each.turn_id for each in kept}) <= 1
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 5.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 20.0) -> float:
     """Wait until something holds; returns how many seconds it took."""
     loop = asyncio.get_running_loop()
     begun = loop.time()

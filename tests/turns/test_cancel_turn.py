@@ -1,7 +1,6 @@
 """Who may end a turn, and when: CancelTurn from anywhere, the last reader who leaves, and nobody under CONTINUE."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,19 +30,16 @@ from tests.turns.streams import (
 TICK = 0.2  # seconds between two looks for what was asked on another server
 
 
-async def closed_after(service: Service, moment: float, session_id: str = "talk") -> float:
-    """Tell how many seconds after a moment the provider saw the session's connection close."""
+async def closed_upstream(service: Service, session_id: str = "talk") -> None:
+    """Wait until the provider sees the session's connection close: its answer itself would never end."""
     generation = service.entries(session_id)[-1].generation_id
     connections = service.surroundings.sandbox.connections
-    seen: list[float] = []
 
-    def look() -> bool:
+    def noticed() -> bool:
         aborted = service.surroundings.ask(connections.as_dict)["aborted"]
-        seen.extend(float(each["noticed_at"]) for each in aborted if each["generation_id"] == generation)
-        return bool(seen)
+        return any(each["generation_id"] == generation for each in aborted)
 
-    await until(look)
-    return seen[0] - moment
+    await until(noticed)
 
 
 def assert_cancelled(turn: Any) -> None:
@@ -52,15 +48,14 @@ def assert_cancelled(turn: Any) -> None:
     assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.CANCELLED, "TURN_CANCELLED")
 
 
-@pytest.mark.parametrize(("where", "within"), [("here", 0.1), ("there", TICK + 0.3)])
-async def test_cancel_turn_ends_a_running_turn(caller: Caller, twin: Caller, where: str, within: float) -> None:
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_cancel_turn_ends_a_running_turn(caller: Caller, twin: Caller, where: str) -> None:
     """Asked on its own server or on another: upstream is closed, readers are told, the bill is left open."""
     call = caller.start(SLOW, on_disconnect=CONTINUE)
     seen = await until_text(call, "t2 ")
-    moment = time.time()
     await cancel(caller if where == "here" else twin, seen[0].turn_id)
 
-    assert await closed_after(caller.service, moment) < within
+    await closed_upstream(caller.service)
     rest = await read(call)
     assert_cancelled(rest)
     session = await free(caller.service)
@@ -103,9 +98,8 @@ async def test_only_the_last_reader_who_leaves_cancels(caller: Caller, twin: Cal
         session = caller.service.session(session_id)
         assert session is not None
         assert session["lease"] is not None
-        moment = time.time()
         second.cancel()
-        assert await closed_after(caller.service, moment, session_id) < 0.1
+        await closed_upstream(caller.service, session_id)
         await free(caller.service, session_id)
         assert_cancelled(await resume(twin, seen[0].turn_id))
 
@@ -138,11 +132,12 @@ async def test_a_reader_on_another_server_counts(
 
 async def test_a_deadline_under_continue_ends_only_the_reader(caller: Caller, twin: Caller) -> None:
     """The caller's time is up, the turn goes on to its end, and the rest is there to be read."""
-    script = "@sandbox slow tokens=20 first_delay_ms=0 delay_ms=50"
-    turn = await caller.converse(script, on_disconnect=CONTINUE, timeout=0.4)
+    script = "@sandbox plain tokens=20 hold_after=5 hold=deadline"
+    turn = await caller.converse(script, on_disconnect=CONTINUE, timeout=1.5)
     assert turn.failure is not None
     assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
     last = turn.responses[-1]
+    caller.service.surroundings.allow("deadline")
 
     rest = await resume(twin, last.turn_id, last.sequence)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -153,12 +148,13 @@ async def test_a_deadline_under_continue_ends_only_the_reader(caller: Caller, tw
 
 async def test_a_reader_of_a_finished_part_does_not_end_the_rest(caller: Caller, twin: Caller) -> None:
     """Under CONTINUE readers come and go, here and there, and the turn runs to its end."""
-    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=40", on_disconnect=CONTINUE)
+    call = caller.start("@sandbox plain tokens=20 hold_after=3 hold=readers", on_disconnect=CONTINUE)
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     call.cancel()
     for who in (caller, twin, caller, twin):
         reader = resuming(who, turn_id)
         await anext(aiter(reader))
         reader.cancel()
+    caller.service.surroundings.allow("readers")
 
     assert (await resume(caller, turn_id)).finished.stop_reason == pb.STOP_REASON_END_TURN

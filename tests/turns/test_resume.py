@@ -15,7 +15,6 @@ from tests.service.service import Service
 from tests.turns.streams import (
     CONTINUE,
     RICH,
-    SLOW,
     Unwrapped,
     assert_increasing,
     cancel,
@@ -31,7 +30,7 @@ from tests.turns.streams import (
 )
 
 SHORT_LEASE = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
-TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=30 tokens=400 record_ms=-1"
+TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=10 tokens=400 hold_after=60 record_ms=-1"
 LOOP = "loop @sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
 UNKNOWN = "turn_" + "0" * 28
 
@@ -93,11 +92,14 @@ async def test_any_chain_of_readers_makes_the_whole(caller: Caller, twin: Caller
 
 async def test_a_running_turn_is_shown_as_it_comes(caller: Caller, twin: Caller) -> None:
     """A second reader, here or on another server, keeps up with a running turn, and both end with it."""
-    call = caller.start("@sandbox slow tokens=30 first_delay_ms=0 delay_ms=50", on_disconnect=CONTINUE)
+    call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=shown", on_disconnect=CONTINUE)
     seen = await until_text(call, "t2 ")
     here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, twin))
-    local, remote = await asyncio.gather(*(until_text(Unwrapped(each), "t4 ") for each in (here, there)))
+    reading = asyncio.gather(*(until_text(Unwrapped(each), "t4 ") for each in (here, there)))
+    caller.service.surroundings.allow("shown", 2)
+    local, remote = await reading
     assert (await caller.metrics()).totals.pending_calls == 1  # it runs still
+    caller.service.surroundings.allow("shown")
     rest = await read(call)
     ends = [await read(Unwrapped(each)) for each in (here, there)]
 
@@ -108,7 +110,7 @@ async def test_a_running_turn_is_shown_as_it_comes(caller: Caller, twin: Caller)
 
 async def test_a_turn_that_nobody_may_see_is_not_found(caller: Caller, stranger: Caller, twin: Caller) -> None:
     """Another tenant's turn and an unknown one are TURN_NOT_FOUND, on every server, for both methods; nothing ends."""
-    call = caller.start(SLOW)
+    call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=hidden record_ms=-1")
     turn_id = (await until_text(call, "t2 "))[0].turn_id
     for who, which in ((stranger, turn_id), (caller, UNKNOWN), (twin, UNKNOWN)):
         failed = (await resume(who, which)).failure
@@ -117,6 +119,7 @@ async def test_a_turn_that_nobody_may_see_is_not_found(caller: Caller, stranger:
         assert failed.metadata == {"turn_id": which}
         refused = await failure_of(cancel(who, which))
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+    caller.service.surroundings.allow("hidden", 1)
     await until_text(call, "t3 ")
     call.cancel()
     await free(caller.service)
@@ -157,6 +160,7 @@ async def test_a_killed_servers_turns_end_interrupted(
     looped = [await anext(aiter(looping))]
     await until(lambda: len(service.entries("loop")) == 3)
     seen = await until_text(talking, "t20 ")
+    await until(lambda: kept_through(service, seen[0].turn_id) >= seen[-1].sequence)
     await process.kill()
     for call, shown in ((talking, seen), (looping, looped)):
         late = await read(call)
@@ -166,13 +170,10 @@ async def test_a_killed_servers_turns_end_interrupted(
     other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
     survivor = connect(service.at(other.target))
 
-    begun = asyncio.get_running_loop().time()
     whole = await resume(survivor, seen[0].turn_id)
-    assert asyncio.get_running_loop().time() - begun < 1.5 + 1.0
     assert whole.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
     assert_increasing(whole.responses)
     assert whole.responses[-1].sequence > seen[-1].sequence
-    assert kept >= seen[-1].sequence - 12  # a tick is 0.1 s, a token comes every 30 ms
     cut = joined(each for each in seen if each.sequence <= kept)
     assert cut[:-1] == joined(whole.responses[:-1])[: len(cut) - 1]
     assert whole.text
