@@ -150,7 +150,7 @@ class Generation:
         settings = self._books.settings
         delay = settings.cancelled_generation_delay_ms if cancelled else settings.generation_delay_ms
         record = self._record(usage, cancelled=cancelled, finish_reason=finish_reason)
-        self._books.records.add(self.id, self.account, self.scenario.number("record_ms", delay), record)
+        self._books.records.add(self.id, self.account, self.scenario.number("record_ms", delay), record, self.scenario)
 
     def _line(self, usage: dict[str, Any], *, cancelled: bool) -> Line:
         return Line(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -10,32 +11,74 @@ from starlette.responses import Response
 
 from godoty_service.sandbox.accounts import authenticate, json_response
 from godoty_service.sandbox.conversation import RequestError
+from godoty_service.sandbox.malformed import absent, malformed
+from godoty_service.sandbox.scenario import Scenario
+from godoty_service.sandbox.settings import SandboxSettings
+
+
+@dataclass
+class _Record:
+    """A record as it is filed.
+
+    Attributes:
+        account: The account that may read it.
+        visible_at: Monotonic time from which it is served.
+        data: The record.
+        malformed: What is served instead; None: the record itself.
+        reads: How many reads get that body before the record itself comes; None: all.
+    """
+
+    account: str
+    visible_at: float
+    data: dict[str, Any]
+    malformed: Response | None
+    reads: int | None
 
 
 class Records:
     """The records by generation id; each is seen by its own account only, and not before its time."""
 
-    def __init__(self) -> None:
-        self._records: dict[str, tuple[str, float, dict[str, Any]]] = {}
+    def __init__(self, settings: SandboxSettings) -> None:
+        self._settings = settings
+        self._records: dict[str, _Record] = {}
+        self._bodies: dict[str, tuple[int, bytes]] = {}
 
-    def add(self, generation_id: str, account: str, delay_ms: int, record: dict[str, Any]) -> None:
-        """File a record that answers 404 for `delay_ms` more; a negative delay means for ever."""
+    def add(self, generation_id: str, account: str, delay_ms: int, data: dict[str, Any], scenario: Scenario) -> None:
+        """File a record that answers 404 for `delay_ms` more; a negative delay means for ever.
+
+        The scenario's `record=NAME` serves a malformed body in its place, for `record_reads=N` reads or for all.
+        """
         visible_at = time.monotonic() + delay_ms / 1000 if delay_ms >= 0 else float("inf")
-        self._records[generation_id] = (account, visible_at, record)
+        reads = scenario.number("record_reads") if scenario.has("record_reads") else None
+        instead = malformed(scenario.text("record")) if scenario.has("record") else None
+        self._records[generation_id] = _Record(account, visible_at, data, instead, reads)
+
+    def replace_body(self, generation_id: str, body: bytes, *, status: int = 200) -> None:
+        """Serve this body for a generation from now on, whatever its record says."""
+        self._bodies[generation_id] = (status, body)
 
     async def get(self, request: Request) -> Response:
         """`GET /generation?id=`."""
+        if self._settings.record_endpoint:
+            return absent(self._settings.record_endpoint)
         account, wanted = authenticate(request), request.query_params.get("id")
         if not wanted:
             raise RequestError(400, "Generation ID is required")
-        owner, visible_at, record = self._records.get(wanted, ("", 0.0, {}))
-        if owner != account or time.monotonic() < visible_at:
+        if wanted in self._bodies:
+            status, body = self._bodies[wanted]
+            return Response(body, status, media_type="application/json")
+        record = self._records.get(wanted)
+        if record is None or record.account != account or time.monotonic() < record.visible_at:
             raise RequestError(404, f"Generation {wanted} not found")
-        return json_response({"data": record})
+        if record.malformed is not None and record.reads != 0:
+            record.reads = None if record.reads is None else record.reads - 1
+            return record.malformed
+        return json_response({"data": record.data})
 
     def clear(self) -> None:
         """Forget every record."""
         self._records.clear()
+        self._bodies.clear()
 
 
 def generation_record(usage: Mapping[str, Any], **known: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class ReplayedGeneration:
         self.id = recorded_id if recorded_id.startswith("gen-") else new_id()  # redacted ids are not unique
         self._account = account
         self._conversation = conversation
-        self._record_ms = scenario.number("record_ms", -2)
+        self._scenario = scenario
 
     def bill(self, books: Books, catalogue: Catalogue) -> None:
         """Write the line and the record; a recording without usage was not billed."""
@@ -101,8 +101,8 @@ class ReplayedGeneration:
             upstream_cost=self._upstream_cost(),
         )
         books.invoice.add(line)
-        delay = self._record_ms if self._record_ms != -2 else books.settings.generation_delay_ms  # noqa: PLR2004
-        books.records.add(self.id, self._account, delay, self._record(line))
+        delay = self._scenario.number("record_ms", books.settings.generation_delay_ms)
+        books.records.add(self.id, self._account, delay, self._record(line), self._scenario)
 
     def _cost(self, catalogue: Catalogue) -> Decimal:
         """The recorded cost; recordings from before costs were sent are priced from the listing, or free."""

@@ -66,7 +66,7 @@ PARAMETERS = frozenset(
             "bill_first",
         ),
         *("no_cost", "byok", "cached_tokens", "write_tokens", "overlap", "prompt_tokens"),
-        *("searches", "counter", "fee", "file", "whitespace", "record_ms"),
+        *("searches", "counter", "fee", "file", "whitespace", "record_ms", "record", "record_reads"),
     }
 )
 

@@ -40,6 +40,7 @@ class Sandbox:
     Attributes:
         invoice: The bookkeeper.
         settings: The settings in force.
+        records: The generation records.
         scenarios: The queue and the standing defaults.
         journal: What arrived.
         connections: The open responses.
@@ -56,6 +57,7 @@ class Sandbox:
     ) -> None:
         self.invoice = Invoice()
         self.settings = settings or SandboxSettings()
+        self.records = Records(self.settings)
         self.scenarios = ScenarioBook()
         self.journal = Journal()
         self.connections = Connections()
@@ -118,7 +120,7 @@ class Sandbox:
     def _desk(self) -> Desk:
         return Desk(
             catalogue=Catalogue(),
-            books=Books(invoice=self.invoice, records=Records(), settings=self.settings),
+            books=Books(invoice=self.invoice, records=self.records, settings=self.settings),
             scenarios=self.scenarios,
             journal=self.journal,
             connections=self.connections,

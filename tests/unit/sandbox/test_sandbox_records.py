@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
+from godoty_service.sandbox.malformed import ABSENT, MALFORMED
 from godoty_service.sandbox.server import Sandbox
 
 Ask = Callable[..., Awaitable[httpx.Response]]
@@ -75,3 +76,42 @@ async def test_wrong_control_input_is_refused(control: httpx.AsyncClient, name: 
 
     assert response.status_code == 400
     assert "known" in response.json()["error"]
+
+
+async def test_malformed_record_is_served_for_the_stated_reads_and_then_the_record(
+    ask: Ask, http: httpx.AsyncClient
+) -> None:
+    """`record=NAME record_reads=2` serves the named body twice, and then the record itself."""
+    response = await ask("@sandbox plain record_ms=0 record=list record_reads=2")
+    wanted = {"id": response.headers["x-generation-id"]}
+
+    bodies = [(await http.get("/generation", params=wanted)).text for _ in range(3)]
+
+    assert bodies[:2] == ["[]", "[]"]
+    assert "total_cost" in bodies[2]
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_malformed_record_of_each_name_is_served_on_every_read(
+    ask: Ask, http: httpx.AsyncClient, name: str
+) -> None:
+    """Each named body is served with status 200, on the first read as on the second."""
+    response = await ask(f"@sandbox plain record_ms=0 record={name}")
+    wanted = {"id": response.headers["x-generation-id"]}
+
+    read = [await http.get("/generation", params=wanted) for _ in range(2)]
+
+    assert [(each.status_code, each.content) for each in read] == [(200, MALFORMED[name][0])] * 2
+
+
+@pytest.mark.parametrize("name", ABSENT)
+async def test_upstream_without_records_answers_as_it_would(
+    ask: Ask, http: httpx.AsyncClient, sandbox: Sandbox, name: str
+) -> None:
+    """With `record_endpoint` set, `/generation` answers as an upstream that has no such path."""
+    sandbox.settings.record_endpoint = name
+    response = await ask("@sandbox plain record_ms=0")
+
+    found = await http.get("/generation", params={"id": response.headers["x-generation-id"]})
+
+    assert (found.status_code, found.content) == ABSENT[name][:2]
