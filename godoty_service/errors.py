@@ -15,6 +15,9 @@ GodotyError
 ├── RequestIdReused
 ├── TenantNotFound
 ├── KeyNotFound
+├── CallNotFound              the tenant has no such model call
+├── CallNotAdjustable         the call's cost is not known yet
+├── AmountRefused             an amount that a call cannot cost
 ├── ProviderKeysOff           no encryption key for tenants' own provider keys
 ├── ModelNotAllowed           the tenant's policy
 ├── QuotaExceeded
@@ -166,6 +169,24 @@ class KeyNotFound(GodotyError):
     """The tenant has no such API key."""
 
     reason = "KEY_NOT_FOUND"
+
+
+class CallNotFound(GodotyError):
+    """The tenant's ledger has no such model call."""
+
+    reason = "CALL_NOT_FOUND"
+
+
+class CallNotAdjustable(GodotyError):
+    """The call is pending or unresolved: there is no cost to adjust."""
+
+    reason = "CALL_NOT_ADJUSTABLE"
+
+
+class AmountRefused(GodotyError):
+    """An amount is finer or larger than any may be, above the call's bound, or brings its total below zero."""
+
+    reason = "AMOUNT_REFUSED"
 
 
 class ProviderKeysOff(GodotyError):

@@ -67,25 +67,29 @@ async def _more_comes(rooms: "Rooms", *, elapsed: float) -> bool:
 @ledger_app.command()
 def resolve(
     call: Annotated[str, typer.Argument(help="The unresolved call's id.")],
-    cost: Annotated[str, typer.Option(help="What it cost, in US dollars: an exact decimal.")],
+    cost: Annotated[str, typer.Option(help="What it cost, in US dollars: a plain decimal.")],
     why: Annotated[str, typer.Option(help="How that is known.")],
     by: Annotated[str, typer.Option(help="Who says so; default: the user who runs this.")] = "",
+    *,
+    above_bound: Annotated[
+        bool, typer.Option("--above-bound", help="The cost may be above the call's upper bound.")
+    ] = False,
 ) -> None:
     """Settle a call that no record tells: a new, dated and attributed entry."""
+    amount = money.read_amount(cost)
+    if amount < 0:
+        raise ValueError("--cost must not be negative")
+    if not why.strip():
+        raise ValueError("--why must say something")
 
     async def work(rooms: "Rooms") -> None:
         found = await rooms.ledger.find(call)
         if found is None:
             raise ValueError(f"there is no call {call}")
-        amount = money.parse(cost)
-        if amount is None or amount < 0:
-            raise ValueError("--cost must not be negative")
-        if not why.strip():
-            raise ValueError("--why must say something")
-        await rooms.adjustments.check(found)
+        await rooms.adjustments.check(found, cost=amount, above_bound=above_bound)
         told = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
         await rooms.administration.resolving_call(user(), found.tenant_id, told)
-        written = await rooms.adjustments.resolve(found, cost=amount, why=why, by=by or user())
+        written = await rooms.adjustments.resolve(found, cost=amount, why=why, by=by or user(), above_bound=above_bound)
         out.print(f"{written.entry_id}: {money.format_usd(written.cost)} USD, entry {written.number} of its session")
 
     with_rooms(work)

@@ -5,6 +5,7 @@ from decimal import Decimal
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey
 from godoty_service.metering.call import Adjustment, CallState, ModelCall
+from godoty_service.metering.call_totals import check_total, resolved_usage
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
@@ -36,14 +37,17 @@ class Adjustments:
         if now is None or now.state is not CallState.UNRESOLVED or call.cost is None:
             return  # the provider's record was faster
         try:
-            await self.resolve(now, cost=call.cost, usage=call.usage, why="told by its own stream", by="godoty")
+            await self.resolve(
+                now, cost=call.cost, usage=call.usage, why="told by its own stream", by="godoty", above_bound=True
+            )
         except AlreadyResolved:
             return
 
-    async def check(self, call: ModelCall) -> str:
-        """Tell the one id that an adjustment which resolves a call can have: a call is resolved once.
+    async def check(self, call: ModelCall, *, cost: Decimal, above_bound: bool) -> str:
+        """Check a resolution; return the one id that it can have: a call is resolved once.
 
         Raises:
+            AmountRefused: No call can cost that, or it is above the call's bound.
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
@@ -52,25 +56,35 @@ class Adjustments:
         entry_id = f"adj_{call.call_id}"
         if await self._ledger.adjustment(call.tenant_id, entry_id) is not None:
             raise AlreadyResolved("the call was resolved before")
+        check_total(call, cost, above_bound=above_bound)
         return entry_id
 
     async def resolve(
-        self, call: ModelCall, *, cost: Decimal, usage: TokenUsage | None = None, why: str, by: str
+        self,
+        call: ModelCall,
+        *,
+        cost: Decimal,
+        usage: TokenUsage | None = None,
+        why: str,
+        by: str,
+        above_bound: bool = False,
     ) -> Adjustment:
         """Say what an unresolved call has cost.
 
         Args:
             call: The call, as it is now.
             cost: What it cost, in US dollars.
-            usage: What it used, where that is known.
+            usage: What it used, where more is known than its entry has.
             why: How that is known.
             by: Who says so.
+            above_bound: The cost may be more than the call's upper bound.
 
         Raises:
+            AmountRefused: No call can cost that, or it is above the call's bound.
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
-        entry_id = await self.check(call)
+        entry_id = await self.check(call, cost=cost, above_bound=above_bound)
         adjustment = Adjustment(
             entry_id=entry_id,
             tenant_id=call.tenant_id,
@@ -80,7 +94,7 @@ class Adjustments:
             number=await self._ledger.highest(call.tenant_id, call.session_uid) + 1,
             corrects=call.call_id,
             cost=cost,
-            usage=usage,
+            usage=resolved_usage(call, usage),
             resolves=True,
             bound=call.upper_bound,
             model=call.model,

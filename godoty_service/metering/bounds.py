@@ -108,7 +108,7 @@ def _bound(
     if rates.depends or (web_searches and rates.web_search is None):
         return None
     try:
-        return money.total(
+        bound = money.total(
             [
                 money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
                 money.multiply(_output_rate(rates), output_tokens),
@@ -118,6 +118,7 @@ def _bound(
         )
     except DecimalException:  # more than 34 digits hold
         return None
+    return bound if money.is_bounded(bound) else None
 
 
 def _input_rate(rates: UnitPrices, *, audio_input: bool) -> Decimal:

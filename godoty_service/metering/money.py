@@ -33,6 +33,13 @@ MONEY = Context(
 
 ZERO = Decimal(0)
 
+# The bounds of every amount that enters, from whichever source. No call costs a million dollars or is charged in finer
+# fractions than these, and sums of such amounts stay below 10^9 USD, which is what 34 digits hold at 25 decimals.
+MAX_USD = Decimal(10**6)
+MAX_DECIMALS = 25
+AMOUNT_RULE = f"at most {MAX_USD:,} USD and at most {MAX_DECIMALS} decimals"
+
+_PLAIN = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -55,6 +62,34 @@ def parse(value: str | Decimal | int | None) -> Decimal | None:
         return MONEY.create_decimal(value)
     except DecimalException as error:
         raise ValueError("an amount of more than 34 digits") from error
+
+
+def is_bounded(amount: Decimal) -> bool:
+    """Return whether an amount is finite, at most `MAX_USD` either way and no finer than `MAX_DECIMALS` decimals."""
+    if not amount.is_finite() or abs(amount) > MAX_USD:
+        return False
+    try:
+        finest = MONEY.scaleb(amount, MAX_DECIMALS)
+        return finest == finest.to_integral_value()
+    except DecimalException:
+        return False
+
+
+def read_amount(text: str) -> Decimal:
+    """Read an amount that a person or a client states: a decimal in plain notation, within `is_bounded`.
+
+    Raises:
+        ValueError: It is not; the text says what it must be.
+    """
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"not an amount: {text[:60]!r}; write a plain decimal such as 0.0125, {AMOUNT_RULE}")
+    try:
+        amount = MONEY.create_decimal(text)
+    except DecimalException:
+        amount = None
+    if amount is None or not is_bounded(amount):
+        raise ValueError(f"not an amount: {text[:60]!r}; it must be {AMOUNT_RULE}")
+    return amount
 
 
 def parse_charge(value: Any) -> Decimal | None:

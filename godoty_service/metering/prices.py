@@ -57,7 +57,7 @@ class Override:
         unread = any(entry.get(key) is not None and conditions[key] is None for key in _CONDITIONS)
         half_open = (conditions["utc_start"] is None) != (conditions["utc_end"] is None)
         return cls(
-            prices={key: _listed(entry[key]) for key in PRICE_KEYS if entry.get(key) is not None},
+            prices={key: _listed_price(entry[key]) for key in PRICE_KEYS if entry.get(key) is not None},
             unclear=unread or half_open or not set(entry) <= {*PRICE_KEYS, *_CONDITIONS},
             **conditions,
         )
@@ -116,7 +116,7 @@ class UnitPrices:
         Raises:
             TypeError: where a price is a float.
         """
-        prices = {key: _listed(pricing.get(key)) for key in PRICE_KEYS}
+        prices = {key: _listed_price(pricing.get(key)) for key in PRICE_KEYS}
         return cls(
             overrides=tuple(
                 Override.from_listing(entry) for entry in pricing.get("overrides") or () if isinstance(entry, Mapping)
@@ -196,9 +196,9 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
     """Tell what a usage costs in US dollars, or `None` where that cannot be known.
 
     Unknown are: tokens that nobody counted, a needed price that is not listed, counters that contradict each
-    other, an amount that 34 digits do not hold, and tools that OpenRouter ran (a search of Exa's, another model:
-    their fees are in no list). Not seen, for want of a counter: fees of plugins (search, PDF OCR) and caches that
-    are kept for an hour.
+    other, an amount that no call may cost (`money.is_bounded`), and tools that OpenRouter ran (a search of Exa's,
+    another model: their fees are in no list). Not seen, for want of a counter: fees of plugins (search, PDF OCR)
+    and caches that are kept for an hour.
 
     Args:
         usage: the counters of one call; finer kinds that were not told count as none.
@@ -251,9 +251,16 @@ def _sum(lines: list[Line]) -> Decimal | None:
     if any(quantity < 0 or (quantity and unit_price is None) for quantity, unit_price in lines):
         return None
     try:
-        return money.total(money.multiply(rate, quantity) for quantity, rate in lines if rate is not None)
+        cost = money.total(money.multiply(rate, quantity) for quantity, rate in lines if rate is not None)
     except DecimalException:
         return None
+    return cost if money.is_bounded(cost) else None
+
+
+def _listed_price(value: Any) -> Decimal | None:
+    """Read a unit price; one that no amount may be is unknown: sums of its products would not be exact."""
+    price = _listed(value)
+    return price if price is not None and money.is_bounded(price) else None
 
 
 def _listed(value: Any) -> Decimal | None:

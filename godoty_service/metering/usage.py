@@ -11,11 +11,9 @@ from typing import Any
 
 from godoty_service.metering import money
 
-# No call uses a million million of anything, costs a million dollars, or is charged in finer parts than these: what
-# says so is a provider's fault, and not known. It also keeps sums of millions of calls within 64 bits and 34 digits.
+# No call uses a million million of anything: what says so is a provider's fault, and not known. It also keeps sums of
+# millions of calls within 64 bits.
 _MOST_COUNTED = 10**12
-_MOST_CHARGED = Decimal(10**6)
-_DECIMALS = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +165,7 @@ def _amount(part: Mapping[str, Any], *names: str) -> Decimal | None:
 
 def _charge(value: Any) -> Decimal | None:
     amount = money.parse_charge(value)
-    if amount is None or amount > _MOST_CHARGED:
-        return None
-    finest = money.MONEY.scaleb(amount, _DECIMALS)
-    return amount if finest == finest.to_integral_value() else None
+    return amount if amount is not None and money.is_bounded(amount) else None
 
 
 def _flag(value: Any) -> bool | None:

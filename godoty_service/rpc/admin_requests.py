@@ -28,8 +28,6 @@ _OVERLAP = timedelta(days=30)
 _PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 _MODEL = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
 _PROVIDER_KEY = re.compile(r"[!-~]{8,256}")
-# With what a ledger's sums have of decimals, 34 digits hold any difference of the two.
-_LIMIT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 _SCOPES = {pb.ApiScope.Value(name): scope for scope, name in SCOPE_NAMES.items()}
 _WINDOWS = {billing_pb.BudgetWindow.Value(name): window for window, name in WINDOW_NAMES.items()}
@@ -219,7 +217,7 @@ def _budgets(asked: Sequence[pb.Budget], violations: list[FieldViolation]) -> tu
         if window is None or window in budgets:
             violations.append(_violation(f"policy.budgets[{place}].window", "must be day, month or total, each once"))
         if limit is None:
-            text = 'must be an exact decimal above 0 such as "12.50", at most 12 digits on either side of the point'
+            text = f'must be a plain decimal above 0 such as "12.50", {money.AMOUNT_RULE}'
             violations.append(_violation(f"policy.budgets[{place}].limit_usd", text))
         if violations and place > len(_WINDOWS):
             break  # a request may hold a million of them
@@ -229,8 +227,11 @@ def _budgets(asked: Sequence[pb.Budget], violations: list[FieldViolation]) -> tu
 
 
 def _limit(text: str) -> Decimal | None:
-    amount = money.parse(text) if _LIMIT.fullmatch(text) else None
-    return amount if amount is not None and amount > 0 else None
+    try:
+        amount = money.read_amount(text)
+    except ValueError:
+        return None
+    return amount if amount > 0 else None
 
 
 def _all(form: re.Pattern[str], texts: Iterable[str]) -> bool:

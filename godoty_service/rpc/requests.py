@@ -116,12 +116,12 @@ def _max_cost(limits: pb.TurnLimits) -> Decimal | None:
     """Read the turn's bound on its cost.
 
     Raises:
-        ValueError: It is no exact decimal above 0.
+        ValueError: It is no plain decimal above 0 within `money.AMOUNT_RULE`.
     """
     if not limits.HasField("max_cost_usd"):
         return None
-    amount = money.parse(limits.max_cost_usd)
-    if amount is None or amount <= 0:
+    amount = money.read_amount(limits.max_cost_usd)
+    if amount <= 0:
         raise ValueError("not above 0")
     return amount
 
@@ -164,7 +164,8 @@ def _violations_of_limits(limits: pb.TurnLimits) -> list[FieldViolation]:
     try:
         _max_cost(limits)
     except ValueError:
-        violations.append(_violation("limits.max_cost_usd", 'must be an exact decimal above 0, such as "0.05"'))
+        text = f'must be a plain decimal above 0 such as "0.05", {money.AMOUNT_RULE}'
+        violations.append(_violation("limits.max_cost_usd", text))
     return violations
 
 

@@ -100,14 +100,14 @@ async def test_a_call_is_resolved_once(keeper: tuple[Caller, Bookkeeper]) -> Non
     call = await unresolved(caller, books)
 
     outcomes = await asyncio.gather(
-        *(books.adjustments.resolve(call, cost=Decimal(n), why="at once", by=f"p{n}") for n in (1, 2, 3)),
+        *(books.adjustments.resolve(call, cost=Decimal(n).scaleb(-3), why="at once", by=f"p{n}") for n in (1, 2, 3)),
         return_exceptions=True,
     )
 
     (written,) = [each for each in outcomes if isinstance(each, Adjustment)]
     assert sum(isinstance(each, AlreadyResolved) for each in outcomes) == 2
     with pytest.raises(AlreadyResolved):
-        await books.adjustments.resolve(call, cost=Decimal(9), why="again", by="late")
+        await books.adjustments.resolve(call, cost=Decimal("0.009"), why="again", by="late")
     assert adjustments(caller) == [written]
     assert (await totals(caller)).cost_usd == plain(written.cost)
     assert await books.differences() == []
@@ -181,13 +181,13 @@ async def test_readers_see_an_adjustment_before_it_is_folded(keeper: tuple[Calle
     call = await unresolved(caller, books)
     halfway = Adjustments(books.ledger, Interrupted(books.sessions, books.ledger))
 
-    await halfway.resolve(call, cost=Decimal("0.5"), why="the invoice", by="ann")
+    await halfway.resolve(call, cost=Decimal("0.005"), why="the invoice", by="ann")
 
     session = caller.service.session("talk")
     assert session is not None
     assert session["fold"]["through"] == 1
     seen = await totals(caller)
-    assert (seen.cost_usd, seen.unresolved_calls, seen.unresolved_bound_usd) == ("0.5", 0, "0")
+    assert (seen.cost_usd, seen.unresolved_calls, seen.unresolved_bound_usd) == ("0.005", 0, "0")
     assert await books.differences() == []
     turn = await caller.converse("hello")
     assert turn.started.totals == seen
@@ -236,7 +236,7 @@ async def test_a_call_of_a_deleted_session_is_resolved_all_the_same(keeper: tupl
     call = await unresolved(caller, books)
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
 
-    written = await books.adjustments.resolve(call, cost=Decimal("0.125"), why="the invoice", by="ann")
+    written = await books.adjustments.resolve(call, cost=Decimal("0.00125"), why="the invoice", by="ann")
 
     assert adjustments(caller) == [written]
     assert await books.differences() == []

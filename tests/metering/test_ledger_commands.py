@@ -144,7 +144,10 @@ async def test_resolve_refuses_what_it_cannot_settle(calling: Serve, bookkeep: B
     refusals = {
         (pending.call_id, "1"): "godoty: the call is pending, not unresolved\n",
         ("call_none", "1"): "godoty: there is no call call_none\n",
-        (call.call_id, "NaN"): "godoty: not an amount: 'NaN'\n",
+        (call.call_id, "NaN"): (
+            "godoty: not an amount: 'NaN'; write a plain decimal such as 0.0125, "
+            "at most 1,000,000 USD and at most 25 decimals\n"
+        ),
         (call.call_id, "-1"): "godoty: --cost must not be negative\n",
     }
 

@@ -156,8 +156,8 @@ def test_an_unknown_price_that_is_not_needed_does_no_harm() -> None:
 
 
 def test_an_amount_that_34_digits_do_not_hold_is_unknown() -> None:
-    """A price of 33 digits times many tokens, or one of 10^30 USD beside a small one: not rounded, and no error."""
-    long = UnitPrices.from_listing({"prompt": f"1.{'1' * 32}", "completion": "0"})
+    """A price of 26 digits times many tokens, or one of 10^30 USD beside a small one: not rounded, and no error."""
+    long = UnitPrices.from_listing({"prompt": f"1.{'1' * 25}", "completion": "0"})
     wide = UnitPrices.from_listing({"prompt": "1e30", "completion": "1e-10"})
 
     assert price(TokenUsage(input_tokens=7, output_tokens=0), long, at=NOON) is not None

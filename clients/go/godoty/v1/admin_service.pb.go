@@ -368,7 +368,7 @@ type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it covers.
 	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// Required. Its amount: an exact decimal.
+	// Required. Its amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
 	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
 	// A call that might not fit is refused, and it can never be overspent.
 	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`

@@ -439,8 +439,8 @@ type TurnLimits struct {
 	// How many tokens the model may answer in all of the turn's calls together: at least 1. Reaching it ends the turn
 	// with STOP_REASON_MAX_OUTPUT_TOKENS.
 	MaxOutputTokens *int32 `protobuf:"varint,2,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
-	// What the turn may cost, in US dollars: an exact decimal. A model call that might not fit is not made, and the turn
-	// ends with STOP_REASON_BUDGET.
+	// What the turn may cost, in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
+	// A model call that might not fit is not made, and the turn ends with STOP_REASON_BUDGET.
 	MaxCostUsd    *string `protobuf:"bytes,3,opt,name=max_cost_usd,json=maxCostUsd,proto3,oneof" json:"max_cost_usd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

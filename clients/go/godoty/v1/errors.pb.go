@@ -147,6 +147,18 @@ const (
 	// has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
 	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
 	ErrorReason_ERROR_REASON_PROVIDER_KEYS_OFF ErrorReason = 32
+	// NOT_FOUND. The tenant's ledger has no such model call. metadata: call_id. Do not retry.
+	// For example: AdjustCall with the id of another tenant's call. metadata: call_id=call_01a2....
+	ErrorReason_ERROR_REASON_CALL_NOT_FOUND ErrorReason = 33
+	// FAILED_PRECONDITION. The call has no cost that could be adjusted: it is pending (retry once it is closed), or it is
+	// unresolved (resolve it first, with `godoty ledger resolve`). metadata: call_id, state.
+	// For example: AdjustCall while the call's answer is still streamed. metadata: call_id=call_01a2..., state=pending.
+	ErrorReason_ERROR_REASON_CALL_NOT_ADJUSTABLE ErrorReason = 34
+	// FAILED_PRECONDITION. With this amount the call's total would be below zero, above its upper bound without
+	// `above_bound`, or beyond what any amount may be (1,000,000 USD, 25 decimals). metadata: call_id, total_usd (what it
+	// would be), and upper_bound_usd where that is exceeded. Do not retry unchanged.
+	// For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
+	ErrorReason_ERROR_REASON_AMOUNT_REFUSED ErrorReason = 35
 )
 
 // Enum value maps for ErrorReason.
@@ -185,6 +197,9 @@ var (
 		30: "ERROR_REASON_TENANT_NOT_FOUND",
 		31: "ERROR_REASON_KEY_NOT_FOUND",
 		32: "ERROR_REASON_PROVIDER_KEYS_OFF",
+		33: "ERROR_REASON_CALL_NOT_FOUND",
+		34: "ERROR_REASON_CALL_NOT_ADJUSTABLE",
+		35: "ERROR_REASON_AMOUNT_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -220,6 +235,9 @@ var (
 		"ERROR_REASON_TENANT_NOT_FOUND":          30,
 		"ERROR_REASON_KEY_NOT_FOUND":             31,
 		"ERROR_REASON_PROVIDER_KEYS_OFF":         32,
+		"ERROR_REASON_CALL_NOT_FOUND":            33,
+		"ERROR_REASON_CALL_NOT_ADJUSTABLE":       34,
+		"ERROR_REASON_AMOUNT_REFUSED":            35,
 	}
 )
 
@@ -254,7 +272,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x80\t\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe8\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -289,7 +307,10 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x1d\x12!\n" +
 	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\x1e\n" +
 	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
-	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 BI\n" +
+	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 \x12\x1f\n" +
+	"\x1bERROR_REASON_CALL_NOT_FOUND\x10!\x12$\n" +
+	" ERROR_REASON_CALL_NOT_ADJUSTABLE\x10\"\x12\x1f\n" +
+	"\x1bERROR_REASON_AMOUNT_REFUSED\x10#BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

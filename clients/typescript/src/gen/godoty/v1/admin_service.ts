@@ -130,7 +130,7 @@ export interface Policy {
 export interface Budget {
   /** What it covers. */
   window: BudgetWindow;
-  /** Required. Its amount: an exact decimal. */
+  /** Required. Its amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
   limitUsd?:
     | string
     | undefined;

@@ -324,8 +324,8 @@ export interface TurnLimits {
     | number
     | undefined;
   /**
-   * What the turn may cost, in US dollars: an exact decimal. A model call that might not fit is not made, and the turn
-   * ends with STOP_REASON_BUDGET.
+   * What the turn may cost, in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
+   * A model call that might not fit is not made, and the turn ends with STOP_REASON_BUDGET.
    */
   maxCostUsd?: string | undefined;
 }

@@ -193,6 +193,24 @@ export enum ErrorReason {
    * For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
    */
   ERROR_REASON_PROVIDER_KEYS_OFF = 32,
+  /**
+   * ERROR_REASON_CALL_NOT_FOUND - NOT_FOUND. The tenant's ledger has no such model call. metadata: call_id. Do not retry.
+   * For example: AdjustCall with the id of another tenant's call. metadata: call_id=call_01a2....
+   */
+  ERROR_REASON_CALL_NOT_FOUND = 33,
+  /**
+   * ERROR_REASON_CALL_NOT_ADJUSTABLE - FAILED_PRECONDITION. The call has no cost that could be adjusted: it is pending (retry once it is closed), or it is
+   * unresolved (resolve it first, with `godoty ledger resolve`). metadata: call_id, state.
+   * For example: AdjustCall while the call's answer is still streamed. metadata: call_id=call_01a2..., state=pending.
+   */
+  ERROR_REASON_CALL_NOT_ADJUSTABLE = 34,
+  /**
+   * ERROR_REASON_AMOUNT_REFUSED - FAILED_PRECONDITION. With this amount the call's total would be below zero, above its upper bound without
+   * `above_bound`, or beyond what any amount may be (1,000,000 USD, 25 decimals). metadata: call_id, total_usd (what it
+   * would be), and upper_bound_usd where that is exceeded. Do not retry unchanged.
+   * For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
+   */
+  ERROR_REASON_AMOUNT_REFUSED = 35,
   UNRECOGNIZED = -1,
 }
 
@@ -297,6 +315,15 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 32:
     case "ERROR_REASON_PROVIDER_KEYS_OFF":
       return ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF;
+    case 33:
+    case "ERROR_REASON_CALL_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_CALL_NOT_FOUND;
+    case 34:
+    case "ERROR_REASON_CALL_NOT_ADJUSTABLE":
+      return ErrorReason.ERROR_REASON_CALL_NOT_ADJUSTABLE;
+    case 35:
+    case "ERROR_REASON_AMOUNT_REFUSED":
+      return ErrorReason.ERROR_REASON_AMOUNT_REFUSED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -372,6 +399,12 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_KEY_NOT_FOUND";
     case ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF:
       return "ERROR_REASON_PROVIDER_KEYS_OFF";
+    case ErrorReason.ERROR_REASON_CALL_NOT_FOUND:
+      return "ERROR_REASON_CALL_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_CALL_NOT_ADJUSTABLE:
+      return "ERROR_REASON_CALL_NOT_ADJUSTABLE";
+    case ErrorReason.ERROR_REASON_AMOUNT_REFUSED:
+      return "ERROR_REASON_AMOUNT_REFUSED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
