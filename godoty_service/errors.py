@@ -291,6 +291,7 @@ class ProviderError(GodotyError):
 
     reason = "PROVIDER_UNAVAILABLE"
     retryable: ClassVar[bool] = False
+    moderated: ClassVar[bool] = False
 
 
 class ProviderAccountRefused(ProviderError):
@@ -316,6 +317,12 @@ class ProviderRejectedRequest(ProviderError):
     """The provider refused the request itself."""
 
     reason = "PROVIDER_REJECTED_REQUEST"
+
+
+class InputModerated(ProviderRejectedRequest):
+    """A moderation flagged what the request says: it is not sent again with the turns that follow."""
+
+    moderated = True
 
 
 class ContextWindowExceeded(ProviderError):

@@ -1,6 +1,5 @@
 """Turns what the provider and the network say of a failure into our errors, once, where they enter."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +11,7 @@ import openai
 from godoty_service.errors import (
     ContextWindowExceeded,
     GodotyError,
+    InputModerated,
     ModelUnavailable,
     ProviderAccountRefused,
     ProviderError,
@@ -20,12 +20,11 @@ from godoty_service.errors import (
     ProviderUnavailable,
 )
 from godoty_service.openrouter import exact
+from godoty_service.openrouter.error_facts import CONTEXT_CODES, ErrorFacts, retry_after_body
 
+_TOO_LARGE = 413
 _LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
-_CONTEXT = re.compile(
-    r"context.{0,20}(length|window)|maximum.{0,20}tokens|too many tokens|prompt is too long", re.IGNORECASE
-)
-
+_REFUSALS = frozenset({400, 403, 413, 422})  # codes under which the request itself may be at fault
 # By code: the error, and what the caller is told. The provider's own words may quote the prompt: they stay out.
 _BY_CODE: dict[int, tuple[type[ProviderError], str]] = {
     400: (ProviderRejectedRequest, "The provider refused the request."),
@@ -35,7 +34,6 @@ _BY_CODE: dict[int, tuple[type[ProviderError], str]] = {
     404: (ModelUnavailable, "No provider serves the model just now."),
     408: (ProviderUnavailable, "The provider took too long."),
     409: (ProviderUnavailable, "The provider could not take the request just now."),
-    413: (ProviderRejectedRequest, "The request is too large for the provider."),
     422: (ProviderRejectedRequest, "The provider refused the request."),
     429: (ProviderThrottled, "The provider is rate limiting."),
 }
@@ -54,14 +52,17 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
     code = _code(error.get("code"), status)
     metadata = error.get("metadata")
     provider = metadata.get("provider_name") if isinstance(metadata, dict) else None
-    message = str(error.get("message") or "")
+    facts = ErrorFacts.of(error)
     kind, text = _BY_CODE.get(code, (ProviderUnavailable, "The provider failed."))
-    if code in (400, 413, 422) and _CONTEXT.search(message):
+    if code == _TOO_LARGE or facts.codes & CONTEXT_CODES or (code in _REFUSALS and facts.context_overflow):
         kind, text = ContextWindowExceeded, "The conversation does not fit the model's context window."
-    if kind is ProviderRejectedRequest and "not a valid model" in message:
+    elif code in _REFUSALS and facts.moderation:
+        kind, text = InputModerated, "The provider's moderation refused what the request says."
+    elif kind is ProviderRejectedRequest and "not a valid model" in facts.words:
         kind, text = ModelUnavailable, "The provider does not know the model."
-    facts = {"provider_code": str(code)} | ({"provider": str(provider)} if provider else {})
-    return kind(text, metadata=facts, retry_after=retry_after(headers))
+    told = {"provider_code": str(code)} | ({"provider": str(provider)} if provider else {})
+    wait = retry_after(headers)
+    return kind(text, metadata=told, retry_after=retry_after_body(error, datetime.now(UTC)) if wait is None else wait)
 
 
 def from_exception(error: Exception) -> ProviderError:
@@ -134,5 +135,5 @@ def _body(response: httpx.Response) -> Any:
 def _code(value: Any, status: int) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return status

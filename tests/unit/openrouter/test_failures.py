@@ -37,7 +37,7 @@ JSON = st.recursive(
         (404, "MODEL_UNAVAILABLE", False),
         (408, "PROVIDER_UNAVAILABLE", True),
         (409, "PROVIDER_UNAVAILABLE", True),
-        (413, "PROVIDER_REJECTED_REQUEST", False),
+        (413, "CONTEXT_WINDOW_EXCEEDED", False),
         (422, "PROVIDER_REJECTED_REQUEST", False),
         (429, "PROVIDER_THROTTLED", True),
         (500, "PROVIDER_UNAVAILABLE", True),
