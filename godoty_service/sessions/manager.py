@@ -26,6 +26,7 @@ class MongoSessionManager(SessionManager[Agent]):
         history: What was loaded, and what was added since.
         last_number: The number of the last message.
         added: The turn has added something.
+        withheld: A moderation refused the turn's words: no model sees them again.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class MongoSessionManager(SessionManager[Agent]):
         self._numbers = {id(message): first + place for place, message in enumerate(messages)}
         self._as_kept = {id(message): json.dumps(message["content"]) for message in messages}
         self.added = False
+        self.withheld = False
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
         """Register asynchronous hooks; the base class registers lambdas, which nobody awaits."""
@@ -82,6 +84,8 @@ class MongoSessionManager(SessionManager[Agent]):
             await self.flush()
         self._take(messages)
         await self.flush()
+        if self.withheld:
+            await self._store.withhold(self._session.tenant_id, self._session.uid, self._turn_id)
 
     def write_held(self) -> None:
         """Begin to write what is held; what was written before must have landed."""

@@ -14,6 +14,7 @@ from strands.types.content import Message, Messages
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
 from godoty_service.mongo import Collection, Document, Index
+from godoty_service.sessions import repair
 
 INDEXES = (Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),)
 
@@ -72,7 +73,7 @@ class MessageStore:
             sort=[("number", -1)],
             limit=size,
         )
-        return [Message(role=each["role"], content=json.loads(each["content"])) for each in reversed(found)]
+        return [_sent(each) for each in reversed(found)]
 
     async def page(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
         """Read messages after a number, the oldest first."""
@@ -99,6 +100,19 @@ class MessageStore:
         )
         return last["number"] if last else 0
 
+    async def withhold(self, tenant_id: str, session_uid: str, turn_id: str) -> None:
+        """Keep a turn's words from every model; readers of the conversation still see them."""
+        await self._messages.update_many(
+            {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}, {"$set": {"withheld": True}}
+        )
+
     async def delete(self, tenant_id: str, session_uid: str) -> None:
         """Delete all messages of a session."""
         await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
+
+
+def _sent(document: Document) -> Message:
+    """Return a message as models see it."""
+    content = json.loads(document["content"])
+    message = Message(role=document["role"], content=content)
+    return repair.withheld(message) if document.get("withheld") else message

@@ -8,6 +8,7 @@ from strands.types.content import ContentBlock, Message, Messages
 
 INTERRUPTED = "[The answer was interrupted.]"
 LEFT_OUT = "[What was said before is left out.]"
+WITHHELD = "[Withheld: the provider's moderation refused what was said here.]"
 _NO_RESULT = "The tool was interrupted before it gave a result."
 
 
@@ -43,6 +44,17 @@ def tail(history: Messages) -> Messages:
         if message["role"] == "assistant":
             return history[place:]
     return []
+
+
+def withheld(message: Message) -> Message:
+    """Return a message without its words: tool uses and their results stay, as pairs."""
+    content: list[ContentBlock] = []
+    for block in message["content"]:
+        if "toolUse" in block:
+            content.append({"toolUse": {**block["toolUse"], "input": {}}})
+        elif "toolResult" in block:
+            content.append({"toolResult": {**block["toolResult"], "content": [{"text": WITHHELD}]}})
+    return Message(role=message["role"], content=content or [{"text": WITHHELD}])
 
 
 def _tool_uses(message: Message) -> list[str]:

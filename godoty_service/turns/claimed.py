@@ -118,6 +118,8 @@ class ClaimedTurn:
         self._turn.close()
         self._voice.on_asking()  # where it asked nobody
         if isinstance(error, ProviderError):
+            if manager is not None:
+                manager.withheld = error.moderated
             self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
         ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error)
         await self._finish(ending, model, stop, error)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -86,19 +87,21 @@ def test_refused_account_is_no_moderation(status: int, error: dict[str, Any]) ->
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"headers": {"X-RateLimit-Reset": str(int((time.time() + 9) * 1000))}},
-        {"headers": {"x-ratelimit-reset": int(time.time() + 9)}},
-        {"headers": {"Retry-After": "9"}},
-        {"retry_after_seconds": 9},
+        lambda reset: {"headers": {"X-RateLimit-Reset": str(reset * 1000)}},
+        lambda reset: {"headers": {"x-ratelimit-reset": reset}},
+        lambda _: {"headers": {"Retry-After": "90"}},
+        lambda _: {"retry_after_seconds": 90},
     ],
 )
-def test_reset_inside_the_body_is_honoured(metadata: dict[str, Any]) -> None:
+def test_reset_inside_the_body_is_honoured(metadata: Callable[[int], dict[str, Any]]) -> None:
     """A rate limit that says when it ends is waited for as a Retry-After header would be."""
-    error = from_body(429, {"error": {"message": "Rate limit exceeded", "code": 429, "metadata": metadata}}, {})
+    reset = int(time.time() + 90)
+    body = {"error": {"message": "Rate limit exceeded", "code": 429, "metadata": metadata(reset)}}
+    error = from_body(429, body, {})
 
     assert isinstance(error, ProviderThrottled)
     assert error.retry_after is not None
-    assert 0 < error.retry_after <= 9
+    assert 0 < error.retry_after <= 90
 
 
 def test_header_outranks_the_body() -> None:
