@@ -7,7 +7,8 @@ import typer
 
 from godoty_service.cli.session import out, print_table, with_provider
 from godoty_service.metering.money import format_usd
-from godoty_service.metering.prices import PRICE_KEYS, UnitPrices
+from godoty_service.metering.price_overrides import PRICE_KEYS
+from godoty_service.metering.prices import UnitPrices
 
 if TYPE_CHECKING:
     from godoty_service.rooms import ProviderRooms, Rooms

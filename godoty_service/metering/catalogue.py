@@ -20,6 +20,12 @@ UNLISTED_VARIANTS = frozenset({"nitro", "floor", "exacto", SEARCHING_VARIANT})
 # tokens at 0.000001. The others are the ones whose whole purpose it is.
 _SEARCHES_UNASKED = re.compile(r"^perplexity/|-search-preview|-deep-research")
 _LIMIT_PARAMETERS = frozenset({"max_tokens", "max_completion_tokens"})
+_REASONING_PARAMETERS = frozenset({"reasoning", "reasoning_effort", "include_reasoning"})
+
+# Bounds of a listing: the largest recorded one has 421 models in 0.7 MB.
+MAX_BODY = 12 * 1024 * 1024  # bytes; compressed, it fits a document
+MAX_ENTRIES = 10_000
+_NAME = re.compile(r"[!-~]{1,256}")  # ids become keys, labels and paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,7 @@ class CatalogueModel:
     context_length: int | None = None
     max_completion_tokens: int | None = None
     supports_max_tokens: bool = True  # otherwise a request's `max_tokens` is ignored
+    reasons: bool = False
     alias_target: str | None = None
 
 
@@ -45,6 +52,7 @@ class Endpoint:
     context_length: int | None = None
     max_completion_tokens: int | None = None
     supports_max_tokens: bool = True
+    reasons: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +73,12 @@ class Catalogue:
             TypeError: where a price is a float.
         """
         entries = _data(body)
-        if not isinstance(entries, list):
-            raise ValueError("not a model listing")  # noqa: TRY004 - the body is wrong, not the argument
-        models = {model.id: model for entry in entries if (model := _model(entry)) is not None}
+        if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+            raise ValueError("not a model listing")
+        models: dict[str, CatalogueModel] = {}
+        for entry in entries:
+            if (model := _model(entry)) is not None:
+                models[model.id] = model if models.get(model.id, model) == model else _without_prices(model)
         by_slug: dict[str, tuple[CatalogueModel, ...]] = {}
         for model in models.values():
             by_slug[model.canonical_slug] = (*by_slug.get(model.canonical_slug, ()), model)
@@ -75,23 +86,51 @@ class Catalogue:
         return cls(hash=_hash(told), fetch_time=fetch_time, models=models, by_slug=by_slug)
 
     def find(self, model: str, *, requested: str | Sequence[str] = ()) -> CatalogueModel | None:
-        """Find what was asked for, or what served, under any of its names.
+        """Return the entry whose prices hold for what was asked for, or what served; None: they are not known.
+
+        An id has its own prices. A canonical slug belongs to several ids: it is the plain one's where no variant was
+        asked for. Where one was (`:free`, `:batch`), either may have served, and the price is unknown if they differ.
 
         Args:
             model: an id, a canonical slug, an alias (`~author/x-latest`, which gives its target), or any of
                 them with a variant that is not listed (`:nitro`).
-            requested: the models that the request named, best first. One slug belongs to several ids, and the
-                provider may name either: what was asked for (`:free`, `:batch`) then decides.
+            requested: the models that the request named, best first.
         """
         names = (requested,) if isinstance(requested, str) else requested
         asked = [found for name in names if (found := self._by_id(name)) is not None]
-        same_id = [found for found in asked if found.id == model]
-        same_slug = [found for found in asked if found.canonical_slug == model]
-        return next(iter([*same_id, *same_slug]), None) or self._by_id(model) or self._by_slug(model)
+        listed = self._by_id(model)
+        if listed is not None:  # it may have been asked for with a variant that costs more (`:online`)
+            return next((found for found in asked if found.id == listed.id), listed)
+        family = self._family(model)
+        ids = {member.id for member in family}
+        meant = [found for found in asked if found.id in ids]
+        if any(map(_has_variant, meant)):
+            return _agreed(family)
+        plain = [member for member in family if not _has_variant(member)]
+        if meant or plain:
+            return _agreed(meant or plain)
+        return _agreed(family) if all(map(self.knows, names)) else None
+
+    def listed_name(self, model: str, *, requested: str | Sequence[str] = ()) -> str | None:
+        """Return the one id under which a model is shown and summed, whatever name it came by; None: it has none.
+
+        Args:
+            model: As for `find`.
+            requested: The models that the request named, best first: of several ids of one slug, one of these counts.
+        """
+        if (listed := self._by_id(model)) is not None:
+            return listed.id
+        family = self._family(model)
+        names = (requested,) if isinstance(requested, str) else requested
+        asked = [found.id for name in names if (found := self._by_id(name)) is not None]
+        ids = [member.id for member in family]
+        meant = [name for name in asked if name in ids]
+        plain = [member.id for member in family if not _has_variant(member)]
+        return next(iter([*meant, *plain, *ids]), None)
 
     def knows(self, model: str) -> bool:
         """Tell whether a request may name this model."""
-        return self.find(model) is not None
+        return bool(self._by_id(model) or self._family(model))
 
     def offers(self, model: str) -> tuple[CatalogueModel, ...]:
         """Give every entry whose price a request can meet: an alias has its own beside its target's."""
@@ -113,13 +152,19 @@ class Catalogue:
         model = self.models[listed]
         model = self.models.get(model.alias_target or "", model)
         searches = SEARCHING_VARIANT in name.removeprefix(listed).split(":")
-        return replace(model, prices=replace(model.prices, uncounted_fees=True)) if searches else model
+        return _searching(model) if searches else model
 
-    def _by_slug(self, name: str) -> CatalogueModel | None:
-        slug, _, variant = name.partition(":")
+    def _family(self, name: str) -> tuple[CatalogueModel, ...]:
+        """Return the entries of a canonical slug; with a variant, those that have it or only change who serves."""
+        slug, _, variants = name.partition(":")
         family = self.by_slug.get(slug, ())
-        same = [model for model in family if model.id.partition(":")[2] == variant] or (() if variant else family)
-        return same[0] if same and all(model.prices == same[0].prices for model in same) else None
+        if not variants:
+            return family
+        same = tuple(member for member in family if member.id.partition(":")[2] == variants)
+        if same or not set(variants.split(":")) <= UNLISTED_VARIANTS:
+            return same
+        plain = tuple(member for member in family if not _has_variant(member))
+        return tuple(map(_searching, plain)) if SEARCHING_VARIANT in variants.split(":") else plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +183,11 @@ class EndpointPrices:
             TypeError: where a price is a float.
         """
         data = _data(body)
-        if not isinstance(data, Mapping) or not isinstance(data.get("endpoints"), list):
-            raise ValueError("not a list of endpoints")  # noqa: TRY004 - the body is wrong, not the argument
-        model_id = str(data.get("id") or "")
-        found = (_endpoint(entry, model_id) for entry in data["endpoints"])
+        entries = data.get("endpoints") if isinstance(data, Mapping) else None
+        if not isinstance(data, Mapping) or not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+            raise ValueError("not a list of endpoints")
+        model_id = _name(data.get("id")) or ""
+        found = (_endpoint(entry, model_id) for entry in entries)
         return cls(model_id=model_id, endpoints=tuple(entry for entry in found if entry is not None))
 
     @property
@@ -157,26 +203,45 @@ class EndpointPrices:
 
 
 def _data(body: str | bytes | Mapping[str, Any]) -> Any:
+    if not isinstance(body, Mapping) and len(body) > MAX_BODY:
+        raise ValueError("a listing that is too long")
     document = body if isinstance(body, Mapping) else money.loads(body)
     return document.get("data") if isinstance(document, Mapping) else None
 
 
+def _has_variant(model: CatalogueModel) -> bool:
+    return ":" in model.id
+
+
+def _agreed(models: Sequence[CatalogueModel]) -> CatalogueModel | None:
+    """Return the first of some entries where all of them have the same prices."""
+    return models[0] if models and all(model.prices == models[0].prices for model in models) else None
+
+
+def _searching(model: CatalogueModel) -> CatalogueModel:
+    return replace(model, prices=replace(model.prices, uncounted_fees=True))
+
+
+def _without_prices(model: CatalogueModel) -> CatalogueModel:
+    """Return an entry that stands twice, with different contents: which one is charged is unknown."""
+    return replace(model, prices=UnitPrices(depends=frozenset({"prompt", "completion"})))
+
+
 def _model(entry: Any) -> CatalogueModel | None:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("pricing"), Mapping) or not entry.get("id"):
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("pricing"), Mapping):
         return None
-    name, top, alias = (
-        str(entry["id"]),
-        _mapping(entry.get("top_provider")),
-        _mapping(entry.get("alias_target")),
-    )
+    name, top, alias = _name(entry.get("id")), _mapping(entry.get("top_provider")), _mapping(entry.get("alias_target"))
+    if name is None:
+        return None
     return CatalogueModel(
         id=name,
-        canonical_slug=str(entry.get("canonical_slug") or name),
+        canonical_slug=_name(entry.get("canonical_slug")) or name,
         prices=_prices(entry["pricing"], name),
         context_length=_limit(entry.get("context_length")) or _limit(top.get("context_length")),
         max_completion_tokens=_limit(top.get("max_completion_tokens")),
         supports_max_tokens=_supports_max_tokens(entry),
-        alias_target=str(alias["slug"]) if alias.get("slug") else None,
+        reasons=_reasons(entry),
+        alias_target=_name(alias.get("slug")),
     )
 
 
@@ -184,12 +249,13 @@ def _endpoint(entry: Any, model_id: str) -> Endpoint | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("pricing"), Mapping):
         return None
     return Endpoint(
-        provider_name=str(entry.get("provider_name") or ""),
-        tag=str(entry.get("tag") or ""),
+        provider_name=_words(entry.get("provider_name")),
+        tag=_words(entry.get("tag")),
         prices=_prices(entry["pricing"], model_id),
         context_length=_limit(entry.get("context_length")),
         max_completion_tokens=_limit(entry.get("max_completion_tokens")),
         supports_max_tokens=_supports_max_tokens(entry),
+        reasons=_reasons(entry),
     )
 
 
@@ -200,7 +266,27 @@ def _prices(pricing: Mapping[str, Any], model_id: str) -> UnitPrices:
 
 def _supports_max_tokens(entry: Mapping[str, Any]) -> bool:
     parameters = entry.get("supported_parameters")
-    return not isinstance(parameters, list) or bool(_LIMIT_PARAMETERS.intersection(parameters))
+    return not isinstance(parameters, list) or _names_any(parameters, _LIMIT_PARAMETERS)
+
+
+def _reasons(entry: Mapping[str, Any]) -> bool:
+    """Return whether a model may reason: it describes how, or takes a parameter for it."""
+    parameters = entry.get("supported_parameters")
+    takes = isinstance(parameters, list) and _names_any(parameters, _REASONING_PARAMETERS)
+    return takes or isinstance(entry.get("reasoning"), Mapping)
+
+
+def _names_any(parameters: list[Any], wanted: frozenset[str]) -> bool:
+    return any(isinstance(each, str) and each in wanted for each in parameters)
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def _words(value: Any) -> str:
+    """Read a provider's name, which may hold spaces; what is no name is empty."""
+    return value if isinstance(value, str) and _name(value.replace(" ", "_")) else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

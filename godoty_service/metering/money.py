@@ -152,9 +152,13 @@ def loads(body: str | bytes) -> Any:
     """Parse JSON so that a number with a fraction or an exponent is a Decimal; whole numbers stay int.
 
     Raises:
-        ValueError: for what is not JSON (`json.JSONDecodeError` is one), NaN and Infinity included.
+        ValueError: for what is not JSON (`json.JSONDecodeError` is one), NaN and Infinity included, or nested
+            deeper than Python reads.
     """
-    return json.loads(body, parse_float=_decimal, parse_constant=_refuse)
+    try:
+        return json.loads(body, parse_float=_decimal, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
 
 
 def _decimal(text: str) -> Decimal:

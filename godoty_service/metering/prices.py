@@ -8,75 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
+from itertools import product
 from typing import Any
 
 from godoty_service.metering import money
+from godoty_service.metering.price_overrides import (
+    PRICE_KEYS,
+    WEEKDAYS,
+    Override,
+    listed_price,
+    read_overrides,
+    written_price,
+)
 from godoty_service.metering.usage import TokenUsage
 
-PRICE_KEYS = (
-    "prompt",
-    "completion",
-    "request",
-    "image",
-    "image_token",
-    "image_output",
-    "audio",
-    "audio_output",
-    "input_audio_cache",
-    "web_search",
-    "internal_reasoning",
-    "input_cache_read",
-    "input_cache_write",
-    "input_cache_write_1h",
-    "discount",
-)
-_CONDITIONS = ("min_prompt_tokens", "utc_start", "utc_end")
-
 Line = tuple[int, Decimal | None]  # a quantity and its unit price; None: unknown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Override:
-    """Prices that replace the base ones, key by key, while every condition holds.
-
-    `min_prompt_tokens` has to be strictly exceeded. `utc_start` and `utc_end` are clock numbers (1030 is
-    10:30) of a daily window whose end is not in it and which may wrap midnight. An `unclear` override has a
-    condition that this version cannot read: whether it applies is unknown, and so are the prices it names.
-    """
-
-    prices: Mapping[str, Decimal | None]
-    min_prompt_tokens: Decimal | None = None
-    utc_start: Decimal | None = None
-    utc_end: Decimal | None = None
-    unclear: bool = False
-
-    @classmethod
-    def from_listing(cls, entry: Mapping[str, Any]) -> "Override":
-        """Read one entry of `pricing.overrides`."""
-        conditions = {key: _listed(entry.get(key)) for key in _CONDITIONS}
-        unread = any(entry.get(key) is not None and conditions[key] is None for key in _CONDITIONS)
-        half_open = (conditions["utc_start"] is None) != (conditions["utc_end"] is None)
-        return cls(
-            prices={key: _listed_price(entry[key]) for key in PRICE_KEYS if entry.get(key) is not None},
-            unclear=unread or half_open or not set(entry) <= {*PRICE_KEYS, *_CONDITIONS},
-            **conditions,
-        )
-
-    def to_document(self) -> dict[str, Any]:
-        """Give the entry back as decimal strings; a condition that could not be read is kept as a mark."""
-        told = {key: money.format_usd(value) for key in _CONDITIONS if (value := getattr(self, key)) is not None}
-        listed = {key: _written(value) for key, value in self.prices.items()}
-        return {**told, **listed, **({"unclear": "1"} if self.unclear else {})}
-
-    def holds(self, *, clock: int, prompt_tokens: int) -> bool:
-        """Tell whether every condition that can be read holds for a prompt of so many tokens at that time."""
-        if self.min_prompt_tokens is not None and prompt_tokens <= self.min_prompt_tokens:
-            return False
-        if self.utc_start is None or self.utc_end is None:
-            return True
-        if self.utc_start <= self.utc_end:
-            return self.utc_start <= clock < self.utc_end
-        return clock >= self.utc_start or clock < self.utc_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +62,9 @@ class UnitPrices:
         Raises:
             TypeError: where a price is a float.
         """
-        prices = {key: _listed_price(pricing.get(key)) for key in PRICE_KEYS}
+        prices = {key: listed_price(pricing.get(key)) for key in PRICE_KEYS}
         return cls(
-            overrides=tuple(
-                Override.from_listing(entry) for entry in pricing.get("overrides") or () if isinstance(entry, Mapping)
-            ),
+            overrides=read_overrides(pricing.get("overrides")),
             depends=frozenset(key for key in PRICE_KEYS if pricing.get(key) is not None and prices[key] is None),
             uncounted_fees=uncounted_fees,
             **prices,
@@ -134,7 +78,7 @@ class UnitPrices:
     def to_document(self) -> dict[str, Any]:
         """Give the prices as a plain dict of decimal strings, as the listing does: evidence for an entry."""
         document: dict[str, Any] = {
-            key: _written(value)
+            key: written_price(value)
             for key in PRICE_KEYS
             if (value := getattr(self, key)) is not None or key in self.depends
         }
@@ -142,26 +86,37 @@ class UnitPrices:
             document["overrides"] = [override.to_document() for override in self.overrides]
         return {**document, **({"uncounted_fees": True} if self.uncounted_fees else {})}
 
-    def effective(self, *, clock: int, prompt_tokens: int) -> "UnitPrices":
-        """Apply the overrides for a prompt of so many tokens at a UTC clock number; later ones win by key."""
+    def effective(self, *, at: datetime, prompt_tokens: int) -> "UnitPrices":
+        """Apply the overrides for a prompt of that length at that time; later ones win by key.
+
+        Raises:
+            ValueError: for a time without a time zone.
+        """
+        if at.tzinfo is None:
+            raise ValueError("a time needs a time zone")
+        utc = at.astimezone(UTC)
+        return self._applied(clock=utc.hour * 100 + utc.minute, weekday=utc.weekday(), prompt_tokens=prompt_tokens)
+
+    def _applied(self, *, clock: int, weekday: int, prompt_tokens: int) -> "UnitPrices":
         if not self.overrides:
             return self
         changes: dict[str, Decimal | None] = {}
         for override in self.overrides:
-            if override.holds(clock=clock, prompt_tokens=prompt_tokens):
+            if override.holds(clock=clock, weekday=weekday, prompt_tokens=prompt_tokens):
                 changes.update(dict.fromkeys(override.prices) if override.unclear else override.prices)
         unknown = {key for key, value in changes.items() if value is None}
         depends = (self.depends - changes.keys()) | unknown
         return replace(self, overrides=(), depends=frozenset(depends), **changes)  # type: ignore[arg-type]
 
     def states(self, *, max_prompt_tokens: int) -> Iterator["UnitPrices"]:
-        """Yield the effective prices of every time of day and of every prompt up to so many tokens."""
+        """Yield the effective prices of every weekday, every time of day and every prompt up to that length."""
         marks = {mark for entry in self.overrides for mark in (entry.utc_start, entry.utc_end) if mark is not None}
         floors = {entry.min_prompt_tokens for entry in self.overrides if entry.min_prompt_tokens is not None}
+        clocks = {0} | {int(mark) for mark in marks}
         sizes = {0} | {int(floor) + 1 for floor in floors if floor < max_prompt_tokens}
-        for clock in {0} | {int(mark) for mark in marks}:
-            for size in sizes:
-                yield self.effective(clock=clock, prompt_tokens=size)
+        days = range(len(WEEKDAYS)) if any(entry.utc_days is not None for entry in self.overrides) else (0,)
+        for clock, size, day in product(clocks, sizes, days):
+            yield self._applied(clock=clock, weekday=day, prompt_tokens=size)
 
     @property
     def cache_write_is_surcharge(self) -> bool:
@@ -178,18 +133,6 @@ class UnitPrices:
         """Give the price of a read token; where none is listed, there is no discount on the prompt price."""
         unlisted = self.input_cache_read is None and "input_cache_read" not in self.depends
         return self.prompt if unlisted else self.input_cache_read
-
-
-def clock_number(at: datetime) -> int:
-    """Give the UTC time of day as an override's clock number: 1030 at 10:30.
-
-    Raises:
-        ValueError: for a time without a time zone.
-    """
-    if at.tzinfo is None:
-        raise ValueError("a time needs a time zone")
-    utc = at.astimezone(UTC)
-    return utc.hour * 100 + utc.minute
 
 
 def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | None:
@@ -209,7 +152,7 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
         return None
     if prices.uncounted_fees or usage.server_tool_calls:
         return None
-    rates = prices.effective(clock=clock_number(at), prompt_tokens=usage.input_tokens)
+    rates = prices.effective(at=at, prompt_tokens=usage.input_tokens)
     return _sum([*_input_lines(usage, rates), *_output_lines(usage, rates), *_fee_lines(usage, rates)])
 
 
@@ -255,17 +198,3 @@ def _sum(lines: list[Line]) -> Decimal | None:
     except DecimalException:
         return None
     return cost if money.is_bounded(cost) else None
-
-
-def _listed_price(value: Any) -> Decimal | None:
-    """Read a unit price; one that no amount may be is unknown: sums of its products would not be exact."""
-    price = _listed(value)
-    return price if price is not None and money.is_bounded(price) else None
-
-
-def _listed(value: Any) -> Decimal | None:
-    return money.parse_charge(value)
-
-
-def _written(value: Decimal | None) -> str:
-    return money.format_usd(value) or "-1"

@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from godoty_service.metering.call import CallState, CostSource, ModelCall, PriceEvidence
 from godoty_service.metering.latency import LatencySummary, ProviderLatency
 from godoty_service.metering.money import format_usd
-from godoty_service.metering.prices import clock_number
 from godoty_service.metering.totals import Run, Totals
 from godoty_service.metering.usage import TokenUsage
 
@@ -124,7 +123,7 @@ def _summary_message(summary: LatencySummary | None) -> pb.LatencySummary | None
 def _prices_message(call: ModelCall, evidence: PriceEvidence) -> pb.UnitPrices:
     """Convert the prices that the call was priced with: those of its time and of the length of its prompt."""
     prompt_tokens = (call.usage.input_tokens if call.usage is not None else None) or 0
-    rates = evidence.prices.effective(clock=clock_number(call.start_time), prompt_tokens=prompt_tokens)
+    rates = evidence.prices.effective(at=call.start_time, prompt_tokens=prompt_tokens)
     listed = evidence.provider_prices_time
     return pb.UnitPrices(
         input_usd=format_usd(rates.prompt),

@@ -47,10 +47,12 @@ def test_entry(listing: Catalogue) -> None:
     [
         ("openai/gpt-4o-mini", (), "openai/gpt-4o-mini"),
         ("anthropic/claude-4.5-haiku-20251001", (), "anthropic/claude-haiku-4.5"),
-        ("anthropic/claude-4.5-haiku-20251001", "anthropic/claude-haiku-4.5:batch", "anthropic/claude-haiku-4.5:batch"),
+        ("anthropic/claude-4.5-haiku-20251001", "anthropic/claude-haiku-4.5:batch", None),
+        ("anthropic/claude-4.5-haiku-20251001", "anthropic/claude-haiku-4.5", "anthropic/claude-haiku-4.5"),
         ("anthropic/claude-4.5-haiku-20251001:batch", (), "anthropic/claude-haiku-4.5:batch"),
         ("anthropic/claude-4.5-haiku-20251001", "anthropic/claude-haiku-4.5:nitro", "anthropic/claude-haiku-4.5"),
-        ("google/gemini-2.5-flash", "google/gemini-2.5-flash:batch", "google/gemini-2.5-flash:batch"),
+        ("anthropic/claude-4.5-haiku-20251001:nitro", (), "anthropic/claude-haiku-4.5"),
+        ("google/gemini-2.5-flash", "google/gemini-2.5-flash:batch", "google/gemini-2.5-flash"),
         ("google/gemini-2.5-flash", "openai/gpt-4o-mini", "google/gemini-2.5-flash"),
         (
             "google/gemini-2.5-flash",
@@ -59,10 +61,13 @@ def test_entry(listing: Catalogue) -> None:
         ),
         ("google/gemini-3.7-flash-20260813", (), "google/gemini-3.7-flash"),
         ("google/gemini-3.7-flash-20260813:free", (), None),
-        ("z-ai/glm-5.2-20260616", ("openai/gpt-4o", "z-ai/glm-5.2:free"), "z-ai/glm-5.2:free"),
+        ("z-ai/glm-5.2-20260616", ("openai/gpt-4o", "z-ai/glm-5.2:free"), None),
+        ("z-ai/glm-5.2-20260616", ("z-ai/glm-5.2", "z-ai/glm-5.2:free"), None),
+        ("z-ai/glm-5.2:free", "z-ai/glm-5.2:free", "z-ai/glm-5.2:free"),
+        ("z-ai/glm-5.2", "z-ai/glm-5.2:free", "z-ai/glm-5.2"),
         ("z-ai/glm-5.2", ("z-ai/glm-5.2:free", "z-ai/glm-5.2"), "z-ai/glm-5.2"),
         ("z-ai/glm-5.2-20260616", (), "z-ai/glm-5.2"),
-        ("qwen/qwen-plus-2025-07-28", "qwen/qwen-plus-2025-07-28:thinking", "qwen/qwen-plus-2025-07-28:thinking"),
+        ("qwen/qwen-plus-2025-07-28", "qwen/qwen-plus-2025-07-28:thinking", "qwen/qwen-plus-2025-07-28"),
         ("openai/gpt-4o-mini:nitro", (), "openai/gpt-4o-mini"),
         ("openai/gpt-4o-mini:floor", (), "openai/gpt-4o-mini"),
         ("openai/gpt-4o-mini:exacto", (), "openai/gpt-4o-mini"),
@@ -80,9 +85,56 @@ def test_entry(listing: Catalogue) -> None:
     ],
 )
 def test_names(listing: Catalogue, served: str, requested: str | tuple[str, ...], expected: str | None) -> None:
-    """A model is found under each of its names; where one name fits several, what was asked for decides."""
+    """An id is priced as itself; a slug as the plain model, and not at all where a variant of it was asked for."""
     assert expected == _id(listing, served, requested)
     assert listing.knows(served) == (_id(listing, served) is not None)
+
+
+@pytest.mark.parametrize(
+    ("served", "requested", "expected"),
+    [
+        ("anthropic/claude-haiku-4.5", (), "anthropic/claude-haiku-4.5"),
+        ("anthropic/claude-4.5-haiku-20251001", (), "anthropic/claude-haiku-4.5"),
+        ("anthropic/claude-4.5-haiku-20251001", "anthropic/claude-haiku-4.5:batch", "anthropic/claude-haiku-4.5:batch"),
+        ("anthropic/claude-4.5-haiku-20251001:batch", (), "anthropic/claude-haiku-4.5:batch"),
+        ("anthropic/claude-4.5-haiku-20251001:online", (), "anthropic/claude-haiku-4.5"),
+        ("anthropic/claude-4.5-haiku-20251001", "openai/gpt-4o:free", "anthropic/claude-haiku-4.5"),
+        ("z-ai/glm-5.2-20260616", ("openai/gpt-4o", "z-ai/glm-5.2:free"), "z-ai/glm-5.2:free"),
+        ("google/gemini-2.5-flash", "google/gemini-2.5-flash:batch", "google/gemini-2.5-flash"),
+        ("openai/gpt-4o-mini:nitro", (), "openai/gpt-4o-mini"),
+        ("~openai/gpt-mini-latest", (), "openai/gpt-5.4-mini"),
+        ("nobody/nothing-20260101", "openai/gpt-4o", None),
+        ("", (), None),
+    ],
+)
+def test_one_name_for_a_model(
+    listing: Catalogue, served: str, requested: str | tuple[str, ...], expected: str | None
+) -> None:
+    """Every name of a model leads to its listed id; of several ids of one slug, the requested one is taken."""
+    assert expected == listing.listed_name(served, requested=requested)
+
+
+def test_every_entry_has_its_own_name(any_listing: Catalogue) -> None:
+    """An id is its own name (an alias has its target's), and no dated slug is ever a name."""
+    for name, model in any_listing.models.items():
+        assert any_listing.listed_name(name) in {name, model.alias_target}
+        assert any_listing.listed_name(model.canonical_slug) in any_listing.models
+
+
+def test_slug_with_a_requested_variant_at_the_plain_price_is_priced() -> None:
+    """Whichever of the two served, the price is the same."""
+    same = [_entry("x/y", canonical_slug="x/s"), _entry("x/y:batch", canonical_slug="x/s")]
+
+    assert _id(_catalogue(*same), "x/s", "x/y:batch") == "x/y"
+    assert _catalogue(*same).listed_name("x/s", requested="x/y:batch") == "x/y:batch"
+
+
+def test_slug_whose_plain_model_is_not_listed_is_unknown_for_a_plain_request() -> None:
+    """A request for a model that is no longer listed is not priced as its free variant."""
+    catalogue = _catalogue(_entry("x/y:free", "0", canonical_slug="x/y-2026"))
+
+    assert _id(catalogue, "x/y-2026", "x/y") is None
+    assert _id(catalogue, "x/y-2026", "x/y:free") == "x/y:free"
 
 
 def test_a_listed_variant_is_itself(old_listing: Catalogue) -> None:

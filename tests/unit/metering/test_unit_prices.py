@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from godoty_service.metering import money
 from godoty_service.metering.catalogue import Catalogue
-from godoty_service.metering.prices import PRICE_KEYS, UnitPrices, price
+from godoty_service.metering.price_overrides import PRICE_KEYS
+from godoty_service.metering.prices import UnitPrices, price
 from godoty_service.metering.usage import TokenUsage
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from godoty_service.metering.bounds import LEAST_OUTPUT_LIMIT, TEMPLATE_TOKENS, output_limit, upper_bound
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
-from godoty_service.metering.prices import PRICE_KEYS, UnitPrices, price
+from godoty_service.metering.price_overrides import PRICE_KEYS
+from godoty_service.metering.prices import UnitPrices, price
 from godoty_service.metering.usage import TokenUsage
 
 MIDNIGHT = datetime(2026, 8, 22, tzinfo=UTC)
