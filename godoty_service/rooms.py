@@ -209,7 +209,11 @@ async def open_rooms(
 
 @asynccontextmanager
 async def open_provider(
-    settings: Settings, rooms: Rooms, *, record: Callable[[ModelCall], None]
+    settings: Settings,
+    rooms: Rooms,
+    *,
+    record: Callable[[ModelCall], None],
+    on_rejected_list: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[ProviderRooms]:
     """Build what speaks to the provider.
 
@@ -217,6 +221,7 @@ async def open_provider(
         settings: What the environment says.
         rooms: The other rooms.
         record: Told of each call that is reconciled.
+        on_rejected_list: Called for each price list that was fetched and not taken: of "models", or of "providers".
 
     Raises:
         ValueError: The settings name no key.
@@ -248,7 +253,10 @@ async def open_provider(
             rooms.database.collection("provider_prices"),
             fetch=account.endpoints,
             keep_for=timedelta(seconds=settings.catalogue_refresh),
+            on_rejected=on_rejected_list,
         ),
+        least_share=settings.catalogue_least_share,
+        on_rejected=on_rejected_list,
     )
     reconciler = Reconciler(
         ledger=rooms.ledger,

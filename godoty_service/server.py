@@ -101,7 +101,9 @@ async def running(
         metrics = Metrics(methods=_SCOPES, shared=counts)
         recorder = Recorder(metrics, service_key_id=settings.openrouter_key_id)
         rooms = await stack.enter_async_context(open_rooms(settings, on_alert=recorder.budget_reached))
-        provider = await stack.enter_async_context(open_provider(settings, rooms, record=recorder.call_closed))
+        provider = await stack.enter_async_context(
+            open_provider(settings, rooms, record=recorder.call_closed, on_rejected_list=metrics.price_list_rejected)
+        )
         await _start_loops(stack, settings, rooms, provider, recorder)
         metrics_port = _show(stack, settings, metrics, provider.oracle, shared=counts is not None)
         turns = _turns(stack, settings, rooms, provider, recorder)

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     connect_timeout: Seconds = Field(5.0, description="Seconds to connect to the provider.")
     read_timeout: Seconds = Field(120.0, description="Seconds that a stream may be silent.")
     catalogue_refresh: Seconds = Field(600.0, description="Seconds between two fetches of the catalogue.")
+    catalogue_least_share: float = Field(
+        0.5, ge=0, le=1, description="Least share of the priced models that a new catalogue may have of the last one."
+    )
 
     # Turns.
     max_text_bytes: int = Field(256 * 1024, description="Largest text of a request, in bytes of UTF-8.")

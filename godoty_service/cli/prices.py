@@ -18,11 +18,15 @@ _DEPENDS = "not known"
 
 def prices(
     model: Annotated[str | None, typer.Argument(help="Print this model's prices, too.")] = None,
+    *,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Fetch the list now and take it, although it has far fewer models.")
+    ] = False,
 ) -> None:
     """Print which catalogue is in force, how old it is, and what a model costs by it: US dollars for one token."""
 
     async def work(_: "Rooms", provider: "ProviderRooms") -> None:
-        await provider.oracle.load()
+        await (provider.oracle.accept() if accept else provider.oracle.load())
         catalogue, age = provider.oracle.current, provider.oracle.age()
         if catalogue is None or age is None:
             raise ValueError("no server has fetched a catalogue yet")

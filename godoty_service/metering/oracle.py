@@ -15,6 +15,7 @@ from godoty_service.errors import GodotyError
 from godoty_service.metering.bounds import output_limit, upper_bound
 from godoty_service.metering.call import PriceEvidence
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
+from godoty_service.metering.listing_checks import check_priced, check_shrink
 from godoty_service.metering.money import format_usd, multiply
 from godoty_service.metering.prices import price
 from godoty_service.metering.provider_prices import ProviderPrices, SeenPrices
@@ -47,6 +48,8 @@ class Oracle:
         *,
         fetch_models: Fetch,
         providers: ProviderPrices,
+        least_share: float = 0.5,
+        on_rejected: Callable[[str], None] = lambda _: None,
         clock: Clock = utc_now,
     ) -> None:
         """Build the oracle.
@@ -55,11 +58,15 @@ class Oracle:
             collection: Where catalogues are kept.
             fetch_models: Gets the body of the provider's model listing.
             providers: The providers' own prices.
+            least_share: The least part of the priced models that a listing may have left of the one before.
+            on_rejected: Called with "models" for each listing that was fetched and not taken.
             clock: Tells the time.
         """
         self._catalogues = collection
         self._fetch_models = fetch_models
         self._providers = providers
+        self._least_share = least_share
+        self._on_rejected = on_rejected
         self._clock = clock
         self._by_hash: dict[str, Catalogue] = {}
         self.current: Catalogue | None = None
@@ -68,18 +75,48 @@ class Oracle:
     async def load(self) -> None:
         """Take up the newest catalogue that was kept."""
         newest = await _newest(self._catalogues)
-        if newest is not None:
-            self._remember(_read(newest), newest["seen_time"])
+        catalogue = await _readable(newest)
+        if newest is not None and catalogue is not None:
+            self._remember(catalogue, newest["seen_time"])
 
     async def refresh(self) -> bool:
-        """Fetch the catalogue; where that fails, the last one stays. Tells whether it was fetched."""
+        """Fetch the catalogue and return whether it was taken.
+
+        Where it cannot be fetched or read, or is one that the provider cannot mean, the last one stays. A listing
+        that the database has already was accepted before, by a server or by an operator.
+        """
         try:
             body = await self._fetch_models()
-            catalogue = Catalogue.parse(body, fetch_time=self._clock())
-        except (GodotyError, ValueError, TypeError) as error:
+        except GodotyError as error:
             log.warning("catalogue_fetch_failed", error=str(error), age_seconds=self.age())
             return False
-        known = await self._catalogues.find_one({"_id": catalogue.hash})
+        try:
+            catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+            check_priced(catalogue)
+            known = await self._catalogues.find_one({"_id": catalogue.hash})
+            if known is None:
+                check_shrink(catalogue, before=await self._accepted(), least_share=self._least_share)
+        except (ValueError, TypeError) as error:
+            log.error("price_list_rejected", list="models", error=str(error), age_seconds=self.age())  # noqa: TRY400 - the text says it all
+            self._on_rejected("models")
+            return False
+        await self._store(catalogue, body, known)
+        return True
+
+    async def accept(self) -> Catalogue:
+        """Fetch the catalogue and take it, however much smaller than the last one it is: an operator's decision.
+
+        Raises:
+            ProviderError: It cannot be fetched.
+            ValueError: It is no listing, or no model in it has a price.
+        """
+        body = await self._fetch_models()
+        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+        check_priced(catalogue)
+        await self._store(catalogue, body, await self._catalogues.find_one({"_id": catalogue.hash}))
+        return catalogue
+
+    async def _store(self, catalogue: Catalogue, body: bytes, known: Document | None) -> None:
         await self._catalogues.update_one(
             {"_id": catalogue.hash},
             {
@@ -90,7 +127,13 @@ class Oracle:
         )
         first = replace(catalogue, fetch_time=known["fetch_time"]) if known else catalogue  # equal hash: equal entries
         self._remember(first, catalogue.fetch_time)
-        return True
+
+    async def _accepted(self) -> Catalogue | None:
+        """Return the newest catalogue that any server has taken."""
+        newest = await _newest(self._catalogues)
+        if newest is None or (self.current is not None and self.current.hash == newest["_id"]):
+            return self.current
+        return await _readable(newest) or self.current
 
     async def run(self, interval: float) -> None:
         """Refresh for ever, every so many seconds."""
@@ -202,7 +245,7 @@ class Oracle:
             found = await self._catalogues.find_one({"_id": catalogue_hash})
             if found is None:
                 return None
-            self._keep(_read(found))
+            self._keep(await _read(found))
         return self._by_hash[catalogue_hash]
 
     def _remember(self, catalogue: Catalogue, seen_time: datetime) -> None:
@@ -243,15 +286,26 @@ def _priced(
 async def newest_catalogue(collection: Collection) -> Catalogue | None:
     """Read the newest catalogue that some server kept; None: none did yet."""
     newest = await _newest(collection)
-    return None if newest is None else _read(newest)
+    return None if newest is None else await _read(newest)
 
 
 async def _newest(collection: Collection) -> Document | None:
     return await collection.find_one({}, sort=[("seen_time", -1)])
 
 
-def _read(document: dict[str, object]) -> Catalogue:
+async def _readable(document: Document | None) -> Catalogue | None:
+    """Parse a stored catalogue; one that cannot be read is as good as none."""
+    try:
+        return None if document is None else await _read(document)
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
+        log.warning("stored_catalogue_unreadable", error=str(error))
+        return None
+
+
+async def _read(document: Document) -> Catalogue:
+    """Parse a stored catalogue beside the event loop. Its key is its hash, whatever this version would compute."""
     body, fetch_time = document["body"], document["fetch_time"]
     if not isinstance(body, bytes) or not isinstance(fetch_time, datetime):
         raise TypeError("not a kept catalogue")
-    return Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time)
+    parsed = await asyncio.to_thread(lambda: Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time))
+    return replace(parsed, hash=document["_id"])

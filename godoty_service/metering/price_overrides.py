@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from godoty_service.metering import money
+from godoty_service.metering.usage import whole_number
 
 PRICE_KEYS = (
     "prompt",
@@ -55,7 +56,7 @@ class Override:
         """Read one entry of `pricing.overrides`; one that is no object makes every price unknown."""
         if not isinstance(entry, Mapping):
             return UNREADABLE
-        numbers = {key: listed_price(entry.get(key)) for key in _NUMBERS}
+        numbers = {key: _number(entry.get(key)) for key in _NUMBERS}
         days = _weekdays(entry.get(_DAYS))
         unread = any(entry.get(key) is not None and numbers[key] is None for key in _NUMBERS)
         unread_days = entry.get(_DAYS) is not None and days is None
@@ -111,6 +112,12 @@ def listed_price(value: Any) -> Decimal | None:
 def written_price(value: Decimal | None) -> str:
     """Return a price as the listing writes it; unknown is "-1"."""
     return money.format_usd(value) or "-1"
+
+
+def _number(value: Any) -> Decimal | None:
+    """Read a threshold or a clock number: it may come as text, and must be whole."""
+    number = money.parse_charge(value)
+    return None if number is None or (whole := whole_number(number)) is None else Decimal(whole)
 
 
 def _is_window(numbers: Mapping[str, Decimal | None]) -> bool:

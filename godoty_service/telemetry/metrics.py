@@ -119,6 +119,12 @@ class Metrics:
             ["window", "percent"],
             registry=self.registry,
         )
+        self._rejected_lists = Counter(
+            "godoty_price_lists_rejected",
+            "Price lists that were fetched and not taken: they price nothing, or far less than the last one.",
+            ["list"],
+            registry=self.registry,
+        )
         self._catalogue_age = Gauge(
             "godoty_catalogue_age_seconds",
             "Age of the prices in use; of several processes, the oldest.",
@@ -202,6 +208,10 @@ class Metrics:
     def watch_catalogue_age(self, age: Callable[[], float]) -> None:
         """Ask `age` for the catalogue's age in seconds at every scrape; it runs in another thread."""
         self._catalogue_age.set_function(age)
+
+    def price_list_rejected(self, which: str) -> None:
+        """Count a price list that was fetched and not taken: of "models", or of a model's "providers"."""
+        self._rejected_lists.labels(which).inc()
 
     def catalogue_age(self, seconds: float) -> None:
         """Set the catalogue's age where it is not watched: another process that is scraped cannot ask."""

@@ -15,6 +15,7 @@ from godoty_service.errors import GodotyError
 from godoty_service.metering.call import CallState
 from godoty_service.metering.ledger_pages import LedgerPages
 from godoty_service.metering.money import format_usd
+from godoty_service.openrouter.account import Account
 from tests.billing.books import Tenant
 from tests.billing.caller import timestamp
 from tests.billing.conftest import Bill
@@ -156,6 +157,25 @@ async def test_prices_tell_the_catalogue_and_a_models_prices(service: Service, g
     prices = {name: price for name, _, price in rows_of(printed)}
     assert (prices["prompt"], prices["completion"]) == ("0.00000015", "0.0000006")
     assert "│" not in await godoty("prices")
+
+
+async def test_accept_takes_a_listing_that_servers_reject(
+    service: Service, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator's command replaces the catalogue in force; without it, the same listing is not taken."""
+
+    async def models(_: Account) -> bytes:
+        return b'{"data": [{"id": "only/one", "pricing": {"prompt": "0.1", "completion": "0.1"}}]}'
+
+    monkeypatch.setattr(Account, "models", models)
+    before = await godoty("prices")
+    accepted = await godoty("prices", "only/one", "--accept")
+    after = await godoty("prices")
+    service.database["catalogues"].delete_one({"_id": after.splitlines()[0].split()[1]})  # the others' server goes on
+
+    assert int(before.splitlines()[2].removeprefix("models     ")) > 300
+    assert after.splitlines()[2] == accepted.splitlines()[2] == "models     1"
+    assert await godoty("prices") != after
 
 
 async def test_prices_tell_what_is_not_known(service: Service, godoty: Godoty) -> None:

@@ -121,6 +121,16 @@ def test_provider_errors_have_bounded_codes(metrics: Metrics, code: int | str | 
     assert sample(metrics, "godoty_provider_errors_total", code=label) == 1
 
 
+def test_rejected_price_lists_are_counted_by_kind(metrics: Metrics) -> None:
+    """A rejected list of models and one of a model's providers are different alarms."""
+    metrics.price_list_rejected("models")
+    metrics.price_list_rejected("providers")
+    metrics.price_list_rejected("providers")
+
+    assert sample(metrics, "godoty_price_lists_rejected_total", list="models") == 1
+    assert sample(metrics, "godoty_price_lists_rejected_total", list="providers") == 2
+
+
 def test_gauges_show_the_last_value(metrics: Metrics) -> None:
     """Open and unresolved entries are what was said last; the catalogue's age is asked at each scrape."""
     ages = iter([1.0, 61.0])
