@@ -1,4 +1,4 @@
-"""The time: always UTC, in the milliseconds that MongoDB keeps, so that what was written reads back equal."""
+"""Time: always UTC, in the milliseconds that MongoDB keeps, so that what was written reads back equal."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Tell the time."""
+    """Return the system clock's time. What is stored is dated by the `SynchronizedClock` instead."""
     return to_millisecond(datetime.now(UTC))
 
 

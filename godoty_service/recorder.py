@@ -1,6 +1,7 @@
 """Tells the metrics of each model call that closes, and of each share of a budget that is reached."""
 
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 from godoty_service.errors import ProviderAccountRefused, ProviderError
 from godoty_service.metering.budgets import BudgetAlert
@@ -50,6 +51,10 @@ class Recorder:
     def budget_reached(self, alert: BudgetAlert) -> None:
         """Count a share of a tenant's budget that was reached."""
         self._metrics.budget_alert(alert.window.value, alert.percent)
+
+    def clock_measured(self, offset: timedelta, *, within_tolerance: bool) -> None:
+        """Show how far the system clock is off, and count that it is too far."""
+        self._metrics.clock_offset(offset.total_seconds(), within_tolerance=within_tolerance)
 
     def ledger_counted(self, *, pending: int, unresolved: int) -> None:
         """Show how many calls are open, and how many were given up on."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.clock_sync import SynchronizedClock
 from godoty_service.ids import new_id
 from godoty_service.metering import booking as bookings
 from godoty_service.metering import ledger as ledgers
@@ -78,6 +79,7 @@ class Rooms:
     """What is built of settings alone. Nothing of it runs by itself."""
 
     database: Database
+    clock: SynchronizedClock
     tenants: Tenants
     keys: ApiKeys
     replicas: Replicas
@@ -147,18 +149,19 @@ async def open_rooms(
     try:
         if indexes:
             await asyncio.gather(*(database.collection(name).ensure(each) for name, each in _INDEXES.items()))
+        clock = await _synchronized(database, tolerance=timedelta(seconds=settings.clock_tolerance))
         replicas = Replicas(
             database.collection("replicas"), replica_id=new_id("replica"), lease=timedelta(seconds=settings.lease)
         )
-        sessions = Sessions(database.collection("sessions"), replicas=replicas)
-        ledger = Ledger(database.collection("ledger"))
+        sessions = Sessions(database.collection("sessions"), replicas=replicas, clock=clock)
+        ledger = Ledger(database.collection("ledger"), clock=clock)
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
-        budgets = Budgets(database.collection("budgets"))
-        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets, on_alert=on_alert)
-        tenants = Tenants(database.collection("tenants"))
-        keys = ApiKeys(database.collection("api_keys"))
-        provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings))
+        budgets = Budgets(database.collection("budgets"), clock=clock)
+        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets, on_alert=on_alert, clock=clock)
+        tenants = Tenants(database.collection("tenants"), clock=clock)
+        keys = ApiKeys(database.collection("api_keys"), clock=clock)
+        provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings), clock=clock)
 
         async def on_policy(tenant_id: str, policy: Policy) -> None:
             if policy.budgets:
@@ -166,20 +169,22 @@ async def open_rooms(
 
         yield Rooms(
             database=database,
+            clock=clock,
             tenants=tenants,
             keys=keys,
             replicas=replicas,
             sessions=sessions,
-            messages=MessageStore(database.collection("messages")),
+            messages=MessageStore(database.collection("messages"), clock=clock),
             records=TurnRecords(
                 database.collection("turns"),
                 keep_for=timedelta(seconds=settings.turn_log_retention),
                 longest=timedelta(seconds=settings.longest_turn),
+                clock=clock,
             ),
             chunks=LogChunks(database.collection("turn_logs")),
             ledger=ledger,
             folds=folds,
-            adjustments=Adjustments(ledger, folds, spending=spending),
+            adjustments=Adjustments(ledger, folds, spending=spending, clock=clock),
             policies=policies,
             provider_keys=provider_keys,
             administration=Administration(
@@ -187,7 +192,7 @@ async def open_rooms(
                 keys=keys,
                 policies=policies,
                 provider_keys=provider_keys,
-                changes=AdminChanges(database.collection("admin_changes")),
+                changes=AdminChanges(database.collection("admin_changes"), clock=clock),
                 on_policy=on_policy,
             ),
             gates=Gates(
@@ -254,9 +259,11 @@ async def open_provider(
             fetch=account.endpoints,
             keep_for=timedelta(seconds=settings.catalogue_refresh),
             on_rejected=on_rejected_list,
+            clock=rooms.clock,
         ),
         least_share=settings.catalogue_least_share,
         on_rejected=on_rejected_list,
+        clock=rooms.clock,
     )
     reconciler = Reconciler(
         ledger=rooms.ledger,
@@ -272,6 +279,7 @@ async def open_provider(
             without_usage=timedelta(seconds=settings.record_patience),
             with_usage=timedelta(seconds=min(settings.record_patience, settings.record_patience_with_usage)),
         ),
+        clock=rooms.clock,
     )
     try:
         yield ProviderRooms(
@@ -285,6 +293,13 @@ async def open_provider(
         )
     finally:
         await client.close()
+
+
+async def _synchronized(database: Database, *, tolerance: timedelta) -> SynchronizedClock:
+    clock = SynchronizedClock(database.now, tolerance=tolerance)
+    for _ in range(2):  # the first may wait for a connection, so it is right to within a second only
+        await clock.measure()
+    return clock
 
 
 def _accounts(service: Access, provider_keys: ProviderKeys) -> Accounts:

@@ -13,13 +13,12 @@ from typing import Any
 import grpc
 import structlog
 from godoty.v1 import admin_service_pb2_grpc, agent_service_pb2_grpc, billing_service_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer  # as aio, the stubs hide it
+from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
-from godoty_service.clock import utc_now
+from godoty_service.clock_sync import OnMeasured, SynchronizedClock
 from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
 from godoty_service.metering.ledger import Ledger
@@ -31,6 +30,7 @@ from godoty_service.rpc.admin_service import AdminService
 from godoty_service.rpc.agent_service import AgentService
 from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.edge import Edge
+from godoty_service.rpc.health import ServingStatus
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
 from godoty_service.rpc.refusals import Refusals
@@ -104,12 +104,14 @@ async def running(
         provider = await stack.enter_async_context(
             open_provider(settings, rooms, record=recorder.call_closed, on_rejected_list=metrics.price_list_rejected)
         )
+        status = ServingStatus(("", *_SERVICES))
         await _start_loops(stack, settings, rooms, provider, recorder)
+        _background(stack, rooms.clock.run(settings.heartbeat, on_measured=_report_clock(recorder, status)))
         metrics_port = _show(stack, settings, metrics, provider.oracle, shared=counts is not None)
         turns = _turns(stack, settings, rooms, provider, recorder)
         edge = _edge(settings, rooms, metrics=metrics, tracing=tracing)
         server = _server(settings, rooms, provider.oracle, turns=turns, edge=edge, shared=worker is not None)
-        address = await _serve(stack, settings, server=server, turns=turns, worker=worker)
+        address = await _serve(stack, settings, server=server, status=status, turns=turns, worker=worker)
         log.info("serving", address=address, replica_id=rooms.replicas.replica_id, metrics_port=metrics_port)
         yield Running(
             address=address, metrics_port=metrics_port, turns=turns, oracle=provider.oracle, ledger=rooms.ledger
@@ -158,7 +160,7 @@ def _server(
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,
     )
-    admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current)
+    admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current, clock=rooms.clock)
     billing = BillingService(
         usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
     )
@@ -236,6 +238,16 @@ async def _tell_age(metrics: Metrics, oracle: Oracle) -> None:
         await asyncio.sleep(_COUNT_INTERVAL)
 
 
+def _report_clock(recorder: Recorder, status: ServingStatus) -> OnMeasured:
+    """Build what shows each measurement of the system clock, on the metrics page and as health."""
+
+    async def report(clock: SynchronizedClock) -> None:
+        recorder.clock_measured(clock.offset, within_tolerance=clock.within_tolerance)
+        await status.clock_measured(within_tolerance=clock.within_tolerance)
+
+    return report
+
+
 def _age(oracle: Oracle) -> float:
     """Tell the catalogue's age in seconds; there being none is older than any."""
     age = oracle.age()
@@ -266,9 +278,10 @@ def _turns(
         journal=journal,
         recovery=recovery,
         accounts=provider.accounts,
-        profile=assistant(clock=utc_now, window_size=settings.history_messages, summarize=settings.history_summary),
+        profile=assistant(clock=rooms.clock, window_size=settings.history_messages, summarize=settings.history_summary),
         defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
         observer=recorder,
+        clock=rooms.clock,
     )
     following = Following(records=rooms.records, chunks=rooms.chunks, replicas=rooms.replicas, recovery=recovery)
     turns = Turns(
@@ -286,15 +299,20 @@ def _turns(
 
 
 async def _serve(
-    stack: AsyncExitStack, settings: Settings, *, server: grpc.aio.Server, turns: Turns, worker: Worker | None
+    stack: AsyncExitStack,
+    settings: Settings,
+    *,
+    server: grpc.aio.Server,
+    status: ServingStatus,
+    turns: Turns,
+    worker: Worker | None,
 ) -> str:
     """Open the listener, and be healthy once the other workers' are open, too; leaving the stack drains it first.
 
     Raises:
         Dismissed: The supervisor stops this worker before that.
     """
-    status = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    status.add_to(server)
     if settings.reflection:
         add_reflection(server, [*_SERVICES, health.SERVICE_NAME])
     bound = bind(
@@ -306,15 +324,14 @@ async def _serve(
     await server.start()
 
     async def drain() -> None:
-        await status.enter_graceful_shutdown()
+        await status.shut_down()
         await turns.drain(settings.drain_grace)  # meanwhile the listener tells new turns that it stops
         await server.stop(_STOP_GRACE)
 
     stack.push_async_callback(drain)
     if worker is not None:
         await worker.meet()
-    for name in ("", *_SERVICES):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await status.open()
     host, _, port = settings.listen.rpartition(":")
     return f"{host}:{bound if port == '0' else port}"
 

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     mongodb_database: str = Field("godoty", description="Its database.")
     mongodb_driver: Literal["motor", "pymongo"] = Field("pymongo", description="Which driver speaks to it.")
     storage_timeout: Seconds = Field(10.0, description="Seconds that one database operation may take.")
+    clock_tolerance: Seconds = Field(
+        60.0, description="Seconds that the system clock may be off the database's time; beyond, health is NOT_SERVING."
+    )
 
     # The provider.
     openrouter_api_key: SecretStr | None = Field(

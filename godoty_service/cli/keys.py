@@ -7,7 +7,6 @@ import typer
 from godoty.v1 import admin_service_pb2 as pb
 
 from godoty_service.cli.session import out, print_table, user, with_rooms
-from godoty_service.clock import utc_now
 from godoty_service.tenancy.principal import Scope
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def issue(
     """Make an API key and print it, this once. Without a scope: converse."""
 
     async def work(rooms: "Rooms") -> None:
-        expire_time = utc_now() + timedelta(days=days) if days else None
+        expire_time = rooms.clock() + timedelta(days=days) if days else None
         scopes = frozenset(scope or [Scope.CONVERSE])
         _, text = await rooms.administration.issue_key(user(), tenant, scopes=scopes, expire_time=expire_time)
         out.print(text)

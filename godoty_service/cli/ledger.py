@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -111,7 +111,7 @@ def verify_books(
             found += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(
-            database=rooms.database, ledger=rooms.ledger, budgets=rooms.budgets, tenant_id=tenant
+            database=rooms.database, ledger=rooms.ledger, budgets=rooms.budgets, tenant_id=tenant, clock=rooms.clock
         ):
             found += 1
             err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
@@ -137,7 +137,7 @@ def compare() -> None:
     """Set what the ledger has for today (UTC) beside what the provider says the key has used today."""
 
     async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
-        start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = rooms.clock().replace(hour=0, minute=0, second=0, microsecond=0)
         data: dict[str, Any] = money.loads(await provider.account.key()).get("data") or {}
         used = money.parse(data.get("usage_daily"))
         cost, pending, unresolved = await rooms.ledger.sum_of(

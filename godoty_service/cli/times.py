@@ -28,8 +28,8 @@ def timestamp(text: str | None, zone: ZoneInfo | None = None) -> Timestamp | Non
     return message
 
 
-def this_month(zone: ZoneInfo) -> tuple[str, str]:
-    """Tell when the current month began in a zone, and when the next one does."""
-    first = datetime.now(zone).date().replace(day=1)
+def month_of(time: datetime, zone: ZoneInfo) -> tuple[str, str]:
+    """Return when the month of a time began in a zone, and when the next one does."""
+    first = time.astimezone(zone).date().replace(day=1)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     return first.isoformat(), following.isoformat()

@@ -9,10 +9,10 @@ import typer
 from godoty.v1 import billing_service_pb2 as pb
 
 from godoty_service.cli.session import out, print_table, with_rooms
-from godoty_service.cli.times import this_month, timestamp
+from godoty_service.cli.times import month_of, timestamp
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_query import UsageAnswer
+from godoty_service.metering.usage_query import UsageAnswer, UsageQuestion
 
 if TYPE_CHECKING:
     from godoty_service.rooms import Rooms
@@ -45,20 +45,22 @@ def usage(
     """Print what a tenant has used and what it cost, as BillingService.GetUsage sums it up."""
     from godoty_service.rpc import billing_requests  # noqa: PLC0415 - `godoty health` needs none of it
 
-    first, following = this_month(_zone(zone))
-    request = pb.GetUsageRequest(
-        tenant_id=tenant,
-        start_time=timestamp(start or first, _zone(zone)),
-        end_time=timestamp(end or following, _zone(zone)),
-        group_by=[f"USAGE_GROUP_{each.name}" for each in by or ()],
-        time_zone=zone,
-        as_of=timestamp(as_of, _zone(zone)),
-    )
-    question = billing_requests.usage_question(request)
+    def question(rooms: "Rooms") -> UsageQuestion:
+        first, following = month_of(rooms.clock(), _zone(zone))
+        request = pb.GetUsageRequest(
+            tenant_id=tenant,
+            start_time=timestamp(start or first, _zone(zone)),
+            end_time=timestamp(end or following, _zone(zone)),
+            group_by=[f"USAGE_GROUP_{each.name}" for each in by or ()],
+            time_zone=zone,
+            as_of=timestamp(as_of, _zone(zone)),
+        )
+        return billing_requests.usage_question(request)
 
     async def work(rooms: "Rooms") -> None:
+        asked = question(rooms)
         await rooms.tenants.need(tenant)
-        answer = await rooms.usage.query.ask(tenant, question)
+        answer = await rooms.usage.query.ask(tenant, asked)
         print_table((*([each.value for each in by or ()] or [""]), *_COLUMNS), _rows(answer, groups=len(by or ())))
         out.print(f"as of {answer.as_of.isoformat()}: --as-of with it gives the same again")
         if answer.later is not None:

@@ -9,8 +9,9 @@ happens to it happens by replacing its revision.
 
 Whoever finds a batch in a book finishes it first, and doing it twice does nothing twice.
 
-An answer closes the book through its `as_of`. What is taken up later counts as known after that time, whatever the
-clock of the server that wrote it says: so the same question with that `as_of` has the same answer for ever.
+An answer closes the book through its `as_of`, which is never after the database's time. What is taken up later counts
+as known after `as_of`, whatever the clock of the server that wrote it says, so the same question with that `as_of` has
+the same answer. What a wrong clock dated in the future counts as known when it is taken up.
 """
 
 import asyncio
@@ -21,12 +22,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from godoty_service.clock import utc_now
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.usage_cells import Sums, add_sums, sums_of
-from godoty_service.metering.usage_entries import UsageEntries, opened_time
+from godoty_service.metering.usage_entries import UsageEntries, Window, opened_time
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.pieces import in_pieces
 
@@ -47,11 +47,13 @@ class Batch:
         number: 1, 2, 3 … in the tenant's book.
         final: Ids of final entries, for the roll-ups.
         unseen: Ids of calls that were pending, to be noted as such.
+        time: The database's when it was opened: nothing in it became known later; None: an older version's.
     """
 
     number: int
     final: tuple[str, ...]
     unseen: tuple[str, ...]
+    time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,11 @@ class Book:
     latest: datetime | None
     done: int
     batch: Batch | None
+
+    @property
+    def window(self) -> Window:
+        """When the books can know of what its batch takes up."""
+        return Window(closed=self.closed, end=None if self.batch is None else self.batch.time)
 
 
 class Booking:
@@ -155,7 +162,7 @@ class Booking:
                 final, unseen = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH, until=until)
                 if not final and not unseen:
                     return book
-                batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen))
+                batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen), time=await self._now())
                 last = len(final) + len(unseen) < _BATCH
                 if not last and until is None:
                     until = await self._entries.newest_waiting(tenant_id, unseen=note)
@@ -175,9 +182,10 @@ class Booking:
                     return at
                 through = at
             else:
-                if book.closed is not None and book.closed >= max(utc_now() - _FRESH, book.latest or book.closed):
+                now = await self._now()
+                if book.closed is not None and book.closed >= max(now - _FRESH, book.latest or book.closed):
                     return book.closed
-                through = max(filter(None, (await self._now(), book.closed, book.latest)))
+                through = max(filter(None, (now, book.closed, book.latest)))
             if await self._replace(book, closed=through):
                 return through
 
@@ -213,14 +221,14 @@ class Booking:
         final = [entry for entry in entries if not isinstance(entry, ModelCall) or entry.call_id not in wanted]
         sums: Sums = {}
         async for some in in_pieces(final):
-            add_sums(sums, sums_of(some, opening=opening, closed=book.closed))
+            add_sums(sums, sums_of(some, opening=opening, window=book.window))
         if sums:
             await self._rollups.fold(batch.number, sums)
         if batch.unseen:
-            await self._entries.note(book.tenant_id, batch.unseen, closed=book.closed, opening=opening)
+            await self._entries.note(book.tenant_id, batch.unseen, window=book.window, opening=opening)
         if batch.final:
-            await self._entries.book(book.tenant_id, batch.final, closed=book.closed, opening=opening)
-        times = [each.latest for each in sums.values()] + [opened_time(call, book.closed) for call in seen]
+            await self._entries.book(book.tenant_id, batch.final, window=book.window, opening=opening)
+        times = [each.latest for each in sums.values()] + [opened_time(call, book.window) for call in seen]
         latest = max((*times, *filter(None, [book.latest])), default=None)
         await self._replace(book, batch=None, done=batch.number, latest=latest)
 
@@ -253,7 +261,8 @@ def _write(book: Book) -> Document:
         document["latest"] = book.latest
     if book.batch is not None:
         batch = book.batch
-        document["batch"] = {"number": batch.number, "final": list(batch.final), "unseen": list(batch.unseen)}
+        named = {"final": list(batch.final), "unseen": list(batch.unseen)}
+        document["batch"] = {"number": batch.number, **named, **({"time": batch.time} if batch.time else {})}
     return document
 
 
@@ -265,7 +274,14 @@ def _read(document: Document) -> Book:
         closed=document.get("closed"),
         latest=document.get("latest"),
         done=document["done"],
-        batch=Batch(number=batch["number"], final=tuple(batch["final"]), unseen=tuple(batch["unseen"]))
-        if batch
-        else None,
+        batch=_read_batch(batch) if batch else None,
+    )
+
+
+def _read_batch(document: Document) -> Batch:
+    return Batch(
+        number=document["number"],
+        final=tuple(document["final"]),
+        unseen=tuple(document["unseen"]),
+        time=document.get("time"),
     )

@@ -9,7 +9,7 @@ from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.metering.rollups import Kept, Rollups
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage_cells import Cell, Sum, Sums, add_sums, floor_day, sums_of
-from godoty_service.metering.usage_entries import Marked, UsageEntries, entry_id
+from godoty_service.metering.usage_entries import Marked, UsageEntries, Window, entry_id
 from godoty_service.metering.verification import Difference
 from godoty_service.mongo import Database, Snapshot
 
@@ -70,7 +70,7 @@ async def _differences(
     tenant_id: str, day: datetime, snapshot: Snapshot, *, entries: UsageEntries, rollups: Rollups, booking: Booking
 ) -> list[str]:
     book = await booking.at(snapshot).find(tenant_id)
-    closed, batch = (book.closed, book.batch) if book else (None, None)
+    window, batch = (book.window, book.batch) if book else (Window(), None)
     summed = _Day()
     async for page in entries.at(snapshot).by_time(tenant_id, day, day + _DAY):
         opening = await entries.at(snapshot).opening(tenant_id, [each.entry for each in page])
@@ -79,8 +79,8 @@ async def _differences(
         done = [each for each in page if each.booked and entry_id(each.entry) not in moving]
         late = [each.entry for each in page if entry_id(each.entry) in moving]
         for each in done:
-            add_sums(summed.booked, sums_of([each.entry], opening=opening, closed=None, known=each.known))
-        add_sums(summed.moving, sums_of(late, opening=opening, closed=closed))
+            add_sums(summed.booked, sums_of([each.entry], opening=opening, window=Window(), known=each.known))
+        add_sums(summed.moving, sums_of(late, opening=opening, window=window))
     kept = {each.cell: each async for each in rollups.at(snapshot).of_day(tenant_id, day)}
     return [*summed.faults, *_compared(kept, summed, batch)]
 

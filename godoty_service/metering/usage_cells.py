@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from godoty_service.metering.call import Entry
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_entries import entry_id, known_time, start_time
+from godoty_service.metering.usage_entries import Window, entry_id, known_time, start_time
 from godoty_service.metering.usage_sums import part, plus
 
 QUARTER = timedelta(minutes=15)
@@ -45,21 +45,19 @@ class Sum:
 Sums = dict[Cell, Sum]
 
 
-def sums_of(
-    entries: Iterable[Entry], *, opening: set[str], closed: datetime | None, known: datetime | None = None
-) -> Sums:
+def sums_of(entries: Iterable[Entry], *, opening: set[str], window: Window, known: datetime | None = None) -> Sums:
     """Sum final entries by cell, at every level.
 
     Args:
         entries: The entries.
         opening: Those that are the first call of their turn.
-        closed: The time up to which answers must not change any more.
+        window: When the books can know of them.
         known: When they became known, where that is kept.
     """
     details: dict[Cell, list[Sum]] = {}
     for entry in entries:
         added = part(entry, opens_turn=entry_id(entry) in opening)
-        details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, closed)))
+        details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, window)))
     return widened({cell: joined(*parts) for cell, parts in details.items()})
 
 

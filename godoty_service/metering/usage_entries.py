@@ -6,7 +6,8 @@ write nothing else of an entry than this mark and, beside it:
 - `unbooked`: "noted" once an answer has counted a pending call; removed once a final entry is in the roll-ups.
 - `opens_turn`: the entry is the first call of its turn.
 - `opened_time`, `known_time`: when the books knew of the call, and of its end, where that is not `start_time` and
-  `settle_time` (or an adjustment's `time`): an answer that names an earlier time must not change any more.
+  `settle_time` (or an adjustment's `time`): later, as an answer that names an earlier time must not change any more;
+  or earlier, as a time after that of the batch was written by a wrong clock.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +31,24 @@ _UNUSED = dict.fromkeys(
     0,
 )
 TICK = timedelta(milliseconds=1)  # the precision of the times that MongoDB keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When the books can know of what a batch takes up.
+
+    Attributes:
+        closed: After this time: answers up to it do not change any more; None: there was none.
+        end: Not after this time, the database's when the batch was opened; None: not known.
+    """
+
+    closed: datetime | None = None
+    end: datetime | None = None
+
+    def clamp(self, time: datetime) -> datetime:
+        """Return the time within the window that is nearest to another."""
+        time = time if self.end is None else min(time, self.end)
+        return time if self.closed is None else max(time, self.closed + TICK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +164,7 @@ class UsageEntries:
         first = {(each["_id"]["session"], each["_id"]["turn"]): each["first"] for each in found}
         return {call.call_id for call in calls if first.get((call.session_uid, call.turn_id)) == call.number}
 
-    async def note(
-        self, tenant_id: str, entry_ids: Sequence[str], *, closed: datetime | None, opening: set[str]
-    ) -> None:
+    async def note(self, tenant_id: str, entry_ids: Sequence[str], *, window: Window, opening: set[str]) -> None:
         """Mark pending calls as seen. They may be final by now: then they are seen all the same."""
         await self._entries.update_many(
             _which(tenant_id, entry_ids, {"unbooked": {"$in": ["open", "final"]}, "opened_time": None}),
@@ -155,21 +172,19 @@ class UsageEntries:
                 {
                     "$set": {
                         "unbooked": {"$cond": [{"$eq": ["$unbooked", "open"]}, "noted", "$unbooked"]},
-                        "opened_time": _not_before("$start_time", closed),
+                        "opened_time": _dated("$start_time", window),
                         "opens_turn": _opens_turn(opening),
                     }
                 }
             ],
         )
 
-    async def book(
-        self, tenant_id: str, entry_ids: Sequence[str], *, closed: datetime | None, opening: set[str]
-    ) -> None:
+    async def book(self, tenant_id: str, entry_ids: Sequence[str], *, window: Window, opening: set[str]) -> None:
         """Mark final entries as taken up."""
         await self._entries.update_many(
             _which(tenant_id, entry_ids, {"unbooked": "final"}),
             [
-                {"$set": {"opens_turn": _opens_turn(opening), **(_late(closed) if closed else {})}},
+                {"$set": {"opens_turn": _opens_turn(opening), **_redated(window)}},
                 {"$unset": "unbooked"},
             ],
         )
@@ -183,15 +198,15 @@ class UsageEntries:
         return UsageEntries(self._entries.at(snapshot))
 
 
-def opened_time(call: ModelCall, closed: datetime | None) -> datetime:
-    """When the books know of a pending call that is noted after `closed`."""
-    return call.start_time if closed is None else max(call.start_time, closed + TICK)
+def opened_time(call: ModelCall, window: Window) -> datetime:
+    """When the books know of a pending call that is noted in a window."""
+    return window.clamp(call.start_time)
 
 
-def known_time(entry: Entry, closed: datetime | None) -> datetime:
-    """When the books know of an entry's end that is taken up after `closed`."""
+def known_time(entry: Entry, window: Window) -> datetime:
+    """When the books know of an entry's end that is taken up in a window."""
     time = entry.time if isinstance(entry, Adjustment) else entry.settle_time or entry.start_time
-    return time if closed is None else max(time, closed + TICK)
+    return window.clamp(time)
 
 
 def entry_id(entry: Entry) -> str:
@@ -210,7 +225,7 @@ def _marked(document: Document) -> Marked:
         entry=entry,
         booked="unbooked" not in document,
         opens_turn=document.get("opens_turn", False),
-        known=document.get("known_time") or known_time(entry, None),
+        known=document.get("known_time") or known_time(entry, Window()),
     )
 
 
@@ -221,18 +236,24 @@ def _which(tenant_id: str, entry_ids: Sequence[str], state: Document) -> Documen
     return {"_id": {"$in": list(entry_ids)}, "tenant_id": tenant_id, **state}
 
 
-def _late(closed: datetime) -> Document:
-    """When the books know of what they should have known of before an answer, but did not."""
-    call: Document = {"$eq": ["$kind", "call"]}
-    opened = {"$cond": [{"$and": [call, {"$lte": ["$start_time", closed]}]}, closed + TICK, "$$REMOVE"]}
+def _redated(window: Window) -> Document:
+    """When the books know of what they should have known of before an answer, or of what is dated in the future."""
+    opened = {"$cond": [{"$eq": ["$kind", "call"]}, _where_changed("$start_time", window), "$$REMOVE"]}
     return {
         "opened_time": {"$ifNull": ["$opened_time", opened]},
-        "known_time": {"$cond": [{"$lte": [_SETTLED, closed]}, closed + TICK, "$$REMOVE"]},
+        "known_time": _where_changed(_SETTLED, window),
     }
 
 
-def _not_before(field: str, closed: datetime | None) -> Any:
-    return field if closed is None else {"$max": [field, closed + TICK]}
+def _where_changed(time: Any, window: Window) -> Document:
+    dated = _dated(time, window)
+    return {"$cond": [{"$eq": [dated, time]}, "$$REMOVE", dated]}
+
+
+def _dated(time: Any, window: Window) -> Any:
+    """Express `Window.clamp`."""
+    time = time if window.end is None else {"$min": [time, window.end]}
+    return time if window.closed is None else {"$max": [time, window.closed + TICK]}
 
 
 def _opens_turn(opening: set[str]) -> Document:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 
+from godoty_service.clock import utc_now
 from godoty_service.errors import (
     ContextWindowExceeded,
     GodotyError,
@@ -62,7 +63,7 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
         kind, text = ModelUnavailable, "The provider does not know the model."
     told = {"provider_code": str(code)} | ({"provider": str(provider)} if provider else {})
     wait = retry_after(headers)
-    return kind(text, metadata=told, retry_after=retry_after_body(error, datetime.now(UTC)) if wait is None else wait)
+    return kind(text, metadata=told, retry_after=retry_after_body(error, _sent_time(headers)) if wait is None else wait)
 
 
 def from_exception(error: Exception) -> ProviderError:
@@ -109,7 +110,7 @@ def generation_id(headers: Mapping[str, str]) -> str | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After` in seconds; it may be a number or a date."""
+    """Read `Retry-After` in seconds; it may be a number, or a date by the clock of the response's `Date`."""
     value = headers.get("retry-after")
     if not value:
         return None
@@ -120,9 +121,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     else:
         return max(0.0, seconds) if seconds <= _LONGEST_ADVICE else None  # nor is what is no number
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(value) - _sent_time(headers)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _sent_time(headers: Mapping[str, str]) -> datetime:
+    """Return when a response was sent, by the provider's clock where it says so: ours may be wrong."""
+    try:
+        sent = parsedate_to_datetime(headers.get("date", ""))
+    except ValueError:
+        return utc_now()
+    return sent if sent.tzinfo else sent.replace(tzinfo=UTC)
 
 
 def _body(response: httpx.Response) -> Any:

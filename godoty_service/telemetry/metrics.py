@@ -38,6 +38,7 @@ class Metrics:
         self._define_calls()
         self._define_model_calls()
         self._define_ledger()
+        self._define_clock()
 
     def _define_calls(self) -> None:
         self._requests = Counter("godoty_requests", "Finished calls.", ["method", "code"], registry=self.registry)
@@ -132,6 +133,19 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+    def _define_clock(self) -> None:
+        self._clock_offset = Gauge(
+            "godoty_clock_offset_seconds",
+            "How far the system clock is ahead of the database's time.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",  # workers share the machine's clock
+        )
+        self._clock_out_of_tolerance = Counter(
+            "godoty_clock_out_of_tolerance",
+            "Measurements that found the system clock beyond GODOTY_CLOCK_TOLERANCE; health is NOT_SERVING then.",
+            registry=self.registry,
+        )
+
     @property
     def page(self) -> CollectorRegistry:
         """What Prometheus is shown: of several processes, the sum. How each fares (`process_`) is shown of one only."""
@@ -200,6 +214,12 @@ class Metrics:
     def unresolved_entries(self, count: int) -> None:
         """Set how many entries wait for a person."""
         self._unresolved.set(count)
+
+    def clock_offset(self, seconds: float, *, within_tolerance: bool) -> None:
+        """Set how far the system clock is ahead of the database's time, and count where that is too far."""
+        self._clock_offset.set(seconds)
+        if not within_tolerance:
+            self._clock_out_of_tolerance.inc()
 
     def budget_alert(self, window: str, percent: int) -> None:
         """Count a share of a budget that was reached: "day", "month" or "total"; 50, 80 or 100."""

@@ -45,10 +45,11 @@ class AdminChanges:
     async def record(self, *, by: str, action: str, tenant_id: str, details: Mapping[str, Any]) -> None:
         """Write a change down. Details that say nothing (None, False, empty) are left out."""
         said = {name: value for name, value in details.items() if value or (value == 0 and value is not False)}
+        now = self._clock()
         await self._changes.insert_one(
             {
-                "_id": new_id("change"),
-                "time": self._clock(),
+                "_id": new_id("change", made=now),
+                "time": now,
                 "by": by,
                 "action": action,
                 "tenant_id": tenant_id,

@@ -104,12 +104,13 @@ class ProviderKeys:
         Raises:
             ProviderKeysOff: The server has no encryption key.
         """
+        now = self._clock()
         return {
-            "_id": new_id("pkey"),
+            "_id": new_id("pkey", made=now),
             "tenant_id": tenant_id,
             "key_id": key_id_of(secret),
             "sealed": self._sealer.seal(secret, owner=tenant_id),
-            "create_time": self._clock(),
+            "create_time": now,
         }
 
     async def keep(self, sealed: Document) -> None:
@@ -119,7 +120,7 @@ class ProviderKeys:
 
     async def remove(self, tenant_id: str) -> None:
         """Have a tenant use the service's key from now on."""
-        await self._retire(tenant_id, before=new_id("pkey"))
+        await self._retire(tenant_id, before=new_id("pkey", made=self._clock()))
 
     async def reseal(self) -> int:
         """Encrypt anew, with the first encryption key, what others encrypted; tells how many keys there were.

@@ -10,6 +10,7 @@ from strands import Agent
 from strands.types.agent import Limits
 
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import SessionLost
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
@@ -71,6 +72,7 @@ class Workbench:
         profile: AgentProfile,
         defaults: TurnDefaults,
         observer: Observer,
+        clock: Clock = utc_now,
     ) -> None:
         """Lay out the bench.
 
@@ -92,6 +94,7 @@ class Workbench:
             profile: What the agent is told and may use.
             defaults: What holds where a request says nothing.
             observer: Counts turns and calls.
+            clock: Returns the time that calls are booked at.
         """
         self.sessions = sessions
         self.messages = messages
@@ -113,6 +116,7 @@ class Workbench:
         self._profile = profile
         self.defaults = defaults
         self.observer = observer
+        self._clock = clock
 
     def meter(self, turn: Turn, claim: Claim, *, last_number: int) -> TurnMeter:
         """Build the turn's meter."""
@@ -135,6 +139,7 @@ class Workbench:
             record=self.observer.call_closed,
             permit=lambda: self.permit(turn),
             allowance=Allowance(self._spending, budgets=turn.policy.budgets, max_cost=turn.request.max_cost),
+            clock=self._clock,
         )
 
     def permit(self, turn: Turn) -> None:

@@ -280,17 +280,21 @@ async def test_what_was_tampered_with_is_named(server: Server, database: Databas
     assert await server.differences(tenant.tenant_id) == found
 
 
-async def test_a_clock_that_is_fast_changes_no_answer(server: Server, other: Server, tenant: Tenant) -> None:
-    """What was settled "in ten minutes" is in the answer, whose `as_of` is no earlier, and is in it again."""
+async def test_settle_time_in_the_future_leaves_as_of_live(server: Server, other: Server, tenant: Tenant) -> None:
+    """A call settled "tomorrow" is in the answer, whose `as_of` is now; later calls are in later answers."""
     call = await tenant.open(NOON)
-    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
-    await tenant.close(call, ahead, state=CallState.SETTLED)
+    pending = await tenant.open(datetime.now(UTC).replace(microsecond=0) + timedelta(days=31))
+    await tenant.close(call, datetime.now(UTC).replace(microsecond=0) + timedelta(days=1), state=CallState.SETTLED)
     first = await server.query.ask(tenant.tenant_id, DAY)
     slow = await tenant.open(NOON)
     await tenant.close(slow, datetime.now(UTC).replace(microsecond=0), state=CallState.SETTLED)
+    second = await other.query.ask(tenant.tenant_id, DAY)
     again = await other.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, as_of=first.as_of))
 
-    assert first.as_of >= ahead
-    assert (first.totals.model_calls, first.totals.pending_calls) == (1, 0)
-    assert (again.totals, again.as_of) == (first.totals, first.as_of)
+    assert first.as_of < second.as_of <= datetime.now(UTC)
+    assert [each.totals.model_calls for each in (first, second)] == [1, 2]
+    assert (again.totals, again.rows) == (first.totals, first.rows)
     assert again.later == tenant.calls[slow.call_id].cost
+    assert await server.differences() == []
+    tomorrow = question(pending.start_time, pending.start_time + timedelta(days=1))
+    assert (await server.query.ask(tenant.tenant_id, tomorrow)).totals.pending_calls == 1

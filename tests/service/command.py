@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from godoty_service.cli.main import main
+from tests.service.system_clock import SKEW, skew
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["godoty_service.server", __name__])
@@ -63,6 +64,8 @@ class Command:
 def _run(arguments: tuple[str, ...], environment: dict[str, str], out: str, err: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    if ahead := os.environ.pop(SKEW, None):
+        skew(float(ahead))
     sys.argv = ["godoty", *arguments]
     for stream, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -126,6 +126,14 @@ def test_retry_after_may_be_a_date() -> None:
     assert retry_after({"retry-after": earlier}) == 0.0
 
 
+def test_retry_after_date_is_measured_from_the_response_date() -> None:
+    """A server whose own clock is wrong waits as long as the provider meant."""
+    there = datetime.now(UTC) + timedelta(days=31)
+    until, sent = (format_datetime(there + timedelta(seconds=n), usegmt=True) for n in (30, 0))
+
+    assert retry_after({"retry-after": until, "date": sent}) == 30.0
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "1e999", "-inf"])
 def test_retry_after_that_is_no_time_is_no_advice(value: str) -> None:
     """Numbers that are no duration could not be told as RetryInfo."""

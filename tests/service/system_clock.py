@@ -1,0 +1,25 @@
+"""A fake of the machine's clock, for a server process whose clock is wrong. Not a setting of the service."""
+
+import time
+from datetime import datetime, timedelta, tzinfo
+
+from godoty_service import clock
+
+SKEW = "GODOTY_TEST_CLOCK_SKEW"  # seconds that the clock of a process is ahead
+
+
+def skew(seconds: float) -> None:
+    """Move this process's system clock; the monotonic one stays."""
+    ahead = timedelta(seconds=seconds)
+    real_time, real_time_ns = time.time, time.time_ns
+
+    class Skewed(datetime):
+        """A datetime whose `now` is wrong."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # a plain one, as it is stored
+            return datetime.now(tz) + ahead
+
+    clock.datetime = Skewed  # type: ignore[attr-defined]
+    time.time = lambda: real_time() + seconds
+    time.time_ns = lambda: real_time_ns() + int(seconds * 1_000_000_000)

@@ -1,0 +1,135 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import structlog
+
+from godoty_service.clock_sync import SynchronizedClock
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class World:
+    """A database's clock, a system clock and a monotonic one, all turned by hand.
+
+    Attributes:
+        passed: Seconds since the start, on the monotonic clock.
+        ahead: How far the system clock is ahead of the database's.
+        step: How far the database's clock was set since the start.
+        round_trip: Seconds that a reading takes, half of them before the clock is read.
+    """
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.ahead = self.step = timedelta()
+        self.round_trip = 0.0
+
+    def clock(self, *, tolerance: float = 60.0) -> SynchronizedClock:
+        """Build the clock under test."""
+        return SynchronizedClock(
+            self.read,
+            tolerance=timedelta(seconds=tolerance),
+            system=lambda: self.now() + self.ahead,
+            tick=lambda: self.passed,
+        )
+
+    def now(self) -> datetime:
+        """Return the true time."""
+        return NOON + timedelta(seconds=self.passed)
+
+    async def read(self) -> datetime:
+        """Read the database's time."""
+        self.passed += self.round_trip / 2
+        read = self.now() + self.step
+        self.passed += self.round_trip / 2
+        return read
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=31), timedelta(days=-31), timedelta()])
+async def test_measured_clock_returns_database_time(ahead: timedelta) -> None:
+    """The system clock's error is in `offset` alone."""
+    world = World()
+    world.ahead = ahead
+    clock = world.clock()
+    await clock.measure()
+    world.passed += 7.25
+
+    assert abs(clock() - world.now()) <= timedelta(milliseconds=1)
+    assert abs(clock.offset - ahead) <= timedelta(milliseconds=1)
+    assert clock.within_tolerance == (not ahead)
+
+
+async def test_system_clock_set_while_running_moves_no_time() -> None:
+    """The time goes on as before, and the next measurement shows the offset."""
+    world = World()
+    clock = world.clock()
+    await clock.measure()
+    before = clock()
+    world.ahead = timedelta(days=1)
+
+    assert clock() == before
+    await clock.measure()
+    assert abs(clock() - before) <= timedelta(milliseconds=1)
+    assert abs(clock.offset - world.ahead) <= timedelta(milliseconds=1)
+
+
+async def test_slow_reading_within_its_bounds_changes_nothing() -> None:
+    """A reading that took four seconds says less than the clock knows already."""
+    world = World()
+    clock = world.clock()
+    await clock.measure()
+    world.round_trip = 4.0
+    await clock.measure()
+
+    assert abs(clock() - world.now()) <= timedelta(milliseconds=1)
+
+
+async def test_round_trip_widens_the_tolerance() -> None:
+    """An offset that the round trip may have made is not reported as one."""
+    world = World()
+    world.round_trip, world.ahead = 4.0, timedelta(seconds=3)
+    clock = world.clock(tolerance=1.0)
+    await clock.measure()
+
+    assert clock.within_tolerance
+
+
+async def test_small_step_back_holds_the_time() -> None:
+    """After a correction of less than a second the time stands still until it is right again."""
+    world = World()
+    clock = world.clock()
+    await clock.measure()
+    before = clock()
+    world.step = timedelta(seconds=-0.5)
+    await clock.measure()
+    held = clock()
+    world.passed += 0.6
+
+    assert held == before
+    assert abs(clock() - (world.now() + world.step)) <= timedelta(milliseconds=2)
+
+
+async def test_large_step_back_is_taken() -> None:
+    """After a failover to a member whose clock is behind, the time is that member's: it runs back by the correction."""
+    world = World()
+    clock = world.clock()
+    await clock.measure()
+    before = clock()
+    world.step = timedelta(minutes=-5)
+    await clock.measure()
+
+    assert timedelta() <= clock() - (before + world.step) <= timedelta(milliseconds=2)
+
+
+async def test_offset_beyond_tolerance_is_logged_once_and_its_end_too() -> None:
+    """Entering and leaving the tolerance are one line each."""
+    world = World()
+    world.ahead = timedelta(minutes=2)
+    clock = world.clock()
+    with structlog.testing.capture_logs() as lines:
+        await clock.measure()
+        await clock.measure()
+        world.ahead = timedelta()
+        await clock.measure()
+
+    assert [each["event"] for each in lines] == ["clock_out_of_tolerance", "clock_in_tolerance"]
+    assert lines[0]["offset_seconds"] == pytest.approx(120, abs=0.01)
