@@ -279,7 +279,11 @@ def _turns(
         recovery=recovery,
         accounts=provider.accounts,
         profile=assistant(clock=rooms.clock, window_size=settings.history_messages, summarize=settings.history_summary),
-        defaults=TurnDefaults(model=settings.default_model, max_model_calls=settings.max_model_calls),
+        defaults=TurnDefaults(
+            model=settings.default_model,
+            max_model_calls=settings.max_model_calls,
+            summary_output_tokens=settings.summary_max_output_tokens,
+        ),
         observer=recorder,
         clock=rooms.clock,
     )

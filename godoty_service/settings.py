@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     history_summary: bool = Field(
         False, description="Sum up what falls out of that window: one more model call now and then."
     )
+    summary_max_output_tokens: int = Field(
+        1024,
+        ge=16,
+        le=100_000,
+        description="Most tokens of one such summary, beside the caller's max_output_tokens.",
+    )
     turn_log_retention: Seconds = Field(86_400.0, description="Seconds that a turn's log and request id are kept.")
     turn_log_interval: Seconds = Field(0.2, description="Seconds between two writes of all running turns' logs.")
     turn_watch_interval: Seconds = Field(0.2, description="Seconds between two looks for cancels and lost leases.")

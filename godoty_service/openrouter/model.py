@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
 from strands.types.event_loop import Usage
-from strands.types.exceptions import ContextWindowOverflowException
+from strands.types.exceptions import ContextWindowOverflowException, MaxTokensReachedException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
@@ -47,6 +47,7 @@ class OpenRouterModel(OpenAIModel):
         model: str,
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
+        side_output_tokens: int | None = None,
         call_limit: Callable[[int], Awaitable[int | None]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
@@ -60,7 +61,8 @@ class OpenRouterModel(OpenAIModel):
             meter: Writes each request ahead.
             model: The model to ask.
             fallback_models: Models to try when it cannot answer, in order.
-            max_output_tokens: Tokens that all calls together may answer.
+            max_output_tokens: Tokens that all of the agent's own calls together may answer.
+            side_output_tokens: Tokens that one other call (a summary) may answer.
             call_limit: Tells the tokens that one call may answer, by the bytes of its request; None: no bound.
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
@@ -73,6 +75,7 @@ class OpenRouterModel(OpenAIModel):
         self._model = model
         self._fallback_models = fallback_models
         self._output_left = max_output_tokens
+        self._side_output = side_output_tokens
         self._call_limit = call_limit
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
@@ -102,12 +105,12 @@ class OpenRouterModel(OpenAIModel):
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            call = await self._open(request, attempt)
+            call = await self._open(request, attempt, side=listener is None)
             if listener is not None:
                 listener.asking()
             answer = Answer(listener)
             try:
-                async with aclosing(self._attempt(call, request, answer)) as events:
+                async with aclosing(self._attempt(call, request, answer, side=listener is None)) as events:
                     async for event in events:
                         yield event
             except ContextWindowExceeded as error:
@@ -134,10 +137,14 @@ class OpenRouterModel(OpenAIModel):
         while self._readings:
             await self._readings.pop().aclose()
 
-    async def _open(self, request: dict[str, Any], attempt: int) -> OpenCall:
-        """Write a call ahead; its request says how many tokens it may answer."""
+    async def _open(self, request: dict[str, Any], attempt: int, *, side: bool) -> OpenCall:
+        """Write a call ahead; its request says how many tokens it may answer.
+
+        Raises:
+            MaxTokensReachedException: The turn has no output tokens left.
+        """
         size = len(to_json(request))
-        limit = await self._limit(size)
+        limit = await self._limit(size, left=self._side_output if side else self._output_left)
         if limit is not None:
             request["max_tokens"] = limit
         return await self._meter.open(
@@ -149,7 +156,7 @@ class OpenRouterModel(OpenAIModel):
         )
 
     async def _attempt(
-        self, call: OpenCall, request: dict[str, Any], answer: Answer
+        self, call: OpenCall, request: dict[str, Any], answer: Answer, *, side: bool
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: ProviderError | None = None
@@ -178,7 +185,7 @@ class OpenRouterModel(OpenAIModel):
                 error.metadata.setdefault("model", self._model)
             raise error
         usage = _strands_usage(answer)
-        if self._output_left is not None:
+        if self._output_left is not None and not side:
             self._output_left = max(0, self._output_left - usage["outputTokens"])
         for event in answer.end():
             yield event
@@ -207,10 +214,12 @@ class OpenRouterModel(OpenAIModel):
             del request["tools"]  # some providers refuse an empty list
         return request
 
-    async def _limit(self, request_bytes: int) -> int | None:
-        """Tell how many tokens the next call may answer: what the turn has left, and what one call may."""
+    async def _limit(self, request_bytes: int, *, left: int | None) -> int | None:
+        """Return how many tokens the next call may answer: what is left for its kind, and what one call may."""
+        if left is not None and left < 1:
+            raise MaxTokensReachedException("The turn has no output tokens left.")
         of_call = await self._call_limit(request_bytes) if self._call_limit is not None else None
-        return min((each for each in (self._output_left, of_call) if each is not None), default=None)
+        return min((each for each in (left, of_call) if each is not None), default=None)
 
     @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:

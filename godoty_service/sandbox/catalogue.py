@@ -23,6 +23,7 @@ class Model:
         slug: The dated canonical slug.
         name: The display name.
         pricing: Its list prices, decimal strings as listed.
+        context_length: Tokens that it takes, input and answer together.
         online: Whether the request asked for the `:online` variant, a web search.
     """
 
@@ -30,6 +31,7 @@ class Model:
     slug: str
     name: str
     pricing: Mapping[str, Any]
+    context_length: int
     online: bool = False
 
 
@@ -77,7 +79,14 @@ class Catalogue:
             entry = self._by_id[entry["alias_target"]["slug"]]
         elif entry["id"].startswith("openrouter/"):
             entry = self._by_id[_ROUTED_TO]
-        return Model(entry["id"], entry["canonical_slug"], entry["name"], entry["pricing"], online)
+        return Model(
+            entry["id"],
+            entry["canonical_slug"],
+            entry["name"],
+            entry["pricing"],
+            entry["context_length"],
+            online,
+        )
 
     def endpoints(self, model: Model) -> tuple[Endpoint, ...]:
         """Who serves a model, the top provider first."""

@@ -58,6 +58,7 @@ class Exchange:
             await self._replay(conversation, scenario)
             return
         model, endpoint = route(self._desk.catalogue, conversation, scenario)
+        self._check_context(conversation, model)
         if await self._failed(scenario, endpoint):
             return
         await self._generate(conversation, scenario, model, endpoint)
@@ -85,6 +86,15 @@ class Exchange:
             self._desk.journal.note(
                 self._request, conversation.body, account=self._account, scenario=scenario.name, reasoning=reasoning
             )
+
+    def _check_context(self, conversation: Conversation, model: Model) -> None:
+        """Refuse a request that does not fit the model, as recorded."""
+        if len(self._body) // 4 > model.context_length and conversation.prompt_tokens > model.context_length:
+            most, asked = model.context_length, conversation.prompt_tokens
+            text = (
+                f"This endpoint's maximum context length is {most} tokens. However, you requested about {asked} tokens"
+            )
+            raise RequestError(400, f"{text} ({asked} of text input). Please reduce the length of either one.")
 
     async def _failed(self, scenario: Scenario, endpoint: Endpoint) -> bool:
         """Answer with an error before any generation, when the scenario wants one."""

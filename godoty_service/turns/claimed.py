@@ -90,7 +90,8 @@ class ClaimedTurn:
             meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
             state[METRICS_KEY] = projection(fold)
-            agent = self._bench.agent(model, manager, self._watch, state)
+            trimmer = self._bench.trimmer(self._claim)
+            agent = self._bench.agent(model, manager, self._watch, state, trimmer)
             self._log.append(
                 TurnStarted(
                     session_id=self._claim.session.session_id,
@@ -100,7 +101,8 @@ class ClaimedTurn:
             )
             try:
                 stop = await self._work(agent)
-                context = kept_context(manager, agent.messages)
+                trimmed = trimmer.trimmed or (context is not None and not context.head)
+                context = kept_context(manager, agent.messages, trimmed=trimmed)
             finally:
                 state = agent.state.get()
                 self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)

@@ -1,6 +1,7 @@
 """What a turn works with, and how its meter, model and agent are built from that."""
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,6 +32,7 @@ from godoty_service.turns.chunks import LogChunks
 from godoty_service.turns.context import management
 from godoty_service.turns.journal import Journal
 from godoty_service.turns.observer import Observer
+from godoty_service.turns.overflow import OverflowTrimmer
 from godoty_service.turns.records import TurnRecords
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.slots import SessionSlots
@@ -47,6 +49,7 @@ class TurnDefaults:
 
     model: str
     max_model_calls: int
+    summary_output_tokens: int
 
 
 class Workbench:
@@ -162,6 +165,7 @@ class Workbench:
             model=session.model,
             fallback_models=fallbacks,
             max_output_tokens=_lower(turn.request.max_output_tokens, turn.policy.max_output_tokens),
+            side_output_tokens=self.defaults.summary_output_tokens,
             call_limit=self._call_limit(meter, (session.model, *fallbacks)),
             provider=self._routing(turn, (session.model, *fallbacks), bounded=meter.allowance.bounded),
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
@@ -190,8 +194,20 @@ class Workbench:
             routing["max_price"] = _lowest(self.oracle.ceiling(models), routing.get("max_price", {}))
         return routing or None
 
+    def trimmer(self, claim: Claim) -> OverflowTrimmer:
+        """Build what makes the turn's history fit its model."""
+        profile, catalogue = self._profile, self.oracle.current
+        listed = catalogue.find(claim.session.model) if catalogue is not None else None
+        fixed = sum(len(json.dumps(tool.tool_spec)) for tool in profile.tools) + len(profile.system_prompt.encode())
+        return OverflowTrimmer(context_tokens=listed.context_length if listed else None, fixed_bytes=fixed)
+
     def agent(
-        self, model: OpenRouterModel, manager: MongoSessionManager, watch: ToolWatch, state: dict[str, Any]
+        self,
+        model: OpenRouterModel,
+        manager: MongoSessionManager,
+        watch: ToolWatch,
+        state: dict[str, Any],
+        trimmer: OverflowTrimmer,
     ) -> Agent:
         """Build the turn's agent."""
         return Agent(
@@ -205,7 +221,7 @@ class Workbench:
             hooks=[watch],
             callback_handler=None,
             retry_strategy=None,
-            **management(self._profile),
+            **management(self._profile, trimmer),
         )
 
     def limits(self, turn: Turn) -> Limits:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from godoty.v1 import agent_service_pb2 as pb
+
 from tests.conftest import Start
 from tests.service.caller import Caller
 from tests.service.service import Service
@@ -42,3 +44,26 @@ async def test_a_window_without_a_summary_is_the_newest_messages(
     roles = [each["role"] for each in last["messages"]]
     assert ["system", "user", "assistant", "user", "assistant", "user"] == roles
     assert 5 == (await caller.metrics()).totals.model_calls
+
+
+async def test_summary_leaves_the_callers_output_tokens_alone(
+    serve: Start, connect: Callable[[Service], Caller]
+) -> None:
+    """A summary has a limit of its own; no request asks for less than one token, and the turn is answered."""
+    caller = connect(await serve(history_messages=8, history_summary=True, summary_max_output_tokens=77))
+    for number in range(6):
+        turn = await caller.converse(f"hello {number}", limits=pb.TurnLimits(max_output_tokens=40))
+        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+
+    requests = caller.service.requests("talk")
+    assert [each["max_tokens"] for each in requests if "tools" not in each] == [77]
+    assert {each["max_tokens"] for each in requests if "tools" in each} == {40}
+
+
+async def test_turn_without_output_tokens_left_sends_no_further_request(caller: Caller) -> None:
+    """A loop that has used its output tokens up ends with MAX_OUTPUT_TOKENS, and never asks for zero."""
+    for most in (1, 5, 16, 20):
+        turn = await caller.converse("@sandbox tool-loop calls=6", limits=pb.TurnLimits(max_output_tokens=most))
+        assert turn.finished.stop_reason in (pb.STOP_REASON_MAX_OUTPUT_TOKENS, pb.STOP_REASON_END_TURN)
+
+    assert all(each["max_tokens"] >= 1 for each in caller.service.requests("talk"))
