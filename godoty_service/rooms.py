@@ -35,6 +35,7 @@ from godoty_service.openrouter.pace import Pace
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
 from godoty_service.sessions import store as session_stores
+from godoty_service.sessions.leases import Leases
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.store import Sessions
@@ -55,6 +56,7 @@ from godoty_service.tenancy.tenants import Tenants
 from godoty_service.turns import chunks as log_chunks
 from godoty_service.turns import records as turn_records
 from godoty_service.turns.chunks import LogChunks
+from godoty_service.turns.deletion import Deletions
 from godoty_service.turns.records import TurnRecords
 
 _INDEXES = {
@@ -84,9 +86,11 @@ class Rooms:
     keys: ApiKeys
     replicas: Replicas
     sessions: Sessions
+    leases: Leases
     messages: MessageStore
     records: TurnRecords
     chunks: LogChunks
+    deletions: Deletions
     ledger: Ledger
     folds: SessionFolds
     adjustments: Adjustments
@@ -154,6 +158,15 @@ async def open_rooms(
             database.collection("replicas"), replica_id=new_id("replica"), lease=timedelta(seconds=settings.lease)
         )
         sessions = Sessions(database.collection("sessions"), replicas=replicas, clock=clock)
+        leases = Leases(sessions)
+        messages = MessageStore(database.collection("messages"), clock=clock)
+        records = TurnRecords(
+            database.collection("turns"),
+            keep_for=timedelta(seconds=settings.turn_log_retention),
+            longest=timedelta(seconds=settings.longest_turn),
+            clock=clock,
+        )
+        chunks = LogChunks(database.collection("turn_logs"))
         ledger = Ledger(database.collection("ledger"), clock=clock)
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
@@ -174,14 +187,11 @@ async def open_rooms(
             keys=keys,
             replicas=replicas,
             sessions=sessions,
-            messages=MessageStore(database.collection("messages"), clock=clock),
-            records=TurnRecords(
-                database.collection("turns"),
-                keep_for=timedelta(seconds=settings.turn_log_retention),
-                longest=timedelta(seconds=settings.longest_turn),
-                clock=clock,
-            ),
-            chunks=LogChunks(database.collection("turn_logs")),
+            leases=leases,
+            messages=messages,
+            records=records,
+            chunks=chunks,
+            deletions=Deletions(sessions=sessions, leases=leases, messages=messages, records=records, chunks=chunks),
             ledger=ledger,
             folds=folds,
             adjustments=Adjustments(ledger, folds, spending=spending, clock=clock),

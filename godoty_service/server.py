@@ -111,7 +111,7 @@ async def running(
         turns = _turns(stack, settings, rooms, provider, recorder)
         edge = _edge(settings, rooms, metrics=metrics, tracing=tracing)
         server = _server(settings, rooms, provider.oracle, turns=turns, edge=edge, shared=worker is not None)
-        address = await _serve(stack, settings, server=server, status=status, turns=turns, worker=worker)
+        address = await _serve(stack, settings, server=server, rooms=rooms, status=status, turns=turns, worker=worker)
         log.info("serving", address=address, replica_id=rooms.replicas.replica_id, metrics_port=metrics_port)
         yield Running(
             address=address, metrics_port=metrics_port, turns=turns, oracle=provider.oracle, ledger=rooms.ledger
@@ -154,8 +154,7 @@ def _server(
         turns=turns,
         sessions=rooms.sessions,
         messages=rooms.messages,
-        records=rooms.records,
-        chunks=rooms.chunks,
+        deletions=rooms.deletions,
         ledger=rooms.ledger,
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,
@@ -265,6 +264,7 @@ def _turns(
     )
     bench = Workbench(
         sessions=rooms.sessions,
+        leases=rooms.leases,
         messages=rooms.messages,
         replicas=rooms.replicas,
         ledger=rooms.ledger,
@@ -274,7 +274,7 @@ def _turns(
         policies=rooms.policies,
         gates=rooms.gates,
         records=rooms.records,
-        chunks=rooms.chunks,
+        deletions=rooms.deletions,
         journal=journal,
         recovery=recovery,
         accounts=provider.accounts,
@@ -299,6 +299,7 @@ def _turns(
     _background(stack, journal.run(settings.turn_log_interval))
     _background(stack, turns.run(settings.turn_watch_interval))
     _background(stack, rooms.gates.run(_GATE_INTERVAL))
+    _background(stack, rooms.leases.run(settings.heartbeat))
     return turns
 
 
@@ -307,6 +308,7 @@ async def _serve(
     settings: Settings,
     *,
     server: grpc.aio.Server,
+    rooms: Rooms,
     status: ServingStatus,
     turns: Turns,
     worker: Worker | None,
@@ -329,7 +331,8 @@ async def _serve(
 
     async def drain() -> None:
         await status.shut_down()
-        await turns.drain(settings.drain_grace)  # meanwhile the listener tells new turns that it stops
+        # Meanwhile the listener tells new turns that it stops.
+        await asyncio.gather(turns.drain(settings.drain_grace), rooms.deletions.stop(settings.drain_grace))
         await server.stop(_STOP_GRACE)
 
     stack.push_async_callback(drain)

@@ -18,10 +18,8 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import Sessions
 from godoty_service.tenancy.principal import Scope
-from godoty_service.turns.chunks import LogChunks
-from godoty_service.turns.deletion import delete_session
+from godoty_service.turns.deletion import Deletions
 from godoty_service.turns.opening import opened_fold
-from godoty_service.turns.records import TurnRecords
 from godoty_service.turns.turns import Turns
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
@@ -39,8 +37,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         turns: Turns,
         sessions: Sessions,
         messages: MessageStore,
-        records: TurnRecords,
-        chunks: LogChunks,
+        deletions: Deletions,
         ledger: Ledger,
         oracle: Oracle,
         max_text_bytes: int,
@@ -48,8 +45,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._turns = turns
         self._sessions = sessions
         self._messages = messages
-        self._records = records
-        self._chunks = chunks
+        self._deletions = deletions
         self._ledger = ledger
         self._oracle = oracle
         self._max_text_bytes = max_text_bytes
@@ -119,14 +115,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
         """Delete a session; its ledger entries stay."""
-        await delete_session(
-            call.tenant_id,
-            requests.session_id(request.session_id),
-            sessions=self._sessions,
-            messages=self._messages,
-            records=self._records,
-            chunks=self._chunks,
-        )
+        await self._deletions.delete(call.tenant_id, requests.session_id(request.session_id))
         return pb.DeleteSessionResponse()
 
     async def _fold(self, session: Session) -> SessionFold:

@@ -68,30 +68,21 @@ class MessageStore:
 
     async def window(self, tenant_id: str, session_uid: str, *, size: int, after: int = 0) -> Messages:
         """Read the newest messages after a number, the oldest of them first, as Strands takes them."""
-        found = await self._messages.find(
-            {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}},
-            sort=[("number", -1)],
-            limit=size,
-        )
+        found = await self._find(tenant_id, session_uid, after=after, limit=size, order=-1)
         return [_sent(each) for each in reversed(found)]
 
     async def page(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
         """Read messages after a number, the oldest first."""
-        found = await self._messages.find(
-            {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}},
-            sort=[("number", 1)],
-            limit=limit,
-        )
-        return [
-            KeptMessage(
-                number=each["number"],
-                role=each["role"],
-                content=json.loads(each["content"]),
-                turn_id=each["turn_id"],
-                create_time=each["create_time"],
-            )
-            for each in found
-        ]
+        return [_read(each) for each in await self._find(tenant_id, session_uid, after=after, limit=limit, order=1)]
+
+    async def newest(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
+        """Read the newest messages after a number, the oldest of them first."""
+        found = await self._find(tenant_id, session_uid, after=after, limit=limit, order=-1)
+        return [_read(each) for each in reversed(found)]
+
+    async def _find(self, tenant_id: str, session_uid: str, *, after: int, limit: int, order: int) -> list[Document]:
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
+        return await self._messages.find(query, sort=[("number", order)], limit=limit)
 
     async def highest(self, tenant_id: str, session_uid: str) -> int:
         """Tell the number of the last message; 0 where there is none."""
@@ -109,6 +100,16 @@ class MessageStore:
     async def delete(self, tenant_id: str, session_uid: str) -> None:
         """Delete all messages of a session."""
         await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
+
+
+def _read(document: Document) -> KeptMessage:
+    return KeptMessage(
+        number=document["number"],
+        role=document["role"],
+        content=json.loads(document["content"]),
+        turn_id=document["turn_id"],
+        create_time=document["create_time"],
+    )
 
 
 def _sent(document: Document) -> Message:

@@ -86,3 +86,8 @@ class Claim:
     session: Session
     created: bool
     taken_from: Lease | None
+
+    @property
+    def turn_id(self) -> str:
+        """The turn that has the lease."""
+        return self.session.lease.turn_id if self.session.lease is not None else ""

@@ -6,6 +6,7 @@ whose server is dead is taken over; what the dead one writes later meets a highe
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from collections.abc import Collection as Some
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -23,12 +24,22 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1)], unique=True),
     Index(keys=[("tenant_id", 1), ("update_time", -1), ("_id", -1)]),
     Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
+    Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
 )
 _BUSY_RETRY = 1.0  # seconds
+_MOST_HELD = 100  # sessions that are read at once to be released
 
 
 class HeldByTwin(SessionBusy):
     """A turn of the same request holds the session; it gives it back as soon as it sees that it was not the first."""
+
+
+class DeletionUnfinished(SessionBusy):
+    """The session is being deleted, and the server that did it is gone: whoever wants its id finishes that first."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("The session is being deleted.", retry_after=_BUSY_RETRY)
+        self.session = session
 
 
 class Sessions:
@@ -63,6 +74,7 @@ class Sessions:
 
         Raises:
             HeldByTwin: A turn of the same request holds it.
+            DeletionUnfinished: It is to be deleted first.
             SessionBusy: Another turn holds it.
             InvalidRequest: It belongs to another end user.
         """
@@ -138,31 +150,34 @@ class Sessions:
             done={"_id": session.uid, "tenant_id": session.tenant_id, "last_turn_id": last_turn},
         )
 
-    async def release(self, session: Session) -> None:
-        """Give a session free as it was claimed."""
-        await self._sessions.update_one(_own(session), {"$set": {"lease": None}})
-
-    async def give_back(self, claim: Claim) -> None:
-        """Give back a claim under which nothing was changed."""
-        if claim.taken_from is not None:  # the dead turn's history is still to be closed: the next claim does it
-            await self.pass_on(claim.session, claim.taken_from)
-        elif claim.created:
-            await self.delete(claim.session)
-        else:
-            await self.release(claim.session)
-
-    async def pass_on(self, session: Session, lease: Lease | None = None) -> None:
-        """Give a session free whose history is not whole: the next claim takes it over, as from a dead server.
+    async def release(self, session: Session, *, begun: bool) -> None:
+        """Release the lease that a session was read with; where its holder does not have it any more, do nothing.
 
         Args:
             session: The session.
-            lease: The turn whose words are to be kept and closed; None: the one that holds it.
+            begun: The holder may have written messages: the next claim takes the session over, as from a dead server.
+                Else the session is left as it was before the lease, and one that was created with it is deleted.
         """
-        left = lease or session.lease
-        if left is not None:  # an end that landed, though nobody heard of it, stays one
-            await self._sessions.update_one(
-                {**_own(session), "last_turn_id": {"$ne": left.turn_id}}, {"$set": {"lease": _left(left)}}
-            )
+        lease = session.lease
+        if lease is None:
+            return
+        held = {**_own(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}
+        if begun or lease.deletes:  # a deletion is never undone
+            await self._sessions.update_one(held, {"$set": {"lease": _left(lease)}})
+        elif lease.before:  # the dead turn's history is still to be closed: the next claim does it
+            last = replace(lease.before[-1], before=lease.before[:-1])
+            await self._sessions.update_one(held, {"$set": {"lease": _left(last)}})
+        elif session.fence == 1:
+            await self._sessions.delete_one(held)
+        else:
+            await self._sessions.update_one(held, {"$set": {"lease": None}})
+
+    async def held(self, *, but: Some[str]) -> list[Session]:
+        """Read some sessions whose lease this server has, those of the given turns and deletions left out."""
+        found = await self._sessions.find(
+            {"lease.replica_id": self._replicas.replica_id, "lease.turn_id": {"$nin": list(but)}}, limit=_MOST_HELD
+        )
+        return [_read(each) for each in found]
 
     async def holds(self, session: Session) -> bool:
         """Tell whether the claim still stands."""
@@ -248,15 +263,18 @@ class Sessions:
             {"_id": session_uid, "tenant_id": tenant_id}, {"$set": {"unfolded": True}, "$inc": {"fold_revision": 1}}
         )
 
-    async def claim_existing(self, session: Session, *, turn_id: str) -> Session:
-        """Claim a session that was just read, for other work than a turn.
+    async def claim_existing(self, session: Session, *, deletion_id: str) -> Session:
+        """Claim a session that was just read, to delete it. A claim whose answer was lost counts.
 
         Raises:
-            SessionBusy: A turn holds it, or it changed hands meanwhile.
+            SessionBusy: A turn or another deletion holds it, or it changed hands meanwhile.
         """
-        lease = session.lease
+        lease, replica_id = session.lease, self._replicas.replica_id
+        if lease is not None and (lease.turn_id, lease.replica_id) == (deletion_id, replica_id):
+            return session
         if lease is None or lease.replica_id not in await self._replicas.living([lease.replica_id]):
-            kept = {"turn_id": turn_id, "replica_id": self._replicas.replica_id, "text": ""}
+            before = _before(lease) if lease is not None else []
+            kept = {"turn_id": deletion_id, "replica_id": replica_id, "text": "", "before": before}
             claimed = await self._sessions.find_one_and_update(
                 _own(session), {"$set": {"lease": kept}, "$inc": {"fence": 1}}
             )
@@ -269,12 +287,15 @@ class Sessions:
         held = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
         if held is None:
             return None
+        lease = _read_lease(held["lease"]) if held["lease"] is not None else None
+        living = lease is not None and lease.replica_id in await self._replicas.living([lease.replica_id])
+        if lease is not None and lease.deletes and not living:
+            raise DeletionUnfinished(_read(held))
         if user and held["user"] not in (user, None):
             raise InvalidRequest.of("user", "the session belongs to another end user")
-        if held["lease"] is None:
+        if lease is None:
             return None
-        lease = _read_lease(held["lease"])
-        if lease.replica_id in await self._replicas.living([lease.replica_id]):
+        if living:
             twin = lease.request_id is not None and lease.request_id == update["$set"]["lease"]["request_id"]
             raise _busy(HeldByTwin if twin else SessionBusy)
         query = {"_id": held["_id"], "tenant_id": tenant_id, "fence": held["fence"]}
@@ -304,8 +325,9 @@ def _left(lease: Lease) -> Document:
 
 
 def _before(lease: Lease) -> list[Document]:
-    """Tell what stands before a claim that is taken over from a lease; what is being deleted needs no end."""
-    return [] if lease.deletes else [_left(each) for each in (*lease.before, replace(lease, before=()))]
+    """Tell what stands before a claim that is taken over from a lease; a deletion itself needs no end."""
+    own = () if lease.deletes else (replace(lease, before=()),)
+    return [_left(each) for each in (*lease.before, *own)]
 
 
 def _read_lease(document: Document) -> Lease:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,6 @@ from godoty_service.turns.events import (
     TurnStarted,
 )
 from godoty_service.turns.opening import open_history, opened_fold
-from godoty_service.turns.predecessors import close_logs, close_predecessors
 from godoty_service.turns.projection import METRICS_KEY, projection
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
@@ -60,6 +60,19 @@ _NOTES = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnd:
+    """How a turn ended: what its log is yet to say.
+
+    Attributes:
+        finished: Its last event; None: it failed.
+        error: What it failed with.
+    """
+
+    finished: TurnFinished | None
+    error: GodotyError | None
+
+
 class ClaimedTurn:
     """A turn that holds its session."""
 
@@ -74,8 +87,12 @@ class ClaimedTurn:
         self._meter: TurnMeter | None = None
         self._told = 0
 
-    async def run(self) -> None:
-        """Let the agent work, then close everything, in that order, whatever happens."""
+    async def run(self) -> TurnEnd:
+        """Let the agent work, then close everything, in that order, whatever happens.
+
+        Returns:
+            The end, which the log does not have yet: what else the turn holds is released before its readers see it.
+        """
         error: GodotyError | None = None
         stop = StopReason.END_TURN
         fold = SessionFold()
@@ -124,7 +141,7 @@ class ClaimedTurn:
                 manager.withheld = error.moderated
             self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
         ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error)
-        await self._finish(ending, model, stop, error)
+        return await self._finish(ending, model, stop, error)
 
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
@@ -132,16 +149,16 @@ class ClaimedTurn:
         if self._claim.created:  # there is nothing to read
             await bench.oracle.prepare(models)
             return SessionFold(), self._manager([], [], last_number=0)
-        await close_predecessors(bench.messages, self._claim, size=bench.window_size)
         fold, history, *_ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
             open_history(bench.messages, self._claim, size=bench.window_size),
             bench.oracle.prepare(models),
-            close_logs(bench.recovery, self._claim),
+            bench.recovery.interrupt_predecessors(self._claim),
         )
         return fold, self._manager(history.head, history.messages, last_number=history.last_number)
 
     def _manager(self, head: Messages, messages: Messages, *, last_number: int) -> MongoSessionManager:
+        self._bench.leases.begin(self._turn.turn_id)
         return MongoSessionManager(
             self._bench.messages,
             self._claim.session,
@@ -207,6 +224,7 @@ class ClaimedTurn:
     ) -> Ending:
         return Ending(
             sessions=self._bench.sessions,
+            leases=self._bench.leases,
             ledger=self._bench.ledger,
             claim=self._claim,
             manager=manager,
@@ -220,11 +238,10 @@ class ClaimedTurn:
 
     async def _finish(
         self, ending: Ending, model: OpenRouterModel | None, stop: StopReason, error: GodotyError | None
-    ) -> None:
+    ) -> TurnEnd:
         """Close what is open, write what the turn leaves behind, and let the session go, whatever goes wrong."""
         turn_totals = Totals() if self._meter is None else None
         session_totals: Totals | None = None
-        insists = False
         try:
             await self._close(model)
             turn_totals = turn_totals if self._meter is None else self._meter.totals()
@@ -235,24 +252,23 @@ class ClaimedTurn:
                 leave()
         except SessionLost as failure:
             error = failure
-        except StorageError as failure:
-            error, insists = error or failure, True
+        except StorageError as failure:  # the lease is released once the database works again
+            error = error or failure
         except Exception:
             log.exception("turn_fault")
-            error, insists = self._fault(), not await ending.let_go()  # before anybody hears of it and comes again
+            error = self._fault()
+            await self._bench.leases.release(self._claim.session)
+        finished: TurnFinished | None = None
         if error is None and turn_totals is not None and session_totals is not None:
-            self._log.append(
-                TurnFinished(
-                    stop_reason=stop,
-                    turn_totals=turn_totals,
-                    session_totals=session_totals,
-                    cycle_durations=self._cycles,
-                    tools=self._watch.summaries(),
-                )
+            finished = TurnFinished(
+                stop_reason=stop,
+                turn_totals=turn_totals,
+                session_totals=session_totals,
+                cycle_durations=self._cycles,
+                tools=self._watch.summaries(),
             )
-        self._end(turn_totals, stop, error)
-        if insists:
-            await ending.insist()
+        self._log_end(turn_totals, stop, error)
+        return TurnEnd(finished=finished, error=error)
 
     async def _close(self, model: OpenRouterModel | None) -> None:
         """Close the connections that are still open, then the calls."""
@@ -266,9 +282,8 @@ class ClaimedTurn:
     def _fault(self) -> GodotyError:
         return GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
 
-    def _end(self, turn_totals: Totals | None, stop: StopReason, error: GodotyError | None) -> None:
-        """End the log, and say in one line how the turn went."""
-        self._log.end(error)
+    def _log_end(self, turn_totals: Totals | None, stop: StopReason, error: GodotyError | None) -> None:
+        """Say in one log line how the turn went."""
         calls = self._meter.entries if self._meter is not None else []
         first = calls[0].time_to_first_token if calls else None
         log.info(

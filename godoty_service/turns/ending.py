@@ -1,13 +1,11 @@
 """What a turn leaves behind: a whole history, the agent's state, a fold of all entries, and a free session."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from strands.types.content import Message, Messages
 
-from godoty_service.errors import SessionLost, StorageError, StorageUnavailable
+from godoty_service.errors import SessionLost
 from godoty_service.metering.call import Entry
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
 from godoty_service.metering.ledger import Ledger
@@ -15,14 +13,11 @@ from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
+from godoty_service.sessions.leases import Leases
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.session import Claim, Context
 from godoty_service.sessions.store import Sessions
 from godoty_service.turns.projection import METRICS_KEY, projection
-
-log = structlog.get_logger(__name__)
-
-_LONGEST_WAIT = 5.0  # seconds between two tries to give a session free
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +26,7 @@ class Ending:
 
     Attributes:
         sessions: Where the session is kept.
+        leases: Releases it.
         ledger: Where its entries are kept.
         claim: The turn's claim on it.
         manager: Keeps its messages; None: the turn did not get so far.
@@ -43,6 +39,7 @@ class Ending:
     """
 
     sessions: Sessions
+    leases: Leases
     ledger: Ledger
     claim: Claim
     manager: MongoSessionManager | None
@@ -58,10 +55,10 @@ class Ending:
 
         Raises:
             SessionLost: The claim was lost: somebody else has the session.
-            StorageError: It could not be written. `insist` goes on trying.
+            StorageError: It could not be written. The lease is released without it, once the turn has ended.
         """
         if self.manager is None:
-            await self.sessions.give_back(self.claim)
+            await self.leases.release(self.claim.session)
             return self.fold
         try:
             await self.manager.append(self._missing(self.manager))
@@ -90,6 +87,7 @@ class Ending:
                 raise SessionLost("The session was taken over by another turn.", retry_after=1.0)
             revision = found[1]
             fold = await self._all(fold_from_document(found[0]))
+        self.leases.released(self.claim.turn_id)
         return fold
 
     async def _own(self) -> SessionFold:
@@ -103,38 +101,6 @@ class Ending:
         """Take what the ledger has after a fold, whoever wrote it."""
         session = self.claim.session
         return base.take(await self.ledger.unfolded(session.tenant_id, session.uid, after=base.through, also=base.open))
-
-    async def insist(self) -> None:
-        """Give the session free as soon as the database takes it, or somebody else has it.
-
-        What was kept of the history is not known then: whoever claims the session next makes it whole.
-        """
-        wait = 0.2
-        while True:
-            try:
-                await self._let_go()
-            except StorageUnavailable:
-                await asyncio.sleep(wait)
-                wait = min(_LONGEST_WAIT, wait * 2)
-            except StorageError as error:
-                log.warning("session_not_given_free", error=str(error))
-                return
-            else:
-                return
-
-    async def let_go(self) -> bool:
-        """Give the session free, if that can be done at once; tells whether it was. Else `insist`."""
-        try:
-            await self._let_go()
-        except StorageError:
-            return False
-        return True
-
-    async def _let_go(self) -> None:
-        if self.manager is None:  # nothing was said under this claim
-            await self.sessions.give_back(self.claim)
-        else:
-            await self.sessions.pass_on(self.claim.session)
 
     def _missing(self, manager: MongoSessionManager) -> Messages:
         """Tell what the history lacks: the user's words where the agent never took them up, and an end."""

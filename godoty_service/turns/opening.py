@@ -9,7 +9,8 @@ from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.totals import SessionFold
 from godoty_service.sessions import repair
 from godoty_service.sessions.messages import MessageStore
-from godoty_service.sessions.session import Claim, Lease, Session
+from godoty_service.sessions.session import Claim, Session
+from godoty_service.turns.predecessors import close_dead_turns
 
 
 async def opened_fold(ledger: Ledger, session: Session, *, doubtful: bool) -> SessionFold:
@@ -46,16 +47,17 @@ class History:
 
 
 async def open_history(store: MessageStore, claim: Claim, *, size: int) -> History:
-    """Read the window that the model will see.
-
-    A session that was taken over is made whole first: the dead turn's words are kept, and its history is closed at
-    the next numbers, so that whatever the dead server still writes collides.
+    """Read the window that the model will see, after closing what dead turns left in it.
 
     Raises:
-        SessionLost: The dead one was not dead.
+        SessionLost: A turn that was taken for dead goes on writing.
     """
     session = claim.session
     context = session.context
+    last_number = session.message_count
+    if claim.taken_from is not None:
+        dead = (*claim.taken_from.before, claim.taken_from)
+        last_number = await close_dead_turns(store, session, dead)
     messages = await store.window(
         session.tenant_id,
         session.uid,
@@ -63,10 +65,6 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> Histo
         size=size if context is None else 4 * size,
         after=context.after if context is not None else 0,
     )
-    last_number = session.message_count
-    if claim.taken_from is not None:
-        last_number, missing = await _close_dead_turn(store, claim, claim.taken_from, messages, size=size)
-        messages = [*messages, *missing]
     if context is not None and last_number - context.after == len(messages):  # the summary ends where they begin
         head = [Message(role=each["role"], content=each["content"]) for each in context.head]
         return History(head=head, messages=messages, last_number=last_number)
@@ -75,22 +73,3 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> Histo
     seen = repair.tail(messages)
     head = [Message(role="user", content=[{"text": repair.LEFT_OUT}])] if seen else []
     return History(head=head, messages=seen, last_number=last_number)
-
-
-async def _close_dead_turn(
-    store: MessageStore, claim: Claim, dead: Lease, history: Messages, *, size: int
-) -> tuple[int, Messages]:
-    """Keep what a dead turn's history lacks; returns the last number then, and the messages."""
-    session = claim.session
-    missing: Messages = repair.closing(history)  # of a turn before it, which it died too soon to close
-    # In this order: words that land after the first look are seen by the second, or collide with what is written here.
-    last_number = await store.highest(session.tenant_id, session.uid)
-    kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=2 * size)
-    if not any(each.turn_id == dead.turn_id for each in kept):
-        missing.append(Message(role="user", content=[{"text": dead.text}]))
-    missing.extend(repair.closing([*history, *missing]))
-    if missing:
-        await store.append(
-            session.tenant_id, session.uid, number=last_number + 1, turn_id=dead.turn_id, messages=missing
-        )
-    return last_number + len(missing), missing

@@ -1,36 +1,60 @@
-"""Closes what turns have left in whose session one server after the other died."""
+"""Closes what turns left in a session whose servers died, one after the other."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
-from godoty_service.sessions.messages import MessageStore
-from godoty_service.sessions.session import Claim
-from godoty_service.turns.opening import open_history
-from godoty_service.turns.recovery import Recovery
+from strands.types.content import Message, Messages
 
-_MESSAGES = 1_000  # more than the turns of a few dead servers can have written
+from godoty_service.errors import SessionLost
+from godoty_service.sessions import repair
+from godoty_service.sessions.messages import KeptMessage, MessageStore
+from godoty_service.sessions.session import Lease, Session
+
+_MESSAGES = 1_000  # more than the last turn of a dead server needs to be recognised by
+_TRIES = 10  # each failed one means that a dead server's late message landed
 
 
-async def close_predecessors(store: MessageStore, claim: Claim, *, size: int) -> None:
-    """Make the history whole up to the turn from which the session was taken over.
+async def close_dead_turns(store: MessageStore, session: Session, dead: Sequence[Lease]) -> int:
+    """Make a history whole at its next numbers, so that late messages of dead servers collide; return its last number.
 
-    That turn may have died before it had closed what the ones before it had left. Once it has written a message of
-    its own, it had.
+    What is missing is computed from the read that tells the next number. Where a late message takes that number
+    first, all is read again.
 
     Raises:
-        SessionLost: A dead one was not dead.
+        SessionLost: A turn that was taken for dead goes on writing.
     """
-    dead, session = claim.taken_from, claim.session
-    if dead is None or not dead.before:
-        return
-    kept = await store.page(session.tenant_id, session.uid, after=session.message_count, limit=_MESSAGES)
-    if any(each.turn_id == dead.turn_id for each in kept):
-        return
-    for each in dead.before:
-        await open_history(store, replace(claim, taken_from=each), size=size)
+    for _ in range(_TRIES):
+        kept = await store.newest(session.tenant_id, session.uid, after=session.message_count, limit=_MESSAGES)
+        last_number = kept[-1].number if kept else session.message_count
+        try:
+            for turn_id, messages in missing_messages(kept, dead):
+                await store.append(
+                    session.tenant_id, session.uid, number=last_number + 1, turn_id=turn_id, messages=messages
+                )
+                last_number += len(messages)
+        except SessionLost:
+            continue
+        return last_number
+    raise SessionLost("A turn that was taken for dead goes on writing.", retry_after=1.0)
 
 
-async def close_logs(recovery: Recovery, claim: Claim) -> None:
-    """Say in the logs of the turns from which the session was taken over that they were interrupted."""
-    if claim.taken_from is not None:
-        for each in (*claim.taken_from.before, claim.taken_from):
-            await recovery.interrupt_by_id(claim.session.tenant_id, each.turn_id)
+def missing_messages(kept: Sequence[KeptMessage], dead: Sequence[Lease]) -> list[tuple[str, Messages]]:
+    """Return what a history lacks of dead turns, by their ids: their users' words, tool results, an end.
+
+    Args:
+        kept: The newest messages of the session, the newest last.
+        dead: Its dead turns, the oldest first. One that has written was the first to do so after those before it had
+            been closed.
+    """
+    history: Messages = [Message(role=each.role, content=each.content) for each in kept[-1:]]  # type: ignore[typeddict-item] # as written
+    spoke = {each.turn_id for each in kept}
+    first = max((place for place, each in enumerate(dead) if each.turn_id in spoke), default=0)
+    found: list[tuple[str, Messages]] = []
+    for each in dead[first:]:
+        said: Messages = []
+        if each.turn_id not in spoke:
+            said = [Message(role="user", content=[{"text": each.text}])]
+        closed: Messages = [*said, *repair.closing([*history, *said])]
+        if closed:
+            found.append((each.turn_id, closed))
+            history = closed[-1:]
+    return found

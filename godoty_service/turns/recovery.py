@@ -3,6 +3,7 @@
 from godoty_service.errors import SessionNotFound
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.totals import SessionFold, fold
+from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
 from godoty_service.turns.chunks import Chunk, LogChunks
 from godoty_service.turns.events import StopReason, TurnFinished
@@ -51,11 +52,13 @@ class Recovery:
             )
         )
 
-    async def interrupt_by_id(self, tenant_id: str, turn_id: str) -> None:
-        """The same, where only the turn's id is known; a turn that is not kept any more needs no end."""
-        record = await self._records.find(tenant_id, turn_id)
-        if record is not None:
-            await self.interrupt(record)
+    async def interrupt_predecessors(self, claim: Claim) -> None:
+        """Write the ends of the turns that a session was taken over from; one that is not kept any more needs none."""
+        if claim.taken_from is not None:
+            for each in (*claim.taken_from.before, claim.taken_from):
+                record = await self._records.find(claim.session.tenant_id, each.turn_id)
+                if record is not None:
+                    await self.interrupt(record)
 
     async def _session_fold(self, record: TurnRecord) -> SessionFold:
         try:

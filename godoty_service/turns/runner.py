@@ -2,15 +2,15 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 
 import structlog
 
 from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, TurnCancelled
 from godoty_service.sessions.session import Claim
-from godoty_service.sessions.store import HeldByTwin
-from godoty_service.turns.claimed import ClaimedTurn
-from godoty_service.turns.deletion import erase
+from godoty_service.sessions.store import DeletionUnfinished, HeldByTwin
+from godoty_service.turns.claimed import ClaimedTurn, TurnEnd
 from godoty_service.turns.records import TurnRecord
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.workbench import Workbench
@@ -42,46 +42,57 @@ class TurnRunner:
         )
         record = self._record(turn)
         refusal: GodotyError | None = None
+        end: TurnEnd | None = None
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._bench.leases.holder(turn.turn_id))
             try:
-                await self._admit(turn)
-                claim = await self._begin(turn, record, stack)
+                place = await self._admit(turn, stack)
+                claim = await self._begin(turn, record, place, stack)
             except asyncio.CancelledError:
                 refusal = turn.cancelled_by or TurnCancelled("The turn was cancelled.")
             except GodotyError as error:
                 refusal = error
             except Exception:
                 log.exception("turn_fault")
-                refusal = GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
+                refusal = _fault(turn)
             else:
+                turn.started = True
                 self._bench.journal.keep(turn)
                 with self._bench.observer.running_turn():
-                    await ClaimedTurn(self._bench, turn, claim).run()
-                if not turn.log.sequence:
-                    refusal = turn.log.error
-        if refusal is not None:  # told when the turn is out of the way of the next one
-            await self._refuse(turn, record, refusal)
+                    end = await ClaimedTurn(self._bench, turn, claim).run()
+        # Its readers see the end when nothing that it held is in the way of the next turn.
+        if end is not None and (turn.log.sequence or end.error is None):
+            _publish(turn, end)
+        else:
+            await self._refuse(turn, record, refusal or (end and end.error) or _fault(turn))
         await self._bench.journal.kept(turn)
 
-    async def _admit(self, turn: Turn) -> None:
+    async def _admit(self, turn: Turn, stack: AsyncExitStack) -> Awaitable[None]:
         """Check what can be refused before the turn is written down; a request that is known is never refused.
 
+        Returns:
+            Its place in the line of this server's turns in the session.
+
         Raises:
+            SessionBusy: The session is held here, and the caller does not wait: said before the database is asked.
             AlreadyBegun: The request id was used before.
             QuotaExceeded: The tenant was refused a moment ago.
             ModelNotAllowed: The tenant's policy does not allow a model.
             ProviderKeysOff: The tenant's own provider key cannot be read.
         """
+        request = turn.request
         try:
+            place = stack.enter_context(self._bench.slots.place(turn.tenant_id, request.session_id, wait=request.wait))
             turn.policy, turn.account = await asyncio.gather(
                 self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
             )
             self._bench.gates.check(turn.tenant_id, turn.policy)
-            _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
+            _check_models(turn, (*filter(None, [request.model]), *self._bench.fallbacks(turn)))
         except GodotyError:
-            if turn.request.request_id is not None:
-                _refuse_second(await self._bench.records.of_request(turn.tenant_id, turn.request.request_id))
+            if request.request_id is not None:
+                _refuse_second(await self._bench.records.of_request(turn.tenant_id, request.request_id))
             raise
+        return place
 
     def _record(self, turn: Turn) -> TurnRecord:
         return TurnRecord(
@@ -93,7 +104,7 @@ class TurnRunner:
             replica_id=self._bench.replicas.replica_id,
         )
 
-    async def _begin(self, turn: Turn, record: TurnRecord, stack: AsyncExitStack) -> Claim:
+    async def _begin(self, turn: Turn, record: TurnRecord, place: Awaitable[None], stack: AsyncExitStack) -> Claim:
         """Write the turn down and claim its session, side by side.
 
         Raises:
@@ -101,7 +112,7 @@ class TurnRunner:
             SessionBusy: Another turn holds the session.
         """
         turn.begun = True
-        claiming = asyncio.create_task(self._claim(turn, stack))
+        claiming = asyncio.create_task(self._claim(turn, place, stack))
         beginning = asyncio.create_task(self._bench.records.begin(record))
         try:
             _refuse_second(await asyncio.shield(beginning))
@@ -115,55 +126,43 @@ class TurnRunner:
             raise
         return claim
 
-    async def _claim(self, turn: Turn, stack: AsyncExitStack) -> Claim:
+    async def _claim(self, turn: Turn, place: Awaitable[None], stack: AsyncExitStack) -> Claim:
         """Claim the session, first among this server's turns, then among all.
 
         The gate comes after the line of this server: who waits in it does not run.
         """
-        request = turn.request
         entered: list[asyncio.Task[None]] = []
-        stack.push_async_callback(self._leave, turn, entered)  # after the slot: nobody in line waits for the gate
-        await stack.enter_async_context(self._bench.slots.slot(turn.tenant_id, request.session_id, wait=request.wait))
+        await place
+        stack.push_async_callback(self._leave, turn, entered)
         await self._enter(turn, entered)
         looks = 0
         while True:
             looks += 1
             turn.epoch = self._bench.replicas.epoch
-            attempt = asyncio.create_task(
-                self._bench.sessions.claim(
-                    turn.tenant_id,
-                    request.session_id,
-                    turn_id=turn.turn_id,
-                    request_id=request.request_id,
-                    text=request.text,
-                    model=request.model,
-                    default_model=turn.policy.default_model or self._bench.defaults.model,
-                    user=request.user,
-                    new=request.new_session,
-                )
-            )
+            attempt = asyncio.create_task(self._acquire(turn))
             try:
-                claim = await asyncio.shield(attempt)
-                if claim.taken_from is None or not claim.taken_from.deletes:
-                    return claim
-                await self._finish_deletion(claim, turn)
+                return await asyncio.shield(attempt)
             except asyncio.CancelledError:
                 return await attempt  # it lands all the same, and is given back
+            except DeletionUnfinished as unfinished:
+                await self._bench.deletions.finish(unfinished.session)
             except SessionBusy as busy:
-                if not request.wait and not (isinstance(busy, HeldByTwin) and looks < _TWIN_LOOKS):
+                if not turn.request.wait and not (isinstance(busy, HeldByTwin) and looks < _TWIN_LOOKS):
                     raise
                 await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load, it keeps no secret
 
-    async def _finish_deletion(self, claim: Claim, turn: Turn) -> None:
-        """Do what a dead server left undone: the session's id is free for a new one then."""
-        bench = self._bench
-        await erase(
-            claim.session,
-            sessions=bench.sessions,
-            messages=bench.messages,
-            records=bench.records,
-            chunks=bench.chunks,
-            but=turn.turn_id,
+    async def _acquire(self, turn: Turn) -> Claim:
+        request = turn.request
+        return await self._bench.leases.acquire(
+            turn.tenant_id,
+            request.session_id,
+            turn_id=turn.turn_id,
+            request_id=request.request_id,
+            text=request.text,
+            model=request.model,
+            default_model=turn.policy.default_model or self._bench.defaults.model,
+            user=request.user,
+            new=request.new_session,
         )
 
     async def _enter(self, turn: Turn, entered: "list[asyncio.Task[None]]") -> None:
@@ -192,12 +191,8 @@ class TurnRunner:
             claiming.cancel()
         with suppress(asyncio.CancelledError, GodotyError):
             await claiming
-        if claiming.cancelled() or claiming.exception() is not None:
-            return
-        try:
-            await self._bench.sessions.give_back(claiming.result())
-        except GodotyError as error:
-            log.warning("claim_not_given_back", error=str(error))
+        if not claiming.cancelled() and claiming.exception() is None:
+            await self._bench.leases.release(claiming.result().session)
 
     async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
         """End a turn that has not begun; its request id may be used again."""
@@ -209,6 +204,17 @@ class TurnRunner:
             self._bench.journal.keep(turn)
         finally:
             turn.log.end(error)  # last: whoever hears of it may use the request id at once
+
+
+def _publish(turn: Turn, end: TurnEnd) -> None:
+    """Write the end of a turn into its log."""
+    if end.finished is not None:
+        turn.log.append(end.finished)
+    turn.log.end(end.error)
+
+
+def _fault(turn: Turn) -> GodotyError:
+    return GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
 
 
 def _check_models(turn: Turn, models: tuple[str, ...]) -> None:

@@ -1,8 +1,9 @@
-"""Who is next in a session, on this server: first come, first served, without asking the database."""
+"""Order of turns in a session on this server: first come, first served, without asking the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 from godoty_service.errors import SessionBusy
 
@@ -13,25 +14,31 @@ class SessionSlots:
     """One slot a session."""
 
     def __init__(self) -> None:
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
-        self._users: dict[tuple[str, str], int] = {}
+        self._lines: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
 
-    @asynccontextmanager
-    async def slot(self, tenant_id: str, session_id: str, *, wait: bool) -> AsyncIterator[None]:
-        """Hold a session's slot; `wait` queues for it.
+    @contextmanager
+    def place(self, tenant_id: str, session_id: str, *, wait: bool) -> Iterator[Awaitable[None]]:
+        """Enter the line for a session's slot; what is returned is done once the slot is held.
 
         Raises:
-            SessionBusy: It is taken, and the caller does not wait.
+            SessionBusy: The slot is held or waited for, and the caller does not wait. Raised at once.
         """
         key = (tenant_id, session_id)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        if lock.locked() and not wait:
+        line = self._lines.setdefault(key, deque())
+        if line and not wait:
             raise SessionBusy("Another turn of the session is running.", retry_after=_RETRY_AFTER)
-        self._users[key] = self._users.get(key, 0) + 1
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(place)
+        _admit_first(line)
         try:
-            async with lock:  # asyncio's lock is fair
-                yield
+            yield place
         finally:
-            self._users[key] -= 1
-            if not self._users[key]:
-                del self._users[key], self._locks[key]
+            line.remove(place)
+            _admit_first(line)
+            if not line:
+                del self._lines[key]
+
+
+def _admit_first(line: "deque[asyncio.Future[None]]") -> None:
+    if line and not line[0].done():  # a cancelled one is on its way out
+        line[0].set_result(None)

@@ -69,6 +69,7 @@ class Turn:
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
         self.begun = False  # it may have been written down
+        self.started = False  # it holds its session
         self._closing = False
 
     @property

@@ -128,11 +128,17 @@ class Turns:
             await self._watch.look(list(self._running.values()))
 
     async def drain(self, grace: float) -> None:
-        """Take no new turns, let the running ones finish for so many seconds, then cancel them and settle."""
+        """Take no new turns, refuse those that wait, and let the running ones finish for so many seconds.
+
+        What still runs then is cancelled and settled.
+        """
         self._draining = True
+        for turn in list(self._running.values()):
+            if not turn.started:
+                turn.cancel(_stopping())
         await self._wait(grace)
         for turn in list(self._running.values()):
-            turn.cancel(ShuttingDown("The server is stopping.", retry_after=1.0))
+            turn.cancel(_stopping())
         await self._wait(grace)
 
     async def _wait(self, seconds: float) -> None:
@@ -151,7 +157,7 @@ class Turns:
 
     def _start(self, tenant_id: str, request: TurnRequest) -> Turn:
         if self._draining:
-            raise ShuttingDown("The server is stopping.", retry_after=1.0)
+            raise _stopping()
         turn = Turn(tenant_id=tenant_id, turn_id=new_id("turn"), request=request, epoch=self._replicas.epoch)
         self._running[turn.turn_id] = turn
         if request.request_id:
@@ -187,6 +193,10 @@ class Turns:
         finally:
             if turn is not None:
                 self._watch.left(turn)
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("The server is stopping.", retry_after=1.0)
 
 
 def _reused() -> RequestIdReused:

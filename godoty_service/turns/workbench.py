@@ -21,6 +21,7 @@ from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.spending import Spending
 from godoty_service.openrouter.accounts import Accounts
 from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.sessions.leases import Leases
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
@@ -28,8 +29,8 @@ from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
 from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.policies import Policies
-from godoty_service.turns.chunks import LogChunks
 from godoty_service.turns.context import management
+from godoty_service.turns.deletion import Deletions
 from godoty_service.turns.journal import Journal
 from godoty_service.turns.observer import Observer
 from godoty_service.turns.overflow import OverflowTrimmer
@@ -59,6 +60,7 @@ class Workbench:
         self,
         *,
         sessions: Sessions,
+        leases: Leases,
         messages: MessageStore,
         replicas: Replicas,
         ledger: Ledger,
@@ -68,7 +70,7 @@ class Workbench:
         policies: Policies,
         gates: Gates,
         records: TurnRecords,
-        chunks: LogChunks,
+        deletions: Deletions,
         journal: Journal,
         recovery: Recovery,
         accounts: Accounts,
@@ -81,6 +83,7 @@ class Workbench:
 
         Args:
             sessions: Where sessions are kept.
+            leases: This server's leases on them.
             messages: Where messages are kept.
             replicas: This server's heartbeat.
             ledger: Where calls are kept.
@@ -90,7 +93,7 @@ class Workbench:
             policies: What tenants may do.
             gates: How many turns they may start and run.
             records: Where turns are written down.
-            chunks: Where their logs are kept.
+            deletions: Deletes sessions.
             journal: Keeps their logs.
             recovery: Closes the logs of dead turns.
             accounts: Speak to the provider.
@@ -100,12 +103,13 @@ class Workbench:
             clock: Returns the time that calls are booked at.
         """
         self.sessions = sessions
+        self.leases = leases
         self.messages = messages
         self.replicas = replicas
         self.ledger = ledger
         self.oracle = oracle
         self.records = records
-        self.chunks = chunks
+        self.deletions = deletions
         self.journal = journal
         self.recovery = recovery
         self.slots = SessionSlots()

@@ -11,7 +11,7 @@ from godoty_service.mongo import Database
 from godoty_service.sessions import store
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim, Context, Lease
-from godoty_service.sessions.store import Sessions
+from godoty_service.sessions.store import DeletionUnfinished, Sessions
 
 LEASE = timedelta(seconds=0.5)
 
@@ -113,8 +113,8 @@ async def test_a_dead_servers_claim_is_taken_over_and_fenced_off(sessions: Sessi
     assert not new.created
     assert new.session.fence == old.session.fence + 1
     assert not await finish(dead, old, state={"late": True})
-    await dead.release(old.session)
-    await dead.pass_on(old.session)
+    await dead.release(old.session, begun=False)
+    await dead.release(old.session, begun=True)
     await dead.delete(old.session)
     assert not await dead.holds(old.session)
     assert await sessions.holds(new.session)
@@ -142,16 +142,43 @@ async def test_of_many_who_take_over_one_wins(sessions: Sessions, database: Data
     assert all(isinstance(each, SessionBusy) for each in claims if each is not won)
 
 
-async def test_a_claim_that_is_passed_on_is_closed_by_the_next(sessions: Sessions) -> None:
-    """A turn that could not be closed hands its words to the next claim, as a dead one would."""
+async def test_released_turn_that_had_begun_is_closed_by_the_next(sessions: Sessions) -> None:
+    """Its words go to the next claim, as a dead turn's do; a claim that is given back before it begins keeps them."""
     old = await claim(sessions, "old")
-    await sessions.pass_on(old.session)
+    await sessions.release(old.session, begun=True)
     second = await claim(sessions, "second")
-    await sessions.pass_on(second.session, second.taken_from)
+    await sessions.release(second.session, begun=False)
 
     third = await claim(sessions, "third")
     assert third.taken_from is not None
     assert (third.taken_from.turn_id, third.taken_from.text) == ("old", "text of old")
+    await sessions.release(third.session, begun=True)
+    fourth = await claim(sessions, "fourth")
+    assert fourth.taken_from is not None
+    assert [each.turn_id for each in (*fourth.taken_from.before, fourth.taken_from)] == ["old", "third"]
+
+
+async def test_release_after_the_end_of_a_turn_changes_nothing(sessions: Sessions) -> None:
+    """A release whose turn has ended, and whose session another turn holds by now, finds nothing to release."""
+    first = await claim(sessions)
+    assert await finish(sessions, first)
+    await sessions.release(first.session, begun=True)
+    assert (await sessions.get("tenant", "talk")).lease is None
+    second = await claim(sessions, "second")
+    for begun in (True, False):
+        await sessions.release(first.session, begun=begun)
+
+    assert await sessions.get("tenant", "talk") == second.session
+
+
+async def test_held_sessions_are_those_of_this_server(sessions: Sessions, database: Database) -> None:
+    """Leases of other servers, and those of the holders that are named, are left out."""
+    await claim(await server(database, "other"), "theirs", "theirs")
+    for name in ("one", "two", "three"):
+        await claim(sessions, f"turn-{name}", name)
+    await finish(sessions, await claim(sessions, "ended", "ended"))
+
+    assert {each.session_id for each in await sessions.held(but=["turn-two", "unknown"])} == {"one", "three"}
 
 
 async def test_what_stands_for_the_oldest_messages_is_kept(sessions: Sessions) -> None:
@@ -162,20 +189,23 @@ async def test_what_stands_for_the_oldest_messages_is_kept(sessions: Sessions) -
     assert (await claim(sessions, "second")).session.context == context
 
 
-async def test_a_released_session_is_as_it_was(sessions: Sessions) -> None:
-    """A turn that changed nothing leaves nothing, and nobody has anything to close."""
-    first = await claim(sessions)
-    await sessions.release(first.session)
+async def test_released_session_is_as_it_was(sessions: Sessions) -> None:
+    """A claim under which nothing was written leaves nothing to close, and no session that it made itself."""
+    await sessions.release((await claim(sessions)).session, begun=False)
+    with pytest.raises(SessionNotFound):
+        await sessions.get("tenant", "talk")
+    assert await finish(sessions, await claim(sessions))
+    await sessions.release((await claim(sessions, "second")).session, begun=False)
 
-    second = await claim(sessions, "second")
-    assert second.taken_from is None
-    assert not second.created
+    third = await claim(sessions, "third")
+    assert third.taken_from is None
+    assert not third.created
 
 
 async def test_the_end_user_is_the_first_one_who_was_named(sessions: Sessions) -> None:
     """Another one is refused, held or not; a turn that names none is anybody's."""
-    await sessions.release((await claim(sessions)).session)
-    await sessions.release((await claim(sessions, user="anna")).session)
+    await finish(sessions, await claim(sessions))
+    await finish(sessions, await claim(sessions, user="anna"))
 
     with pytest.raises(InvalidRequest):
         await claim(sessions, user="berta")
@@ -193,7 +223,7 @@ async def test_the_model_is_the_one_that_was_asked_last(sessions: Sessions) -> N
     for model in (None, "a/b", None, "c/d", None):
         claimed = await claim(sessions, model=model)
         models.append(claimed.session.model)
-        await sessions.release(claimed.session)
+        await finish(sessions, claimed)
 
     assert models == ["default", "a/b", "a/b", "c/d", "c/d"]
 
@@ -222,7 +252,7 @@ async def test_ends_that_come_together(sessions: Sessions) -> None:
     """Each is told for itself whether it was written: not where its fold was written meanwhile, nor after its claim."""
     claims = [await claim(sessions, f"turn{number}", f"talk{number}") for number in range(8)]
     await sessions.mark_unfolded("tenant", claims[2].session.uid)
-    await sessions.release(claims[5].session)
+    await sessions.release(claims[5].session, begun=True)
     taken = await claim(sessions, "thief", "talk5")
     told = await asyncio.gather(*(finish(sessions, each) for each in claims))
 
@@ -280,23 +310,42 @@ async def test_pages_go_from_the_last_used_to_the_first(sessions: Sessions) -> N
     assert [each.session_id for each in odd] == ["s3", "s1", "s5"]
 
 
-async def test_other_work_claims_a_session_as_a_turn_would(sessions: Sessions, database: Database) -> None:
+async def test_deletion_claims_a_session_as_a_turn_would(sessions: Sessions, database: Database) -> None:
     """A deletion holds the session; it gets none that is held or that changed hands since it was read."""
     claimed = await claim(sessions)
     with pytest.raises(SessionBusy):
-        await sessions.claim_existing(await sessions.get("tenant", "talk"), turn_id="del")
-    await sessions.release(claimed.session)
+        await sessions.claim_existing(await sessions.get("tenant", "talk"), deletion_id="del")
+    await finish(sessions, claimed)
     stale = await sessions.get("tenant", "talk")
-    held = await sessions.claim_existing(stale, turn_id="del")
+    held = await sessions.claim_existing(stale, deletion_id="del")
+    assert await sessions.claim_existing(held, deletion_id="del") == held  # its answer was lost
     with pytest.raises(SessionBusy):
         await claim(sessions, "turn")
     with pytest.raises(SessionBusy):
-        await sessions.claim_existing(stale, turn_id="del2")
+        await sessions.claim_existing(stale, deletion_id="del2")
     await sessions.delete(held)
 
     with pytest.raises(SessionNotFound):
         await sessions.get("tenant", "talk")
     assert (await claim(sessions)).created
+
+
+async def test_deletion_that_was_left_is_finished_first(sessions: Sessions, database: Database) -> None:
+    """No turn gets the session of a dead server's deletion; another deletion does, and knows the dead turns before."""
+    await claim(await server(database, "dead", beats=False), "lost")
+    dying = await server(database, "dying")
+    await dying.claim_existing(await sessions.get("tenant", "talk"), deletion_id="del")
+    with pytest.raises(SessionBusy) as refused:
+        await claim(sessions, "turn")
+    assert not isinstance(refused.value, DeletionUnfinished)
+    await dying.release(await sessions.get("tenant", "talk"), begun=False)
+
+    with pytest.raises(DeletionUnfinished) as left:
+        await claim(sessions, "turn", user="anybody")
+    held = await sessions.claim_existing(left.value.session, deletion_id="del2")
+    assert held.lease is not None
+    assert held.lease.deletes
+    assert [each.turn_id for each in held.lease.before] == ["lost"]
 
 
 async def test_the_living_are_told_from_the_dead_by_the_databases_clock(database: Database) -> None:

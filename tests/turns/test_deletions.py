@@ -1,0 +1,99 @@
+"""A deletion that has begun runs to its end, whatever becomes of its caller or its server."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.conftest import Start
+from tests.service.caller import Caller, failure_of
+from tests.service.service import Service
+from tests.turns.streams import SLOW, seed, until, until_text
+
+
+async def delete(caller: Caller, session_id: str = "talk", *, deadline: float = 30.0) -> None:
+    """Delete a session."""
+    request = pb.DeleteSessionRequest(session_id=session_id)
+    await caller.stub.DeleteSession(request, metadata=caller.service.metadata, timeout=deadline)
+
+
+@pytest.mark.parametrize("deadline_ms", [5, 20, 60])
+async def test_deletion_outlives_its_callers_deadline(caller: Caller, deadline_ms: int) -> None:
+    """A deadline that passes in the middle leaves no locked and no half-empty session."""
+    for number in range(3):
+        session_id = f"talk-{number}"
+        await caller.converse("hi", session_id=session_id)
+        seed(caller.service, session_id, 5_000)
+        old = caller.service.session(session_id)
+        assert old is not None
+        with suppress(grpc.aio.AioRpcError):  # unless it was faster
+            await delete(caller, session_id, deadline=deadline_ms / 1000)
+        turn = await caller.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT, timeout=10.0)
+
+        assert turn.failure is None
+        left = caller.service.database["messages"].count_documents({"session_uid": old["_id"]})
+        assert left == (0 if turn.started.session_created else 5_004)  # deleted, or not begun
+
+
+async def test_deletion_of_a_dead_server_is_finished_by_a_later_call(caller: Caller, twin: Caller) -> None:
+    """The session that it left is deleted by the next call to any server, with what dead turns before it left."""
+    for session_id, who in (("one", caller), ("two", twin)):
+        await caller.converse("hi", session_id=session_id)
+        await until(partial(_leave, caller.service, session_id))
+        await delete(who, session_id)
+
+        assert caller.service.session(session_id) is None
+        assert caller.service.database["turns"].count_documents({"session_id": session_id}) == 0
+    missing = await failure_of(delete(caller, "one"))
+    assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+
+
+def _leave(service: Service, session_id: str) -> bool:
+    """Leave a free session as a server does that dies while it deletes it, after another that died in a turn."""
+    dead = {"turn_id": f"turn_dead_{session_id}", "replica_id": "", "text": "lost"}
+    lease = {"turn_id": "del_1", "replica_id": "replica_dead", "text": "", "before": [dead]}
+    query = {"tenant_id": service.tenant_id, "session_id": session_id, "lease": None}
+    if service.database["sessions"].update_one(query, {"$set": {"lease": lease}, "$inc": {"fence": 1}}).matched_count:
+        service.database["turns"].insert_one(
+            {
+                "_id": dead["turn_id"],
+                **{name: query[name] for name in ("tenant_id", "session_id")},
+                "fingerprint": "",
+                "replica_id": "replica_dead",
+                "cancel": False,
+                "expire_time": datetime.now(UTC) + timedelta(hours=1),
+            }
+        )
+        return True
+    return False
+
+
+async def test_deletions_of_one_session_at_a_time_are_one(caller: Caller) -> None:
+    """Calls that come together are all answered when the session is deleted."""
+    await caller.converse("hi")
+    seed(caller.service, "talk", 2_000)
+    outcomes = await asyncio.gather(*(delete(caller) for _ in range(8)), return_exceptions=True)
+
+    for outcome in outcomes:
+        assert outcome is None or (
+            isinstance(outcome, grpc.aio.AioRpcError) and outcome.code() is grpc.StatusCode.NOT_FOUND
+        )
+    assert outcomes.count(None) >= 1
+    assert caller.service.session("talk") is None
+
+
+async def test_session_with_a_running_turn_is_not_deleted(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """The call is SESSION_BUSY at once, and the turn goes on."""
+    caller = connect(await serve())
+    call = caller.start(SLOW)
+    await until_text(call, "t0 ")
+    busy = await failure_of(delete(caller))
+
+    assert (busy.code, busy.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    await until_text(call, "t1 ")
+    call.cancel()
