@@ -50,7 +50,7 @@ class Leases:
             yield
         finally:
             holder.running = False
-            if holder.begun or holder.unsure:
+            if holder_id in self._holders and (holder.begun or holder.unsure):
                 self._wanted.set()
             if not holder.begun:
                 self._holders.pop(holder_id, None)
