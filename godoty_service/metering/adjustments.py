@@ -74,7 +74,7 @@ class Adjustments:
         Args:
             call: The call, as it is now.
             cost: What it cost, in US dollars.
-            usage: What it used, where more is known than its entry has.
+            usage: What it used, where that is known: what its entry does not count already is added.
             why: How that is known.
             by: Who says so.
             above_bound: The cost may be more than the call's upper bound.

@@ -15,7 +15,7 @@ the same answer. What a wrong clock dated in the future counts as known when it 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,8 +25,10 @@ import structlog
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.rollups import Rollups
-from godoty_service.metering.usage_cells import Sums, add_sums, sums_of
-from godoty_service.metering.usage_entries import UsageEntries, Window, opened_time
+from godoty_service.metering.turn_openers import Moved, openers
+from godoty_service.metering.usage_cells import Sums, add_sums, sums_of, turn_of
+from godoty_service.metering.usage_entries import UsageEntries, Waiting, entry_id, opened_time
+from godoty_service.metering.usage_window import Window
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.pieces import in_pieces
 
@@ -48,12 +50,18 @@ class Batch:
         final: Ids of final entries, for the roll-ups.
         unseen: Ids of calls that were pending, to be noted as such.
         time: The database's when it was opened: nothing in it became known later; None: an older version's.
+        left: Ids of pending calls whose served model is known by now.
+        opening: Ids of those that their turns count with; None: an earlier build began the batch.
+        moved: Calls of earlier batches that their turns count with from now on.
     """
 
     number: int
     final: tuple[str, ...]
     unseen: tuple[str, ...]
     time: datetime | None
+    left: tuple[str, ...] = ()
+    opening: tuple[str, ...] | None = None
+    moved: tuple[Moved, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +167,11 @@ class Booking:
             if book.batch is None:
                 if last:
                     return book
-                final, unseen = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH, until=until)
-                if not final and not unseen:
+                waiting = await self._entries.waiting(tenant_id, unseen=note, limit=_BATCH, until=until)
+                if not waiting:
                     return book
-                batch = Batch(number=book.done + 1, final=tuple(final), unseen=tuple(unseen), time=await self._now())
-                last = len(final) + len(unseen) < _BATCH
+                batch = await self._batch(book, waiting)
+                last = len(waiting) < _BATCH
                 if not last and until is None:
                     until = await self._entries.newest_waiting(tenant_id, unseen=note)
                 started = await self._replace(book, batch=batch)
@@ -209,28 +217,62 @@ class Booking:
             self._books.at(snapshot), entries=self._entries, rollups=self._rollups, now=self._now, owner=self._owner
         )
 
+    async def _batch(self, book: Book, waiting: Sequence[Waiting]) -> Batch:
+        """Return the next batch. What depends on other entries is decided here: they may change before it is done."""
+        final, unseen, left = (
+            tuple(each.entry_id for each in waiting if each.mark == mark) for mark in ("final", "open", "left")
+        )
+        time = await self._now()
+        calls = await self._entries.turn_calls(book.tenant_id, [each.turn_id for each in waiting])
+        window = Window(closed=book.closed, end=time)
+        opening, moved = openers(calls, final=set(final), unseen={*unseen, *left}, window=window)
+        return Batch(
+            number=book.done + 1,
+            final=final,
+            unseen=unseen,
+            time=time,
+            left=left,
+            opening=tuple(opening),
+            moved=tuple(moved),
+        )
+
     async def _finish(self, book: Book) -> None:
         """Do what a batch says, as often as it takes."""
         batch = book.batch
         if batch is None:
             return
-        entries = await self._entries.read(book.tenant_id, (*batch.final, *batch.unseen))
-        opening = await self._entries.opening(book.tenant_id, entries)
-        wanted = set(batch.unseen)
-        seen = [entry for entry in entries if isinstance(entry, ModelCall) and entry.call_id in wanted]
-        final = [entry for entry in entries if not isinstance(entry, ModelCall) or entry.call_id not in wanted]
+        tenant_id = book.tenant_id
+        pending = (*batch.unseen, *batch.left)
+        moved = {each.entry_id: each.time for each in batch.moved if each.booked}
+        entries = await self._entries.read(tenant_id, (*batch.final, *pending, *moved))
+        opening = set(batch.opening) if batch.opening is not None else await self._entries.opening(tenant_id, entries)
+        by_id = {entry_id(entry): entry for entry in entries}
         sums: Sums = {}
-        async for some in in_pieces(final):
+        async for some in in_pieces([by_id[each] for each in batch.final if each in by_id]):
             add_sums(sums, sums_of(some, opening=opening, window=book.window))
+        for name, time in moved.items():
+            add_sums(sums, turn_of(by_id[name], known=time))
         if sums:
             await self._rollups.fold(batch.number, sums)
-        if batch.unseen:
-            await self._entries.note(book.tenant_id, batch.unseen, window=book.window, opening=opening)
-        if batch.final:
-            await self._entries.book(book.tenant_id, batch.final, window=book.window, opening=opening)
-        times = [each.latest for each in sums.values()] + [opened_time(call, book.window) for call in seen]
+        await self._mark(book, batch, opening)
+        times = [each.latest for each in sums.values()] + [each.time for each in batch.moved]
+        seen = [call for each in pending if isinstance(call := by_id.get(each), ModelCall)]
+        times += [opened_time(call, book.window) for call in seen]
         latest = max((*times, *filter(None, [book.latest])), default=None)
         await self._replace(book, batch=None, done=batch.number, latest=latest)
+
+    async def _mark(self, book: Book, batch: Batch, opening: set[str]) -> None:
+        """Mark a batch's entries."""
+        tenant_id, window = book.tenant_id, book.window
+        if batch.moved:
+            await self._entries.move(tenant_id, batch.moved)
+        if batch.unseen or batch.left:
+            pending = (*batch.unseen, *batch.left)
+            await self._entries.note(tenant_id, pending, window=window, opening=opening)
+        if batch.left:
+            await self._entries.note_served(tenant_id, batch.left, window=window)
+        if batch.final:
+            await self._entries.book(tenant_id, batch.final, window=window, opening=opening)
 
     async def _replace(self, book: Book, **changes: object) -> Book | None:
         """Replace a book; None: somebody else has."""
@@ -261,8 +303,7 @@ def _write(book: Book) -> Document:
         document["latest"] = book.latest
     if book.batch is not None:
         batch = book.batch
-        named = {"final": list(batch.final), "unseen": list(batch.unseen)}
-        document["batch"] = {"number": batch.number, **named, **({"time": batch.time} if batch.time else {})}
+        document["batch"] = _write_batch(batch)
     return document
 
 
@@ -278,10 +319,25 @@ def _read(document: Document) -> Book:
     )
 
 
+def _write_batch(batch: Batch) -> Document:
+    document: Document = {"number": batch.number, "final": list(batch.final), "unseen": list(batch.unseen)}
+    if batch.time is not None:
+        document["time"] = batch.time
+    if batch.opening is not None:
+        document |= {"left": list(batch.left), "opening": list(batch.opening)}
+        document["moved"] = [{"id": each.entry_id, "time": each.time, "booked": each.booked} for each in batch.moved]
+    return document
+
+
 def _read_batch(document: Document) -> Batch:
     return Batch(
         number=document["number"],
         final=tuple(document["final"]),
         unseen=tuple(document["unseen"]),
         time=document.get("time"),
+        left=tuple(document.get("left", ())),
+        opening=tuple(document["opening"]) if "opening" in document else None,
+        moved=tuple(
+            Moved(entry_id=each["id"], time=each["time"], booked=each["booked"]) for each in document.get("moved", ())
+        ),
     )

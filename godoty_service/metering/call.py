@@ -60,6 +60,7 @@ class ModelCall:
         provider_key_id: Names the key that made the call: its record can only be read with that one.
         attempt: 1 for the first try of a request.
         owner: The server that made the call.
+        rule: The rule of `states.py` by which it counts in sums; what an earlier build wrote has none, which is 1.
     """
 
     call_id: str
@@ -93,6 +94,7 @@ class ModelCall:
     user: str | None = None
     agent: str
     owner: str
+    rule: int = 1
 
     @property
     def model(self) -> str:

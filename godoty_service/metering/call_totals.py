@@ -6,6 +6,7 @@ from decimal import Decimal, DecimalException
 from godoty_service.errors import AmountRefused
 from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, ModelCall
+from godoty_service.metering.totals import added
 from godoty_service.metering.usage import COUNTERS, TokenUsage
 
 
@@ -51,11 +52,11 @@ def check_total(call: ModelCall, total: Decimal, *, above_bound: bool) -> None:
 
 
 def resolved_usage(call: ModelCall, stated: TokenUsage | None) -> TokenUsage | None:
-    """Return what resolving a call adds to the sums' tokens: what is stated and, for other counters, what is known."""
-    if call.usage is None or stated is None:
-        return stated or call.usage
-    pairs = {name: (getattr(stated, name), getattr(call.usage, name)) for name in COUNTERS}
-    return TokenUsage(**{name: known if told is None else told for name, (told, known) in pairs.items()})
+    """Return what resolving a call adds to the sums' tokens: what is stated or known, and not counted yet."""
+    told, known = stated or TokenUsage(), call.usage or TokenUsage()
+    pairs = {name: (getattr(told, name), getattr(known, name)) for name in COUNTERS}
+    whole = TokenUsage(**{name: other if count is None else count for name, (count, other) in pairs.items()})
+    return whole.beyond(added(call).usage)
 
 
 def _facts(call: ModelCall, total: Decimal) -> dict[str, str]:

@@ -9,7 +9,8 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from godoty_service.budget import BudgetWindow
-from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.call import ModelCall
+from godoty_service.metering.states import contribution, counts
 from godoty_service.mongo import Document
 
 
@@ -40,9 +41,8 @@ NOTHING = Statement(spent=dict.fromkeys(BudgetWindow, ("", Decimal(0))))
 
 def charge(call: ModelCall) -> Decimal:
     """Tell what a closed call counts."""
-    if call.state is CallState.UNRESOLVED:
-        return call.upper_bound or Decimal(0)
-    return call.cost or Decimal(0)
+    counted = contribution(call)
+    return ((counted.unresolved and call.upper_bound) or (counted.cost and call.cost)) or Decimal(0)
 
 
 def held(call: ModelCall) -> Held:
@@ -69,7 +69,7 @@ def statement_of(tenant_id: str, *, at: datetime, end: datetime) -> list[Documen
             "$group": {
                 "_id": None,
                 **{window.value: {"$sum": _charged(window.start(at))} for window in BudgetWindow},
-                "held": {"$push": {"$cond": [_is(CallState.PENDING), pending, "$$REMOVE"]}},
+                "held": {"$push": {"$cond": [counts("pending"), pending, "$$REMOVE"]}},
             }
         },
     ]
@@ -88,13 +88,9 @@ def read_statement(found: Sequence[Document], *, at: datetime) -> Statement:
 
 def _charged(start: datetime | None) -> Document:
     """Express what an entry adds from a time on: an adjustment adds a cost and takes its call's bound away."""
-    bound = {"$cond": [_is(CallState.UNRESOLVED), "$upper_bound", {"$multiply": ["$bound", -1]}]}
+    bound = {"$cond": [counts("unresolved"), "$upper_bound", {"$multiply": ["$bound", -1]}]}
     charged = {"$add": [{"$ifNull": ["$cost", 0]}, {"$ifNull": [bound, 0]}]}
     return charged if start is None else {"$cond": [{"$gte": ["$start_time", start]}, charged, 0]}
-
-
-def _is(state: CallState) -> Document:
-    return {"$eq": ["$state", state.value]}
 
 
 def _decimal(amount: Any) -> Decimal:

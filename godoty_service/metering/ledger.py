@@ -34,7 +34,10 @@ INDEXES = (
     Index(keys=[("unbooked", 1), ("tenant_id", 1), ("start_time", 1)], where={"unbooked": {"$exists": True}}),
     Index(keys=[("turn_id", 1)]),
 )
-_IDENTITY = ("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number", "owner", "start_time")
+_IDENTITY = (
+    *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
+    *("owner", "start_time", "rule"),
+)
 _CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one close from another
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
 _MOST_NOTES = 200  # updates of one operation
@@ -149,7 +152,7 @@ class Ledger:
         """Leave a call to reconciliation, from `due` on, with what is known of it."""
         await self._entries.update_one(
             _pending(call.tenant_id, call.call_id),
-            {"$set": {**_changes(call), "due": due}, "$min": {"left_time": due}},
+            {"$set": {**_changes(call), **_served(call), "due": due}, "$min": {"left_time": due}},
         )
 
     async def leave_or_keep(self, call: ModelCall, *, due: datetime) -> None:
@@ -348,6 +351,11 @@ def _new(entry: Entry) -> dict[str, Any]:
         document["start_time"] = entry.call_time or entry.time
         return document | {"unbooked": "final"}
     return document | {"unbooked": "open" if entry.state is CallState.PENDING else "final"}
+
+
+def _served(call: ModelCall) -> dict[str, Any]:
+    """Have the usage books list a pending call under the model that served it, where that is known."""
+    return {"unbooked": "left"} if call.served_model is not None else {}
 
 
 def _changes(call: ModelCall) -> dict[str, Any]:

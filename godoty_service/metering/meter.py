@@ -22,6 +22,7 @@ from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.totals import Totals, fold
 from godoty_service.metering.usage import from_openrouter
 
@@ -127,6 +128,7 @@ class TurnMeter:
             user=self.scope.user,
             agent=self.scope.agent,
             owner=self.scope.owner,
+            rule=CURRENT_RULE,
         )
         self.allowance.check(entry, self.entries)
         call = OpenCall(self, entry, catalogue)

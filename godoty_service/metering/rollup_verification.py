@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 from godoty_service.metering.booking import Batch, Booking
 from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.metering.rollups import Kept, Rollups
+from godoty_service.metering.states import contribution
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_cells import Cell, Sum, Sums, add_sums, floor_day, sums_of
-from godoty_service.metering.usage_entries import Marked, UsageEntries, Window, entry_id
+from godoty_service.metering.turn_openers import by_turn, opener
+from godoty_service.metering.usage_cells import Cell, Sum, Sums, add_sums, floor_day, sums_of, turn_of
+from godoty_service.metering.usage_entries import Marked, UsageEntries, entry_id
+from godoty_service.metering.usage_window import Window
 from godoty_service.metering.verification import Difference
-from godoty_service.mongo import Database, Snapshot
+from godoty_service.mongo import Database, Document, Snapshot
 
 _DAY = timedelta(days=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,6 +33,32 @@ class _Day:
     booked: Sums = field(default_factory=dict)
     moving: Sums = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turns:
+    """With which calls turns count.
+
+    Attributes:
+        opening: By what is taken up.
+        taking: By what is being taken up.
+        moving: Turns that have calls in the latter.
+    """
+
+    opening: set[str]
+    taking: set[str]
+    moving: set[str]
+
+    @classmethod
+    def of(cls, calls: list[Document], batch: Batch | None) -> "_Turns":
+        """Find out by all calls of some turns, and by the batch that is being taken up."""
+        first = [opener(turn, but=batch.final if batch else ()) for turn in by_turn(calls)]
+        taking = {*batch.final, *(each.entry_id for each in batch.moved)} if batch else set()
+        return cls(
+            opening={each["_id"] for each in first if each is not None},
+            taking=set(batch.opening or ()) if batch else set(),
+            moving={each["turn_id"] for each in calls if each["_id"] in taking},
+        )
 
 
 async def verify_usage(
@@ -73,26 +102,37 @@ async def _differences(
     window, batch = (book.window, book.batch) if book else (Window(), None)
     summed = _Day()
     async for page in entries.at(snapshot).by_time(tenant_id, day, day + _DAY):
-        opening = await entries.at(snapshot).opening(tenant_id, [each.entry for each in page])
-        summed.faults += _faults(page, opening, batch)
-        moving = set(batch.final) if batch else set()
-        done = [each for each in page if each.booked and entry_id(each.entry) not in moving]
-        late = [each.entry for each in page if entry_id(each.entry) in moving]
-        for each in done:
-            add_sums(summed.booked, sums_of([each.entry], opening=opening, window=Window(), known=each.known))
-        add_sums(summed.moving, sums_of(late, opening=opening, window=window))
+        calls = [each.entry for each in page if isinstance(each.entry, ModelCall)]
+        turns = await entries.at(snapshot).turn_calls(tenant_id, {call.turn_id for call in calls})
+        _add_page(summed, page, _Turns.of(turns, batch), batch, window)
     kept = {each.cell: each async for each in rollups.at(snapshot).of_day(tenant_id, day)}
     return [*summed.faults, *_compared(kept, summed, batch)]
 
 
-def _faults(page: list[Marked], opening: set[str], batch: Batch | None) -> Iterator[str]:
+def _add_page(summed: _Day, page: list[Marked], turns: _Turns, batch: Batch | None, window: Window) -> None:
+    moving = set(batch.final) if batch else set()
+    moved = {each.entry_id: each.time for each in batch.moved if each.booked} if batch else {}
+    summed.faults += _faults(page, turns)
+    for each in page:
+        entry, name = each.entry, entry_id(each.entry)
+        if name in moving:
+            add_sums(summed.moving, sums_of([entry], opening=turns.taking, window=window))
+        elif each.booked:
+            known = max(each.known, (name not in moved and each.opens_time) or each.known)
+            add_sums(summed.booked, sums_of([entry], opening=turns.opening, window=Window(), known=known))
+            if name in moved:
+                add_sums(summed.moving, turn_of(entry, known=moved[name]))
+
+
+def _faults(page: list[Marked], turns: _Turns) -> Iterator[str]:
     for each in page:
         call, name = each.entry, entry_id(each.entry)
         if not isinstance(call, ModelCall) or not each.booked:
             continue
         if call.state is CallState.PENDING:
             yield f"call {name} is taken up and pending"
-        if each.opens_turn != (name in opening) and not (batch and name in batch.final):
+        was_first = each.opens_turn and not contribution(call).turn  # until it was void
+        if each.opens_turn != (name in turns.opening) and not was_first and call.turn_id not in turns.moving:
             yield f"call {name} is {'' if each.opens_turn else 'not '}marked as its turn's first"
 
 

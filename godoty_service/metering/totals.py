@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from godoty_service.metering import money
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
+from godoty_service.metering.states import contribution
 from godoty_service.metering.usage import TokenUsage
 
 NEWEST_RUNS = 50
@@ -21,9 +22,9 @@ class Totals:
 
     Attributes:
         cost: The settled calls' cost, and what adjustments added.
-        usage: Their tokens.
+        usage: Their tokens, and those that are known of unresolved calls.
         model_calls: Calls that were sent, the pending ones included.
-        turns: Turns that came as far as a call, sent or void.
+        turns: Turns with a call that is not void.
         pending_calls: Calls that are still open.
         unresolved_calls: Calls whose cost no record tells.
         unresolved_bound: What those with a finite bound cost at the most.
@@ -110,18 +111,16 @@ def added(entry: Entry) -> Totals:
     if isinstance(entry, Adjustment):
         moved = Totals(cost=entry.cost, usage=entry.usage or TokenUsage())
         return _plus(moved, _resolution(entry.bound)) if entry.resolves else moved
-    match entry.state:
-        case CallState.PENDING:
-            return Totals(model_calls=1, pending_calls=1)
-        case CallState.UNRESOLVED:
-            bound = entry.upper_bound
-            return Totals(
-                model_calls=1, unresolved_calls=1, unresolved_bound=bound or ZERO, unbounded_calls=int(bound is None)
-            )
-        case CallState.SETTLED:
-            return Totals(model_calls=1, cost=entry.cost or ZERO, usage=entry.usage or TokenUsage())
-        case CallState.VOID:
-            return Totals()
+    counts, bound = contribution(entry), entry.upper_bound
+    return Totals(
+        cost=(counts.cost and entry.cost) or ZERO,
+        usage=(counts.usage and entry.usage) or TokenUsage(),
+        model_calls=int(counts.call),
+        pending_calls=int(counts.pending),
+        unresolved_calls=int(counts.unresolved),
+        unresolved_bound=(counts.unresolved and bound) or ZERO,
+        unbounded_calls=int(counts.unresolved and bound is None),
+    )
 
 
 def _resolution(bound: Decimal | None) -> Totals:
@@ -164,9 +163,9 @@ def _take_new(before: SessionFold, entry: Entry) -> SessionFold:
     fold = replace(before, through=entry.number)
     if isinstance(entry, Adjustment):
         return _adjust(fold, entry)
-    if entry.turn_id != before.last_turn:  # whatever its state, which may change: the count must not
-        totals = replace(before.totals, turns=before.totals.turns + 1)
-        fold = replace(fold, totals=totals, last_turn=entry.turn_id)
+    fold = replace(fold, last_turn=entry.turn_id)
+    if _opens_turn(before, entry):
+        fold = _counting_turns(fold, 1)
     if entry.state is CallState.PENDING:
         return replace(fold, open=(*before.open, entry.number), open_turns=(*before.open_turns, entry.turn_id))
     return _close(fold, entry)
@@ -181,7 +180,25 @@ def _take_open(before: SessionFold, entry: Entry) -> SessionFold:
         open=(*before.open[:place], *before.open[place + 1 :]),
         open_turns=(*before.open_turns[:place], *before.open_turns[place + 1 :]),
     )
+    if not contribution(entry).turn and not _knows_turn(left, entry.turn_id):  # it was counted while it was pending
+        left = _counting_turns(left, -1)
     return _close(left, entry)
+
+
+def _opens_turn(before: SessionFold, call: ModelCall) -> bool:
+    """Whether a turn counts from a new call on."""
+    if call.rule == 1:  # with its first call, whatever becomes of it
+        return call.turn_id != before.last_turn
+    return contribution(call).turn and not _knows_turn(before, call.turn_id)
+
+
+def _knows_turn(fold: SessionFold, turn_id: str) -> bool:
+    """Whether a turn has a call that is open, or one that is closed and not void."""
+    return turn_id in fold.open_turns or any(run.turn_id == turn_id for run in fold.runs)
+
+
+def _counting_turns(fold: SessionFold, more: int) -> SessionFold:
+    return replace(fold, totals=replace(fold.totals, turns=fold.totals.turns + more))
 
 
 def _close(before: SessionFold, call: ModelCall) -> SessionFold:

@@ -41,6 +41,12 @@ class TokenUsage:
     def __add__(self, other: "TokenUsage") -> "TokenUsage":
         return TokenUsage(**{name: _sum(getattr(self, name), getattr(other, name)) for name in COUNTERS})
 
+    def beyond(self, counted: "TokenUsage") -> "TokenUsage | None":
+        """Return, by counter, what is to be added to what is counted already to come to this; None: nothing."""
+        pairs = {name: (told, getattr(counted, name)) for name in COUNTERS if (told := getattr(self, name)) is not None}
+        missing = {name: told - (other or 0) for name, (told, other) in pairs.items() if told != other}
+        return TokenUsage(**missing) if missing else None
+
 
 COUNTERS = tuple(field.name for field in fields(TokenUsage))
 

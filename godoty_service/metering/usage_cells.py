@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from godoty_service.metering.call import Entry
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_entries import Window, entry_id, known_time, start_time
+from godoty_service.metering.usage_entries import entry_id, known_time, start_time
 from godoty_service.metering.usage_sums import part, plus
+from godoty_service.metering.usage_window import Window
 
 QUARTER = timedelta(minutes=15)
 
@@ -50,7 +51,7 @@ def sums_of(entries: Iterable[Entry], *, opening: set[str], window: Window, know
 
     Args:
         entries: The entries.
-        opening: Those that are the first call of their turn.
+        opening: Those that their turns count with.
         window: When the books can know of them.
         known: When they became known, where that is kept.
     """
@@ -59,6 +60,11 @@ def sums_of(entries: Iterable[Entry], *, opening: set[str], window: Window, know
         added = part(entry, opens_turn=entry_id(entry) in opening)
         details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, window)))
     return widened({cell: joined(*parts) for cell, parts in details.items()})
+
+
+def turn_of(entry: Entry, *, known: datetime) -> Sums:
+    """Return, at every level, the turn that counts with an entry from a time on."""
+    return widened({_detail(entry): Sum(totals=Totals(turns=1), latest=known)})
 
 
 def widened(details: Sums) -> Sums:

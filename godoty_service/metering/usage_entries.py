@@ -1,22 +1,26 @@
 """The ledger's entries as the usage books see them: which of them are taken up, and when they became known.
 
-`ledger.py` owns the entries. It marks each as `unbooked`: "open" while it is pending, "final" from then on. The books
-write nothing else of an entry than this mark and, beside it:
+`ledger.py` owns the entries. It marks each as `unbooked`: "open" while it is pending, "left" when a pending call is
+left to reconciliation and its served model is known, "final" once it is final. The books write nothing else of an entry
+than this mark and, beside it:
 
 - `unbooked`: "noted" once an answer has counted a pending call; removed once a final entry is in the roll-ups.
-- `opens_turn`: the entry is the first call of its turn.
+- `opens_turn`: its turn counts with this call (`turn_openers.py`); `opens_time`: from when on, where that came later.
+- `listed`: under which model and provider a pending call is listed, and from when on, once it is known who served it.
 - `opened_time`, `known_time`: when the books knew of the call, and of its end, where that is not `start_time` and
   `settle_time` (or an adjustment's `time`): later, as an answer that names an earlier time must not change any more;
   or earlier, as a time after that of the batch was written by a wrong clock.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from godoty_service.metering.call import Adjustment, Entry, ModelCall
 from godoty_service.metering.documents import entry_from_document
+from godoty_service.metering.turn_openers import FIELDS, Moved
+from godoty_service.metering.usage_window import TICK, Window
 from godoty_service.mongo import Collection, Document, Snapshot
 from godoty_service.pieces import in_pieces
 
@@ -30,25 +34,7 @@ _UNUSED = dict.fromkeys(
     ),
     0,
 )
-TICK = timedelta(milliseconds=1)  # the precision of the times that MongoDB keeps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """When the books can know of what a batch takes up.
-
-    Attributes:
-        closed: After this time: answers up to it do not change any more; None: there was none.
-        end: Not after this time, the database's when the batch was opened; None: not known.
-    """
-
-    closed: datetime | None = None
-    end: datetime | None = None
-
-    def clamp(self, time: datetime) -> datetime:
-        """Return the time within the window that is nearest to another."""
-        time = time if self.end is None else min(time, self.end)
-        return time if self.closed is None else max(time, self.closed + TICK)
+_PENDING = ("open", "left")  # marks of pending calls that are to be noted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +44,16 @@ class Marked:
     entry: Entry
     booked: bool
     opens_turn: bool
+    opens_time: datetime | None
     known: datetime
+
+
+class Waiting(NamedTuple):
+    """An entry that the books have not taken: its id, its `unbooked` mark, and its turn; an adjustment has none."""
+
+    entry_id: str
+    mark: str
+    turn_id: str | None
 
 
 class UsageEntries:
@@ -69,8 +64,8 @@ class UsageEntries:
 
     async def waiting(
         self, tenant_id: str, *, unseen: bool, limit: int, until: datetime | None = None
-    ) -> tuple[list[str], list[str]]:
-        """Tell entries that are final and not in the roll-ups, and pending calls that no answer has counted.
+    ) -> list[Waiting]:
+        """Return entries that are final and not in the roll-ups, and pending calls that no answer has counted.
 
         Args:
             tenant_id: Whose.
@@ -78,13 +73,16 @@ class UsageEntries:
             limit: How many entries, of both.
             until: The latest that one may have started; None: any time.
         """
-        query: Document = {"unbooked": {"$in": ["final", "open"] if unseen else ["final"]}, "tenant_id": tenant_id}
+        query: Document = {"unbooked": {"$in": _marks(unseen=unseen)}, "tenant_id": tenant_id}
         if until is not None:
             query["start_time"] = {"$lte": until}
         # Sorted as the index is: no other will do.
-        found = await self._entries.find(query, sort=_AS_INDEXED, limit=limit, fields={"unbooked": 1})
-        final, still_open = ([each["_id"] for each in found if each["unbooked"] == mark] for mark in ("final", "open"))
-        return final, still_open
+        fields = {"unbooked": 1, "turn_id": 1, "kind": 1}
+        found = await self._entries.find(query, sort=_AS_INDEXED, limit=limit, fields=fields)
+        return [
+            Waiting(each["_id"], each["unbooked"], each["turn_id"] if each["kind"] == "call" else None)
+            for each in found
+        ]
 
     async def newest_waiting(self, tenant_id: str, *, unseen: bool) -> datetime | None:
         """Tell when the last of those entries started; None: there are none."""
@@ -94,7 +92,7 @@ class UsageEntries:
                 sort=[(field, -1) for field, _ in _AS_INDEXED],
                 fields={"start_time": 1},
             )
-            for mark in (["final", "open"] if unseen else ["final"])
+            for mark in _marks(unseen=unseen)
         ]
         return max((each["start_time"] for each in found if each), default=None)
 
@@ -139,10 +137,7 @@ class UsageEntries:
         return [entry_from_document(each) async for some in in_pieces(found) for each in some]
 
     async def opening(self, tenant_id: str, entries: Sequence[Entry]) -> set[str]:
-        """Tell which of some entries are the first call of their turn.
-
-        Numbers have no gaps: where an entry is, all that come before it are, so the answer never changes.
-        """
+        """Return which of some entries are the first call of their turn, for a batch that an earlier build began."""
         calls = [entry for entry in entries if isinstance(entry, ModelCall)]
         found = await self._entries.aggregate(
             [
@@ -164,10 +159,46 @@ class UsageEntries:
         first = {(each["_id"]["session"], each["_id"]["turn"]): each["first"] for each in found}
         return {call.call_id for call in calls if first.get((call.session_uid, call.turn_id)) == call.number}
 
-    async def note(self, tenant_id: str, entry_ids: Sequence[str], *, window: Window, opening: set[str]) -> None:
-        """Mark pending calls as seen. They may be final by now: then they are seen all the same."""
+    async def turn_calls(self, tenant_id: str, turn_ids: Iterable[str | None]) -> list[Document]:
+        """Return all calls of some turns, as `turn_openers` takes them."""
+        which = {"$in": sorted({each for each in turn_ids if each is not None})}
+        return await self._entries.find({"turn_id": which, "tenant_id": tenant_id, "kind": "call"}, fields=FIELDS)
+
+    async def move(self, tenant_id: str, moved: Sequence[Moved]) -> None:
+        """Mark calls that were taken before as those that their turns count with. Doing it twice does nothing twice."""
+        await self._entries.update_each(
+            [
+                (
+                    {"_id": each.entry_id, "tenant_id": tenant_id, "opens_turn": None},
+                    {"$set": {"opens_turn": True, "opens_time": each.time}},
+                )
+                for each in moved
+            ]
+        )
+
+    async def note_served(self, tenant_id: str, entry_ids: Sequence[str], *, window: Window) -> None:
+        """Mark pending calls as listed under the models that served them. They may be final by now."""
+        listed = {
+            "time": _dated("$start_time", window),
+            "model": {"$ifNull": ["$served_model", "$requested_model"]},
+            "provider": {"$ifNull": ["$provider", ""]},
+        }
         await self._entries.update_many(
-            _which(tenant_id, entry_ids, {"unbooked": {"$in": ["open", "final"]}, "opened_time": None}),
+            _which(tenant_id, entry_ids, {"unbooked": {"$in": ["left", "final"]}}),
+            [
+                {
+                    "$set": {
+                        "unbooked": {"$cond": [{"$eq": ["$unbooked", "left"]}, "noted", "$unbooked"]},
+                        "listed": {"$ifNull": ["$listed", listed]},
+                    }
+                }
+            ],
+        )
+
+    async def note(self, tenant_id: str, entry_ids: Sequence[str], *, window: Window, opening: set[str]) -> None:
+        """Mark pending calls as seen. They may be left or final by now: then they are seen all the same."""
+        await self._entries.update_many(
+            _which(tenant_id, entry_ids, {"unbooked": {"$in": [*_PENDING, "final"]}, "opened_time": None}),
             [
                 {
                     "$set": {
@@ -225,11 +256,16 @@ def _marked(document: Document) -> Marked:
         entry=entry,
         booked="unbooked" not in document,
         opens_turn=document.get("opens_turn", False),
+        opens_time=document.get("opens_time"),
         known=document.get("known_time") or known_time(entry, Window()),
     )
 
 
 _SETTLED = {"$ifNull": ["$settle_time", "$time", "$start_time"]}
+
+
+def _marks(*, unseen: bool) -> list[str]:
+    return ["final", *(_PENDING if unseen else ())]
 
 
 def _which(tenant_id: str, entry_ids: Sequence[str], state: Document) -> Document:
@@ -257,4 +293,4 @@ def _dated(time: Any, window: Window) -> Any:
 
 
 def _opens_turn(opening: set[str]) -> Document:
-    return {"$cond": [{"$in": ["$_id", sorted(opening)]}, True, "$$REMOVE"]}
+    return {"$cond": [{"$in": ["$_id", sorted(opening)]}, True, {"$ifNull": ["$opens_turn", "$$REMOVE"]}]}

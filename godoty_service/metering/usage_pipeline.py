@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from bson.decimal128 import Decimal128
 
 from godoty_service.metering import money
-from godoty_service.metering.call import CallState
 from godoty_service.metering.rollups import PLACES
+from godoty_service.metering.states import counts
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage import COUNTERS, TokenUsage
@@ -22,6 +22,7 @@ _AMOUNTS = ("cost", "unresolved_bound")
 _OF_ENTRIES = ("later",)  # amounts that no roll-up has
 _ZERO = Decimal128("0")
 _CALL = {"$eq": ["$kind", "call"]}
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
 
 
@@ -37,26 +38,26 @@ def of_entries(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> l
     return [
         _match({"tenant_id": tenant_id, "unbooked": None}, "start_time", ranges),
         {"$set": {"known": known, "opened": opened}},
-        {"$project": {**_groups_of_entry(), **_sums_of_entry()}},
+        {"$project": {**_groups_of_entry(as_of), **_sums_of_entry(as_of)}},
     ]
 
 
 def of_pending(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> list[Document]:
     """Choose the calls that are noted as pending, each as what it adds to the sums."""
     return [
-        _match({"unbooked": {"$in": ["noted", "final"]}, "tenant_id": tenant_id}, "start_time", ranges),
+        _match({"unbooked": {"$in": ["noted", "left", "final"]}, "tenant_id": tenant_id}, "start_time", ranges),
         {"$match": {"opened_time": {"$lte": as_of}}},
         {
             "$project": {
                 "time": "$start_time",
-                "model": "$requested_model",
-                "provider": {"$literal": ""},
+                "model": _listed("model", "$requested_model", as_of),
+                "provider": _listed("provider", "", as_of),
                 "agent": 1,
                 "user": {"$ifNull": ["$user", ""]},
                 "session": "$session_id",
                 "model_calls": _one(True),
                 "pending_calls": _one(True),
-                "turns": _one("$opens_turn"),
+                "turns": _one({"$and": ["$opens_turn", _opened_turn(as_of)]}),
             }
         },
     ]
@@ -108,33 +109,43 @@ def read_later(document: Document) -> Decimal:
     return _amount(document, "later") if "later" in document else money.ZERO
 
 
-def _groups_of_entry() -> Document:
+def _groups_of_entry(as_of: datetime) -> Document:
     """What an entry had in common with others, by what was known of it."""
     served = {"$ifNull": ["$served_model", "$requested_model"]}
+    model = {"$cond": ["$known", served, _listed("model", "$requested_model", as_of)]}
     return {
         "time": "$start_time",
-        "model": {"$cond": [_CALL, {"$cond": ["$known", served, "$requested_model"]}, "$model"]},
-        "provider": {"$cond": ["$known", {"$ifNull": ["$provider", ""]}, ""]},
+        "model": {"$cond": [_CALL, model, "$model"]},
+        "provider": {"$cond": ["$known", {"$ifNull": ["$provider", ""]}, _listed("provider", "", as_of)]},
         "agent": 1,
         "user": {"$ifNull": ["$user", ""]},
         "session": "$session_id",
     }
 
 
-def _sums_of_entry() -> Document:
+def _listed(what: str, unknown: str, as_of: datetime) -> Document:
+    """Under what a pending call was listed: from when on who served it is known differs from call to call."""
+    return {"$cond": [{"$lte": [{"$ifNull": ["$listed.time", _NEVER]}, as_of]}, f"$listed.{what}", unknown]}
+
+
+def _opened_turn(as_of: datetime) -> Document:
+    """Whether the turn that counts with a call did so at a time already."""
+    return {"$lte": [{"$ifNull": ["$opens_time", as_of]}, as_of]}
+
+
+def _sums_of_entry(as_of: datetime) -> Document:
     """What an entry added, by what was known of it."""
-    settled = {"$and": ["$known", {"$or": [{"$not": _CALL}, _is(CallState.SETTLED)]}]}
-    unresolved = {"$and": ["$known", _CALL, _is(CallState.UNRESOLVED)]}
+    unresolved = _known_call("unresolved")
     resolves = {"$and": ["$known", {"$not": _CALL}, "$resolves"]}
     open_then = {"$and": [_CALL, "$opened", {"$not": "$known"}]}
     bound = {"$cond": [unresolved, "$upper_bound", {"$cond": [resolves, {"$multiply": ["$bound", -1]}, _ZERO]}]}
     unbounded = {"$and": [unresolved, _missing("$upper_bound")]}
     return {
-        "cost": {"$cond": [settled, "$cost", _ZERO]},
+        "cost": {"$cond": [_known("cost"), "$cost", _ZERO]},
         "later": {"$cond": ["$known", _ZERO, "$cost"]},
-        "usage": {"$cond": [settled, "$usage", {}]},
-        "model_calls": _one({"$and": [_CALL, {"$or": [settled, unresolved, open_then]}]}),
-        "turns": _one({"$and": ["$opens_turn", {"$or": ["$known", "$opened"]}]}),
+        "usage": {"$cond": [_known("usage"), "$usage", {}]},
+        "model_calls": _one({"$or": [_known_call("call"), open_then]}),
+        "turns": _one({"$and": ["$opens_turn", {"$or": [_known_call("turn"), open_then]}, _opened_turn(as_of)]}),
         "pending_calls": _one(open_then),
         "unresolved_calls": {"$subtract": [_one(unresolved), _one(resolves)]},
         "unresolved_bound": {"$ifNull": [bound, _ZERO]},
@@ -163,8 +174,14 @@ def _match(which: Document, field: str, ranges: Sequence[Range]) -> Document:
     return {"$match": branches[0] if len(branches) == 1 else {"$or": branches}}
 
 
-def _is(state: CallState) -> Document:
-    return {"$eq": ["$state", state.value]}
+def _known(aspect: str) -> Document:
+    """Whether an entry counts in an aspect, once it is known; an adjustment does."""
+    return {"$and": ["$known", {"$or": [{"$not": _CALL}, counts(aspect)]}]}
+
+
+def _known_call(aspect: str) -> Document:
+    """Whether a call counts in an aspect, once it is known."""
+    return {"$and": ["$known", _CALL, counts(aspect)]}
 
 
 def _missing(field: str) -> Document:

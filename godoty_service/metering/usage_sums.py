@@ -13,7 +13,7 @@ COUNTS = ("model_calls", "turns", "pending_calls", "unresolved_calls", "unbounde
 
 
 def part(entry: Entry, *, opens_turn: bool) -> Totals:
-    """What an entry adds. A turn counts once, where its first call stands, whatever becomes of that call."""
+    """Return what an entry adds; a turn counts once, with the call that opens it."""
     sums = added(entry)
     return replace(sums, turns=1) if opens_turn else sums
 

@@ -17,6 +17,7 @@ from godoty_service.metering.documents import entry_to_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.rollup_verification import verify_usage
 from godoty_service.metering.rollups import Rollups
+from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.metering.usage_entries import UsageEntries
@@ -135,7 +136,8 @@ def scan(documents: list[Document], asked: UsageQuestion) -> dict[tuple[str, ...
     sums: dict[tuple[str, ...], Sum] = defaultdict(Sum)
     first: dict[tuple[str, str], str] = {}
     for each in sorted((each for each in documents if each["kind"] == "call"), key=lambda each: each["number"]):
-        first.setdefault((each["session_uid"], each["turn_id"]), each["_id"])
+        if each["rule"] == 1 or each["state"] != "void":
+            first.setdefault((each["session_uid"], each["turn_id"]), each["_id"])
     firsts = set(first.values())
     calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
     with localcontext(prec=200):
@@ -154,10 +156,9 @@ def total(sums: Iterable[Sum]) -> tuple[Decimal, int]:
 
 
 def _keys(call: Document, asked: UsageQuestion) -> tuple[str, ...]:
-    is_open = call["state"] == "pending"
     named = {
-        "model": call["requested_model"] if is_open else call.get("served_model") or call["requested_model"],
-        "provider": "" if is_open else call.get("provider") or "",
+        "model": call.get("served_model") or call["requested_model"],
+        "provider": call.get("provider") or "",
         "agent": call["agent"],
         "user": call.get("user") or "",
         "session": call["session_id"],
@@ -200,8 +201,9 @@ def _count(total: Sum, each: Document, *, opens_turn: bool) -> None:
         total.unresolved -= 1
         total.unbounded -= "bound" not in each
         total.bound -= each["bound"].to_decimal() if "bound" in each else 0
-    if each["kind"] == "adjustment" or each["state"] == "settled":
-        total.cost += each["cost"].to_decimal()
+    settled = each["kind"] == "adjustment" or each["state"] == "settled"
+    total.cost += each["cost"].to_decimal() if settled else 0
+    if settled or (each["state"] == "unresolved" and each["rule"] == 2):
         for name, count in each.get("usage", {}).items():
             total.usage[name] = total.usage.get(name, 0) + count
 
@@ -235,6 +237,8 @@ class Tenant:
         self.chance = chance
         self.calls: dict[str, ModelCall] = {}
         self.turns: dict[str, str] = {}
+        self.rules: tuple[int, ...] = (1, CURRENT_RULE)  # those of new turns
+        self._rule: dict[str, int] = {}
 
     async def documents(self) -> list[Document]:
         """All that the ledger has of it."""
@@ -246,6 +250,7 @@ class Tenant:
         session = chance.choice(["s1", "s2", "s3"])
         if session not in self.turns or chance.random() < 0.5:
             self.turns[session] = new_id("turn")
+        turn_id = known.get("turn_id", self.turns[session])
         call = ModelCall(
             call_id=new_id("call"),
             tenant_id=self.tenant_id,
@@ -261,6 +266,7 @@ class Tenant:
             agent=chance.choice(["assistant", "clerk"]),
             user=chance.choice([None, "ann", "bob"]),
             owner="server",
+            rule=self._rule.setdefault(turn_id, chance.choice(self.rules)),
         )
         written = await self.ledger.insert(replace(call, **known))
         self.calls[written.call_id] = written

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,12 +14,16 @@ from bson.decimal128 import Decimal128
 from godoty_service.errors import StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.call import CallState
+from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.time_cells import TimeGroup
+from godoty_service.metering.totals import Totals
+from godoty_service.metering.usage import TokenUsage
 from godoty_service.metering.usage_groups import NamedGroup
 from godoty_service.mongo import Database
 from tests.billing.books import Server, Tenant, question, scan, shown
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 1000, tzinfo=UTC)
+NO_GROUP: tuple[NamedGroup, ...] = ()
 DAY = question(NOON - timedelta(hours=12), NOON + timedelta(hours=12))
 
 
@@ -130,8 +135,76 @@ async def test_a_tenant_whose_sums_fail_does_not_hold_up_the_others(
     assert {each["tenant_id"] for each in left} == {"tnt_0"}
 
 
+@pytest.mark.parametrize("asked", [True, False], ids=["noted-before", "rolled-up-alone"])
+async def test_turn_moves_to_its_second_call_when_the_first_is_void(
+    server: Server, tenant: Tenant, *, asked: bool
+) -> None:
+    """A turn is counted once, under its first call that is not void, also if the second was rolled up before."""
+    tenant.rules = (CURRENT_RULE,)
+    first = await tenant.open(NOON, session_uid="s", turn_id="turn", requested_model="first")
+    second = await tenant.open(NOON + timedelta(hours=1), session_uid="s", turn_id="turn", requested_model="second")
+    await tenant.close(replace(second, served_model="second"), NOON, state=CallState.SETTLED)
+    by_model = question(DAY.start, DAY.end, NamedGroup.MODEL)
+    early = await server.query.ask(tenant.tenant_id, by_model) if asked else None
+    await server.booking.tick()
+    await tenant.close(first, datetime.now(UTC), state=CallState.VOID)
+    await server.booking.tick()
+    late = await server.query.ask(tenant.tenant_id, by_model)
+
+    assert shown(late) == scan(await tenant.documents(), by_model)
+    assert [(row.totals.turns, row.totals.model_calls) for row in late.rows] == [(1, 1)]
+    assert await server.differences() == []
+    if early is not None:
+        again = await server.query.ask(tenant.tenant_id, replace(by_model, as_of=early.as_of))
+        assert {row.keys[0]: row.totals.turns for row in early.rows}["first"] == early.totals.turns == 1
+        assert (again.rows, again.totals) == (early.rows, early.totals)
+
+
+async def test_turn_of_void_calls_alone_counts_nothing_and_has_no_row(server: Server, tenant: Tenant) -> None:
+    """Nothing left: no turn, no call, and no row in any table."""
+    tenant.rules = (CURRENT_RULE,)
+    for known in ({"session_uid": "noted"}, {"session_uid": "never"}):
+        call = await tenant.open(NOON, turn_id="turn", **known)
+        if known["session_uid"] == "noted":
+            await server.query.ask(tenant.tenant_id, DAY)
+        await tenant.close(call, datetime.now(UTC), state=CallState.VOID)
+    for group in (*TimeGroup, *NamedGroup):
+        answer = await server.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, group))
+        assert (answer.rows, answer.totals) == ((), Totals())
+    assert await server.differences() == []
+
+
+async def test_entry_of_the_former_rule_counts_as_it_was_booked(server: Server, tenant: Tenant) -> None:
+    """Entries of an earlier build name no rule: a void call still opens its turn, unresolved tokens are in no sum."""
+    tenant.rules = (1,)
+    void = await tenant.open(NOON, session_uid="void", turn_id="void")
+    await tenant.close(void, NOON, state=CallState.VOID)
+    unresolved = await tenant.open(NOON, session_uid="lost", turn_id="lost")
+    await tenant.close(replace(unresolved, usage=TokenUsage(input_tokens=9)), NOON, state=CallState.UNRESOLVED)
+    await tenant.database.collection("ledger").update_many({}, {"$unset": {"rule": ""}})
+    for group in (NO_GROUP, (NamedGroup.SESSION,)):
+        answer = await server.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, *group))
+        assert (answer.totals.turns, answer.totals.usage.input_tokens) == (2, None)
+    assert await server.differences() == []
+
+
+async def test_tokens_of_an_unresolved_call_count_when_it_closes(server: Server, tenant: Tenant) -> None:
+    """They stand in the sums beside its call: while it is pending they do not, however the sums are read."""
+    tenant.rules = (CURRENT_RULE,)
+    call = await tenant.open(NOON)
+    await tenant.leave(call)
+    call = tenant.calls[call.call_id]
+    assert (await server.query.ask(tenant.tenant_id, DAY)).totals.usage.input_tokens is None
+    await tenant.close(call, NOON, state=CallState.UNRESOLVED)
+    for group in (NO_GROUP, (NamedGroup.MODEL,), (NamedGroup.SESSION,)):
+        answer = await server.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, *group))
+        assert (answer.totals.usage.input_tokens, answer.totals.unresolved_calls) == (3, 1)
+    assert await server.differences() == []
+
+
 async def test_a_turn_is_counted_once_where_its_first_call_stands(server: Server, tenant: Tenant) -> None:
-    """Also when the first call is void, and the second was rolled up long before it closed."""
+    """By the former rule: also when the first call is void, and the second was rolled up long before it closed."""
+    tenant.rules = (1,)
     first = await tenant.open(NOON, session_uid="s", turn_id="turn", requested_model="first")
     second = await tenant.open(NOON + timedelta(hours=1), session_uid="s", turn_id="turn", requested_model="second")
     await tenant.close(second, NOON, state=CallState.SETTLED)
@@ -143,8 +216,31 @@ async def test_a_turn_is_counted_once_where_its_first_call_stands(server: Server
     assert (late.totals.turns, late.totals.model_calls, late.totals.pending_calls) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("group", [(), (NamedGroup.USER,)], ids=["roll-ups", "entries"])
+async def test_a_call_that_is_left_open_is_listed_under_its_served_model(
+    server: Server, tenant: Tenant, group: tuple[NamedGroup, ...]
+) -> None:
+    """From then on, and pending until it closes; the answer of before stays what it was."""
+    call = await tenant.open(NOON, requested_model="a/one")
+    by_model = question(DAY.start, DAY.end, NamedGroup.MODEL, *(group or (NamedGroup.PROVIDER,)))
+    before = await server.query.ask(tenant.tenant_id, by_model)
+    await tenant.leave(call)
+    await server.booking.tick()
+    after = await server.query.ask(tenant.tenant_id, by_model)
+    left = tenant.calls[call.call_id]
+    await tenant.close(left, datetime.now(UTC), state=CallState.UNRESOLVED)
+    closed = await server.query.ask(tenant.tenant_id, by_model)
+
+    assert [row.keys[0] for row in before.rows] == ["a/one"]
+    assert [(row.keys[0], row.totals.pending_calls) for row in after.rows] == [("c/four", 1)]
+    assert closed.totals.pending_calls == 0
+    for told in (before, after):
+        again = await server.query.ask(tenant.tenant_id, replace(by_model, as_of=told.as_of))
+        assert (again.rows, again.totals) == (told.rows, told.totals)
+
+
 async def test_a_call_that_is_left_open_is_pending_until_it_closes(server: Server, tenant: Tenant) -> None:
-    """What its stream told is not booked: the answer is the same before and after."""
+    """Whatever its stream told, it counts once, and no tokens."""
     call = await tenant.open(NOON)
     by_model = question(DAY.start, DAY.end, NamedGroup.MODEL, NamedGroup.PROVIDER)
     before = await server.query.ask(tenant.tenant_id, by_model)
@@ -153,7 +249,7 @@ async def test_a_call_that_is_left_open_is_pending_until_it_closes(server: Serve
     after = await server.query.ask(tenant.tenant_id, by_model)
     await tenant.close(call, NOON, state=CallState.SETTLED)
 
-    assert (before.rows, before.totals) == (after.rows, after.totals)
+    assert before.totals == after.totals
     assert after.totals.pending_calls == 1
     assert (await server.query.ask(tenant.tenant_id, by_model)).totals.pending_calls == 0
 
@@ -174,7 +270,7 @@ async def test_no_digit_is_lost_where_large_and_small_meet(server: Server, tenan
         await tenant.database.collection("ledger").update_one(
             {"_id": adjustment.entry_id}, {"$set": {"cost": Decimal128(cost)}}
         )
-    for groups in ((), (NamedGroup.MODEL,), (NamedGroup.SESSION,)):
+    for groups in (NO_GROUP, (NamedGroup.MODEL,), (NamedGroup.SESSION,)):
         answer = await server.query.ask(tenant.tenant_id, question(DAY.start, DAY.end, *groups))
         assert money.total(row.totals.cost for row in answer.rows) == Decimal("1E-22")
 

@@ -94,6 +94,30 @@ async def test_a_resolved_call_moves_every_sum_by_exactly_its_cost(keeper: tuple
     assert turn.calls[0].number == 5
 
 
+@pytest.mark.parametrize("more", [0, 30])
+async def test_tokens_of_a_call_of_unknown_cost_count_once(keeper: tuple[Caller, Bookkeeper], more: int) -> None:
+    """They stand in the session's sums when it closes as unresolved; a resolution adds what it knows beyond them."""
+    caller, books = keeper
+    await caller.converse("@sandbox no-cost record_ms=-1")
+    caller.service.database["ledger"].update_one({}, {"$set": {"is_byok": True}})
+    open_then = await totals(caller)
+    books.ahead = timedelta(hours=2)
+    await books.reconciler.tick()
+    (call,) = calls(caller)
+    assert (call.state, call.usage is not None) == (CallState.UNRESOLVED, True)
+    unresolved_then = await totals(caller)
+    known = call.usage or TokenUsage()
+    stated = replace(known, output_tokens=(known.output_tokens or 0) + more, total_tokens=None)
+    await books.adjustments.resolve(call, cost=Decimal("0.1"), usage=stated, why="the invoice", by="ann")
+    resolved_then = await totals(caller)
+
+    assert not open_then.usage.HasField("total_tokens")
+    assert unresolved_then.usage.total_tokens == known.total_tokens == resolved_then.usage.total_tokens
+    assert resolved_then.usage.output_tokens - unresolved_then.usage.output_tokens == more
+    assert resolved_then.usage.input_tokens == known.input_tokens
+    assert await books.differences() == []
+
+
 async def test_a_call_is_resolved_once(keeper: tuple[Caller, Bookkeeper]) -> None:
     """Of several who resolve it at once one does; whoever comes later is told; neither moves a sum again."""
     caller, books = keeper

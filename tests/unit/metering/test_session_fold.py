@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall
 from godoty_service.metering.documents import entry_from_document, entry_to_document
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
+from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.totals import NEWEST_RUNS, NEWEST_TIMINGS, SessionFold, fold
 from godoty_service.metering.usage import TokenUsage
 
@@ -51,8 +52,9 @@ def entries(draw: st.DrawFn) -> list[Entry]:
     """A session's entries: turns of some calls, in all final states, and adjustments of the unresolved."""
     made: list[Entry] = []
     for turn in range(draw(st.integers(0, 4))):
+        rule = draw(st.sampled_from([1, CURRENT_RULE]))
         for _ in range(draw(st.integers(1, 3))):
-            made.append(draw(_final(len(made) + 1, f"turn{turn}")))
+            made.append(draw(_final(len(made) + 1, f"turn{turn}", rule)))
     for unresolved in [each for each in made if isinstance(each, ModelCall) and each.state is CallState.UNRESOLVED]:
         if draw(st.booleans()):
             made.append(_resolved(unresolved, number=len(made) + 1, cost=draw(MONEY)))
@@ -60,18 +62,19 @@ def entries(draw: st.DrawFn) -> list[Entry]:
 
 
 @st.composite
-def _final(draw: st.DrawFn, number: int, turn_id: str) -> ModelCall:
+def _final(draw: st.DrawFn, number: int, turn_id: str, rule: int) -> ModelCall:
     model = draw(st.sampled_from(["a/b", "c/d"]))
     known = {
         "turn_id": turn_id,
+        "rule": rule,
         "requested_model": model,
         "served_model": draw(st.sampled_from([None, "c/d"])),
         "upper_bound": draw(st.none() | MONEY),
     }
     state = draw(st.sampled_from([CallState.SETTLED, CallState.SETTLED, CallState.UNRESOLVED, CallState.VOID]))
-    if state is not CallState.SETTLED:
-        return call(number, state=state, **known)
     usage = draw(st.none() | st.builds(TokenUsage, input_tokens=COUNT, output_tokens=COUNT, reasoning_tokens=COUNT))
+    if state is not CallState.SETTLED:
+        return call(number, state=state, usage=usage, **known)
     return settled(number, cost=str(draw(MONEY)), usage=usage, **known)
 
 
@@ -136,6 +139,34 @@ def test_what_closes_later_ends_in_the_same_sums(made: list[Entry], order: Any, 
     assert folded.view() == whole.view()
     assert dict(folded.by_model) == dict(whole.by_model)
     assert set(folded.runs) == set(whole.runs)
+
+
+@given(made=entries())
+def test_turn_counts_where_it_has_a_call_that_is_not_void(made: list[Entry]) -> None:
+    """By the former rule, a turn of void calls alone counts as well."""
+    calls = [each for each in made if isinstance(each, ModelCall)]
+    turns = {each.turn_id for each in calls if each.state is not CallState.VOID or each.rule == 1}
+
+    assert SessionFold().take(made).view().turns == len(turns)
+
+
+def test_turn_that_began_with_a_pending_call_no_longer_counts_when_it_is_void() -> None:
+    """Unless another call of the turn left."""
+    first, second = call(1, turn_id="t", rule=CURRENT_RULE), call(2, turn_id="t", rule=CURRENT_RULE)
+    folded = SessionFold().take([first, second])
+    once = folded.take([replace(first, state=CallState.VOID)])
+    twice = once.take([replace(second, state=CallState.VOID)])
+
+    assert [each.view().turns for each in (folded, once, twice)] == [1, 1, 0]
+
+
+def test_tokens_of_an_unresolved_call_are_in_the_sum() -> None:
+    """They stand beside its call; an entry of the former rule counts none."""
+    known = {"state": CallState.UNRESOLVED, "usage": TokenUsage(total_tokens=5)}
+    folds = [SessionFold().take([call(1, rule=rule, **known)]) for rule in (1, CURRENT_RULE)]
+
+    assert [each.view().usage.total_tokens for each in folds] == [None, 5]
+    assert dict(folds[1].by_model)["a/b"].usage.total_tokens == 5
 
 
 def test_runs_are_in_the_order_of_their_turns() -> None:
