@@ -724,11 +724,11 @@ type Totals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sum of all settled entries. What is pending or unresolved is not in it, but counted below.
 	CostUsd *string `protobuf:"bytes,1,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
-	// Their tokens.
+	// Tokens of the settled calls, and those that are known of the unresolved ones.
 	Usage *TokenUsage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Requests to the provider, the open ones included.
 	ModelCalls int64 `protobuf:"varint,3,opt,name=model_calls,json=modelCalls,proto3" json:"model_calls,omitempty"`
-	// Turns that came as far as a request.
+	// Turns that came as far as a request: those of void calls alone are not counted.
 	Turns int64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
 	// Calls whose cost is not known yet.
 	PendingCalls int64 `protobuf:"varint,5,opt,name=pending_calls,json=pendingCalls,proto3" json:"pending_calls,omitempty"`

@@ -313,13 +313,13 @@ export interface Totals {
   costUsd?:
     | string
     | undefined;
-  /** Their tokens. */
+  /** Tokens of the settled calls, and those that are known of the unresolved ones. */
   usage:
     | TokenUsage
     | undefined;
   /** Requests to the provider, the open ones included. */
   modelCalls: bigint;
-  /** Turns that came as far as a request. */
+  /** Turns that came as far as a request: those of void calls alone are not counted. */
   turns: bigint;
   /** Calls whose cost is not known yet. */
   pendingCalls: bigint;
