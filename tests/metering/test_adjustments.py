@@ -108,7 +108,7 @@ async def test_tokens_of_a_call_of_unknown_cost_count_once(keeper: tuple[Caller,
     unresolved_then = await totals(caller)
     known = call.usage or TokenUsage()
     stated = replace(known, output_tokens=(known.output_tokens or 0) + more, total_tokens=None)
-    await books.adjustments.resolve(call, cost=Decimal("0.1"), usage=stated, why="the invoice", by="ann")
+    await books.adjustments.resolve(call, cost=Decimal("0.001"), usage=stated, why="the invoice", by="ann")
     resolved_then = await totals(caller)
 
     assert not open_then.usage.HasField("total_tokens")
