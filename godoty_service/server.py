@@ -29,6 +29,7 @@ from godoty_service.rpc import admin_service, agent_service, billing_service
 from godoty_service.rpc.admin_service import AdminService
 from godoty_service.rpc.agent_service import AgentService
 from godoty_service.rpc.billing_service import BillingService
+from godoty_service.rpc.call_adjuster import CallAdjuster
 from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.health import ServingStatus
 from godoty_service.rpc.listener import bind
@@ -159,7 +160,12 @@ def _server(
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,
     )
-    admin = AdminService(administration=rooms.administration, catalogue=lambda: oracle.current, clock=rooms.clock)
+    admin = AdminService(
+        administration=rooms.administration,
+        adjuster=CallAdjuster(adjustments=rooms.adjustments, administration=rooms.administration),
+        catalogue=lambda: oracle.current,
+        clock=rooms.clock,
+    )
     billing = BillingService(
         usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
     )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from godoty.v1 import admin_service_pb2 as pb
 
 from godoty_service.cli.entries import export_entries, list_entries
 from godoty_service.cli.session import err, out, user, with_provider, with_rooms
@@ -91,6 +92,40 @@ def resolve(
         await rooms.administration.resolving_call(user(), found.tenant_id, told)
         written = await rooms.adjustments.resolve(found, cost=amount, why=why, by=by or user(), above_bound=above_bound)
         out.print(f"{written.entry_id}: {money.format_usd(written.cost)} USD, entry {written.number} of its session")
+
+    with_rooms(work)
+
+
+@ledger_app.command()
+def adjust(
+    call: Annotated[str, typer.Argument(help="The call's id.")],
+    *,
+    cost: Annotated[str | None, typer.Option(help="What it cost in all, in US dollars: a plain decimal.")] = None,
+    add: Annotated[str | None, typer.Option(help="What is added to its cost; negative: what is taken off.")] = None,
+    by: Annotated[str, typer.Option(help="Who says so.")],
+    why: Annotated[str, typer.Option(help="The reason.")],
+    request_id: Annotated[str, typer.Option(help="The id of this adjustment: the same id adjusts once.")],
+    above_bound: Annotated[
+        bool, typer.Option("--above-bound", help="The call's total may be above its upper bound.")
+    ] = False,
+) -> None:
+    """Correct what a call cost: a new, dated and attributed entry. An unresolved call is resolved first."""
+    from godoty_service.rpc.call_adjuster import CallAdjuster, adjustment_order  # noqa: PLC0415 - as in entries.py
+
+    if (cost is None) == (add is None):
+        raise ValueError("say either --cost or --add")
+    amount = {"cost_usd": cost} if add is None else {"add_usd": add}
+    request = pb.AdjustCallRequest(call_id=call, why=why, request_id=request_id, above_bound=above_bound, **amount)
+
+    async def work(rooms: "Rooms") -> None:
+        found = await rooms.ledger.find(call)
+        if found is None:
+            raise ValueError(f"there is no call {call}")
+        request.tenant_id = found.tenant_id
+        adjuster = CallAdjuster(adjustments=rooms.adjustments, administration=rooms.administration)
+        written, total = await adjuster.adjust(user(), adjustment_order(request, by=by))
+        added, entry = money.format_usd(written.cost), f"entry {written.number} of its session"
+        out.print(f"{written.entry_id}: {added} USD, {entry}; the call costs {money.format_usd(total)} USD")
 
     with_rooms(work)
 

@@ -5,6 +5,7 @@ before  What the ledger says that those come to; `stated`: for good.
 spent   What the others have cost, one by one.
 open    The bound of each open call, with the windows in which it is reserved.
 told    The share that a turn was told of last, by limit, in the newest window.
+correction  Its `revision`, and the `adjustment_id` that is counted now; `budget_corrections.py` says how.
 """
 
 from collections.abc import Iterable

@@ -33,8 +33,8 @@ from godoty_service.metering.budget_document import (
     stated,
     told,
 )
-from godoty_service.metering.call import ModelCall
-from godoty_service.metering.charges import NOTHING, Statement, charge, held
+from godoty_service.metering.call import Adjustment, ModelCall
+from godoty_service.metering.charges import NOTHING, Statement, charge, charge_of, held
 from godoty_service.mongo import Collection, Document, Snapshot
 
 SHARES = (50, 80, 100)  # per cent of a budget at which a turn is told
@@ -61,6 +61,21 @@ class BudgetAlert:
     percent: int
     spent: Decimal
     limit: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionSlot:
+    """The one place of a tenant's budget where an adjustment is counted.
+
+    Attributes:
+        revision: How many corrections have begun.
+        adjustment_id: The adjustment that is counted and may not be marked as applied; None: the slot is free.
+        since: What was adjusted before is in the statement.
+    """
+
+    revision: int
+    adjustment_id: str | None
+    since: datetime
 
 
 class Budgets:
@@ -150,20 +165,40 @@ class Budgets:
         alerts = [_alert(found, budget, budget.window.key(call.start_time)) for budget in budgets if found]
         return [alert for alert in alerts if alert is not None]
 
-    async def adjust(self, tenant_id: str, *, time: datetime, made: datetime, amount: Decimal) -> None:
-        """Correct what is spent in the windows that a call's start falls into, as far as they are current.
+    async def correction(self, tenant_id: str) -> CorrectionSlot | None:
+        """Return the place where a tenant's budget is corrected; None: its spending is not counted."""
+        found = await self._budgets.find_one({"_id": tenant_id}, fields={"since": 1, "correction": 1})
+        if found is None:
+            return None
+        last = found.get("correction") or {}
+        return CorrectionSlot(
+            revision=last.get("revision", 0), adjustment_id=last.get("adjustment_id"), since=found["since"]
+        )
 
-        Args:
-            tenant_id: Whose.
-            time: The call's start.
-            made: When the adjustment was made: before `since`, the statement has it.
-            amount: What it adds, in US dollars; may be negative.
+    async def begin_correction(self, tenant_id: str, slot: CorrectionSlot, adjustment: Adjustment) -> bool:
+        """Add what an adjustment changes, in the windows of its call's start as far as they are current.
+
+        Returns False if another correction has begun since the slot was read. What was adjusted before `since` is in
+        the statement and adds nothing here.
         """
+        time, amount = adjustment.start_time, charge_of(adjustment)
+        stated_already = {"$gt": ["$since", adjustment.time]}
         added = {
-            window.value: plus(f"$spent.{window.value}", {"$literal": window.key(time)}, amount)
+            window.value: {"$cond": [stated_already, now, plus(now, {"$literal": window.key(time)}, amount)]}
             for window in BudgetWindow
+            for now in [f"$spent.{window.value}"]
         }
-        await self._budgets.update_one({"_id": tenant_id, "since": {"$lte": made}}, [{"$set": {"spent": added}}])
+        begun = {"revision": slot.revision + 1, "adjustment_id": adjustment.entry_id}
+        return await self._budgets.update_one(
+            {"_id": tenant_id, **_unchanged(slot), "correction.adjustment_id": None},
+            [{"$set": {"spent": added, "correction": {"$literal": begun}}}],
+        )
+
+    async def end_correction(self, tenant_id: str, slot: CorrectionSlot) -> None:
+        """Free the slot: its adjustment is marked as applied."""
+        await self._budgets.update_one(
+            {"_id": tenant_id, "correction.revision": slot.revision}, {"$set": {"correction.adjustment_id": None}}
+        )
 
     async def status(self, tenant_id: str, budgets: Sequence[Budget]) -> list[BudgetStatus]:
         """Tell how budgets stand."""
@@ -217,6 +252,10 @@ class Budgets:
             for window, key in keys.items()
             if found is not None and key >= newest(found, window)
         }
+
+
+def _unchanged(slot: CorrectionSlot) -> Document:
+    return {"correction.revision": slot.revision} if slot.revision else {"correction": None}
 
 
 def _alert(found: Document, budget: Budget, key: str) -> BudgetAlert | None:

@@ -122,6 +122,8 @@ class Adjustment:
         time: When the adjustment was made.
         why: The reason, in a person's words or "reconciled".
         by: Who did it.
+        request_id: The caller's id of the request that made it; None: it resolves a call.
+        new_cost: The call's total cost that was asked for; None: `cost` itself was.
     """
 
     entry_id: str
@@ -143,6 +145,13 @@ class Adjustment:
     time: datetime
     why: str
     by: str
+    request_id: str | None = None
+    new_cost: Decimal | None = None
+
+    @property
+    def start_time(self) -> datetime:
+        """The time that it belongs to: its call's start."""
+        return self.call_time or self.time
 
 
 Entry = ModelCall | Adjustment

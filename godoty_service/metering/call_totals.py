@@ -16,8 +16,17 @@ def call_total(call: ModelCall, adjustments: Iterable[Adjustment]) -> Decimal:
     Raises:
         AmountRefused: 34 digits do not hold the sum.
     """
+    return sum_exactly(call, call.cost or money.ZERO, *(each.cost for each in adjustments))
+
+
+def sum_exactly(call: ModelCall, *amounts: Decimal) -> Decimal:
+    """Return the sum of amounts of a call.
+
+    Raises:
+        AmountRefused: 34 digits do not hold it.
+    """
     try:
-        return money.total([call.cost or money.ZERO, *(each.cost for each in adjustments)])
+        return money.total(amounts)
     except DecimalException as error:
         raise AmountRefused(
             "The call's amounts cannot be summed exactly: they have more decimals than any amount may have.",

@@ -9,7 +9,8 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from godoty_service.budget import BudgetWindow
-from godoty_service.metering.call import ModelCall
+from godoty_service.metering import money
+from godoty_service.metering.call import Adjustment, ModelCall
 from godoty_service.metering.states import contribution, counts
 from godoty_service.mongo import Document
 
@@ -45,12 +46,18 @@ def charge(call: ModelCall) -> Decimal:
     return ((counted.unresolved and call.upper_bound) or (counted.cost and call.cost)) or Decimal(0)
 
 
+def charge_of(adjustment: Adjustment) -> Decimal:
+    """Return what an adjustment adds to a budget: its cost, less the bound of the call that it resolves."""
+    bound = (adjustment.bound or Decimal(0)) if adjustment.resolves else Decimal(0)
+    return money.subtract(adjustment.cost, bound)
+
+
 def held(call: ModelCall) -> Held:
     """Tell what an open call may cost."""
     return Held(call_id=call.call_id, bound=call.upper_bound or Decimal(0), time=call.start_time)
 
 
-def statement_of(tenant_id: str, *, at: datetime, end: datetime) -> list[Document]:
+def statement_of(tenant_id: str, *, at: datetime, end: datetime, uncounted: Document | None = None) -> list[Document]:
     """Express a statement over ledger entries: what started before `end`, in the windows of `at`.
 
     Each entry is read once, so that a call which closes meanwhile is held or spent, never both and never neither.
@@ -63,6 +70,7 @@ def statement_of(tenant_id: str, *, at: datetime, end: datetime) -> list[Documen
                 "tenant_id": tenant_id,
                 "start_time": {"$lt": end},
                 "$or": [{"kind": "call"}, {"time": {"$lt": end}}],
+                **({"$nor": [uncounted]} if uncounted else {}),
             }
         },
         {

@@ -13,7 +13,7 @@ from godoty_service.metering.usage import COUNTERS, TokenUsage
 
 Document = dict[str, Any]
 
-_MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "bound"})
+_MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "bound", "new_cost"})
 _TIMES = frozenset({"time_to_first_token", "duration"})
 _CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
 _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
@@ -27,6 +27,19 @@ def entry_to_document(entry: Entry) -> Document:
     document["_id"] = document.pop(key)
     document["kind"] = "call" if isinstance(entry, ModelCall) else "adjustment"
     return document
+
+
+def new_entry_document(entry: Entry) -> Document:
+    """Return an entry as it is inserted, with the marks of what is still to be done with it.
+
+    `unbooked`: the usage roll-ups do not have it (`usage_entries.py`). `unapplied`: its session's sums or its tenant's
+    budget may not have it (`adjustments.py`). An adjustment stands at its call's start, the period that it belongs to.
+    """
+    document = entry_to_document(entry)
+    if isinstance(entry, Adjustment):
+        document["start_time"] = entry.start_time
+        return document | {"unbooked": "final", "unapplied": True}
+    return document | {"unbooked": "open" if entry.state is CallState.PENDING else "final"}
 
 
 def entry_from_document(document: Document) -> Entry:

@@ -11,12 +11,14 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
 from godoty_service.flights import Flights
 from godoty_service.metering import money
+from godoty_service.metering.adjustment_store import AdjustmentStore, sums_of_adjustments
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
 from godoty_service.metering.charges import Statement, read_statement, statement_of
 from godoty_service.metering.documents import (
     call_from_document,
     entry_from_document,
     entry_to_document,
+    new_entry_document,
 )
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 
@@ -28,6 +30,8 @@ INDEXES = (
     Index(keys=[("due", 1)], where={"state": CallState.PENDING.value}),
     Index(keys=[("_id", 1), ("state", 1)], where={"state": CallState.UNRESOLVED.value}),
     Index(keys=[("resolves", 1)], where={"resolves": True}),
+    Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
+    Index(keys=[("unapplied", 1)], where={"unapplied": True}),
     Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
     Index(keys=[("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
     Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
@@ -68,12 +72,14 @@ class Ledger:
 
     Attributes:
         open_calls: Calls that this process is busy with; nobody else settles them while it lives.
+        adjustments: What corrects calls that are final.
     """
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._entries = collection
         self._clock = clock
         self.open_calls: set[str] = set()
+        self.adjustments = AdjustmentStore(collection)
         self._kept: dict[str, ModelCall] = {}
         self._notes = Flights(self._note_together, most=_MOST_NOTES)
 
@@ -95,7 +101,7 @@ class Ledger:
         """
         for _ in range(_TRIES):
             try:
-                await self._entries.insert_one(_new(entry))
+                await self._entries.insert_one(new_entry_document(entry))
             except DuplicateKey:
                 if await self._entries.find_one({"_id": entry_to_document(entry)["_id"]}, fields={"_id": 1}):
                     raise  # the entry itself is there already, not only its number
@@ -268,12 +274,6 @@ class Ledger:
         found = await self._entries.find_one({"_id": call_id, "kind": "call"})
         return call_from_document(found) if found else None
 
-    async def adjustment(self, tenant_id: str, entry_id: str) -> Adjustment | None:
-        """Read an adjustment."""
-        found = await self._entries.find_one({"_id": entry_id, "tenant_id": tenant_id, "kind": "adjustment"})
-        entry = entry_from_document(found) if found else None
-        return entry if isinstance(entry, Adjustment) else None
-
     async def by_session(self, tenant_id: str | None, session_uid: str | None = None) -> AsyncIterator[Entry]:
         """Read all entries, of all, a tenant or a session, session by session and in the order of their numbers."""
         named = {"tenant_id": tenant_id, "session_uid": session_uid}
@@ -286,7 +286,8 @@ class Ledger:
         """Sum what a provider key's calls of a time cost, as far as it is known by now.
 
         Returns:
-            The cost of the settled and the resolved calls, how many are pending, and how many are unresolved.
+            The cost of the settled and the resolved calls with all adjustments, how many are pending, and how many are
+            unresolved.
         """
         which = {"provider_key_id": provider_key_id, "start_time": {"$gte": start, "$lt": end}}
         sums = {"cost": {"$sum": "$cost"}, "calls": {"$sum": 1}}
@@ -297,10 +298,8 @@ class Ledger:
             by_state.get(state.value, {"calls": 0})["calls"] for state in (CallState.PENDING, CallState.UNRESOLVED)
         )
         cost = settled["cost"].to_decimal() if settled else Decimal(0)
-        if unresolved:
-            resolved = await self._entries.aggregate(_resolved(self._entries.name, which, sums))
-            for each in resolved:
-                cost, unresolved = money.add(cost, each["cost"].to_decimal()), unresolved - each["calls"]
+        for each in await self._entries.aggregate(sums_of_adjustments(self._entries.name, which)):
+            cost, unresolved = money.add(cost, each["cost"].to_decimal()), unresolved - each["resolved"]
         return cost, pending, unresolved
 
     async def get(self, tenant_id: str, call_id: str) -> ModelCall | None:
@@ -311,6 +310,11 @@ class Ledger:
     async def statement(self, tenant_id: str, *, at: datetime, end: datetime) -> Statement:
         """Sum what a tenant's calls that started before `end` count in the windows of `at`."""
         return read_statement(await self._entries.aggregate(statement_of(tenant_id, at=at, end=end)), at=at)
+
+    async def counted_statement(self, tenant_id: str, *, at: datetime, end: datetime, uncounted: Document) -> Statement:
+        """Sum the same without the entries that match `uncounted`."""
+        pipeline = statement_of(tenant_id, at=at, end=end, uncounted=uncounted)
+        return read_statement(await self._entries.aggregate(pipeline), at=at)
 
     async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
         """Read a turn's entries, in the order of their numbers."""
@@ -329,28 +333,6 @@ class Ledger:
 
 def _pending(tenant_id: str, call_id: str) -> dict[str, Any]:
     return {"_id": call_id, "tenant_id": tenant_id, "state": CallState.PENDING.value}
-
-
-def _resolved(name: str, which: dict[str, Any], sums: dict[str, Any]) -> list[dict[str, Any]]:
-    """Sum the adjustments that resolve some calls: they are few, and each leads to its call."""
-    return [
-        {"$match": {"resolves": True}},
-        {"$lookup": {"from": name, "localField": "corrects", "foreignField": "_id", "as": "call"}},
-        {"$match": {f"call.{field}": wanted for field, wanted in which.items()}},
-        {"$group": {"_id": None, **sums}},
-    ]
-
-
-def _new(entry: Entry) -> dict[str, Any]:
-    """An entry as it is inserted: what the usage books (`booking.py`) have not taken up says so.
-
-    An adjustment stands at its call's start, the period that it belongs to.
-    """
-    document = entry_to_document(entry)
-    if isinstance(entry, Adjustment):
-        document["start_time"] = entry.call_time or entry.time
-        return document | {"unbooked": "final"}
-    return document | {"unbooked": "open" if entry.state is CallState.PENDING else "final"}
 
 
 def _served(call: ModelCall) -> dict[str, Any]:

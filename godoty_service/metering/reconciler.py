@@ -135,6 +135,7 @@ class Reconciler:
         if self._spending is not None and self._clock() - self._swept > _SWEEP:
             self._swept = self._clock()
             await self._spending.sweep()
+            await self._adjustments.apply_left()
         owners = await self._ledger.owners() - {self._owner}
         if dead := owners - await self._living(owners):
             await self._ledger.adopt(dead)

@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 
 from godoty_service.budget import Budget
 from godoty_service.clock import Clock, utc_now
-from godoty_service.metering import money
+from godoty_service.metering.budget_corrections import count_adjustment
 from godoty_service.metering.budgets import BudgetAlert, Budgets, BudgetStatus
 from godoty_service.metering.call import Adjustment, CallState, ModelCall
-from godoty_service.metering.charges import charge
 from godoty_service.metering.ledger import Ledger
 
 # A call's reservation is settled right after its entry; one that is so much older was left by a server that died.
@@ -73,10 +72,9 @@ class Spending:
         """Settle a call that was closed by reconciliation: the next settled turn is told what it reached."""
         await self._budgets.settle(call)
 
-    async def resolved(self, call: ModelCall, adjustment: Adjustment) -> None:
-        """Take in what an unresolved call has cost, in place of its bound."""
-        amount = money.subtract(adjustment.cost, charge(call))
-        await self._budgets.adjust(call.tenant_id, time=call.start_time, made=adjustment.time, amount=amount)
+    async def correct(self, adjustment: Adjustment) -> None:
+        """Count an adjustment in its tenant's budget, once, and mark it as applied."""
+        await count_adjustment(adjustment, budgets=self._budgets, adjustments=self._ledger.adjustments)
 
     async def status(self, tenant_id: str) -> list[BudgetStatus]:
         """Tell how a tenant's budgets stand."""

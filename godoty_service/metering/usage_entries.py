@@ -247,7 +247,7 @@ def entry_id(entry: Entry) -> str:
 
 def start_time(entry: Entry) -> datetime:
     """The time that an entry belongs to."""
-    return (entry.call_time or entry.time) if isinstance(entry, Adjustment) else entry.start_time
+    return entry.start_time
 
 
 def _marked(document: Document) -> Marked:

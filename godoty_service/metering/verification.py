@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, fields
+from decimal import DecimalException
 
-from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
+from godoty_service.metering.call import Adjustment, CallState, Entry
+from godoty_service.metering.correction_verification import amount_faults, correction_faults
 from godoty_service.metering.fold_document import fold_from_document
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.session_folds import FoldStore
@@ -38,8 +40,9 @@ async def verify(
 ) -> AsyncIterator[Difference]:
     """Verify one tenant's books, or all, while servers go on; in the memory that one session needs.
 
-    Checked are the numbering of each session (1, 2, 3 …, no gap, no double), each entry in itself, that an
-    adjustment corrects an unresolved call once, and that the sums that the session shows equal those of its entries.
+    Checked are the numbering of each session (1, 2, 3 …, no gap, no double), each entry in itself and its amounts,
+    that an adjustment corrects a call of its session and resolves an unresolved one once, that no call's total is
+    below zero, and that the sums that the session shows equal those of its entries.
     A turn that is running leaves entries that are not folded yet: readers fold them, and so does this.
 
     Args:
@@ -69,13 +72,16 @@ async def verify(
 async def _session(entries: list[Entry], folds: FoldStore) -> list[str]:
     """Tell what is wrong with a session's entries, and with what it shows of them."""
     last = entries[-1]
-    found = [*_numbering(entries), *_each(entries), *_corrections(entries)]
+    found = [*_numbering(entries), *_each(entries), *correction_faults(entries), *amount_faults(entries)]
     kept = await folds.shown_fold(last.tenant_id, last.session_uid)
     if kept is not None:  # a deleted session keeps none
         fold, final = fold_from_document(kept[0]), kept[1]
         if fold.through > last.number or (final and not fold.open and fold.through < last.number):
             found.append(f"the sums go to entry {fold.through}, the entries to {last.number}")
-        found.extend(_sums(fold if final and not fold.open else fold.take(entries), entries))
+        try:
+            found.extend(_sums(fold if final and not fold.open else fold.take(entries), entries))
+        except DecimalException:
+            found.append("its entries cannot be summed exactly")
     return found
 
 
@@ -110,22 +116,6 @@ def _each(entries: list[Entry]) -> Iterator[str]:
             yield f"call {entry.call_id} is settled without a cost"
         if entry.state is not CallState.SETTLED and (entry.cost is not None or entry.cost_source is not None):
             yield f"call {entry.call_id} is {entry.state.value} and has a cost"
-
-
-def _corrections(entries: list[Entry]) -> Iterator[str]:
-    calls = {entry.call_id: entry for entry in entries if isinstance(entry, ModelCall)}
-    corrected: set[str] = set()
-    for entry in entries:
-        if not isinstance(entry, Adjustment) or not entry.resolves:
-            continue
-        call = calls.get(entry.corrects)
-        if call is None or call.state is not CallState.UNRESOLVED:
-            yield f"adjustment {entry.entry_id} resolves what is not unresolved"
-        elif call.upper_bound != entry.bound:
-            yield f"adjustment {entry.entry_id} takes another bound away than call {call.call_id} has"
-        if entry.corrects in corrected:
-            yield f"call {entry.corrects} is resolved twice"
-        corrected.add(entry.corrects)
 
 
 def _sums(shown: SessionFold, entries: list[Entry]) -> Iterator[str]:

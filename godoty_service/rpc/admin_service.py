@@ -8,8 +8,11 @@ from godoty.v1 import admin_service_pb2_grpc
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.metering.catalogue import Catalogue
+from godoty_service.metering.money import format_usd
 from godoty_service.rpc import admin_requests
 from godoty_service.rpc.admin_messages import change_message, key_message, policy_message, tenant_message
+from godoty_service.rpc.billing_messages import adjustment_message
+from godoty_service.rpc.call_adjuster import CallAdjuster, adjustment_order
 from godoty_service.rpc.edge import Call
 from godoty_service.rpc.paging import page_size, read_place, read_time, write_token
 from godoty_service.tenancy.administration import Administration
@@ -25,16 +28,23 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     """Tenants, their keys and what they may do."""
 
     def __init__(
-        self, *, administration: Administration, catalogue: Callable[[], Catalogue | None], clock: Clock = utc_now
+        self,
+        *,
+        administration: Administration,
+        adjuster: CallAdjuster,
+        catalogue: Callable[[], Catalogue | None],
+        clock: Clock = utc_now,
     ) -> None:
         """Build the service.
 
         Args:
             administration: Makes the changes.
+            adjuster: Corrects what calls cost.
             catalogue: Tells the models that there are; None: not known.
             clock: Tells the time.
         """
         self._admin = administration
+        self._adjuster = adjuster
         self._catalogue = catalogue
         self._clock = clock
 
@@ -112,6 +122,12 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, secret = admin_requests.provider_key(request)
         await self._admin.set_provider_key(call.principal.key_id, tenant_id, secret)
         return pb.SetProviderKeyResponse()
+
+    async def AdjustCall(self, request: pb.AdjustCallRequest, call: Call) -> pb.AdjustCallResponse:
+        """Correct what a model call cost."""
+        order = adjustment_order(request, by=call.principal.key_id)
+        adjustment, total = await self._adjuster.adjust(call.principal.key_id, order)
+        return pb.AdjustCallResponse(adjustment=adjustment_message(adjustment), total_cost_usd=format_usd(total))
 
     async def ListAdminChanges(self, request: pb.ListAdminChangesRequest, _: Call) -> pb.ListAdminChangesResponse:
         """Read a page of what was changed."""

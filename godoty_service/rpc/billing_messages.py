@@ -46,11 +46,12 @@ def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
 
 def _entry_message(entry: Entry) -> pb.LedgerEntry:
     if isinstance(entry, Adjustment):
-        return pb.LedgerEntry(adjustment=_adjustment_message(entry), user=entry.user or "")
+        return pb.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
     return pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
 
 
-def _adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+    """Convert an adjustment."""
     return pb.Adjustment(
         adjustment_id=adjustment.entry_id,
         call_id=adjustment.corrects,
@@ -61,4 +62,6 @@ def _adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
         create_time=timestamp(adjustment.time),
         why=adjustment.why,
         by=adjustment.by,
+        resolves=adjustment.resolves,
+        request_id=adjustment.request_id or "",
     )

@@ -135,6 +135,10 @@ class Administration:
         """Record that somebody is about to say what an unresolved call has cost: the ledger keeps that itself."""
         await self.changes.record(by=by, action="ResolveCall", tenant_id=tenant_id, details=details)
 
+    async def adjusting_call(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that a call's cost is about to be adjusted; the ledger keeps the adjustment itself."""
+        await self.changes.record(by=by, action="AdjustCall", tenant_id=tenant_id, details=details)
+
     async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
         await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)
 

@@ -194,3 +194,57 @@ def _compared(out: str) -> tuple[str, int, int, str, str]:
     assert found, out
     ledger, pending, unresolved, provider, beyond = found.groups()
     return ledger, int(pending), int(unresolved), provider, beyond
+
+
+async def test_adjust_corrects_a_call_and_says_who(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """A wrong resolution is put right, then lowered; `compare` and `verify` agree, and each change is recorded."""
+    key: dict[str, Any] = {"OPENROUTER_API_KEY": "sandbox-adjust"}
+    caller = await calling(reconcile_interval=NEVER, **key)
+    keeper = await bookkeep(caller.service, **key)
+    call = await _given_up(caller, keeper)
+    await keeper.adjustments.resolve(call, cost=Decimal("0.009"), why="a slip", by="ann")
+    cost, arguments = plain(billed(caller, call)), ("ledger", "adjust", call.call_id, "--by", "bob", "--why", "invoice")
+
+    said = await godoty(caller.service, *arguments, "--cost", cost, "--request-id", "one")
+    again = await godoty(caller.service, *arguments, "--cost", cost, "--request-id", "one")
+    compared = await godoty(caller.service, "ledger", "compare", **key)
+    lowered = await godoty(caller.service, *arguments, "--add", "-0.000001", "--request-id", "two")
+    verified = await godoty(caller.service, "ledger", "verify")
+
+    assert said.status == 0, said.err
+    assert said.out.endswith(f"entry 3 of its session; the call costs {cost} USD\n")
+    assert (again.status, again.out) == (0, said.out)
+    assert _compared(compared.out) == (cost, 0, 0, cost, "0")
+    after = plain(Decimal(cost) - Decimal("0.000001"))
+    assert lowered.out.endswith(f"entry 4 of its session; the call costs {after} USD\n"), lowered.err
+    assert (verified.status, verified.out) == (0, "1 sessions, 4 entries, 0 differences\n")
+    assert [each["by"] for each in _adjustments(caller)] == ["ann", "bob", "bob"]
+    recorded = [(by, action, details["request_id"], details["by"]) for by, action, details in _recorded(caller)]
+    assert recorded == [(getpass.getuser(), "AdjustCall", name, "bob") for name in ("two", "one")]
+
+
+async def test_adjust_refuses_in_one_line(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """Neither or both amounts, an unresolved call, one that is not there, a used request id: one line, no entry."""
+    caller = await calling(reconcile_interval=NEVER)
+    call = await _given_up(caller, await bookkeep(caller.service))
+    refusals = {
+        (call.call_id, "--cost", "1", "--add", "1"): "say either --cost or --add",
+        (call.call_id,): "say either --cost or --add",
+        (call.call_id, "--add", "0.001"): "resolve it first, with `godoty ledger resolve`",
+        ("call_none", "--cost", "1"): "there is no call call_none",
+        (call.call_id, "--cost", "1e3"): "cost_usd: not an amount: '1e3'",
+    }
+
+    said = await asyncio.gather(
+        *(
+            godoty(caller.service, "ledger", "adjust", *each, "--by", "ann", "--why", "x", "--request-id", "r")
+            for each in refusals
+        )
+    )
+
+    for each, text in zip(said, refusals.values(), strict=True):
+        assert (each.status, each.out) == (1, "")
+        assert text in each.err
+        assert len(each.err.splitlines()) == 1
+    assert _adjustments(caller) == []
+    assert _recorded(caller) == []

@@ -191,7 +191,7 @@ async def test_adjustments_are_numbered_among_the_calls(ledger: Ledger, make: Ma
     written = await ledger.insert(change)
 
     assert written == replace(change, number=2)
-    assert await ledger.adjustment("tenant", change.entry_id) == written
+    assert await ledger.adjustments.get("tenant", change.entry_id) == written
     assert await ledger.get("tenant", change.entry_id) is None
     assert [entry async for entry in ledger.by_session("tenant")] == [call, written]
 

@@ -1464,6 +1464,196 @@ func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
+// Which call, and what it cost.
+type AdjustCallRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The call: settled, void, or unresolved and resolved since.
+	CallId string `protobuf:"bytes,2,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// Required. The correction, in US dollars: a plain decimal of at most 1000000 and at most 25 decimals. The call's
+	// total must not be below zero.
+	//
+	// Types that are valid to be assigned to Change:
+	//
+	//	*AdjustCallRequest_CostUsd
+	//	*AdjustCallRequest_AddUsd
+	Change isAdjustCallRequest_Change `protobuf_oneof:"change"`
+	// Required. The reason: 1 to 1000 printable characters.
+	Why string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	// Required. The caller's id of this adjustment: [A-Za-z0-9._:-]{1,128}. The same id with the same content returns the
+	// adjustment that was made; with another content, or by another key, it is refused as REQUEST_ID_REUSED.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The call's total may be above its upper bound.
+	AboveBound    bool `protobuf:"varint,7,opt,name=above_bound,json=aboveBound,proto3" json:"above_bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustCallRequest) Reset() {
+	*x = AdjustCallRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustCallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustCallRequest) ProtoMessage() {}
+
+func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
+func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AdjustCallRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetChange() isAdjustCallRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *AdjustCallRequest) GetCostUsd() string {
+	if x != nil {
+		if x, ok := x.Change.(*AdjustCallRequest_CostUsd); ok {
+			return x.CostUsd
+		}
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetAddUsd() string {
+	if x != nil {
+		if x, ok := x.Change.(*AdjustCallRequest_AddUsd); ok {
+			return x.AddUsd
+		}
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AdjustCallRequest) GetAboveBound() bool {
+	if x != nil {
+		return x.AboveBound
+	}
+	return false
+}
+
+type isAdjustCallRequest_Change interface {
+	isAdjustCallRequest_Change()
+}
+
+type AdjustCallRequest_CostUsd struct {
+	// What the call cost in all. The entry has the difference to what it cost before, exact also where others adjust
+	// the call at the same time.
+	CostUsd string `protobuf:"bytes,3,opt,name=cost_usd,json=costUsd,proto3,oneof"`
+}
+
+type AdjustCallRequest_AddUsd struct {
+	// What is added to the call's total; not 0, and negative where less was charged.
+	AddUsd string `protobuf:"bytes,4,opt,name=add_usd,json=addUsd,proto3,oneof"`
+}
+
+func (*AdjustCallRequest_CostUsd) isAdjustCallRequest_Change() {}
+
+func (*AdjustCallRequest_AddUsd) isAdjustCallRequest_Change() {}
+
+// The adjustment.
+type AdjustCallResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new entry, or the one that the same request made before.
+	Adjustment *Adjustment `protobuf:"bytes,1,opt,name=adjustment,proto3" json:"adjustment,omitempty"`
+	// What the call costs now, with all its adjustments.
+	TotalCostUsd  *string `protobuf:"bytes,2,opt,name=total_cost_usd,json=totalCostUsd,proto3,oneof" json:"total_cost_usd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustCallResponse) Reset() {
+	*x = AdjustCallResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustCallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustCallResponse) ProtoMessage() {}
+
+func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
+func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
+	if x != nil {
+		return x.Adjustment
+	}
+	return nil
+}
+
+func (x *AdjustCallResponse) GetTotalCostUsd() string {
+	if x != nil && x.TotalCostUsd != nil {
+		return *x.TotalCostUsd
+	}
+	return ""
+}
+
 // Which changes.
 type ListAdminChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1479,7 +1669,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1681,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1694,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1541,7 +1731,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1743,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1756,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1602,7 +1792,7 @@ type AdminChange struct {
 
 func (x *AdminChange) Reset() {
 	*x = AdminChange{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1804,7 @@ func (x *AdminChange) String() string {
 func (*AdminChange) ProtoMessage() {}
 
 func (x *AdminChange) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1817,7 @@ func (x *AdminChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminChange.ProtoReflect.Descriptor instead.
 func (*AdminChange) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdminChange) GetTime() *timestamppb.Timestamp {
@@ -1757,7 +1947,24 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\x15SetProviderKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
 	"\fprovider_key\x18\x02 \x01(\tR\vproviderKey\"\x18\n" +
-	"\x16SetProviderKeyResponse\"r\n" +
+	"\x16SetProviderKeyResponse\"\xdd\x01\n" +
+	"\x11AdjustCallRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x17\n" +
+	"\acall_id\x18\x02 \x01(\tR\x06callId\x12\x1b\n" +
+	"\bcost_usd\x18\x03 \x01(\tH\x00R\acostUsd\x12\x19\n" +
+	"\aadd_usd\x18\x04 \x01(\tH\x00R\x06addUsd\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x1f\n" +
+	"\vabove_bound\x18\a \x01(\bR\n" +
+	"aboveBoundB\b\n" +
+	"\x06change\"\x89\x01\n" +
+	"\x12AdjustCallResponse\x125\n" +
+	"\n" +
+	"adjustment\x18\x01 \x01(\v2\x15.godoty.v1.AdjustmentR\n" +
+	"adjustment\x12)\n" +
+	"\x0etotal_cost_usd\x18\x02 \x01(\tH\x00R\ftotalCostUsd\x88\x01\x01B\x11\n" +
+	"\x0f_total_cost_usd\"r\n" +
 	"\x17ListAdminChangesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1776,7 +1983,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
 	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
-	"\x0fAPI_SCOPE_ADMIN\x10\x032\xd3\x06\n" +
+	"\x0fAPI_SCOPE_ADMIN\x10\x032\x9e\a\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12F\n" +
 	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n" +
@@ -1787,7 +1994,9 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12F\n" +
 	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12F\n" +
 	"\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n" +
-	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12[\n" +
+	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
+	"\n" +
+	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n" +
 	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -1804,7 +2013,7 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(ApiScope)(0),                    // 0: godoty.v1.ApiScope
 	(*Tenant)(nil),                   // 1: godoty.v1.Tenant
@@ -1831,61 +2040,67 @@ var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*SetPolicyResponse)(nil),        // 22: godoty.v1.SetPolicyResponse
 	(*SetProviderKeyRequest)(nil),    // 23: godoty.v1.SetProviderKeyRequest
 	(*SetProviderKeyResponse)(nil),   // 24: godoty.v1.SetProviderKeyResponse
-	(*ListAdminChangesRequest)(nil),  // 25: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 26: godoty.v1.ListAdminChangesResponse
-	(*AdminChange)(nil),              // 27: godoty.v1.AdminChange
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(BudgetWindow)(0),                // 29: godoty.v1.BudgetWindow
+	(*AdjustCallRequest)(nil),        // 25: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 26: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 27: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 28: godoty.v1.ListAdminChangesResponse
+	(*AdminChange)(nil),              // 29: godoty.v1.AdminChange
+	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
+	(BudgetWindow)(0),                // 31: godoty.v1.BudgetWindow
+	(*Adjustment)(nil),               // 32: godoty.v1.Adjustment
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	28, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	30, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	28, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	28, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	28, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	28, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	30, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	30, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	30, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
 	4,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	29, // 7: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
+	31, // 7: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
 	1,  // 8: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
 	1,  // 9: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
 	1,  // 10: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
 	0,  // 11: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	28, // 12: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 12: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
 	2,  // 13: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
 	2,  // 14: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
 	2,  // 15: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
 	3,  // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
 	3,  // 17: godoty.v1.SetPolicyRequest.policy:type_name -> godoty.v1.Policy
 	3,  // 18: godoty.v1.SetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	27, // 19: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	28, // 20: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 21: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	7,  // 22: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	9,  // 23: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	11, // 24: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
-	13, // 25: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
-	15, // 26: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
-	17, // 27: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
-	19, // 28: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	21, // 29: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
-	23, // 30: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	25, // 31: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	6,  // 32: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	8,  // 33: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	10, // 34: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	12, // 35: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
-	14, // 36: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
-	16, // 37: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
-	18, // 38: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
-	20, // 39: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	22, // 40: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
-	24, // 41: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	26, // 42: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	32, // [32:43] is the sub-list for method output_type
-	21, // [21:32] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	32, // 19: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	29, // 20: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	30, // 21: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
+	5,  // 22: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	7,  // 23: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	9,  // 24: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	11, // 25: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
+	13, // 26: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
+	15, // 27: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
+	17, // 28: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
+	19, // 29: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	21, // 30: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
+	23, // 31: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	25, // 32: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	27, // 33: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	6,  // 34: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	8,  // 35: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	10, // 36: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	12, // 37: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
+	14, // 38: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
+	16, // 39: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
+	18, // 40: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
+	20, // 41: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	22, // 42: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
+	24, // 43: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	26, // 44: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	28, // 45: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	34, // [34:46] is the sub-list for method output_type
+	22, // [22:34] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -1895,13 +2110,18 @@ func file_godoty_v1_admin_service_proto_init() {
 	}
 	file_godoty_v1_billing_service_proto_init()
 	file_godoty_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
+		(*AdjustCallRequest_CostUsd)(nil),
+		(*AdjustCallRequest_AddUsd)(nil),
+	}
+	file_godoty_v1_admin_service_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	AdminService_GetPolicy_FullMethodName        = "/godoty.v1.AdminService/GetPolicy"
 	AdminService_SetPolicy_FullMethodName        = "/godoty.v1.AdminService/SetPolicy"
 	AdminService_SetProviderKey_FullMethodName   = "/godoty.v1.AdminService/SetProviderKey"
+	AdminService_AdjustCall_FullMethodName       = "/godoty.v1.AdminService/AdjustCall"
 	AdminService_ListAdminChanges_FullMethodName = "/godoty.v1.AdminService/ListAdminChanges"
 )
 
@@ -61,6 +62,9 @@ type AdminServiceClient interface {
 	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it.
 	SetProviderKey(ctx context.Context, in *SetProviderKeyRequest, opts ...grpc.CallOption) (*SetProviderKeyResponse, error)
+	// Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+	// A call may be adjusted any number of times. One that is unresolved must be resolved first.
+	AdjustCall(ctx context.Context, in *AdjustCallRequest, opts ...grpc.CallOption) (*AdjustCallResponse, error)
 	// What was changed, by whom and when, the newest first.
 	ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error)
 }
@@ -173,6 +177,16 @@ func (c *adminServiceClient) SetProviderKey(ctx context.Context, in *SetProvider
 	return out, nil
 }
 
+func (c *adminServiceClient) AdjustCall(ctx context.Context, in *AdjustCallRequest, opts ...grpc.CallOption) (*AdjustCallResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdjustCallResponse)
+	err := c.cc.Invoke(ctx, AdminService_AdjustCall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAdminChangesResponse)
@@ -210,6 +224,9 @@ type AdminServiceServer interface {
 	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it.
 	SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error)
+	// Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+	// A call may be adjusted any number of times. One that is unresolved must be resolved first.
+	AdjustCall(context.Context, *AdjustCallRequest) (*AdjustCallResponse, error)
 	// What was changed, by whom and when, the newest first.
 	ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -251,6 +268,9 @@ func (UnimplementedAdminServiceServer) SetPolicy(context.Context, *SetPolicyRequ
 }
 func (UnimplementedAdminServiceServer) SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetProviderKey not implemented")
+}
+func (UnimplementedAdminServiceServer) AdjustCall(context.Context, *AdjustCallRequest) (*AdjustCallResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdjustCall not implemented")
 }
 func (UnimplementedAdminServiceServer) ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAdminChanges not implemented")
@@ -456,6 +476,24 @@ func _AdminService_SetProviderKey_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_AdjustCall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdjustCallRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AdjustCall(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AdjustCall_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AdjustCall(ctx, req.(*AdjustCallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListAdminChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAdminChangesRequest)
 	if err := dec(in); err != nil {
@@ -520,6 +558,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetProviderKey",
 			Handler:    _AdminService_SetProviderKey_Handler,
+		},
+		{
+			MethodName: "AdjustCall",
+			Handler:    _AdminService_AdjustCall_Handler,
 		},
 		{
 			MethodName: "ListAdminChanges",

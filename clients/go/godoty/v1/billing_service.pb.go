@@ -659,7 +659,11 @@ type Adjustment struct {
 	// How it is known.
 	Why string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
 	// Who made it.
-	By            string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
+	By string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
+	// It says what an unresolved call has cost. Else it adjusts a call whose cost was known.
+	Resolves bool `protobuf:"varint,10,opt,name=resolves,proto3" json:"resolves,omitempty"`
+	// The id of the request that made it. Empty: it has none.
+	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -753,6 +757,20 @@ func (x *Adjustment) GetWhy() string {
 func (x *Adjustment) GetBy() string {
 	if x != nil {
 		return x.By
+	}
+	return ""
+}
+
+func (x *Adjustment) GetResolves() bool {
+	if x != nil {
+		return x.Resolves
+	}
+	return false
+}
+
+func (x *Adjustment) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1093,7 +1111,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"adjustment\x18\x02 \x01(\v2\x15.godoty.v1.AdjustmentH\x00R\n" +
 	"adjustment\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04userB\a\n" +
-	"\x05entry\"\xba\x02\n" +
+	"\x05entry\"\xf5\x02\n" +
 	"\n" +
 	"Adjustment\x12#\n" +
 	"\radjustment_id\x18\x01 \x01(\tR\fadjustmentId\x12\x17\n" +
@@ -1106,7 +1124,11 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x10\n" +
 	"\x03why\x18\b \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\t \x01(\tR\x02byB\v\n" +
+	"\x02by\x18\t \x01(\tR\x02by\x12\x1a\n" +
+	"\bresolves\x18\n" +
+	" \x01(\bR\bresolves\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\v \x01(\tR\trequestIdB\v\n" +
 	"\t_cost_usd\"\xa4\x01\n" +
 	"\x13ExportLedgerRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +

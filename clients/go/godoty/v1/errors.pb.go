@@ -74,7 +74,8 @@ const (
 	// For example: the stream broke off in the middle of an answer. metadata: provider_code=connection.
 	ErrorReason_ERROR_REASON_PROVIDER_UNAVAILABLE ErrorReason = 12
 	// INVALID_ARGUMENT. The provider refused the request itself, for example a parameter that the model does
-	// not take. Do not retry unchanged. metadata: provider_code, and provider where it is known.
+	// not take, or words that its moderation flagged: those stay in the conversation, and no model sees them again.
+	// Do not retry unchanged. metadata: provider_code, and provider where it is known.
 	ErrorReason_ERROR_REASON_PROVIDER_REJECTED_REQUEST ErrorReason = 13
 	// FAILED_PRECONDITION. The conversation does not fit the model's context window. Choose a model with a
 	// larger one, or start another session.

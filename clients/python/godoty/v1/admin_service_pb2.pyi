@@ -228,6 +228,32 @@ class SetProviderKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AdjustCallRequest(_message.Message):
+    __slots__ = ("tenant_id", "call_id", "cost_usd", "add_usd", "why", "request_id", "above_bound")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
+    ADD_USD_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_BOUND_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    call_id: str
+    cost_usd: str
+    add_usd: str
+    why: str
+    request_id: str
+    above_bound: bool
+    def __init__(self, tenant_id: _Optional[str] = ..., call_id: _Optional[str] = ..., cost_usd: _Optional[str] = ..., add_usd: _Optional[str] = ..., why: _Optional[str] = ..., request_id: _Optional[str] = ..., above_bound: _Optional[bool] = ...) -> None: ...
+
+class AdjustCallResponse(_message.Message):
+    __slots__ = ("adjustment", "total_cost_usd")
+    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_COST_USD_FIELD_NUMBER: _ClassVar[int]
+    adjustment: _billing_service_pb2.Adjustment
+    total_cost_usd: str
+    def __init__(self, adjustment: _Optional[_Union[_billing_service_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
+
 class ListAdminChangesRequest(_message.Message):
     __slots__ = ("tenant_id", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -85,6 +85,11 @@ class AdminServiceStub:
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyResponse.FromString,
                 _registered_method=True)
+        self.AdjustCall = channel.unary_unary(
+                '/godoty.v1.AdminService/AdjustCall',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.FromString,
+                _registered_method=True)
         self.ListAdminChanges = channel.unary_unary(
                 '/godoty.v1.AdminService/ListAdminChanges',
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListAdminChangesRequest.SerializeToString,
@@ -167,6 +172,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdjustCall(self, request, context):
+        """Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+        A call may be adjusted any number of times. One that is unresolved must be resolved first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAdminChanges(self, request, context):
         """What was changed, by whom and when, the newest first.
         """
@@ -226,6 +239,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetProviderKey,
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyResponse.SerializeToString,
+            ),
+            'AdjustCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustCall,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.SerializeToString,
             ),
             'ListAdminChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAdminChanges,
@@ -504,6 +522,33 @@ class AdminService:
             '/godoty.v1.AdminService/SetProviderKey',
             godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyRequest.SerializeToString,
             godoty_dot_v1_dot_admin__service__pb2.SetProviderKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/AdjustCall',
+            godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -118,7 +118,7 @@ class LedgerEntry(_message.Message):
     def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
 
 class Adjustment(_message.Message):
-    __slots__ = ("adjustment_id", "call_id", "session_id", "number", "cost_usd", "usage", "create_time", "why", "by")
+    __slots__ = ("adjustment_id", "call_id", "session_id", "number", "cost_usd", "usage", "create_time", "why", "by", "resolves", "request_id")
     ADJUSTMENT_ID_FIELD_NUMBER: _ClassVar[int]
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,8 @@ class Adjustment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
+    RESOLVES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     adjustment_id: str
     call_id: str
     session_id: str
@@ -137,7 +139,9 @@ class Adjustment(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     why: str
     by: str
-    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., number: _Optional[int] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+    resolves: bool
+    request_id: str
+    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., number: _Optional[int] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ..., resolves: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExportLedgerRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time")

@@ -16,7 +16,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { Adjustment, BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
 
 /** Tenants, their keys and what they may do. The command line `godoty` does the same by hand. */
 
@@ -288,6 +288,48 @@ export interface SetProviderKeyRequest {
 
 /** The key is kept. */
 export interface SetProviderKeyResponse {
+}
+
+/** Which call, and what it cost. */
+export interface AdjustCallRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** Required. The call: settled, void, or unresolved and resolved since. */
+  callId: string;
+  /**
+   * Required. The correction, in US dollars: a plain decimal of at most 1000000 and at most 25 decimals. The call's
+   * total must not be below zero.
+   */
+  change:
+    | //
+    /**
+     * What the call cost in all. The entry has the difference to what it cost before, exact also where others adjust
+     * the call at the same time.
+     */
+    { $case: "costUsd"; value: string }
+    | //
+    /** What is added to the call's total; not 0, and negative where less was charged. */
+    { $case: "addUsd"; value: string }
+    | undefined;
+  /** Required. The reason: 1 to 1000 printable characters. */
+  why: string;
+  /**
+   * Required. The caller's id of this adjustment: [A-Za-z0-9._:-]{1,128}. The same id with the same content returns the
+   * adjustment that was made; with another content, or by another key, it is refused as REQUEST_ID_REUSED.
+   */
+  requestId: string;
+  /** The call's total may be above its upper bound. */
+  aboveBound: boolean;
+}
+
+/** The adjustment. */
+export interface AdjustCallResponse {
+  /** The new entry, or the one that the same request made before. */
+  adjustment:
+    | Adjustment
+    | undefined;
+  /** What the call costs now, with all its adjustments. */
+  totalCostUsd?: string | undefined;
 }
 
 /** Which changes. */
@@ -2672,6 +2714,298 @@ export const SetProviderKeyResponse: MessageFns<SetProviderKeyResponse> = {
   },
 };
 
+function createBaseAdjustCallRequest(): AdjustCallRequest {
+  return { tenantId: "", callId: "", change: undefined, why: "", requestId: "", aboveBound: false };
+}
+
+export const AdjustCallRequest: MessageFns<AdjustCallRequest> = {
+  encode(message: AdjustCallRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.callId !== "") {
+      writer.uint32(18).string(message.callId);
+    }
+    switch (message.change?.$case) {
+      case "costUsd":
+        writer.uint32(26).string(message.change.value);
+        break;
+      case "addUsd":
+        writer.uint32(34).string(message.change.value);
+        break;
+    }
+    if (message.why !== "") {
+      writer.uint32(42).string(message.why);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(50).string(message.requestId);
+    }
+    if (message.aboveBound !== false) {
+      writer.uint32(56).bool(message.aboveBound);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdjustCallRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdjustCallRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.callId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.change = { $case: "costUsd", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.change = { $case: "addUsd", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.why = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.aboveBound = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdjustCallRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      callId: isSet(object.callId)
+        ? globalThis.String(object.callId)
+        : isSet(object.call_id)
+        ? globalThis.String(object.call_id)
+        : "",
+      change: isSet(object.costUsd)
+        ? { $case: "costUsd", value: globalThis.String(object.costUsd) }
+        : isSet(object.cost_usd)
+        ? { $case: "costUsd", value: globalThis.String(object.cost_usd) }
+        : isSet(object.addUsd)
+        ? { $case: "addUsd", value: globalThis.String(object.addUsd) }
+        : isSet(object.add_usd)
+        ? { $case: "addUsd", value: globalThis.String(object.add_usd) }
+        : undefined,
+      why: isSet(object.why) ? globalThis.String(object.why) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+      aboveBound: isSet(object.aboveBound)
+        ? globalThis.Boolean(object.aboveBound)
+        : isSet(object.above_bound)
+        ? globalThis.Boolean(object.above_bound)
+        : false,
+    };
+  },
+
+  toJSON(message: AdjustCallRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.callId !== "") {
+      obj.callId = message.callId;
+    }
+    if (message.change?.$case === "costUsd") {
+      obj.costUsd = message.change.value;
+    } else if (message.change?.$case === "addUsd") {
+      obj.addUsd = message.change.value;
+    }
+    if (message.why !== "") {
+      obj.why = message.why;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    if (message.aboveBound !== false) {
+      obj.aboveBound = message.aboveBound;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AdjustCallRequest>, I>>(base?: I): AdjustCallRequest {
+    return AdjustCallRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AdjustCallRequest>, I>>(object: I): AdjustCallRequest {
+    const message = createBaseAdjustCallRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.callId = object.callId ?? "";
+    switch (object.change?.$case) {
+      case "costUsd": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "costUsd", value: object.change.value };
+        }
+        break;
+      }
+      case "addUsd": {
+        if (object.change?.value !== undefined && object.change?.value !== null) {
+          message.change = { $case: "addUsd", value: object.change.value };
+        }
+        break;
+      }
+    }
+    message.why = object.why ?? "";
+    message.requestId = object.requestId ?? "";
+    message.aboveBound = object.aboveBound ?? false;
+    return message;
+  },
+};
+
+function createBaseAdjustCallResponse(): AdjustCallResponse {
+  return { adjustment: undefined, totalCostUsd: undefined };
+}
+
+export const AdjustCallResponse: MessageFns<AdjustCallResponse> = {
+  encode(message: AdjustCallResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.adjustment !== undefined) {
+      Adjustment.encode(message.adjustment, writer.uint32(10).fork()).join();
+    }
+    if (message.totalCostUsd !== undefined) {
+      writer.uint32(18).string(message.totalCostUsd);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdjustCallResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdjustCallResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.adjustment = Adjustment.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.totalCostUsd = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdjustCallResponse {
+    return {
+      adjustment: isSet(object.adjustment) ? Adjustment.fromJSON(object.adjustment) : undefined,
+      totalCostUsd: isSet(object.totalCostUsd)
+        ? globalThis.String(object.totalCostUsd)
+        : isSet(object.total_cost_usd)
+        ? globalThis.String(object.total_cost_usd)
+        : undefined,
+    };
+  },
+
+  toJSON(message: AdjustCallResponse): unknown {
+    const obj: any = {};
+    if (message.adjustment !== undefined) {
+      obj.adjustment = Adjustment.toJSON(message.adjustment);
+    }
+    if (message.totalCostUsd !== undefined) {
+      obj.totalCostUsd = message.totalCostUsd;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AdjustCallResponse>, I>>(base?: I): AdjustCallResponse {
+    return AdjustCallResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AdjustCallResponse>, I>>(object: I): AdjustCallResponse {
+    const message = createBaseAdjustCallResponse();
+    message.adjustment = (object.adjustment !== undefined && object.adjustment !== null)
+      ? Adjustment.fromPartial(object.adjustment)
+      : undefined;
+    message.totalCostUsd = object.totalCostUsd ?? undefined;
+    return message;
+  },
+};
+
 function createBaseListAdminChangesRequest(): ListAdminChangesRequest {
   return { tenantId: "", pageSize: 0, pageToken: "" };
 }
@@ -3124,6 +3458,19 @@ export const AdminServiceService = {
       Buffer.from(SetProviderKeyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetProviderKeyResponse => SetProviderKeyResponse.decode(value),
   },
+  /**
+   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   */
+  adjustCall: {
+    path: "/godoty.v1.AdminService/AdjustCall" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AdjustCallRequest): Buffer => Buffer.from(AdjustCallRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AdjustCallRequest => AdjustCallRequest.decode(value),
+    responseSerialize: (value: AdjustCallResponse): Buffer => Buffer.from(AdjustCallResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AdjustCallResponse => AdjustCallResponse.decode(value),
+  },
   /** What was changed, by whom and when, the newest first. */
   listAdminChanges: {
     path: "/godoty.v1.AdminService/ListAdminChanges" as const,
@@ -3162,6 +3509,11 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   setPolicy: handleUnaryCall<SetPolicyRequest, SetPolicyResponse>;
   /** Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it. */
   setProviderKey: handleUnaryCall<SetProviderKeyRequest, SetProviderKeyResponse>;
+  /**
+   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   */
+  adjustCall: handleUnaryCall<AdjustCallRequest, AdjustCallResponse>;
   /** What was changed, by whom and when, the newest first. */
   listAdminChanges: handleUnaryCall<ListAdminChangesRequest, ListAdminChangesResponse>;
 }
@@ -3329,6 +3681,25 @@ export interface AdminServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetProviderKeyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
+   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   */
+  adjustCall(
+    request: AdjustCallRequest,
+    callback: (error: ServiceError | null, response: AdjustCallResponse) => void,
+  ): ClientUnaryCall;
+  adjustCall(
+    request: AdjustCallRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AdjustCallResponse) => void,
+  ): ClientUnaryCall;
+  adjustCall(
+    request: AdjustCallRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AdjustCallResponse) => void,
   ): ClientUnaryCall;
   /** What was changed, by whom and when, the newest first. */
   listAdminChanges(

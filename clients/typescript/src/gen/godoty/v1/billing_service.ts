@@ -280,6 +280,10 @@ export interface Adjustment {
   why: string;
   /** Who made it. */
   by: string;
+  /** It says what an unresolved call has cost. Else it adjusts a call whose cost was known. */
+  resolves: boolean;
+  /** The id of the request that made it. Empty: it has none. */
+  requestId: string;
 }
 
 /** Which entries. */
@@ -1166,6 +1170,8 @@ function createBaseAdjustment(): Adjustment {
     createTime: undefined,
     why: "",
     by: "",
+    resolves: false,
+    requestId: "",
   };
 }
 
@@ -1200,6 +1206,12 @@ export const Adjustment: MessageFns<Adjustment> = {
     }
     if (message.by !== "") {
       writer.uint32(74).string(message.by);
+    }
+    if (message.resolves !== false) {
+      writer.uint32(80).bool(message.resolves);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(90).string(message.requestId);
     }
     return writer;
   },
@@ -1289,6 +1301,22 @@ export const Adjustment: MessageFns<Adjustment> = {
             message.by = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.resolves = reader.bool();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1332,6 +1360,12 @@ export const Adjustment: MessageFns<Adjustment> = {
         : undefined,
       why: isSet(object.why) ? globalThis.String(object.why) : "",
       by: isSet(object.by) ? globalThis.String(object.by) : "",
+      resolves: isSet(object.resolves) ? globalThis.Boolean(object.resolves) : false,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -1364,6 +1398,12 @@ export const Adjustment: MessageFns<Adjustment> = {
     if (message.by !== "") {
       obj.by = message.by;
     }
+    if (message.resolves !== false) {
+      obj.resolves = message.resolves;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
@@ -1383,6 +1423,8 @@ export const Adjustment: MessageFns<Adjustment> = {
     message.createTime = object.createTime ?? undefined;
     message.why = object.why ?? "";
     message.by = object.by ?? "";
+    message.resolves = object.resolves ?? false;
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };

@@ -81,7 +81,8 @@ export enum ErrorReason {
   ERROR_REASON_PROVIDER_UNAVAILABLE = 12,
   /**
    * ERROR_REASON_PROVIDER_REJECTED_REQUEST - INVALID_ARGUMENT. The provider refused the request itself, for example a parameter that the model does
-   * not take. Do not retry unchanged. metadata: provider_code, and provider where it is known.
+   * not take, or words that its moderation flagged: those stay in the conversation, and no model sees them again.
+   * Do not retry unchanged. metadata: provider_code, and provider where it is known.
    */
   ERROR_REASON_PROVIDER_REJECTED_REQUEST = 13,
   /**
