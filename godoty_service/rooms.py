@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from godoty_service.clock_sync import SynchronizedClock
 from godoty_service.ids import new_id
@@ -28,10 +29,11 @@ from godoty_service.metering.spending import Spending
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.mongo import Database, open_database
-from godoty_service.openrouter.account import Account
+from godoty_service.openrouter.account import Account, BodyLimits
 from godoty_service.openrouter.accounts import Access, Accounts
 from godoty_service.openrouter.client import OpenRouterClient, open_client
 from godoty_service.openrouter.pace import Pace
+from godoty_service.openrouter.record_keeping import RecordKeeping
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
 from godoty_service.sessions import store as session_stores
@@ -255,11 +257,21 @@ async def open_provider(
         read_timeout=settings.read_timeout,
         pace=pace,
     )
-    account = Account(client)
-    accounts = _accounts(Access(client=client, key_id=key_id), rooms.provider_keys)
+    records = RecordKeeping(base_url=settings.openrouter_base_url, configured=settings.generation_records)
+    limits = BodyLimits(listing=settings.max_listing_bytes, record=settings.max_record_bytes)
+    account_of = partial(Account, limits=limits, records=records)
+    account = account_of(client)
+    accounts = Accounts(
+        Access(client=client, key_id=key_id),
+        account_of=account_of,
+        records=records,
+        old_keys=settings.old_openrouter_keys,
+        key_of=partial(_key_of, rooms.provider_keys),
+        secret_of=rooms.provider_keys.by_key_id,
+    )
 
     async def readable_keys() -> set[str]:
-        return {key_id, *await rooms.provider_keys.readable_ids()}
+        return {key_id, *settings.old_openrouter_keys, *await rooms.provider_keys.readable_ids()}
 
     oracle = Oracle(
         rooms.database.collection("catalogues"),
@@ -285,10 +297,9 @@ async def open_provider(
         readable_keys=readable_keys,
         record=record,
         spending=rooms.spending,
-        patience=Patience(
-            without_usage=timedelta(seconds=settings.record_patience),
-            with_usage=timedelta(seconds=min(settings.record_patience, settings.record_patience_with_usage)),
-        ),
+        patience=_patience(settings),
+        keeps_records=accounts.keeps_records,
+        now=rooms.database.now,
         clock=rooms.clock,
     )
     try:
@@ -312,12 +323,19 @@ async def _synchronized(database: Database, *, tolerance: timedelta) -> Synchron
     return clock
 
 
-def _accounts(service: Access, provider_keys: ProviderKeys) -> Accounts:
-    async def key_of(tenant_id: str) -> tuple[str, str] | None:
-        key = await provider_keys.get(tenant_id)
-        return None if key is None else (key.key_id, key.secret)
+def _patience(settings: Settings) -> Patience:
+    """Return how long calls wait for their records: not at all where none are kept."""
+    longest = 0.0 if settings.generation_records == "none" else settings.record_patience
+    return Patience(
+        without_usage=timedelta(seconds=longest),
+        priced=timedelta(seconds=min(longest, settings.record_patience_with_usage)),
+        after_error=timedelta(seconds=min(longest, settings.record_patience_after_error)),
+    )
 
-    return Accounts(service, key_of=key_of, secret_of=provider_keys.by_key_id)
+
+async def _key_of(provider_keys: ProviderKeys, tenant_id: str) -> tuple[str, str] | None:
+    key = await provider_keys.get(tenant_id)
+    return None if key is None else (key.key_id, key.secret)
 
 
 def _sealer(settings: Settings) -> Sealer:

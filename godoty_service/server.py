@@ -187,7 +187,7 @@ async def _start_loops(
     stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
 ) -> None:
     """Start what runs beside the turns: heartbeat, catalogue, reconciliation, roll-ups."""
-    await asyncio.gather(_have_prices(provider.oracle), rooms.replicas.beat())
+    await asyncio.gather(_have_prices(provider.oracle), provider.accounts.learn_records(), rooms.replicas.beat())
     stack.push_async_callback(_quietly, rooms.replicas.stop)
     stack.push_async_callback(_quietly, rooms.keys.record_use)
     _background(stack, rooms.keys.run(settings.key_use_interval))

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     openrouter_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("OPENROUTER_API_KEY"), description="The account's key."
     )
+    openrouter_old_api_keys: SecretStr | None = Field(
+        None,
+        description="The account's earlier keys, by commas: they only read the records of the calls that they made.",
+    )
     openrouter_base_url: str = Field(
         "https://openrouter.ai/api/v1", description="OpenRouter, or any gateway that speaks as it does."
     )
@@ -107,6 +111,20 @@ class Settings(BaseSettings):
     record_patience_with_usage: Seconds = Field(
         120.0, description="The same where the catalogue can price the usage that the stream told."
     )
+    record_patience_after_error: Seconds = Field(
+        300.0, description="The same where the provider answered with an error, and with no output or usage."
+    )
+
+    generation_records: Literal["auto", "kept", "none"] = Field(
+        "auto",
+        description="Whether the upstream keeps generation records; auto: OpenRouter does, others are asked.",
+    )
+    max_record_bytes: int = Field(
+        1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of a generation record, in bytes."
+    )
+    max_listing_bytes: int = Field(
+        16 * 1024 * 1024, ge=64 * 1024, le=1024**3, description="Largest body of the provider's listings, in bytes."
+    )
 
     # What is told of it.
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
@@ -118,6 +136,12 @@ class Settings(BaseSettings):
     def openrouter_key_id(self) -> str:
         """The id of the account's key: it names the key without telling it. Empty: there is none."""
         return key_id_of(self.openrouter_api_key.get_secret_value()) if self.openrouter_api_key else ""
+
+    @property
+    def old_openrouter_keys(self) -> dict[str, str]:
+        """The account's earlier keys by their ids."""
+        named = self.openrouter_old_api_keys.get_secret_value() if self.openrouter_old_api_keys else ""
+        return {key_id_of(key): key for each in named.split(",") if (key := each.strip())}
 
     @property
     def certificates(self) -> Certificates | None:

@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
@@ -173,8 +174,7 @@ def compare() -> None:
 
     async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
         start = rooms.clock().replace(hour=0, minute=0, second=0, microsecond=0)
-        data: dict[str, Any] = money.loads(await provider.account.key()).get("data") or {}
-        used = money.parse(data.get("usage_daily"))
+        used = _used_today(await provider.account.key())
         cost, pending, unresolved = await rooms.ledger.sum_of(
             provider_key_id=provider.key_id, start=start, end=start + timedelta(days=1)
         )
@@ -184,3 +184,10 @@ def compare() -> None:
             out.print(f"beyond    {money.format_usd(money.subtract(used, cost))} USD that the provider has more")
 
     with_provider(work)
+
+
+def _used_today(body: bytes) -> Decimal | None:
+    """Return what a key has used today, as the provider's `/key` states it; None: it does not state an amount."""
+    answer = money.loads(body)
+    data = answer.get("data") if isinstance(answer, dict) else None
+    return money.parse_charge(data.get("usage_daily")) if isinstance(data, dict) else None

@@ -11,6 +11,7 @@ import structlog
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import CallNotFound, DuplicateKey, StorageUnavailable
+from godoty_service.metering import money
 from godoty_service.metering.adjustment_order import AdjustmentOrder, adjustment_of, check_same
 from godoty_service.metering.call import Adjustment, CallState, ModelCall
 from godoty_service.metering.call_totals import call_total, check_total, resolved_usage
@@ -45,14 +46,17 @@ class Adjustments:
         self._clock = clock
 
     async def settle_late(self, call: ModelCall) -> None:
-        """Settle a call by what its own stream told, although it was given up on meanwhile; else do nothing."""
+        """Resolve a call, given up on meanwhile, by what its own server knows: its cost, or that it was never sent."""
+        never_sent = call.state is CallState.VOID
+        cost = money.ZERO if never_sent else call.cost
+        if cost is None:
+            return
         now = await self._ledger.get(call.tenant_id, call.call_id)
-        if now is None or now.state is not CallState.UNRESOLVED or call.cost is None:
+        if now is None or now.state is not CallState.UNRESOLVED:
             return  # the provider's record was faster
+        why = "provably never sent" if never_sent else "told by its own stream"
         try:
-            await self.resolve(
-                now, cost=call.cost, usage=call.usage, why="told by its own stream", by="godoty", above_bound=True
-            )
+            await self.resolve(now, cost=cost, usage=call.usage, why=why, by="godoty", above_bound=True)
         except AlreadyResolved:
             return
 

@@ -59,6 +59,7 @@ class ModelCall:
         upper_bound: What the call can cost at the most, told before it was made.
         provider_key_id: Names the key that made the call: its record can only be read with that one.
         attempt: 1 for the first try of a request.
+        error_code: The status of the error that the provider answered with; None: it answered none.
         owner: The server that made the call.
         rule: The rule of `states.py` by which it counts in sums; what an earlier build wrote has none, which is 1.
     """
@@ -91,6 +92,7 @@ class ModelCall:
     attempt: int = 1
     finish_reason: str | None = None
     error: str | None = None
+    error_code: int | None = None
     user: str | None = None
     agent: str
     owner: str

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from collections.abc import Collection as Some
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ _IDENTITY = (
     *("owner", "start_time", "rule"),
 )
 _CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one close from another
+# Ages are measured by the database's time: servers' clocks may be minutes apart.
+_ADOPTED = [{"$set": {"due": "$$NOW", "left_time": "$$NOW"}}]
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
 _MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
@@ -154,21 +156,20 @@ class Ledger:
             self.keep(call)
             raise
 
-    async def leave(self, call: ModelCall, *, due: datetime) -> None:
-        """Leave a call to reconciliation, from `due` on, with what is known of it."""
-        await self._entries.update_one(
-            _pending(call.tenant_id, call.call_id),
-            {"$set": {**_changes(call), **_served(call), "due": due}, "$min": {"left_time": due}},
-        )
+    async def leave(self, call: ModelCall) -> bool:
+        """Leave a call to reconciliation, from the database's time on; return False if it is not pending any more."""
+        known = {name: {"$literal": value} for name, value in (_changes(call) | _served(call)).items()}
+        left = {"due": "$$NOW", "left_time": {"$min": ["$left_time", "$$NOW"]}}
+        return await self._entries.update_one(_pending(call.tenant_id, call.call_id), [{"$set": {**known, **left}}])
 
-    async def leave_or_keep(self, call: ModelCall, *, due: datetime) -> None:
+    async def leave_or_keep(self, call: ModelCall) -> None:
         """Leave a call to reconciliation; where the database is out of reach, keep what is known and raise.
 
         Raises:
             StorageUnavailable: What is known of it is in `kept` alone.
         """
         try:
-            await self.leave(call, due=due)
+            await self.leave(call)
         except StorageError:
             self.keep(call)
             raise
@@ -198,17 +199,16 @@ class Ledger:
 
         A call is listed in `open_calls` before it is written, so one that is newer than the list is left alone.
         """
-        now = self._clock()
         busy = list(self.open_calls)
         return await self._entries.update_many(
             {
                 "state": CallState.PENDING.value,
                 "owner": owner,
                 "due": None,
-                "start_time": {"$lt": now},
+                "start_time": {"$lt": self._clock()},  # of the same clock
                 "_id": {"$nin": busy},
             },
-            {"$set": {"due": now, "left_time": now}},
+            _ADOPTED,
         )
 
     async def owners(self) -> set[str]:
@@ -223,28 +223,28 @@ class Ledger:
 
     async def adopt(self, owners: Some[str]) -> int:
         """Make due what dead servers left behind; returns how many calls."""
-        now = self._clock()
         return await self._entries.update_many(
-            {"state": CallState.PENDING.value, "owner": {"$in": list(owners)}, "due": None},
-            {"$set": {"due": now, "left_time": now}},
+            {"state": CallState.PENDING.value, "owner": {"$in": list(owners)}, "due": None}, _ADOPTED
         )
 
-    async def take_due(self, *, provider_key_ids: Some[str], any_before: datetime, hold: timedelta) -> DueCall | None:
-        """Take a call that is due, for so long that nobody else does.
+    async def take_due(
+        self, *, due_by: datetime, held_until: datetime, provider_key_ids: Some[str], any_before: datetime
+    ) -> DueCall | None:
+        """Take a call that is due, so that no other server takes it for a while. All times are the database's.
 
         Args:
+            due_by: The latest time at which it was due.
+            held_until: When it is due again.
             provider_key_ids: The keys whose records can be read here.
             any_before: Calls that were left before are taken whatever made them.
-            hold: How long it is not due for anybody else.
         """
-        now = self._clock()
         found = await self._entries.find_one_and_update(
             {
                 "state": CallState.PENDING.value,
-                "due": {"$lte": now},
+                "due": {"$lte": due_by},
                 "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"left_time": {"$lt": any_before}}],
             },
-            {"$set": {"due": now + hold}, "$inc": {"tries": 1}},
+            {"$set": {"due": held_until}, "$inc": {"tries": 1}},
             sort=[("due", 1)],
         )
         if found is None:

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_CODE_DIGITS = 3  # of an HTTP status
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnScope:
@@ -59,6 +61,7 @@ class TurnMeter:
         record: Callable[[ModelCall], None],
         permit: Callable[[], None],
         allowance: Allowance,
+        keeps_records: Callable[[], bool],
         clock: Clock = utc_now,
     ) -> None:
         """Build a meter.
@@ -72,6 +75,7 @@ class TurnMeter:
             record: Told of each call that closes, for the metrics.
             permit: Raises where the turn may make no call any more.
             allowance: What the turn may still spend.
+            keeps_records: Returns whether the upstream may keep generation records.
             clock: Tells the time.
         """
         self.scope = scope
@@ -81,6 +85,7 @@ class TurnMeter:
         self.record = record
         self.permit = permit
         self.allowance = allowance
+        self.keeps_records = keeps_records
         self.clock = clock
         self._last_number = last_number
         self._calls: dict[str, OpenCall] = {}
@@ -262,6 +267,7 @@ class OpenCall:
             "finish_reason": finish_reason,
             "duration": self._elapsed(),
             "error": _reason(error),
+            "error_code": _answered_code(error),
         }
         billing = from_openrouter(usage) if usage is not None else None
         if billing is not None:
@@ -280,9 +286,18 @@ class OpenCall:
                 "catalogue_cost": priced.cost,
                 "evidence": priced.evidence or self.entry.evidence,
             }
-        if billing is None or billing.cost is None:
+        if billing is not None and billing.cost is not None:
+            settled = {"cost": billing.cost, "cost_source": CostSource.BILLED}
+        elif self._is_priced_now(known):
+            settled = {"cost": known["catalogue_cost"], "cost_source": CostSource.CATALOGUE}
+        else:
             return await self._leave(**known)
-        return await self._close(state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.BILLED, **known)
+        return await self._close(state=CallState.SETTLED, **settled, **known)
+
+    def _is_priced_now(self, known: dict[str, Any]) -> bool:
+        """Whether the catalogue's price is final, because the upstream keeps no records."""
+        priceable = known.get("catalogue_cost") is not None and not known.get("is_byok")
+        return priceable and not self._meter.keeps_records()
 
     async def abandon(self) -> None:
         """End a call that nobody ended: void where it was not sent, else left to reconciliation."""
@@ -309,17 +324,23 @@ class OpenCall:
         if await self._meter.ledger.close_or_keep(self.entry):
             self._meter.record(self.entry)
             await self._meter.allowance.settle(self.entry)
-        elif self.entry.cost is not None:
+        else:
             await self._meter.adjustments.settle_late(self.entry)
 
     async def _leave(self, **changes: Any) -> ModelCall:
         self._ended = True
         self.entry = replace(self.entry, **changes)
-        await self._meter.landed(self._meter.ledger.leave_or_keep(self.entry, due=self._meter.clock()))
+        await self._meter.landed(self._meter.ledger.leave_or_keep(self.entry))
         return self.entry
 
     def _elapsed(self) -> timedelta:
         return timedelta(microseconds=int((time.monotonic() - self._begun_at) * 1_000_000))
+
+
+def _answered_code(error: GodotyError | None) -> int | None:
+    """Return the status that the provider answered with; None: no error, or the connection failed."""
+    code = error.metadata.get("provider_code", "") if error is not None else ""
+    return int(code) if code.isdecimal() and len(code) == _CODE_DIGITS else None
 
 
 def _reason(error: GodotyError | None) -> str | None:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
@@ -18,11 +18,12 @@ from godoty_service.errors import GodotyError, ProviderError, StorageError, Stor
 from godoty_service.metering import money
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, CostSource, ModelCall
+from godoty_service.metering.generation_record import decode_record
 from godoty_service.metering.ledger import DueCall, Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
-from godoty_service.metering.usage import TokenUsage, from_generation
+from godoty_service.metering.usage import TokenUsage
 
 log = structlog.get_logger(__name__)
 
@@ -51,13 +52,15 @@ class Patience:
     """How long records are waited for, counted from when the call was left: a long stream has none before.
 
     Attributes:
-        without_usage: Where nothing but the record can tell what a call cost.
-        with_usage: Where the catalogue can price the usage that the stream told.
+        without_usage: If nothing but the record can say what a call cost.
+        priced: If the catalogue can price the usage that came with the answer.
+        after_error: If the provider answered with an error, without output and usage.
         unreachable: Where the provider does not answer at all.
     """
 
     without_usage: timedelta = timedelta(hours=1)
-    with_usage: timedelta = timedelta(minutes=2)
+    priced: timedelta = timedelta(minutes=2)
+    after_error: timedelta = timedelta(minutes=5)
     unreachable: timedelta = timedelta(hours=24)
 
 
@@ -76,6 +79,8 @@ class Reconciler:
         readable_keys: ReadableKeys,
         record: Callable[[ModelCall], None],
         patience: Patience,
+        keeps_records: Callable[[], bool],
+        now: Callable[[], Awaitable[datetime]],
         spending: Spending | None = None,
         clock: Clock = utc_now,
     ) -> None:
@@ -91,6 +96,8 @@ class Reconciler:
             readable_keys: Tells the ids of the keys that `read_generation` can read with.
             record: Told of each call that closes.
             patience: How long records are waited for.
+            keeps_records: Returns whether the upstream may keep records.
+            now: Reads the database's time, by which calls are due and have waited.
             spending: Takes in what a call has cost; None: nobody has a budget.
             clock: Tells the time.
         """
@@ -105,6 +112,8 @@ class Reconciler:
         self._readable: Collection[str] = ()
         self._record = record
         self._patience = patience
+        self._keeps_records = keeps_records
+        self._now = now
         self._spending = spending
         self._clock = clock
         self._swept = clock() - 2 * _SWEEP
@@ -141,9 +150,11 @@ class Reconciler:
             await self._ledger.adopt(dead)
         self._readable = await self._readable_keys()
         outcomes = dict.fromkeys(Outcome, 0)
-        while batch := await self._batch():
-            for outcome in await asyncio.gather(*map(self._settle, batch)):
+        now = began = await self._now()
+        while batch := await self._batch(began, now):
+            for outcome in await asyncio.gather(*(self._reconcile(due, now) for due in batch)):
                 outcomes[outcome] += 1
+            now = await self._now()
         return outcomes
 
     async def _write_kept(self) -> None:
@@ -164,53 +175,87 @@ class Reconciler:
 
     async def _write(self, call: ModelCall) -> None:
         if call.state is CallState.PENDING:
-            await self._ledger.leave(call, due=self._clock())
+            await self._ledger.leave(call)
         elif not await self._closed(call):
             await self._adjustments.settle_late(call)
 
-    async def _batch(self) -> list[DueCall]:
+    async def _batch(self, began: datetime, now: datetime) -> list[DueCall]:
         batch: list[DueCall] = []
         while len(batch) < _AT_ONCE:
             taken = await self._ledger.take_due(
+                due_by=began,
+                held_until=now + _HOLD,
                 provider_key_ids=self._readable,
-                any_before=self._clock() - self._patience.without_usage,
-                hold=_HOLD,
+                any_before=now - self._patience.without_usage,
             )
             if taken is None:
                 break
             batch.append(taken)
         return batch
 
-    async def _settle(self, due: DueCall) -> Outcome:
-        """Settle a call from its record, or else as well as can be told by now."""
-        call, waited = due.call, self._clock() - due.left_time
-        if call.generation_id is not None and call.provider_key_id in self._readable:
+    async def _reconcile(self, due: DueCall, now: datetime) -> Outcome:
+        """Settle a call; a fault in it leaves it held, and does not stop the others.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        try:
+            return await self._settle(due, now)
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.exception("call_not_reconciled", call_id=due.call.call_id)
+            return Outcome.POSTPONED
+
+    async def _settle(self, due: DueCall, now: datetime) -> Outcome:
+        """Settle a call by its record; after its patience by the catalogue, else as unresolved."""
+        call, waited = due.call, now - due.left_time
+        readable = call.generation_id is not None and call.provider_key_id in self._readable
+        if readable:
             try:
-                async with asyncio.timeout(_HOLD.total_seconds() / 2):
-                    body = await self._read_generation(call.provider_key_id, call.generation_id)
-                if body is not None and (settled := await self._from_record(call, body)) is not None:
-                    return await self._close(settled)
+                settled = await self._by_record(call)
             except (ProviderError, TimeoutError) as error:
                 log.warning("generation_not_read", call_id=call.call_id, error=str(error))
                 if waited < self._patience.unreachable:
-                    return await self._postpone(due)
-            except (ValueError, TypeError) as error:
-                log.warning("generation_not_understood", call_id=call.call_id, error=str(error))
-            if waited < (self._patience.without_usage if call.usage is None else self._patience.with_usage):
-                return await self._postpone(due)
-        return await self._close(await self._without_record(call))
+                    return await self._postpone(due, now)
+            else:
+                if settled is not None:
+                    return await self._close(settled)
+        priced = await self._by_catalogue(call)
+        if readable and waited < self._patience_with(call, priced=priced is not None):
+            return await self._postpone(due, now)
+        return await self._close(priced or self._final(call, state=CallState.UNRESOLVED))
 
-    async def _from_record(self, call: ModelCall, body: bytes) -> ModelCall | None:
-        """Settle a call with what its record says; None: it does not say the cost."""
-        data = money.loads(body).get("data") or {}
-        billing = from_generation(data)
-        if billing.cost is None:
+    def _patience_with(self, call: ModelCall, *, priced: bool) -> timedelta:
+        """Return how long a call's record is waited for."""
+        if priced:
+            return self._patience.priced if self._keeps_records() else timedelta(0)
+        without_output = call.usage is None and call.time_to_first_token is None
+        answered_error = call.error_code is not None and without_output
+        return self._patience.after_error if answered_error else self._patience.without_usage
+
+    async def _by_record(self, call: ModelCall) -> ModelCall | None:
+        """Settle a call by its record; None: there is none yet, it is malformed, or it states no cost.
+
+        Raises:
+            ProviderError: The provider does not answer, or with an error.
+            TimeoutError: It takes too long.
+        """
+        try:
+            async with asyncio.timeout(_HOLD.total_seconds() / 2):
+                body = await self._read_generation(call.provider_key_id, call.generation_id or "")
+            record = decode_record(body) if body is not None else None
+        except ValueError as error:
+            log.warning("generation_not_understood", call_id=call.call_id, error=str(error))
             return None
+        if record is None or record.billing.cost is None:
+            return None
+        billing = record.billing
         known = replace(
             call,
-            served_model=call.served_model or _text(data, "model"),
-            provider=call.provider or _text(data, "provider_name"),
-            finish_reason=call.finish_reason or _text(data, "finish_reason"),
+            served_model=call.served_model or record.model,
+            provider=call.provider or record.provider,
+            finish_reason=call.finish_reason or record.finish_reason,
             usage=call.usage or billing.usage,
             upstream_cost=call.upstream_cost if call.upstream_cost is not None else billing.upstream_cost,
             is_byok=call.is_byok if call.is_byok is not None else billing.is_byok,
@@ -218,34 +263,38 @@ class Reconciler:
         priced = await self._priced(known)
         return self._final(priced, state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.RECONCILED)
 
-    async def _without_record(self, call: ModelCall) -> ModelCall:
-        """Close a call whose record can never come: by the catalogue where its usage is known, else unresolved.
+    async def _by_catalogue(self, call: ModelCall) -> ModelCall | None:
+        """Settle a call by the catalogue; None: its usage is not known, or has no price there.
 
-        Under BYOK the account pays nothing or a fee, which no list tells.
+        Under BYOK the account pays nothing or a fee, which is in no list.
         """
-        if call.usage is not None and not call.is_byok:
-            priced = await self._priced(call)
-            if priced.catalogue_cost is not None:
-                return self._final(
-                    priced,
-                    state=CallState.SETTLED,
-                    cost=priced.catalogue_cost,
-                    cost_source=CostSource.CATALOGUE,
-                )
-        return self._final(call, state=CallState.UNRESOLVED)
+        if call.usage is None or call.is_byok:
+            return None
+        priced = await self._priced(call)
+        if priced.catalogue_cost is None:
+            return None
+        return self._final(
+            priced, state=CallState.SETTLED, cost=priced.catalogue_cost, cost_source=CostSource.CATALOGUE
+        )
 
     async def _priced(self, call: ModelCall) -> ModelCall:
         """Price a call with what held when it started."""
         if call.evidence is None:
             return replace(call, catalogue_cost=None)
-        priced = await self._oracle.price_past(
-            call.usage or TokenUsage(),
-            served_model=call.model,
-            requested=(call.requested_model, *call.fallback_models),
-            provider=call.provider,
-            at=call.start_time,
-            catalogue_hash=call.evidence.catalogue_hash,
-        )
+        try:
+            priced = await self._oracle.price_past(
+                call.usage or TokenUsage(),
+                served_model=call.model,
+                requested=(call.requested_model, *call.fallback_models),
+                provider=call.provider,
+                at=call.start_time,
+                catalogue_hash=call.evidence.catalogue_hash,
+            )
+        except GodotyError:
+            raise
+        except Exception:  # a stored list that cannot be read must not keep the call open
+            log.exception("call_not_priced", call_id=call.call_id)
+            return replace(call, catalogue_cost=None)
         return replace(call, catalogue_cost=priced.cost, evidence=priced.evidence or call.evidence)
 
     def _final(self, call: ModelCall, **changes: Any) -> ModelCall:
@@ -272,12 +321,7 @@ class Reconciler:
         await self._closed(call)
         return Outcome.UNRESOLVED if call.state is CallState.UNRESOLVED else Outcome.SETTLED
 
-    async def _postpone(self, due: DueCall) -> Outcome:
+    async def _postpone(self, due: DueCall, now: datetime) -> Outcome:
         wait = _WAITS[min(due.tries, len(_WAITS)) - 1]
-        await self._ledger.postpone(due.call, due=self._clock() + timedelta(seconds=wait))
+        await self._ledger.postpone(due.call, due=now + timedelta(seconds=wait))
         return Outcome.POSTPONED
-
-
-def _text(data: dict[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    return value if isinstance(value, str) and value else None

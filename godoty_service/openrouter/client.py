@@ -9,6 +9,7 @@ import httpx2 as httpx
 from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
+from godoty_service.openrouter.bounded_body import ENCODINGS
 from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.transport import AiohttpTransport, limits_of
 
@@ -43,6 +44,17 @@ class OpenRouterClient(AsyncOpenAI):
                 await response.aclose()
             raise self._make_status_error_from_response(response)
         return response
+
+    async def fetch(self, path: str) -> httpx.Response:
+        """Send a GET request below the base URL, once; return the response, of any status, when its headers are here.
+
+        Raises:
+            httpx.TransportError: No response came.
+        """
+        http = cast("_Http", self._client)
+        url = f"{str(self.base_url).rstrip('/')}{path}"
+        headers = {**self._headers, "accept-encoding": ENCODINGS}
+        return await http.transport.ask("GET", url, headers=headers, content=b"", limits=self._limits)
 
     def _request(self, body: Mapping[str, Any]) -> httpx.Request:
         """What an error names."""

@@ -14,6 +14,14 @@ def loads(data: bytes) -> Any:
     return json.loads(data, parse_float=_decimal, parse_constant=lambda _: None)
 
 
+def loads_or_none(data: bytes) -> Any:
+    """Parse JSON as `loads` does; what is not JSON, or is nested too deeply, is None."""
+    try:
+        return loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _decimal(text: str) -> Decimal | None:
     try:
         return Decimal(text)

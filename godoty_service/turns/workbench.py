@@ -147,6 +147,7 @@ class Workbench:
             permit=lambda: self.permit(turn),
             allowance=Allowance(self._spending, budgets=turn.policy.budgets, max_cost=turn.request.max_cost),
             clock=self._clock,
+            keeps_records=self.accounts.keeps_records,
         )
 
     def permit(self, turn: Turn) -> None:

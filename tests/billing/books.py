@@ -313,7 +313,8 @@ class Tenant:
     async def leave(self, call: ModelCall) -> None:
         """Leave a call to reconciliation, with what its stream told: whoever closes it starts from that."""
         known = replace(call, served_model="c/four", provider="One", usage=TokenUsage(input_tokens=3))
-        await self.ledger.leave(known, due=datetime.now(UTC) + timedelta(days=1))
+        await self.ledger.leave(known)
+        await self.ledger.postpone(known, due=datetime.now(UTC) + timedelta(days=1))
         self.calls[call.call_id] = known
 
     async def close(self, call: ModelCall, settle: datetime, *, state: CallState | None = None) -> ModelCall:

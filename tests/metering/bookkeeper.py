@@ -20,19 +20,22 @@ from godoty_service.metering.verification import verify
 from godoty_service.rooms import ProviderRooms, Rooms
 from tests.service.caller import Caller
 
-PATIENCE = Patience(without_usage=timedelta(hours=1), with_usage=timedelta(minutes=2), unreachable=timedelta(hours=24))
+PATIENCE = Patience()
 
 
 class Bookkeeper:
     """A reconciler with a ledger, folds and adjustments of its own.
 
     Attributes:
-        ahead: How far its clock is ahead of the world's.
+        ahead: How much later than in the world it is, for its clock and for the database's.
+        clock_ahead: How far its own clock is ahead of the database's.
         closed: The calls that it closed, in order.
     """
 
     def __init__(self, rooms: Rooms, provider: ProviderRooms, *, patience: Patience = PATIENCE) -> None:
         self.ahead = timedelta()
+        self.clock_ahead = timedelta()
+        self._stored_now = rooms.database.now
         self.closed: list[ModelCall] = []
         self._key_id = provider.key_id
         self.database = rooms.database
@@ -50,6 +53,8 @@ class Bookkeeper:
             readable_keys=self._keys,
             record=self.closed.append,
             patience=patience,
+            keeps_records=provider.accounts.keeps_records,
+            now=self._database_now,
             clock=self._now,
         )
 
@@ -61,8 +66,11 @@ class Bookkeeper:
     async def _keys(self) -> list[str]:
         return [self._key_id]
 
+    async def _database_now(self) -> datetime:
+        return await self._stored_now() + self.ahead
+
     def _now(self) -> datetime:
-        return utc_now() + self.ahead
+        return utc_now() + self.ahead + self.clock_ahead
 
 
 async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:

@@ -47,7 +47,7 @@ async def test_a_call_that_closed_meanwhile_is_not_closed_again(calling: Serve, 
     settled = caller.service.entries("talk")
 
     assert not await one.ledger.close(entry)
-    await one.ledger.leave(entry, due=entry.start_time)
+    assert not await one.ledger.leave(entry)
 
     assert caller.service.entries("talk") == settled
     assert [call.call_id for call in one.closed] == [entry.call_id]
@@ -181,7 +181,10 @@ async def test_a_reconciler_that_dies_in_a_look_frees_the_call(calling: Serve, b
     key = caller.service.entries("talk")[0].provider_key_id
 
     taken = await dying.ledger.take_due(
-        provider_key_ids=[key], any_before=dying._now() - timedelta(hours=1), hold=timedelta(seconds=30)
+        due_by=dying._now(),
+        held_until=dying._now() + timedelta(seconds=30),
+        provider_key_ids=[key],
+        any_before=dying._now() - timedelta(hours=1),
     )
     assert taken is not None
     assert await other.reconciler.tick() == dict.fromkeys(Outcome, 0)

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from decimal import Decimal
 from typing import Any
 
 import grpc
 import pytest
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.metering.call import CallState, CostSource
+from godoty_service.metering.call import Adjustment, CallState, CostSource
+from godoty_service.metering.reconciler import Outcome
 from godoty_service.mongo import Index, open_database
 from godoty_service.rooms import open_rooms
 from godoty_service.server import running
@@ -135,6 +137,29 @@ async def test_an_entry_of_which_nobody_knows_whether_it_landed_is_void(start: C
     await free(caller)
     assert [each.state for each in calls(caller)] == [CallState.VOID, CallState.SETTLED]
     await assert_sums_agree(caller)
+
+
+async def test_unsent_call_that_another_server_gave_up_on_is_corrected_to_nothing(
+    start: Callable[..., Any], bookkeep: Bookkeep
+) -> None:
+    """Another server closes the landed entry as unresolved; the server that never sent it then resolves it at 0."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+    with server.failing("insert", "ledger", DOUBTFUL):
+        assert_unavailable(await caller.converse("hello"))
+    (entry,) = calls(caller)
+    other = await bookkeep(caller.service)
+    await other.ledger.adopt([entry.owner])
+    assert (await other.reconciler.tick())[Outcome.UNRESOLVED] == 1
+    assert (await caller.metrics()).totals.unresolved_calls == 1
+
+    await server.stop()  # on its way out it writes what it kept
+
+    (adjustment,) = [each async for each in other.ledger.by_session(None) if isinstance(each, Adjustment)]
+    assert (adjustment.corrects, adjustment.resolves, adjustment.cost) == (entry.call_id, True, Decimal(0))
+    assert (adjustment.by, adjustment.why) == ("godoty", "provably never sent")
+    assert await other.differences() == []
+    assert caller.service.requests("talk") == []
 
 
 async def test_an_entry_that_may_have_landed_is_looked_for(start: Callable[..., Any], bookkeep: Bookkeep) -> None:

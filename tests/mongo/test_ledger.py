@@ -127,7 +127,7 @@ async def test_a_call_is_closed_once(ledger: Ledger, make: Make) -> None:
     kept = await ledger.get("tenant", call.call_id)
     assert kept == settled(call, costs[closings.index(True)])
     assert not await ledger.close(replace(call, state=CallState.VOID))
-    await ledger.leave(replace(call, error="late"), due=NOW)
+    assert not await ledger.leave(replace(call, error="late"))
     await ledger.note_generation("tenant", call.call_id, "gen-late")
     assert await ledger.get("tenant", call.call_id) == kept
     assert await ledger.next_due() is None
@@ -202,7 +202,8 @@ async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Mak
         await ledger.insert(make(number=number, owner="dead"))
     assert await ledger.owners() == {"dead"}
     assert await ledger.adopt(["dead"]) == 4
-    wanted: dict[str, Any] = {"any_before": NOW - timedelta(hours=1), "hold": timedelta(seconds=30)}
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    wanted: dict[str, Any] = {"due_by": soon, "held_until": soon + timedelta(seconds=30), "any_before": NOW}
     assert await ledger.take_due(provider_key_ids=["other"], **wanted) is None
 
     takes = [ledger.take_due(provider_key_ids=["key"], **wanted) for _ in range(8)]
@@ -217,7 +218,8 @@ async def test_a_server_leaves_its_own_running_calls_alone(ledger: Ledger, make:
     ledger.open_calls.add(busy.call_id)
 
     assert await ledger.adopt_own("server") == 1
-    taken = await ledger.take_due(provider_key_ids=["key"], any_before=NOW, hold=timedelta(seconds=1))
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    taken = await ledger.take_due(due_by=soon, held_until=soon, provider_key_ids=["key"], any_before=NOW)
     assert taken is not None
     assert taken.call.call_id == forgotten.call_id
 

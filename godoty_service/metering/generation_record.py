@@ -1,0 +1,48 @@
+"""Decodes a generation record: the body of the provider's `GET /generation?id=`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from godoty_service.metering import money
+from godoty_service.metering.usage import Billing, from_generation
+
+_LONGEST_NAME = 256  # characters; a longer model, provider or reason is not one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """What a record states; None is not stated."""
+
+    billing: Billing
+    model: str | None
+    provider: str | None
+    finish_reason: str | None
+
+
+def decode_record(body: bytes) -> GenerationRecord:
+    """Decode a record.
+
+    Args:
+        body: The response's body, of bounded size.
+
+    Raises:
+        ValueError: It is not a JSON object with an object `data`.
+    """
+    document = money.loads(body)
+    data = document.get("data") if isinstance(document, Mapping) else None
+    if not isinstance(data, Mapping):
+        raise ValueError("not a generation record")  # noqa: TRY004 - the body is wrong, not the argument
+    return GenerationRecord(
+        billing=from_generation(data),
+        model=_name(data.get("model")),
+        provider=_name(data.get("provider_name")),
+        finish_reason=_name(data.get("finish_reason")),
+    )
+
+
+def _name(value: Any) -> str | None:
+    """Return a name that the database can hold; a lone surrogate is replaced."""
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+        return None
+    return value.encode("utf-8", "replace").decode()

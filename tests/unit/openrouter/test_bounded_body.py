@@ -1,0 +1,76 @@
+"""A body is read up to a bound of decoded bytes."""
+
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+
+import httpx2 as httpx
+import pytest
+
+from godoty_service.openrouter.bounded_body import UnreadableBody, read_bounded
+
+MOST = 1000
+
+
+class Stream(httpx.AsyncByteStream):
+    """A body in chunks of 100 bytes that counts what was taken of it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.taken = 0
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), 100):
+            self.taken = start + 100
+            yield self._body[start : start + 100]
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+def response(body: bytes, encoding: str = "") -> tuple[httpx.Response, Stream]:
+    """Return a response with this body."""
+    stream = Stream(body)
+    return httpx.Response(200, headers={"content-encoding": encoding} if encoding else None, stream=stream), stream
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"), [("", bytes), ("identity", bytes), ("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_body_up_to_the_bound_is_decoded(encoding: str, encode: type[bytes]) -> None:
+    """A body of as many bytes as allowed is returned whole, plain or compressed."""
+    body = bytes(range(250)) * 4
+    found, stream = response(encode(body), encoding)
+
+    assert await read_bounded(found, most=MOST) == body
+    assert stream.closed
+
+
+async def test_endless_body_is_read_no_further_than_the_bound() -> None:
+    """Reading stops after the bound, and the response is closed."""
+    found, stream = response(b"x" * 1_000_000)
+
+    with pytest.raises(UnreadableBody):
+        await read_bounded(found, most=MOST)
+
+    assert stream.taken <= MOST + 100
+    assert stream.closed
+
+
+async def test_compressed_body_is_not_expanded_beyond_the_bound() -> None:
+    """A kilobyte that expands to a gigabyte is refused after the bound."""
+    found, _ = response(gzip.compress(b"\0" * 100_000_000), "gzip")
+
+    with pytest.raises(UnreadableBody):
+        await read_bounded(found, most=MOST)
+
+
+@pytest.mark.parametrize(("encoding", "body"), [("br", b"x"), ("gzip", b"not gzip")])
+async def test_undecodable_body_is_refused(encoding: str, body: bytes) -> None:
+    """An unknown encoding, or a body that is not in the stated one, is refused."""
+    found, _ = response(body, encoding)
+
+    with pytest.raises(UnreadableBody):
+        await read_bounded(found, most=MOST)
