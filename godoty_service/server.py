@@ -32,7 +32,7 @@ from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.call_adjuster import CallAdjuster
 from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.health import ServingStatus
-from godoty_service.rpc.listener import bind
+from godoty_service.rpc.listener import bind, keepalive
 from godoty_service.rpc.reflection import add_reflection
 from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.tenant_calls import TenantCalls
@@ -175,6 +175,7 @@ def _server(
             ("grpc.so_reuseport", int(shared)),  # off: a second server on the port must fail, not share it unseen
             ("grpc.max_receive_message_length", settings.max_request_bytes),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            *keepalive(time=settings.keepalive_time, timeout=settings.keepalive_timeout),
         ],
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
@@ -264,7 +265,7 @@ def _turns(
 ) -> Turns:
     """Lay out what turns work with, and start what looks after them."""
     writer = rooms.replicas.replica_id
-    journal = Journal(rooms.chunks, writer=writer, expiry=rooms.records.expiry)
+    journal = Journal(rooms.chunks, writer=writer, expiry=rooms.records.log_expiry)
     recovery = Recovery(
         records=rooms.records, chunks=rooms.chunks, sessions=rooms.sessions, ledger=rooms.ledger, writer=writer
     )

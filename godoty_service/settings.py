@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     )
     allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
     max_request_bytes: int = Field(4 * 1024 * 1024, description="Largest request message.")
+    keepalive_time: Annotated[float, Field(ge=1)] = Field(
+        20.0, description="Seconds of silence on a client's connection after which it is pinged."
+    )
+    keepalive_timeout: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="Seconds that a ping may stay unanswered before the connection is closed, and its calls end."
+    )
     drain_grace: Seconds = Field(20.0, description="Seconds that running turns get to finish on shutdown.")
 
     # What one tenant may have of one server (docs/limits.md).

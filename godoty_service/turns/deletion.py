@@ -139,7 +139,7 @@ class Deletions:
         turns = [each for each in known if each in ended or each in spoke]
         for turn_id in turns:
             if not ended.get(turn_id):
-                await self._chunks.seal(tenant_id, turn_id, expire_time=self._records.expiry())
+                await self._chunks.seal(tenant_id, turn_id, expire_time=self._records.log_expiry())
         await self._chunks.delete(tenant_id, turns)
         await self._records.delete(tenant_id, turns)
         await self._messages.delete(tenant_id, claimed.uid)

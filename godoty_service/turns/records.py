@@ -17,6 +17,9 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1)]),
     Index(keys=[("expire_time", 1)], expire_after=0),
 )
+# Logs are kept so much longer than their records: whoever reads a record finds its log whole, though the database
+# deletes what has expired in no order, and clocks differ.
+_LOG_MARGIN = timedelta(hours=1)
 _FOLLOWED_FOR = 3_000  # milliseconds that a mark of a reader in another server is good for
 
 
@@ -55,9 +58,9 @@ class TurnRecords:
         self._keep_for = keep_for + longest
         self._clock = clock
 
-    def expiry(self) -> datetime:
-        """Tell until when what is written now is kept."""
-        return self._clock() + self._keep_for
+    def log_expiry(self) -> datetime:
+        """Return the expiry time of a log chunk written now: later than that of its turn's record."""
+        return self._clock() + self._keep_for + _LOG_MARGIN
 
     async def begin(self, record: TurnRecord) -> TurnRecord | None:
         """Write a new turn down; returns the one that had its request id already, if there is one."""
@@ -68,7 +71,7 @@ class TurnRecords:
             "fingerprint": record.fingerprint,
             "replica_id": record.replica_id,
             "cancel": False,
-            "expire_time": self.expiry(),
+            "expire_time": self._clock() + self._keep_for,
         }
         if record.request_id:
             document["request_id"] = record.request_id
@@ -79,21 +82,27 @@ class TurnRecords:
                 found = await self.of_request(record.tenant_id, record.request_id or "")
                 if found is not None:
                     return found
-                continue  # it was refused meanwhile
+                await self._delete_expired(record)  # or it was refused meanwhile
+                continue
             return None
+
+    async def _delete_expired(self, record: TurnRecord) -> None:
+        """Delete the record with a request's id if it has expired and the database has not come to it."""
+        query = {"tenant_id": record.tenant_id, "request_id": record.request_id}
+        await self._turns.delete_one({**query, "expire_time": {"$lte": self._clock()}})
 
     async def forget(self, record: TurnRecord) -> None:
         """Forget a turn that was refused: it has not used its request id up."""
         await self._turns.delete_one({"_id": record.turn_id, "tenant_id": record.tenant_id})
 
     async def find(self, tenant_id: str, turn_id: str) -> TurnRecord | None:
-        """Read a turn's record."""
-        found = await self._turns.find_one({"_id": turn_id, "tenant_id": tenant_id})
+        """Read a turn's record; None: it is unknown, or has expired."""
+        found = await self._turns.find_one({"_id": turn_id, "tenant_id": tenant_id, **self._kept()})
         return _read(found) if found else None
 
     async def of_request(self, tenant_id: str, request_id: str) -> TurnRecord | None:
         """Read the record of the turn that a request made."""
-        found = await self._turns.find_one({"tenant_id": tenant_id, "request_id": request_id})
+        found = await self._turns.find_one({"tenant_id": tenant_id, "request_id": request_id, **self._kept()})
         return _read(found) if found else None
 
     async def ask_to_cancel(self, record: TurnRecord) -> None:
@@ -120,6 +129,9 @@ class TurnRecords:
         """Tell the ids of a session's turns."""
         query = {"tenant_id": tenant_id, "session_id": session_id}
         return [each["_id"] for each in await self._turns.find(query, fields={"_id": 1})]
+
+    def _kept(self) -> Document:
+        return {"expire_time": {"$gt": self._clock()}}
 
     async def delete(self, tenant_id: str, turn_ids: Some[str]) -> None:
         """Delete turns."""

@@ -48,7 +48,7 @@ class Recovery:
                 ended=True,
                 error=None,
                 writer=self._writer,
-                expire_time=self._records.expiry(),
+                expire_time=self._records.log_expiry(),
             )
         )
 

@@ -1,5 +1,7 @@
 """What a dead turn left is made whole in the database, before anything else happens in its session."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from strands.types.content import Message
 
 from godoty_service.errors import SessionLost
-from godoty_service.mongo import Database
+from godoty_service.mongo import Collection, Database
 from godoty_service.sessions import messages, repair, store
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.replicas import Replicas
@@ -148,3 +150,40 @@ async def test_a_turn_that_dies_while_it_closes_another_leaves_both_whole(scene:
     roles = [message["role"] for message in history.messages]
     assert roles == ["user", "assistant"] * (len(roles) // 2)
     assert history.messages[4]["content"][0]["toolResult"]["toolUseId"] == "a"
+
+
+@pytest.mark.parametrize("late", [(uses("a"),), (uses("a", "b"), results("a", "b")), (assistant("done"),)])
+@pytest.mark.parametrize("after", range(1, 4))
+async def test_message_that_lands_during_a_takeover_is_closed_as_well(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, late: tuple[Message, ...], after: int
+) -> None:
+    """A late message between any two reads of a takeover leaves no tool use without its result."""
+    dead = await scene.die(user("w"))
+    claim = await scene.claim(scene.sessions, "next", "next")
+    reads = 0
+
+    def interrupted(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def read(*given: Any, **named: Any) -> Any:
+            nonlocal reads
+            found = await original(*given, **named)
+            reads += 1
+            if reads == after:
+                with suppress(SessionLost):
+                    await scene.write(dead, 4, "dead", *late)
+            return found
+
+        return read
+
+    for name in ("find", "find_one"):
+        monkeypatch.setattr(Collection, name, interrupted(getattr(Collection, name)))
+    history = await open_history(scene.kept, claim, size=40)
+    kept = await scene.kept.page("tenant", claim.session.uid, after=0, limit=99)
+
+    assert [(each.role, each.content) for each in kept] == [
+        (each["role"], each["content"]) for each in history.messages
+    ]
+    assert history.last_number == kept[-1].number == len(kept)
+    assert repair.closing(history.messages) == []
+    asked = [block["toolUse"]["toolUseId"] for each in kept for block in each.content if "toolUse" in block]
+    answered = [block["toolResult"]["toolUseId"] for each in kept for block in each.content if "toolResult" in block]
+    assert asked == answered

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.metering.call import CallState
@@ -120,3 +121,30 @@ async def test_a_turn_that_has_hardly_begun_is_told(
             await free(service)
         await until(lambda: server.turns.running == 0)
         assert_whole(await caller.messages())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one server", "two servers"])
+async def test_drain_refuses_turns_that_wait(
+    surroundings: Surroundings, new_database: str, serve: Start, connect: Connect, *, elsewhere: bool
+) -> None:
+    """Whether a turn waits in line here or for another server's turn: it is refused at once, and never starts."""
+    async with running(surroundings.settings(new_database)) as server:
+        service = surroundings.service(server.address, new_database)
+        caller = connect(service)
+        holder = connect(service.at((await serve(database=new_database)).target)) if elsewhere else caller
+        call = holder.start(SHORT)
+        await until_text(call, "t0 ")
+        waiting = [
+            asyncio.create_task(caller.converse(f"waits {number}", on_busy=pb.ON_BUSY_WAIT)) for number in range(3)
+        ]
+        await until(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
+        draining = asyncio.create_task(server.turns.drain(10.0))
+        refused = await asyncio.wait_for(asyncio.gather(*waiting), 0.5)  # while the turn before them still runs
+        assert service.session("talk")["lease"] is not None  # type: ignore[index] # there is one
+        for turn in refused:
+            assert_shutting_down(turn)
+        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        await draining
+        said = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
+        assert said == [SHORT]
+        assert len(service.entries("talk")) == 1
