@@ -158,6 +158,11 @@ class TurnMeter:
         return [call.entry for call in self._calls.values() if call.inserted]
 
     @property
+    def sent(self) -> bool:
+        """Whether a request of the turn has left."""
+        return any(call.sent for call in self._calls.values())
+
+    @property
     def doubtful(self) -> bool:
         """Whether an entry may have landed that is not known to be written."""
         return any(not call.inserted for call in self._calls.values())

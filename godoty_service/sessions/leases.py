@@ -71,6 +71,10 @@ class Leases:
         """Record that a turn writes messages from now on: whoever has the session next closes its history."""
         self._holders[turn_id].begun = True
 
+    def undo_begin(self, turn_id: str) -> None:
+        """Record that a turn has written no message: its session is left as it was before."""
+        self._holders[turn_id].begun = False
+
     def released(self, turn_id: str) -> None:
         """Record that the database has acknowledged the end of a turn's lease."""
         self._holders.pop(turn_id, None)

@@ -110,6 +110,10 @@ class MongoSessionManager(SessionManager[Agent]):
             StorageUnavailable: It is not known to be durable.
         """
         self.write_held()
+        await self._written()
+
+    async def _written(self) -> None:
+        """Wait until what is being written is durable."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
@@ -142,7 +146,7 @@ class MongoSessionManager(SessionManager[Agent]):
         self.write_held()
 
     async def _on_ended(self, event: AfterInvocationEvent) -> None:  # noqa: ARG002 - Strands' protocol names it
-        await self.flush()
+        await self._written()  # the words of a turn that got no answer are held: it may have been refused
 
     def _take(self, messages: Sequence[Message]) -> None:
         """Number messages, and hold them as they are now."""

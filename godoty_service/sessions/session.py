@@ -54,6 +54,8 @@ class Session:
         fold: The metering room's fold of the session's entries, as it wrote it; `fold_revision` counts its writes.
         fence: How often the session was claimed. Each write of a turn carries the number it claimed with.
         unfolded: There may be entries that the fold does not know, though no turn is running.
+        replaced: What this claim wrote over, by field, to be written back where its turn is refused; None: nothing, or
+            the session was not read by the claim.
     """
 
     uid: str
@@ -71,6 +73,7 @@ class Session:
     unfolded: bool
     create_time: datetime
     update_time: datetime
+    replaced: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,14 +105,14 @@ class Sessions:
                 return Claim(session=_read(made), created=True, taken_from=None)
         while True:
             try:
-                found = await self._sessions.find_one_and_update(query, update, upsert=True)
+                found = await self._sessions.find_one_and_update(query, update, upsert=True, before=True)
             except DuplicateKey:
                 claim = await self._take_over(tenant_id, session_id, update=update, user=user)
                 if claim is not None:
                     return claim
                 continue
-            session = _read(found or {})
-            return Claim(session=session, created=session.fence == 1, taken_from=None)
+            named = {"tenant_id": tenant_id, "session_id": session_id}
+            return Claim(session=_claimed(found, update, named), created=found is None, taken_from=None)
 
     async def finish(
         self,
@@ -166,11 +166,11 @@ class Sessions:
             await self._sessions.update_one(held, {"$set": {"lease": _left(lease)}})
         elif lease.before:  # the dead turn's history is still to be closed: the next claim does it
             last = replace(lease.before[-1], before=lease.before[:-1])
-            await self._sessions.update_one(held, {"$set": {"lease": _left(last)}})
+            await self._sessions.update_one(held, {"$set": {"lease": _left(last), **(session.replaced or {})}})
         elif session.fence == 1:
             await self._sessions.delete_one(held)
         else:
-            await self._sessions.update_one(held, {"$set": {"lease": None}})
+            await self._sessions.update_one(held, {"$set": {"lease": None, **(session.replaced or {})}})
 
     async def held(self, *, but: Some[str]) -> list[Session]:
         """Read some sessions whose lease this server has, those of the given turns and deletions left out."""
@@ -303,7 +303,20 @@ class Sessions:
         claimed = await self._sessions.find_one_and_update(query, {"$set": changes, "$inc": update["$inc"]})
         if claimed is None:
             return None
-        return Claim(session=_read(claimed), created=False, taken_from=lease)
+        return Claim(session=replace(_read(claimed), replaced=_replaced(held)), created=False, taken_from=lease)
+
+
+def _claimed(found: Document | None, update: Document, named: Document) -> Session:
+    """Return a session as a claim left it, by what was there before; None: the claim has made it."""
+    if found is None:
+        return _read({**named, **update["$setOnInsert"], **update["$set"], **update["$inc"]})
+    claimed = _read({**found, **update["$set"], "fence": found["fence"] + update["$inc"]["fence"]})
+    return replace(claimed, replaced=_replaced(found))
+
+
+def _replaced(found: Document) -> Document:
+    """Return what a claim writes over of a session."""
+    return {name: found[name] for name in ("model", "user", "update_time")}
 
 
 def _missing(session_id: str) -> SessionNotFound:

@@ -1,9 +1,11 @@
 """A turn that holds its session: it lets the agent work, and closes everything on every way out."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -86,6 +88,8 @@ class ClaimedTurn:
         self._cycles: tuple[timedelta, ...] = ()
         self._meter: TurnMeter | None = None
         self._told = 0
+        self._started = False
+        self._leave_opening: Callable[[], None] = _nothing
 
     async def run(self) -> TurnEnd:
         """Let the agent work, then close everything, in that order, whatever happens.
@@ -101,21 +105,15 @@ class ClaimedTurn:
         state = dict(self._claim.session.state)
         context = self._claim.session.context
         try:
-            self._voice.on_asking = await self._bench.openings.enter()
+            self._leave_opening = self._voice.on_asking = await self._bench.openings.enter()
             fold, manager = await self._open()
+            self._voice.on_asking = partial(self._start, fold)
             self._voice.on_answering = manager.write_held
             meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
             state[METRICS_KEY] = projection(fold)
             trimmer = self._bench.trimmer(self._claim)
             agent = self._bench.agent(model, manager, self._watch, state, trimmer)
-            self._log.append(
-                TurnStarted(
-                    session_id=self._claim.session.session_id,
-                    session_created=self._claim.created,
-                    totals=fold.view(),
-                )
-            )
             try:
                 stop = await self._work(agent)
                 trimmed = trimmer.trimmed or (context is not None and not context.head)
@@ -134,14 +132,31 @@ class ClaimedTurn:
                 error = self._fault()
         if isinstance(error, (QuotaExceeded, CostUnbounded)) and self._has_output():
             error, stop = None, StopReason.BUDGET  # what was produced until then is an answer
+        refused = isinstance(error, (QuotaExceeded, CostUnbounded)) and not (self._meter and self._meter.sent)
         self._turn.close()
-        self._voice.on_asking()  # where it asked nobody
+        self._leave_opening()  # where it asked nobody
+        if manager is not None and not refused:
+            self._start(fold)
         if isinstance(error, ProviderError):
             if manager is not None:
                 manager.withheld = error.moderated
             self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
-        ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error)
+        ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error, refused=refused)
         return await self._finish(ending, model, stop, error)
+
+    def _start(self, fold: SessionFold) -> None:
+        """Publish that the turn has started, once it is not refused: when its first request is about to leave."""
+        self._leave_opening()
+        if self._started:
+            return
+        self._started = True
+        self._log.append(
+            TurnStarted(
+                session_id=self._claim.session.session_id,
+                session_created=self._claim.created,
+                totals=fold.view(),
+            )
+        )
 
     async def _open(self) -> tuple[SessionFold, MongoSessionManager]:
         bench, session = self._bench, self._claim.session
@@ -221,6 +236,7 @@ class ClaimedTurn:
         context: Context | None,
         stop: StopReason,
         error: GodotyError | None,
+        refused: bool,
     ) -> Ending:
         return Ending(
             sessions=self._bench.sessions,
@@ -234,6 +250,7 @@ class ClaimedTurn:
             context=context,
             partial_text=self._voice.partial,
             note=repair.INTERRUPTED if error is not None else _NOTES.get(stop, repair.INTERRUPTED),
+            refused=refused,
         )
 
     async def _finish(
@@ -297,6 +314,10 @@ class ClaimedTurn:
             time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
             cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in self._cycles],
         )
+
+
+def _nothing() -> None:
+    """Do nothing: the turn does not count among those that open."""
 
 
 def _original(failure: BaseException) -> GodotyError | None:

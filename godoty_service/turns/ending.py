@@ -36,6 +36,7 @@ class Ending:
         context: What stands for the oldest messages from now on.
         partial_text: What the assistant had said when it was interrupted.
         note: Why the history ends here, where the agent did not end it itself.
+        refused: The turn was refused before a request left: it leaves nothing behind.
     """
 
     sessions: Sessions
@@ -49,6 +50,7 @@ class Ending:
     context: Context | None
     partial_text: str
     note: str
+    refused: bool
 
     async def write(self) -> SessionFold:
         """Write it all, once; returns what the session has cost now.
@@ -60,6 +62,8 @@ class Ending:
         if self.manager is None:
             await self.leases.release(self.claim.session)
             return self.fold
+        if self.refused:
+            return await self._undo()
         try:
             await self.manager.append(self._missing(self.manager))
             return await self._finish(self.manager.last_number)
@@ -68,6 +72,21 @@ class Ending:
             session = self.claim.session
             await SessionFolds(self.sessions, self.ledger).advance(session.tenant_id, session.uid)
             raise
+
+    async def _undo(self) -> SessionFold:
+        """Leave the session as it was before the turn; one that the turn made is deleted.
+
+        A void entry of the turn keeps its number, so that the session's numbers have no gap, and the fold takes it.
+        """
+        session, folds = self.claim.session, SessionFolds(self.sessions, self.ledger)
+        written = self.meter is not None and (bool(self.meter.entries) or self.meter.doubtful)
+        if written:
+            await folds.announce(session.tenant_id, session.uid)
+        self.leases.undo_begin(self.claim.turn_id)
+        await self.leases.release(session)
+        if written:
+            await folds.advance(session.tenant_id, session.uid)
+        return self.fold
 
     async def _finish(self, message_count: int) -> SessionFold:
         """Give the session free with a fold of all its entries."""
