@@ -1,6 +1,6 @@
 """A session, as a value, and the lease that one turn at a time holds on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -73,7 +73,7 @@ class Session:
     unfolded: bool
     create_time: datetime
     update_time: datetime
-    replaced: dict[str, Any] | None = None
+    replaced: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
