@@ -16,10 +16,13 @@ from godoty_service.metering import provider_prices as provider_price_stores
 from godoty_service.metering import rollups as rollup_stores
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.booking import Booking
+from godoty_service.metering.budget_sweep import BudgetSweep
 from godoty_service.metering.budgets import BudgetAlert, Budgets
 from godoty_service.metering.call import ModelCall
+from godoty_service.metering.entry_sums import EntrySums
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.ledger_pages import LedgerPages
+from godoty_service.metering.opening_balance import OpeningBalance
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.provider_prices import ProviderPrices
 from godoty_service.metering.reconciler import Patience, Reconciler
@@ -51,7 +54,6 @@ from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.keys import ApiKeys
 from godoty_service.tenancy.local_gates import DefaultLimits
 from godoty_service.tenancy.policies import Policies
-from godoty_service.tenancy.policy import Policy
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.sealing import Sealer
 from godoty_service.tenancy.tenants import Tenants
@@ -102,6 +104,8 @@ class Rooms:
     gates: Gates
     budgets: Budgets
     spending: Spending
+    entry_sums: EntrySums
+    budget_sweep: BudgetSweep
     usage: "UsageRooms"
 
 
@@ -173,14 +177,20 @@ async def open_rooms(
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
         budgets = Budgets(database.collection("budgets"), clock=clock)
-        spending = Spending(budgets=budgets, ledger=ledger, budgets_of=policies.budgets, on_alert=on_alert, clock=clock)
+        usage = _usage(database, owner=replicas.replica_id)
+        entry_sums = EntrySums(database.collection("ledger"))
+        balance = OpeningBalance(database=database, booking=usage.booking, rollups=usage.rollups, entries=entry_sums)
+        spending = Spending(
+            budgets=budgets,
+            balance=balance,
+            adjustments=ledger.adjustments,
+            budgets_of=policies.budgets,
+            now=database.now,
+            on_alert=on_alert,
+        )
         tenants = Tenants(database.collection("tenants"), clock=clock)
         keys = ApiKeys(database.collection("api_keys"), clock=clock)
         provider_keys = ProviderKeys(database.collection("provider_keys"), sealer=_sealer(settings), clock=clock)
-
-        async def on_policy(tenant_id: str, policy: Policy) -> None:
-            if policy.budgets:
-                await spending.begin(tenant_id)
 
         yield Rooms(
             database=database,
@@ -205,7 +215,7 @@ async def open_rooms(
                 policies=policies,
                 provider_keys=provider_keys,
                 changes=AdminChanges(database.collection("admin_changes"), clock=clock),
-                on_policy=on_policy,
+                counting=spending.counting,
             ),
             gates=Gates(
                 database.collection("gates"),
@@ -218,7 +228,17 @@ async def open_rooms(
             ),
             budgets=budgets,
             spending=spending,
-            usage=_usage(database, owner=replicas.replica_id),
+            entry_sums=entry_sums,
+            budget_sweep=BudgetSweep(
+                spending=spending,
+                budgets=budgets,
+                ledger=ledger,
+                balance=balance,
+                now=database.now,
+                living=replicas.living,
+                owner=replicas.replica_id,
+            ),
+            usage=usage,
         )
     finally:
         await database.close()
@@ -297,6 +317,7 @@ async def open_provider(
         readable_keys=readable_keys,
         record=record,
         spending=rooms.spending,
+        sweep=rooms.budget_sweep.sweep,
         patience=_patience(settings),
         keeps_records=accounts.keeps_records,
         now=rooms.database.now,

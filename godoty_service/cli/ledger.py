@@ -147,7 +147,7 @@ def verify_books(
             found += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(
-            database=rooms.database, ledger=rooms.ledger, budgets=rooms.budgets, tenant_id=tenant, clock=rooms.clock
+            database=rooms.database, entries=rooms.entry_sums, budgets=rooms.budgets, tenant_id=tenant
         ):
             found += 1
             err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)

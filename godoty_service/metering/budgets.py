@@ -6,35 +6,45 @@ what stands in it.
 To settle a call is to take its reservation away and add its cost, in one update. So it counts once, whoever settles
 it and however often: where there is no reservation any more, nothing is left to do.
 
-A server hears of a tenant's first budget up to some seconds late, and reserves nothing until then. `since` lies after
-that; what started before is stated from the ledger, at once and again when all of it has landed. From then on every
-call is reserved, also when the last budget is gone again.
+A document is there before the policy with the tenant's first budget is. A server reads of that budget up to some
+seconds late, and reserves nothing until then. `since` lies after that; what started before is stated from the ledger,
+at first and again when all of it has landed. From then on every call is reserved, also when the last budget is gone
+again.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import BudgetReserved, BudgetSpent, QuotaExceeded
+from godoty_service.errors import BudgetReserved, BudgetSpent, DuplicateKey, QuotaExceeded
 from godoty_service.metering import money
 from godoty_service.metering.budget_document import (
+    KEPT,
+    UNKNOWN,
+    Keys,
+    adjusted,
+    amounts,
+    first_of,
     fits,
-    newest,
-    not_told,
-    plus,
+    is_forgotten,
+    keys_of,
+    nothing,
     reservations,
     reserved,
     settled,
     share_told,
     spent,
     stated,
-    told,
+    surplus,
+    told_path,
 )
 from godoty_service.metering.call import Adjustment, ModelCall
-from godoty_service.metering.charges import NOTHING, Statement, charge, charge_of, held
+from godoty_service.metering.charges import Statement, charge, charge_of, held
 from godoty_service.mongo import Collection, Document, Snapshot
 
 SHARES = (50, 80, 100)  # per cent of a budget at which a turn is told
@@ -78,6 +88,34 @@ class CorrectionSlot:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOpen:
+    """A reservation that is older than the closing of a call takes."""
+
+    tenant_id: str
+    call_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What is counted of a tenant's spending, at one moment.
+
+    Attributes:
+        since: Every call that started at this time or later is reserved.
+        first: The earliest window that is counted, by its key.
+        spent: US dollars by window and key.
+        bounds: What each open call may cost, by its id.
+        adjustment_id: The adjustment that is counted and may not be marked as applied.
+    """
+
+    since: datetime
+    first: dict[BudgetWindow, str]
+    spent: dict[BudgetWindow, dict[str, Decimal]]
+    bounds: dict[str, Decimal]
+    adjustment_id: str | None
+
+
 class Budgets:
     """Spending by tenant."""
 
@@ -89,30 +127,54 @@ class Budgets:
         """The same at a moment, to read."""
         return Budgets(self._budgets.at(snapshot), clock=self._clock)
 
-    async def begun(self, tenant_id: str) -> bool:
-        """Tell whether a tenant's spending is counted."""
-        return await self._budgets.find_one({"_id": tenant_id}, fields={"_id": 1}) is not None
+    async def since(self, tenant_id: str) -> datetime | None:
+        """Return since when each call is counted: `UNKNOWN` until its policy is set, None where nothing is counted."""
+        found = await self._budgets.find_one({"_id": tenant_id}, fields={"since": 1})
+        return found["since"] if found else None
 
-    async def begin(self, tenant_id: str, *, since: datetime, statement: Statement) -> None:
-        """Begin to count a tenant's spending, call by call since a time; where it has begun, do nothing.
+    async def begin(self, tenant_id: str, statement: Statement) -> None:
+        """Begin to count a tenant's spending, from what its calls come to; where its `since` is known, do nothing.
+
+        What is reserved stays so: the policy may be in force already.
+        """
+        fresh = {
+            "stated": False,
+            "first": {"$literal": first_of(statement)},
+            "before": {"$literal": stated(statement)},
+            "spent": {"$ifNull": ["$spent", {"$literal": nothing()}]},
+            "open": {"$mergeObjects": ["$open", reservations(statement.held)]},
+            "told": {"$ifNull": ["$told", {"$literal": nothing()}]},
+        }
+        with suppress(DuplicateKey):  # it is there, and its `since` is known
+            await self._budgets.update_one({"_id": tenant_id, "since": UNKNOWN}, [{"$set": fresh}], upsert=True)
+
+    async def count_from(self, tenant_id: str, *, since: datetime, ahead: Statement) -> None:
+        """Set `since`, once.
 
         Args:
             tenant_id: Whose.
-            since: By then every server knows that it is counted.
-            statement: What its calls until now come to.
+            since: By then every server knows that the tenant's spending is counted.
+            ahead: What calls come to that started at that time or later, by clocks that are wrong.
         """
-        fresh = {
-            "since": since,
-            "stated": False,
-            "before": stated(statement),
-            "spent": stated(NOTHING),
-            "open": reservations(statement.held),
-            "told": {},
-        }
-        await self._budgets.update_one({"_id": tenant_id}, {"$setOnInsert": fresh}, upsert=True)
+        await self._budgets.update_one(
+            {"_id": tenant_id, "since": UNKNOWN},
+            [
+                {
+                    "$set": {
+                        "since": since,
+                        "spent": {"$literal": stated(ahead)},
+                        "open": {"$mergeObjects": [reservations(ahead.held), "$open"]},
+                    }
+                }
+            ],
+        )
+
+    async def of_unknown_start(self) -> list[str]:
+        """Return the tenants whose `since` is not known."""
+        return [each["_id"] for each in await self._budgets.find({"since": UNKNOWN}, fields={"_id": 1})]
 
     async def unstated(self, *, until: datetime) -> list[tuple[str, datetime]]:
-        """Tell the tenants whose counting began by a time and is to be stated for good, each with its `since`."""
+        """Return the tenants whose `since` is before a time and whose `before` is not final, with their `since`."""
         found = await self._budgets.find({"stated": False, "since": {"$lt": until}}, fields={"since": 1})
         return [(each["_id"], each["since"]) for each in found]
 
@@ -125,25 +187,26 @@ class Budgets:
                 "cond": {"$gte": ["$$each.v.time", "$since"]},
             }
         }
-        opened = {"$mergeObjects": [{"$arrayToObject": later}, {"$literal": reservations(statement.held)}]}
-        await self._budgets.update_one(
-            {"_id": tenant_id, "stated": False},
-            [{"$set": {"stated": True, "before": {"$literal": stated(statement)}, "open": opened}}],
-        )
+        final = {
+            "stated": True,
+            "first": {"$literal": first_of(statement)},
+            "before": {"$literal": stated(statement)},
+            "open": {"$mergeObjects": [{"$arrayToObject": later}, reservations(statement.held)]},
+        }
+        await self._budgets.update_one({"_id": tenant_id, "stated": False}, [{"$set": final}])
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> bool:
-        """Reserve a call's bound in all windows at once; False: nobody has begun to count the tenant's spending.
+        """Reserve a call's bound in all windows at once; False: the tenant's spending is not counted.
 
         Raises:
             BudgetSpent: It does not fit a hard budget.
             BudgetReserved: It does not fit because of what other open calls hold, or its window is over for others.
         """
-        wanted = held(call)
-        keys = {window.value: window.key(call.start_time) for window in BudgetWindow}
+        wanted, keys = held(call), keys_of(call.start_time)
         fitting = [fits(budget.window, keys, wanted.bound, budget.limit) for budget in budgets if budget.hard]
         reservation = {f"open.{name}": value for name, value in reservations([wanted]).items()}
         while not await self._budgets.update_one(
-            {"_id": call.tenant_id, "$expr": {"$and": fitting}}, {"$set": reservation}
+            {"_id": call.tenant_id, "$expr": {"$and": fitting}}, [{"$set": reservation}]
         ):
             found = await self._budgets.find_one({"_id": call.tenant_id})
             if found is None:
@@ -157,12 +220,13 @@ class Budgets:
 
         Returns what shares of those budgets are reached and were not told; nothing where there is no reservation.
         """
-        amount = charge(call)
+        reservation, keys = f"open.{call.call_id}", keys_of(call.start_time)
         found = await self._budgets.find_one_and_update(
-            {"_id": call.tenant_id, f"open.{call.call_id}": {"$exists": True}},
-            [{"$set": settled(f"$open.{call.call_id}", amount)}, {"$unset": f"open.{call.call_id}"}],
+            {"_id": call.tenant_id, reservation: {"$exists": True}},
+            [{"$set": settled(f"${reservation}", keys, charge(call))}, {"$unset": reservation}],
         )
-        alerts = [_alert(found, budget, budget.window.key(call.start_time)) for budget in budgets if found]
+        now = keys_of(self._clock())
+        alerts = [_alert(found, budget, keys[budget.window], now[budget.window]) for budget in budgets if found]
         return [alert for alert in alerts if alert is not None]
 
     async def correction(self, tenant_id: str) -> CorrectionSlot | None:
@@ -181,17 +245,12 @@ class Budgets:
         Returns False if another correction has begun since the slot was read. What was adjusted before `since` is in
         the statement and adds nothing here.
         """
-        time, amount = adjustment.start_time, charge_of(adjustment)
-        stated_already = {"$gt": ["$since", adjustment.time]}
-        added = {
-            window.value: {"$cond": [stated_already, now, plus(now, {"$literal": window.key(time)}, amount)]}
-            for window in BudgetWindow
-            for now in [f"$spent.{window.value}"]
-        }
         begun = {"revision": slot.revision + 1, "adjustment_id": adjustment.entry_id}
+        later = {"$lte": ["$since", adjustment.time]}
+        added = adjusted(keys_of(adjustment.start_time), charge_of(adjustment), where=later)
         return await self._budgets.update_one(
             {"_id": tenant_id, **_unchanged(slot), "correction.adjustment_id": None},
-            [{"$set": {"spent": added, "correction": {"$literal": begun}}}],
+            [{"$set": {**added, "correction": {"$literal": begun}}}],
         )
 
     async def end_correction(self, tenant_id: str, slot: CorrectionSlot) -> None:
@@ -201,7 +260,7 @@ class Budgets:
         )
 
     async def status(self, tenant_id: str, budgets: Sequence[Budget]) -> list[BudgetStatus]:
-        """Tell how budgets stand."""
+        """Return how budgets stand."""
         found = await self._budgets.find_one({"_id": tenant_id}) or {}
         now = self._clock()
         return [
@@ -217,72 +276,91 @@ class Budgets:
         ]
 
     async def tell_once(self, tenant_id: str, alert: BudgetAlert, key: str) -> bool:
-        """Tell whether a share has not been told before, in the window of a key; from now on it has."""
-        share = alert.window, key, alert.limit, alert.percent
+        """Whether a share has not been told before, in the window of a key; from now on it has."""
+        path = told_path(alert.window, key, alert.limit)
         return await self._budgets.update_one(
-            {"_id": tenant_id, **not_told(*share)}, [{"$set": {f"told.{alert.window.value}": told(*share)}}]
+            {"_id": tenant_id, path: {"$not": {"$gte": alert.percent}}}, {"$set": {path: alert.percent}}
         )
 
-    async def left_open(self, *, older_than: timedelta) -> list[tuple[str, str]]:
-        """Tell the tenants and calls of reservations that are older than any live call's closing takes."""
-        oldest = self._clock() - older_than
-        found = await self._budgets.find({"open": {"$ne": {}}}, fields={"open": 1})
+    async def left_open(self, *, older_than: timedelta) -> list[LeftOpen]:
+        """Return the reservations that are older than the closing of a call takes, by the database's clock."""
+        age = {"$subtract": ["$$NOW", {"$ifNull": ["$$each.v.made", "$$each.v.time"]}]}
+        aged = {"$gt": [age, older_than // timedelta(milliseconds=1)]}
+        old = {"$filter": {"input": {"$objectToArray": "$open"}, "as": "each", "cond": aged}}
+        found = await self._budgets.aggregate(
+            [{"$match": {"open": {"$ne": {}}}}, {"$project": {"old": old}}, {"$match": {"old": {"$ne": []}}}]
+        )
         return [
-            (each["_id"], call_id) for each in found for call_id, left in each["open"].items() if left["time"] < oldest
+            LeftOpen(tenant_id=each["_id"], call_id=call["k"], owner=call["v"].get("owner", ""))
+            for each in found
+            for call in each["old"]
         ]
 
     async def release(self, tenant_id: str, call_id: str) -> None:
         """Take away the reservation of a call that was never written."""
         await self._budgets.update_one({"_id": tenant_id}, {"$unset": {f"open.{call_id}": ""}})
 
+    async def forget(self, now: datetime) -> int:
+        """Forget the earliest days and months where more than `KEPT` are counted; returns of how many tenants."""
+        sizes: list[Any] = [
+            {"$gt": [{"$size": {"$objectToArray": {"$ifNull": [f"${part}.{window.value}", {}]}}}, KEPT]}
+            for part in ("before", "spent", "told")
+            for window in BudgetWindow
+        ]
+        found = await self._budgets.find({"$expr": {"$or": sizes}}, fields={"open": 0})
+        for each in found:
+            if changes := surplus(each, now):
+                await self._budgets.update_one({"_id": each["_id"]}, changes)
+        return len(found)
+
     async def tenants(self, tenant_id: str | None) -> AsyncIterator[str]:
-        """Tell whose spending is counted: everybody's, or one tenant's."""
+        """Return whose spending is counted: of all tenants, or of one."""
         async for found in self._budgets.iterate({"_id": tenant_id} if tenant_id else {}, fields={"_id": 1}):
             yield found["_id"]
 
-    async def counted(self, tenant_id: str, *, at: datetime) -> dict[BudgetWindow, Decimal]:
-        """Tell what a tenant has spent in the windows of a time, but for those that are over.
-
-        None are told while a call is open, or while it is not stated for good what came before.
-        """
-        found = await self._budgets.find_one({"_id": tenant_id, "stated": True, "open": {}})
-        keys = {window: window.key(at) for window in BudgetWindow}
-        return {
-            window: spent(found, window, key)
-            for window, key in keys.items()
-            if found is not None and key >= newest(found, window)
-        }
+    async def counted(self, tenant_id: str) -> Counted | None:
+        """Return what is counted of a tenant; None while what came before is not stated for good."""
+        found = await self._budgets.find_one({"_id": tenant_id, "stated": True})
+        if found is None:
+            return None
+        return Counted(
+            since=found["since"],
+            first={window: found["first"][window.value] for window in BudgetWindow},
+            spent={window: amounts(found, window) for window in BudgetWindow},
+            bounds={call_id: each["bound"].to_decimal() for call_id, each in found["open"].items()},
+            adjustment_id=(found.get("correction") or {}).get("adjustment_id"),
+        )
 
 
 def _unchanged(slot: CorrectionSlot) -> Document:
     return {"correction.revision": slot.revision} if slot.revision else {"correction": None}
 
 
-def _alert(found: Document, budget: Budget, key: str) -> BudgetAlert | None:
-    """Tell the largest share of a budget that is reached, unless it was told or its window is over.
+def _alert(found: Document, budget: Budget, key: str, now: str) -> BudgetAlert | None:
+    """Return the largest share of a budget that is reached, unless it was told or its window is over.
 
     What was told counts, not what the last call has reached: nobody hears of what reconciliation adds.
     """
     amount = spent(found, budget.window, key)
     shares = [share for share in SHARES if budget.limit and amount * 100 / budget.limit >= share]  # no sum of money
-    told_last = share_told(found, budget.window, key, budget.limit)
-    if key != newest(found, budget.window) or max(shares, default=0) <= told_last:
+    is_over = any(key < later <= now for later in amounts(found, budget.window))
+    if is_over or max(shares, default=0) <= share_told(found, budget.window, key, budget.limit):
         return None
     return BudgetAlert(window=budget.window, percent=shares[-1], spent=amount, limit=budget.limit)
 
 
-def _refusal(found: Document, bound: Decimal, budgets: Sequence[Budget], keys: dict[str, str]) -> QuotaExceeded | None:
-    """Say why a reservation is refused: for good, or only for now; None: it fits meanwhile."""
+def _refusal(found: Document, bound: Decimal, budgets: Sequence[Budget], keys: Keys) -> QuotaExceeded | None:
+    """Return why a reservation is refused: for good, or only for now; None: it fits meanwhile."""
     for_now = False
     for budget in budgets:
-        key = keys[budget.window.value]
+        key = keys[budget.window]
         needed = money.add(spent(found, budget.window, key), bound)
         if budget.hard and needed > budget.limit:
             return BudgetSpent(
                 f"The {budget.window.value} budget does not cover the next model call.",
                 quota=f"budget/{budget.window.value}",
             )
-        is_over = key < newest(found, budget.window)  # by another server's clock
+        is_over = is_forgotten(found, budget.window, key)  # by another server's clock
         held_by_others = money.add(needed, reserved(found, budget.window, key)) > budget.limit
         for_now |= budget.hard and (is_over or held_by_others)
     if not for_now:

@@ -13,7 +13,6 @@ from godoty_service.flights import Flights
 from godoty_service.metering import money
 from godoty_service.metering.adjustment_store import AdjustmentStore, sums_of_adjustments
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
-from godoty_service.metering.charges import Statement, read_statement, statement_of
 from godoty_service.metering.documents import (
     call_from_document,
     entry_from_document,
@@ -37,6 +36,7 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
     Index(keys=[("unbooked", 1), ("tenant_id", 1), ("start_time", 1)], where={"unbooked": {"$exists": True}}),
     Index(keys=[("turn_id", 1)]),
+    Index(keys=[("tenant_id", 1), ("time", 1)], where={"kind": "adjustment"}),
 )
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
@@ -306,15 +306,6 @@ class Ledger:
         """Read a call."""
         found = await self._entries.find_one({"_id": call_id, "tenant_id": tenant_id, "kind": "call"})
         return call_from_document(found) if found else None
-
-    async def statement(self, tenant_id: str, *, at: datetime, end: datetime) -> Statement:
-        """Sum what a tenant's calls that started before `end` count in the windows of `at`."""
-        return read_statement(await self._entries.aggregate(statement_of(tenant_id, at=at, end=end)), at=at)
-
-    async def counted_statement(self, tenant_id: str, *, at: datetime, end: datetime, uncounted: Document) -> Statement:
-        """Sum the same without the entries that match `uncounted`."""
-        pipeline = statement_of(tenant_id, at=at, end=end, uncounted=uncounted)
-        return read_statement(await self._entries.aggregate(pipeline), at=at)
 
     async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
         """Read a turn's entries, in the order of their numbers."""

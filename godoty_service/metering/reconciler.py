@@ -82,6 +82,7 @@ class Reconciler:
         keeps_records: Callable[[], bool],
         now: Callable[[], Awaitable[datetime]],
         spending: Spending | None = None,
+        sweep: Callable[[], Awaitable[object]] | None = None,
         clock: Clock = utc_now,
     ) -> None:
         """Build a reconciler.
@@ -99,6 +100,7 @@ class Reconciler:
             keeps_records: Returns whether the upstream may keep records.
             now: Reads the database's time, by which calls are due and have waited.
             spending: Takes in what a call has cost; None: nobody has a budget.
+            sweep: Settles the reservations that dead servers left; None: there are none.
             clock: Tells the time.
         """
         self._ledger = ledger
@@ -115,6 +117,7 @@ class Reconciler:
         self._keeps_records = keeps_records
         self._now = now
         self._spending = spending
+        self._sweep = sweep
         self._clock = clock
         self._swept = clock() - 2 * _SWEEP
 
@@ -141,9 +144,9 @@ class Reconciler:
         """
         await self._write_kept()
         await self._ledger.adopt_own(self._owner)
-        if self._spending is not None and self._clock() - self._swept > _SWEEP:
+        if self._sweep is not None and self._clock() - self._swept > _SWEEP:
             self._swept = self._clock()
-            await self._spending.sweep()
+            await self._sweep()
             await self._adjustments.apply_left()
         owners = await self._ledger.owners() - {self._owner}
         if dead := owners - await self._living(owners):

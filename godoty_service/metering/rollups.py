@@ -5,15 +5,17 @@ in its quarter, its hour and its day in UTC. A document says up to which of its 
 batch folds once into each, however often it is tried and by however many servers at once.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from godoty_service.budget import BudgetWindow
 from godoty_service.metering import money
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
 from godoty_service.metering.usage_cells import QUARTER, Cell, Level, Sum, Sums, floor_day, joined
-from godoty_service.metering.usage_curve import curve_from_document, curve_to_document
+from godoty_service.metering.usage_curve import charge_of_curve, curve_from_document, curve_to_document
 from godoty_service.metering.usage_plan import Range
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.pieces import in_pieces
@@ -72,6 +74,21 @@ class Rollups:
         times = {"$or": [{"time": {"$gt": each.start - _DAY, "$lt": each.end}} for each in ranges]}
         query = {"tenant_id": tenant_id, "level": _CURVE, **times}
         return await self._documents.find(query, sort=[("time", 1)], fields={"_id": 0, "known": 0}, batch=_CURVES)
+
+    async def charges_by_day(self, tenant_id: str, end: datetime) -> dict[str, tuple[Decimal, int]]:
+        """Sum what a tenant's calls cost or may have cost, by day, of the quarters that begin before a time.
+
+        Returns:
+            US dollars, and the last batch that is in them, by day ("2026-08-22").
+        """
+        query = {"tenant_id": tenant_id, "level": _CURVE, "time": {"$lt": end}}
+        names = ("time", "through", "quarters", "amounts")
+        charges: dict[str, tuple[Decimal, int]] = {}
+        async for each in self._documents.iterate(query, sort=[("time", 1)], fields=dict.fromkeys(names, 1)):
+            amount = charge_of_curve(each, (end - each["time"]) // QUARTER)
+            charges[BudgetWindow.DAY.key(each["time"])] = amount, each["through"]
+            await asyncio.sleep(0)  # years are many documents
+        return charges
 
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
         """Sum documents."""

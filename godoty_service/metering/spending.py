@@ -1,23 +1,23 @@
 """Keeps budgets in step with the ledger: settles what closes, tells what is reached, states what was before."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from godoty_service.budget import Budget
-from godoty_service.clock import Clock, utc_now
+from godoty_service.metering.adjustment_store import AdjustmentStore
 from godoty_service.metering.budget_corrections import count_adjustment
+from godoty_service.metering.budget_document import UNKNOWN
 from godoty_service.metering.budgets import BudgetAlert, Budgets, BudgetStatus
-from godoty_service.metering.call import Adjustment, CallState, ModelCall
-from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.call import Adjustment, ModelCall
+from godoty_service.metering.opening_balance import OpeningBalance
 
-# A call's reservation is settled right after its entry; one that is so much older was left by a server that died.
-_FORGOTTEN = timedelta(seconds=30)
 # A policy holds on every server within 5 seconds; their clocks may be some more apart.
 _KNOWN = timedelta(seconds=10)
-# So long after its start every call is in the ledger, or will never be sent.
-_LANDED = timedelta(seconds=30)
 
 BudgetsOf = Callable[[str], Awaitable[Sequence[Budget] | None]]
+Now = Callable[[], Awaitable[datetime]]
 
 
 class Spending:
@@ -27,25 +27,29 @@ class Spending:
         self,
         *,
         budgets: Budgets,
-        ledger: Ledger,
+        balance: OpeningBalance,
+        adjustments: AdjustmentStore,
         budgets_of: BudgetsOf,
+        now: Now,
         on_alert: Callable[[BudgetAlert], None] = lambda _: None,
-        clock: Clock = utc_now,
     ) -> None:
         """Build it.
 
         Args:
             budgets: What is spent and reserved.
-            ledger: The entries behind it.
-            budgets_of: Tells a tenant's budgets, at most some seconds old; None: it never had any.
-            on_alert: Told of each share that is reached, once.
-            clock: Tells the time.
+            balance: States what the ledger has.
+            adjustments: Where an adjustment is marked as applied once it is counted.
+            budgets_of: Returns a tenant's budgets, at most some seconds old; None: it never had any.
+            now: Returns the time of the database, which all servers share.
+            on_alert: Called with each share that is reached, once.
         """
         self.budgets_of = budgets_of
         self._budgets = budgets
-        self._ledger = ledger
+        self._balance = balance
+        self._adjustments = adjustments
+        self._now = now
         self._on_alert = on_alert
-        self._clock = clock
+        self._beginning: dict[str, asyncio.Task[None]] = {}
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> None:
         """Reserve a call's bound.
@@ -55,10 +59,10 @@ class Spending:
             BudgetReserved: It does not fit just now.
         """
         while not await self._budgets.reserve(call, budgets):
-            await self.begin(call.tenant_id)  # its first budget is in force, and whoever set it came no further
+            await self._begin_together(call.tenant_id)  # a policy was written without it
 
     async def settle(self, call: ModelCall, budgets: Sequence[Budget]) -> list[BudgetAlert]:
-        """Settle a closed call, and tell the shares of budgets that it reached."""
+        """Settle a closed call, and return the shares of budgets that it reached."""
         alerts = [
             alert
             for alert in await self._budgets.settle(call, budgets)
@@ -74,35 +78,42 @@ class Spending:
 
     async def correct(self, adjustment: Adjustment) -> None:
         """Count an adjustment in its tenant's budget, once, and mark it as applied."""
-        await count_adjustment(adjustment, budgets=self._budgets, adjustments=self._ledger.adjustments)
+        await count_adjustment(adjustment, budgets=self._budgets, adjustments=self._adjustments)
 
     async def status(self, tenant_id: str) -> list[BudgetStatus]:
-        """Tell how a tenant's budgets stand."""
+        """Return how a tenant's budgets stand."""
         return await self._budgets.status(tenant_id, await self.budgets_of(tenant_id) or ())
 
+    @asynccontextmanager
+    async def counting(self, tenant_id: str) -> AsyncIterator[None]:
+        """Count a tenant's spending; the block puts its first budget in force.
+
+        Where counting cannot begin, the block is not entered. Where the block ends half-way, a sweep does the rest.
+        """
+        await self.begin(tenant_id)
+        yield
+        await self.in_force(tenant_id)
+
     async def begin(self, tenant_id: str) -> None:
-        """Begin to count a tenant's spending, once a budget is in force; where it has begun, do nothing."""
-        if not await self._budgets.begun(tenant_id):
-            now = self._clock()
-            statement = await self._ledger.statement(tenant_id, at=now, end=now)
-            await self._budgets.begin(tenant_id, since=now + _KNOWN, statement=statement)
+        """Begin to count a tenant's spending, before a budget is in force; where it has begun, do nothing."""
+        if await self._budgets.since(tenant_id) in (None, UNKNOWN):
+            now = await self._now()
+            await self._budgets.begin(tenant_id, await self._balance.until(tenant_id, now + _KNOWN, at=now))
 
-    async def sweep(self) -> int:
-        """Settle the reservations that dead servers left, and state what was before; returns how many were settled."""
-        for tenant_id, since in await self._budgets.unstated(until=self._clock() - _LANDED):
-            await self._budgets.state(tenant_id, await self._ledger.statement(tenant_id, at=since, end=since))
-        swept = 0
-        for tenant_id, call_id in await self._budgets.left_open(older_than=_FORGOTTEN):
-            call = await self._ledger.get(tenant_id, call_id)
-            if call is None:
-                await self._budgets.release(tenant_id, call_id)
-            elif call.state is not CallState.PENDING and _closed_long_ago(call, self._clock()):
-                await self._budgets.settle(call)
-            else:
-                continue
-            swept += 1
-        return swept
+    async def in_force(self, tenant_id: str) -> None:
+        """Set from when on each call is counted by itself: a policy with a budget has just been written."""
+        if await self._budgets.since(tenant_id) == UNKNOWN:
+            since = await self._now() + _KNOWN
+            await self._budgets.count_from(tenant_id, since=since, ahead=await self._balance.since(tenant_id, since))
 
+    async def _begin_together(self, tenant_id: str) -> None:
+        """Begin counting under a policy that is in force: once, however many calls wait for it."""
+        task = self._beginning.get(tenant_id)
+        if task is None:
+            task = self._beginning[tenant_id] = asyncio.create_task(self._begin_late(tenant_id))
+            task.add_done_callback(lambda _: self._beginning.pop(tenant_id, None))
+        await asyncio.shield(task)
 
-def _closed_long_ago(call: ModelCall, now: datetime) -> bool:
-    return call.settle_time is None or call.settle_time < now - _FORGOTTEN
+    async def _begin_late(self, tenant_id: str) -> None:
+        async with self.counting(tenant_id):
+            pass

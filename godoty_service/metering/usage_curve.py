@@ -53,6 +53,12 @@ def sum_of_curve(document: Document, first: int, end: int) -> Totals | None:
     return _sum(document, start, stop) if start < stop else None
 
 
+def charge_of_curve(document: Document, end: int) -> Decimal:
+    """Sum what the quarters of a day up to another one cost, unresolved calls with their bounds."""
+    stop = bisect_left(document["quarters"], end)
+    return money.total(Decimal(each) for column in document["amounts"].values() for each in column[:stop])
+
+
 def _sum(document: Document, start: int, stop: int) -> Totals:
     columns = document["amounts"].items()
     sums: dict[str, Any] = {name: money.total(map(Decimal, column[start:stop])) for name, column in columns}

@@ -3,7 +3,8 @@
 So none goes unrecorded, whatever dies in between; one whose write then failed is recorded, too.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from godoty_service.tenancy.principal import Scope
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.tenants import Tenant, Tenants
 
-OnPolicy = Callable[[str, Policy], Awaitable[None]]
+Counting = Callable[[str], AbstractAsyncContextManager[None]]
 
 
 class Administration:
@@ -29,7 +30,7 @@ class Administration:
         policies: Policies,
         provider_keys: ProviderKeys,
         changes: AdminChanges,
-        on_policy: OnPolicy,
+        counting: Counting,
     ) -> None:
         """Build it.
 
@@ -39,14 +40,14 @@ class Administration:
             policies: Where policies are kept.
             provider_keys: Where tenants' own provider keys are kept.
             changes: Where changes are recorded.
-            on_policy: Told of each policy once it is in force.
+            counting: Counts a tenant's spending, as a context in which a policy with budgets is put in force.
         """
         self.tenants = tenants
         self.keys = keys
         self.policies = policies
         self.provider_keys = provider_keys
         self.changes = changes
-        self._on_policy = on_policy
+        self._counting = counting
 
     async def create_tenant(self, by: str, *, name: str) -> Tenant:
         """Make a tenant."""
@@ -98,13 +99,15 @@ class Administration:
     async def set_policy(self, by: str, tenant_id: str, policy: Policy) -> None:
         """Say what a tenant may do; it holds on every server within 5 seconds.
 
+        Where the spending that its budgets bound cannot be counted, the policy is not put in force.
+
         Raises:
             TenantNotFound: There is no such tenant.
         """
         await self.tenants.need(tenant_id)
         await self._record(by, "SetPolicy", tenant_id, **asdict(policy))
-        await self.policies.set(tenant_id, policy)
-        await self._on_policy(tenant_id, policy)
+        async with self._counting(tenant_id) if policy.budgets else nullcontext():
+            await self.policies.set(tenant_id, policy)
 
     async def set_provider_key(self, by: str, tenant_id: str, secret: str | None) -> None:
         """Have a tenant use an OpenRouter key of its own, or none.

@@ -237,8 +237,7 @@ async def test_budgets_are_told(service: Service, caller: Caller, bill: Bill) ->
 
 async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
     async with open_rooms(service.surroundings.settings(service.database.name)) as rooms:
-        await rooms.policies.set(service.tenant_id, Policy(budgets=tuple(budgets)))
-        await rooms.spending.begin(service.tenant_id)
+        await rooms.administration.set_policy("me", service.tenant_id, Policy(budgets=tuple(budgets)))
 
 
 async def test_a_tenant_without_budgets_has_none(service: Service, bill: Bill) -> None:

@@ -10,6 +10,7 @@ import pytest
 from godoty_service.budget import BudgetWindow
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.charges import charge
+from godoty_service.metering.entry_sums import DaySums, EntrySums
 from godoty_service.metering.states import RULES
 from godoty_service.metering.totals import SessionFold, added
 from godoty_service.metering.usage import TokenUsage
@@ -46,8 +47,10 @@ async def test_each_state_counts_the_same_in_python_and_in_mongodb(
     for group in (NamedGroup.MODEL, NamedGroup.SESSION):
         answer = await server.query.ask(tenant.tenant_id, question(*DAY, group))
         assert answer.totals == counted
-    statement = await tenant.ledger.statement(tenant.tenant_id, at=NOON, end=DAY[1])
-    spent = {window: amount for window, (_, amount) in statement.spent.items()}
+    sums = DaySums()
+    await EntrySums(tenant.database.collection("ledger")).add_entries(sums, tenant.tenant_id)
+    statement = sums.statement(NOON)
+    spent = {window: amounts[window.key(NOON)] for window, amounts in statement.spent.items()}
     if state is CallState.PENDING:
         assert [each.bound for each in statement.held] == [call.upper_bound]
     else:

@@ -1,7 +1,7 @@
 """A database for each test, and servers on it whose clock the test turns."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,13 +12,19 @@ from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.ids import new_id
 from godoty_service.metering import ledger as ledgers
 from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.booking import Booking
+from godoty_service.metering.budget_sweep import BudgetSweep
 from godoty_service.metering.budget_verification import verify_budgets
 from godoty_service.metering.budgets import Budgets, BudgetStatus
 from godoty_service.metering.call import CallState, CostSource, ModelCall
 from godoty_service.metering.charges import Statement
+from godoty_service.metering.entry_sums import EntrySums
 from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.opening_balance import OpeningBalance
+from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
+from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.mongo import Database, open_database
 from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.store import Sessions
@@ -36,14 +42,14 @@ async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Databas
     await opened.close()
 
 
-class Interrupted(Ledger):
-    """A ledger that lets something happen after it was summed, before anybody has heard of the sums."""
+class Interrupted(OpeningBalance):
+    """Lets something happen after the ledger was summed, before the sums are written."""
 
     between: Callable[[], Awaitable[None]] | None = None
 
-    async def statement(self, tenant_id: str, *, at: datetime, end: datetime) -> Statement:
+    async def until(self, tenant_id: str, end: datetime, *, at: datetime) -> Statement:
         """Sum it, and be interrupted once."""
-        statement = await super().statement(tenant_id, at=at, end=end)
+        statement = await super().until(tenant_id, end, at=at)
         between, self.between = self.between, None
         if between is not None:
             await between()
@@ -57,22 +63,49 @@ class Till:
         now: What their clocks say.
         ledger: The entries.
         budgets: What is counted.
+        balance: States what was before.
         spending: Both, on any server.
+        booking: Rolls the entries up, when the test says so.
+        living: The servers that live.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, piece: int = 7) -> None:
         self.now = NOON
-        self.ledger = Interrupted(database.collection("ledger"), clock=self._now)
+        self.living: set[str] = set()
+        self.ledger = Ledger(database.collection("ledger"), clock=self._now)
         self.budgets = Budgets(database.collection("budgets"), clock=self._now)
-        self.spending = Spending(budgets=self.budgets, ledger=self.ledger, budgets_of=self._budgets_of, clock=self._now)
+        self.sums = EntrySums(database.collection("ledger"), piece=piece)
+        rollups = Rollups(database.collection("usage_quarters"))
+        self.booking = Booking(
+            database.collection("usage_books"),
+            entries=UsageEntries(database.collection("ledger")),
+            rollups=rollups,
+            now=self.database_now,
+            owner="server",
+        )
+        self.balance = Interrupted(database=database, booking=self.booking, rollups=rollups, entries=self.sums)
+        self.spending = Spending(
+            budgets=self.budgets,
+            balance=self.balance,
+            adjustments=self.ledger.adjustments,
+            budgets_of=self.budgets_of,
+            now=self.database_now,
+        )
         self._database = database
         self._numbers = 0
+        self._passed = timedelta()
 
     def pass_(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass, for the servers and for the database."""
         self.now += timedelta(seconds=seconds)
+        self._passed += timedelta(seconds=seconds)
 
-    async def open(self, *, reserved: bool) -> ModelCall:
+    async def begin(self) -> None:
+        """Set the tenant's first budget."""
+        async with self.spending.counting("tenant"):
+            pass
+
+    async def open(self, *, reserved: bool, budgets: Sequence[Budget] = BUDGETS) -> ModelCall:
         """Begin a call: on a server that knows of the budgets, or on one that does not yet."""
         self._numbers += 1
         call = ModelCall(
@@ -92,7 +125,7 @@ class Till:
         )
         await self.ledger.insert(call)
         if reserved:
-            await self.spending.reserve(call, BUDGETS)
+            await self.spending.reserve(call, budgets)
         return call
 
     async def close(self, call: ModelCall, cost: Decimal | None) -> ModelCall:
@@ -113,7 +146,28 @@ class Till:
 
     async def sweep(self, servers: int = 2) -> None:
         """Let servers sweep side by side."""
-        await asyncio.gather(*(self.spending.sweep() for _ in range(servers)))
+        await self._age()
+        await asyncio.gather(*(self.sweeper().sweep() for _ in range(servers)))
+
+    def sweeper(self, owner: str = "sweeper", *, ledger: Ledger | None = None) -> BudgetSweep:
+        """Build what sweeps on a server."""
+        return BudgetSweep(
+            spending=self.spending,
+            budgets=self.budgets,
+            ledger=ledger or self.ledger,
+            balance=self.balance,
+            now=self.database_now,
+            living=self._living,
+            owner=owner,
+        )
+
+    async def _age(self) -> None:
+        """Let the reservations be as old as the test says: the database's own clock stands still for it."""
+        passed, self._passed = self._passed // timedelta(milliseconds=1), timedelta()
+        earlier = {"$mergeObjects": ["$$each.v", {"made": {"$subtract": ["$$each.v.made", passed]}}]}
+        every = {"input": {"$objectToArray": "$open"}, "as": "each", "in": {"k": "$$each.k", "v": earlier}}
+        aged = {"$arrayToObject": {"$map": every}}
+        await self._database.collection("budgets").update_many({}, [{"$set": {"open": aged}}])
 
     async def status(self) -> BudgetStatus:
         """Tell how the budget of all time stands."""
@@ -122,15 +176,23 @@ class Till:
 
     async def differences(self) -> list[str]:
         """What the books' own proof finds, which must not pass the tenant over."""
-        assert set(await self.budgets.counted("tenant", at=self.now)) == set(BudgetWindow)
-        found = verify_budgets(database=self._database, ledger=self.ledger, budgets=self.budgets, clock=self._now)
+        assert await self.budgets.counted("tenant") is not None
+        found = verify_budgets(database=self._database, entries=self.sums, budgets=self.budgets)
         return [each.what async for each in found]
 
     def _now(self) -> datetime:
         return self.now
 
-    async def _budgets_of(self, _: str) -> Sequence[Budget]:
+    async def database_now(self) -> datetime:
+        """Return the time of the database."""
+        return self.now
+
+    async def budgets_of(self, _: str) -> Sequence[Budget]:
+        """Return the budgets that are in force."""
         return BUDGETS
+
+    async def _living(self, owners: Collection[str]) -> set[str]:
+        return self.living & set(owners)
 
 
 @pytest.fixture

@@ -59,7 +59,13 @@ class Desk:
     def __init__(self, till: Till, database: Database) -> None:
         self.collection = Failing(database.collection("budgets")._collection)
         budgets = Budgets(self.collection, clock=till._now)
-        spending = Spending(budgets=budgets, ledger=till.ledger, budgets_of=till._budgets_of, clock=till._now)
+        spending = Spending(
+            budgets=budgets,
+            balance=till.balance,
+            adjustments=till.ledger.adjustments,
+            budgets_of=till.budgets_of,
+            now=till.database_now,
+        )
         replicas = Replicas(database.collection("replicas"), replica_id="desk", lease=till.now - till.now)
         sessions = Sessions(database.collection("sessions"), replicas=replicas)
         folds = SessionFolds(sessions, till.ledger)
@@ -96,7 +102,7 @@ def order(call: ModelCall, amount: str, request_id: str = "r1", **changes: Any) 
 
 async def _settled(till: Till, cost: Decimal | None = COST) -> ModelCall:
     """Settle a call in a budget that is counted for good."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(60)
     await till.sweep()
     call = await till.close(await till.open(reserved=True), cost)
@@ -197,7 +203,7 @@ async def test_adjustment_counts_once_whenever_counting_began(till: Till, desk: 
     """Made before the first statement is final or after it: the statement has it, or the correction, never both."""
     call = await till.close(await till.open(reserved=False), COST)
     till.pass_(1)
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(later)
     await till.sweep()
     await desk.adjustments.adjust(order(call, "0.5"))
@@ -216,14 +222,14 @@ async def test_tenant_without_a_budget_keeps_no_mark(till: Till, desk: Desk, dat
     assert await _marked(database) == []
 
     till.pass_(1)
-    await till.spending.begin("tenant")
+    await till.begin()
 
     assert (await till.status()).spent == COST + Decimal("0.5")
 
 
 async def test_adjustment_before_the_call_is_settled_in_the_budget(till: Till, desk: Desk) -> None:
     """The server that closed the call died before it told the budget: adjusted first, swept later, both count."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(60)
     await till.sweep()
     call = await till.close(await till.open(reserved=True), COST)

@@ -39,18 +39,23 @@ class Fate:
     call: ModelCall | None = None
 
 
-# The acts: 0 before the budget is set; 1 while the ledger is summed for the first statement; 2 when servers do not
-# know of it yet; 3 when all do; 4 while it is summed for good; 5 afterwards.
-BEGUN = [(0, False), (2, False), (2, True), (3, True), (5, True)]
+# The acts: 0 before the budget is set; 1 while the ledger is summed for the first statement; 2 when the policy is
+# written, but not since when all calls are counted; 3 when that is, but servers do not know of it yet; 4 when all do;
+# 5 while it is summed for good; 6 afterwards.
+LAST = 6
+BEGUN = [(0, False), (2, False), (2, True), (3, False), (3, True), (4, True), (6, True)]
 
 
 def fates() -> list[Fate]:
     """Draw up every fate: each with a cost of its own, so that a sum tells which are in it."""
     drawn = [
-        (start, reserved, end, settled) for start, reserved in BEGUN for end in range(start, 6) for settled in (0, 1, 2)
+        (start, reserved, end, settled)
+        for start, reserved in BEGUN
+        for end in range(start, LAST + 1)
+        for settled in (0, 1, 2)
     ]
     return [
-        Fate(*each, cost=None if place % 7 == 0 else Decimal(2**place).scaleb(-20)) for place, each in enumerate(drawn)
+        Fate(*each, cost=None if place % 7 == 0 else Decimal(2**place).scaleb(-25)) for place, each in enumerate(drawn)
     ]
 
 
@@ -66,22 +71,31 @@ async def act(till: Till, number: int, every: Sequence[Fate]) -> None:
                 await till.spending.settle_elsewhere(closed)
 
 
-async def test_each_call_counts_once_whenever_it_began_and_ended(till: Till) -> None:
-    """Before, while and after a budget was set and its servers heard of it; settled once, twice or by a sweep."""
+@pytest.mark.parametrize("rolled_up", [False, True])
+async def test_each_call_counts_once_whenever_it_began_and_ended(till: Till, *, rolled_up: bool) -> None:
+    """Before, while and after a budget was set and its servers heard of it; settled once, twice or by a sweep.
+
+    Also where roll-ups have what was closed before each statement.
+    """
     every = fates()
     await act(till, 0, every)
     till.pass_(1)
-    till.ledger.between = lambda: act(till, 1, every)
-    await till.spending.begin("tenant")
+    if rolled_up:
+        await till.booking.take_up("tenant", note=True)
+    till.balance.between = lambda: act(till, 1, every)
+    async with till.spending.counting("tenant"):
+        await act(till, 2, every)
     till.pass_(4)
-    await act(till, 2, every)
-    till.pass_(10)
     await act(till, 3, every)
+    till.pass_(10)
+    await act(till, 4, every)
     till.pass_(30)
-    till.ledger.between = lambda: act(till, 4, every)
+    if rolled_up:
+        await till.booking.take_up("tenant")
+    till.balance.between = lambda: act(till, 5, every)
     await till.sweep()
     till.pass_(1)
-    await act(till, 5, every)
+    await act(till, 6, every)
     till.pass_(60)
     await till.sweep()
     await till.sweep()
@@ -98,7 +112,7 @@ async def test_what_is_known_of_the_past_counts_at_once(till: Till) -> None:
     await till.close(closed, COST)
     till.pass_(1)
 
-    await till.spending.begin("tenant")
+    await till.begin()
 
     status = await till.status()
     assert (status.spent, status.reserved) == (COST, BOUND)
@@ -106,7 +120,7 @@ async def test_what_is_known_of_the_past_counts_at_once(till: Till) -> None:
 
 async def test_two_sweepers_count_a_dead_servers_call_once(till: Till) -> None:
     """Both see its reservation; one finds it gone when it comes to settle it."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(20)
     for _ in range(10):
         await till.close(await till.open(reserved=True), COST)
@@ -121,7 +135,7 @@ async def test_two_sweepers_count_a_dead_servers_call_once(till: Till) -> None:
 
 async def test_a_server_that_settles_after_a_sweep_counts_nothing_more(till: Till) -> None:
     """It stood still between the entry's write and the budget's; meanwhile somebody swept."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(20)
     closed = await till.close(await till.open(reserved=True), COST)
     till.pass_(60)
@@ -135,7 +149,7 @@ async def test_a_server_that_settles_after_a_sweep_counts_nothing_more(till: Til
 
 async def test_a_reservation_without_an_entry_is_released(till: Till, database: Database) -> None:
     """Its server died before the entry was there: nothing was sent, and nothing is held for it."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(20)
     call = await till.open(reserved=True)
     await database.collection("ledger").delete_one({"_id": call.call_id})
@@ -163,7 +177,7 @@ async def test_an_adjustment_counts_once(till: Till, later: float) -> None:
     """An unresolved call counts with its bound, and with its cost as soon as somebody tells it."""
     call = await till.close(await till.open(reserved=False), None)
     till.pass_(1)
-    await till.spending.begin("tenant")
+    await till.begin()
     assert (await till.status()).spent == BOUND
     till.pass_(later)
     await till.sweep()
@@ -200,7 +214,7 @@ async def test_a_server_that_takes_the_last_budget_away_goes_on_counting(databas
 
 async def test_what_a_budget_counts_wrongly_is_named(till: Till, database: Database) -> None:
     """By window: an amount that is off, and a window in which nothing was counted although calls were made."""
-    await till.spending.begin("tenant")
+    await till.begin()
     till.pass_(20)
     closed = await till.close(await till.open(reserved=True), COST)
     await till.spending.settle_elsewhere(closed)
@@ -208,11 +222,11 @@ async def test_what_a_budget_counts_wrongly_is_named(till: Till, database: Datab
     await till.sweep()
     assert await till.differences() == []
     off = Decimal128(COST + Decimal("1E-22"))
-    await database.collection("budgets").update_one({"_id": "tenant"}, {"$set": {"spent.month.amount": off}})
+    await database.collection("budgets").update_one({"_id": "tenant"}, {"$set": {"spent.month.2026-08": off}})
     till.now += timedelta(days=1)
     await till.close(await till.open(reserved=False), COST)
 
     found = await till.differences()
 
     assert [each.split(":")[0] for each in found] == [f"budget {each.value}" for each in BudgetWindow]
-    assert f"counted 0, by the entries {COST}" in found[0]
+    assert f"in 2026-08-23 counted 0, by the entries {COST}" in found[0]

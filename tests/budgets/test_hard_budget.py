@@ -35,9 +35,7 @@ async def world(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[World]:
 
 async def set_policy(world: World, policy: Policy) -> None:
     """Set the tenant's policy, as AdminService does."""
-    await world.rooms.policies.set(world.tenant_id, policy)
-    if policy.budgets:
-        await world.rooms.spending.begin(world.tenant_id)
+    await world.rooms.administration.set_policy("me", world.tenant_id, policy)
 
 
 async def converse(world: World, address: str, text: str, **fields: Any) -> tuple[str, list[pb.ConverseResponse]]:

@@ -123,8 +123,9 @@ async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: 
     """
     storm = Storm()
     tenants = [(world.tenant_id, world.api_key), await world.another_tenant()]
-    await world.rooms.policies.set(world.tenant_id, POLICIES[0])
-    await spending_at(world.rooms, -timedelta(minutes=1)).begin(world.tenant_id)
+    long_ago, _ = spending_at(world.rooms, -timedelta(minutes=1))
+    async with long_ago.counting(world.tenant_id):
+        await world.rooms.policies.set(world.tenant_id, POLICIES[0])
     killer = asyncio.create_task(_kill(servers, random.Random(f"{seed}-killer"), storm, kills=kills))
     beside = [
         asyncio.create_task(_govern(world, random.Random(f"{seed}-policies"), storm, tenants)),
