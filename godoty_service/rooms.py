@@ -21,6 +21,7 @@ from godoty_service.metering.budgets import BudgetAlert, Budgets
 from godoty_service.metering.call import ModelCall
 from godoty_service.metering.entry_sums import EntrySums
 from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.ledger_export import LedgerExport
 from godoty_service.metering.ledger_pages import LedgerPages
 from godoty_service.metering.opening_balance import OpeningBalance
 from godoty_service.metering.oracle import Oracle
@@ -118,6 +119,7 @@ class UsageRooms:
     booking: Booking
     query: UsageQuery
     pages: LedgerPages
+    exports: LedgerExport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,10 +376,12 @@ def _usage(database: Database, *, owner: str) -> UsageRooms:
     booking = Booking(
         database.collection("usage_books"), entries=entries, rollups=rollups, now=database.now, owner=owner
     )
+    pages = LedgerPages(database.collection("ledger"))
     return UsageRooms(
         entries=entries,
         rollups=rollups,
         booking=booking,
         query=UsageQuery(database=database, booking=booking, rollups=rollups, entries=entries),
-        pages=LedgerPages(database.collection("ledger")),
+        pages=pages,
+        exports=LedgerExport(booking=booking, pages=pages),
     )

@@ -167,7 +167,11 @@ def _server(
         clock=rooms.clock,
     )
     billing = BillingService(
-        usage=rooms.usage.query, pages=rooms.usage.pages, budgets=rooms.spending, tenants=rooms.tenants
+        usage=rooms.usage.query,
+        pages=rooms.usage.pages,
+        exports=rooms.usage.exports,
+        budgets=rooms.spending,
+        tenants=rooms.tenants,
     )
     server = grpc.aio.server(
         interceptors=[edge],

@@ -7,7 +7,7 @@ import typer
 from godoty.v1 import billing_service_pb2 as pb
 from google.protobuf import json_format
 
-from godoty_service.cli.session import out, print_table, with_rooms
+from godoty_service.cli.session import err, out, print_table, with_rooms
 from godoty_service.cli.times import timestamp
 from godoty_service.metering.call import Adjustment, CallState, Entry
 from godoty_service.metering.money import format_usd
@@ -20,7 +20,6 @@ Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Start = Annotated[str | None, typer.Option("--from", help="Only those that started on this day or later.")]
 End = Annotated[str | None, typer.Option("--to", help="Only those that started before this day or time.")]
 _COLUMNS = ("entry", "started", "session", "number", "state", "model", "provider", "cost USD", "at most USD", "user")
-_PAGE = 500
 
 
 def list_entries(
@@ -56,7 +55,10 @@ def list_entries(
 
 
 def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> None:
-    """Write all ledger entries, the oldest first, as JSON: one a line, as BillingService.ExportLedger has them."""
+    """Write all ledger entries, the oldest first, as JSON: one a line, as BillingService.ExportLedger has them.
+
+    The time as of which they are is printed to standard error.
+    """
     from godoty_service.rpc import billing_requests  # noqa: PLC0415 - `godoty health` needs none of it
     from godoty_service.rpc.billing_messages import entry_messages  # noqa: PLC0415 - the same
 
@@ -65,7 +67,9 @@ def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> N
 
     async def work(rooms: "Rooms") -> None:
         await rooms.tenants.need(tenant)
-        async for page in rooms.usage.pages.pages(tenant, which, size=_PAGE):
+        export = await rooms.usage.exports.begin(tenant, which)
+        err.print(f"as of {export.as_of.isoformat(timespec='milliseconds')}")
+        async for page in export.pages:
             for each in await entry_messages(page):
                 line = json_format.MessageToJson(each, preserving_proto_field_name=True, indent=None)
                 sys.stdout.write(f"{line}\n")

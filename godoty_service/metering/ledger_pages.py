@@ -10,7 +10,7 @@ from datetime import datetime
 
 from godoty_service.metering.call import CallState, Entry
 from godoty_service.metering.documents import entry_from_document
-from godoty_service.metering.usage_entries import entry_id, start_time
+from godoty_service.metering.usage_entries import entry_id, known_by, start_time
 from godoty_service.mongo import Collection, Document
 from godoty_service.pieces import in_pieces
 
@@ -27,6 +27,7 @@ class EntryFilter:
         session_id: Of this session.
         model: Booked under this model: the one that served, or the requested one where none did.
         state: Calls in this state; adjustments have none.
+        known_by: Held by the ledger when the usage books were closed through this time.
     """
 
     start: datetime | None = None
@@ -34,6 +35,7 @@ class EntryFilter:
     session_id: str = ""
     model: str = ""
     state: CallState | None = None
+    known_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def _conditions(which: EntryFilter) -> list[Document]:
         conditions.append({"session_id": which.session_id})
     if which.state is not None:
         conditions.append({"kind": "call", "state": which.state.value})
+    if which.known_by is not None:
+        conditions.append(known_by(which.known_by))
     if which.model:
         unserved = {"kind": "call", "served_model": None, "requested_model": which.model}
         conditions.append({"$or": [{"served_model": which.model}, {"model": which.model}, unserved]})

@@ -240,6 +240,17 @@ def known_time(entry: Entry, window: Window) -> datetime:
     return window.clamp(time)
 
 
+def known_by(closed: datetime) -> Document:
+    """Match the entries that the books knew when they were closed through a time: a set that never changes.
+
+    Closing takes up all entries that are there. One that is inserted later is not taken up, then dated after `closed`.
+    """
+    started = {"opened_time": None, "unbooked": None, "start_time": {"$lte": closed}}
+    call = {"kind": "call", "$or": [{"opened_time": {"$lte": closed}}, started]}
+    made = [{"known_time": {"$lte": closed}}, {"known_time": None, "time": {"$lte": closed}}]
+    return {"$or": [call, {"kind": "adjustment", "unbooked": None, "$or": made}]}
+
+
 def entry_id(entry: Entry) -> str:
     """An entry's primary key."""
     return entry.entry_id if isinstance(entry, Adjustment) else entry.call_id

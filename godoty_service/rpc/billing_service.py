@@ -8,11 +8,13 @@ from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service.errors import TenantNotFound
 from godoty_service.metering.budgets import BudgetStatus
+from godoty_service.metering.ledger_export import LedgerExport
 from godoty_service.metering.ledger_pages import LedgerPages, Place
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.rpc import billing_requests as requests
 from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
 from godoty_service.rpc.edge import Call
+from godoty_service.rpc.metering_messages import timestamp
 from godoty_service.rpc.paging import page_size, read_place, write_token
 from godoty_service.tenancy.principal import Scope
 from godoty_service.tenancy.tenants import Tenants
@@ -20,7 +22,6 @@ from godoty_service.tenancy.tenants import Tenants
 _SERVICE = pb.DESCRIPTOR.services_by_name["BillingService"]
 SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.BILLING, Scope.ADMIN) for method in _SERVICE.methods}
-_EXPORTED = 500  # entries of a message
 
 
 class BudgetStatuses(Protocol):
@@ -33,8 +34,17 @@ class BudgetStatuses(Protocol):
 class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
     """What a tenant has used and what it cost."""
 
-    def __init__(self, *, usage: UsageQuery, pages: LedgerPages, budgets: BudgetStatuses, tenants: Tenants) -> None:
+    def __init__(
+        self,
+        *,
+        usage: UsageQuery,
+        pages: LedgerPages,
+        exports: LedgerExport,
+        budgets: BudgetStatuses,
+        tenants: Tenants,
+    ) -> None:
         self._usage = usage
+        self._exports = exports
         self._pages = pages
         self._budgets = budgets
         self._tenants = tenants
@@ -60,10 +70,12 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         return response
 
     async def ExportLedger(self, request: pb.ExportLedgerRequest, call: Call) -> AsyncIterator[pb.ExportLedgerResponse]:
-        """Read all entries."""
+        """Read all entries of one time, which the first message states."""
         which = requests.entry_filter(request)
         tenant_id = await self._tenant(request.tenant_id, call)
-        async for page in self._pages.pages(tenant_id, which, size=_EXPORTED):
+        export = await self._exports.begin(tenant_id, which)
+        yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of))
+        async for page in export.pages:
             yield pb.ExportLedgerResponse(entries=await entry_messages(page))
 
     async def GetBudget(self, request: pb.GetBudgetRequest, call: Call) -> pb.GetBudgetResponse:

@@ -109,14 +109,15 @@ async def test_ledger_list_prints_entries(service: Service, served: Tenant, godo
 async def test_ledger_export_writes_a_line_an_entry(
     service: Service, served: Tenant, bill: Bill, godoty: Godoty
 ) -> None:
-    """The messages of ExportLedger as JSON."""
+    """The messages of ExportLedger as JSON, after the time as of which they are on standard error."""
     await _fill(served)
-    lines = (await godoty("ledger", "export", service.tenant_id, *OPTIONS)).splitlines()
+    as_of, *lines = (await godoty("ledger", "export", service.tenant_id, *OPTIONS)).splitlines()
     start, end = (timestamp(each) for each in MARCH)
     exported = [entry for page in await bill(service).export(start_time=start, end_time=end) for entry in page.entries]
 
     assert [json_format.Parse(line, pb.LedgerEntry()) for line in lines] == exported
     assert len(lines) == 5
+    assert as_of.startswith("as of 20")
     assert all(isinstance(json.loads(line)["call"].get("cost_usd", ""), str) for line in lines)
 
 

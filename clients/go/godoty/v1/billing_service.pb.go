@@ -782,7 +782,7 @@ type ExportLedgerRequest struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Only those that started at this time or later. Unset: from the beginning.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Only those that started before this time. Unset: until now.
+	// Only those that started before this time. Unset: all that the ledger held by `as_of`.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -842,8 +842,11 @@ func (x *ExportLedgerRequest) GetEndTime() *timestamppb.Timestamp {
 // Some entries.
 type ExportLedgerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The next entries, at most 500.
-	Entries       []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// The next entries, at most 500. The first message may have none.
+	Entries []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// In the first message: an entry is in the export if the ledger held it by this time. At most a minute old when the
+	// export begins; every entry that the ledger held when it began is in it.
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,6 +884,13 @@ func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
 func (x *ExportLedgerResponse) GetEntries() []*LedgerEntry {
 	if x != nil {
 		return x.Entries
+	}
+	return nil
+}
+
+func (x *ExportLedgerResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
 	}
 	return nil
 }
@@ -1134,9 +1144,10 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"H\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"y\n" +
 	"\x14ExportLedgerResponse\x120\n" +
-	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\"/\n" +
+	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"/\n" +
 	"\x10GetBudgetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"F\n" +
 	"\x11GetBudgetResponse\x121\n" +
@@ -1231,22 +1242,23 @@ var file_godoty_v1_billing_service_proto_depIdxs = []int32{
 	14, // 16: godoty.v1.ExportLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
 	14, // 17: godoty.v1.ExportLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
 	7,  // 18: godoty.v1.ExportLedgerResponse.entries:type_name -> godoty.v1.LedgerEntry
-	13, // 19: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
-	1,  // 20: godoty.v1.BudgetStatus.window:type_name -> godoty.v1.BudgetWindow
-	14, // 21: godoty.v1.BudgetStatus.window_start_time:type_name -> google.protobuf.Timestamp
-	2,  // 22: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
-	5,  // 23: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
-	9,  // 24: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
-	11, // 25: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
-	3,  // 26: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
-	6,  // 27: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
-	10, // 28: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
-	12, // 29: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	14, // 19: godoty.v1.ExportLedgerResponse.as_of:type_name -> google.protobuf.Timestamp
+	13, // 20: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
+	1,  // 21: godoty.v1.BudgetStatus.window:type_name -> godoty.v1.BudgetWindow
+	14, // 22: godoty.v1.BudgetStatus.window_start_time:type_name -> google.protobuf.Timestamp
+	2,  // 23: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
+	5,  // 24: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
+	9,  // 25: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
+	11, // 26: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
+	3,  // 27: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
+	6,  // 28: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
+	10, // 29: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
+	12, // 30: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
+	27, // [27:31] is the sub-list for method output_type
+	23, // [23:27] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_billing_service_proto_init() }

@@ -38,7 +38,8 @@ type BillingServiceClient interface {
 	GetUsage(ctx context.Context, in *GetUsageRequest, opts ...grpc.CallOption) (*GetUsageResponse, error)
 	// Ledger entries, the oldest first.
 	ListLedgerEntries(ctx context.Context, in *ListLedgerEntriesRequest, opts ...grpc.CallOption) (*ListLedgerEntriesResponse, error)
-	// All ledger entries of a time range, the oldest first, in a stream.
+	// All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+	// in the state in which it is read. What is inserted later is not in it, whatever time it started.
 	ExportLedger(ctx context.Context, in *ExportLedgerRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLedgerResponse], error)
 	// How much of each budget is spent and reserved.
 	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
@@ -112,7 +113,8 @@ type BillingServiceServer interface {
 	GetUsage(context.Context, *GetUsageRequest) (*GetUsageResponse, error)
 	// Ledger entries, the oldest first.
 	ListLedgerEntries(context.Context, *ListLedgerEntriesRequest) (*ListLedgerEntriesResponse, error)
-	// All ledger entries of a time range, the oldest first, in a stream.
+	// All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+	// in the state in which it is read. What is inserted later is not in it, whatever time it started.
 	ExportLedger(*ExportLedgerRequest, grpc.ServerStreamingServer[ExportLedgerResponse]) error
 	// How much of each budget is spent and reserved.
 	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)

@@ -78,7 +78,8 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportLedger(self, request, context):
-        """All ledger entries of a time range, the oldest first, in a stream.
+        """All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+        in the state in which it is read. What is inserted later is not in it, whatever time it started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -294,14 +294,19 @@ export interface ExportLedgerRequest {
   startTime:
     | Date
     | undefined;
-  /** Only those that started before this time. Unset: until now. */
+  /** Only those that started before this time. Unset: all that the ledger held by `as_of`. */
   endTime: Date | undefined;
 }
 
 /** Some entries. */
 export interface ExportLedgerResponse {
-  /** The next entries, at most 500. */
+  /** The next entries, at most 500. The first message may have none. */
   entries: LedgerEntry[];
+  /**
+   * In the first message: an entry is in the export if the ledger held it by this time. At most a minute old when the
+   * export begins; every entry that the ledger held when it began is in it.
+   */
+  asOf: Date | undefined;
 }
 
 /** Whose budgets. */
@@ -1543,13 +1548,16 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
 };
 
 function createBaseExportLedgerResponse(): ExportLedgerResponse {
-  return { entries: [] };
+  return { entries: [], asOf: undefined };
 }
 
 export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
   encode(message: ExportLedgerResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.entries) {
       LedgerEntry.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.asOf !== undefined) {
+      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -1575,6 +1583,14 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
             message.entries.push(LedgerEntry.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1590,6 +1606,11 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
   fromJSON(object: any): ExportLedgerResponse {
     return {
       entries: globalThis.Array.isArray(object?.entries) ? object.entries.map((e: any) => LedgerEntry.fromJSON(e)) : [],
+      asOf: isSet(object.asOf)
+        ? fromJsonTimestamp(object.asOf)
+        : isSet(object.as_of)
+        ? fromJsonTimestamp(object.as_of)
+        : undefined,
     };
   },
 
@@ -1597,6 +1618,9 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
     const obj: any = {};
     if (message.entries?.length) {
       obj.entries = message.entries.map((e) => LedgerEntry.toJSON(e));
+    }
+    if (message.asOf !== undefined) {
+      obj.asOf = message.asOf.toISOString();
     }
     return obj;
   },
@@ -1607,6 +1631,7 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
   fromPartial<I extends Exact<DeepPartial<ExportLedgerResponse>, I>>(object: I): ExportLedgerResponse {
     const message = createBaseExportLedgerResponse();
     message.entries = object.entries?.map((e) => LedgerEntry.fromPartial(e)) || [];
+    message.asOf = object.asOf ?? undefined;
     return message;
   },
 };
@@ -1955,7 +1980,10 @@ export const BillingServiceService = {
       Buffer.from(ListLedgerEntriesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListLedgerEntriesResponse => ListLedgerEntriesResponse.decode(value),
   },
-  /** All ledger entries of a time range, the oldest first, in a stream. */
+  /**
+   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   */
   exportLedger: {
     path: "/godoty.v1.BillingService/ExportLedger" as const,
     requestStream: false as const,
@@ -1983,7 +2011,10 @@ export interface BillingServiceServer extends UntypedServiceImplementation {
   getUsage: handleUnaryCall<GetUsageRequest, GetUsageResponse>;
   /** Ledger entries, the oldest first. */
   listLedgerEntries: handleUnaryCall<ListLedgerEntriesRequest, ListLedgerEntriesResponse>;
-  /** All ledger entries of a time range, the oldest first, in a stream. */
+  /**
+   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   */
   exportLedger: handleServerStreamingCall<ExportLedgerRequest, ExportLedgerResponse>;
   /** How much of each budget is spent and reserved. */
   getBudget: handleUnaryCall<GetBudgetRequest, GetBudgetResponse>;
@@ -2022,7 +2053,10 @@ export interface BillingServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListLedgerEntriesResponse) => void,
   ): ClientUnaryCall;
-  /** All ledger entries of a time range, the oldest first, in a stream. */
+  /**
+   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
+   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   */
   exportLedger(
     request: ExportLedgerRequest,
     options?: Partial<CallOptions>,
