@@ -78,11 +78,13 @@ def resolve(
     ] = False,
 ) -> None:
     """Settle a call that no record tells: a new, dated and attributed entry."""
+    from godoty_service.rpc.call_adjuster import attribution_violations  # noqa: PLC0415 - as in entries.py
+
     amount = money.read_amount(cost)
     if amount < 0:
         raise ValueError("--cost must not be negative")
-    if not why.strip():
-        raise ValueError("--why must say something")
+    for each in attribution_violations(why=why, by=by or user()):
+        raise ValueError(f"--{each.field} {each.description}")
 
     async def work(rooms: "Rooms") -> None:
         found = await rooms.ledger.find(call)

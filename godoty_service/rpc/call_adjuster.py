@@ -68,9 +68,7 @@ def adjustment_order(request: pb.AdjustCallRequest, *, by: str) -> AdjustmentOrd
         if not 0 < len(getattr(request, name)) <= _ID
     ]
     amount = _amount(request, violations)
-    for name, text, longest in (("why", request.why, _WHY), ("by", by, _BY)):
-        if not text.strip() or len(text) > longest or not text.isprintable():
-            violations.append(_violation(name, f"must have 1 to {longest} printable characters"))
+    violations.extend(attribution_violations(why=request.why, by=by))
     if not _REQUEST_ID.fullmatch(request.request_id):
         violations.append(_violation("request_id", "must match [A-Za-z0-9._:-]{1,128}"))
     if violations:
@@ -86,6 +84,15 @@ def adjustment_order(request: pb.AdjustCallRequest, *, by: str) -> AdjustmentOrd
         request_id=request.request_id,
         above_bound=request.above_bound,
     )
+
+
+def attribution_violations(*, why: str, by: str) -> list[FieldViolation]:
+    """Return what is wrong with the reason of a ledger entry, and with the name of the person who states it."""
+    return [
+        _violation(name, f"must have 1 to {longest} printable characters")
+        for name, text, longest in (("why", why, _WHY), ("by", by, _BY))
+        if not text.strip() or len(text) > longest or not text.isprintable()
+    ]
 
 
 def _amount(request: pb.AdjustCallRequest, violations: list[FieldViolation]) -> Decimal:

@@ -248,3 +248,22 @@ async def test_adjust_refuses_in_one_line(calling: Serve, bookkeep: Bookkeep, go
         assert len(each.err.splitlines()) == 1
     assert _adjustments(caller) == []
     assert _recorded(caller) == []
+
+
+async def test_resolve_bounds_the_reason_and_the_name(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
+    """A blank reason, one of two lines, and a name of a thousand characters: one line each, no entry, no record."""
+    caller = await calling(reconcile_interval=NEVER)
+    call = await _given_up(caller, await bookkeep(caller.service))
+    refusals = {
+        ("--why", " "): "--why must have 1 to 1000 printable characters",
+        ("--why", "one\ntwo"): "--why must have 1 to 1000 printable characters",
+        ("--why", "x", "--by", "y" * 1000): "--by must have 1 to 200 printable characters",
+    }
+
+    said = await asyncio.gather(
+        *(godoty(caller.service, "ledger", "resolve", call.call_id, "--cost", "0", *each) for each in refusals)
+    )
+
+    assert [(each.status, each.err) for each in said] == [(1, f"godoty: {text}\n") for text in refusals.values()]
+    assert _adjustments(caller) == []
+    assert _recorded(caller) == []
