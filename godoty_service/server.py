@@ -172,6 +172,7 @@ def _server(
         exports=rooms.usage.exports,
         budgets=rooms.spending,
         tenants=rooms.tenants,
+        catalogue=lambda: oracle.current,
     )
     server = grpc.aio.server(
         interceptors=[edge],

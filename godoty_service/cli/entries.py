@@ -1,6 +1,7 @@
 """`godoty ledger list | export`: the entries themselves."""
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,12 +29,13 @@ def list_entries(
     start: Start = None,
     end: End = None,
     session: Annotated[str, typer.Option(help="Only those of this session.")] = "",
-    model: Annotated[str, typer.Option(help="Only those of this served model.")] = "",
+    model: Annotated[str, typer.Option(help="Only those of this model, by its id or its slug.")] = "",
     state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
 ) -> None:
     """Print ledger entries, the oldest first. Times without an offset are UTC."""
-    from godoty_service.rpc import billing_requests  # noqa: PLC0415 - `godoty health` needs none of it
+    from godoty_service.metering.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
+    from godoty_service.rpc import billing_requests  # noqa: PLC0415 - the same
 
     request = pb.ListLedgerEntriesRequest(
         start_time=timestamp(start),
@@ -46,7 +48,9 @@ def list_entries(
 
     async def work(rooms: "Rooms") -> None:
         await rooms.tenants.need(tenant)
-        found = await rooms.usage.pages.page(tenant, which, after=None, limit=limit + 1)
+        catalogue = await newest_catalogue(rooms.database.collection("catalogues")) if model else None
+        names = catalogue.other_names(model) if catalogue is not None else ()
+        found = await rooms.usage.pages.page(tenant, replace(which, other_names=names), after=None, limit=limit + 1)
         print_table(_COLUMNS, map(_row, found[:limit]))
         if len(found) > limit:
             out.print("there are more: --limit, or --from a later time")

@@ -8,6 +8,8 @@ from enum import StrEnum
 from godoty_service.metering.prices import UnitPrices
 from godoty_service.metering.usage import TokenUsage
 
+_LONGEST_NAME = 256  # characters; the longest listed one has 62
+
 
 class CallState(StrEnum):
     """What is known of a call's cost. A call leaves PENDING once and never comes back."""
@@ -54,7 +56,9 @@ class ModelCall:
         tenant_id: Who pays.
         session_uid: Our id of the session; `session_id` is the caller's, who may use it again after a deletion.
         number: 1, 2, 3 … in the session.
-        served_model: Who answered, and so who is charged.
+        requested_id: The listing's id of the requested model, where that is another name.
+        served_model: Who answered, and so who is charged: the listing's id; of an unlisted model, the provider's name.
+        served_slug: The name of it that the provider sent.
         generation_id: The provider's id, an attribute: it may come late, or never.
         upper_bound: What the call can cost at the most, told before it was made.
         provider_key_id: Names the key that made the call: its record can only be read with that one.
@@ -73,7 +77,9 @@ class ModelCall:
     state: CallState
     requested_model: str
     fallback_models: tuple[str, ...] = ()
+    requested_id: str | None = None
     served_model: str | None = None
+    served_slug: str | None = None
     provider: str | None = None
     generation_id: str | None = None
     usage: TokenUsage | None = None
@@ -100,8 +106,13 @@ class ModelCall:
 
     @property
     def model(self) -> str:
-        """The model to book the call under: who served it, or else who was asked."""
-        return self.served_model or self.requested_model
+        """The one name under which the call is shown and summed: who served it, or else who was asked."""
+        return self.served_model or self.requested_id or self.requested_model
+
+
+def bounded_name(name: str | None) -> str | None:
+    """Return a name that the provider sent, cut to a length that can be a label and a key; empty is none."""
+    return name[:_LONGEST_NAME] if name else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,6 +128,15 @@ class Catalogue:
         plain = [member.id for member in family if not _has_variant(member)]
         return next(iter([*meant, *plain, *ids]), None)
 
+    def other_names(self, model: str) -> tuple[str, ...]:
+        """Return the listed id of a model, and its canonical slug if that is no other listed model's as well."""
+        name = self.listed_name(model)
+        if name is None:
+            return ()
+        slug = self.models[name].canonical_slug
+        meant = self.listed_name(slug) == name and slug not in self.models
+        return tuple({name, *((slug,) if meant else ())} - {model})
+
     def knows(self, model: str) -> bool:
         """Tell whether a request may name this model."""
         return bool(self._by_id(model) or self._family(model))

@@ -5,7 +5,7 @@ of. Each page is a query of its own: nothing expires while a reader takes its ti
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from godoty_service.metering.call import CallState, Entry
@@ -25,7 +25,8 @@ class EntryFilter:
         start: Started at this time or later.
         end: Started before this time.
         session_id: Of this session.
-        model: Booked under this model: the one that served, or the requested one where none did.
+        model: Of this model, by its listed id or by the name that the provider sent or the request had.
+        other_names: Names of the same model in the listing: entries of older versions may have one of them.
         state: Calls in this state; adjustments have none.
         known_by: Held by the ledger when the usage books were closed through this time.
     """
@@ -34,6 +35,7 @@ class EntryFilter:
     end: datetime | None = None
     session_id: str = ""
     model: str = ""
+    other_names: tuple[str, ...] = field(default=(), repr=False)  # may change between two pages
     state: CallState | None = None
     known_by: datetime | None = None
 
@@ -89,9 +91,15 @@ def _conditions(which: EntryFilter) -> list[Document]:
     if which.known_by is not None:
         conditions.append(known_by(which.known_by))
     if which.model:
-        unserved = {"kind": "call", "served_model": None, "requested_model": which.model}
-        conditions.append({"$or": [{"served_model": which.model}, {"model": which.model}, unserved]})
+        conditions.append(_of_model({"$in": [which.model, *which.other_names]}, sent=which.model))
     return conditions
+
+
+def _of_model(named: Document, *, sent: str) -> Document:
+    """Match entries of a model: calls that it served, adjustments, and calls that asked for it and had no answer."""
+    asked = [{"requested_id": named}, {"requested_model": named}]
+    unserved = {"kind": "call", "served_model": None, "$or": asked}
+    return {"$or": [{"served_model": named}, {"served_slug": sent}, {"model": named}, unserved]}
 
 
 def _after(place: Place) -> list[Document]:

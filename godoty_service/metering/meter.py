@@ -18,10 +18,10 @@ from godoty_service.errors import GodotyError, StorageError
 from godoty_service.ids import new_id
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
-from godoty_service.metering.call import CallState, CostSource, ModelCall
+from godoty_service.metering.call import CallState, CostSource, ModelCall, bounded_name
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
-from godoty_service.metering.oracle import Oracle
+from godoty_service.metering.oracle import Oracle, shown_name
 from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.totals import Totals, fold
 from godoty_service.metering.usage import from_openrouter
@@ -122,6 +122,7 @@ class TurnMeter:
             number=self._last_number + 1,
             state=CallState.PENDING,
             requested_model=model,
+            requested_id=self.oracle.listed_name(model),
             fallback_models=fallback_models,
             upper_bound=self.oracle.bound(models, request_bytes=request_bytes, max_output_tokens=max_output_tokens),
             provider_key_id=self.scope.provider_key_id,
@@ -266,8 +267,11 @@ class OpenCall:
         error: GodotyError | None,
     ) -> ModelCall:
         """Close a call with what its stream told; where that has no cost, leave it to reconciliation."""
+        requested = (self.entry.requested_model, *self.entry.fallback_models)
+        slug = bounded_name(served_model)
         known: dict[str, Any] = {
-            "served_model": served_model,
+            "served_model": slug and shown_name(slug, requested=requested, catalogue=self._catalogue),
+            "served_slug": slug,
             "provider": provider,
             "finish_reason": finish_reason,
             "duration": self._elapsed(),
@@ -278,8 +282,8 @@ class OpenCall:
         if billing is not None:
             priced = self._meter.oracle.price(
                 billing.usage,
-                served_model=served_model or self.entry.requested_model,
-                requested=(self.entry.requested_model, *self.entry.fallback_models),
+                served_model=slug or self.entry.requested_model,
+                requested=requested,
                 provider=provider,
                 at=self.entry.start_time,
                 catalogue=self._catalogue,

@@ -192,6 +192,11 @@ class Oracle:
         known = [self._providers.newest(offer.id) for offer in listed]
         return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
 
+    def listed_name(self, model: str) -> str | None:
+        """Return the listing's id of a requested model, where that is another name than its own."""
+        name = self.current.listed_name(model) if self.current is not None else None
+        return None if name == model else name
+
     def price(
         self,
         usage: TokenUsage | None,
@@ -218,6 +223,15 @@ class Oracle:
         seen = self._providers.held(model.id, at) if provider else None
         return _priced(usage, catalogue, model, seen, provider=provider, at=at)
 
+    async def served_past(self, slug: str, *, requested: tuple[str, ...], catalogue_hash: str | None) -> str:
+        """Return the name under which a model that served is shown, by the catalogue of the call's start.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        catalogue = await self._recall(catalogue_hash) if catalogue_hash is not None else self.current
+        return shown_name(slug, requested=requested, catalogue=catalogue)
+
     async def price_past(
         self,
         usage: TokenUsage,
@@ -243,9 +257,10 @@ class Oracle:
     async def _recall(self, catalogue_hash: str) -> Catalogue | None:
         if catalogue_hash not in self._by_hash:
             found = await self._catalogues.find_one({"_id": catalogue_hash})
-            if found is None:
+            catalogue = await _readable(found)
+            if catalogue is None:
                 return None
-            self._keep(await _read(found))
+            self._keep(catalogue)
         return self._by_hash[catalogue_hash]
 
     def _remember(self, catalogue: Catalogue, seen_time: datetime) -> None:
@@ -258,6 +273,17 @@ class Oracle:
         for old in list(self._by_hash)[:-_KEPT_CATALOGUES]:
             if self.current is None or old != self.current.hash:
                 del self._by_hash[old]
+
+
+def shown_name(slug: str, *, requested: tuple[str, ...], catalogue: Catalogue | None) -> str:
+    """Return the one name of a model that served: the listing's id, or the provider's own name of an unlisted one.
+
+    Args:
+        slug: The name that the provider sent.
+        requested: The models that were asked for, in order: of several ids of one slug, one of these is meant.
+        catalogue: The one that held when the call started.
+    """
+    return (catalogue.listed_name(slug, requested=requested) if catalogue is not None else None) or slug
 
 
 def _priced(

@@ -17,7 +17,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, ProviderError, StorageError, StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.adjustments import Adjustments
-from godoty_service.metering.call import CallState, CostSource, ModelCall
+from godoty_service.metering.call import CallState, CostSource, ModelCall, bounded_name
 from godoty_service.metering.generation_record import decode_record
 from godoty_service.metering.ledger import DueCall, Ledger
 from godoty_service.metering.oracle import Oracle
@@ -256,7 +256,7 @@ class Reconciler:
         billing = record.billing
         known = replace(
             call,
-            served_model=call.served_model or record.model,
+            **await self._served(call, record.model),
             provider=call.provider or record.provider,
             finish_reason=call.finish_reason or record.finish_reason,
             usage=call.usage or billing.usage,
@@ -280,6 +280,18 @@ class Reconciler:
             priced, state=CallState.SETTLED, cost=priced.catalogue_cost, cost_source=CostSource.CATALOGUE
         )
 
+    async def _served(self, call: ModelCall, told: str | None) -> dict[str, Any]:
+        """Return who served a call, by its record, where its stream did not say."""
+        slug = bounded_name(told)
+        if call.served_model is not None or slug is None:
+            return {}
+        name = await self._oracle.served_past(
+            slug,
+            requested=(call.requested_model, *call.fallback_models),
+            catalogue_hash=call.evidence.catalogue_hash if call.evidence is not None else None,
+        )
+        return {"served_model": name, "served_slug": slug}
+
     async def _priced(self, call: ModelCall) -> ModelCall:
         """Price a call with what held when it started."""
         if call.evidence is None:
@@ -287,7 +299,7 @@ class Reconciler:
         try:
             priced = await self._oracle.price_past(
                 call.usage or TokenUsage(),
-                served_model=call.model,
+                served_model=call.served_slug or call.served_model or call.requested_model,
                 requested=(call.requested_model, *call.fallback_models),
                 provider=call.provider,
                 at=call.start_time,

@@ -30,6 +30,7 @@ _AS_INDEXED = [("unbooked", 1), ("tenant_id", 1), ("start_time", 1)]
 _UNUSED = dict.fromkeys(
     (
         *("evidence", "catalogue_cost", "upstream_cost", "is_byok", "cost_source", "fallback_models", "generation_id"),
+        "served_slug",
         *("time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_code"),
     ),
     0,
@@ -180,7 +181,7 @@ class UsageEntries:
         """Mark pending calls as listed under the models that served them. They may be final by now."""
         listed = {
             "time": _dated("$start_time", window),
-            "model": {"$ifNull": ["$served_model", "$requested_model"]},
+            "model": {"$ifNull": ["$served_model", "$requested_id", "$requested_model"]},
             "provider": {"$ifNull": ["$provider", ""]},
         }
         await self._entries.update_many(

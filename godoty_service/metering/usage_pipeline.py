@@ -22,6 +22,7 @@ _AMOUNTS = ("cost", "unresolved_bound")
 _OF_ENTRIES = ("later",)  # amounts that no roll-up has
 _ZERO = Decimal128("0")
 _CALL = {"$eq": ["$kind", "call"]}
+_ASKED = {"$ifNull": ["$requested_id", "$requested_model"]}
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _SETTLED = {"$ifNull": ["$known_time", "$settle_time", "$time", "$start_time"]}
 
@@ -50,7 +51,7 @@ def of_pending(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> l
         {
             "$project": {
                 "time": "$start_time",
-                "model": _listed("model", "$requested_model", as_of),
+                "model": _listed("model", _ASKED, as_of),
                 "provider": _listed("provider", "", as_of),
                 "agent": 1,
                 "user": {"$ifNull": ["$user", ""]},
@@ -111,8 +112,8 @@ def read_later(document: Document) -> Decimal:
 
 def _groups_of_entry(as_of: datetime) -> Document:
     """What an entry had in common with others, by what was known of it."""
-    served = {"$ifNull": ["$served_model", "$requested_model"]}
-    model = {"$cond": ["$known", served, _listed("model", "$requested_model", as_of)]}
+    served = {"$ifNull": ["$served_model", _ASKED]}
+    model = {"$cond": ["$known", served, _listed("model", _ASKED, as_of)]}
     return {
         "time": "$start_time",
         "model": {"$cond": [_CALL, model, "$model"]},
@@ -123,7 +124,7 @@ def _groups_of_entry(as_of: datetime) -> Document:
     }
 
 
-def _listed(what: str, unknown: str, as_of: datetime) -> Document:
+def _listed(what: str, unknown: str | Document, as_of: datetime) -> Document:
     """Under what a pending call was listed: from when on who served it is known differs from call to call."""
     return {"$cond": [{"$lte": [{"$ifNull": ["$listed.time", _NEVER]}, as_of]}, f"$listed.{what}", unknown]}
 

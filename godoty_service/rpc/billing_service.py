@@ -1,6 +1,7 @@
 """BillingService: one short method an RPC."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from godoty.v1 import billing_service_pb2 as pb
@@ -8,8 +9,9 @@ from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service.errors import TenantNotFound
 from godoty_service.metering.budgets import BudgetStatus
+from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger_export import LedgerExport
-from godoty_service.metering.ledger_pages import LedgerPages, Place
+from godoty_service.metering.ledger_pages import EntryFilter, LedgerPages, Place
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.rpc import billing_requests as requests
 from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
@@ -42,7 +44,9 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         exports: LedgerExport,
         budgets: BudgetStatuses,
         tenants: Tenants,
+        catalogue: Callable[[], Catalogue | None],
     ) -> None:
+        self._catalogue = catalogue
         self._usage = usage
         self._exports = exports
         self._pages = pages
@@ -57,7 +61,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
 
     async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
         """Read a page of entries."""
-        which = requests.entry_filter(request)
+        which = self._named(requests.entry_filter(request))
         size = page_size(request.page_size, default=100)
         tenant_id = await self._tenant(request.tenant_id, call)
         query = ("ledger", tenant_id, repr(which))
@@ -82,6 +86,13 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """Read how the budgets stand."""
         tenant_id = await self._tenant(request.tenant_id, call)
         return pb.GetBudgetResponse(budgets=budget_messages(await self._budgets.status(tenant_id)))
+
+    def _named(self, which: EntryFilter) -> EntryFilter:
+        """Add the other names of the wanted model."""
+        catalogue = self._catalogue()
+        if not which.model or catalogue is None:
+            return which
+        return replace(which, other_names=catalogue.other_names(which.model))
 
     async def _tenant(self, asked: str, call: Call) -> str:
         """Tell whose data is asked for.

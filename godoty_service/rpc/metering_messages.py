@@ -29,6 +29,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         state=_STATES[call.state],
         requested_model=call.requested_model,
         served_model=call.served_model or "",
+        served_slug=call.served_slug or "",
         provider=call.provider or "",
         generation_id=call.generation_id or "",
         usage=usage_message(call.usage) if call.usage is not None else None,

@@ -156,8 +156,9 @@ def total(sums: Iterable[Sum]) -> tuple[Decimal, int]:
 
 
 def _keys(call: Document, asked: UsageQuestion) -> tuple[str, ...]:
+    asked_for = call.get("requested_id") or call["requested_model"]
     named = {
-        "model": call.get("served_model") or call["requested_model"],
+        "model": call.get("served_model") or asked_for,
         "provider": call.get("provider") or "",
         "agent": call["agent"],
         "user": call.get("user") or "",
@@ -250,6 +251,8 @@ class Tenant:
         session = chance.choice(["s1", "s2", "s3"])
         if session not in self.turns or chance.random() < 0.5:
             self.turns[session] = new_id("turn")
+        model = known.get("requested_model", chance.choice(["a/one", "a/two", "a/two:nitro", "b/three"]))
+        listed = model.removesuffix(":nitro")
         turn_id = known.get("turn_id", self.turns[session])
         call = ModelCall(
             call_id=new_id("call"),
@@ -259,7 +262,8 @@ class Tenant:
             turn_id=self.turns[session],
             number=1,
             state=CallState.PENDING,
-            requested_model=chance.choice(["a/one", "a/two", "b/three"]),
+            requested_model=model,
+            requested_id=None if listed == model else listed,
             upper_bound=chance.choice([None, Decimal("0.5"), Decimal("0.0000000000000000000001")]),
             provider_key_id="key",
             start_time=start,

@@ -390,7 +390,7 @@ type ListLedgerEntriesRequest struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Only those of this session. Empty: of all.
 	SessionId string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Only those of this served model. Empty: of all.
+	// Only those of this model, by its listed id or by the name that the provider sent. Empty: of all.
 	Model string `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
 	// Only calls in this state. Unspecified: in any, and adjustments too.
 	State CallState `protobuf:"varint,6,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`

@@ -481,7 +481,8 @@ type ModelCall struct {
 	State CallState `protobuf:"varint,5,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
 	// The model that was asked for.
 	RequestedModel string `protobuf:"bytes,6,opt,name=requested_model,json=requestedModel,proto3" json:"requested_model,omitempty"`
-	// The model that answered, which is the one that is charged. Empty until it is known.
+	// The model that answered, which is the one that is charged: its id in the provider's listing, and never a dated slug;
+	// the provider's own name where it is not listed. Empty until it is known.
 	ServedModel string `protobuf:"bytes,7,opt,name=served_model,json=servedModel,proto3" json:"served_model,omitempty"`
 	// Who served it. Empty until it is known.
 	Provider string `protobuf:"bytes,8,opt,name=provider,proto3" json:"provider,omitempty"`
@@ -516,7 +517,10 @@ type ModelCall struct {
 	// Why the model stopped, in the provider's words ("stop", "tool_calls", "length"). Empty: not told.
 	FinishReason string `protobuf:"bytes,23,opt,name=finish_reason,json=finishReason,proto3" json:"finish_reason,omitempty"`
 	// What went wrong, in short. Empty: nothing.
-	Error         string `protobuf:"bytes,24,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,24,opt,name=error,proto3" json:"error,omitempty"`
+	// The name of the model that answered as the provider sent it: an id or a dated slug, at most 256 characters. Empty
+	// until it is known.
+	ServedSlug    string `protobuf:"bytes,25,opt,name=served_slug,json=servedSlug,proto3" json:"served_slug,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +723,13 @@ func (x *ModelCall) GetError() string {
 	return ""
 }
 
+func (x *ModelCall) GetServedSlug() string {
+	if x != nil {
+		return x.ServedSlug
+	}
+	return ""
+}
+
 // A sum of ledger entries.
 type Totals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -822,7 +833,7 @@ func (x *Totals) GetUnresolvedBoundUsd() string {
 // A sum of ledger entries of one model.
 type ModelTotals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The model that served the calls; the requested one where none did.
+	// The model that served the calls; the requested one where none did. Its id in the provider's listing.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Their sum.
 	Totals        *Totals `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
@@ -1148,7 +1159,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x15_audio_cache_read_usdB\x13\n" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xac\b\n" +
+	"\x0f_web_search_usd\"\xcd\b\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1178,7 +1189,9 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
 	"\aattempt\x18\x16 \x01(\x05R\aattempt\x12#\n" +
 	"\rfinish_reason\x18\x17 \x01(\tR\ffinishReason\x12\x14\n" +
-	"\x05error\x18\x18 \x01(\tR\x05errorB\v\n" +
+	"\x05error\x18\x18 \x01(\tR\x05error\x12\x1f\n" +
+	"\vserved_slug\x18\x19 \x01(\tR\n" +
+	"servedSlugB\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +

@@ -221,7 +221,7 @@ export interface ListLedgerEntriesRequest {
     | undefined;
   /** Only those of this session. Empty: of all. */
   sessionId: string;
-  /** Only those of this served model. Empty: of all. */
+  /** Only those of this model, by its listed id or by the name that the provider sent. Empty: of all. */
   model: string;
   /** Only calls in this state. Unspecified: in any, and adjustments too. */
   state: CallState;

@@ -249,7 +249,10 @@ export interface ModelCall {
   state: CallState;
   /** The model that was asked for. */
   requestedModel: string;
-  /** The model that answered, which is the one that is charged. Empty until it is known. */
+  /**
+   * The model that answered, which is the one that is charged: its id in the provider's listing, and never a dated slug;
+   * the provider's own name where it is not listed. Empty until it is known.
+   */
   servedModel: string;
   /** Who served it. Empty until it is known. */
   provider: string;
@@ -305,6 +308,11 @@ export interface ModelCall {
   finishReason: string;
   /** What went wrong, in short. Empty: nothing. */
   error: string;
+  /**
+   * The name of the model that answered as the provider sent it: an id or a dated slug, at most 256 characters. Empty
+   * until it is known.
+   */
+  servedSlug: string;
 }
 
 /** A sum of ledger entries. */
@@ -331,7 +339,7 @@ export interface Totals {
 
 /** A sum of ledger entries of one model. */
 export interface ModelTotals {
-  /** The model that served the calls; the requested one where none did. */
+  /** The model that served the calls; the requested one where none did. Its id in the provider's listing. */
   model: string;
   /** Their sum. */
   totals: Totals | undefined;
@@ -1147,6 +1155,7 @@ function createBaseModelCall(): ModelCall {
     attempt: 0,
     finishReason: "",
     error: "",
+    servedSlug: "",
   };
 }
 
@@ -1226,6 +1235,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.error !== "") {
       writer.uint32(194).string(message.error);
+    }
+    if (message.servedSlug !== "") {
+      writer.uint32(202).string(message.servedSlug);
     }
     return writer;
   },
@@ -1435,6 +1447,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.error = reader.string();
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.servedSlug = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1541,6 +1561,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         ? globalThis.String(object.finish_reason)
         : "",
       error: isSet(object.error) ? globalThis.String(object.error) : "",
+      servedSlug: isSet(object.servedSlug)
+        ? globalThis.String(object.servedSlug)
+        : isSet(object.served_slug)
+        ? globalThis.String(object.served_slug)
+        : "",
     };
   },
 
@@ -1618,6 +1643,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.error !== "") {
       obj.error = message.error;
     }
+    if (message.servedSlug !== "") {
+      obj.servedSlug = message.servedSlug;
+    }
     return obj;
   },
 
@@ -1658,6 +1686,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.attempt = object.attempt ?? 0;
     message.finishReason = object.finishReason ?? "";
     message.error = object.error ?? "";
+    message.servedSlug = object.servedSlug ?? "";
     return message;
   },
 };
