@@ -21,6 +21,7 @@ from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, Listener
 from godoty_service.openrouter.client import OpenRouterClient
 from godoty_service.openrouter.metered import Meter, OpenCall
+from godoty_service.openrouter.portable import Portable
 from godoty_service.openrouter.reading import Reading
 from godoty_service.openrouter.reasoning import details_of
 from godoty_service.openrouter.transport import SENDING
@@ -83,6 +84,7 @@ class OpenRouterModel(OpenAIModel):
             **({"session_id": session_key} if session_key else {}),
             **({"provider": provider} if provider else {}),
         }
+        self._portable = Portable((model, *fallback_models))
         self._readings: set[Reading] = set()
 
     async def stream(
@@ -212,6 +214,7 @@ class OpenRouterModel(OpenAIModel):
         )
         if not request["tools"]:
             del request["tools"]  # some providers refuse an empty list
+        request["messages"] = self._portable.messages(request["messages"])
         return request
 
     async def _limit(self, request_bytes: int, *, left: int | None) -> int | None:

@@ -18,6 +18,7 @@ from godoty_service.sandbox.generation import Generation
 from godoty_service.sandbox.replay import Recording, ReplayedGeneration
 from godoty_service.sandbox.routing import route
 from godoty_service.sandbox.scenario import Scenario, ScenarioError
+from godoty_service.sandbox.strictness import check as check_strictly
 
 
 class Exchange:
@@ -59,6 +60,7 @@ class Exchange:
             return
         model, endpoint = route(self._desk.catalogue, conversation, scenario)
         self._check_context(conversation, model)
+        check_strictly(conversation, self._desk.books.settings.strict)
         if await self._failed(scenario, endpoint):
             return
         await self._generate(conversation, scenario, model, endpoint)

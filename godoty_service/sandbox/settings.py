@@ -19,6 +19,7 @@ class SandboxSettings:
         first_delay_ms: Wait between headers and first chunk, where the scenario says nothing.
         delay_ms: Wait between chunks, where the scenario says nothing.
         record_requests: Whether `/_sandbox/requests` keeps what arrives.
+        strict: Providers whose rules on messages are enforced: "openai", "anthropic" and "mistral", by commas.
     """
 
     generation_delay_ms: int = 300
@@ -30,6 +31,7 @@ class SandboxSettings:
     first_delay_ms: int = 0
     delay_ms: int = 0
     record_requests: bool = True
+    strict: str = ""
 
     def change(self, values: dict[str, Any]) -> None:
         """Set several at once; raises ValueError for an unknown name or a value of another type."""

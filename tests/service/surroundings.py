@@ -14,6 +14,7 @@ from pymongo import MongoClient
 from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.sandbox.server import Sandbox
+from godoty_service.sandbox.settings import SandboxSettings
 from godoty_service.settings import Settings
 from godoty_service.tenancy.principal import Scope
 from tests.service.service import Place, Service
@@ -51,7 +52,8 @@ class Surroundings:
         self._last: Rooms | None = None
         self._borrowed = mongodb_uri is not None
         self.mongodb_uri = mongodb_uri or ""
-        self.sandbox = Sandbox(recorded=_RECORDED)
+        # Whatever a test's session keeps must be what strict providers take.
+        self.sandbox = Sandbox(recorded=_RECORDED, settings=SandboxSettings(strict="openai,anthropic"))
 
     def __enter__(self) -> Self:
         self._thread.start()
