@@ -36,8 +36,9 @@ GodotyError
     ├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
     ├── ProviderThrottled        429
     ├── ProviderUnavailable      5xx, 408, 409, broken or unreadable streams
-    ├── ProviderRejectedRequest  400, 413, 422
-    ├── ContextWindowExceeded
+    ├── ProviderRejectedRequest  400, 422
+    │   └── InputModerated       what the request says was flagged
+    ├── ContextWindowExceeded    also 413
     └── ModelUnavailable         404: no endpoint serves it
 """
 
