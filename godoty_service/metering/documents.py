@@ -17,6 +17,9 @@ _MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "b
 _TIMES = frozenset({"time_to_first_token", "duration"})
 _CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
 _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
+_COUNTERS = frozenset(COUNTERS)
+_STATES = frozenset(CallState)
+_COST_SOURCES = frozenset(CostSource)
 _SOURCES = tuple(field.name for field in fields(PriceEvidence) if field.name != "prices")
 
 
@@ -75,8 +78,10 @@ def usage_to_document(usage: TokenUsage) -> Document:
 
 
 def usage_from_document(document: Document) -> TokenUsage:
-    """Read counters."""
-    return TokenUsage(**document)
+    """Read counters; those of a later build are ignored."""
+    if document.keys() <= _COUNTERS:
+        return TokenUsage(**document)
+    return TokenUsage(**{name: document[name] for name in COUNTERS if name in document})
 
 
 def _read(document: Document, names: tuple[str, ...]) -> dict[str, Any]:
@@ -98,13 +103,23 @@ def _evidence_document(evidence: PriceEvidence) -> Document:
 
 
 def _evidence(document: Document) -> PriceEvidence:
-    return PriceEvidence(**{**document, "prices": UnitPrices.from_document(document["prices"])})
+    sources = {name: document[name] for name in _SOURCES if name in document}
+    return PriceEvidence(prices=UnitPrices.from_document(document["prices"]), **sources)
+
+
+def _state(value: str) -> CallState:
+    """Read a state; one of a later build is unresolved: not pending here, and its cost is not known to be final."""
+    return CallState(value) if value in _STATES else CallState.UNRESOLVED
+
+
+def _cost_source(value: str) -> CostSource | None:
+    return CostSource(value) if value in _COST_SOURCES else None
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "usage": usage_from_document,
     "evidence": _evidence,
-    "state": CallState,
-    "cost_source": CostSource,
+    "state": _state,
+    "cost_source": _cost_source,
     "fallback_models": tuple,
 }

@@ -83,7 +83,7 @@ def _runs(kept: Any) -> tuple[Run, ...]:
 
 def _timings(kept: Any) -> tuple[Timing, ...]:
     if isinstance(kept, list):  # rows
-        return tuple(map(Timing._make, kept))
+        return tuple(Timing(*each[: len(Timing._fields)]) for each in kept)
     return tuple(map(Timing, kept["provider"], kept["time_to_first_token"], kept["duration"]))
 
 

@@ -56,12 +56,15 @@ def sum_of_curve(document: Document, first: int, end: int) -> Totals | None:
 def charge_of_curve(document: Document, end: int) -> Decimal:
     """Sum what the quarters of a day up to another one cost, unresolved calls with their bounds."""
     stop = bisect_left(document["quarters"], end)
-    return money.total(Decimal(each) for column in document["amounts"].values() for each in column[:stop])
+    return money.total(Decimal(each) for name in _AMOUNTS for each in document["amounts"].get(name, ())[:stop])
 
 
 def _sum(document: Document, start: int, stop: int) -> Totals:
-    columns = document["amounts"].items()
-    sums: dict[str, Any] = {name: money.total(map(Decimal, column[start:stop])) for name, column in columns}
-    sums |= {name: sum(column[start:stop]) for name, column in document["counts"].items()}
-    counters = {name: added_up(column[start:stop]) for name, column in document["usage"].items()}
+    amounts, counts, usage = (
+        [(name, document[kind][name]) for name in names if name in document[kind]]
+        for kind, names in (("amounts", _AMOUNTS), ("counts", _COUNTS), ("usage", COUNTERS))
+    )
+    sums: dict[str, Any] = {name: money.total(map(Decimal, column[start:stop])) for name, column in amounts}
+    sums |= {name: sum(column[start:stop]) for name, column in counts}
+    counters = {name: added_up(column[start:stop]) for name, column in usage}
     return Totals(usage=TokenUsage(**counters), **sums)

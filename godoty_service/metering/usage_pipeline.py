@@ -100,7 +100,7 @@ def read_totals(document: Document) -> Totals:
     return Totals(
         cost=_amount(document, "cost"),
         unresolved_bound=_amount(document, "unresolved_bound"),
-        usage=TokenUsage(**{name: document[name] for name in document["told"]}),
+        usage=TokenUsage(**{name: document[name] for name in COUNTERS if name in document["told"]}),
         **{name: document[name] for name in COUNTS},
     )
 

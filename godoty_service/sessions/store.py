@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Collection as Some
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
     Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
 )
+_LEASE_FIELDS = tuple(field.name for field in fields(Lease))
 _BUSY_RETRY = 1.0  # seconds
 _MOST_HELD = 100  # sessions that are read at once to be released
 
@@ -344,7 +345,8 @@ def _before(lease: Lease) -> list[Document]:
 
 
 def _read_lease(document: Document) -> Lease:
-    return Lease(**{**document, "before": tuple(map(_read_lease, document.get("before", ())))})
+    known = {name: document[name] for name in _LEASE_FIELDS if name in document}
+    return Lease(**{**known, "before": tuple(map(_read_lease, document.get("before", ())))})
 
 
 def _read(document: Document) -> Session:

@@ -22,6 +22,7 @@ INDEXES = (Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),)
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NOBODY = hashlib.sha256(b"").hexdigest()
+_SCOPES = frozenset(Scope)
 _CACHED_FOR = 3.0  # seconds until a revocation is felt on every server
 _CACHED_KEYS = 10_000
 
@@ -109,7 +110,7 @@ class ApiKeys:
         return Principal(
             tenant_id=known["tenant_id"],
             key_id=key_id,
-            scopes=frozenset(Scope(scope) for scope in known["scopes"]),
+            scopes=_scopes(known),
         )
 
     async def need(self, tenant_id: str, key_id: str, *, in_force: bool = False) -> ApiKey:
@@ -186,12 +187,17 @@ def _read(document: Document) -> ApiKey:
     return ApiKey(
         key_id=document["_id"],
         tenant_id=document["tenant_id"],
-        scopes=frozenset(Scope(scope) for scope in document["scopes"]),
+        scopes=_scopes(document),
         create_time=document["create_time"],
         expire_time=document["expire_time"],
         revoke_time=document["revoke_time"],
         last_use_time=document.get("last_use_time"),
     )
+
+
+def _scopes(document: Document) -> frozenset[Scope]:
+    """Read a key's scopes; one of a later build permits nothing here."""
+    return frozenset(Scope(scope) for scope in document["scopes"] if scope in _SCOPES)
 
 
 def _hash(secret: str) -> str:

@@ -10,6 +10,7 @@ from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.mongo import Collection, Document
 from godoty_service.tenancy.policy import NO_POLICY, Policy
 
+_WINDOWS = frozenset(BudgetWindow)
 _CACHED_FOR = 3.0  # seconds until a change holds on every server
 _CACHED_POLICIES = 10_000
 
@@ -99,5 +100,6 @@ def _read(document: Document) -> Policy:
         budgets=tuple(
             Budget(window=BudgetWindow(each["window"]), limit=each["limit"].to_decimal(), hard=each["hard"])
             for each in document["budgets"]
+            if each["window"] in _WINDOWS  # a later build may know more
         ),
     )

@@ -30,6 +30,8 @@ from godoty_service.turns.events import (
 
 Document = dict[str, Any]
 _MICROSECOND = timedelta(microseconds=1)
+_STOP_REASONS = frozenset(StopReason)
+_WINDOWS = frozenset(BudgetWindow)
 
 
 def event_to_document(event: Event) -> Any:
@@ -41,11 +43,10 @@ def event_to_document(event: Event) -> Any:
 
 
 def event_from_document(document: Any) -> Event:
-    """Read an event."""
+    """Read an event; one of a later build is an empty text, so that those after it keep their numbers."""
     if isinstance(document, str):
         return TextDelta(document)
-    ((name, value),) = document.items()
-    return _READ[name](value)
+    return next((_READ[name](value) for name, value in document.items() if name in _READ), TextDelta(""))
 
 
 def error_to_document(error: GodotyError) -> Document:
@@ -98,14 +99,32 @@ def _finished(event: TurnFinished) -> Document:
 
 def _read_finished(document: Document) -> TurnFinished:
     return TurnFinished(
-        stop_reason=StopReason(document["stop"]),
+        stop_reason=_stop_reason(document["stop"]),
         turn_totals=_read_totals(document["turn"]),
         session_totals=_read_totals(document["session"]),
         cycle_durations=tuple(cycle * _MICROSECOND for cycle in document["cycles"]),
         tools=tuple(
             ToolSummary(name=name, calls=calls, errors=failed, duration=duration * _MICROSECOND)
-            for name, calls, failed, duration in document["tools"]
+            for name, calls, failed, duration, *_ in document["tools"]
         ),
+    )
+
+
+def _stop_reason(value: str) -> StopReason:
+    """Read why a turn ended; a reason of a later build is an ordinary end."""
+    return StopReason(value) if value in _STOP_REASONS else StopReason.END_TURN
+
+
+def _read_budget(value: Any) -> Event:
+    if value[0] not in _WINDOWS:
+        return TextDelta("")
+    return BudgetReached(
+        alert=BudgetAlert(
+            window=BudgetWindow(value[0]),
+            percent=value[1],
+            spent=value[2].to_decimal(),
+            limit=value[3].to_decimal(),
+        )
     )
 
 
@@ -141,12 +160,5 @@ _READ: dict[str, Callable[[Any], Event]] = {
     ),
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _read_finished,
-    "budget": lambda value: BudgetReached(
-        alert=BudgetAlert(
-            window=BudgetWindow(value[0]),
-            percent=value[1],
-            spent=value[2].to_decimal(),
-            limit=value[3].to_decimal(),
-        )
-    ),
+    "budget": _read_budget,
 }

@@ -97,3 +97,11 @@ async def test_tenants_are_made_read_and_listed(database: Database) -> None:
     everybody = await tenants.page(after=None, limit=9)
     assert sorted(each.tenant_id for each in everybody) == sorted([first.tenant_id, second.tenant_id])
     assert await tenants.page(after=everybody[0].tenant_id, limit=9) == everybody[1:]
+
+
+async def test_key_with_a_scope_of_a_later_build_is_valid_for_the_others(database: Database) -> None:
+    """A scope that this build does not know permits nothing here, and does not refuse the key."""
+    key, text = await keys_at(database).issue("tenant", scopes=CONVERSE)
+    await database.collection("api_keys").update_one({"_id": key.key_id}, {"$push": {"scopes": "approve"}})
+
+    assert (await keys_at(database).verify(text)).scopes == CONVERSE
