@@ -3,10 +3,15 @@
 from contextlib import AbstractContextManager
 from datetime import timedelta
 
+import structlog
+
 from godoty_service.errors import ProviderAccountRefused, ProviderError
 from godoty_service.metering.budgets import BudgetAlert
-from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.call import CallState, ModelCall, is_above_bound
+from godoty_service.metering.money import format_usd
 from godoty_service.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 
 class Recorder:
@@ -43,10 +48,25 @@ class Recorder:
             )
         if call.cost is not None and call.cost_source is not None:
             self._metrics.cost(call.model, call.cost_source.name, call.cost)
+            if is_above_bound(call):
+                self._above_bound(call)
             if call.catalogue_cost is not None:
                 self._metrics.drift(call.model, billed_usd=call.cost, catalogue_usd=call.catalogue_cost)
         if call.error is None and call.provider_key_id == self._service_key_id:
             self._metrics.account_accepted()
+
+    def _above_bound(self, call: ModelCall) -> None:
+        """Raise the alarm: the bound that budgets rely on was too low for this call."""
+        self._metrics.cost_above_bound(call.model)
+        log.error(
+            "cost_above_bound",
+            call_id=call.call_id,
+            tenant_id=call.tenant_id,
+            model=call.model,
+            provider=call.provider,
+            cost_usd=format_usd(call.cost),
+            upper_bound_usd=format_usd(call.upper_bound),
+        )
 
     def budget_reached(self, alert: BudgetAlert) -> None:
         """Count a share of a tenant's budget that was reached."""

@@ -110,6 +110,11 @@ class ModelCall:
         return self.served_model or self.requested_id or self.requested_model
 
 
+def is_above_bound(call: ModelCall) -> bool:
+    """Return whether a call cost more than it could by the bound that was computed before it was sent."""
+    return call.cost is not None and call.upper_bound is not None and call.cost > call.upper_bound
+
+
 def bounded_name(name: str | None) -> str | None:
     """Return a name that the provider sent, cut to a length that can be a label and a key; empty is none."""
     return name[:_LONGEST_NAME] if name else None

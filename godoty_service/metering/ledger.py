@@ -46,6 +46,7 @@ _CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one clo
 # Ages are measured by the database's time: servers' clocks may be minutes apart.
 _ADOPTED = [{"$set": {"due": "$$NOW", "left_time": "$$NOW"}}]
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
+_MOST_REPEATED = 1_000  # generations on several entries that are named at once
 _MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
 
@@ -281,6 +282,24 @@ class Ledger:
         order = [("tenant_id", 1), ("session_uid", 1), ("number", 1)]
         async for document in self._entries.iterate(query, sort=order):
             yield entry_from_document(document)
+
+    async def repeated_generations(self, tenant_id: str | None) -> list[ModelCall]:
+        """Read the calls of all, or of a tenant, whose generation stands on more than one entry."""
+        which: dict[str, Any] = {"generation_id": {"$type": "string"}}
+        if tenant_id is not None:
+            which["tenant_id"] = tenant_id
+        repeated = await self._entries.aggregate(
+            [
+                {"$match": which},
+                {"$group": {"_id": "$generation_id", "calls": {"$sum": 1}}},
+                {"$match": {"calls": {"$gt": 1}}},
+                {"$limit": _MOST_REPEATED},
+            ]
+        )
+        if not repeated:
+            return []
+        found = await self._entries.find({**which, "generation_id": {"$in": [each["_id"] for each in repeated]}})
+        return [call_from_document(each) for each in found]
 
     async def sum_of(self, *, provider_key_id: str, start: datetime, end: datetime) -> tuple[Decimal, int, int]:
         """Sum what a provider key's calls of a time cost, as far as it is known by now.

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, fields
 from decimal import DecimalException
 
-from godoty_service.metering.call import Adjustment, CallState, Entry
+from godoty_service.metering import money
+from godoty_service.metering.call import Adjustment, CallState, Entry, is_above_bound
 from godoty_service.metering.correction_verification import amount_faults, correction_faults
 from godoty_service.metering.fold_document import fold_from_document
 from godoty_service.metering.ledger import Ledger
@@ -41,6 +42,7 @@ async def verify(
     """Verify one tenant's books, or all, while servers go on; in the memory that one session needs.
 
     Checked are the numbering of each session (1, 2, 3 …, no gap, no double), each entry in itself and its amounts,
+    that no call cost more than its bound, that no generation of the provider stands on two entries,
     that an adjustment corrects a call of its session and resolves an unresolved one once, that no call's total is
     below zero, and that the sums that the session shows equal those of its entries.
     A turn that is running leaves entries that are not folded yet: readers fold them, and so does this.
@@ -64,6 +66,9 @@ async def verify(
                 found = await _session([entry async for entry in reading] or entries, folds.at(snapshot))
         for what in found:
             yield Difference(tenant_id=first.tenant_id, session_id=first.session_id, what=what)
+    for call in await ledger.repeated_generations(tenant_id):
+        what = f"call {call.call_id} has generation {call.generation_id}, which another entry has as well"
+        yield Difference(tenant_id=call.tenant_id, session_id=call.session_id, what=what)
     async for tenant, uid, session_id in folds.folded(tenant_id):
         if not await ledger.highest(tenant, uid):
             yield Difference(tenant_id=tenant, session_id=session_id, what="it has sums, but all its entries are gone")
@@ -116,6 +121,9 @@ def _each(entries: list[Entry]) -> Iterator[str]:
             yield f"call {entry.call_id} is settled without a cost"
         if entry.state is not CallState.SETTLED and (entry.cost is not None or entry.cost_source is not None):
             yield f"call {entry.call_id} is {entry.state.value} and has a cost"
+        if is_above_bound(entry):
+            cost, bound = money.format_usd(entry.cost), money.format_usd(entry.upper_bound)
+            yield f"call {entry.call_id} cost {cost} USD, above its upper bound of {bound} USD"
 
 
 def _sums(shown: SessionFold, entries: list[Entry]) -> Iterator[str]:

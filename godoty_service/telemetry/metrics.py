@@ -95,6 +95,12 @@ class Metrics:
             ["model", "source"],
             registry=self.registry,
         )
+        self._above_bound = Counter(
+            "godoty_cost_above_bound",
+            "Settled calls that cost more than the upper bound computed before them. Budgets rely on that bound.",
+            ["model"],
+            registry=self.registry,
+        )
         self._drift = Counter(
             "godoty_price_drift_usd",
             "Sum of |billed - catalogue cost| of settled calls, a float; direction: billed over or under the"
@@ -201,6 +207,10 @@ class Metrics:
         """Add a settled call's charge; `source` is the cost source's name, as in "BILLED"."""
         if cost_usd >= 0:  # a counter only grows; a credit is the ledger's business
             self._cost.labels(self._models.admit(model), source).inc(float(cost_usd))
+
+    def cost_above_bound(self, model: str) -> None:
+        """Count a settled call that cost more than its upper bound."""
+        self._above_bound.labels(self._models.admit(model)).inc()
 
     def drift(self, model: str, *, billed_usd: Decimal, catalogue_usd: Decimal) -> None:
         """Add how far a bill was from the catalogue's price."""

@@ -98,12 +98,25 @@ def forget_the_fold(caller: Caller) -> None:
     _sessions(caller).update_one(_own(caller), {"$set": {"fold": None}})
 
 
+def raise_a_cost(caller: Caller) -> None:
+    """Lower the bound of a settled call below what it cost."""
+    _ledger(caller).update_one(_own(caller, number=1), {"$set": {"upper_bound": Decimal128("0.0000000001")}})
+
+
+def repeat_a_generation(caller: Caller) -> None:
+    """Let two entries have one generation of the provider."""
+    first = calls(caller)[0].generation_id
+    _ledger(caller).update_one(_own(caller, number=2), {"$set": {"generation_id": first}})
+
+
 # What is done to the books, and what is to be named among the differences.
 TAMPERED: list[tuple[Tamper, str]] = [
     (change_a_cost, "cost: kept "),
     (remove_an_entry, "entries 2 to 2 are missing"),
     (remove_the_last_entry, "the sums go to entry 5, the entries to 4"),
     (change_a_fold, "cost: kept 1."),
+    (raise_a_cost, "USD, above its upper bound of 0.0000000001 USD"),
+    (repeat_a_generation, "which another entry has as well"),
     (change_a_models_fold, "openai/gpt-4o-mini: usage: kept "),
     (adjust_twice, "is resolved twice"),
     (shrink_a_bound, "takes another bound away than call"),
