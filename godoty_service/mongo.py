@@ -233,7 +233,9 @@ class Collection:
         return int(result.modified_count)
 
     @_whole
-    async def update_each(self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    async def update_each(
+        self, updates: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | Sequence[Mapping[str, Any]]]]
+    ) -> None:
         """Update the first match of each filter, side by side, in one request."""
         if updates:
             with translated():

@@ -30,6 +30,7 @@ from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
+from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.mongo import Database, open_database
@@ -107,6 +108,7 @@ class Rooms:
     spending: Spending
     entry_sums: EntrySums
     budget_sweep: BudgetSweep
+    time_repair: TimeRepair
     usage: "UsageRooms"
 
 
@@ -240,6 +242,7 @@ async def open_rooms(
                 living=replicas.living,
                 owner=replicas.replica_id,
             ),
+            time_repair=TimeRepair(ledger=ledger, booking=usage.booking, folds=folds, restate=spending.restate),
             usage=usage,
         )
     finally:

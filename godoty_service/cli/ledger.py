@@ -10,6 +10,7 @@ import typer
 from godoty.v1 import admin_service_pb2 as pb
 
 from godoty_service.cli.entries import export_entries, list_entries
+from godoty_service.cli.repair import repair_times
 from godoty_service.cli.session import err, out, user, with_provider, with_rooms
 from godoty_service.metering import money
 from godoty_service.metering.budget_verification import verify_budgets
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ledger_app = typer.Typer(help="The books.", no_args_is_help=True)
 ledger_app.command("list")(list_entries)
 ledger_app.command("export")(export_entries)
+ledger_app.command("repair-times")(repair_times)
 
 
 @ledger_app.command()

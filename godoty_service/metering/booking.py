@@ -24,11 +24,13 @@ import structlog
 
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.metering.call import ModelCall
+from godoty_service.metering.day_sums import sums_of_day
+from godoty_service.metering.entry_times import Repair
 from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.turn_openers import Moved, openers
-from godoty_service.metering.usage_cells import Sums, add_sums, sums_of, turn_of
+from godoty_service.metering.usage_cells import Sums, add_sums, floor_day, sums_of, turn_of
 from godoty_service.metering.usage_entries import UsageEntries, Waiting, entry_id, opened_time
-from godoty_service.metering.usage_window import Window
+from godoty_service.metering.usage_window import TICK, Window
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.pieces import in_pieces
 
@@ -53,6 +55,7 @@ class Batch:
         left: Ids of pending calls whose served model is known by now.
         opening: Ids of those that their turns count with; None: an earlier build began the batch.
         moved: Calls of earlier batches that their turns count with from now on.
+        repairs: New times of entries; None: it takes up entries.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Batch:
     left: tuple[str, ...] = ()
     opening: tuple[str, ...] | None = None
     moved: tuple[Moved, ...] = ()
+    repairs: tuple[Repair, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +201,26 @@ class Booking:
             if await self._replace(book, closed=through):
                 return through
 
+    async def repair(self, tenant_id: str, repairs: Sequence[Repair]) -> None:
+        """Set new times of entries, and sum the days that they leave and reach anew.
+
+        A book that was closed through a time in the future is closed through now again.
+        """
+        while True:
+            book = await self.take_up(tenant_id)
+            now = await self._now()
+            batch = Batch(number=book.done + 1, final=(), unseen=(), time=now, repairs=tuple(repairs))
+            closed, latest = (None if time is None else min(time, now - TICK) for time in (book.closed, book.latest))
+            started = await self._replace(book, batch=batch, closed=closed, latest=latest)
+            if started is not None:
+                await self._finish(started)
+                return
+
+    async def ahead(self, limit: datetime) -> list[str]:
+        """Return the tenants whose books are closed through a time after a limit."""
+        found = await self._books.find({"$or": [{"closed": {"$gt": limit}}, {"latest": {"$gt": limit}}]}, fields={})
+        return [each["_id"] for each in found]
+
     async def book(self, tenant_id: str) -> Book:
         """Read a tenant's book; it is begun where there is none."""
         book = await self.find(tenant_id)
@@ -241,6 +265,9 @@ class Booking:
         batch = book.batch
         if batch is None:
             return
+        if batch.repairs is not None:
+            await self._finish_repair(book, batch, batch.repairs)
+            return
         tenant_id = book.tenant_id
         pending = (*batch.unseen, *batch.left)
         moved = {each.entry_id: each.time for each in batch.moved if each.booked}
@@ -273,6 +300,16 @@ class Booking:
             await self._entries.note_served(tenant_id, batch.left, window=window)
         if batch.final:
             await self._entries.book(tenant_id, batch.final, window=window, opening=opening)
+
+    async def _finish_repair(self, book: Book, batch: Batch, repairs: Sequence[Repair]) -> None:
+        known = batch.time or await self._now()
+        await self._entries.repair(book.tenant_id, repairs, known=known)
+        days = await self._entries.known_from(book.tenant_id, known)
+        moved = [start for each in repairs for start in each.starts]
+        for day in sorted(days | {floor_day(time) for time in moved}):
+            sums = await sums_of_day(self._entries, book.tenant_id, day)
+            await self._rollups.replace_day(batch.number, book.tenant_id, day, sums)
+        await self._replace(book, batch=None, done=batch.number, latest=known)
 
     async def _replace(self, book: Book, **changes: object) -> Book | None:
         """Replace a book; None: somebody else has."""
@@ -323,6 +360,8 @@ def _write_batch(batch: Batch) -> Document:
     document: Document = {"number": batch.number, "final": list(batch.final), "unseen": list(batch.unseen)}
     if batch.time is not None:
         document["time"] = batch.time
+    if batch.repairs is not None:
+        document["repairs"] = [each.to_document() for each in batch.repairs]
     if batch.opening is not None:
         document |= {"left": list(batch.left), "opening": list(batch.opening)}
         document["moved"] = [{"id": each.entry_id, "time": each.time, "booked": each.booked} for each in batch.moved]
@@ -330,7 +369,9 @@ def _write_batch(batch: Batch) -> Document:
 
 
 def _read_batch(document: Document) -> Batch:
+    repairs = document.get("repairs")
     return Batch(
+        repairs=None if repairs is None else tuple(map(Repair.from_document, repairs)),
         number=document["number"],
         final=tuple(document["final"]),
         unseen=tuple(document["unseen"]),

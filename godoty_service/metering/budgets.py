@@ -173,6 +173,10 @@ class Budgets:
         """Return the tenants whose `since` is not known."""
         return [each["_id"] for each in await self._budgets.find({"since": UNKNOWN}, fields={"_id": 1})]
 
+    async def delete(self, tenant_id: str) -> bool:
+        """Delete what is counted of a tenant; returns whether it was counted. The next reservation begins anew."""
+        return await self._budgets.delete_one({"_id": tenant_id})
+
     async def unstated(self, *, until: datetime) -> list[tuple[str, datetime]]:
         """Return the tenants whose `since` is before a time and whose `before` is not final, with their `since`."""
         found = await self._budgets.find({"stated": False, "since": {"$lt": until}}, fields={"since": 1})

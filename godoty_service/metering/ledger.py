@@ -19,6 +19,7 @@ from godoty_service.metering.documents import (
     entry_to_document,
     new_entry_document,
 )
+from godoty_service.metering.entry_times import REPAIRED
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 
 AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
@@ -47,6 +48,7 @@ _CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one clo
 _ADOPTED = [{"$set": {"due": "$$NOW", "left_time": "$$NOW"}}]
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
 _MOST_REPEATED = 1_000  # generations on several entries that are named at once
+_TIMES = ("start_time", "settle_time", "time")
 _MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
 
@@ -251,6 +253,34 @@ class Ledger:
         if found is None:
             return None
         return DueCall(call=call_from_document(found), tries=found["tries"], left_time=found["left_time"])
+
+    async def dated_after(self, limit: datetime, *, tenant_id: str | None) -> AsyncIterator[Document]:
+        """Read the entries of a tenant, or of all, tenant by tenant, that have a time after a limit or a repair open.
+
+        It reads all entries: no index leads to the wrong ones.
+        """
+        which: Document = {"$or": [*({name: {"$gt": limit}} for name in _TIMES), {f"{REPAIRED}.unfinished": True}]}
+        order = [("tenant_id", 1), ("session_uid", 1), ("number", 1)]
+        async for document in self._entries.iterate(
+            which | ({"tenant_id": tenant_id} if tenant_id else {}), sort=order
+        ):
+            yield document
+
+    async def documents(self, tenant_id: str, entry_ids: Some[str]) -> list[Document]:
+        """Read entries as they are kept."""
+        return await self._entries.find({"tenant_id": tenant_id, "_id": {"$in": list(entry_ids)}})
+
+    async def finish_repair(self, tenant_id: str, entry_ids: Some[str]) -> None:
+        """Note that all sums are right again that entries with new times are in."""
+        await self._entries.update_many(
+            {"tenant_id": tenant_id, "_id": {"$in": list(entry_ids)}}, {"$unset": {f"{REPAIRED}.unfinished": ""}}
+        )
+
+    async def requeue(self, *, limit: datetime, now: datetime, tenant_id: str | None) -> int:
+        """Make due what a wrong clock left to reconciliation for after a limit; returns how many calls."""
+        late = {"$or": [{"due": {"$gt": limit}}, {"left_time": {"$gt": limit}}]}
+        which = {"state": CallState.PENDING.value, **late, **({"tenant_id": tenant_id} if tenant_id else {})}
+        return await self._entries.update_many(which, {"$set": {"due": now, "left_time": now}})
 
     async def postpone(self, call: ModelCall, *, due: datetime) -> None:
         """Leave a call for later."""

@@ -54,6 +54,22 @@ class Rollups:
         await self._add_to_curves(batch, sums)  # first: readers see by these whether the others have changed
         await self._add(batch, {cell: each for cell, each in sums.items() if cell.level is not Level.QUARTER})
 
+    async def replace_day(self, batch: int, tenant_id: str, day: datetime, sums: Sums) -> None:
+        """Write a day's sums in place of those that are kept, once for a batch."""
+        quarters = {cell.time: each for cell, each in sums.items() if cell.level is Level.QUARTER}
+        documents = {
+            _place(cell): _sum_to_document(each) for cell, each in sums.items() if cell.level is not Level.QUARTER
+        }
+        if quarters:
+            documents[tenant_id, _CURVE, day, "", "", ""] = _curve_with(None, day, quarters)
+        kept = await self._kept(documents)
+        older = {place: old for place in documents if (old := kept.get(place)) is None or old["through"] < batch}
+        await self._write([_update(place, old, batch, documents[place]) for place, old in older.items()])
+        times = {"$gte": day, "$lt": day + _DAY}
+        await self._documents.delete_many(
+            {"tenant_id": tenant_id, "level": {"$in": _LEVELS}, "time": times, "through": {"$lt": batch}}
+        )
+
     async def changed(self, tenant_id: str, start: datetime, end: datetime, *, after: datetime) -> set[datetime]:
         """Tell the quarters of a time that hold something which became known after another time."""
         found = await self._documents.find(

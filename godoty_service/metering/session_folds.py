@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from godoty_service.metering.fold_document import fold_from_document, fold_to_document
 from godoty_service.metering.ledger import Ledger
+from godoty_service.metering.totals import SessionFold
 from godoty_service.mongo import Snapshot
 
 Document = dict[str, Any]
@@ -49,6 +50,14 @@ class SessionFolds:
             entries = await self._ledger.unfolded(tenant_id, session_uid, after=fold.through, also=fold.open)
             advanced = fold_to_document(fold.take(entries))
             if await self._store.replace_fold(tenant_id, session_uid, fold=advanced, revision=revision):
+                return
+
+    async def rebuild(self, tenant_id: str, session_uid: str) -> None:
+        """Fold all entries of a session anew. A deleted session has no fold."""
+        while (found := await self._store.read_fold(tenant_id, session_uid)) is not None:
+            entries = await self._ledger.unfolded(tenant_id, session_uid, after=0)
+            fold = fold_to_document(SessionFold().take(entries))
+            if await self._store.replace_fold(tenant_id, session_uid, fold=fold, revision=found[1]):
                 return
 
     async def announce(self, tenant_id: str, session_uid: str) -> None:

@@ -106,6 +106,14 @@ class Spending:
             since = await self._now() + _KNOWN
             await self._budgets.count_from(tenant_id, since=since, ahead=await self._balance.since(tenant_id, since))
 
+    async def restate(self, tenant_id: str) -> None:
+        """Count a tenant's spending anew, where it is counted: entries have moved to other days or months.
+
+        A call that is settled in between is in the statement, or is settled by the next sweep.
+        """
+        if await self._budgets.delete(tenant_id):
+            await self._begin_together(tenant_id)
+
     async def _begin_together(self, tenant_id: str) -> None:
         """Begin counting under a policy that is in force: once, however many calls wait for it."""
         task = self._beginning.get(tenant_id)

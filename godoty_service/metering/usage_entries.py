@@ -5,6 +5,7 @@ left to reconciliation and its served model is known, "final" once it is final. 
 than this mark and, beside it:
 
 - `unbooked`: "noted" once an answer has counted a pending call; removed once a final entry is in the roll-ups.
+- `time_repair`: what its times were, and the evidence for those that a repair put in their place.
 - `opens_turn`: its turn counts with this call (`turn_openers.py`); `opens_time`: from when on, where that came later.
 - `listed`: under which model and provider a pending call is listed, and from when on, once it is known who served it.
 - `opened_time`, `known_time`: when the books knew of the call, and of its end, where that is not `start_time` and
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from godoty_service.metering.call import Adjustment, Entry, ModelCall
 from godoty_service.metering.documents import entry_from_document
+from godoty_service.metering.entry_times import REPAIRED, Repair
 from godoty_service.metering.turn_openers import FIELDS, Moved
 from godoty_service.metering.usage_window import TICK, Window
 from godoty_service.mongo import Collection, Document, Snapshot
@@ -35,6 +37,7 @@ _UNUSED = dict.fromkeys(
     ),
     0,
 )
+_KNOWN = ("known_time", "opened_time", "opens_time", "listed.time")  # what the books date
 _PENDING = ("open", "left")  # marks of pending calls that are to be noted
 
 
@@ -221,6 +224,33 @@ class UsageEntries:
             ],
         )
 
+    async def repair(self, tenant_id: str, repairs: Sequence[Repair], *, known: datetime) -> None:
+        """Set new times. To answers of before an entry that is taken up stays as it was: it is known from now on.
+
+        Args:
+            tenant_id: Whose entries they are.
+            repairs: The new times.
+            known: When the books know of them.
+        """
+        await self._entries.update_each(
+            [
+                (
+                    {"_id": each.entry_id, "tenant_id": tenant_id},
+                    [{"$set": {**each.times, **_repaired(each, known), REPAIRED: _record(each, known)}}],
+                )
+                for each in repairs
+            ]
+        )
+
+    async def known_from(self, tenant_id: str, time: datetime) -> set[datetime]:
+        """Return the days of the entries that the books know since a time or later, that time instead of later ones."""
+        late: Document = {"$or": [{field: {"$gte": time}} for field in _KNOWN]}
+        day = {"$dateTrunc": {"date": "$start_time", "unit": "day"}}
+        found = await self._entries.aggregate([{"$match": {"tenant_id": tenant_id, **late}}, {"$group": {"_id": day}}])
+        for field in _KNOWN:
+            await self._entries.update_many({"tenant_id": tenant_id, field: {"$gt": time}}, {"$set": {field: time}})
+        return {each["_id"] for each in found}
+
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
         """Sum entries."""
         return await self._entries.aggregate(pipeline)
@@ -271,6 +301,21 @@ def _marked(document: Document) -> Marked:
         opens_time=document.get("opens_time"),
         known=document.get("known_time") or known_time(entry, Window()),
     )
+
+
+def _repaired(repair: Repair, known: datetime) -> Document:
+    """Express when the books know of a repaired entry, where they have taken it up."""
+    booked = {"$eq": [{"$type": "$unbooked"}, "missing"]}
+    kept = {"$cond": [{"$lte": ["$known_time", known]}, {"$ifNull": ["$known_time", known]}, known]}
+    fields: Document = {"known_time": known if repair.moves else kept}
+    if repair.moves:
+        opened = {"$or": [booked, {"$ne": [{"$type": "$opened_time"}, "missing"]}]}
+        fields["opened_time"] = {"$cond": [{"$and": [{"$eq": ["$kind", "call"]}, opened]}, known, "$$REMOVE"]}
+    return {**fields, "known_time": {"$cond": [booked, fields["known_time"], {"$ifNull": ["$known_time", "$$REMOVE"]}]}}
+
+
+def _record(repair: Repair, known: datetime) -> Document:
+    return {"time": known, "before": repair.before, "evidence": repair.evidence, "unfinished": True}
 
 
 _SETTLED = {"$ifNull": ["$settle_time", "$time", "$start_time"]}

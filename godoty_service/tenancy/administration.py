@@ -142,6 +142,10 @@ class Administration:
         """Record that a call's cost is about to be adjusted; the ledger keeps the adjustment itself."""
         await self.changes.record(by=by, action="AdjustCall", tenant_id=tenant_id, details=details)
 
+    async def repairing_times(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that entries' times are about to be replaced, with those that they had."""
+        await self.changes.record(by=by, action="RepairTimes", tenant_id=tenant_id, details=details)
+
     async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
         await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)
 

@@ -22,7 +22,8 @@ class AdminChange:
         change_id: Sorts by time.
         time: When.
         by: The id of the API key, or the user of the command line.
-        action: The method, such as "SetPolicy"; of the command line alone "ResealProviderKeys" and "ResolveCall".
+        action: The method, such as "SetPolicy"; of the command line alone "ResealProviderKeys", "ResolveCall" and
+            "RepairTimes".
         tenant_id: To which tenant; empty: to none.
         details: What it was set to, as JSON, without any secret.
     """

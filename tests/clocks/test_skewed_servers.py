@@ -12,8 +12,9 @@ from godoty_service.rooms import open_rooms
 from godoty_service.tenancy.policy import Policy
 from godoty_service.tenancy.principal import Scope
 from tests.billing.caller import Biller
-from tests.clocks.conftest import health, late_expiries, late_times
+from tests.clocks.conftest import health
 from tests.conftest import StartProcess
+from tests.faults.stored_times import late_expiries, late_times
 from tests.metering.conftest import Godoty
 from tests.service.caller import Caller
 from tests.service.service import Service, soon

@@ -1780,7 +1780,8 @@ type AdminChange struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// Who: the id of the API key, or the user of the command line.
 	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
-	// What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys" and "ResolveCall".
+	// What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
+	// "RepairTimes".
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	// To which tenant. Empty: to none.
 	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`

@@ -358,7 +358,10 @@ export interface AdminChange {
     | undefined;
   /** Who: the id of the API key, or the user of the command line. */
   by: string;
-  /** What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys" and "ResolveCall". */
+  /**
+   * What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
+   * "RepairTimes".
+   */
   action: string;
   /** To which tenant. Empty: to none. */
   tenantId: string;

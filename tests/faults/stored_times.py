@@ -1,0 +1,40 @@
+"""The times that a database holds, wherever they stand in its documents."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.database import Database
+
+EXPIRIES = {"expire_time", "until", "due", "since", "delete_time"}  # lie in the future on purpose
+
+
+def late_times(database: Database[dict[str, Any]], *, now: datetime) -> list[str]:
+    """Name the stored times after a time, but for expiries."""
+    return [
+        f"{name} {path}: {time.isoformat()}"
+        for name in database.list_collection_names()
+        for document in database[name].find()
+        for path, time in _times(document)
+        if path.rpartition(".")[2] not in EXPIRIES and time > now
+    ]
+
+
+def late_expiries(database: Database[dict[str, Any]], *, until: datetime) -> list[str]:
+    """Name the stored expiries after a time."""
+    return [
+        f"{name} {path}: {time.isoformat()}"
+        for name in database.list_collection_names()
+        for document in database[name].find()
+        for path, time in _times(document)
+        if time > until
+    ]
+
+
+def _times(value: Any, path: str = "") -> list[tuple[str, datetime]]:
+    if isinstance(value, datetime):
+        return [(path, value if value.tzinfo else value.replace(tzinfo=UTC))]
+    if isinstance(value, dict):
+        return [found for name, each in value.items() for found in _times(each, f"{path}.{name}")]
+    if isinstance(value, list):
+        return [found for each in value for found in _times(each, path)]
+    return []
