@@ -23,6 +23,7 @@ from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
+from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.recorder import Recorder
 from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
 from godoty_service.rpc import admin_service, agent_service, billing_service
@@ -265,6 +266,17 @@ def _age(oracle: Oracle) -> float:
     return float("inf") if age is None else age
 
 
+def _answer_limits(settings: Settings) -> AnswerLimits:
+    return AnswerLimits(
+        text_bytes=settings.answer_text_bytes,
+        tool_calls=settings.answer_tool_calls,
+        tool_input_bytes=settings.answer_tool_input_bytes,
+        reasoning_details=settings.answer_reasoning_details,
+        reasoning_details_bytes=settings.answer_reasoning_details_bytes,
+        drain=settings.answer_drain,
+    )
+
+
 def _turns(
     stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
 ) -> Turns:
@@ -295,6 +307,7 @@ def _turns(
             model=settings.default_model,
             max_model_calls=settings.max_model_calls,
             summary_output_tokens=settings.summary_max_output_tokens,
+            answer_limits=_answer_limits(settings),
         ),
         observer=recorder,
         clock=rooms.clock,

@@ -89,6 +89,30 @@ class Settings(BaseSettings):
         0.5, ge=0, le=1, description="Least share of the priced models that a new catalogue may have of the last one."
     )
 
+    # One answer of the provider.
+    answer_text_bytes: int = Field(
+        12 * 1024 * 1024,
+        ge=64 * 1024,
+        le=12 * 1024 * 1024,
+        description="Largest text and reasoning of an answer together, in bytes of JSON.",
+    )
+    answer_tool_calls: int = Field(128, ge=1, le=1024, description="Tool calls that one answer may have.")
+    answer_tool_input_bytes: int = Field(
+        1024 * 1024, ge=1024, le=2 * 1024 * 1024, description="Largest input of one tool call, in bytes of JSON."
+    )
+    answer_reasoning_details: int = Field(
+        1000, ge=1, le=10_000, description="Reasoning details of one answer; if there are more, none is kept."
+    )
+    answer_reasoning_details_bytes: int = Field(
+        2 * 1024 * 1024,
+        ge=1024,
+        le=2 * 1024 * 1024,
+        description="Reasoning details of one answer in bytes of JSON; if they are larger, none is kept.",
+    )
+    answer_drain: float = Field(
+        2.0, ge=0, le=60, description="Seconds that an answer which is too large is still read, for its usage and cost."
+    )
+
     # Turns.
     max_text_bytes: int = Field(256 * 1024, description="Largest text of a request, in bytes of UTF-8.")
     max_model_calls: int = Field(25, ge=1, description="Model calls of a turn that names no bound of its own.")

@@ -259,7 +259,7 @@ class Reconciler:
             **await self._served(call, record.model),
             provider=call.provider or record.provider,
             finish_reason=call.finish_reason or record.finish_reason,
-            usage=call.usage or billing.usage,
+            usage=_usage(call, billing.usage),
             upstream_cost=call.upstream_cost if call.upstream_cost is not None else billing.upstream_cost,
             is_byok=call.is_byok if call.is_byok is not None else billing.is_byok,
         )
@@ -340,3 +340,12 @@ class Reconciler:
         wait = _WAITS[min(due.tries, len(_WAITS)) - 1]
         await self._ledger.postpone(due.call, due=now + timedelta(seconds=wait))
         return Outcome.POSTPONED
+
+
+def _usage(call: ModelCall, recorded: TokenUsage) -> TokenUsage:
+    """Return a call's counters: the stream's if it reported them at its end, else the record's first."""
+    streamed = call.usage or TokenUsage()
+    if call.finish_reason is None:
+        return recorded.or_else(streamed)
+    complete = streamed.input_tokens is not None and streamed.output_tokens is not None
+    return streamed if complete else streamed.or_else(recorded)

@@ -47,6 +47,11 @@ class TokenUsage:
         missing = {name: told - (other or 0) for name, (told, other) in pairs.items() if told != other}
         return TokenUsage(**missing) if missing else None
 
+    def or_else(self, other: "TokenUsage") -> "TokenUsage":
+        """Return these counters, with those of another report where these are unknown."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in COUNTERS}
+        return TokenUsage(**{name: theirs if ours is None else ours for name, (ours, theirs) in pairs.items()})
+
 
 COUNTERS = tuple(field.name for field in fields(TokenUsage))
 

@@ -4,25 +4,25 @@ Who reads along hears each piece at once. Strands gets a block's first piece, fo
 block as one: its loop takes longer for a piece the more of them there were.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Any, Protocol
 
-from pydantic_core import from_json
-from strands.types.event_loop import StopReason
 from strands.types.streaming import StreamEvent
 
-from godoty_service.errors import ProviderError, ProviderUnavailable
-from godoty_service.openrouter import exact
+from godoty_service.errors import GodotyError, ProviderUnavailable, TurnTooLarge
+from godoty_service.openrouter import finish
+from godoty_service.openrouter.chunk import DONE, incomplete, parse_chunk
 from godoty_service.openrouter.failures import from_body
+from godoty_service.openrouter.limits import AnswerLimits
+from godoty_service.openrouter.pieces import Halves, content_of, parts_of
 from godoty_service.openrouter.reasoning import ReasoningDetails
-from godoty_service.openrouter.tool_input import sound
+from godoty_service.openrouter.reported_usage import merged, without_cost
+from godoty_service.openrouter.responses import as_chat
+from godoty_service.openrouter.text import SHORT, id_of, name_of, parts
+from godoty_service.openrouter.tool_calls import ToolCalls
 
-_DONE = b"[DONE]"
-_STOP_REASONS: dict[str, StopReason] = {
-    "tool_calls": "tool_use",
-    "length": "max_tokens",
-    "content_filter": "content_filtered",
-}
+_WIDEST = 6  # bytes of a character in JSON at most
 
 
 class Listener(Protocol):
@@ -38,27 +38,6 @@ class Listener(Protocol):
         """Some more of the reasoning."""
 
 
-def parse_chunk(data: bytes) -> dict[str, Any]:
-    """Parse a chunk; one with money in it keeps every digit.
-
-    Raises:
-        ProviderUnavailable: It is not a JSON object.
-    """
-    try:
-        if b'"usage"' in data or b'"cost"' in data:
-            chunk = exact.loads(data)
-        else:
-            try:
-                chunk = from_json(data)
-            except ValueError:  # lone surrogates, which the fast parser refuses
-                chunk = exact.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable() from error
-    if not isinstance(chunk, dict):
-        raise _unreadable()
-    return chunk
-
-
 class Answer:
     """One answer, as it comes in.
 
@@ -67,31 +46,54 @@ class Answer:
         served_model: Who answered.
         provider: Who served it.
         finish_reason: Why it ended; None until it says.
-        usage: The usage object, its fractions as Decimal; None until it comes.
+        usage: What is known of the usage, its fractions as Decimal; None until some of it comes.
         error: What went wrong inside the stream.
         has_output: Something of the answer was handed out.
         headers: The response's.
+        closed: The provider said that nothing follows.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        listener: Listener | None = None,
+        *,
+        limits: AnswerLimits | None = None,
+        taken_ids: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """Begin an answer.
+
+        Args:
+            listener: Hears text and reasoning.
+            limits: Bounds of what is kept of it.
+            taken_ids: Returns the ids of the tool calls that the conversation has already.
+        """
         self.generation_id: str | None = None
         self.served_model: str | None = None
         self.provider: str | None = None
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
-        self.error: ProviderError | None = None
+        self.error: GodotyError | None = None
         self.has_output = False
         self.headers: Mapping[str, str] = {}
+        self.closed = False
         self._listener = listener
+        self._limits = limits or AnswerLimits()
+        self._taken_ids = taken_ids
         self._facts: tuple[Any, Any, Any] = (None, None, None)  # as the last chunk told them
         self._told_error = False
         self._broken = False
+        self._refusal = False
+        self._cost_is_last = False
+        self._size = 0  # of text and reasoning, in bytes of JSON, as far as it is counted
+        self._uncounted: list[str] = []
+        self._most = 0  # bytes that the uncounted take at most
         self._open_block: str | None = None
         self._fresh: list[str] = []  # of the open block: what nobody has heard yet
         self._held: list[str] = []  # of the open block: what Strands has not got yet
         self._begun = False  # of the open block: Strands has its first piece
-        self._tool_calls: dict[int, dict[str, Any]] = {}
-        self._details = ReasoningDetails()
+        self._halves = Halves()
+        self._tool_calls = ToolCalls(self._limits)
+        self._details = ReasoningDetails(self._limits)
 
     @property
     def refused(self) -> bool:
@@ -103,24 +105,61 @@ class Answer:
         """Whether all that counts has come: why it ended, and what it took."""
         return self.finish_reason is not None and self.usage is not None and self.error is None
 
+    @property
+    def final_usage(self) -> dict[str, Any] | None:
+        """The usage as it can be booked: a cost that came before the end of a broken or cancelled answer is left out.
+
+        It is a running one. What came with the finish reason or an error, or after it, is the last, as is any once the
+        provider has said that nothing follows.
+        """
+        if self.usage is None or self._cost_is_last or (self.closed and self.error is None):
+            return self.usage
+        return without_cost(self.usage)
+
     def read(self, pieces: Iterable[bytes]) -> list[StreamEvent]:
         """Take the data of events that arrived together, the one that says that nothing follows among them.
 
-        One that cannot be read makes the answer an error, and no more of it is handed out; but what the others tell of
-        id, usage and cost is kept.
+        An object that cannot be parsed makes the answer an error, unless the answer had its end already, and no more of
+        it is handed out; but what the others tell of id, usage and cost is kept. What is no object is passed over: it
+        keeps the connection alive.
         """
         chunks: list[dict[str, Any]] = []
         events: list[StreamEvent] = []
         for data in pieces:
-            if data == _DONE:
+            if data[:1] != b"{" and not (data := data.strip()).startswith(b"{"):
+                self.closed = self.closed or data in DONE
                 continue
             try:
                 chunks.append(parse_chunk(data))
             except ProviderUnavailable as error:
+                if (found := parts_of(data)) is not None:
+                    chunks += found
+                    self.closed = self.closed or data.endswith(DONE)
+                    continue
                 events += self.take(chunks)
                 chunks.clear()
-                self.error, self._broken = self.error or error, True
+                if self.finish_reason is None:
+                    self.fail(error)
         return events + self.take(chunks)
+
+    def read_whole(self, documents: Iterable[bytes]) -> list[StreamEvent]:
+        """Take an answer that is not streamed: one document, of the chat API or of the Responses API.
+
+        Lines of one object each are the chunks of a stream.
+        """
+        events: list[StreamEvent] = []
+        for data in documents:
+            try:
+                bodies = [as_chat(parse_chunk(data))]
+            except ProviderUnavailable as error:
+                bodies = parts_of(data) or []
+                if not bodies:
+                    self.fail(error)
+            events += self.take(bodies)
+            self.closed = self._cost_is_last = True
+            if not any("choices" in body for body in bodies):
+                self.fail(incomplete())
+        return events
 
     def take(self, chunks: Iterable[dict[str, Any]]) -> list[StreamEvent]:
         """Take the chunks that arrived together."""
@@ -130,25 +169,41 @@ class Answer:
             choices = chunk.get("choices")
             if isinstance(choices, list) and choices and isinstance(choices[0], dict):
                 self._take_choice(choices[0], events)
+            if usage := chunk.get("usage"):
+                self._take_usage(usage)
         self._tell()
         if self._held and not self._begun:
             self._hand_on(events)
         return events
 
+    def fail(self, error: GodotyError) -> None:
+        """Make the answer an error, unless it is one: no more of it is handed out, and its usage is still read."""
+        self.error, self._broken = self.error or error, True
+
     def end(self) -> list[StreamEvent]:
-        """Close what is open: the text, the tool calls, the message."""
+        """Close what is open: the text, the tool calls, the message.
+
+        Raises:
+            TurnTooLarge: The message does not fit a document of the database.
+        """
         events: list[StreamEvent] = []
+        self._add_halves(events)
         signature = self._details.signature()
         if signature is not None:
             self._switch("reasoning", events)
             events.append(_delta({"reasoningContent": {"signature": signature}}))
         self._switch(None, events)
-        for _, call in sorted(self._tool_calls.items()):
-            use = {"toolUseId": call["id"], "name": call["name"]}
+        calls = self._tool_calls.whole(self._taken_ids)
+        for call in calls:
+            use = {"toolUseId": call.id, "name": call.name}
             events.append({"contentBlockStart": {"start": {"toolUse": use}}})  # type: ignore[typeddict-item] # Strands' own providers leave the signature out, too
-            events.append(_delta({"toolUse": {"input": sound(call["arguments"])}}))
+            events.append(_delta({"toolUse": {"input": call.input}}))
             events.append({"contentBlockStop": {}})
-        reason = _STOP_REASONS.get(self.finish_reason or "", "end_turn")
+        others = sum(_size(call.input) for call in calls) + (_size(signature) if signature else 0)
+        limit = self._limits.message_bytes - others
+        if self._size + self._most > limit and self._counted() > limit:
+            raise _too_large()
+        reason = finish.stop_reason(self.finish_reason, calls=bool(calls), refused=self._refusal)
         events.append({"messageStop": {"stopReason": reason}})
         return events
 
@@ -156,55 +211,70 @@ class Answer:
         facts = (chunk.get("id"), chunk.get("model"), chunk.get("provider"))
         if facts != self._facts:  # each chunk repeats them
             self._facts = facts
-            self.generation_id = self.generation_id or _text(facts[0])
-            self.served_model = _text(facts[1]) or self.served_model
-            self.provider = _text(facts[2]) or self.provider
-        usage = chunk.get("usage")
-        if isinstance(usage, dict) and (self.usage is None or usage.get("cost") is not None):
-            self.usage = usage  # a later one that tells less must not take a cost away
+            self.generation_id = self.generation_id or id_of(facts[0])
+            self.served_model = name_of(facts[1]) or self.served_model
+            self.provider = name_of(facts[2]) or self.provider
         if chunk.get("error"):
-            self.error = from_body(500, chunk, self.headers)
             self._told_error = True
+            if not isinstance(self.error, TurnTooLarge):
+                self.error = from_body(500, chunk, self.headers)
+
+    def _take_usage(self, usage: Any) -> None:
+        self.usage = merged(self.usage, usage)
+        if isinstance(usage, dict) and usage.get("cost") is not None:
+            self._cost_is_last = self.finish_reason is not None or self.error is not None
 
     def _take_choice(self, choice: dict[str, Any], events: list[StreamEvent]) -> None:
         delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict) and not self._broken:
-            self._take_delta(delta, events)
+            self._take_delta(delta, events, repeats=self.has_output and not choice.get("delta"))
         if choice.get("error") and self.error is None:
             self.error = from_body(500, choice, {})
         # The usage chunk repeats the reason, or has none where the finish chunk had one.
-        if reason := choice.get("finish_reason"):
-            self.finish_reason = _text(reason) or self.finish_reason
+        if reason := name_of(choice.get("finish_reason")):
+            self.finish_reason = reason
+            self.error = self.error or finish.failure(reason)
+            self._add_halves(events)
 
-    def _take_delta(self, delta: dict[str, Any], events: list[StreamEvent]) -> None:
+    def _take_delta(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
         if details := delta.get("reasoning_details"):
             self._details.add(details)
-        told = (delta.get("reasoning"), delta.get("reasoning_content"))
-        if any(told) and (reasoning := _text(told[0]) or _text(told[1])):
-            self._add("reasoning", reasoning, events)
-        if content := _content(delta.get("content")):
-            self._add("text", content, events)
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
-            if isinstance(call, dict):
-                self._take_tool_call(call)
-                self.has_output = True
+        if not repeats:
+            if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
+                if not isinstance(reasoning, str):
+                    reasoning = delta.get("reasoning_content")
+                self._add("reasoning", reasoning, events)
+            if content := delta.get("content"):
+                self._add("text", content, events)
+            if refusal := delta.get("refusal"):
+                self._refuse(refusal, events)
+        if calls := delta.get("tool_calls"):
+            self.has_output = self._tool_calls.add(calls) or self.has_output
+            if self._tool_calls.too_many:
+                self.fail(_too_large())
 
-    def _add(self, block: str, piece: str, events: list[StreamEvent]) -> None:
-        self._switch(block, events)
+    def _refuse(self, refusal: Any, events: list[StreamEvent]) -> None:
+        if isinstance(refusal, str):
+            self._refusal = True
+            self._add("text", refusal, events)
+
+    def _add(self, block: str, piece: Any, events: list[StreamEvent]) -> None:
+        if type(piece) is not str or not piece.isascii() or self._halves:
+            text, refuses = content_of(piece)
+            self._refusal = self._refusal or refuses
+            piece = self._halves.joined(block, text)
+            if not piece:
+                return
+        if block != self._open_block:
+            self._switch(block, events)
         self._fresh.append(piece)
         self._held.append(piece)
         self.has_output = True
 
-    def _take_tool_call(self, piece: dict[str, Any]) -> None:
-        index = piece.get("index")
-        place = index if isinstance(index, int) else len(self._tool_calls)  # a whole message numbers none
-        call = self._tool_calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
-        function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
-        call["id"] = call["id"] or _text(piece.get("id")) or ""
-        call["name"] = call["name"] or _text(function.get("name")) or ""
-        call["arguments"] += _text(function.get("arguments")) or ""
+    def _add_halves(self, events: list[StreamEvent]) -> None:
+        """Add a replacement for halves of pairs whose other half has not come."""
+        for block, half in self._halves.left():
+            self._add(block, half, events)
 
     def _switch(self, block: str | None, events: list[StreamEvent]) -> None:
         if block == self._open_block:
@@ -219,10 +289,28 @@ class Answer:
 
     def _tell(self) -> None:
         """Let the listener hear what is new of the open block."""
-        if self._fresh and self._listener is not None:
-            tell = self._listener.text if self._open_block == "text" else self._listener.reasoning
-            tell("".join(self._fresh))
+        if not self._fresh:
+            return
+        piece = "".join(self._fresh)
         self._fresh.clear()
+        self._uncounted.append(piece)
+        self._most += _WIDEST * len(piece)
+        if self._size + self._most > self._limits.text_bytes and self._counted() > self._limits.text_bytes:
+            self.fail(_too_large())
+        elif self._listener is not None and not isinstance(self.error, TurnTooLarge):
+            tell = self._listener.text if self._open_block == "text" else self._listener.reasoning
+            try:
+                for part in (piece,) if len(piece) <= SHORT else parts(piece):
+                    tell(part)
+            except TurnTooLarge as error:
+                self.fail(error)
+
+    def _counted(self) -> int:
+        """Return the bytes of text and reasoning as JSON."""
+        self._size += sum(map(_size, self._uncounted))
+        self._uncounted.clear()
+        self._most = 0
+        return self._size
 
     def _hand_on(self, events: list[StreamEvent]) -> None:
         """Let Strands have what it has not got of the open block."""
@@ -237,19 +325,11 @@ def _delta(delta: Any) -> StreamEvent:
     return {"contentBlockDelta": {"delta": delta}}
 
 
-def _content(value: Any) -> str | None:
-    """Read a message's content: text, or a list of parts of which the texts count."""
-    if isinstance(value, list):
-        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
-    return _text(value)
+def _size(text: str) -> int:
+    """Return the bytes of a text as JSON."""
+    quoted = encode_basestring(text)
+    return len(quoted) if quoted.isascii() else len(quoted.encode())
 
 
-def _text(value: Any) -> str | None:
-    """Return a text that is not empty, with half a surrogate pair replaced: it could be neither kept nor sent."""
-    if not isinstance(value, str) or not value:
-        return None
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
-
-
-def _unreadable() -> ProviderUnavailable:
-    return ProviderUnavailable("The provider sent what cannot be read.", metadata={"provider_code": "malformed"})
+def _too_large() -> TurnTooLarge:
+    return TurnTooLarge("The model's answer is larger than a message may be.")

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from godoty_service.openrouter.text import clean
+
 _LARGEST_RAW = 64 * 1024  # characters of a provider's own error that are read
 _DEEPEST = 4  # levels of nested error objects
 _LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
@@ -120,7 +122,7 @@ def _parsed(text: str) -> Any:
     if len(text) > _LARGEST_RAW or not text.lstrip().startswith("{"):
         return None
     try:
-        return from_json(text)
+        return from_json(clean(text))
     except ValueError:
         return None
 

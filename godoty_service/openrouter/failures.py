@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -22,8 +23,10 @@ from godoty_service.errors import (
 )
 from godoty_service.openrouter import exact
 from godoty_service.openrouter.error_facts import CONTEXT_CODES, ErrorFacts, retry_after_body
+from godoty_service.openrouter.text import id_of, name_of
 
 _TOO_LARGE = 413
+_DIGITS, _LOWEST_CODE, _HIGHEST_CODE = 3, 100, 999
 _LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
 _REFUSALS = frozenset({400, 403, 413, 422})  # codes under which the request itself may be at fault
 # By code: the error, and what the caller is told. The provider's own words may quote the prompt: they stay out.
@@ -52,7 +55,7 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
     error = error if isinstance(error, dict) else {}
     code = _code(error.get("code"), status)
     metadata = error.get("metadata")
-    provider = metadata.get("provider_name") if isinstance(metadata, dict) else None
+    provider = name_of(metadata.get("provider_name")) if isinstance(metadata, dict) else None
     facts = ErrorFacts.of(error)
     kind, text = _BY_CODE.get(code, (ProviderUnavailable, "The provider failed."))
     if code == _TOO_LARGE or facts.codes & CONTEXT_CODES or (code in _REFUSALS and facts.context_overflow):
@@ -61,7 +64,7 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
         kind, text = InputModerated, "The provider's moderation refused what the request says."
     elif kind is ProviderRejectedRequest and "not a valid model" in facts.words:
         kind, text = ModelUnavailable, "The provider does not know the model."
-    told = {"provider_code": str(code)} | ({"provider": str(provider)} if provider else {})
+    told = {"provider_code": str(code)} | ({"provider": provider} if provider else {})
     wait = retry_after(headers)
     return kind(text, metadata=told, retry_after=retry_after_body(error, _sent_time(headers)) if wait is None else wait)
 
@@ -106,7 +109,7 @@ def usage_of(error: Exception) -> dict[str, Any] | None:
 
 def generation_id(headers: Mapping[str, str]) -> str | None:
     """Read the provider's id of the generation, which comes before the first token."""
-    return headers.get("x-generation-id") or None
+    return id_of(headers.get("x-generation-id"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -143,7 +146,9 @@ def _body(response: httpx.Response) -> Any:
 
 
 def _code(value: Any, status: int) -> int:
-    try:
+    """Read an error's code, which may be written as a string; what is no HTTP status is not one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == _DIGITS:
         return int(value)
-    except (TypeError, ValueError, OverflowError):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return status
+    return int(value) if _LOWEST_CODE <= value <= _HIGHEST_CODE and value == int(value) else status

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from godoty_service.errors import ProviderError
+from godoty_service.errors import GodotyError
 
 
 class OpenCall(Protocol):
@@ -21,10 +21,10 @@ class OpenCall(Protocol):
     def first_token(self) -> None:
         """Note the time of the first token."""
 
-    async def void(self, error: ProviderError) -> Any:
+    async def void(self, error: GodotyError) -> Any:
         """Close a call that was provably never sent."""
 
-    async def refused(self, error: ProviderError) -> Any:
+    async def refused(self, error: GodotyError) -> Any:
         """Close a call to which the provider itself said no, with no generation behind it: it cost nothing."""
 
     async def answered(
@@ -34,7 +34,7 @@ class OpenCall(Protocol):
         served_model: str | None,
         provider: str | None,
         finish_reason: str | None,
-        error: ProviderError | None,
+        error: GodotyError | None,
     ) -> Any:
         """Close a call with what the stream told; without a usage object it is left to reconciliation."""
 

@@ -16,10 +16,11 @@ from strands.types.exceptions import ContextWindowOverflowException, MaxTokensRe
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
-from godoty_service.errors import ContextWindowExceeded, ModelUnavailable, ProviderError
+from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer, Listener
 from godoty_service.openrouter.client import OpenRouterClient
+from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.openrouter.metered import Meter, OpenCall
 from godoty_service.openrouter.portable import Portable
 from godoty_service.openrouter.reading import Reading
@@ -54,6 +55,7 @@ class OpenRouterModel(OpenAIModel):
         session_key: str | None = None,
         context_window: int | None = None,
         provider: dict[str, Any] | None = None,
+        limits: AnswerLimits | None = None,
     ) -> None:
         """Build the model.
 
@@ -69,6 +71,7 @@ class OpenRouterModel(OpenAIModel):
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
             context_window: Tokens that the model takes in all.
             provider: Routing preferences, as OpenRouter takes them.
+            limits: Bounds of what is kept of an answer.
         """
         super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
         self._client = client
@@ -78,6 +81,7 @@ class OpenRouterModel(OpenAIModel):
         self._output_left = max_output_tokens
         self._side_output = side_output_tokens
         self._call_limit = call_limit
+        self._limits = limits or AnswerLimits()
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
@@ -110,7 +114,7 @@ class OpenRouterModel(OpenAIModel):
             call = await self._open(request, attempt, side=listener is None)
             if listener is not None:
                 listener.asking()
-            answer = Answer(listener)
+            answer = Answer(listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages))
             try:
                 async with aclosing(self._attempt(call, request, answer, side=listener is None)) as events:
                     async for event in events:
@@ -161,14 +165,15 @@ class OpenRouterModel(OpenAIModel):
         self, call: OpenCall, request: dict[str, Any], answer: Answer, *, side: bool
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
-        error: ProviderError | None = None
+        error: GodotyError | None = None
+        closing: list[StreamEvent] = []
         try:
             response = await self._send(call, request)
         except (openai.APIError, httpx.HTTPError) as failure:
             error = failures.from_exception(failure)
             entry = await _close_unanswered(call, failure, error)
         else:
-            reading = Reading(call, response, answer)
+            reading = Reading(call, response, answer, drain=self._limits.drain)
             self._readings.add(reading)
             try:
                 async with aclosing(reading.events()) as events:
@@ -179,6 +184,7 @@ class OpenRouterModel(OpenAIModel):
                     await _close_answered(call, answer)
                 raise
             self._readings.discard(reading)
+            closing = _closing(answer)
             error = answer.error
             entry = await _close_answered(call, answer)
         yield cast("StreamEvent", {"modelCall": entry})
@@ -189,7 +195,7 @@ class OpenRouterModel(OpenAIModel):
         usage = _strands_usage(answer)
         if self._output_left is not None and not side:
             self._output_left = max(0, self._output_left - usage["outputTokens"])
-        for event in answer.end():
+        for event in closing:
             yield event
         yield {"metadata": {"usage": usage, "metrics": {"latencyMs": 0}}}
 
@@ -240,12 +246,25 @@ class OpenRouterModel(OpenAIModel):
         return formatted
 
 
+def _closing(answer: Answer) -> list[StreamEvent]:
+    """Return the last events of an answer; one that is too large becomes an error."""
+    try:
+        return answer.end() if answer.error is None else []
+    except TurnTooLarge as error:
+        answer.fail(error)
+        return []
+
+
+def _tool_call_ids(messages: Messages) -> set[str]:
+    return {block["toolUse"]["toolUseId"] for message in messages for block in message["content"] if "toolUse" in block}
+
+
 async def _close_answered(call: OpenCall, answer: Answer) -> Any:
     """Close a call with what came of its answer; an error and nothing else is a refusal, whatever its status."""
-    if answer.error is not None and answer.refused:
+    if isinstance(answer.error, ProviderError) and answer.refused:
         return await call.refused(answer.error)
     return await call.answered(
-        usage=answer.usage,
+        usage=answer.final_usage,
         served_model=answer.served_model,
         provider=answer.provider,
         finish_reason=answer.finish_reason,

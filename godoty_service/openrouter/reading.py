@@ -11,29 +11,33 @@ from collections.abc import AsyncGenerator
 import httpx2 as httpx
 from strands.types.streaming import StreamEvent
 
-from godoty_service.errors import ProviderError, ProviderUnavailable
+from godoty_service.errors import ProviderError, TurnTooLarge
 from godoty_service.openrouter import failures
-from godoty_service.openrouter.answer import Answer, parse_chunk
+from godoty_service.openrouter.answer import Answer
+from godoty_service.openrouter.body import BodyDecoder
+from godoty_service.openrouter.chunk import incomplete
 from godoty_service.openrouter.metered import OpenCall
-from godoty_service.openrouter.responses import as_chat
-from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
+from godoty_service.openrouter.sse import EventTooLarge
 from godoty_service.openrouter.transport import body_of
 
 
 class Reading:
     """A response that is being read, from now on."""
 
-    def __init__(self, call: OpenCall, response: httpx.Response, answer: Answer) -> None:
+    def __init__(self, call: OpenCall, response: httpx.Response, answer: Answer, *, drain: float) -> None:
         """Begin to read.
 
         Args:
             call: Hears the generation's id and of the first token.
             response: Its headers are here.
             answer: Takes what comes; what went wrong stands in its `error` afterwards.
+            drain: Seconds that an answer which outgrew its bounds is still read, for its usage and cost.
         """
         self._call = call
         self._response = response
         self._answer = answer
+        self._drain = drain
+        self._deadline: asyncio.Timeout | None = None
         self._arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self._named = self._begun = False  # what the call has heard: it need not be told with each token
         answer.headers = response.headers
@@ -67,28 +71,29 @@ class Reading:
             self._task.exception()  # whoever wanted the events was told
 
     async def _read(self) -> None:
-        response, answer = self._response, self._answer
+        answer = self._answer
         try:
-            if "text/event-stream" in response.headers.get("content-type", ""):
-                await self._read_stream()
-            else:
-                await self._read_whole()
-            answer.error = answer.error or _incomplete(answer)
-        except ProviderError as failure:
-            answer.error = answer.error or failure
-        except EventTooLarge:
-            answer.error = answer.error or ProviderUnavailable(
-                "The provider sent what cannot be read.", metadata={"provider_code": "malformed"}
-            )
+            async with asyncio.timeout(None) as self._deadline:
+                await self._read_body()
+        except TimeoutError:  # it outgrew its bounds, and did not end soon after
+            return
         except (httpx.HTTPError, httpx.StreamError) as failure:
             if not answer.complete:  # what broke after the last word took nothing away
                 answer.error = answer.error or failures.from_exception(failure)
+            return
+        answer.error = answer.error or _incomplete(answer)
 
-    async def _read_stream(self) -> None:
-        decoder, answer = EventDecoder(), self._answer
+    async def _read_body(self) -> None:
+        """Decode the body to its end: as a stream of events or as one document, whatever its content type says."""
+        decoder, answer = BodyDecoder(), self._answer
 
         def take(data: bytes) -> None:
-            self._hand_on(answer.read(decoder.feed(data)))
+            try:
+                pieces = decoder.feed(data)
+            except EventTooLarge:
+                answer.fail(TurnTooLarge("The provider sent an event that is larger than a message may be."))
+                pieces = decoder.feed(b"")
+            self._hand_on(answer.read(pieces))
 
         body = body_of(self._response)
         if body is not None and "content-encoding" not in self._response.headers:
@@ -96,14 +101,10 @@ class Reading:
         else:
             async for data in self._response.aiter_bytes():
                 take(data)
-        self._hand_on(answer.read(decoder.end()))
-
-    async def _read_whole(self) -> None:
-        response = self._response
-        body = as_chat(parse_chunk(await response.aread()))
-        if "choices" not in body and not body.get("error"):
-            raise failures.from_body(response.status_code, body, response.headers)
-        self._hand_on(self._answer.take([body]))
+        try:
+            self._hand_on((answer.read_whole if decoder.whole else answer.read)(decoder.end()))
+        except EventTooLarge:
+            answer.fail(TurnTooLarge("The provider sent an answer that is larger than a message may be."))
 
     def _hand_on(self, events: list[StreamEvent]) -> None:
         """Tell the call what it must know at once, and Strands the events."""
@@ -114,12 +115,23 @@ class Reading:
         if answer.has_output and not self._begun:
             self._begun = True
             self._call.first_token()
+        if answer.error is not None:
+            self._limit()
         for event in events:
             self._arrived.put_nowait(event)
 
+    def _limit(self) -> None:
+        """Read an answer that outgrew its bounds only so much longer: its usage may be near."""
+        if (
+            isinstance(self._answer.error, TurnTooLarge)
+            and self._deadline is not None
+            and self._deadline.when() is None
+        ):
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._drain)
+
 
 def _incomplete(answer: Answer) -> ProviderError | None:
-    """Tell an answer that broke off: its stream ended well, but it never said why it ended."""
-    if answer.finish_reason is not None or answer.usage is not None:
+    """Return the error of an answer that never said why it ended, and did not end well or said nothing of its usage."""
+    if answer.finish_reason is not None or (answer.usage is not None and answer.closed):
         return None
-    return ProviderUnavailable("The provider's answer broke off.", metadata={"provider_code": "incomplete"})
+    return incomplete()

@@ -17,7 +17,10 @@ def as_chat(body: Document) -> Document:
         "role": "assistant",
         "content": [part for item in _of("message", items) for part in _parts(item, "content")],
         "reasoning": "".join(
-            str(part.get("text") or "") for item in _of("reasoning", items) for part in _parts(item, "summary")
+            part["text"]
+            for item in _of("reasoning", items)
+            for part in _parts(item, "summary")
+            if isinstance(part.get("text"), str)
         ),
         "tool_calls": [_tool_call(item) for item in _of("function_call", items)],
     }

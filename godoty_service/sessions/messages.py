@@ -53,7 +53,7 @@ class MessageStore:
                 "number": number + place,
                 "turn_id": turn_id,
                 "role": message["role"],
-                "content": json.dumps(message["content"]),
+                "content": _text(message["content"]),
                 "create_time": now,
             }
             for place, message in enumerate(messages)
@@ -117,3 +117,9 @@ def _sent(document: Document) -> Message:
     content = json.loads(document["content"])
     message = Message(role=document["role"], content=content)
     return repair.withheld(message) if document.get("withheld") else message
+
+
+def _text(content: Any) -> str:
+    """Write content as JSON in UTF-8: escaped, a letter that is not Latin takes three times as much of a document."""
+    text = json.dumps(content, ensure_ascii=False)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

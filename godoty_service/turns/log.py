@@ -16,7 +16,7 @@ from godoty_service.turns.events import (
 
 LARGEST_LOG = 8 * 1024 * 1024  # bytes, more or less
 LARGEST_CHUNK = 4 * 1024 * 1024  # bytes of events that are stored in one document, which MongoDB takes up to 16 MB
-_LARGEST_MERGED = 64 * 1024  # characters
+_LARGEST_MERGED = 64 * 1024  # bytes of UTF-8
 _OVERHEAD = 32  # bytes that the smallest event counts
 _FIXED = 1024  # bytes that an event of many fields counts, beside the strings of others
 
@@ -141,7 +141,7 @@ def _run(events: Sequence[Event], place: int, kind: type) -> Iterator[str]:
         event = events[index]
         if type(event) is not kind or not isinstance(event, (TextDelta, ReasoningDelta)):
             return
-        size += len(event.text)
+        size += _bytes(event.text)
         if size > _LARGEST_MERGED and index > place:
             return
         yield event.text

@@ -20,7 +20,9 @@ from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.spending import Spending
 from godoty_service.openrouter.accounts import Accounts
+from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.openrouter.tool_input import UnparsedInputs
 from godoty_service.sessions.leases import Leases
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.messages import MessageStore
@@ -51,6 +53,7 @@ class TurnDefaults:
     model: str
     max_model_calls: int
     summary_output_tokens: int
+    answer_limits: AnswerLimits
 
 
 class Workbench:
@@ -176,6 +179,7 @@ class Workbench:
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
             context_window=listed.context_length if listed is not None else None,
+            limits=self.defaults.answer_limits,
         )
 
     def fallbacks(self, turn: Turn) -> tuple[str, ...]:
@@ -223,7 +227,7 @@ class Workbench:
             agent_id=self._profile.name,
             name=self._profile.name,
             session_manager=manager,
-            hooks=[watch],
+            hooks=[watch, UnparsedInputs()],
             callback_handler=None,
             retry_strategy=None,
             **management(self._profile, trimmer),

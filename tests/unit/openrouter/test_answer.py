@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.errors import ProviderRejectedRequest, ProviderUnavailable
-from godoty_service.openrouter.answer import Answer, parse_chunk
+from godoty_service.openrouter.answer import Answer
+from godoty_service.openrouter.chunk import parse_chunk
 from godoty_service.openrouter.sse import EventDecoder
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded"
@@ -99,7 +100,9 @@ def test_a_usage_chunk_that_alone_has_the_reason_is_enough() -> None:
 def test_finish_reasons_become_strands_words(reason: str, stop: str) -> None:
     """Each reason has its word; the provider's own is kept for the ledger."""
     answer = Answer()
-    events = told(answer, [chunk({"content": "x"}, finish=reason)])
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    calls = {"tool_calls": [call]} if reason == "tool_calls" else {}
+    events = told(answer, [chunk({"content": "x", **calls}, finish=reason)])
 
     assert events[-1] == {"messageStop": {"stopReason": stop}}
     assert answer.finish_reason == reason
@@ -136,11 +139,12 @@ def test_tool_calls_come_in_pieces_side_by_side(pieces: list[tuple[int, str]]) -
         {"index": n, "id": f"call{n}", "type": "function", "function": {"name": f"tool{n}", "arguments": ""}}
         for n in range(3)
     ]
-    tails = [{"index": index, "function": {"arguments": text}} for index, text in pieces]
+    whole = [(n, '{"a": "') for n in range(3)] + pieces + [(n, '"}') for n in range(3)]
+    tails = [{"index": index, "function": {"arguments": text}} for index, text in whole]
     chunks = [chunk({"tool_calls": [each]}) for each in [*heads, *tails]]
     events = told(Answer(), [chunk({"content": "Let me see."})], chunks, [chunk({}, finish="tool_calls")])
 
-    expected = [(f"call{n}", f"tool{n}", "".join(text for index, text in pieces if index == n)) for n in range(3)]
+    expected = [(f"call{n}", f"tool{n}", "".join(text for index, text in whole if index == n)) for n in range(3)]
     assert tools_of(events) == expected
     assert text_of(events) == "Let me see."
     assert_balanced(events)

@@ -67,11 +67,11 @@ def test_recorded_streams_survive_any_network(path: Path) -> None:
 def test_an_event_that_outgrows_all_reason_ends_it() -> None:
     """A provider that sends no line end does not fill the memory."""
     with pytest.raises(EventTooLarge):
-        decode(b"x" * 10 * MEBIBYTE, [number * MEBIBYTE for number in range(10)])
+        decode(b"x" * 26 * MEBIBYTE, [number * MEBIBYTE for number in range(26)])
 
 
 def test_many_small_lines_that_make_one_event_end_it_too() -> None:
     """Data lines without an empty line between them count together."""
     line = b"data: " + b"x" * MEBIBYTE + b"\n"
     with pytest.raises(EventTooLarge):
-        decode(line * 10, [number * len(line) for number in range(10)])
+        decode(line * 26, [number * len(line) for number in range(26)])

@@ -1,0 +1,150 @@
+"""Usage that is reported several times: by field the last known value counts, and a running cost is not final."""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from godoty_service.metering.call import CallState, CostSource
+from godoty_service.openrouter.answer import Answer
+from godoty_service.openrouter.reported_usage import merged
+from tests.answers.conftest import Ask
+from tests.answers.gateway import BREAK, USAGE, WAIT, chunk, response, stream
+from tests.service.service import soon
+
+FIRST = {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101}
+LAST = {"prompt_tokens": 100, "completion_tokens": 500, "total_tokens": 600}
+TEXT = chunk({"content": "Hello"})
+STOP = chunk({}, "stop")
+AMOUNT = st.none() | st.integers(0, 1000) | st.decimals(0, 100, places=4) | st.sampled_from(["x", -1, [], {}, True])
+
+
+@pytest.mark.parametrize(
+    ("reported", "counters", "cost"),
+    [
+        ([FIRST, {**LAST, "cost": 0.5}], (100, 500), "0.5"),
+        ([{}, {**LAST, "cost": 0.5}], (100, 500), "0.5"),
+        ([{**LAST, "cost": 0.5}, {}], (100, 500), "0.5"),
+        ([{**FIRST, "cost": 0.1}, {**LAST, "cost": 0.5}], (100, 500), "0.5"),
+        ([{**FIRST, "cost": 0.1}, LAST], (100, 500), "0.1"),
+        ([{**LAST, "cost": 0.5}, {"prompt_tokens": None, "completion_tokens": "x", "cost": None}], (100, 500), "0.5"),
+        ([{**LAST, "cost": 0.5}, {"prompt_tokens": -1, "cost": -1}], (100, 500), "0.5"),
+        ([None, [], "x", 7, {**LAST, "cost": 0.5}], (100, 500), "0.5"),
+    ],
+)
+async def test_the_last_known_value_of_each_field_is_booked(
+    ask: Ask, reported: list[Any], counters: tuple[int, int], cost: str
+) -> None:
+    """Empty objects and unknown values change nothing; later known values replace earlier ones."""
+    asked = await ask(stream(TEXT, *[chunk(usage=each) for each in reported[:-1]], STOP, chunk(usage=reported[-1])))
+
+    assert asked.turn.text == "Hello"
+    (entry,) = asked.entries
+    assert (entry.state, entry.cost_source, entry.cost) == (CallState.SETTLED, CostSource.BILLED, Decimal(cost))
+    assert (entry.usage.input_tokens, entry.usage.output_tokens) == counters
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, {"prompt_tokens": "many"}, {"details": {}}])
+async def test_an_empty_usage_leaves_the_counters_to_the_record(begin: Any, usage: dict[str, Any]) -> None:
+    """An object that tells nothing is none: the provider's record has the counters and the cost."""
+    caller, gateway = await begin(stream(TEXT, STOP, chunk(usage=usage)), reconcile_interval=0.05)
+    gateway.records["gen-1"] = {"total_cost": 0.25, "native_tokens_prompt": 7, "native_tokens_completion": 9}
+    await caller.converse("hi")
+    await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED])
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.cost_source, entry.cost) == (CostSource.RECONCILED, Decimal("0.25"))
+    assert (entry.usage.input_tokens, entry.usage.output_tokens) == (7, 9)
+
+
+@pytest.mark.parametrize("end", [BREAK, WAIT], ids=["broken", "cancelled"])
+async def test_a_running_cost_is_left_to_reconciliation(begin: Any, end: bytes) -> None:
+    """A stream that did not come to its end is not settled by a cost that it told on the way; the record settles it."""
+    running = stream(TEXT, chunk({"content": "!"}, usage={**FIRST, "cost": 0.01}), done=False)
+    caller, _ = await begin(response(running + end), reconcile_interval=600.0)
+    call = caller.start("hi")
+    async for each in call:
+        if each.text_delta.text.endswith("!"):
+            break
+    if end == WAIT:
+        call.cancel()
+    await soon(lambda: [each.duration is not None for each in caller.service.entries("talk")] == [True])
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.cost) == (CallState.PENDING, None)
+    assert (entry.usage.input_tokens, entry.usage.output_tokens) == (100, 1)
+
+
+async def test_a_record_replaces_the_running_counters(begin: Any) -> None:
+    """The counters of a broken stream are those of the record, which knows the end."""
+    running = stream(TEXT, chunk({"content": "!"}, usage={**FIRST, "cost": 0.01}), done=False)
+    caller, gateway = await begin(response(running + BREAK), reconcile_interval=0.05)
+    gateway.records["gen-1"] = {"total_cost": 0.25, "native_tokens_prompt": 100, "native_tokens_completion": 37}
+    await caller.converse("hi")
+    await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED])
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.cost, entry.usage.input_tokens, entry.usage.output_tokens) == (Decimal("0.25"), 100, 37)
+
+
+async def test_a_cost_that_came_with_the_finish_is_final_also_when_the_stream_breaks(begin: Any) -> None:
+    """What was said with the reason is the bill, whatever the connection does afterwards."""
+    caller, _ = await begin(response(stream(TEXT, chunk({}, "stop", usage=USAGE), done=False) + BREAK))
+    turn = await caller.converse("hi")
+
+    assert turn.text == "Hello"
+    assert turn.finished
+    (entry,) = caller.service.entries("talk")
+    assert (entry.cost_source, entry.cost) == (CostSource.BILLED, Decimal("0.00012"))
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", None])
+async def test_a_whole_body_without_an_answer_keeps_id_and_cost(ask: Ask, content_type: str | None) -> None:
+    """The call failed, and what it cost is booked under the provider's id."""
+    body = json.dumps({"id": "gen-9", "model": "openai/gpt-4o-mini", "usage": USAGE}).encode()
+    asked = await ask(response(body, content_type))
+
+    assert asked.turn.failure is not None
+    assert asked.turn.failure.reason == "PROVIDER_UNAVAILABLE"
+    assert {(each.generation_id, each.cost, each.cost_source) for each in asked.entries} == {
+        ("gen-9", Decimal("0.00012"), CostSource.BILLED)
+    }
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "cost"]), AMOUNT), max_size=6))
+def test_merged_usage_has_the_last_known_value_of_each_field(reported: list[dict[str, Any]]) -> None:
+    """Whatever comes in whatever order, no known value is lost, and no unknown one replaces it."""
+    found: dict[str, Any] | None = None
+    for each in reported:
+        found = merged(found, each)
+
+    for name in ("prompt_tokens", "completion_tokens", "cost"):
+        numbers = [each[name] for each in reported if _known(each.get(name))]
+        if numbers:
+            assert found is not None
+            assert found[name] == numbers[-1]
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, (int, Decimal)) and not isinstance(value, bool) and value >= 0
+
+
+def test_only_a_cost_at_the_end_is_final() -> None:
+    """The cost of a broken stream counts where it came with the finish reason or an error, or after one."""
+    running, ended, failed, after = Answer(), Answer(), Answer(), Answer()
+    for answer, chunks in (
+        (running, [chunk({"content": "a"}, usage=USAGE)]),
+        (ended, [chunk({}, "stop", usage=USAGE)]),
+        (failed, [chunk(error={"code": 502}, usage=USAGE)]),
+        (after, [STOP, chunk(usage=USAGE)]),
+    ):
+        answer.take(chunks)
+
+    costs: Callable[[Answer], bool] = lambda answer: "cost" in (answer.final_usage or {})  # noqa: E731 - one word
+    assert list(map(costs, (running, ended, failed, after))) == [False, True, True, True]
+    running.read([b"[DONE]"])
+    assert costs(running)
