@@ -304,9 +304,9 @@ class OpenCall:
         return await self._close(state=CallState.SETTLED, **settled, **known)
 
     def _is_priced_now(self, known: dict[str, Any]) -> bool:
-        """Whether the catalogue's price is final, because the upstream keeps no records."""
+        """Whether the catalogue's price is final, because the answer ended and the upstream keeps no records."""
         priceable = known.get("catalogue_cost") is not None and not known.get("is_byok")
-        return priceable and not self._meter.keeps_records()
+        return priceable and known["finish_reason"] is not None and not self._meter.keeps_records()
 
     async def abandon(self) -> None:
         """End a call that nobody ended: void where it was not sent, else left to reconciliation."""

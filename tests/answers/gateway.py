@@ -11,6 +11,7 @@ DATA = Path(__file__).parents[1] / "data"
 CASES = DATA / "cases"
 CATALOGUE = (DATA / "catalogue" / "models_2026-08-22_trimmed.json").read_bytes()
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.00012}
+NOT_FOUND = b'{"error": {"code": 404, "message": "Generation not found"}}'
 BREAK = b"<break>"  # in a reply: the connection breaks there
 WAIT = b"<wait>"  # in a reply: nothing more comes, until the client has left
 
@@ -50,7 +51,7 @@ class Gateway:
         record = self.records.get(path.partition("generation?id=")[2])
         if record is not None:
             return response(json.dumps({"data": record}).encode(), "application/json")
-        return b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"
+        return response(NOT_FOUND, "application/json", status=404)
 
     async def _send(self, writer: asyncio.StreamWriter, reader: asyncio.StreamReader, reply: bytes) -> None:
         sent, broke, _ = reply.partition(BREAK)
@@ -73,12 +74,12 @@ async def gateway(*replies: bytes) -> AsyncIterator[Gateway]:
         yield one
 
 
-def response(body: bytes, content_type: str | None = "text/event-stream") -> bytes:
+def response(body: bytes, content_type: str | None = "text/event-stream", *, status: int = 200) -> bytes:
     """Put a body into a response that ends with the connection, or breaks if it says so."""
     kind = f"content-type: {content_type}\r\n" if content_type else ""
     if BREAK in body or WAIT in body:
-        return f"HTTP/1.1 200 OK\r\n{kind}content-length: {len(body) + 1}\r\n\r\n".encode() + body
-    return f"HTTP/1.1 200 OK\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
+        return f"HTTP/1.1 {status} x\r\n{kind}content-length: {len(body) + 1}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {status} x\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **others: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def odd_chunks() -> list[dict[str, Any]]:
         found += [chunk({name: value}) for name in DELTA if not isinstance(value, str) or not value.isascii()]
         found += [chunk({}) | {"choices": [{"delta": {}, name: value}]} for name in CHOICE if name != "finish_reason"]
         found += [chunk() | {name: value} for name in CHUNK]
-        found += [chunk(usage={name: value}) for name in ("prompt_tokens", "cost", "cost_details", "is_byok")]
+        found += [chunk(usage={name: value}) for name in ("prompt_tokens", "cost", "is_byok") if value != 0]
         found += [chunk({"tool_calls": [{"index": value, "id": value, "function": value}]}) for _ in "a" if not value]
         found += [chunk({"reasoning_details": [{"type": value, "text": value, "index": value}]})]
         detail = {"type": "reasoning.text", "text": value, "index": value, "id": value}
