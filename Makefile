@@ -29,7 +29,7 @@ test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real g
 	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 4 --dist worksteal
 
 test-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
-	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz tests/admin tests/budgets
+	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz tests/answers tests/admin tests/budgets
 
 bench: .venv/ready ## Measure Godoty beside its peers, and what it promises: 20 minutes (ONLY=peers,startup,metrics,profile for parts).
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))

@@ -180,15 +180,18 @@ class Answer:
         """Make the answer an error, unless it is one: no more of it is handed out, and its usage is still read."""
         self.error, self._broken = self.error or error, True
 
-    def end(self) -> list[StreamEvent]:
+    def end(self, *, maker: str = "") -> list[StreamEvent]:
         """Close what is open: the text, the tool calls, the message.
+
+        Args:
+            maker: The requested model that the reasoning goes back to.
 
         Raises:
             TurnTooLarge: The message does not fit a document of the database.
         """
         events: list[StreamEvent] = []
         self._add_halves(events)
-        signature = self._details.signature()
+        signature = self._details.signature(maker)
         if signature is not None:
             self._switch("reasoning", events)
             events.append(_delta({"reasoningContent": {"signature": signature}}))

@@ -22,9 +22,9 @@ from godoty_service.openrouter.answer import Answer, Listener
 from godoty_service.openrouter.client import OpenRouterClient
 from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.openrouter.metered import Meter, OpenCall
-from godoty_service.openrouter.portable import Portable
+from godoty_service.openrouter.portable import MAKER, Portable
 from godoty_service.openrouter.reading import Reading
-from godoty_service.openrouter.reasoning import details_of
+from godoty_service.openrouter.reasoning import details_of, maker_of
 from godoty_service.openrouter.transport import SENDING
 
 LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
@@ -54,6 +54,7 @@ class OpenRouterModel(OpenAIModel):
         user: str | None = None,
         session_key: str | None = None,
         context_window: int | None = None,
+        maker: Callable[[str | None], str] | None = None,
         provider: dict[str, Any] | None = None,
         limits: AnswerLimits | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class OpenRouterModel(OpenAIModel):
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
             context_window: Tokens that the model takes in all.
+            maker: Returns which of the models served, by the name that the answer gives; None: the first.
             provider: Routing preferences, as OpenRouter takes them.
             limits: Bounds of what is kept of an answer.
         """
@@ -89,6 +91,7 @@ class OpenRouterModel(OpenAIModel):
             **({"provider": provider} if provider else {}),
         }
         self._portable = Portable((model, *fallback_models))
+        self._maker = maker or (lambda _: model)
         self._readings: set[Reading] = set()
 
     async def stream(
@@ -184,7 +187,7 @@ class OpenRouterModel(OpenAIModel):
                     await _close_answered(call, answer)
                 raise
             self._readings.discard(reading)
-            closing = _closing(answer)
+            closing = _closing(answer, self._maker(answer.served_model))
             error = answer.error
             entry = await _close_answered(call, answer)
         yield cast("StreamEvent", {"modelCall": entry})
@@ -241,15 +244,15 @@ class OpenRouterModel(OpenAIModel):
                 content = [{"text": _NO_ANSWER}]  # it only reasoned; without its turn, the user had two in a row
             plain = super()._format_regular_messages([Message(role=message["role"], content=content)], **kwargs)
             if details and plain[-1]["role"] == "assistant":
-                plain[-1]["reasoning_details"] = details
+                plain[-1] |= {"reasoning_details": details, MAKER: maker_of(message)}
             formatted.extend(plain)
         return formatted
 
 
-def _closing(answer: Answer) -> list[StreamEvent]:
+def _closing(answer: Answer, maker: str) -> list[StreamEvent]:
     """Return the last events of an answer; one that is too large becomes an error."""
     try:
-        return answer.end() if answer.error is None else []
+        return answer.end(maker=maker) if answer.error is None else []
     except TurnTooLarge as error:
         answer.fail(error)
         return []

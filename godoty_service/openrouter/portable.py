@@ -2,7 +2,8 @@
 
 Providers differ in what they refuse: the ids, names and arguments of tool calls, ids that stand twice, blank texts. An
 id that the models take stays as it is, since gateways find their own notes by it; another is sent in a form of our
-own, the same at each request, which keeps prompt caches warm. Pure.
+own, the same at each request, which keeps prompt caches warm. Encrypted and signed reasoning goes back to the model
+that made it alone. Pure.
 """
 
 import base64
@@ -22,7 +23,9 @@ _IDS = (
     (_ANTHROPIC, re.compile(r"[a-zA-Z0-9_-]+")),
     (_OPENAI, re.compile(r".{1,40}", re.DOTALL)),
 )
+MAKER = "reasoning_model"  # of a message that is to be sent: the model that its reasoning details go back to
 _ID_LENGTH = 9  # of an id of our own: each family takes nine letters and digits
+_FORMATTED = frozenset({"content", "tool_calls", "reasoning_details", MAKER})
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 64
 _NO_TEXT = "[blank text]"  # what Strands says in place of an empty answer
@@ -33,6 +36,7 @@ class Portable:
 
     def __init__(self, models: Iterable[str]) -> None:
         named = tuple(models)
+        self._asked = named[0]
         self._ids = [ids for family, ids in _IDS if any(map(family.search, named))]
 
     def messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -61,8 +65,9 @@ class Portable:
         content = _texts(message.get("content"))
         if not content and not calls:
             content = _NO_TEXT
-        kept = {key: value for key, value in message.items() if key not in ("content", "tool_calls")}
-        if details := message.get("reasoning_details"):
+        kept = {key: value for key, value in message.items() if key not in _FORMATTED}
+        details = message.get("reasoning_details")
+        if details and _plain_name(message.get(MAKER) or self._asked) == _plain_name(self._asked):
             kept["reasoning_details"] = [_detail(each, waiting) for each in details]
         return kept | ({"content": content} if content else {}) | ({"tool_calls": calls} if calls else {})
 
@@ -72,6 +77,11 @@ class Portable:
             return tool_call_id
         digest = hashlib.sha256(f"{tool_call_id}\0{occurrence}".encode("utf-8", "replace")).digest()
         return re.sub(r"[^a-zA-Z0-9]", "0", base64.b64encode(digest).decode())[:_ID_LENGTH]
+
+
+def _plain_name(model: str) -> str:
+    """Return a model's name without its variant: `:free` and `:nitro` are the same model."""
+    return model.partition(":")[0]
 
 
 def _function(function: dict[str, Any]) -> dict[str, Any]:

@@ -87,12 +87,17 @@ class ReasoningDetails:
             self._details.clear()
             self._by_place.clear()
 
-    def signature(self) -> str | None:
-        """Return the signature that carries the details, or None where there were none."""
+    def signature(self, maker: str = "") -> str | None:
+        """Return the signature that carries the details, or None where there were none.
+
+        Args:
+            maker: The requested model that they go back to; empty: to whichever is asked.
+        """
         details = [detail for each in self._details if (detail := _whole(each)) is not None]
         if not details:
             return None
-        text = clean(json.dumps(details, separators=(",", ":"), ensure_ascii=False))
+        carried = {"model": maker, "details": details} if maker else details
+        text = clean(json.dumps(carried, separators=(",", ":"), ensure_ascii=False))
         return _MARK + text if len(text.encode()) <= self._limits.reasoning_details_bytes else None
 
     def _take(self, piece: dict[str, Any]) -> None:
@@ -142,8 +147,18 @@ def details_of(message: Any) -> list[dict[str, Any]]:
         text = block.get("reasoningContent", {}).get("reasoningText", {})
         signature = text.get("signature") or ""
         if signature.startswith(_MARK):
-            details.extend(json.loads(signature[len(_MARK) :]))
+            carried = json.loads(signature[len(_MARK) :])
+            details.extend(carried["details"] if isinstance(carried, dict) else carried)
     return details
+
+
+def maker_of(message: Any) -> str:
+    """Read which model the details of a Strands message go back to; empty: to whichever is asked."""
+    for block in message["content"]:
+        signature = block.get("reasoningContent", {}).get("reasoningText", {}).get("signature") or ""
+        if signature.startswith(_MARK + "{"):
+            return str(json.loads(signature[len(_MARK) :])["model"])
+    return ""
 
 
 def _place(piece: dict[str, Any]) -> tuple[int, str] | None:

@@ -15,6 +15,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import SessionLost
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
+from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.metering.oracle import Oracle
@@ -178,6 +179,7 @@ class Workbench:
             provider=self._routing(turn, (session.model, *fallbacks), bounded=meter.allowance.bounded),
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
+            maker=lambda served: _maker(catalogue, (session.model, *fallbacks), served),
             context_window=listed.context_length if listed is not None else None,
             limits=self.defaults.answer_limits,
         )
@@ -246,6 +248,15 @@ class Workbench:
     def window_size(self) -> int:
         """How many messages the model sees."""
         return self._profile.window_size
+
+
+def _maker(catalogue: Catalogue | None, models: tuple[str, ...], served: str | None) -> str:
+    """Return which of the requested models served: a fallback, if the listing says so, else the first."""
+    found = catalogue.find(served, requested=models) if catalogue is not None and served else None
+    if catalogue is None or found is None:
+        return models[0]
+    listed = ((name, catalogue.find(name)) for name in models)
+    return next((name for name, each in listed if each is not None and each.id == found.id), models[0])
 
 
 def _lowest(*prices: Mapping[str, str]) -> dict[str, str]:
