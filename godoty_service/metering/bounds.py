@@ -3,7 +3,8 @@
 Input: a token is never shorter than one UTF-8 byte, so the bytes of the request body and
 `TEMPLATE_TOKENS` bound the tokens; each is charged at the dearest rate (prompt, cache read, cache write
 of either kind). Output: the request's limit where the model honours one, else the model's own, else its
-context length; reasoning is part of it. Every override that could apply, at any time of day, counts, and
+context length; reasoning is part of it, but below a limit of 2,048 the least reasoning budget of 1,024 may come on
+top. With `provider.max_price`, its two prices count together. Every override that could apply, at any time, counts, and
 so does the dearest of all models and providers that are given: the bound holds for whichever serves.
 
 It does not cover what no counter shows (plugins, server tools, PDF OCR), pictures, video and files that
@@ -12,7 +13,8 @@ the request carry `provider.max_price`), a normalising tokenizer that lengthens 
 last bits that a provider loses by adding in binary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal, DecimalException
 
 from godoty_service.metering import money
@@ -26,6 +28,9 @@ TEMPLATE_TOKENS = 2048
 # OpenAI refuses a smaller limit, and gateways that speak to it raise a request's to this.
 LEAST_OUTPUT_LIMIT = 16
 
+# OpenRouter gives a model that reasons at least so many tokens for that, and wants `max_tokens` to be above them.
+LEAST_REASONING = 1024
+
 # What is always asked for of a context, though the bytes of a long request may fill it: its tokens are fewer.
 _LEAST_SHARE = 4
 
@@ -38,6 +43,7 @@ def upper_bound(
     endpoint_prices: Iterable[EndpointPrices] = (),
     web_searches: int = 0,
     audio_input: bool = False,
+    max_price: Mapping[str, Decimal] | None = None,
 ) -> Decimal | None:
     """Bound the charge of one request in US dollars, or give `None` where there is no finite bound.
 
@@ -48,6 +54,8 @@ def upper_bound(
         endpoint_prices: the providers' own prices of these models, as far as they are known.
         web_searches: how many native searches the request allows.
         audio_input: whether the request carries audio.
+        max_price: the prices for one token that the request permits, "prompt" and "completion": any provider may serve
+            that asks no more than both, so both count together, also where no known offer has the two.
 
     Raises:
         ValueError: where a size is negative.
@@ -59,19 +67,39 @@ def upper_bound(
         *models,
         *(entry for listed in endpoint_prices for entry in listed.endpoints),
     ]
-    bounds = [
-        _bound(
-            rates,
-            input_tokens,
-            _output_tokens(offer, max_output_tokens),
-            web_searches,
-            audio_input=audio_input,
-        )
+    permitted = [
+        (rates, _output_tokens(offer, max_output_tokens))
         for offer in offers
         for rates in offer.prices.states(max_prompt_tokens=input_tokens)
     ]
+    if max_price is not None:
+        permitted = _crossed(permitted, max_price)
+    bounds = [
+        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input)
+        for rates, output_tokens in permitted
+    ]
     known = [bound for bound in bounds if bound is not None]
     return max(known) if known and len(known) == len(bounds) else None
+
+
+def _crossed(
+    permitted: list[tuple[UnitPrices, int | None]], max_price: Mapping[str, Decimal]
+) -> list[tuple[UnitPrices, int | None]]:
+    """Give each offer the dearest permitted prices, and all that another offer may add to them."""
+    sizes = [size for _, size in permitted]
+    longest = None if None in sizes else max((size for size in sizes if size is not None), default=None)
+    every = [rates for rates, _ in permitted]
+    prompt = _dearest(max_price.get("prompt"), *(rates.prompt for rates in every))
+    completion = _dearest(max_price.get("completion"), *map(_output_rate, every))
+    request = _dearest(*(rates.request for rates in every))
+    return [
+        (rates if _unknown(rates) else replace(rates, prompt=prompt, completion=completion, request=request), longest)
+        for rates in every
+    ]
+
+
+def _unknown(rates: UnitPrices) -> bool:
+    return rates.prompt is None or rates.completion is None
 
 
 def output_limit(*, request_bytes: int, models: Iterable[CatalogueModel]) -> int | None:
@@ -96,7 +124,8 @@ def _output_room(model: CatalogueModel, input_tokens: int) -> int | None:
 
 def _output_tokens(offer: CatalogueModel | Endpoint, max_output_tokens: int | None) -> int | None:
     if max_output_tokens is not None and offer.supports_max_tokens:
-        return max(max_output_tokens, LEAST_OUTPUT_LIMIT)
+        limit = max(max_output_tokens, LEAST_OUTPUT_LIMIT)
+        return max(limit, min(limit, LEAST_REASONING) + LEAST_REASONING) if offer.reasons else limit
     return offer.max_completion_tokens or offer.context_length
 
 

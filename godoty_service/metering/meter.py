@@ -5,7 +5,7 @@ The openrouter room asks for it by a protocol of its own (`openrouter/metered.py
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -98,9 +98,12 @@ class TurnMeter:
         fallback_models: tuple[str, ...],
         request_bytes: int,
         max_output_tokens: int | None,
+        max_price: Mapping[str, str] | None,
         attempt: int,
     ) -> "OpenCall":
         """Make an entry durable; only then may its request be sent.
+
+        The allowance was renewed for this call: its bound holds for the limits that the request carries.
 
         Raises:
             StorageUnavailable: It could not be written: the request must not be sent.
@@ -109,7 +112,6 @@ class TurnMeter:
             CostUnbounded: Its cost has no finite bound, and must have one.
         """
         self.permit()
-        await self.allowance.renew(self.scope.tenant_id)
         models = (model, *fallback_models)
         start = self.clock()
         catalogue = self.oracle.current
@@ -124,7 +126,9 @@ class TurnMeter:
             requested_model=model,
             requested_id=self.oracle.listed_name(model),
             fallback_models=fallback_models,
-            upper_bound=self.oracle.bound(models, request_bytes=request_bytes, max_output_tokens=max_output_tokens),
+            upper_bound=self.oracle.bound(
+                models, request_bytes=request_bytes, max_output_tokens=max_output_tokens, max_price=max_price
+            ),
             provider_key_id=self.scope.provider_key_id,
             evidence=self.oracle.price(
                 None, served_model=model, requested=models, provider=None, at=start, catalogue=catalogue

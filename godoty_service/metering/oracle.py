@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -12,7 +12,7 @@ from bson.binary import Binary
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError
-from godoty_service.metering.bounds import output_limit, upper_bound
+from godoty_service.metering.bounds import TEMPLATE_TOKENS, output_limit, upper_bound
 from godoty_service.metering.call import PriceEvidence
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.metering.listing_checks import check_priced, check_shrink
@@ -25,7 +25,6 @@ from godoty_service.mongo import Collection, Document, Index
 log = structlog.get_logger(__name__)
 
 INDEXES = (Index(keys=[("seen_time", -1)]),)
-_ANY_PROMPT = 10**9  # tokens: whatever holds for long prompts counts
 _KEPT_CATALOGUES = 8  # in memory; all are in the database
 
 Fetch = Callable[[], Awaitable[bytes]]
@@ -153,8 +152,22 @@ class Oracle:
         found = [self.current.find(model) for model in models] if self.current else []
         await self._providers.prepare({model.id for model in found if model is not None})
 
-    def bound(self, models: tuple[str, ...], *, request_bytes: int, max_output_tokens: int | None) -> Decimal | None:
-        """Tell what a request can cost at the most, whichever of the models serves it; None: not known."""
+    def bound(
+        self,
+        models: tuple[str, ...],
+        *,
+        request_bytes: int,
+        max_output_tokens: int | None,
+        max_price: Mapping[str, str] | None = None,
+    ) -> Decimal | None:
+        """Return what a request can cost at the most, whichever of the models serves it; None: not known.
+
+        Args:
+            models: The model and its fallbacks.
+            request_bytes: The length of the request.
+            max_output_tokens: The limit that the request carries.
+            max_price: `provider.max_price` as the request carries it; None: it carries none.
+        """
         catalogue = self.current
         offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
@@ -165,6 +178,7 @@ class Oracle:
             max_output_tokens=max_output_tokens,
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
+            max_price=None if max_price is None else _per_token(max_price),
         )
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
@@ -173,12 +187,13 @@ class Oracle:
         offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         return output_limit(request_bytes=request_bytes, models=offers)
 
-    def ceiling(self, models: tuple[str, ...]) -> dict[str, str]:
-        """Tell the dearest known prices of these models, as OpenRouter's `provider.max_price` takes them.
+    def ceiling(self, models: tuple[str, ...], *, request_bytes: int) -> dict[str, str]:
+        """Return the dearest known prices of these models, as OpenRouter's `provider.max_price` takes them.
 
-        In US dollars for a million tokens (and for one request): no dearer provider may serve, so the bound holds.
+        In US dollars for a million tokens, of a prompt that such a request can have: no dearer provider may serve.
         """
-        rates = [rate for offer in self._offers(models) for rate in offer.prices.states(max_prompt_tokens=_ANY_PROMPT)]
+        most = request_bytes + TEMPLATE_TOKENS
+        rates = [rate for offer in self._offers(models) for rate in offer.prices.states(max_prompt_tokens=most)]
         dearest = {
             "prompt": [rate.prompt for rate in rates if rate.prompt is not None],
             "completion": [rate.completion for rate in rates if rate.completion is not None],
@@ -273,6 +288,11 @@ class Oracle:
         for old in list(self._by_hash)[:-_KEPT_CATALOGUES]:
             if self.current is None or old != self.current.hash:
                 del self._by_hash[old]
+
+
+def _per_token(max_price: Mapping[str, str]) -> dict[str, Decimal]:
+    """Return the prices of `provider.max_price` for one token."""
+    return {name: Decimal(max_price[name]).scaleb(-6) for name in ("prompt", "completion") if name in max_price}
 
 
 def shown_name(slug: str, *, requested: tuple[str, ...], catalogue: Catalogue | None) -> str:

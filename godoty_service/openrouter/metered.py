@@ -1,5 +1,6 @@
 """What the model tells whoever keeps the money. The metering room implements it; `server.py` brings them together."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from godoty_service.errors import GodotyError
@@ -49,6 +50,7 @@ class Meter(Protocol):
         fallback_models: tuple[str, ...],
         request_bytes: int,
         max_output_tokens: int | None,
+        max_price: Mapping[str, str] | None,
         attempt: int,
     ) -> OpenCall:
         """Make the entry durable; only then may the request be sent.

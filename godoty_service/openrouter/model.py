@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import httpx2 as httpx
@@ -34,6 +35,19 @@ _MOST_TOKENS = 10**9  # of one call
 _LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTerms:
+    """The limits of one call, as budgets are when it is made.
+
+    Attributes:
+        max_output_tokens: The tokens that it may answer; None: no bound.
+        provider: The routing preferences of a call whose price is bounded, `max_price` among them; None: it is not.
+    """
+
+    max_output_tokens: int | None = None
+    provider: dict[str, Any] | None = None
+
+
 class OpenRouterModel(OpenAIModel):
     """A model for one turn: it retries before the first token only, and counts the tokens it has left.
 
@@ -50,7 +64,7 @@ class OpenRouterModel(OpenAIModel):
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
-        call_limit: Callable[[int], Awaitable[int | None]] | None = None,
+        call_terms: Callable[[int], Awaitable[CallTerms]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
         context_window: int | None = None,
@@ -67,7 +81,7 @@ class OpenRouterModel(OpenAIModel):
             fallback_models: Models to try when it cannot answer, in order.
             max_output_tokens: Tokens that all of the agent's own calls together may answer.
             side_output_tokens: Tokens that one other call (a summary) may answer.
-            call_limit: Tells the tokens that one call may answer, by the bytes of its request; None: no bound.
+            call_terms: Returns the limits that one call carries, by the bytes of its request; None: it carries none.
             user: The end user, as the provider may know him: pseudonymous.
             session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
             context_window: Tokens that the model takes in all.
@@ -82,13 +96,13 @@ class OpenRouterModel(OpenAIModel):
         self._fallback_models = fallback_models
         self._output_left = max_output_tokens
         self._side_output = side_output_tokens
-        self._call_limit = call_limit
+        self._call_terms = call_terms
+        self._provider = provider
         self._limits = limits or AnswerLimits()
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
             **({"session_id": session_key} if session_key else {}),
-            **({"provider": provider} if provider else {}),
         }
         self._portable = Portable((model, *fallback_models))
         self._maker = maker or (lambda _: model)
@@ -153,14 +167,19 @@ class OpenRouterModel(OpenAIModel):
             MaxTokensReachedException: The turn has no output tokens left.
         """
         size = len(to_json(request))
-        limit = await self._limit(size, left=self._side_output if side else self._output_left)
-        if limit is not None:
-            request["max_tokens"] = limit
+        left = self._side_output if side else self._output_left
+        if left is not None and left < 1:
+            raise MaxTokensReachedException("The turn has no output tokens left.")
+        terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
+        limit = min((each for each in (left, terms.max_output_tokens) if each is not None), default=None)
+        carried = {"max_tokens": limit, "provider": terms.provider or self._provider}
+        request.update({name: value for name, value in carried.items() if value})
         return await self._meter.open(
             model=self._model,
             fallback_models=self._fallback_models,
             request_bytes=size,
             max_output_tokens=limit,
+            max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
         )
 
@@ -225,13 +244,6 @@ class OpenRouterModel(OpenAIModel):
             del request["tools"]  # some providers refuse an empty list
         request["messages"] = self._portable.messages(request["messages"])
         return request
-
-    async def _limit(self, request_bytes: int, *, left: int | None) -> int | None:
-        """Return how many tokens the next call may answer: what is left for its kind, and what one call may."""
-        if left is not None and left < 1:
-            raise MaxTokensReachedException("The turn has no output tokens left.")
-        of_call = await self._call_limit(request_bytes) if self._call_limit is not None else None
-        return min((each for each in (left, of_call) if each is not None), default=None)
 
     @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.spending import Spending
 from godoty_service.openrouter.accounts import Accounts
 from godoty_service.openrouter.limits import AnswerLimits
-from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.openrouter.model import CallTerms, OpenRouterModel
 from godoty_service.openrouter.tool_input import UnparsedInputs
 from godoty_service.sessions.leases import Leases
 from godoty_service.sessions.manager import MongoSessionManager
@@ -175,8 +175,8 @@ class Workbench:
             fallback_models=fallbacks,
             max_output_tokens=_lower(turn.request.max_output_tokens, turn.policy.max_output_tokens),
             side_output_tokens=self.defaults.summary_output_tokens,
-            call_limit=self._call_limit(meter, (session.model, *fallbacks)),
-            provider=self._routing(turn, (session.model, *fallbacks), bounded=meter.allowance.bounded),
+            call_terms=self._call_terms(turn, meter, (session.model, *fallbacks)),
+            provider=self._routing(turn) or None,
             user=pseudonym(session.tenant_id, session.user) if session.user else None,
             session_key=pseudonym(session.tenant_id, session.uid),
             maker=lambda served: _maker(catalogue, (session.model, *fallbacks), served),
@@ -188,22 +188,29 @@ class Workbench:
         """Tell the models to try when the first cannot answer: the caller's; with no model named, the tenant's."""
         return turn.request.fallback_models if turn.request.model else turn.policy.default_fallback_models
 
-    def _call_limit(self, meter: TurnMeter, models: tuple[str, ...]) -> Callable[[int], Awaitable[int | None]]:
-        async def limit(request_bytes: int) -> int | None:
-            """Under a hard bound a call says itself what it is reserved by: a provider may forget its own limit."""
+    def _call_terms(
+        self, turn: Turn, meter: TurnMeter, models: tuple[str, ...]
+    ) -> Callable[[int], Awaitable[CallTerms]]:
+        async def terms(request_bytes: int) -> CallTerms:
+            """Under a hard bound, which may be set in mid-turn, a call carries the limits that it is reserved by."""
+            await self.oracle.prepare(models)
             await meter.allowance.renew(meter.scope.tenant_id)
-            return self.oracle.output_limit(models, request_bytes=request_bytes) if meter.allowance.bounded else None
+            if not meter.allowance.bounded:
+                return CallTerms()
+            routing = self._routing(turn)
+            ceiling = self.oracle.ceiling(models, request_bytes=request_bytes)
+            routing["max_price"] = _lowest(ceiling, routing.get("max_price", {}))
+            limit = self.oracle.output_limit(models, request_bytes=request_bytes)
+            return CallTerms(max_output_tokens=limit, provider=routing)
 
-        return limit
+        return terms
 
-    def _routing(self, turn: Turn, models: tuple[str, ...], *, bounded: bool) -> dict[str, Any] | None:
-        """Tell OpenRouter's provider preferences: the tenant's; under a hard bound no provider dearer than known."""
+    def _routing(self, turn: Turn) -> dict[str, Any]:
+        """Return the tenant's preferences among OpenRouter's providers."""
         routing = dict(turn.policy.provider or {})
         if turn.policy.zero_data_retention:
             routing["zdr"] = True
-        if bounded:
-            routing["max_price"] = _lowest(self.oracle.ceiling(models), routing.get("max_price", {}))
-        return routing or None
+        return routing
 
     def trimmer(self, claim: Claim) -> OverflowTrimmer:
         """Build what makes the turn's history fit its model."""

@@ -76,3 +76,22 @@ async def test_what_a_policy_or_a_bound_refuses_is_named(
     code = grpc.StatusCode.RESOURCE_EXHAUSTED if quotas else grpc.StatusCode.PERMISSION_DENIED
     assert (refused.code, refused.reason, refused.quotas) == (code, reason, quotas)
     assert all(entry.state == "void" for entry in caller.service.entries("talk"))
+
+
+async def test_calls_after_a_hard_budget_is_set_in_mid_turn_carry_its_limits(caller: Caller, admin: Admin) -> None:
+    """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`."""
+    call = caller.start("@sandbox tool-loop calls=3 first_delay_ms=300", model="openai/gpt-4o-mini")
+    async for response in call:
+        if response.HasField("model_call_finished"):
+            break
+    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(budgets=[budget]))
+    async for _ in call:
+        pass
+
+    bodies = caller.service.requests("talk")
+    carried = [("max_tokens" in body, body.get("provider", {}).get("max_price")) for body in bodies]
+    dearest = {"prompt": "0.165", "completion": "0.66"}
+    assert carried[0] == (False, None)
+    assert carried[-1] == (True, dearest)
+    assert all(tokens == (price is not None) for tokens, price in carried)

@@ -108,7 +108,7 @@ async def test_the_bound_is_that_of_the_dearest_provider(database: Database, pro
     await oracle.prepare((MODEL,))
 
     assert oracle.bound((MODEL,), request_bytes=10, max_output_tokens=10) == 9 * listed
-    assert oracle.ceiling((MODEL,)) == {"prompt": "9000", "completion": "0"}
+    assert oracle.ceiling((MODEL,), request_bytes=10) == {"prompt": "9000", "completion": "0"}
 
 
 async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Database, provider: Provider) -> None:
