@@ -96,9 +96,9 @@ def retry_after_body(error: Mapping[str, Any], now: datetime) -> float | None:
         headers.get("retry-after"),
     )
     for wait in waits:
-        if (seconds := _number(wait)) is not None and seconds <= _LONGEST_ADVICE:
+        if (seconds := _seconds(wait)) is not None and seconds <= _LONGEST_ADVICE:
             return seconds
-    reset = _number(headers.get("x-ratelimit-reset"))
+    reset = _seconds(headers.get("x-ratelimit-reset"))
     if reset is None:
         return None
     left = (reset / 1000 if reset > _EPOCH_MILLISECONDS else reset) - now.timestamp()
@@ -131,12 +131,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float | None:
+def _seconds(value: Any) -> float | None:
     """Read seconds, or a time since 1970; what is negative or no number is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        number = float(value)
+        seconds = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if 0 <= number < float("inf") else None
+    return seconds if 0 <= seconds < float("inf") else None

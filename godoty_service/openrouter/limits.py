@@ -14,7 +14,7 @@ class AnswerLimits:
         tool_input_bytes: Input of one tool call, in bytes of JSON.
         reasoning_details: Number of reasoning details.
         reasoning_details_bytes: Reasoning details together, in bytes of JSON.
-        drain: Seconds that an answer which outgrew its bounds is still read, for its usage and cost.
+        drain_seconds: Seconds that an answer which outgrew its bounds is still read, for its usage and cost.
     """
 
     message_bytes: int = 15 * 1024 * 1024
@@ -23,4 +23,4 @@ class AnswerLimits:
     tool_input_bytes: int = 1024 * 1024
     reasoning_details: int = 1000
     reasoning_details_bytes: int = 2 * 1024 * 1024
-    drain: float = 2.0
+    drain_seconds: float = 2.0

@@ -195,7 +195,7 @@ class OpenRouterModel(OpenAIModel):
             error = failures.from_exception(failure)
             entry = await _close_unanswered(call, failure, error)
         else:
-            reading = Reading(call, response, answer, drain=self._limits.drain)
+            reading = Reading(call, response, answer, drain_seconds=self._limits.drain_seconds)
             self._readings.add(reading)
             try:
                 async with aclosing(reading.events()) as events:

@@ -24,19 +24,19 @@ from godoty_service.openrouter.transport import body_of
 class Reading:
     """A response that is being read, from now on."""
 
-    def __init__(self, call: OpenCall, response: httpx.Response, answer: Answer, *, drain: float) -> None:
+    def __init__(self, call: OpenCall, response: httpx.Response, answer: Answer, *, drain_seconds: float) -> None:
         """Begin to read.
 
         Args:
             call: Hears the generation's id and of the first token.
             response: Its headers are here.
             answer: Takes what comes; what went wrong stands in its `error` afterwards.
-            drain: Seconds that an answer which outgrew its bounds is still read, for its usage and cost.
+            drain_seconds: Seconds that an answer which outgrew its bounds is still read, for its usage and cost.
         """
         self._call = call
         self._response = response
         self._answer = answer
-        self._drain = drain
+        self._drain_seconds = drain_seconds
         self._deadline: asyncio.Timeout | None = None
         self._arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self._named = self._begun = False  # what the call has heard: it need not be told with each token
@@ -127,7 +127,7 @@ class Reading:
             and self._deadline is not None
             and self._deadline.when() is None
         ):
-            self._deadline.reschedule(asyncio.get_running_loop().time() + self._drain)
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._drain_seconds)
 
 
 def _incomplete(answer: Answer) -> ProviderError | None:

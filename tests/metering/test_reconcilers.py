@@ -204,7 +204,7 @@ async def test_a_call_that_was_never_sent_stays_void(calling: Serve) -> None:
     entries = caller.service.entries("talk")
     assert [(each.state, each.cost) for each in entries] == [(CallState.VOID, None)] * 3
     totals = (await caller.metrics()).totals
-    assert (totals.model_calls, totals.pending_calls, totals.cost_usd, totals.turns) == (0, 0, "0", 1)
+    assert (totals.model_calls, totals.pending_calls, totals.cost_usd, totals.turns) == (0, 0, "0", 0)
 
 
 async def _first_text(call: Any) -> None:

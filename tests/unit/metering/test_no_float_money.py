@@ -17,7 +17,7 @@ NO_MONEY = re.compile(
     r"share|backoff|seconds|grace|timeout|retry_after|wait|delay|duration|latency|interval|elapsed|monotonic|age$|_at$|time"
 )
 # What the model thought goes back to it unchanged, what it asks of a tool is the tool's: neither holds amounts.
-WITHOUT_MONEY = {"openrouter/reasoning.py", "openrouter/tool_input.py"}
+WITHOUT_MONEY = {f"openrouter/{name}.py" for name in ("reasoning", "tool_input", "tool_calls", "portable")}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
