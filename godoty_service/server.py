@@ -273,7 +273,7 @@ def _answer_limits(settings: Settings) -> AnswerLimits:
         tool_input_bytes=settings.answer_tool_input_bytes,
         reasoning_details=settings.answer_reasoning_details,
         reasoning_details_bytes=settings.answer_reasoning_details_bytes,
-        drain=settings.answer_drain,
+        drain_seconds=settings.answer_drain,
     )
 
 
