@@ -15,8 +15,10 @@ from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policy import Policy
+from tests.faults.adjusting import Orders, adjust
 from tests.faults.books import differences, spending_at
 from tests.faults.world import ServerProcess, World
+from tests.service.system_clock import SKEW
 
 # Models whose providers stop billing when the connection closes, and such that bill the whole answer.
 MODELS = (
@@ -51,6 +53,7 @@ SCENARIOS = (
     "no-cost",
     "websearch",
 )
+MOST_SKEW = 600.0  # seconds that a server's clock is ahead or behind
 # Nobody reaches these; under a hard one each call is bounded, and reserved before it is made.
 POLICIES = (
     Policy(budgets=(Budget(window=BudgetWindow.DAY, limit=Decimal(1000), hard=True),)),
@@ -90,6 +93,7 @@ class Storm:
         policies: How often a tenant's budgets were changed.
         alarms: What the books' own proof named meanwhile.
         proofs: How often it ran.
+        orders: The adjustments that were ordered.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -97,6 +101,7 @@ class Storm:
     policies: int = 0
     alarms: list[str] = field(default_factory=list)
     proofs: int = 0
+    orders: Orders = field(default_factory=Orders)
 
 
 def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
@@ -117,7 +122,8 @@ def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
 async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int) -> Storm:
     """Let clients take turns while servers are killed and started again, until both are through.
 
-    Meanwhile budgets come and go, which nobody's turn exceeds, and the books are proven over and over. Of two tenants
+    Meanwhile budgets come and go, which nobody's turn exceeds, settled calls are adjusted, and the books are proven
+    over and over. A server that is started again has a clock that is off by up to ten minutes. Of two tenants
     one has had budgets for long, the other gets its first one in the midst. Whatever draws has dice of its own: a
     seed says what each of them does, however the others come in between.
     """
@@ -130,6 +136,9 @@ async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: 
     beside = [
         asyncio.create_task(_govern(world, random.Random(f"{seed}-policies"), storm, tenants)),
         asyncio.create_task(_prove(world, storm)),
+        asyncio.create_task(
+            adjust(world, servers, random.Random(f"{seed}-orders"), storm.orders, [each for each, _ in tenants])
+        ),
     ]
     try:
         await asyncio.gather(
@@ -178,7 +187,7 @@ async def _client(
 async def _govern(world: World, rng: random.Random, storm: Storm, tenants: Sequence[tuple[str, str]]) -> None:
     """Change budgets for ever, a tenant's first one in the middle of turns that know of none."""
     while True:
-        await asyncio.sleep(rng.uniform(0.5, 2.5))
+        await asyncio.sleep(rng.uniform(0.2, 1.2))
         await world.rooms.administration.set_policy("storm", rng.choice(tenants)[0], rng.choice(POLICIES))
         storm.policies += 1
 
@@ -227,4 +236,5 @@ async def _kill(servers: list[ServerProcess], rng: random.Random, storm: Storm, 
         victim = rng.choice(servers)
         await victim.kill()
         storm.kills += 1
+        victim.environment[SKEW] = str(rng.uniform(-MOST_SKEW, MOST_SKEW))
         await victim.start()
