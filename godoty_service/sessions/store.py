@@ -299,7 +299,14 @@ class Sessions:
         if living:
             twin = lease.request_id is not None and lease.request_id == update["$set"]["lease"]["request_id"]
             raise _busy(HeldByTwin if twin else SessionBusy)
-        query = {"_id": held["_id"], "tenant_id": tenant_id, "fence": held["fence"]}
+        query = {
+            "_id": held["_id"],
+            "tenant_id": tenant_id,
+            "fence": held["fence"],
+            # An end of that turn that lands only now leaves nothing to take over.
+            "lease.turn_id": lease.turn_id,
+            "lease.replica_id": lease.replica_id,
+        }
         changes = {**update["$set"], "lease": {**update["$set"]["lease"], "before": _before(lease)}}
         claimed = await self._sessions.find_one_and_update(query, {"$set": changes, "$inc": update["$inc"]})
         if claimed is None:

@@ -45,6 +45,7 @@ class Gates:
         self._living = living
         self._local = LocalGates(defaults)
         self._shut: dict[str, tuple[int, float]] = {}  # by tenant: the rate that refused it, and until when
+        self._inside: set[str] = set()  # this server's turns, from before they enter
         self._leaving: dict[str, str] = {}  # turns that have ended and could not be let out, and their tenants
 
     def check(self, tenant_id: str, policy: Policy) -> None:
@@ -68,16 +69,19 @@ class Gates:
         self._local.enter(tenant_id, turn_id, policy)
         if policy.turns_per_minute is None and policy.concurrent_turns is None:
             return
+        self._inside.add(turn_id)
         if await self._try(tenant_id, turn_id, policy):
             return
         if await self._forget_dead(tenant_id) and await self._try(tenant_id, turn_id, policy):
             return
         self._local.leave(tenant_id, turn_id)
+        self._inside.discard(turn_id)
         raise await self._refusal(tenant_id, policy)
 
     async def leave(self, tenant_id: str, turn_id: str, policy: Policy) -> None:
         """Let a turn out; where the database fails, `run` goes on trying."""
         self._local.leave(tenant_id, turn_id)
+        self._inside.discard(turn_id)
         if policy.concurrent_turns is not None:
             await self._let_out(tenant_id, turn_id)
 
@@ -110,11 +114,18 @@ class Gates:
         return await self._gates.update_one({"_id": tenant_id, "$expr": {"$and": conditions}}, [{"$set": changes}])
 
     async def _forget_dead(self, tenant_id: str) -> bool:
-        """Let out the turns of dead servers; tells whether there were any."""
+        """Let out the turns of dead servers, and those of this one that are over; return whether there were any.
+
+        One that is over is still counted where its entry landed late, after it was let out.
+        """
         found = await self._gates.find_one({"_id": tenant_id}, fields={"running": 1}) or {}
         running: dict[str, str] = found.get("running", {})
         living = await self._living(set(running.values()))
-        dead = [turn_id for turn_id, replica_id in running.items() if replica_id not in living]
+        dead = [
+            turn_id
+            for turn_id, replica_id in running.items()
+            if replica_id not in living or (replica_id == self._replica_id and turn_id not in self._inside)
+        ]
         if dead:
             await self._gates.update_one({"_id": tenant_id}, {"$unset": {f"running.{turn_id}": "" for turn_id in dead}})
         return bool(dead)

@@ -53,6 +53,18 @@ async def refused(gates: Gates, policy: Policy) -> QuotaExceeded:
     return caught.value
 
 
+async def test_entry_that_lands_after_its_turn_has_left_is_not_counted(database: Database) -> None:
+    """A turn that is over takes nobody's place, though the database has taken its entry in only now."""
+    gates, one = gates_of(database), Policy(concurrent_turns=1)
+    await gates.enter("tenant", "turn_1", one)
+    await gates.leave("tenant", "turn_1", one)
+    late = {"$set": {"running.turn_1": "replica"}}
+    assert await database.collection("gates").update_one({"_id": "tenant"}, late)
+
+    await gates.enter("tenant", "turn_2", one)
+    assert isinstance(await refused(gates, one), TooManyTurns)
+
+
 async def test_a_refusal_holds_only_for_the_rate_that_refused(database: Database) -> None:
     """Raised or removed, the limit lets the next turn in as soon as the new one has room; the old one refuses on."""
     gates, slow, fast = gates_of(database), Policy(turns_per_minute=1), Policy(turns_per_minute=6000)

@@ -1,19 +1,25 @@
 """Breaks the connection to the database at the write that a test names, before or after the write has landed."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import pytest
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, PyMongoError
 
+_LATE = 0.15  # seconds
 _WRITES = (
     *("insert_one", "insert_many", "update_one", "bulk_write"),
     *("find_one_and_update", "delete_one", "delete_many"),
 )
 # What turns, takeovers and deletions write to; heartbeats, prices, keys and roll-ups are written beside them.
 _COLLECTIONS = ("sessions", "messages", "turns", "turn_logs", "ledger", "budgets", "gates")
+
+
+Loss = Literal["write", "answer", "late"]
 
 
 class LossyDriver:
@@ -27,28 +33,37 @@ class LossyDriver:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: Counter[str] = Counter()
         self.failed = False
-        self._kind, self._at, self._lands = "", 0, False
+        self._kind, self._at = "", 0
+        self._loss: Loss = "write"
+        self._late: set[asyncio.Task[Any]] = set()
         for name in _WRITES:
             monkeypatch.setattr(AsyncCollection, name, self._lossy(getattr(AsyncCollection, name)))
 
-    def arm(self, kind: str = "", at: int = 0, *, lands: bool = False) -> None:
+    def arm(self, kind: str = "", at: int = 0, *, loss: Loss = "write") -> None:
         """Fail a write; by default none.
 
         Args:
             kind: Its collection and method.
             at: Its number among the writes of its kind, counted from 1.
-            lands: The write reaches the database, and only its answer is lost.
+            loss: What is lost: the write, or its answer; or it lands some time after its caller has given up.
         """
         self.seen.clear()
         self.failed = False
-        self._kind, self._at, self._lands = kind, at, lands
+        self._kind, self._at, self._loss = kind, at, loss
+
+    async def landed(self) -> None:
+        """Wait until writes that land late have landed."""
+        if self._late:
+            await asyncio.wait(self._late)
 
     def _lossy(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def write(collection: Any, *given: Any, **named: Any) -> Any:
             if not self._strikes(collection.name, original.__name__):
                 return await original(collection, *given, **named)
-            if self._lands:
+            if self._loss == "answer":
                 await original(collection, *given, **named)
+            elif self._loss == "late":
+                self._late.add(asyncio.create_task(_later(original, collection, *given, **named)))
             raise AutoReconnect("connection closed")
 
         return write
@@ -61,3 +76,9 @@ class LossyDriver:
             return False
         self.failed = True
         return True
+
+
+async def _later(write: Callable[..., Any], *given: Any, **named: Any) -> None:
+    await asyncio.sleep(_LATE)
+    with suppress(PyMongoError):
+        await write(*given, **named)

@@ -22,7 +22,7 @@ from tests.service.caller import Caller, Turn
 from tests.service.history import assert_whole, assert_whole_upstream
 from tests.service.service import Service
 from tests.service.surroundings import Surroundings
-from tests.turns.lossy import LossyDriver
+from tests.turns.lossy import Loss, LossyDriver
 from tests.turns.streams import until
 
 LEASE = 3.0
@@ -52,7 +52,7 @@ class World:
         """The tenant."""
         return self.caller.service
 
-    async def each_write(self, case: Case, *, lands: bool) -> dict[str, str]:
+    async def each_write(self, case: Case, *, loss: Loss) -> dict[str, str]:
         """Run a case once with all its writes, then once for each of them, and take a turn after it.
 
         Returns:
@@ -63,10 +63,12 @@ class World:
         found: dict[str, str] = {}
         for kind, at in writes:
             session_id = f"{kind}-{at}"
-            outcome = await self._run(case, session_id, partial(self._lossy.arm, kind, at, lands=lands))
+            outcome = await self._run(case, session_id, partial(self._lossy.arm, kind, at, loss=loss))
             if self._lossy.failed:  # else there were fewer this time: of log chunks
                 found[session_id] = outcome
             self._lossy.arm()
+            await self.next_turn(session_id, outcome)
+            await self._lossy.landed()
             await self.next_turn(session_id, outcome)
         return found
 
@@ -130,7 +132,7 @@ TURN_WRITES = {
     *("turns.insert_one", "sessions.find_one_and_update", "gates.update_one", "budgets.find_one_and_update"),
     *("ledger.insert_one", "ledger.update_one", "ledger.bulk_write", "messages.insert_one", "sessions.update_one"),
 }
-HOW = pytest.mark.parametrize("lands", [True, False], ids=["answer", "write"])
+HOW = pytest.mark.parametrize("loss", ["answer", "write", "late"])
 
 
 def outcome_of(turn: Turn) -> str:
@@ -143,14 +145,14 @@ def outcome_of(turn: Turn) -> str:
 
 
 @HOW
-async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, lands: bool) -> None:
+async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, loss: Loss) -> None:
     """Whichever write of a turn is lost, the next turn works within the lease, and each call is counted once."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
         arm()
         return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, lands=lands)
+    found = await world.each_write(case, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
@@ -160,7 +162,7 @@ async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, l
 
 @HOW
 @pytest.mark.parametrize("said", [False, True], ids=["silent", "in a tool"])
-async def test_lost_write_of_a_takeover_does_not_lock_its_session(world: World, *, lands: bool, said: bool) -> None:
+async def test_lost_write_of_a_takeover_does_not_lock_its_session(world: World, *, loss: Loss, said: bool) -> None:
     """Whichever write of a turn that takes over a dead one's session is lost: the next works, no words are lost."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
@@ -169,7 +171,7 @@ async def test_lost_write_of_a_takeover_does_not_lock_its_session(world: World, 
         arm()
         return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, lands=lands)
+    found = await world.each_write(case, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
@@ -180,7 +182,7 @@ async def test_lost_write_of_a_takeover_does_not_lock_its_session(world: World, 
 
 
 @HOW
-async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, *, lands: bool) -> None:
+async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, *, loss: Loss) -> None:
     """Whichever write of a deletion is lost: it runs to its end all the same, and the id is free for a new session."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
@@ -191,7 +193,7 @@ async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, 
         await until(lambda: world.service.session(session_id) is None, within=LEASE)
         return "deleted"
 
-    found = await world.each_write(case, lands=lands)
+    found = await world.each_write(case, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= {
         *("sessions.find_one_and_update", "turn_logs.delete_many", "turns.delete_many"),
