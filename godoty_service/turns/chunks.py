@@ -25,6 +25,7 @@ from godoty_service.turns.log import HIGH_WATER
 
 INDEXES = (Index(keys=[("expire_time", 1)], expire_after=0),)
 _DELETION = "deletion"  # the writer of a seal
+_EMPTIED: Document = {"$set": {"writer": _DELETION, "events": [], "error": None}}
 _AT_ONCE = 100  # turns in one query
 
 
@@ -127,11 +128,16 @@ class LogChunks:
         return found
 
     async def seal(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
-        """Close the log of a deleted turn, so that what its server has yet to write collides, and is never kept."""
+        """Close the log of a deleted turn, so that what its server has yet to write collides, and is never kept.
+
+        Its last chunk stays, without its events: its server may write that again whose answer was lost.
+        """
         while True:
             kept = await self.read(tenant_id, turn_id, after=-1)
             if kept and kept[-1].ended:
                 return
+            if kept:
+                await self._chunks.update_one({"_id": _key(turn_id, kept[-1].place)}, _EMPTIED)
             seal = Chunk(
                 turn_id=turn_id,
                 tenant_id=tenant_id,
@@ -147,8 +153,9 @@ class LogChunks:
                 return
 
     async def delete(self, tenant_id: str, turn_ids: Sequence[str]) -> None:
-        """Delete the logs of turns, but not their seals."""
+        """Delete the logs of turns, but not their seals; a last chunk becomes one, as it may be written again."""
         for query in _logs(tenant_id, turn_ids):
+            await self._chunks.update_many({**query, "ended": True, "writer": {"$ne": _DELETION}}, _EMPTIED)
             await self._chunks.delete_many({**query, "writer": {"$ne": _DELETION}})
 
 

@@ -10,6 +10,9 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
+from godoty_service.mongo import open_database
+from godoty_service.turns.chunks import Chunk, LogChunks, Outcome
+from godoty_service.turns.events import TextDelta
 from tests.conftest import Start
 from tests.service.caller import Caller, failure_of
 from tests.service.service import Service
@@ -97,3 +100,40 @@ async def test_session_with_a_running_turn_is_not_deleted(serve: Start, connect:
     assert (busy.code, busy.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     await until_text(call, "t1 ")
     call.cancel()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_log_chunk_that_is_written_again_does_not_outlive_the_deletion(
+    mongodb_uri: str, new_database: str, *, ended: bool
+) -> None:
+    """A server whose answer was lost writes its last chunk once more, and the next one: neither is kept."""
+    database = open_database(uri=mongodb_uri, name=new_database)
+    try:
+        logs = LogChunks(database.collection("turn_logs"))
+        written = [_chunk(place, ended=False) for place in range(3)] + [_chunk(3, ended=ended)]
+        assert await logs.append(written) == {"turn_1": Outcome.STORED}
+        if not ended:
+            await logs.seal("tenant", "turn_1", expire_time=written[0].expire_time)
+        await logs.delete("tenant", ["turn_1"])
+        assert await logs.append([written[-1]]) == {"turn_1": Outcome.LOST}
+        if not ended:
+            assert await logs.append([_chunk(4, ended=True)]) == {"turn_1": Outcome.LOST}
+
+        assert not [event for each in await logs.read("tenant", "turn_1", after=-1) for event in each.events]
+        assert await logs.begun("tenant", ["turn_1"]) == {"turn_1": True}
+    finally:
+        await database.close()
+
+
+def _chunk(place: int, *, ended: bool) -> Chunk:
+    return Chunk(
+        turn_id="turn_1",
+        tenant_id="tenant",
+        place=place,
+        first=place + 1,
+        events=(TextDelta("swordfish"),),
+        ended=ended,
+        error=None,
+        writer="server",
+        expire_time=datetime.now(UTC) + timedelta(hours=1),
+    )
