@@ -93,14 +93,20 @@ class World:
             raise AssertionError(f"{session_id}: {turns[-1].failure}") from error
         return turns[-1]
 
-    async def assert_paid(self) -> None:
-        """Check that the provider's invoice and the settled entries agree line by line, and that nothing is open."""
+    async def assert_paid(self, *, loss: Loss) -> None:
+        """Check that the provider's invoice and the settled entries agree line by line, and that nothing is open.
+
+        An entry that lands late, after its turn has given it up, was never sent. It may be found by reconciliation,
+        which cannot know that, and is unresolved then.
+        """
         entries = self.service.database["ledger"]
         await until(lambda: entries.count_documents({"state": "pending"}) == 0, within=15)
         sandbox = self.service.surroundings.sandbox
         lines = self.service.surroundings.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
         settled = list(entries.find({"state": CallState.SETTLED.value}))
-        assert entries.count_documents({"state": "unresolved"}) == 0
+        unresolved = list(entries.find({"state": "unresolved"}))
+        assert len(unresolved) <= (2 if loss == "late" else 0)  # calls of a turn
+        assert not any(each.get("generation_id") for each in unresolved)
         assert sorted((each["generation_id"], each["cost"].to_decimal()) for each in settled) == sorted(
             (each.generation_id, each.cost) for each in lines
         )
@@ -157,7 +163,7 @@ async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, l
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
         await assert_good_history(world, session_id)
-    await world.assert_paid()
+    await world.assert_paid(loss=loss)
 
 
 @HOW
@@ -178,7 +184,7 @@ async def test_lost_write_of_a_takeover_does_not_lock_its_session(world: World, 
         messages = await assert_good_history(world, session_id)
         words = [block.text for each in messages for block in each.content if block.HasField("text")]
         assert words.count(WORDS) == 1, (session_id, words)
-    await world.assert_paid()
+    await world.assert_paid(loss=loss)
 
 
 @HOW
@@ -203,7 +209,7 @@ async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, 
         await assert_good_history(world, session_id)
     for name in ("sessions", "messages", "turns", "turn_logs"):
         assert not [each for each in world.service.database[name].find() if SECRET.encode() in encode(each)], name
-    await world.assert_paid()
+    await world.assert_paid(loss=loss)
 
 
 async def assert_good_history(world: World, session_id: str) -> list[pb.Message]:
