@@ -1,6 +1,6 @@
 """A session, as a value, and the lease that one turn at a time holds on it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,8 @@ class Lease:
         replica_id: The server that runs it; its heartbeat tells whether it lives.
         text: What the user said: it rides here, so that it is durable with the claim.
         request_id: The id of the request that made the turn, if it has one.
+        model: The model that the request names; the session has it once the turn has ended.
+        user: The end user that the request names, likewise.
         before: The turns that it took the session over from, one from the other: it may not have closed them yet.
     """
 
@@ -21,6 +23,8 @@ class Lease:
     replica_id: str
     text: str
     request_id: str | None = None
+    model: str | None = None
+    user: str | None = None
     before: "tuple[Lease, ...]" = ()
 
     @property
@@ -54,8 +58,6 @@ class Session:
         fold: The metering room's fold of the session's entries, as it wrote it; `fold_revision` counts its writes.
         fence: How often the session was claimed. Each write of a turn carries the number it claimed with.
         unfolded: There may be entries that the fold does not know, though no turn is running.
-        replaced: What this claim wrote over, by field, to be written back where its turn is refused; None: nothing, or
-            the session was not read by the claim.
     """
 
     uid: str
@@ -73,7 +75,6 @@ class Session:
     unfolded: bool
     create_time: datetime
     update_time: datetime
-    replaced: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

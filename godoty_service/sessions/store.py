@@ -81,9 +81,15 @@ class Sessions:
         """
         now = self._clock()
         replica_id = self._replicas.replica_id
-        lease = {"turn_id": turn_id, "replica_id": replica_id, "text": text, "request_id": request_id}
+        lease = {
+            "turn_id": turn_id,
+            "replica_id": replica_id,
+            "text": text,
+            "request_id": request_id,
+            "model": model,
+            "user": user,
+        }
         query: Document = {"tenant_id": tenant_id, "session_id": session_id, "lease": None}
-        changes: Document = {"lease": lease, "update_time": now}
         fresh: Document = {
             "_id": new_id("ses"),
             "message_count": 0,
@@ -93,14 +99,16 @@ class Sessions:
             "fold_revision": 0,
             "unfolded": False,
             "create_time": now,
+            "update_time": now,
+            "model": model or default_model,
+            "user": user,
         }
-        (changes if model else fresh)["model"] = model or default_model
-        (changes if user else fresh)["user"] = user
         if user:
             query["user"] = {"$in": [user, None]}
-        update = {"$set": changes, "$inc": {"fence": 1}, "$setOnInsert": fresh}
+        changes: Document = {"$set": {"lease": lease}, "$inc": {"fence": 1}}
+        update = {**changes, "$setOnInsert": fresh}
         if new:
-            made = {**fresh, "tenant_id": tenant_id, "session_id": session_id, **changes, "fence": 1}
+            made = {**fresh, "tenant_id": tenant_id, "session_id": session_id, "lease": lease, "fence": 1}
             with suppress(DuplicateKey):
                 await self._sessions.insert_one(made)
                 return Claim(session=_read(made), created=True, taken_from=None)
@@ -108,12 +116,13 @@ class Sessions:
             try:
                 found = await self._sessions.find_one_and_update(query, update, upsert=True, before=True)
             except DuplicateKey:
-                claim = await self._take_over(tenant_id, session_id, update=update, user=user)
+                claim = await self._take_over(tenant_id, session_id, lease=lease)
                 if claim is not None:
                     return claim
                 continue
-            named = {"tenant_id": tenant_id, "session_id": session_id}
-            return Claim(session=_claimed(found, update, named), created=found is None, taken_from=None)
+            before = found or {**fresh, "tenant_id": tenant_id, "session_id": session_id, "fence": 0}
+            claimed = _read({**before, "lease": lease, "fence": before["fence"] + 1})
+            return Claim(session=_wanted(claimed), created=found is None, taken_from=None)
 
     async def finish(
         self,
@@ -139,6 +148,8 @@ class Sessions:
                 "$set": {
                     "lease": None,
                     "update_time": self._clock(),
+                    "model": session.model,
+                    "user": session.user,
                     "message_count": message_count,
                     "state": json.dumps(state),
                     "context": {"head": json.dumps(context.head), "after": context.after} if context else None,
@@ -167,11 +178,11 @@ class Sessions:
             await self._sessions.update_one(held, {"$set": {"lease": _left(lease)}})
         elif lease.before:  # the dead turn's history is still to be closed: the next claim does it
             last = replace(lease.before[-1], before=lease.before[:-1])
-            await self._sessions.update_one(held, {"$set": {"lease": _left(last), **(session.replaced or {})}})
+            await self._sessions.update_one(held, {"$set": {"lease": _left(last)}})
         elif session.fence == 1:
             await self._sessions.delete_one(held)
         else:
-            await self._sessions.update_one(held, {"$set": {"lease": None, **(session.replaced or {})}})
+            await self._sessions.update_one(held, {"$set": {"lease": None}})
 
     async def held(self, *, but: Some[str]) -> list[Session]:
         """Read some sessions whose lease this server has, those of the given turns and deletions left out."""
@@ -283,48 +294,40 @@ class Sessions:
                 return _read(claimed)
         raise _busy()
 
-    async def _take_over(self, tenant_id: str, session_id: str, *, update: Document, user: str | None) -> Claim | None:
+    async def _take_over(self, tenant_id: str, session_id: str, *, lease: Document) -> Claim | None:
         """Claim a session that another turn holds, if its server is dead; None: it is worth another try."""
-        held = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
-        if held is None:
+        found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
+        if found is None:
             return None
-        lease = _read_lease(held["lease"]) if held["lease"] is not None else None
-        living = lease is not None and lease.replica_id in await self._replicas.living([lease.replica_id])
-        if lease is not None and lease.deletes and not living:
-            raise DeletionUnfinished(_read(held))
-        if user and held["user"] not in (user, None):
+        held, user = _read(found), lease["user"]
+        old = held.lease
+        living = old is not None and old.replica_id in await self._replicas.living([old.replica_id])
+        if old is not None and old.deletes and not living:
+            raise DeletionUnfinished(held)
+        if user and (held if living else _wanted(held)).user not in (user, None):
             raise InvalidRequest.of("user", "the session belongs to another end user")
-        if lease is None:
+        if old is None:
             return None
         if living:
-            twin = lease.request_id is not None and lease.request_id == update["$set"]["lease"]["request_id"]
+            twin = old.request_id is not None and old.request_id == lease["request_id"]
             raise _busy(HeldByTwin if twin else SessionBusy)
-        query = {
-            "_id": held["_id"],
-            "tenant_id": tenant_id,
-            "fence": held["fence"],
-            # An end of that turn that lands only now leaves nothing to take over.
-            "lease.turn_id": lease.turn_id,
-            "lease.replica_id": lease.replica_id,
-        }
-        changes = {**update["$set"], "lease": {**update["$set"]["lease"], "before": _before(lease)}}
-        claimed = await self._sessions.find_one_and_update(query, {"$set": changes, "$inc": update["$inc"]})
+        # An end of that turn that lands only now leaves nothing to take over.
+        query = {**_own(held), "lease.turn_id": old.turn_id, "lease.replica_id": old.replica_id}
+        changes = {"$set": {"lease": {**lease, "before": _before(old)}}, "$inc": {"fence": 1}}
+        claimed = await self._sessions.find_one_and_update(query, changes)
         if claimed is None:
             return None
-        return Claim(session=replace(_read(claimed), replaced=_replaced(held)), created=False, taken_from=lease)
+        return Claim(session=_wanted(_read(claimed)), created=False, taken_from=old)
 
 
-def _claimed(found: Document | None, update: Document, named: Document) -> Session:
-    """Return a session as a claim left it, by what was there before; None: the claim has made it."""
-    if found is None:
-        return _read({**named, **update["$setOnInsert"], **update["$set"], **update["$inc"]})
-    claimed = _read({**found, **update["$set"], "fence": found["fence"] + update["$inc"]["fence"]})
-    return replace(claimed, replaced=_replaced(found))
+def _wanted(session: Session) -> Session:
+    """Return a session with the model and the end user that its turns asked for: those of its leases, the newest first.
 
-
-def _replaced(found: Document) -> Document:
-    """Return what a claim writes over of a session."""
-    return {name: found[name] for name in ("model", "user", "update_time")}
+    The document gets them when a turn ends: a claim that is given back has changed nothing.
+    """
+    for lease in (*session.lease.before, session.lease) if session.lease is not None else ():
+        session = replace(session, model=lease.model or session.model, user=lease.user or session.user)
+    return session
 
 
 def _missing(session_id: str) -> SessionNotFound:
@@ -342,7 +345,14 @@ def _own(session: Session) -> Document:
 def _left(lease: Lease) -> Document:
     """Write a lease that nobody holds any more."""
     before = [_left(each) for each in lease.before]
-    return {"turn_id": lease.turn_id, "replica_id": "", "text": lease.text, "before": before}
+    return {
+        "turn_id": lease.turn_id,
+        "replica_id": "",
+        "text": lease.text,
+        "model": lease.model,
+        "user": lease.user,
+        "before": before,
+    }
 
 
 def _before(lease: Lease) -> list[Document]:

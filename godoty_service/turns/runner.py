@@ -74,25 +74,37 @@ class TurnRunner:
             Its place in the line of this server's turns in the session.
 
         Raises:
-            SessionBusy: The session is held here, and the caller does not wait: said before the database is asked.
+            SessionBusy: The session is held here, and the caller does not wait. Raised before the database is asked,
+                unless there is a request id to look up.
             AlreadyBegun: The request id was used before.
             QuotaExceeded: The tenant was refused a moment ago.
             ModelNotAllowed: The tenant's policy does not allow a model.
             ProviderKeysOff: The tenant's own provider key cannot be read.
         """
+        if turn.request.request_id is None:
+            place = self._place(turn, stack)
+            await self._check(turn)
+            return place
+        # A known request is in no other's way: it enters the line only once it is known to be the first.
+        for failure in await asyncio.gather(self._refuse_known(turn), self._check(turn), return_exceptions=True):
+            if failure is not None:
+                raise failure
+        return self._place(turn, stack)
+
+    def _place(self, turn: Turn, stack: AsyncExitStack) -> Awaitable[None]:
         request = turn.request
-        try:
-            place = stack.enter_context(self._bench.slots.place(turn.tenant_id, request.session_id, wait=request.wait))
-            turn.policy, turn.account = await asyncio.gather(
-                self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
-            )
-            self._bench.gates.check(turn.tenant_id, turn.policy)
-            _check_models(turn, (*filter(None, [request.model]), *self._bench.fallbacks(turn)))
-        except GodotyError:
-            if request.request_id is not None:
-                _refuse_second(await self._bench.records.of_request(turn.tenant_id, request.request_id))
-            raise
-        return place
+        return stack.enter_context(self._bench.slots.place(turn.tenant_id, request.session_id, wait=request.wait))
+
+    async def _refuse_known(self, turn: Turn) -> None:
+        _refuse_second(await self._bench.records.of_request(turn.tenant_id, turn.request.request_id or ""))
+
+    async def _check(self, turn: Turn) -> None:
+        """Read the tenant's policy and account, and check the turn against them."""
+        turn.policy, turn.account = await asyncio.gather(
+            self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
+        )
+        self._bench.gates.check(turn.tenant_id, turn.policy)
+        _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
 
     def _record(self, turn: Turn) -> TurnRecord:
         return TurnRecord(

@@ -60,7 +60,7 @@ async def test_the_first_claim_makes_the_session(sessions: Sessions) -> None:
     session = claimed.session
     assert (session.tenant_id, session.session_id, session.user, session.model) == ("tenant", "talk", "anna", "x/y")
     assert (session.message_count, session.state, session.fold, session.fence) == (0, {}, None, 1)
-    assert session.lease == Lease(turn_id="turn", replica_id="alive", text="text of turn")
+    assert session.lease == Lease(turn_id="turn", replica_id="alive", text="text of turn", model="x/y", user="anna")
     assert await sessions.get("tenant", "talk") == session
 
 
@@ -226,6 +226,40 @@ async def test_the_model_is_the_one_that_was_asked_last(sessions: Sessions) -> N
         await finish(sessions, claimed)
 
     assert models == ["default", "a/b", "a/b", "c/d", "c/d"]
+
+
+async def test_claim_that_ends_without_a_turn_changes_no_model_and_no_user(sessions: Sessions) -> None:
+    """Neither while it is held nor after its release, also one that is released by what the database has of it."""
+    await finish(sessions, await claim(sessions, model="a/b"))
+    before = await sessions.get("tenant", "talk")
+    wanted = (await claim(sessions, "second", model="c/d", user="anna")).session
+    assert (wanted.model, wanted.user) == ("c/d", "anna")
+    held = await sessions.get("tenant", "talk")
+    assert (held.model, held.user, held.update_time) == ("a/b", None, before.update_time)
+    (left,) = await sessions.held(but=[])
+    await sessions.release(left, begun=False)
+
+    after = await sessions.get("tenant", "talk")
+    assert (after.model, after.user, after.update_time) == ("a/b", None, before.update_time)
+    assert (await claim(sessions, "third", user="berta")).session.user == "berta"
+
+
+async def test_model_and_user_of_a_dead_turn_count_for_the_turn_that_takes_over(
+    sessions: Sessions, database: Database
+) -> None:
+    """Its words stay in the session: no other end user's turn follows, and the model is the one it asked."""
+    await finish(sessions, await claim(sessions, model="a/b"))
+    await claim(await server(database, "dead", beats=False), "old", model="c/d", user="anna")
+    with pytest.raises(InvalidRequest):
+        await claim(sessions, "theirs", user="berta")
+    for _ in range(2):  # a takeover that is given back leaves all as it was
+        taken = await claim(sessions, "new")
+        assert (taken.session.model, taken.session.user) == ("c/d", "anna")
+        await sessions.release(taken.session, begun=False)
+    assert await finish(sessions, await claim(sessions, "last", model="e/f"))
+
+    after = await sessions.get("tenant", "talk")
+    assert (after.model, after.user) == ("e/f", "anna")
 
 
 async def test_a_new_session_is_like_one_that_a_claim_makes(sessions: Sessions, database: Database) -> None:

@@ -116,7 +116,7 @@ async def test_a_turn_with_one_model_call(
     await caller.converse("hi", session_id="old")
     cases: tuple[tuple[str, dict[str, Any], int], ...] = (
         ("old", {}, 9),
-        ("old", {"request_id": "one"}, 9),
+        ("old", {"request_id": "one"}, 10),  # its id is looked up before anything is claimed
         ("new", {"user": "ada"}, 8),  # it has no history to read
     )
     for session_id, fields, expected in cases:
