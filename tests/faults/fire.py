@@ -14,6 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.budget import Budget, BudgetWindow
+from godoty_service.sandbox.malformed import MALFORMED
 from godoty_service.tenancy.policy import Policy
 from tests.faults.adjusting import Orders, adjust
 from tests.faults.books import differences, spending_at
@@ -28,6 +29,7 @@ MODELS = (
     "deepseek/deepseek-v3.2",
     "meta-llama/llama-3.3-70b-instruct",
 )
+_MALFORMED = "reset n=900 record_reads=2 record="  # and one of the sandbox's malformed records, drawn with the turn
 SCENARIOS = (
     "plain tokens=6",
     "plain tokens=40 delay_ms=5",
@@ -46,6 +48,8 @@ SCENARIOS = (
     "reset n=0",
     "reset n=900",
     "reset n=2500 rst=1",
+    _MALFORMED,
+    _MALFORMED,
     "tool-loop calls=3 fault=reset at=2 cut_after=1200",
     "tool-loop calls=3 fault=error-mid at=3 error_after=2",
     "cached",
@@ -110,13 +114,18 @@ def plan(rng: random.Random, *, turns: int, sessions: int) -> list[PlannedTurn]:
         PlannedTurn(
             tenant=rng.randrange(2),
             session=f"s{rng.randrange(sessions)}",
-            scenario=rng.choice(SCENARIOS),
+            scenario=_scenario(rng),
             model=rng.choice(MODELS),
             client=rng.choice(CLIENTS),
             after=rng.uniform(0.0, 0.35),
         )
         for _ in range(turns)
     ]
+
+
+def _scenario(rng: random.Random) -> str:
+    drawn = rng.choice(SCENARIOS)
+    return drawn + rng.choice(sorted(MALFORMED)) if drawn == _MALFORMED else drawn
 
 
 async def rage(world: World, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int) -> Storm:

@@ -41,7 +41,7 @@ async def test_ledger_and_invoice_agree_after_a_storm(
             await server.start()
         try:
             storm = await rage(world, servers, seed, turns=TURNS, kills=KILLS, clients=6)
-            await world.settled(within=60)
+            await world.settled(within=150)
         finally:
             for server in servers:
                 await server.stop()

@@ -100,7 +100,8 @@ class World:
                 "OPENROUTER_API_KEY": provider_key.get_secret_value(),
                 "GODOTY_LEASE": "1.5",
                 "GODOTY_HEARTBEAT": "0.3",
-                "GODOTY_RECORD_PATIENCE": "20",
+                # A server that is killed in the middle of a look holds the call for 30 s, and looks may be in vain.
+                "GODOTY_RECORD_PATIENCE": "120",
                 "GODOTY_RECORD_PATIENCE_WITH_USAGE": "5",
                 **environment,
             },
