@@ -148,10 +148,11 @@ class Collection:
                 await _whole(cursor.close)()
 
     @_whole
-    async def count(self, query: Mapping[str, Any]) -> int:
-        """Count the matches."""
+    async def count(self, query: Mapping[str, Any], *, limit: int = 0) -> int:
+        """Count the matches, up to `limit` unless that is 0."""
+        options = {"limit": limit} if limit else {}
         with translated():
-            number: int = await self._collection.count_documents(query, session=self._session)
+            number: int = await self._collection.count_documents(query, session=self._session, **options)
         return number
 
     @_whole

@@ -33,6 +33,7 @@ from godoty_service.metering.spending import Spending
 from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
+from godoty_service.metering.usage_walk import WalkLimits
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account, BodyLimits
 from godoty_service.openrouter.accounts import Access, Accounts
@@ -181,7 +182,7 @@ async def open_rooms(
         folds = SessionFolds(sessions, ledger)
         policies = Policies(database.collection("policies"))
         budgets = Budgets(database.collection("budgets"), clock=clock)
-        usage = _usage(database, owner=replicas.replica_id)
+        usage = _usage(database, settings, owner=replicas.replica_id)
         entry_sums = EntrySums(database.collection("ledger"))
         balance = OpeningBalance(database=database, booking=usage.booking, rollups=usage.rollups, entries=entry_sums)
         spending = Spending(
@@ -373,7 +374,7 @@ def _sealer(settings: Settings) -> Sealer:
     return Sealer.of(settings.encryption_keys.get_secret_value() if settings.encryption_keys else "")
 
 
-def _usage(database: Database, *, owner: str) -> UsageRooms:
+def _usage(database: Database, settings: Settings, *, owner: str) -> UsageRooms:
     entries = UsageEntries(database.collection("ledger"))
     rollups = Rollups(database.collection("usage_quarters"))
     booking = Booking(
@@ -384,7 +385,13 @@ def _usage(database: Database, *, owner: str) -> UsageRooms:
         entries=entries,
         rollups=rollups,
         booking=booking,
-        query=UsageQuery(database=database, booking=booking, rollups=rollups, entries=entries),
+        query=UsageQuery(
+            database=database,
+            booking=booking,
+            rollups=rollups,
+            entries=entries,
+            limits=WalkLimits(piece=settings.usage_piece_entries, entries=settings.usage_max_entries),
+        ),
         pages=pages,
         exports=LedgerExport(booking=booking, pages=pages),
     )

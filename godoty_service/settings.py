@@ -137,6 +137,15 @@ class Settings(BaseSettings):
     # Reconciliation.
     reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
     rollup_interval: Seconds = Field(5.0, description="Seconds between two roll-ups of usage.")
+    usage_piece_entries: int = Field(
+        20_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
+    )
+    usage_max_entries: int = Field(
+        2_000_000,
+        ge=1000,
+        le=100_000_000,
+        description="Ledger entries that one answer of GetUsage may read one by one.",
+    )
     record_patience: Seconds = Field(3600.0, description="Seconds that a call waits for its record.")
     record_patience_with_usage: Seconds = Field(
         120.0, description="The same where the catalogue can price the usage that the stream told."

@@ -1,6 +1,7 @@
 """`godoty usage`: what a tenant has used and what it cost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,7 +13,7 @@ from godoty_service.cli.session import out, print_table, with_rooms
 from godoty_service.cli.times import month_of, timestamp
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_query import UsageAnswer, UsageQuestion
+from godoty_service.metering.usage_query import Page, UsageAnswer, UsageQuestion
 
 if TYPE_CHECKING:
     from godoty_service.rooms import Rooms
@@ -61,7 +62,14 @@ def usage(
         asked = question(rooms)
         await rooms.tenants.need(tenant)
         answer = await rooms.usage.query.ask(tenant, asked)
-        print_table((*([each.value for each in by or ()] or [""]), *_COLUMNS), _rows(answer, groups=len(by or ())))
+        rows, end = [*answer.rows], answer.end
+        while end is not None:  # as it was when the first page was summed
+            more = await rooms.usage.query.ask(tenant, replace(asked, as_of=answer.as_of), Page(after=end))
+            rows, end = [*rows, *more.rows], more.end
+        print_table(
+            (*([each.value for each in by or ()] or [""]), *_COLUMNS),
+            _rows(replace(answer, rows=tuple(rows)), groups=len(by or ())),
+        )
         out.print(f"as of {answer.as_of.isoformat()}: --as-of with it gives the same again")
         if answer.later is not None:
             out.print(f"became known later: {format_usd(answer.later)} USD")

@@ -251,6 +251,12 @@ class UsageEntries:
             await self._entries.update_many({"tenant_id": tenant_id, field: {"$gt": time}}, {"$set": {field: time}})
         return {each["_id"] for each in found}
 
+    async def count(self, tenant_id: str, start: datetime, end: datetime, *, limit: int) -> int:
+        """Count the entries of a time, up to a limit."""
+        return await self._entries.count(
+            {"tenant_id": tenant_id, "start_time": {"$gte": start, "$lt": end}}, limit=limit
+        )
+
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
         """Sum entries."""
         return await self._entries.aggregate(pipeline)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
@@ -63,9 +63,14 @@ class Grouping:
         """Tell how sums of a span are cut."""
         return Cut(names=tuple(each.value for each in self.named), time=self.time, offset=span.offset_text)
 
+    @property
+    def rolled_up(self) -> bool:
+        """Whether there are roll-ups by these groups."""
+        return not set(self.named) - _ROLLED_UP
+
     def plan(self, span: Span, changed: set[datetime]) -> Plan:
         """Tell what to read of a span, where the entries of these quarters have to be read."""
-        if set(self.named) - _ROLLED_UP:
+        if not self.rolled_up:
             return {Source.ENTRIES: [Range(span.start, span.end)]}
         whole = [(span.start, span.end)]
         stretches = cells(self.time, span.start, span.end, span) if self.named and self.time is not None else whole
@@ -95,16 +100,55 @@ class Grouping:
             for each in self._groups
         )
 
+    def parse(self, parts: Sequence[str]) -> Key | None:
+        """Return the key that `plain` wrote; None: it wrote none of these groups."""
+        if len(parts) != len(self._groups):
+            return None
+        pairs = zip(self._groups, parts, strict=True)
+        return tuple(
+            datetime.fromisoformat(part).astimezone(UTC) if isinstance(group, TimeGroup) else part
+            for group, part in pairs
+        )
+
     def texts(self, key: Key) -> tuple[str, ...]:
         """Write a key; times in the zone's time."""
         return tuple(each.astimezone(self._zone).isoformat() if isinstance(each, datetime) else each for each in key)
 
 
+def plain(key: Key) -> list[str]:
+    """Write a key down; times in UTC."""
+    return [each.astimezone(UTC).isoformat() if isinstance(each, datetime) else each for each in key]
+
+
 class GroupSums(dict[Key, tuple[Totals, Decimal]]):
-    """By group, the sum as it was known, and the cost that became known later."""
+    """By group, the sum as it was known, and the cost that became known later.
+
+    Of a page, only its groups are kept: those after a key, and of these at least the first `most`.
+    """
+
+    def __init__(self, *, after: Key | None = None, most: int | None = None) -> None:
+        """Make sums of no groups.
+
+        Args:
+            after: Groups up to this key are left out; None: none is.
+            most: So many groups are wanted; None: all.
+        """
+        super().__init__()
+        self._after = after
+        self._most = most
+        self._end: Key | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether groups behind those that are kept were left out."""
+        return self._end is not None
 
     def add(self, key: Key, totals: Totals, later: Decimal = money.ZERO) -> None:
-        """Add to a group."""
+        """Add to a group, if it is wanted."""
+        if self._most is not None and len(self) > 2 * self._most:
+            self._trim(self._most)
+        if (self._after is not None and key <= self._after) or (self._end is not None and key >= self._end):
+            return
         old = self.get(key)
         self[key] = (totals, later) if old is None else (plus(old[0], totals), money.add(old[1], later))
 
@@ -112,6 +156,13 @@ class GroupSums(dict[Key, tuple[Totals, Decimal]]):
         """Add groups as MongoDB summed them."""
         for each in found:
             self.add(grouping.key(each["_id"], span), read_totals(each), read_later(each))
+
+    def _trim(self, most: int) -> None:
+        """Drop the groups behind the first ones. None of them comes back: it would lack what it had."""
+        ordered = sorted(self)
+        self._end = ordered[most]
+        for key in ordered[most:]:
+            del self[key]
 
     def add_curves(self, curves: Iterable[Document], ranges: Sequence[Range], grouping: Grouping, span: Span) -> None:
         """Add what days' curves have in some ranges of a span."""

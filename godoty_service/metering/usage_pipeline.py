@@ -18,6 +18,8 @@ from godoty_service.metering.usage_plan import Range
 from godoty_service.metering.usage_sums import COUNTS
 from godoty_service.mongo import Document
 
+_ORDER = {"start_time": 1, "number": 1, "_id": 1}
+_PLACE = {"time": "$start_time", "number": "$number", "id": "$_id"}
 _AMOUNTS = ("cost", "unresolved_bound")
 _OF_ENTRIES = ("later",)  # amounts that no roll-up has
 _ZERO = Decimal128("0")
@@ -32,14 +34,33 @@ def of_rollups(tenant_id: str, level: str, ranges: Sequence[Range]) -> list[Docu
     return [_match({"tenant_id": tenant_id, "level": level}, "time", ranges)]
 
 
-def of_entries(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) -> list[Document]:
-    """Choose booked entries, each as what it added to the sums at a time."""
-    known = {"$lte": [_SETTLED, as_of]}
-    opened = {"$lte": [{"$ifNull": ["$opened_time", "$start_time"]}, as_of]}
+def of_entries(
+    tenant_id: str, stretch: Range, *, as_of: datetime, after: Document | None, limit: int
+) -> list[Document]:
+    """Choose the next entries of a stretch, each as what it added to the sums at a time, booked or pending.
+
+    Args:
+        tenant_id: Whose.
+        stretch: The stretch.
+        as_of: What was known at this time counts. The books are closed through it, so an entry gives the same whenever
+            it is read: a sum that is made in pieces needs no snapshot.
+        after: The place of the last entry before, as `grouped` gives it.
+        limit: How many.
+    """
+    booked = {"$eq": [{"$type": "$unbooked"}, "missing"]}
+    opened = {"$cond": ["$booked", "$start_time", _NEVER]}  # a pending call that no answer has counted is not known
     return [
-        _match({"tenant_id": tenant_id, "unbooked": None}, "start_time", ranges),
-        {"$set": {"known": known, "opened": opened}},
-        {"$project": {**_groups_of_entry(as_of), **_sums_of_entry(as_of)}},
+        {"$match": {"$and": [_stretch(tenant_id, stretch), *_after(after)]}},
+        {"$sort": _ORDER},
+        {"$limit": limit},
+        {"$set": {"booked": booked}},
+        {
+            "$set": {
+                "known": {"$and": ["$booked", {"$lte": [_SETTLED, as_of]}]},
+                "opened": {"$lte": [{"$ifNull": ["$opened_time", opened]}, as_of]},
+            }
+        },
+        {"$project": {**_groups_of_entry(as_of), **_sums_of_entry(as_of), "place": _PLACE}},
     ]
 
 
@@ -73,11 +94,12 @@ class Cut:
     offset: str
 
 
-def grouped(cut: Cut, *, fine: bool, limit: int) -> list[Document]:
+def grouped(cut: Cut, *, fine: bool, limit: int, places: bool = False) -> list[Document]:
     """Sum what was chosen.
 
     Args:
         cut: By what.
+        places: Give how many entries a group has (`entries`), and the place of the last (`last`).
         fine: Sum what an amount has beyond `PLACES` decimals apart, so that no digit is lost. Else, of roll-ups only,
             tell whether one has any.
         limit: The most groups that are given.
@@ -92,6 +114,8 @@ def grouped(cut: Cut, *, fine: bool, limit: int) -> list[Document]:
     sums |= {name: {"$sum": f"${name}"} for name in COUNTS}
     sums |= {name: {"$sum": f"$usage.{name}"} for name in COUNTERS}
     sums["told"] = {"$mergeObjects": "$usage"}  # which counters there were at all
+    if places:
+        sums |= {"entries": {"$sum": 1}, "last": {"$max": "$place"}}
     return [{"$group": sums}, {"$limit": limit}, {"$set": {name: {"$toString": f"${name}"} for name in amounts}}]
 
 
@@ -143,7 +167,7 @@ def _sums_of_entry(as_of: datetime) -> Document:
     unbounded = {"$and": [unresolved, _missing("$upper_bound")]}
     return {
         "cost": {"$cond": [_known("cost"), "$cost", _ZERO]},
-        "later": {"$cond": ["$known", _ZERO, "$cost"]},
+        "later": {"$cond": [{"$or": ["$known", {"$not": "$booked"}]}, _ZERO, "$cost"]},
         "usage": {"$cond": [_known("usage"), "$usage", {}]},
         "model_calls": _one({"$or": [_known_call("call"), open_then]}),
         "turns": _one({"$and": ["$opens_turn", {"$or": [_known_call("turn"), open_then]}, _opened_turn(as_of)]}),
@@ -152,6 +176,23 @@ def _sums_of_entry(as_of: datetime) -> Document:
         "unresolved_bound": {"$ifNull": [bound, _ZERO]},
         "unbounded_calls": {"$subtract": [_one(unbounded), _one({"$and": [resolves, _missing("$bound")]})]},
     }
+
+
+def _stretch(tenant_id: str, stretch: Range) -> Document:
+    return {"tenant_id": tenant_id, "start_time": {"$gte": stretch.start, "$lt": stretch.end}}
+
+
+def _after(place: Document | None) -> list[Document]:
+    """Choose what comes after a place, in the order of the index."""
+    if place is None:
+        return []
+    time, number, entry_id = place["time"], place["number"], place["id"]
+    later = [
+        {"start_time": {"$gt": time}},
+        {"start_time": time, "number": {"$gt": number}},
+        {"start_time": time, "number": number, "_id": {"$gt": entry_id}},
+    ]
+    return [{"start_time": {"$gte": time}}, {"$or": later}]
 
 
 def _in_two(*names: str) -> Document:

@@ -84,6 +84,17 @@ def plan(groups: Iterable[Range], *, detailed: bool, widest: timedelta, changed:
     return pieces
 
 
+def without(whole: Range, ranges: Sequence[Range]) -> list[Range]:
+    """Return what is left of a stretch without some stretches of it, which are in order."""
+    left: list[Range] = []
+    start = whole.start
+    for each in ranges:
+        if start < each.start:
+            left.append(Range(start, each.start))
+        start = max(start, each.end)
+    return [*left, Range(start, whole.end)] if start < whole.end else left
+
+
 def _runs(quarters: Collection[datetime]) -> list[Range]:
     """Join quarters that follow one another."""
     runs: Plan = {}

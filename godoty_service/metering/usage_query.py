@@ -12,14 +12,15 @@ from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.time_cells import Span
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage_entries import UsageEntries
-from godoty_service.metering.usage_groups import Group, Grouping, GroupSums
-from godoty_service.metering.usage_pipeline import Cut, grouped, of_entries, of_pending, of_rollups
-from godoty_service.metering.usage_plan import Range, Source
-from godoty_service.metering.usage_sums import NOTHING, plus
+from godoty_service.metering.usage_groups import Group, Grouping, GroupSums, Key
+from godoty_service.metering.usage_pipeline import Cut, grouped, of_pending, of_rollups, read_later, read_totals
+from godoty_service.metering.usage_plan import Range, Source, without
+from godoty_service.metering.usage_sums import NOTHING, is_zero, plus
+from godoty_service.metering.usage_walk import EntryWalk, WalkLimits
 from godoty_service.mongo import Database, Document, Snapshot
 from godoty_service.pieces import in_pieces
 
-MOST_GROUPS = 10_000  # of an answer: more would not fit the message that clients take by default
+MOST_GROUPS = 10_000  # of a page: more would not fit the message that clients take by default
 # There are no entries before or after; zones have had whole quarters of an hour ever since.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -47,6 +48,14 @@ class UsageQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which groups of an answer are wanted: at most `size`, that come after a key."""
+
+    size: int = MOST_GROUPS
+    after: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
     """The sum of a group, and what it has in common: a text or, in the zone's time, when it begins."""
 
@@ -59,22 +68,41 @@ class UsageAnswer:
     """What is answered.
 
     Attributes:
-        rows: The groups, in the order of their keys.
-        totals: All of them together.
+        rows: The groups of the page, in the order of their keys.
+        totals: All groups together, those of other pages as well.
         as_of: What was known at this time is in it.
         later: What the range's calls cost that became known later; None: the question named no time.
+        end: The key of the page's last group; None: there are no more.
     """
 
     rows: tuple[UsageRow, ...]
     totals: Totals
     as_of: datetime
     later: Decimal | None
+    end: Key | None = None
+
+
+_InPart = tuple[GroupSums, list[tuple[Span, Range]]]  # sums, and stretches whose entries are not in them
+
+
+@dataclass(slots=True)
+class _Whole:
+    """All groups of an answer together: their sum, and the cost that became known later."""
+
+    totals: Totals = NOTHING
+    later: Decimal = money.ZERO
+
+    def add(self, *groups: tuple[Totals, Decimal]) -> None:
+        self.totals = plus(self.totals, *(totals for totals, _ in groups))
+        self.later = money.total([self.later, *(later for _, later in groups)])
 
 
 class UsageQuery:
     """Sums by tenant, range and group."""
 
-    def __init__(self, *, database: Database, booking: Booking, rollups: Rollups, entries: UsageEntries) -> None:
+    def __init__(
+        self, *, database: Database, booking: Booking, rollups: Rollups, entries: UsageEntries, limits: WalkLimits
+    ) -> None:
         """Build it.
 
         Args:
@@ -82,42 +110,84 @@ class UsageQuery:
             booking: Takes up what is not rolled up yet.
             rollups: The sums.
             entries: What they are sums of.
+            limits: How many entries are read one by one.
         """
         self._database = database
         self._booking = booking
         self._rollups = rollups
         self._entries = entries
+        self._limits = limits
 
-    async def ask(self, tenant_id: str, question: UsageQuestion) -> UsageAnswer:
-        """Answer a question.
+    async def ask(self, tenant_id: str, question: UsageQuestion, page: Page | None = None) -> UsageAnswer:
+        """Answer a question; without a page, by its first `MOST_GROUPS` groups.
 
         Raises:
-            InvalidRequest: `as_of` is in the future, or there are more than `MOST_GROUPS` groups.
+            InvalidRequest: `as_of` is in the future, the groups are roll-ups' and more than `MOST_GROUPS`, or more
+                entries than the bound must be read one by one.
         """
+        page = page or Page()
         if question.as_of is not None:
             await self._check_past(tenant_id, question.as_of)
         as_of = await self._booking.close(tenant_id, at=question.as_of)
         grouping = Grouping(question.groups, question.zone)
         whole = Range(max(question.start, _EARLIEST), min(question.end, _LATEST))
-        sums = await self._consistent(tenant_id, whole, grouping, as_of)
+        if grouping.rolled_up:
+            sums, together = await self._rolled_up(tenant_id, whole, grouping, as_of)
+        else:
+            sums, together = await self._walked(tenant_id, whole, grouping, as_of, page)
+        keys = sorted(key for key in sums if page.after is None or key > page.after)
         rows: list[UsageRow] = []
-        totals, all_later = NOTHING, money.ZERO
-        async for keys in in_pieces(sorted(sums)):
-            for key in keys:
-                each, later = sums[key]
-                all_later = money.add(all_later, later)
-                if each != NOTHING:
-                    rows.append(UsageRow(keys=grouping.texts(key), totals=each))
-            totals = plus(totals, *(sums[key][0] for key in keys))
-        later_asked = all_later if question.as_of is not None else None
-        return UsageAnswer(rows=tuple(rows), totals=totals, as_of=as_of, later=later_asked)
+        async for some in in_pieces(keys[: page.size]):
+            rows += [
+                UsageRow(keys=grouping.texts(key), totals=sums[key][0]) for key in some if not is_zero(sums[key][0])
+            ]
+        return UsageAnswer(
+            rows=tuple(rows),
+            totals=together.totals,
+            as_of=as_of,
+            later=together.later if question.as_of is not None else None,
+            end=keys[page.size - 1] if len(keys) > page.size or (sums.cut and keys) else None,
+        )
+
+    async def _rolled_up(
+        self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime
+    ) -> tuple[GroupSums, _Whole]:
+        """Sum roll-ups as they were at one moment, and what they have not from the entries."""
+        sums, stretches = await self._consistent(tenant_id, whole, grouping, as_of)
+        walk = self._walk(tenant_id, as_of)
+        for _, stretch in stretches:
+            await walk.check(stretch)
+        for span, stretch in stretches:
+            async for found in walk.sums(stretch, grouping.cut(span)):
+                await _add(sums, found, grouping, span)
+        together = _Whole()
+        async for some in in_pieces(list(sums.values())):
+            together.add(*some)
+        return sums, together
+
+    async def _walked(
+        self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime, page: Page
+    ) -> tuple[GroupSums, _Whole]:
+        """Sum entries, of which there may be more groups than memory should hold: those of the page are kept."""
+        sums, together = GroupSums(after=page.after, most=page.size), _Whole()
+        walk = self._walk(tenant_id, as_of)
+        await walk.check(whole)
+        for span in grouping.spans(whole):
+            async for found in walk.sums(Range(span.start, span.end), grouping.cut(span)):
+                async for some in in_pieces(found):
+                    sums.add_found(some, grouping, span)
+                    together.add(*((read_totals(each), read_later(each)) for each in some))
+        return sums, together
+
+    def _walk(self, tenant_id: str, as_of: datetime) -> EntryWalk:
+        return EntryWalk(self._entries, tenant_id, as_of=as_of, limits=self._limits)
 
     async def _check_past(self, tenant_id: str, as_of: datetime) -> None:
         book = await self._booking.book(tenant_id)
         if (book.closed is None or as_of > book.closed) and as_of > await self._database.now():
             raise InvalidRequest.of("as_of", "must not be in the future")
 
-    async def _consistent(self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime) -> GroupSums:
+    async def _consistent(self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime) -> _InPart:
         for _ in range(_TRIES):
             try:
                 async with self._database.snapshot() as snapshot:
@@ -130,11 +200,15 @@ class UsageQuery:
 
     async def _sum(
         self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime, snapshot: Snapshot
-    ) -> GroupSums:
-        """Sum what the books have at a moment. What is being taken up counts as known after `as_of`."""
+    ) -> _InPart:
+        """Sum what the roll-ups have at a moment, and return the stretches whose entries are to be read.
+
+        What is being taken up counts as known after `as_of`.
+        """
         rollups, entries = self._rollups.at(snapshot), self._entries.at(snapshot)
         changed = await rollups.changed(tenant_id, whole.start, whole.end, after=as_of)
         sums = GroupSums()
+        stretches: list[tuple[Span, Range]] = []
         for span in grouping.spans(whole):
             cut = grouping.cut(span)
             group = grouped(cut, fine=True, limit=MOST_GROUPS + 1)
@@ -144,13 +218,15 @@ class UsageQuery:
                         sums.add_curves(some, ranges, grouping, span)
                     continue
                 if source is Source.ENTRIES:
-                    found = await entries.aggregate([*of_entries(tenant_id, ranges, as_of=as_of), *group])
-                else:
-                    found = await _rolled_up(rollups, of_rollups(tenant_id, source.value, ranges), cut)
+                    stretches += [(span, each) for each in ranges]
+                    continue
+                found = await _rolled_up(rollups, of_rollups(tenant_id, source.value, ranges), cut)
                 await _add(sums, found, grouping, span)
-            pending = of_pending(tenant_id, [Range(span.start, span.end)], as_of=as_of)
-            await _add(sums, await entries.aggregate([*pending, *group]), grouping, span)
-        return sums
+            rest = without(Range(span.start, span.end), [each for of, each in stretches if of is span])
+            if rest:
+                pending = of_pending(tenant_id, rest, as_of=as_of)
+                await _add(sums, await entries.aggregate([*pending, *group]), grouping, span)
+        return sums, stretches
 
 
 async def _add(sums: GroupSums, found: list[Document], grouping: Grouping, span: Span) -> None:

@@ -1,6 +1,6 @@
 """What entries add to a sum of usage. Pure arithmetic; which entry counts how is said in `totals.py`, once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from godoty_service.metering import money
@@ -16,6 +16,16 @@ def part(entry: Entry, *, opens_turn: bool) -> Totals:
     """Return what an entry adds; a turn counts once, with the call that opens it."""
     sums = added(entry)
     return replace(sums, turns=1) if opens_turn else sums
+
+
+def is_zero(totals: Totals) -> bool:
+    """Return whether a sum has nothing in it: no call, no turn, no cost, no tokens."""
+    counts = (getattr(totals, name) for name in COUNTS)
+    return not (any(counts) or totals.cost or totals.unresolved_bound or any(_counters(totals)))
+
+
+def _counters(totals: Totals) -> Iterator[int | None]:
+    return (getattr(totals.usage, name) for name in COUNTERS)
 
 
 def plus(*sums: Totals) -> Totals:

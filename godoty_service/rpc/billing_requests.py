@@ -14,7 +14,7 @@ from godoty_service.errors import FieldViolation, InvalidRequest
 from godoty_service.metering.call import CallState
 from godoty_service.metering.ledger_pages import EntryFilter, Place
 from godoty_service.metering.time_cells import TimeGroup
-from godoty_service.metering.usage_groups import Group, NamedGroup
+from godoty_service.metering.usage_groups import Group, Grouping, Key, NamedGroup
 from godoty_service.metering.usage_query import UsageQuestion
 from godoty_service.rpc.paging import read_time
 
@@ -108,6 +108,24 @@ def entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerRequest) 
         model=request.model,
         state=_STATES.get(request.state),
     )
+
+
+def usage_place(values: list[Any] | None, question: UsageQuestion) -> tuple[datetime | None, Key | None]:
+    """Return the `as_of` that a page token holds and the key after which its page begins.
+
+    Raises:
+        InvalidRequest: It holds none.
+    """
+    if values is None:
+        return question.as_of, None
+    try:
+        as_of, *parts = [str(each) for each in values]
+        key = Grouping(question.groups, question.zone).parse(parts)
+        if key is not None:
+            return read_time(as_of), key
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
 
 
 def place(values: list[Any] | None) -> Place | None:

@@ -12,12 +12,13 @@ from godoty_service.metering.budgets import BudgetStatus
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger_export import LedgerExport
 from godoty_service.metering.ledger_pages import EntryFilter, LedgerPages, Place
-from godoty_service.metering.usage_query import UsageQuery
+from godoty_service.metering.usage_groups import plain
+from godoty_service.metering.usage_query import MOST_GROUPS, Page, UsageQuery
 from godoty_service.rpc import billing_requests as requests
 from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
 from godoty_service.rpc.edge import Call
 from godoty_service.rpc.metering_messages import timestamp
-from godoty_service.rpc.paging import page_size, read_place, write_token
+from godoty_service.rpc.paging import page_size, read_place, read_token, write_token
 from godoty_service.tenancy.principal import Scope
 from godoty_service.tenancy.tenants import Tenants
 
@@ -56,8 +57,17 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
     async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
         """Sum a time range."""
         question = requests.usage_question(request)
+        size = page_size(request.page_size, default=MOST_GROUPS, most=MOST_GROUPS)
         tenant_id = await self._tenant(request.tenant_id, call)
-        return await usage_answer_message(await self._usage.ask(tenant_id, question))
+        query = ("usage", tenant_id, repr(question))
+        as_of, after = requests.usage_place(read_token(request.page_token, query), question)
+        page = Page(size=size, after=after)
+        answer = await self._usage.ask(tenant_id, replace(question, as_of=as_of), page)
+        later = answer.later if question.as_of is not None else None
+        response = await usage_answer_message(replace(answer, later=later))
+        if answer.end is not None:
+            response.next_page_token = write_token(query, [answer.as_of.isoformat(), *plain(answer.end)])
+        return response
 
     async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
         """Read a page of entries."""

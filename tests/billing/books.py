@@ -23,9 +23,13 @@ from godoty_service.metering.usage import TokenUsage
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_groups import Group
 from godoty_service.metering.usage_query import UsageAnswer, UsageQuery, UsageQuestion
+from godoty_service.metering.usage_walk import WalkLimits
 from godoty_service.mongo import Collection, Database
 
 Document = dict[str, Any]
+
+
+LIMITS = WalkLimits(piece=7, entries=1_000_000)  # small pieces, so that most answers are made of several
 
 
 class Failing(Collection):
@@ -76,7 +80,14 @@ class Trouble:
 class Server:
     """What one server brings to the books."""
 
-    def __init__(self, database: Database, name: str, *, now: Callable[[], Awaitable[datetime]] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        *,
+        now: Callable[[], Awaitable[datetime]] | None = None,
+        limits: WalkLimits = LIMITS,
+    ) -> None:
         self.trouble = Trouble()
         self.ledger = Ledger(database.collection("ledger"))
         self.database = database
@@ -89,7 +100,9 @@ class Server:
             now=now or database.now,
             owner=name,
         )
-        self.query = UsageQuery(database=database, booking=self.booking, rollups=self.rollups, entries=entries)
+        self.query = UsageQuery(
+            database=database, booking=self.booking, rollups=self.rollups, entries=entries, limits=limits
+        )
 
     async def differences(self, tenant_id: str | None = None) -> list[str]:
         """What does not add up."""

@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import grpc
 import pytest
 from godoty.v1 import billing_service_pb2 as pb
 
@@ -19,7 +18,6 @@ from godoty_service.metering.usage_query import MOST_GROUPS
 from godoty_service.rpc import billing_messages
 from tests.billing.books import Server, Tenant, question, scan, shown
 from tests.billing.conftest import Bill
-from tests.service.caller import failure_of
 from tests.service.service import Service
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -35,40 +33,33 @@ async def crowded(served: Tenant) -> AsyncIterator[Tenant]:
     await served.database.collection("ledger").delete_many({"tenant_id": served.tenant_id})
 
 
-async def test_too_many_groups_are_refused(service: Service, crowded: Tenant, bill: Bill) -> None:
-    """As many as the largest message that clients take by default holds are answered, and one more is refused."""
+async def test_more_groups_than_a_page_holds_take_two(service: Service, crowded: Tenant, bill: Bill) -> None:
+    """As many as the largest message that clients take by default holds are one page, and one more is on the next."""
     answer = await bill(service).usage(*MONTH, "session")
     assert (len(answer.rows), answer.totals.model_calls) == (MOST_GROUPS, MOST_GROUPS)
+    assert not answer.next_page_token
 
     await crowded.settled([NOON], booked=True)
-    failure = await failure_of(bill(service).usage(*MONTH, "session"))
-    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-    assert failure.fields["group_by"].startswith("must not give more than 10000 groups: ask for a shorter time")
+    answer = await bill(service).usage(*MONTH, "session", page_size=20_000)
+    rest = await bill(service).usage(*MONTH, "session", page_token=answer.next_page_token)
+    assert (len(answer.rows), answer.totals.model_calls) == (MOST_GROUPS, MOST_GROUPS + 1)
+    assert (len(rest.rows), rest.totals) == (1, answer.totals)
 
 
-async def test_groups_of_all_sources_count(server: Server, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are pending, too, and those of other spans of a zone; no more than one too many leave the database."""
+async def test_too_many_groups_of_roll_ups_are_refused(
+    server: Server, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are pending count, too; the error says what to narrow."""
     monkeypatch.setattr("godoty_service.metering.usage_query.MOST_GROUPS", 7)
-    for minute in range(4):
-        await tenant.open(NOON + timedelta(minutes=minute), session_id=f"open {minute}")
-    await tenant.settled([NOON] * 3, booked=True)
-    by_session = question(*MONTH, NamedGroup.SESSION)
-    assert len((await server.query.ask(tenant.tenant_id, by_session)).rows) == 7
+    for number in range(7):
+        await tenant.open(NOON, requested_model=f"m/{number}")
+    by_model = question(*MONTH, NamedGroup.MODEL)
+    assert len((await server.query.ask(tenant.tenant_id, by_model)).rows) == 7
 
-    await tenant.settled([NOON] * 20, booked=True)
-    sizes: list[int] = []
-    aggregate = server.entries.aggregate
-
-    async def watched(pipeline: Any) -> Any:
-        found = await aggregate(pipeline)
-        sizes.append(len(found))
-        return found
-
-    monkeypatch.setattr(server.entries, "aggregate", watched)
-    monkeypatch.setattr(server.entries, "at", lambda _: server.entries)
-    with pytest.raises(InvalidRequest):
-        await server.query.ask(tenant.tenant_id, by_session)
-    assert max(sizes) == 8
+    await tenant.settled([NOON])
+    with pytest.raises(InvalidRequest) as refused:
+        await server.query.ask(tenant.tenant_id, by_model)
+    assert refused.value.violations[0].description.startswith("must not give more than 7 groups: ask for a shorter")
 
 
 class Turns:

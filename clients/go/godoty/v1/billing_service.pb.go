@@ -167,13 +167,19 @@ type GetUsageRequest struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Required. Until just before this time; at most 400 days later.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Groups, at most one of time and two others. Empty: one sum. What has more than 10,000 groups with entries is
-	// refused: ask for a shorter time, or for fewer or longer groups.
+	// Groups, at most one of time and two others. Empty: one sum. Groups by end user or session are summed from the
+	// entries themselves, of which the range may have two million by default; there may be any number of such groups. Of
+	// others more than 10,000 with entries are refused. A refusal says what to narrow.
 	GroupBy []UsageGroup `protobuf:"varint,4,rep,packed,name=group_by,json=groupBy,proto3,enum=godoty.v1.UsageGroup" json:"group_by,omitempty"`
 	// The IANA name of the zone in which hours, days and months are cut, such as "Europe/Berlin". Empty: UTC.
 	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// What was known at this time: it reproduces an earlier answer. Unset: now.
-	AsOf          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page may have fewer rows.
+	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the page before, from the same query. Empty: the first page. It holds the `as_of` of the
+	// first page, so all pages together are one answer.
+	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,19 +256,35 @@ func (x *GetUsageRequest) GetAsOf() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetUsageRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetUsageRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // Sums.
 type GetUsageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One for each group that has entries, in the order of their keys.
+	// One for each group whose sums are not all zero, in the order of their keys.
 	Rows []*UsageRow `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
-	// All rows together.
+	// All rows together, those of other pages as well.
 	Totals *Totals `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
 	// What was known at this time is in the sums. Give it as `as_of` to get the same again.
 	AsOf *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Of calls in the time range, what was settled or adjusted later than `as_of`. Unset: `as_of` was not given.
 	AdjustedLaterUsd *string `protobuf:"bytes,4,opt,name=adjusted_later_usd,json=adjustedLaterUsd,proto3,oneof" json:"adjusted_later_usd,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Asks for the next page. Empty: this was the last.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetUsageResponse) Reset() {
@@ -319,6 +341,13 @@ func (x *GetUsageResponse) GetAsOf() *timestamppb.Timestamp {
 func (x *GetUsageResponse) GetAdjustedLaterUsd() string {
 	if x != nil && x.AdjustedLaterUsd != nil {
 		return *x.AdjustedLaterUsd
+	}
+	return ""
+}
+
+func (x *GetUsageResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
 	}
 	return ""
 }
@@ -1082,7 +1111,7 @@ var File_godoty_v1_billing_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
+	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n" +
 	"\x0fGetUsageRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -1090,12 +1119,16 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x120\n" +
 	"\bgroup_by\x18\x04 \x03(\x0e2\x15.godoty.v1.UsageGroupR\agroupBy\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12/\n" +
-	"\x05as_of\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xe1\x01\n" +
+	"\x05as_of\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
+	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"\x89\x02\n" +
 	"\x10GetUsageResponse\x12'\n" +
 	"\x04rows\x18\x01 \x03(\v2\x13.godoty.v1.UsageRowR\x04rows\x12)\n" +
 	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x12/\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x121\n" +
-	"\x12adjusted_later_usd\x18\x04 \x01(\tH\x00R\x10adjustedLaterUsd\x88\x01\x01B\x15\n" +
+	"\x12adjusted_later_usd\x18\x04 \x01(\tH\x00R\x10adjustedLaterUsd\x88\x01\x01\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageTokenB\x15\n" +
 	"\x13_adjusted_later_usd\"I\n" +
 	"\bUsageRow\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\x12)\n" +

@@ -170,21 +170,31 @@ export interface GetUsageRequest {
     | Date
     | undefined;
   /**
-   * Groups, at most one of time and two others. Empty: one sum. What has more than 10,000 groups with entries is
-   * refused: ask for a shorter time, or for fewer or longer groups.
+   * Groups, at most one of time and two others. Empty: one sum. Groups by end user or session are summed from the
+   * entries themselves, of which the range may have two million by default; there may be any number of such groups. Of
+   * others more than 10,000 with entries are refused. A refusal says what to narrow.
    */
   groupBy: UsageGroup[];
   /** The IANA name of the zone in which hours, days and months are cut, such as "Europe/Berlin". Empty: UTC. */
   timeZone: string;
   /** What was known at this time: it reproduces an earlier answer. Unset: now. */
-  asOf: Date | undefined;
+  asOf:
+    | Date
+    | undefined;
+  /** At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page may have fewer rows. */
+  pageSize: number;
+  /**
+   * The `next_page_token` of the page before, from the same query. Empty: the first page. It holds the `as_of` of the
+   * first page, so all pages together are one answer.
+   */
+  pageToken: string;
 }
 
 /** Sums. */
 export interface GetUsageResponse {
-  /** One for each group that has entries, in the order of their keys. */
+  /** One for each group whose sums are not all zero, in the order of their keys. */
   rows: UsageRow[];
-  /** All rows together. */
+  /** All rows together, those of other pages as well. */
   totals:
     | Totals
     | undefined;
@@ -193,7 +203,11 @@ export interface GetUsageResponse {
     | Date
     | undefined;
   /** Of calls in the time range, what was settled or adjusted later than `as_of`. Unset: `as_of` was not given. */
-  adjustedLaterUsd?: string | undefined;
+  adjustedLaterUsd?:
+    | string
+    | undefined;
+  /** Asks for the next page. Empty: this was the last. */
+  nextPageToken: string;
 }
 
 /** The sum of a group. */
@@ -344,7 +358,16 @@ export interface BudgetStatus {
 }
 
 function createBaseGetUsageRequest(): GetUsageRequest {
-  return { tenantId: "", startTime: undefined, endTime: undefined, groupBy: [], timeZone: "", asOf: undefined };
+  return {
+    tenantId: "",
+    startTime: undefined,
+    endTime: undefined,
+    groupBy: [],
+    timeZone: "",
+    asOf: undefined,
+    pageSize: 0,
+    pageToken: "",
+  };
 }
 
 export const GetUsageRequest: MessageFns<GetUsageRequest> = {
@@ -370,6 +393,12 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
     }
     if (message.asOf !== undefined) {
       Timestamp.encode(toTimestamp(message.asOf), writer.uint32(50).fork()).join();
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(56).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(66).string(message.pageToken);
     }
     return writer;
   },
@@ -445,6 +474,22 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
             message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -489,6 +534,16 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
         : isSet(object.as_of)
         ? fromJsonTimestamp(object.as_of)
         : undefined,
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
@@ -512,6 +567,12 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
     if (message.asOf !== undefined) {
       obj.asOf = message.asOf.toISOString();
     }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
     return obj;
   },
 
@@ -526,12 +587,14 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
     message.groupBy = object.groupBy?.map((e) => e) || [];
     message.timeZone = object.timeZone ?? "";
     message.asOf = object.asOf ?? undefined;
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseGetUsageResponse(): GetUsageResponse {
-  return { rows: [], totals: undefined, asOf: undefined, adjustedLaterUsd: undefined };
+  return { rows: [], totals: undefined, asOf: undefined, adjustedLaterUsd: undefined, nextPageToken: "" };
 }
 
 export const GetUsageResponse: MessageFns<GetUsageResponse> = {
@@ -547,6 +610,9 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
     }
     if (message.adjustedLaterUsd !== undefined) {
       writer.uint32(34).string(message.adjustedLaterUsd);
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(42).string(message.nextPageToken);
     }
     return writer;
   },
@@ -596,6 +662,14 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
             message.adjustedLaterUsd = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -622,6 +696,11 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
         : isSet(object.adjusted_later_usd)
         ? globalThis.String(object.adjusted_later_usd)
         : undefined,
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -639,6 +718,9 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
     if (message.adjustedLaterUsd !== undefined) {
       obj.adjustedLaterUsd = message.adjustedLaterUsd;
     }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
     return obj;
   },
 
@@ -653,6 +735,7 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
       : undefined;
     message.asOf = object.asOf ?? undefined;
     message.adjustedLaterUsd = object.adjustedLaterUsd ?? undefined;
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
