@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
@@ -18,13 +17,13 @@ from opentelemetry.sdk.trace.export import SpanExporter
 
 from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
-from godoty_service.clock_sync import OnMeasured, SynchronizedClock
 from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.recorder import Recorder
+from godoty_service.reporting import background, count_entries, report_clock, show_metrics
 from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
 from godoty_service.rpc import admin_service, agent_service, billing_service
 from godoty_service.rpc.admin_service import AdminService
@@ -39,7 +38,6 @@ from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
-from godoty_service.telemetry.scrape import serve_metrics
 from godoty_service.telemetry.traces import Tracing, open_tracing
 from godoty_service.turns.following import Following
 from godoty_service.turns.journal import Journal
@@ -55,7 +53,6 @@ log = structlog.get_logger(__name__)
 _SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 _SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
 _STOP_GRACE = 5.0  # seconds that calls other than turns get to finish
-_COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
 _GATE_INTERVAL = 1.0  # seconds between two tries to let turns out whose end the database did not take
 
 
@@ -108,8 +105,8 @@ async def running(
         )
         status = ServingStatus(("", *_SERVICES))
         await _start_loops(stack, settings, rooms, provider, recorder)
-        _background(stack, rooms.clock.run(settings.heartbeat, on_measured=_report_clock(recorder, status)))
-        metrics_port = _show(stack, settings, metrics, provider.oracle, shared=counts is not None)
+        background(stack, rooms.clock.run(settings.heartbeat, on_measured=report_clock(recorder, status)))
+        metrics_port = show_metrics(stack, settings, metrics, provider.oracle, shared=counts is not None)
         turns = _turns(stack, settings, rooms, provider, recorder)
         edge = _edge(settings, rooms, metrics=metrics, tracing=tracing)
         server = _server(settings, rooms, provider.oracle, turns=turns, edge=edge, shared=worker is not None)
@@ -197,13 +194,13 @@ async def _start_loops(
     await asyncio.gather(_have_prices(provider.oracle), provider.accounts.learn_records(), rooms.replicas.beat())
     stack.push_async_callback(_quietly, rooms.replicas.stop)
     stack.push_async_callback(_quietly, rooms.keys.record_use)
-    _background(stack, rooms.keys.run(settings.key_use_interval))
-    _background(stack, rooms.replicas.run(settings.heartbeat))
-    _background(stack, provider.pace.run())
-    _background(stack, provider.oracle.run(settings.catalogue_refresh))
-    _background(stack, provider.reconciler.run(settings.reconcile_interval))
-    _background(stack, rooms.usage.booking.run(settings.rollup_interval))
-    _background(stack, _count(rooms.ledger, recorder))
+    background(stack, rooms.keys.run(settings.key_use_interval))
+    background(stack, rooms.replicas.run(settings.heartbeat))
+    background(stack, provider.pace.run())
+    background(stack, provider.oracle.run(settings.catalogue_refresh))
+    background(stack, provider.reconciler.run(settings.reconcile_interval))
+    background(stack, rooms.usage.booking.run(settings.rollup_interval))
+    background(stack, count_entries(rooms.ledger, recorder))
 
 
 async def _have_prices(oracle: Oracle) -> None:
@@ -217,53 +214,6 @@ async def _have_prices(oracle: Oracle) -> None:
     await oracle.load()
     if oracle.current is None:
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
-
-
-async def _count(ledger: Ledger, recorder: Recorder) -> None:
-    """Show the open entries on the metrics page, for ever."""
-    while True:
-        try:
-            pending, unresolved = await ledger.count()
-            recorder.ledger_counted(pending=pending, unresolved=unresolved)
-        except GodotyError as error:
-            log.warning("ledger_not_counted", error=str(error))
-        await asyncio.sleep(_COUNT_INTERVAL)
-
-
-def _show(stack: AsyncExitStack, settings: Settings, metrics: Metrics, oracle: Oracle, *, shared: bool) -> int | None:
-    """Open the metrics page where one is asked for, and tell its port."""
-    if shared:
-        _background(stack, _tell_age(metrics, oracle))
-    else:
-        metrics.watch_catalogue_age(lambda: _age(oracle))
-    if not settings.metrics_listen:
-        return None
-    page = serve_metrics(listen=settings.metrics_listen, registry=metrics.page, shared=shared)
-    stack.push_async_callback(page.close)
-    return page.port
-
-
-async def _tell_age(metrics: Metrics, oracle: Oracle) -> None:
-    """Tell the other workers' pages how old the prices are, for ever."""
-    while True:
-        metrics.catalogue_age(_age(oracle))
-        await asyncio.sleep(_COUNT_INTERVAL)
-
-
-def _report_clock(recorder: Recorder, status: ServingStatus) -> OnMeasured:
-    """Build what shows each measurement of the system clock, on the metrics page and as health."""
-
-    async def report(clock: SynchronizedClock) -> None:
-        recorder.clock_measured(clock.offset, within_tolerance=clock.within_tolerance)
-        await status.clock_measured(within_tolerance=clock.within_tolerance)
-
-    return report
-
-
-def _age(oracle: Oracle) -> float:
-    """Tell the catalogue's age in seconds; there being none is older than any."""
-    age = oracle.age()
-    return float("inf") if age is None else age
 
 
 def _answer_limits(settings: Settings) -> AnswerLimits:
@@ -321,10 +271,10 @@ def _turns(
         replicas=rooms.replicas,
         longest=timedelta(seconds=settings.longest_turn),
     )
-    _background(stack, journal.run(settings.turn_log_interval))
-    _background(stack, turns.run(settings.turn_watch_interval))
-    _background(stack, rooms.gates.run(_GATE_INTERVAL))
-    _background(stack, rooms.leases.run(settings.heartbeat))
+    background(stack, journal.run(settings.turn_log_interval))
+    background(stack, turns.run(settings.turn_watch_interval))
+    background(stack, rooms.gates.run(_GATE_INTERVAL))
+    background(stack, rooms.leases.run(settings.heartbeat))
     return turns
 
 
@@ -394,7 +344,7 @@ async def serve(settings: Settings, *, worker: Worker | None = None, counts: Pat
     async with running(settings, worker=worker, counts=counts), AsyncExitStack() as stack:
         settle()
         if worker is not None:
-            _background(stack, _until_dismissed(worker, stop))
+            background(stack, _until_dismissed(worker, stop))
         await stop.wait()
         log.info("stopping")
 
@@ -402,18 +352,6 @@ async def serve(settings: Settings, *, worker: Worker | None = None, counts: Pat
 async def _until_dismissed(worker: Worker, stop: asyncio.Event) -> None:
     await worker.dismissed()
     stop.set()
-
-
-def _background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    """Run a loop beside the server, and end it with it."""
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(end)
 
 
 async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
