@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         20_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
     )
     usage_max_entries: int = Field(
-        2_000_000,
+        5_000_000,
         ge=1000,
         le=100_000_000,
         description="Ledger entries that one answer of GetUsage may read one by one.",
