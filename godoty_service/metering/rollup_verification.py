@@ -1,86 +1,102 @@
-"""Proves the roll-ups: recomputes each day's documents from its entries and names each difference. Reads only."""
+"""Verifies the roll-ups: names each document that is not the sum that it should be. Reads only.
 
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, fields
+A day is verified in pieces, each as it is at one moment: its quarters of an hour are compared with their entries, its
+hours with the quarters, the day with the hours. So a day is right if no piece differs, however many entries it has, and
+no snapshot is older than reading one piece takes.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from godoty_service.metering.booking import Batch, Booking
-from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.booking import Batch, Book, Booking
+from godoty_service.metering.call import ModelCall
+from godoty_service.metering.rollup_comparison import Moving, WiderSums, entry_differences
+from godoty_service.metering.rollup_entries import EntryTotals, TurnOpeners
 from godoty_service.metering.rollups import Kept, Rollups
-from godoty_service.metering.states import contribution
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.turn_openers import by_turn, opener
-from godoty_service.metering.usage_cells import Cell, Sum, Sums, add_sums, floor_day, sums_of, turn_of
-from godoty_service.metering.usage_entries import Marked, UsageEntries, entry_id
+from godoty_service.metering.usage_cells import (
+    QUARTER,
+    Level,
+    Sums,
+    floor_day,
+    floor_hour,
+    floor_quarter,
+    widened,
+)
+from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_window import Window
 from godoty_service.metering.verification import Difference
-from godoty_service.mongo import Database, Document, Snapshot
+from godoty_service.mongo import Database, Snapshot
 
+PIECE = 50_000  # entries or documents of a piece, where one quarter or hour has no more: some 15 seconds
 _DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
+_BY_ENTRIES = (Level.QUARTER, Level.DETAIL)  # what is compared with entries
 
-
-@dataclass(slots=True)
-class _Day:
-    """A day's sums, by its entries.
-
-    Attributes:
-        booked: Of those that are taken up.
-        moving: Of those that are being taken up: a document has them once it is folded up to their batch.
-        faults: What is wrong with entries themselves.
-    """
-
-    booked: Sums = field(default_factory=dict)
-    moving: Sums = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+Piece = tuple[datetime, datetime]  # its start, and its end, exclusive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Turns:
-    """With which calls turns count.
+class _Books:
+    """What is verified, of one tenant, as it is at one moment."""
 
-    Attributes:
-        opening: By what is taken up.
-        taking: By what is being taken up.
-        moving: Turns that have calls in the latter.
-    """
-
-    opening: set[str]
-    taking: set[str]
-    moving: set[str]
+    tenant_id: str
+    entries: UsageEntries
+    rollups: Rollups
+    book: Book | None
 
     @classmethod
-    def of(cls, calls: list[Document], batch: Batch | None) -> "_Turns":
-        """Find out by all calls of some turns, and by the batch that is being taken up."""
-        first = [opener(turn, but=batch.final if batch else ()) for turn in by_turn(calls)]
-        taking = {*batch.final, *(each.entry_id for each in batch.moved)} if batch else set()
-        return cls(
-            opening={each["_id"] for each in first if each is not None},
-            taking=set(batch.opening or ()) if batch else set(),
-            moving={each["turn_id"] for each in calls if each["_id"] in taking},
-        )
+    async def at(
+        cls, snapshot: Snapshot, tenant_id: str, *, entries: UsageEntries, rollups: Rollups, booking: Booking
+    ) -> "_Books":
+        """Read the tenant's book, which states the batch that is being taken up."""
+        book = await booking.at(snapshot).find(tenant_id)
+        return cls(tenant_id=tenant_id, entries=entries.at(snapshot), rollups=rollups.at(snapshot), book=book)
+
+    @property
+    def batch(self) -> Batch | None:
+        """Return the batch that is being taken up."""
+        return self.book.batch if self.book else None
+
+    def moving(self, details: Sums, levels: tuple[Level, ...], piece: Piece) -> Moving:
+        """Return the sums of the batch, at some levels and of a time."""
+        start, end = piece
+        sums = {
+            cell: each for cell, each in widened(details).items() if cell.level in levels and start <= cell.time < end
+        }
+        return Moving(number=self.batch.number if self.batch else 0, sums=sums)
 
 
 async def verify_usage(
-    *, database: Database, entries: UsageEntries, rollups: Rollups, booking: Booking, tenant_id: str | None = None
+    *,
+    database: Database,
+    entries: UsageEntries,
+    rollups: Rollups,
+    booking: Booking,
+    tenant_id: str | None = None,
+    piece: int = PIECE,
 ) -> AsyncIterator[Difference]:
-    """Verify one tenant's roll-ups, or everybody's, while servers go on; in the memory that a day's documents need.
+    """Verify one tenant's roll-ups, or those of all, while servers go on; memory holds the sums of one piece.
 
     Args:
-        database: Where snapshots are taken: each day is looked at as it was at one moment.
+        database: Where snapshots are taken: each piece is read as it was at one moment.
         entries: The entries.
         rollups: Their sums.
-        booking: Tells which entries are being taken up.
+        booking: Knows which entries are being taken up.
         tenant_id: Whose; None: everybody's.
+        piece: Entries, or documents, that are read in one snapshot; all of a quarter of an hour, or an hour, are.
     """
     tenant = tenant_id if tenant_id is not None else await _next_tenant(entries, rollups, "")
     while tenant is not None:
         day = await _next_day(entries, rollups, tenant, _START)
         while day is not None:
-            async with database.snapshot() as snapshot:
-                found = await _differences(tenant, day, snapshot, entries=entries, rollups=rollups, booking=booking)
-            for what in found:
-                yield Difference(tenant_id=tenant, session_id="", what=f"usage {what}")
+            async for span, compare in _pieces(tenant, day, piece, entries=entries, rollups=rollups):
+                async with database.snapshot() as snapshot:
+                    books = await _Books.at(snapshot, tenant, entries=entries, rollups=rollups, booking=booking)
+                    found = await compare(books, span)
+                for what in found:
+                    yield Difference(tenant_id=tenant, session_id="", what=f"usage {what}")
             day = await _next_day(entries, rollups, tenant, day + _DAY)
         tenant = None if tenant_id is not None else await _next_tenant(entries, rollups, tenant)
 
@@ -95,71 +111,69 @@ async def _next_day(entries: UsageEntries, rollups: Rollups, tenant_id: str, sta
     return min((floor_day(each) for each in found if each is not None), default=None)
 
 
-async def _differences(
-    tenant_id: str, day: datetime, snapshot: Snapshot, *, entries: UsageEntries, rollups: Rollups, booking: Booking
-) -> list[str]:
-    book = await booking.at(snapshot).find(tenant_id)
-    window, batch = (book.window, book.batch) if book else (Window(), None)
-    summed = _Day()
-    async for page in entries.at(snapshot).by_time(tenant_id, day, day + _DAY):
+async def _pieces(
+    tenant_id: str, day: datetime, size: int, *, entries: UsageEntries, rollups: Rollups
+) -> AsyncIterator[tuple[Piece, Callable[[_Books, Piece], Awaitable[list[str]]]]]:
+    """Return the pieces of a day, and how each is compared."""
+    end = day + _DAY
+    start = day
+    while start < end:
+        beyond = await entries.time_of(tenant_id, start, after=size)
+        stop = min(end, max(start + QUARTER, floor_quarter(beyond))) if beyond else end
+        yield (start, stop), _quarters
+        start = stop
+    start = day
+    while start < end:
+        beyond = await rollups.time_of(tenant_id, Level.DETAIL, start, after=size)
+        stop = min(end, max(start + _HOUR, floor_hour(beyond))) if beyond else end
+        yield (start, stop), _hours
+        start = stop
+    yield (day, end), _day
+
+
+async def _quarters(books: _Books, piece: Piece) -> list[str]:
+    """Compare quarters of an hour with their entries."""
+    start, end = piece
+    window = books.book.window if books.book else Window()
+    summed = EntryTotals()
+    async for page in books.entries.by_time(books.tenant_id, start, end):
         calls = [each.entry for each in page if isinstance(each.entry, ModelCall)]
-        turns = await entries.at(snapshot).turn_calls(tenant_id, {call.turn_id for call in calls})
-        _add_page(summed, page, _Turns.of(turns, batch), batch, window)
-    kept = {each.cell: each async for each in rollups.at(snapshot).of_day(tenant_id, day)}
-    return [*summed.faults, *_compared(kept, summed, batch)]
+        turns = await books.entries.turn_calls(books.tenant_id, {call.turn_id for call in calls})
+        summed.add(page, TurnOpeners.of(turns, books.batch), books.batch, window)
+    booked = {cell: each for cell, each in widened(summed.booked).items() if cell.level in _BY_ENTRIES}
+    kept = [each async for each in _kept_quarters(books, piece)]
+    return [*summed.faults, *entry_differences(kept, booked, books.moving(summed.moving, _BY_ENTRIES, piece))]
 
 
-def _add_page(summed: _Day, page: list[Marked], turns: _Turns, batch: Batch | None, window: Window) -> None:
-    moving = set(batch.final) if batch else set()
-    moved = {each.entry_id: each.time for each in batch.moved if each.booked} if batch else {}
-    summed.faults += _faults(page, turns)
-    for each in page:
-        entry, name = each.entry, entry_id(each.entry)
-        if name in moving:
-            add_sums(summed.moving, sums_of([entry], opening=turns.taking, window=window))
-        elif each.booked:
-            known = max(each.known, (name not in moved and each.opens_time) or each.known)
-            add_sums(summed.booked, sums_of([entry], opening=turns.opening, window=Window(), known=known))
-            if name in moved:
-                add_sums(summed.moving, turn_of(entry, known=moved[name]))
+async def _kept_quarters(books: _Books, piece: Piece) -> AsyncIterator[Kept]:
+    """Read the sums of quarters of an hour; the day's last piece has what its curve has of a time after the day."""
+    start, end = piece
+    async for each in books.rollups.kept(books.tenant_id, [Level.DETAIL], start, end):
+        yield each
+    day = floor_day(start)
+    async for each in books.rollups.kept(books.tenant_id, [Level.QUARTER], day, day + _DAY):
+        if start <= each.cell.time and (each.cell.time < end or end == day + _DAY):
+            yield each
 
 
-def _faults(page: list[Marked], turns: _Turns) -> Iterator[str]:
-    for each in page:
-        call, name = each.entry, entry_id(each.entry)
-        if not isinstance(call, ModelCall) or not each.booked:
-            continue
-        if call.state is CallState.PENDING:
-            yield f"call {name} is taken up and pending"
-        was_first = each.opens_turn and not contribution(call).turn  # until it was void
-        if each.opens_turn != (name in turns.opening) and not was_first and call.turn_id not in turns.moving:
-            yield f"call {name} is {'' if each.opens_turn else 'not '}marked as its turn's first"
+async def _hours(books: _Books, piece: Piece) -> list[str]:
+    """Compare hours with their quarters."""
+    return await _wider(books, piece, Level.DETAIL, Level.DETAIL_HOUR)
 
 
-def _compared(kept: dict[Cell, Kept], summed: _Day, batch: Batch | None) -> Iterator[str]:
-    for cell in sorted({*kept, *summed.booked, *summed.moving}, key=_place):
-        found = kept.get(cell)
-        true: Sums = {cell: summed.booked[cell]} if cell in summed.booked else {}
-        if found is not None and batch is not None and found.through >= batch.number and cell in summed.moving:
-            add_sums(true, {cell: summed.moving[cell]})
-        name = " ".join(filter(None, (cell.level.value, cell.time.isoformat(), cell.model, cell.provider, cell.agent)))
-        if found is None:
-            if true:
-                yield f"{name}: is missing"
-        elif cell not in true:
-            yield f"{name}: is kept, and no entry is in it"
-        else:
-            yield from _unequal(name, found.sum, true[cell])
+async def _day(books: _Books, piece: Piece) -> list[str]:
+    """Compare a day with its hours."""
+    return await _wider(books, piece, Level.DETAIL_HOUR, Level.DAY)
 
 
-def _unequal(name: str, kept: Sum, true: Sum) -> Iterator[str]:
-    for each in fields(Totals):
-        shown, summed = getattr(kept.totals, each.name), getattr(true.totals, each.name)
-        if shown != summed:
-            yield f"{name}: {each.name}: kept {shown}, by the entries {summed}"
-    if kept.latest != true.latest:
-        yield f"{name}: latest: kept {kept.latest.isoformat()}, by the entries {true.latest.isoformat()}"
-
-
-def _place(cell: Cell) -> tuple[datetime, str, str, str, str]:
-    return cell.time, cell.level.value, cell.model, cell.provider, cell.agent
+async def _wider(books: _Books, piece: Piece, finer: Level, wider: Level) -> list[str]:
+    batch, details = books.batch, EntryTotals()
+    if books.book is not None and batch is not None:
+        names = {*batch.final, *(each.entry_id for each in batch.moved)}
+        page = await books.entries.marked(books.tenant_id, names)
+        details.add(page, TurnOpeners.of([], batch), batch, books.book.window)
+    levels = (finer, wider)
+    sums = WiderSums(wider, books.moving(details.moving, levels, piece))
+    async for each in books.rollups.kept(books.tenant_id, levels, *piece):
+        sums.add(each)
+    return list(sums.differences())

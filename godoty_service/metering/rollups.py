@@ -16,6 +16,7 @@ from godoty_service.metering import money
 from godoty_service.metering.fold_document import totals_from_document, totals_to_document
 from godoty_service.metering.usage_cells import QUARTER, Cell, Level, Sum, Sums, floor_day, joined
 from godoty_service.metering.usage_curve import charge_of_curve, curve_from_document, curve_to_document
+from godoty_service.metering.usage_entries import nth
 from godoty_service.metering.usage_plan import Range
 from godoty_service.mongo import Collection, Document, Index, Snapshot
 from godoty_service.pieces import in_pieces
@@ -110,12 +111,25 @@ class Rollups:
         """Sum documents."""
         return await self._documents.aggregate(pipeline)
 
-    async def of_day(self, tenant_id: str, day: datetime) -> AsyncIterator[Kept]:
-        """Read what is kept of a day, at all levels."""
-        times = {"$gte": day, "$lt": day + _DAY}
-        async for each in self._documents.iterate({"tenant_id": tenant_id, "level": {"$in": _LEVELS}, "time": times}):
+    async def kept(
+        self, tenant_id: str, levels: Iterable[Level], start: datetime, end: datetime
+    ) -> AsyncIterator[Kept]:
+        """Read the sums of some levels, of the documents that begin within a time; a day's quarters are in one."""
+        names = [_CURVE if level is Level.QUARTER else level.value for level in levels]
+        query = {"tenant_id": tenant_id, "level": {"$in": names}, "time": {"$gte": start, "$lt": end}}
+        async for each in self._documents.iterate(query):
             for cell, kept in _sums(each):
                 yield Kept(cell=cell, sum=kept, through=each["through"])
+
+    async def time_of(self, tenant_id: str, level: Level, start: datetime, *, after: int) -> datetime | None:
+        """Return the time of the document of a level that comes after so many others from a time on, or None."""
+        found = await self._documents.aggregate(
+            [
+                {"$match": {"tenant_id": tenant_id, "level": level.value, "time": {"$gte": start}}},
+                *nth(after, by="time"),
+            ]
+        )
+        return found[0]["time"] if found else None
 
     async def tenant_after(self, tenant_id: str) -> str | None:
         """Tell the next tenant, by id, that has documents."""

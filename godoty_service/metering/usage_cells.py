@@ -55,16 +55,26 @@ def sums_of(entries: Iterable[Entry], *, opening: set[str], window: Window, know
         window: When the books can know of them.
         known: When they became known, where that is kept.
     """
+    return widened(details_of(entries, opening=opening, window=window, known=known))
+
+
+def details_of(entries: Iterable[Entry], *, opening: set[str], window: Window, known: datetime | None = None) -> Sums:
+    """Sum final entries by cell, at the level DETAIL alone; the arguments are those of `sums_of`."""
     details: dict[Cell, list[Sum]] = {}
     for entry in entries:
         added = part(entry, opens_turn=entry_id(entry) in opening)
         details.setdefault(_detail(entry), []).append(Sum(totals=added, latest=known or known_time(entry, window)))
-    return widened({cell: joined(*parts) for cell, parts in details.items()})
+    return {cell: joined(*parts) for cell, parts in details.items()}
 
 
 def turn_of(entry: Entry, *, known: datetime) -> Sums:
     """Return, at every level, the turn that counts with an entry from a time on."""
-    return widened({_detail(entry): Sum(totals=Totals(turns=1), latest=known)})
+    return widened(turn_detail_of(entry, known=known))
+
+
+def turn_detail_of(entry: Entry, *, known: datetime) -> Sums:
+    """Return, at the level DETAIL alone, the turn that counts with an entry from a time on."""
+    return {_detail(entry): Sum(totals=Totals(turns=1), latest=known)}
 
 
 def widened(details: Sums) -> Sums:

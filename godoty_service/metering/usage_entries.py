@@ -123,17 +123,28 @@ class UsageEntries:
         )
         return found["start_time"] if found else None
 
+    async def time_of(self, tenant_id: str, start: datetime, *, after: int) -> datetime | None:
+        """Return the time of the entry that comes after so many others from a time on; None: none does."""
+        which = {"tenant_id": tenant_id, "start_time": {"$gte": start}}
+        found = await self._entries.aggregate([{"$match": which}, *nth(after, by="start_time")])
+        return found[0]["start_time"] if found else None
+
     async def by_time(self, tenant_id: str, start: datetime, end: datetime) -> AsyncIterator[list[Marked]]:
         """Read the entries of a time with their marks, some at a time."""
         page: list[Marked] = []
         query = {"tenant_id": tenant_id, "start_time": {"$gte": start, "$lt": end}}
-        async for each in self._entries.iterate(query, sort=[("start_time", 1)]):
+        async for each in self._entries.iterate(query, sort=[("start_time", 1)], fields=_UNUSED):
             page.append(_marked(each))
             if len(page) == _PAGE:
                 yield page
                 page = []
         if page:
             yield page
+
+    async def marked(self, tenant_id: str, entry_ids: Iterable[str]) -> list[Marked]:
+        """Read entries with their marks."""
+        query = {"tenant_id": tenant_id, "_id": {"$in": list(entry_ids)}}
+        return [_marked(each) for each in await self._entries.find(query, fields=_UNUSED)]
 
     async def read(self, tenant_id: str, entry_ids: Sequence[str]) -> list[Entry]:
         """Read what is summed up of entries."""
@@ -264,6 +275,11 @@ class UsageEntries:
     def at(self, snapshot: Snapshot) -> "UsageEntries":
         """The same at a moment."""
         return UsageEntries(self._entries.at(snapshot))
+
+
+def nth(number: int, *, by: str) -> list[Document]:
+    """Return the stages that leave the one match after so many others, in the order of an indexed field."""
+    return [{"$sort": {by: 1}}, {"$skip": number}, {"$limit": 1}, {"$project": {"_id": 0, by: 1}}]
 
 
 def opened_time(call: ModelCall, window: Window) -> datetime:

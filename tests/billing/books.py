@@ -104,14 +104,15 @@ class Server:
             database=database, booking=self.booking, rollups=self.rollups, entries=entries, limits=limits
         )
 
-    async def differences(self, tenant_id: str | None = None) -> list[str]:
-        """What does not add up."""
+    async def differences(self, tenant_id: str | None = None, *, piece: int = 3) -> list[str]:
+        """What does not add up, verified in pieces of so many entries."""
         found = verify_usage(
             database=self.database,
             entries=self.entries,
             rollups=self.rollups,
             booking=self.booking,
             tenant_id=tenant_id,
+            piece=piece,
         )
         return [each.what async for each in found]
 

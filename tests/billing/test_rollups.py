@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,8 +18,9 @@ from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.time_cells import TimeGroup
 from godoty_service.metering.totals import Totals
 from godoty_service.metering.usage import TokenUsage
+from godoty_service.metering.usage_entries import Marked, UsageEntries
 from godoty_service.metering.usage_groups import NamedGroup
-from godoty_service.mongo import Database
+from godoty_service.mongo import Collection, Database, Snapshot
 from tests.billing.books import Server, Tenant, question, scan, shown
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 1000, tzinfo=UTC)
@@ -345,7 +346,41 @@ async def _other_turn(database: Database) -> None:
     await database.collection("ledger").update_one({"opens_turn": True}, {"$unset": {"opens_turn": ""}})
 
 
+async def _no_hour(database: Database) -> None:
+    await database.collection("usage_quarters").delete_one({"level": "detail_hour"})
+
+
+async def _dearer_hour(database: Database) -> None:
+    await database.collection("usage_quarters").update_one(
+        {"level": "detail_hour"}, {"$set": {"cost": Decimal128(Decimal(7))}}
+    )
+
+
+async def _later_day(database: Database) -> None:
+    await database.collection("usage_quarters").update_one({"level": "day"}, {"$set": {"latest": NOON}})
+
+
+async def _quarter_beyond_the_day(database: Database) -> None:
+    await database.collection("usage_quarters").update_one({"level": "curve"}, {"$inc": {"quarters.0": 200}})
+
+
+def _forged(level: str) -> Tamper:
+    async def forge(database: Database) -> None:
+        found = await database.collection("usage_quarters").find_one({"level": level})
+        assert found is not None
+        await database.collection("usage_quarters").insert_one(found | {"_id": "forged", "agent": "forged"})
+
+    return forge
+
+
 TAMPERINGS = {
+    "usage detail_hour 2026-05-04T12:00:00+00:00": _no_hour,
+    "cost: kept 7, by the quarters": _dearer_hour,
+    "latest: kept 2026-05-04T12:00:00.001000+00:00, by the hours": _later_day,
+    "usage quarter 2026-05-06": _quarter_beyond_the_day,
+    "forged: is kept, and no entry is in it": _forged("detail"),
+    "usage detail_hour 2026-05-04T12:00:00+00:00 ": _forged("detail_hour"),
+    "usage day 2026-05-04T00:00:00+00:00": _forged("day"),
     "cost: kept": _more_cost,
     "usage: kept": _more_tokens,
     "is missing": _no_day,
@@ -360,8 +395,11 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.parametrize("piece", [2, 50_000])
 @pytest.mark.parametrize("said", TAMPERINGS)
-async def test_what_was_tampered_with_is_named(server: Server, database: Database, tenant: Tenant, said: str) -> None:
+async def test_what_was_tampered_with_is_named(
+    server: Server, database: Database, tenant: Tenant, said: str, piece: int
+) -> None:
     """Clean roll-ups pass; a document, an entry or a mark that was changed by hand does not."""
     for number in range(6):
         call = await tenant.open(NOON + timedelta(minutes=7 * number))
@@ -370,10 +408,64 @@ async def test_what_was_tampered_with_is_named(server: Server, database: Databas
     await tenant.open(NOON)
     assert await server.differences() == []
     await TAMPERINGS[said](database)
-    found = await server.differences()
+    found = await server.differences(piece=piece)
 
     assert any(said in each for each in found), found
-    assert await server.differences(tenant.tenant_id) == found
+    assert await server.differences(tenant.tenant_id, piece=piece) == found
+
+
+class _Counting(UsageEntries):
+    """Entries that count what is read of each snapshot."""
+
+    def __init__(self, collection: Collection, read: list[int]) -> None:
+        super().__init__(collection)
+        self._read = read
+
+    def at(self, snapshot: Snapshot) -> "_Counting":
+        """Start a count."""
+        self._read.append(0)
+        return _Counting(self._entries.at(snapshot), self._read)
+
+    async def by_time(self, tenant_id: str, start: datetime, end: datetime) -> AsyncIterator[list[Marked]]:
+        """Count entries."""
+        async for page in super().by_time(tenant_id, start, end):
+            self._read[-1] += len(page)
+            yield page
+
+
+async def test_day_is_verified_in_pieces_each_in_a_snapshot_of_its_own(
+    server: Server, database: Database, tenant: Tenant
+) -> None:
+    """No snapshot reads more entries than a piece may have, or a quarter of an hour has; all entries are read."""
+    await _fill(tenant, 60)  # in the first hour: 15 in each quarter
+    for hours in range(2, 8):
+        await tenant.close(await tenant.open(NOON + timedelta(hours=hours)), NOON + timedelta(hours=8))
+    await server.booking.tick()
+    for piece, most in ((1, 15), (40, 40), (50_000, 66)):
+        read: list[int] = []
+        server.entries = _Counting(database.collection("ledger"), read)
+        assert await server.differences(piece=piece) == []
+        assert sum(read) == 66
+        assert max(read) <= most
+
+
+async def test_busy_roll_ups_verified_in_pieces_are_clean(server: Server, other: Server, tenant: Tenant) -> None:
+    """While entries are written and rolled up, no piece differs, whatever moment it is read at."""
+
+    async def write() -> None:
+        for _ in range(12):
+            await _fill(tenant, 25)
+            await other.booking.take_up(tenant.tenant_id, note=True)
+
+    writing = asyncio.create_task(write())
+    rounds = 0
+    while not writing.done():
+        assert await server.differences(piece=20) == []
+        rounds += 1
+    await writing
+
+    assert rounds > 1
+    assert await server.differences(piece=20) == []
 
 
 async def test_settle_time_in_the_future_leaves_as_of_live(server: Server, other: Server, tenant: Tenant) -> None:
