@@ -234,7 +234,12 @@ def _turns(
     writer = rooms.replicas.replica_id
     journal = Journal(rooms.chunks, writer=writer, expiry=rooms.records.log_expiry)
     recovery = Recovery(
-        records=rooms.records, chunks=rooms.chunks, sessions=rooms.sessions, ledger=rooms.ledger, writer=writer
+        records=rooms.records,
+        chunks=rooms.chunks,
+        sessions=rooms.sessions,
+        messages=rooms.messages,
+        ledger=rooms.ledger,
+        writer=writer,
     )
     bench = Workbench(
         sessions=rooms.sessions,
@@ -269,10 +274,12 @@ def _turns(
         following=following,
         watch=Watch(records=rooms.records, replicas=rooms.replicas),
         replicas=rooms.replicas,
+        recovery=recovery,
         longest=timedelta(seconds=settings.longest_turn),
     )
     background(stack, journal.run(settings.turn_log_interval))
     background(stack, turns.run(settings.turn_watch_interval))
+    background(stack, turns.run_lost(settings.heartbeat))
     background(stack, rooms.gates.run(_GATE_INTERVAL))
     background(stack, rooms.leases.run(settings.heartbeat))
     return turns

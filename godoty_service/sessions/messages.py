@@ -84,6 +84,11 @@ class MessageStore:
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
         return await self._messages.find(query, sort=[("number", order)], limit=limit)
 
+    async def has_turn(self, tenant_id: str, session_uid: str, turn_id: str) -> bool:
+        """Return whether a turn has messages in a session."""
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}
+        return await self._messages.find_one(query, sort=[("number", -1)], fields={"_id": 1}) is not None
+
     async def highest(self, tenant_id: str, session_uid: str) -> int:
         """Tell the number of the last message; 0 where there is none."""
         last = await self._messages.find_one(

@@ -132,7 +132,8 @@ class ClaimedTurn:
                 error = self._fault()
         if isinstance(error, (QuotaExceeded, CostUnbounded)) and self._has_output():
             error, stop = None, StopReason.BUDGET  # what was produced until then is an answer
-        refused = isinstance(error, (QuotaExceeded, CostUnbounded)) and not (self._meter and self._meter.sent)
+        refusals = (QuotaExceeded, CostUnbounded, StorageError)
+        refused = isinstance(error, refusals) and not (self._meter and self._meter.sent)
         self._turn.close()
         self._leave_opening()  # where it asked nobody
         if manager is not None and not refused:

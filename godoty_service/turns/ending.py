@@ -36,7 +36,7 @@ class Ending:
         context: What stands for the oldest messages from now on.
         partial_text: What the assistant had said when it was interrupted.
         note: Why the history ends here, where the agent did not end it itself.
-        refused: The turn was refused before a request left: it leaves nothing behind.
+        refused: The turn was refused, or the database failed, before a request left: it leaves nothing behind.
     """
 
     sessions: Sessions

@@ -77,11 +77,16 @@ class Following:
             log.warning("turn_not_marked", turn_id=record.turn_id, error=str(error))
 
     async def _look_after(self, record: TurnRecord) -> None:
-        """Close the log of a turn whose server is dead; one that was refused meanwhile is gone."""
-        if await self._records.find(record.tenant_id, record.turn_id) is None:
+        """End a turn that no server runs; one that was refused meanwhile is gone.
+
+        One of this server's own does not run: a turn that runs here is read from its log in memory.
+        """
+        found = await self._records.find(record.tenant_id, record.turn_id)
+        if found is None:
             raise TurnNotFound("There is no such turn.", metadata={"turn_id": record.turn_id})
-        if record.replica_id not in await self._replicas.living([record.replica_id]):
-            await self._recovery.interrupt(record)
+        others = [found.replica_id] if found.replica_id != self._replicas.replica_id else []
+        if not others or not await self._replicas.living(others):
+            await self._recovery.end(found)
 
 
 def _after(chunk: Chunk, sequence: int) -> list[tuple[int, Event]]:

@@ -1,8 +1,13 @@
-"""Closes the log of a turn whose server died: it was interrupted, and what it cost is in the ledger."""
+"""Closes the log of a turn that no server runs: it was interrupted, and what it cost is in the ledger.
 
-from godoty_service.errors import SessionNotFound
+One that never began has no log: its record is deleted, and a retry of its request runs it.
+"""
+
+from godoty_service.errors import SessionNotFound, TurnNotFound
+from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.totals import SessionFold, fold
+from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
 from godoty_service.turns.chunks import Chunk, LogChunks
@@ -16,13 +21,56 @@ class Recovery:
     """Closes logs."""
 
     def __init__(
-        self, *, records: TurnRecords, chunks: LogChunks, sessions: Sessions, ledger: Ledger, writer: str
+        self,
+        *,
+        records: TurnRecords,
+        chunks: LogChunks,
+        sessions: Sessions,
+        messages: MessageStore,
+        ledger: Ledger,
+        writer: str,
     ) -> None:
         self._records = records
         self._chunks = chunks
         self._sessions = sessions
+        self._messages = messages
         self._ledger = ledger
         self._writer = writer
+
+    async def end(self, record: TurnRecord) -> None:
+        """End a turn that no server runs, unless another one has.
+
+        Raises:
+            TurnNotFound: It never began. Its record is deleted, and its request id may be used.
+        """
+        if await self._chunks.begun(record.tenant_id, [record.turn_id]):
+            await self.interrupt(record)
+            return
+        if self._records.is_refused(record):
+            await self._records.forget(record)
+        else:
+            await self._records.abandon(
+                record
+            )  # first: its server, should it live after all, looks after it has claimed
+            if await self._has_begun(record):
+                await self.interrupt(record)
+                return
+            await self._records.forget_abandoned(record)
+        raise TurnNotFound("The turn was never begun.", metadata={"turn_id": record.turn_id})
+
+    async def _has_begun(self, record: TurnRecord) -> bool:
+        """Return whether a turn without a log has left a request, a message or a lease."""
+        entries = await self._ledger.of_turn(record.tenant_id, record.turn_id)
+        if any(not isinstance(each, ModelCall) or each.state is not CallState.VOID for each in entries):
+            return True
+        try:
+            session = await self._sessions.get(record.tenant_id, record.session_id)
+        except SessionNotFound:
+            return False
+        holders = (*session.lease.before, session.lease) if session.lease is not None else ()
+        if record.turn_id in {each.turn_id for each in holders}:
+            return True
+        return await self._messages.has_turn(record.tenant_id, session.uid, record.turn_id)
 
     async def interrupt(self, record: TurnRecord) -> None:
         """Write a dead turn's end, unless somebody has."""

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, TurnCancelled
+from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldByTwin
 from godoty_service.turns.claimed import ClaimedTurn, TurnEnd
@@ -123,12 +123,14 @@ class TurnRunner:
             AlreadyBegun: The request id was used before.
             SessionBusy: Another turn holds the session.
         """
-        turn.begun = True
+        turn.begun, epoch = True, self._bench.replicas.epoch
         claiming = asyncio.create_task(self._claim(turn, place, stack))
         beginning = asyncio.create_task(self._bench.records.begin(record))
         try:
             _refuse_second(await asyncio.shield(beginning))
             claim = await asyncio.shield(claiming)
+            if not self._bench.replicas.holds(epoch):
+                await self._check_record(record)
             _check_models(turn, (claim.session.model,))  # the one that the session used last, or the default
         except BaseException:
             turn.close()
@@ -137,6 +139,16 @@ class TurnRunner:
             await self._give_back(claiming)
             raise
         return claim
+
+    async def _check_record(self, record: TurnRecord) -> None:
+        """Check that a turn is still this server's, after a time in which others could take the server for dead.
+
+        Raises:
+            SessionLost: A retry of its request may run elsewhere.
+        """
+        found = await self._bench.records.find(record.tenant_id, record.turn_id)
+        if found is None or found.replica_id != record.replica_id:
+            raise SessionLost("The server lost touch with the database.", retry_after=1.0)
 
     async def _claim(self, turn: Turn, place: Awaitable[None], stack: AsyncExitStack) -> Claim:
         """Claim the session, first among this server's turns, then among all.
@@ -212,8 +224,8 @@ class TurnRunner:
         try:
             if turn.begun and not isinstance(error, AlreadyBegun):
                 await self._bench.records.forget(record)
-        except GodotyError:  # then it is kept with its end, so that nobody waits for more
-            self._bench.journal.keep(turn)
+        except GodotyError as error_of_record:  # `TurnRecords.reap` goes on trying
+            log.warning("turn_not_forgotten", error=str(error_of_record))
         finally:
             turn.log.end(error)  # last: whoever hears of it may use the request id at once
 

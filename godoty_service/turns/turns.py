@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
+import structlog
+
 from godoty_service.errors import (
+    GodotyError,
     RequestIdReused,
     ShuttingDown,
     TurnCancelled,
@@ -17,9 +20,12 @@ from godoty_service.sessions.replicas import Replicas
 from godoty_service.turns.events import Event
 from godoty_service.turns.following import Following
 from godoty_service.turns.records import TurnRecord, TurnRecords
+from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.runner import AlreadyBegun, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.watch import Watch
+
+log = structlog.get_logger(__name__)
 
 Happened = tuple[str, int, Event]  # the turn, the sequence, what happened
 
@@ -35,6 +41,7 @@ class Turns:
         following: Following,
         watch: Watch,
         replicas: Replicas,
+        recovery: Recovery,
         longest: timedelta,
     ) -> None:
         """Build it.
@@ -45,6 +52,7 @@ class Turns:
             following: Reads turns of other servers.
             watch: Ends turns that may not go on.
             replicas: This server's heartbeat.
+            recovery: Ends turns that no server runs.
             longest: How long a turn may take, its waiting in line included.
         """
         self._runner = runner
@@ -52,6 +60,7 @@ class Turns:
         self._following = following
         self._watch = watch
         self._replicas = replicas
+        self._recovery = recovery
         self._longest = longest
         self._running: dict[str, Turn] = {}
         self._by_request: dict[tuple[str, str], Turn] = {}
@@ -80,6 +89,8 @@ class Turns:
             except AlreadyBegun as begun:
                 if begun.record.fingerprint != request.fingerprint:
                     raise _reused() from None
+                if begun.record.deleted:
+                    raise _deleted(begun.record) from None
                 earlier = begun.record
             else:
                 return
@@ -127,6 +138,23 @@ class Turns:
             await asyncio.sleep(interval)
             await self._watch.look(list(self._running.values()))
 
+    async def run_lost(self, interval: float) -> None:
+        """Forget refused turns and end lost ones of this server for ever, every so many seconds."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self._records.reap()
+                await self._end_lost()
+            except GodotyError as error:
+                log.warning("lost_turns_not_ended", error=str(error))
+
+    async def _end_lost(self) -> None:
+        """End the turns of this server that are read elsewhere and do not run: a write of theirs landed late."""
+        for record in await self._records.followed_of(self._replicas.replica_id, but=list(self._running)):
+            if record.turn_id not in self._running:  # it has begun since the query was sent
+                with suppress(TurnNotFound):
+                    await self._recovery.end(record)
+
     async def drain(self, grace: float) -> None:
         """Take no new turns, refuse those that wait, and let the running ones finish for so many seconds.
 
@@ -147,9 +175,9 @@ class Turns:
             await asyncio.wait(tasks, timeout=seconds)
 
     def _attach(self, tenant_id: str, request: TurnRequest) -> Turn:
-        """Find the turn that a request has begun here, or begin it. One that failed is told by its record, if any."""
+        """Find the turn of a request that runs here, or begin it. One that has ended is found by its record, if any."""
         turn = self._by_request.get((tenant_id, request.request_id or ""))
-        if turn is None or turn.log.error is not None:
+        if turn is None or turn.log.ended:
             return self._start(tenant_id, request)
         if turn.request.fingerprint != request.fingerprint:
             raise _reused()
@@ -197,6 +225,11 @@ class Turns:
 
 def _stopping() -> ShuttingDown:
     return ShuttingDown("The server is stopping.", retry_after=1.0)
+
+
+def _deleted(record: TurnRecord) -> TurnNotFound:
+    text = "The request's turn was deleted with its session. To begin a new turn, send another request id."
+    return TurnNotFound(text, metadata={"turn_id": record.turn_id})
 
 
 def _reused() -> RequestIdReused:

@@ -327,7 +327,8 @@ type ConverseRequest struct {
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// Makes a retry safe: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id
 	// with the same request attaches to the turn, or replays it, and never charges again; with another request it is
-	// REQUEST_ID_REUSED. A turn that was refused before `turn_started` does not use its id up. Kept as long as the log.
+	// REQUEST_ID_REUSED. A turn that was refused before `turn_started`, or whose server died before it began, does not
+	// use its id up. Kept as long as the log, also when the session is deleted: the same request is then TURN_NOT_FOUND.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What to do while another turn of the session is running.
 	OnBusy OnBusy `protobuf:"varint,8,opt,name=on_busy,json=onBusy,proto3,enum=godoty.v1.OnBusy" json:"on_busy,omitempty"`

@@ -55,7 +55,8 @@ type AgentServiceClient interface {
 	// The messages of a session, the oldest first.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesResponse, error)
 	// Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+	// its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
 }
 
@@ -189,7 +190,8 @@ type AgentServiceServer interface {
 	// The messages of a session, the oldest first.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
 	// Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+	// its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }

@@ -103,7 +103,8 @@ const (
 	// ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
 	// For example: request id "order-7" came with the text "hi" an hour ago, and now with "hello".
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
-	// NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry.
+	// NOT_FOUND. The tenant has no such turn, or its log is no longer kept. From Converse: the request id is that of a
+	// turn that was deleted with its session; another id begins a new turn. metadata: turn_id. Do not retry.
 	// For example: ResumeTurn of a turn that ended two days ago. metadata: turn_id=turn_01a2....
 	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 21
 	// RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in

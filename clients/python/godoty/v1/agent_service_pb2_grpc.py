@@ -136,7 +136,8 @@ class AgentServiceServicer:
 
     def DeleteSession(self, request, context):
         """Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-        SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+        SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+        its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -298,7 +298,8 @@ export interface ConverseRequest {
   /**
    * Makes a retry safe: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id
    * with the same request attaches to the turn, or replays it, and never charges again; with another request it is
-   * REQUEST_ID_REUSED. A turn that was refused before `turn_started` does not use its id up. Kept as long as the log.
+   * REQUEST_ID_REUSED. A turn that was refused before `turn_started`, or whose server died before it began, does not
+   * use its id up. Kept as long as the log, also when the session is deleted: the same request is then TURN_NOT_FOUND.
    */
   requestId: string;
   /** What to do while another turn of the session is running. */
@@ -4213,7 +4214,8 @@ export const AgentServiceService = {
   },
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: {
     path: "/godoty.v1.AgentService/DeleteSession" as const,
@@ -4250,7 +4252,8 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
 }
@@ -4358,7 +4361,8 @@ export interface AgentServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0".
+   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
+   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession(
     request: DeleteSessionRequest,

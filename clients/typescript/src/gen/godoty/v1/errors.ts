@@ -126,7 +126,8 @@ export enum ErrorReason {
    */
   ERROR_REASON_REQUEST_ID_REUSED = 20,
   /**
-   * ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. metadata: turn_id. Do not retry.
+   * ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. From Converse: the request id is that of a
+   * turn that was deleted with its session; another id begins a new turn. metadata: turn_id. Do not retry.
    * For example: ResumeTurn of a turn that ended two days ago. metadata: turn_id=turn_01a2....
    */
   ERROR_REASON_TURN_NOT_FOUND = 21,

@@ -1,0 +1,190 @@
+"""A turn that never began has not used its request id up, whatever ended it; one that began has, also once deleted."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import AutoReconnect
+
+from tests.conftest import Start, StartProcess
+from tests.service.caller import Caller, Turn
+from tests.service.service import Document, Service
+from tests.turns.streams import CONTINUE, free, joined, until, until_text
+
+SHORT: dict[str, Any] = {"lease": 1.5, "heartbeat": 0.3}
+SHORT_ENVIRONMENT = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
+WAIT = pb.ON_BUSY_WAIT
+_WRITES = ("insert_one", "insert_many", "update_one", "bulk_write", "find_one_and_update", "delete_one", "delete_many")
+
+
+class Outage:
+    """Fails all writes of the driver from a named one on.
+
+    Attributes:
+        lost: The document of the write that began it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lost: Document | None = None
+        self._begins_at, self._lands, self._is_on = "", False, False
+        for name in _WRITES:
+            monkeypatch.setattr(AsyncCollection, name, self._failing(getattr(AsyncCollection, name)))
+
+    def begin_at(self, kind: str, *, lands: bool) -> None:
+        """Begin with the next write of a kind (collection and method), which reaches the database if it `lands`."""
+        self._begins_at, self._lands = kind, lands
+
+    def end(self) -> None:
+        """Let all writes through again."""
+        self._begins_at, self._is_on = "", False
+
+    def _failing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def write(collection: Any, *given: Any, **named: Any) -> Any:
+            if f"{collection.name}.{original.__name__}" == self._begins_at and not self._is_on:
+                self._is_on, self.lost = True, given[0]
+                if self._lands:
+                    await original(collection, *given, **named)
+            if self._is_on:
+                raise AutoReconnect("connection closed")
+            return await original(collection, *given, **named)
+
+        return write
+
+
+async def _pair(serve: Start, connect: Callable[[Service], Caller]) -> tuple[Caller, Caller]:
+    """Start two servers on one database; return a caller of each, of the same tenant."""
+    first = await serve(**SHORT)
+    return connect(first), connect(first.at((await serve(database=first.database.name, **SHORT)).target))
+
+
+async def _assert_ran_once(turn: Turn, service: Service) -> None:
+    """Check that a turn was answered, and is the only one that was charged."""
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    # A call whose insert landed though its answer was lost is void: nothing was sent.
+    await until(lambda: all(each.state != "pending" for each in service.entries("talk")))
+    charged = [each for each in service.entries("talk") if each.state != "void"]
+    assert {each.turn_id for each in charged} == {turn.responses[0].turn_id}
+
+
+@pytest.mark.parametrize("retried", ["here", "there"])
+@pytest.mark.parametrize("lands", [False, True])
+@pytest.mark.parametrize("kind", ["turns.insert_one", "sessions.find_one_and_update", "ledger.insert_one"])
+async def test_outage_before_the_request_uses_no_request_id_up(
+    serve: Start,
+    connect: Callable[[Service], Caller],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    kind: str,
+    lands: bool,
+    retried: str,
+) -> None:
+    """A turn that failed because of the database before anything was asked runs when it is sent again, once."""
+    here, there = await _pair(serve, connect)
+    outage = Outage(monkeypatch)
+    outage.begin_at(kind, lands=lands)
+    failed = await here.converse("hi", request_id="one")
+    outage.end()
+    assert failed.failure is not None
+    assert failed.failure.code is grpc.StatusCode.UNAVAILABLE
+
+    turn = await (here if retried == "here" else there).converse("hi", request_id="one")
+    while turn.failure is not None and turn.failure.reason == "SESSION_BUSY":  # until the lease is released
+        turn = await (here if retried == "here" else there).converse("hi", request_id="one")
+    await _assert_ran_once(turn, here.service)
+    for who in (here, there):
+        assert joined((await who.converse("hi", request_id="one")).responses) == joined(turn.responses)
+
+
+async def test_record_that_lands_late_is_found_lost(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record of a turn that its living server does not run keeps no retry waiting on another server."""
+    here, there = await _pair(serve, connect)
+    outage = Outage(monkeypatch)
+    outage.begin_at("turns.insert_one", lands=False)
+    assert (await here.converse("hi", request_id="one", on_busy=WAIT)).failure is not None
+    outage.end()
+    turns = here.service.database["turns"]
+    assert outage.lost is not None
+    turns.insert_one(outage.lost)
+
+    await _assert_ran_once(await there.converse("hi", request_id="one", on_busy=WAIT, timeout=20.0), here.service)
+
+
+async def _queue(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], hold: str
+) -> tuple[Any, Caller, Any]:
+    """Have a turn wait in line on a server process, behind one that another server runs and holds open."""
+    process, service = await serve_process(**SHORT_ENVIRONMENT)
+    there = connect(service.at((await serve(database=service.database.name, **SHORT)).target))
+    running = there.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", on_disconnect=CONTINUE)
+    await until_text(running, "t1")
+    waiting = asyncio.create_task(connect(service).converse("hello", request_id="one", on_busy=WAIT))
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await until(lambda: service.database["turns"].count_documents({"request_id": "one"}) == 1)
+    return process, there, waiting
+
+
+async def test_retry_runs_a_turn_that_waited_on_a_killed_server(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
+) -> None:
+    """It never began, so its request is run by the server that the retry reaches, with its words, once."""
+    process, there, _ = await _queue(serve, serve_process, connect, "killed")
+    await process.kill()
+    retry = asyncio.create_task(there.converse("hello", request_id="one", on_busy=WAIT))
+    own = partial(
+        there.service.database["turns"].count_documents,
+        {"request_id": "one", "replica_id": {"$ne": process.replica_id}},
+    )
+    await until(lambda: retry.done() or own() == 1)
+    there.service.surroundings.allow("killed")
+
+    turn = await retry
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    said = [each.content[0].text for each in await there.messages() if each.role == pb.ROLE_USER]
+    assert said[1:] == ["hello"]
+    assert len(there.service.entries("talk")) == 2
+
+
+async def test_server_that_stood_still_does_not_begin_what_a_retry_has_run(
+    serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller]
+) -> None:
+    """A turn in line on a stopped server runs by its retry elsewhere; the server goes on, and does not run it again."""
+    process, there, waiting = await _queue(serve, serve_process, connect, "stopped")
+    process.process.send_signal(signal.SIGSTOP)
+    there.service.surroundings.allow("stopped")
+    turn = await there.converse("hello", request_id="one", on_busy=WAIT)
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    process.process.send_signal(signal.SIGCONT)
+
+    again = await waiting
+    assert again.failure is not None or joined(again.responses) == joined(turn.responses)
+    await free(there.service)
+    assert len(there.service.entries("talk")) == 2
+
+
+async def test_request_id_stays_in_use_after_its_session_was_deleted(caller: Caller, twin: Caller) -> None:
+    """A late duplicate is TURN_NOT_FOUND on every server, and charges nothing; another id begins a new session."""
+    turn = await caller.converse("hi", request_id="one")
+    await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
+    for who in (caller, twin):
+        late = await who.converse("hi", request_id="one")
+        assert late.failure is not None
+        assert (late.failure.code, late.failure.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+        assert late.failure.metadata == {"turn_id": turn.responses[0].turn_id}
+        assert late.responses == ()
+        other = await who.converse("other", request_id="one")
+        assert other.failure is not None
+        assert other.failure.reason == "REQUEST_ID_REUSED"
+    assert len(caller.service.entries("talk")) == 1
+    assert caller.service.session("talk") is None
+
+    assert (await caller.converse("hi", request_id="two")).started.session_created
+    await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
+    assert (await twin.converse("hi", request_id="one")).failure is not None
