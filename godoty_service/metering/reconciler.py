@@ -267,11 +267,11 @@ class Reconciler:
         return self._final(priced, state=CallState.SETTLED, cost=billing.cost, cost_source=CostSource.RECONCILED)
 
     async def _by_catalogue(self, call: ModelCall) -> ModelCall | None:
-        """Settle a call by the catalogue; None: its usage is not known, or has no price there.
+        """Settle a call by the catalogue; None: its usage is not known to its end, or has no price there.
 
         Under BYOK the account pays nothing or a fee, which is in no list.
         """
-        if call.usage is None or call.is_byok:
+        if call.usage is None or call.is_byok or _is_cut_off(call):
             return None
         priced = await self._priced(call)
         if priced.catalogue_cost is None:
@@ -340,6 +340,14 @@ class Reconciler:
         wait = _WAITS[min(due.tries, len(_WAITS)) - 1]
         await self._ledger.postpone(due.call, due=now + timedelta(seconds=wait))
         return Outcome.POSTPONED
+
+
+def _is_cut_off(call: ModelCall) -> bool:
+    """Whether a call's answer broke off: what it had counted by then is less than it cost.
+
+    A provider that ends an answer by an error of its own states what it counted until then.
+    """
+    return call.finish_reason is None and call.error is not None and call.error_code is None
 
 
 def _usage(call: ModelCall, recorded: TokenUsage) -> TokenUsage:

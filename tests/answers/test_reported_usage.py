@@ -91,6 +91,18 @@ async def test_a_record_replaces_the_running_counters(begin: Any) -> None:
     assert (entry.cost, entry.usage.input_tokens, entry.usage.output_tokens) == (Decimal("0.25"), 100, 37)
 
 
+async def test_running_counters_without_a_record_give_no_cost(begin: Any) -> None:
+    """What a broken stream had counted is less than its call cost: the call ends as unresolved, with its bound."""
+    running = stream(TEXT, chunk({"content": "!"}, usage=FIRST), done=False)
+    caller, _ = await begin(response(running + BREAK), reconcile_interval=0.05, generation_records="none")
+    await caller.converse("hi")
+    await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.UNRESOLVED])
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.cost, entry.usage.output_tokens) == (None, 1)
+    assert entry.upper_bound is not None
+
+
 async def test_a_cost_that_came_with_the_finish_is_final_also_when_the_stream_breaks(begin: Any) -> None:
     """What was said with the reason is the bill, whatever the connection does afterwards."""
     caller, _ = await begin(response(stream(TEXT, chunk({}, "stop", usage=USAGE), done=False) + BREAK))
