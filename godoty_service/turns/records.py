@@ -106,7 +106,7 @@ class TurnRecords:
         """
         self._refused[record.turn_id] = record
         await self._turns.delete_one({"_id": record.turn_id, "tenant_id": record.tenant_id})
-        del self._refused[record.turn_id]
+        self._refused.pop(record.turn_id, None)
 
     def is_refused(self, record: TurnRecord) -> bool:
         """Return whether a turn was refused by this server, and its record is still to be deleted."""
