@@ -13,7 +13,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import CallNotFound, DuplicateKey, StorageUnavailable
 from godoty_service.metering import money
 from godoty_service.metering.adjustment_order import AdjustmentOrder, adjustment_of, check_same
-from godoty_service.metering.call import Adjustment, CallState, ModelCall
+from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
 from godoty_service.metering.call_totals import call_total, check_total, resolved_usage
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.session_folds import SessionFolds
@@ -24,6 +24,13 @@ log = structlog.get_logger(__name__)
 
 _TRIES = 100  # numbers that other entries may take first; each failed try means that another entry was inserted
 _SWEEP = 100  # adjustments that are finished at once
+# Why a call's cost is known, by its source.
+_EVIDENCE = {
+    None: "told by its own stream",
+    CostSource.BILLED: "told by its own stream",
+    CostSource.RECONCILED: "reconciled",
+    CostSource.CATALOGUE: "priced by the catalogue",
+}
 
 
 class AlreadyResolved(ValueError):
@@ -46,7 +53,7 @@ class Adjustments:
         self._clock = clock
 
     async def settle_late(self, call: ModelCall) -> None:
-        """Resolve a call, given up on meanwhile, by what its own server knows: its cost, or that it was never sent."""
+        """Resolve a call that another server closed as unresolved: by its cost, or because it was never sent."""
         never_sent = call.state is CallState.VOID
         cost = money.ZERO if never_sent else call.cost
         if cost is None:
@@ -54,7 +61,7 @@ class Adjustments:
         now = await self._ledger.get(call.tenant_id, call.call_id)
         if now is None or now.state is not CallState.UNRESOLVED:
             return  # the provider's record was faster
-        why = "provably never sent" if never_sent else "told by its own stream"
+        why = "provably never sent" if never_sent else _EVIDENCE[call.cost_source]
         try:
             await self.resolve(now, cost=cost, usage=call.usage, why=why, by="godoty", above_bound=True)
         except AlreadyResolved:

@@ -166,16 +166,18 @@ class Ledger:
         return await self._entries.update_one(_pending(call.tenant_id, call.call_id), [{"$set": {**known, **left}}])
 
     async def leave_or_keep(self, call: ModelCall) -> None:
-        """Leave a call to reconciliation; where the database is out of reach, keep what is known and raise.
+        """Leave a call to reconciliation; keep what is known where it is not pending any more, or cannot be written.
 
         Raises:
             StorageUnavailable: What is known of it is in `kept` alone.
         """
         try:
-            await self.leave(call)
+            left = await self.leave(call)
         except StorageError:
             self.keep(call)
             raise
+        if not left:
+            self.keep(call)
 
     def keep(self, call: ModelCall) -> None:
         """Keep in memory what is to be written of a call."""

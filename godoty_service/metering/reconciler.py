@@ -19,6 +19,7 @@ from godoty_service.metering import money
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.call import CallState, CostSource, ModelCall, bounded_name
 from godoty_service.metering.generation_record import decode_record
+from godoty_service.metering.late_calls import LateCalls
 from godoty_service.metering.ledger import DueCall, Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.session_folds import SessionFolds
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 _WAITS = (0.25, 0.25, 0.5, 0.5, 1, 1, 2, 2, 3, 5, 5, 10, 10, 15, 30, 30, 60)
 _HOLD = timedelta(seconds=30)  # no look takes longer; a server that dies in one frees the call after that
 _AT_ONCE = 16
+_LAST_TRY = 5.0  # seconds, on the way out
 _SWEEP = timedelta(seconds=10)  # between two looks for reservations that dead servers left
 
 ReadGeneration = Callable[[str, str], Awaitable[bytes | None]]
@@ -112,6 +114,9 @@ class Reconciler:
         self._owner = owner
         self._readable_keys = readable_keys
         self._readable: Collection[str] = ()
+        self._late = LateCalls(
+            find=self._found, resolve=self._adjustments.settle_late, wait=_wait, longest=patience.unreachable
+        )
         self._record = record
         self._patience = patience
         self._keeps_records = keeps_records
@@ -133,8 +138,16 @@ class Reconciler:
                     log.exception("reconciliation_fault")
                 await asyncio.sleep(interval)
         finally:
-            with suppress(GodotyError):
-                await self._write_kept()
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Write what was kept, and try once more to resolve what is known of calls that others closed."""
+        with suppress(GodotyError, TimeoutError):
+            await self._write_kept()
+            async with asyncio.timeout(_LAST_TRY):
+                self._readable = await self._readable_keys()
+                await self._late.resolve_due(await self._now() + timedelta(seconds=_WAITS[-1]))
+        self._late.give_up()
 
     async def tick(self) -> dict[Outcome, int]:
         """Do what is due now; returns how many calls had which outcome.
@@ -154,6 +167,7 @@ class Reconciler:
         self._readable = await self._readable_keys()
         outcomes = dict.fromkeys(Outcome, 0)
         now = began = await self._now()
+        await self._late.resolve_due(now)
         while batch := await self._batch(began, now):
             for outcome in await asyncio.gather(*(self._reconcile(due, now) for due in batch)):
                 outcomes[outcome] += 1
@@ -177,10 +191,13 @@ class Reconciler:
                 self._ledger.forget(call)
 
     async def _write(self, call: ModelCall) -> None:
-        if call.state is CallState.PENDING:
-            await self._ledger.leave(call)
-        elif not await self._closed(call):
-            await self._adjustments.settle_late(call)
+        if call.state is not CallState.PENDING:
+            if not await self._closed(call):
+                await self._adjustments.settle_late(call)
+        elif not await self._ledger.leave(call):
+            entry = await self._ledger.get(call.tenant_id, call.call_id)
+            if entry is not None and entry.state is CallState.UNRESOLVED:
+                self._late.add(call, now=await self._now())
 
     async def _batch(self, began: datetime, now: datetime) -> list[DueCall]:
         batch: list[DueCall] = []
@@ -212,7 +229,11 @@ class Reconciler:
 
     async def _settle(self, due: DueCall, now: datetime) -> Outcome:
         """Settle a call by its record; after its patience by the catalogue, else as unresolved."""
-        call, waited = due.call, now - due.left_time
+        found = await self._found(due.call, now - due.left_time)
+        return await self._postpone(due, now) if found is None else await self._close(found)
+
+    async def _found(self, call: ModelCall, waited: timedelta) -> ModelCall | None:
+        """Return a call as it is to be closed after a wait; None: its record is waited for."""
         readable = call.generation_id is not None and call.provider_key_id in self._readable
         if readable:
             try:
@@ -220,14 +241,14 @@ class Reconciler:
             except (ProviderError, TimeoutError) as error:
                 log.warning("generation_not_read", call_id=call.call_id, error=str(error))
                 if waited < self._patience.unreachable:
-                    return await self._postpone(due, now)
+                    return None
             else:
                 if settled is not None:
-                    return await self._close(settled)
+                    return settled
         priced = await self._by_catalogue(call)
         if readable and waited < self._patience_with(call, priced=priced is not None):
-            return await self._postpone(due, now)
-        return await self._close(priced or self._final(call, state=CallState.UNRESOLVED))
+            return None
+        return priced or self._final(call, state=CallState.UNRESOLVED)
 
     def _patience_with(self, call: ModelCall, *, priced: bool) -> timedelta:
         """Return how long a call's record is waited for."""
@@ -333,12 +354,12 @@ class Reconciler:
         return True
 
     async def _close(self, call: ModelCall) -> Outcome:
-        await self._closed(call)
+        if not await self._closed(call):
+            await self._adjustments.settle_late(call)  # another server may have closed it as unresolved
         return Outcome.UNRESOLVED if call.state is CallState.UNRESOLVED else Outcome.SETTLED
 
     async def _postpone(self, due: DueCall, now: datetime) -> Outcome:
-        wait = _WAITS[min(due.tries, len(_WAITS)) - 1]
-        await self._ledger.postpone(due.call, due=now + timedelta(seconds=wait))
+        await self._ledger.postpone(due.call, due=now + _wait(due.tries))
         return Outcome.POSTPONED
 
 
@@ -348,6 +369,11 @@ def _is_cut_off(call: ModelCall) -> bool:
     A provider that ends an answer by an error of its own states what it counted until then.
     """
     return call.finish_reason is None and call.error is not None and call.error_code is None
+
+
+def _wait(tries: int) -> timedelta:
+    """Return how long to wait after so many tries."""
+    return timedelta(seconds=_WAITS[min(tries, len(_WAITS)) - 1])
 
 
 def _usage(call: ModelCall, recorded: TokenUsage) -> TokenUsage:

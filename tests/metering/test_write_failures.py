@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,12 +12,13 @@ import grpc
 import pytest
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.metering.call import Adjustment, CallState, CostSource
+from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
 from godoty_service.metering.reconciler import Outcome
+from godoty_service.metering.usage import TokenUsage
 from godoty_service.mongo import Index, open_database
 from godoty_service.rooms import open_rooms
 from godoty_service.server import running
-from tests.metering.bookkeeper import billed, calls, closed, left
+from tests.metering.bookkeeper import Bookkeeper, billed, calls, closed, left
 from tests.metering.conftest import NEVER, Bookkeep
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole
@@ -160,6 +163,117 @@ async def test_unsent_call_that_another_server_gave_up_on_is_corrected_to_nothin
     assert (adjustment.by, adjustment.why) == ("godoty", "provably never sent")
     assert await other.differences() == []
     assert caller.service.requests("talk") == []
+
+
+async def give_up(caller: Caller, other: Bookkeeper, *, ahead: timedelta = timedelta()) -> ModelCall:
+    """Let another server close the session's call as unresolved; return its entry."""
+    other.ahead = ahead
+    await other.ledger.adopt([calls(caller)[0].owner])
+    assert (await other.reconciler.tick())[Outcome.UNRESOLVED] == 1
+    other.ahead = timedelta()
+    (entry,) = calls(caller)
+    assert entry.state is CallState.UNRESOLVED
+    return entry
+
+
+async def resolution(other: Bookkeeper) -> Adjustment:
+    """Return the one adjustment that was made, once it is there."""
+    async with asyncio.timeout(10):
+        while not (made := [each async for each in other.ledger.by_session(None) if isinstance(each, Adjustment)]):
+            await asyncio.sleep(0.05)
+    (adjustment,) = made
+    assert (adjustment.resolves, adjustment.by) == (True, "godoty")
+    assert await other.differences() == []
+    return adjustment
+
+
+async def test_generation_known_to_one_server_resolves_what_another_gave_up_on(
+    start: Callable[..., Any], bookkeep: Bookkeep
+) -> None:
+    """The id is in one server's memory, another closes the call as unresolved: the first one reads the record."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+    with server.failing("update", "ledger", REFUSED):
+        assert_unavailable(await caller.converse("@sandbox no-cost record_ms=0"))
+    other = await bookkeep(caller.service)
+    entry = await give_up(caller, other)
+    assert entry.generation_id is None
+
+    await server.stop()  # on its way out it writes what it kept
+
+    adjustment = await resolution(other)
+    assert adjustment.corrects == entry.call_id
+    assert adjustment.cost == caller.service.invoiced("talk") > 0
+    assert adjustment.why == "reconciled"
+
+
+async def test_call_left_by_its_turn_after_another_server_gave_up_on_it_is_resolved(
+    start: Callable[..., Any], bookkeep: Bookkeep
+) -> None:
+    """A call that streams is closed by another server and then cancelled: its own server reads the record."""
+    server: Server = await start()
+    caller = server.caller
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
+    async for response in call:
+        if response.HasField("text_delta"):
+            break
+    other = await bookkeep(caller.service)
+    caller.service.database["ledger"].update_one({}, {"$unset": {"generation_id": ""}})
+    entry = await give_up(caller, other)
+
+    call.cancel()
+
+    adjustment = await resolution(other)
+    assert adjustment.corrects == entry.call_id
+    assert adjustment.cost == caller.service.invoiced("talk") > 0
+
+
+async def test_usage_known_to_one_server_is_priced_by_the_catalogue(
+    start: Callable[..., Any], bookkeep: Bookkeep
+) -> None:
+    """The answer stated its usage and no cost, and has no id: what another server gave up on is priced."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+    with server.failing("update", "ledger", REFUSED):
+        assert_unavailable(await caller.converse("@sandbox no-cost record_ms=-1"))
+    other = await bookkeep(caller.service)
+    entry = await give_up(caller, other)
+    usage = TokenUsage(input_tokens=1000, output_tokens=10)
+    other.ledger.keep(replace(entry, state=CallState.PENDING, settle_time=None, usage=usage, finish_reason="stop"))
+
+    await other.reconciler.tick()
+
+    adjustment = await resolution(other)
+    assert (adjustment.why, adjustment.usage) == ("priced by the catalogue", usage)
+    assert adjustment.cost > 0
+    assert other.ledger.kept == []
+
+
+async def test_record_of_a_call_that_another_server_gave_up_on_is_waited_for(
+    start: Callable[..., Any], bookkeep: Bookkeep
+) -> None:
+    """It is asked for again while it may come, and no longer: the number of tries is bounded."""
+    server: Server = await start(reconcile_interval=NEVER)
+    caller = server.caller
+    with server.failing("update", "ledger", REFUSED):
+        assert_unavailable(await caller.converse("@sandbox no-cost record_ms=-1"))
+    other = await bookkeep(caller.service)
+    entry = await give_up(caller, other)
+    asked = []
+
+    async def read(_: str, generation_id: str) -> bytes | None:
+        asked.append(generation_id)
+        return None
+
+    other.reconciler._read_generation = read
+    other.ledger.keep(replace(entry, state=CallState.PENDING, settle_time=None, generation_id="gen-1"))
+    for minutes in (0, 1, 1, 30, 59, 61, 90):
+        other.ahead = timedelta(minutes=minutes)
+        await other.reconciler.tick()
+
+    assert asked == ["gen-1"] * 5  # not twice at one time, and not after an hour is over
+    assert [each async for each in other.ledger.by_session(None) if isinstance(each, Adjustment)] == []
+    assert await other.differences() == []
 
 
 async def test_an_entry_that_may_have_landed_is_looked_for(start: Callable[..., Any], bookkeep: Bookkeep) -> None:
