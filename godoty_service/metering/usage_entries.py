@@ -262,11 +262,21 @@ class UsageEntries:
             await self._entries.update_many({"tenant_id": tenant_id, field: {"$gt": time}}, {"$set": {field: time}})
         return {each["_id"] for each in found}
 
-    async def count(self, tenant_id: str, start: datetime, end: datetime, *, limit: int) -> int:
-        """Count the entries of a time, up to a limit."""
-        return await self._entries.count(
-            {"tenant_id": tenant_id, "start_time": {"$gte": start, "$lt": end}}, limit=limit
-        )
+    async def count(self, tenant_id: str, start: datetime, end: datetime, *, limit: int, piece: int) -> int:
+        """Count the entries of a time until they are more than a limit, at most so many in one operation.
+
+        Entries of one moment at the end of a piece may count as one.
+        """
+        counted = 0
+        while True:
+            which: Document = {"tenant_id": tenant_id, "start_time": {"$gte": start, "$lt": end}}
+            found = await self._entries.aggregate([{"$match": which}, *nth(piece, by="start_time")])
+            if not found:
+                return counted + await self._entries.count(which, limit=piece)
+            counted += piece
+            if counted > limit:
+                return counted
+            start = max(found[0]["start_time"], start + TICK)
 
     async def aggregate(self, pipeline: Sequence[Document]) -> list[Document]:
         """Sum entries."""

@@ -5,7 +5,7 @@ from itertools import product
 
 from godoty_service.sandbox.malformed import MALFORMED
 
-COST = Decimal("0.0125")
+COST = Decimal("0.0025")
 
 _NESTED = "[" * 5_000 + "]" * 5_000
 _SHALLOW = "[" * 200 + "]" * 200

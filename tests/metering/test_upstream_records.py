@@ -31,7 +31,13 @@ async def gateway(record_endpoint: str) -> AsyncIterator[Sandbox]:
 
 
 @pytest.mark.parametrize(
-    "known", [{"is_byok": True}, {"served_model": "nobody/lists-this"}, {"usage.server_tool_calls": 1}], ids=str
+    "known",
+    [
+        {"is_byok": True},
+        {"served_model": "nobody/lists-this", "served_slug": "nobody/lists-this"},
+        {"usage.server_tool_calls": 1},
+    ],
+    ids=str,
 )
 async def test_usage_without_a_price_waits_as_long_as_a_call_without_usage(
     calling: Serve, bookkeep: Bookkeep, known: dict[str, Any]

@@ -119,7 +119,7 @@ def _tools_begun(turn: Turn) -> list[ToolUse]:
 
 def assert_told(call: metering_pb2.ModelCall, recording: Recording) -> None:
     """Check what the stream tells of the call."""
-    assert call.served_model == recording.served_model
+    assert call.served_slug == recording.served_model
     assert call.provider == (recording.provider or "")
     assert call.finish_reason == recording.finish_reason
     if recording.cost is None:
@@ -137,7 +137,7 @@ def assert_kept(entry: ModelCall, recording: Recording) -> None:
     assert (entry.state, entry.error) == (CallState.SETTLED, None)
     assert entry.cost_source is (CostSource.RECONCILED if recording.cost is None else CostSource.BILLED)
     assert recording.cost in (None, entry.cost)
-    assert (entry.served_model, entry.provider) == (recording.served_model, recording.provider)
+    assert (entry.served_slug, entry.provider) == (recording.served_model, recording.provider)
     assert entry.finish_reason == recording.finish_reason
     assert entry.usage is not None
     assert asdict(entry.usage) == recording.counters

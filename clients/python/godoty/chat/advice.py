@@ -44,6 +44,9 @@ BY_REASON = {
     "MODEL_NOT_ALLOWED": _OTHER_MODEL,
     "TENANT_NOT_FOUND": "check the tenant's id",
     "KEY_NOT_FOUND": "check the key's id",
+    "CALL_NOT_FOUND": "check the model call's id",
+    "CALL_NOT_ADJUSTABLE": "wait until its cost is known, or resolve it first",
+    "AMOUNT_REFUSED": "state an amount that such a call can cost",
     "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
 }
 """By `godoty.v1.ErrorReason`, without its prefix."""
