@@ -27,11 +27,13 @@ class _Holder:
         running: It has not ended.
         begun: It may have written messages.
         unsure: The database may have given it a lease, and the answer was lost.
+        unfolded: It has written no message, but an entry that the session's fold does not know.
     """
 
     running: bool = True
     begun: bool = False
     unsure: bool = False
+    unfolded: bool = False
 
 
 class Leases:
@@ -52,7 +54,7 @@ class Leases:
             holder.running = False
             if holder_id in self._holders and (holder.begun or holder.unsure):
                 self._wanted.set()
-            if not holder.begun:
+            if not holder.begun and not holder.unfolded:
                 self._holders.pop(holder_id, None)
 
     async def acquire(self, tenant_id: str, session_id: str, *, turn_id: str, **wanted: Any) -> Claim:
@@ -71,9 +73,15 @@ class Leases:
         """Record that a turn writes messages from now on: whoever has the session next closes its history."""
         self._holders[turn_id].begun = True
 
-    def undo_begin(self, turn_id: str) -> None:
-        """Record that a turn has written no message: its session is left as it was before."""
+    def undo_begin(self, turn_id: str, *, unfolded: bool) -> None:
+        """Record that a turn has written no message: its session is left as it was before.
+
+        Args:
+            turn_id: The turn.
+            unfolded: It may have written an entry, which readers look for once the lease is released.
+        """
         self._holders[turn_id].begun = False
+        self._holders[turn_id].unfolded = unfolded
 
     def released(self, turn_id: str) -> None:
         """Record that the database has acknowledged the end of a turn's lease."""
@@ -84,7 +92,7 @@ class Leases:
         turn_id = session.lease.turn_id if session.lease is not None else ""
         holder = self._holders.get(turn_id)
         try:
-            await self._sessions.release(session, begun=holder is not None and holder.begun)
+            await self._release(session, holder)
         except GodotyError as error:
             log.warning("lease_not_released", turn_id=turn_id, error=str(error))
             if holder is not None:
@@ -119,10 +127,14 @@ class Leases:
             holder = self._holders.get(turn_id)
             if holder is not None and holder.running:  # it has begun since the query was sent
                 continue
-            await self._sessions.release(session, begun=holder is not None and holder.begun)
+            await self._release(session, holder)
             log.warning("lease_reaped", tenant_id=session.tenant_id, session_id=session.session_id, turn_id=turn_id)
             self._holders.pop(turn_id, None)
             released += 1
         for turn_id in ended:  # their sessions are released, or somebody else's
             self._holders.pop(turn_id, None)
         return released
+
+    async def _release(self, session: Session, holder: _Holder | None) -> None:
+        holder = holder or _Holder()
+        await self._sessions.release(session, begun=holder.begun, unfolded=holder.unfolded)

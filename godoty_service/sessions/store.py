@@ -162,13 +162,14 @@ class Sessions:
             done={"_id": session.uid, "tenant_id": session.tenant_id, "last_turn_id": last_turn},
         )
 
-    async def release(self, session: Session, *, begun: bool) -> None:
+    async def release(self, session: Session, *, begun: bool, unfolded: bool = False) -> None:
         """Release the lease that a session was read with; where its holder does not have it any more, do nothing.
 
         Args:
             session: The session.
             begun: The holder may have written messages: the next claim takes the session over, as from a dead server.
                 Else the session is left as it was before the lease, and one that was created with it is deleted.
+            unfolded: The holder may have left an entry that the session's fold does not know.
         """
         lease = session.lease
         if lease is None:
@@ -176,13 +177,14 @@ class Sessions:
         held = {**_own(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}
         if begun or lease.deletes:  # a deletion is never undone
             await self._sessions.update_one(held, {"$set": {"lease": _left(lease)}})
-        elif lease.before:  # the dead turn's history is still to be closed: the next claim does it
-            last = replace(lease.before[-1], before=lease.before[:-1])
-            await self._sessions.update_one(held, {"$set": {"lease": _left(last)}})
-        elif session.fence == 1:
+        elif session.fence == 1 and not lease.before:
             await self._sessions.delete_one(held)
-        else:
-            await self._sessions.update_one(held, {"$set": {"lease": None}})
+        else:  # where a dead turn's history is still to be closed, the next claim does it
+            last = replace(lease.before[-1], before=lease.before[:-1]) if lease.before else None
+            changes: Document = {"$set": {"lease": _left(last) if last is not None else None}}
+            if unfolded:
+                changes = {"$set": {**changes["$set"], "unfolded": True}, "$inc": {"fold_revision": 1}}
+            await self._sessions.update_one(held, changes)
 
     async def held(self, *, but: Some[str]) -> list[Session]:
         """Read some sessions whose lease this server has, those of the given turns and deletions left out."""

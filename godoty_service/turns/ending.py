@@ -80,9 +80,7 @@ class Ending:
         """
         session, folds = self.claim.session, SessionFolds(self.sessions, self.ledger)
         written = self.meter is not None and (bool(self.meter.entries) or self.meter.doubtful)
-        if written:
-            await folds.announce(session.tenant_id, session.uid)
-        self.leases.undo_begin(self.claim.turn_id)
+        self.leases.undo_begin(self.claim.turn_id, unfolded=written)
         await self.leases.release(session)
         if written:
             await folds.advance(session.tenant_id, session.uid)

@@ -63,13 +63,13 @@ async def _pair(serve: Start, connect: Callable[[Service], Caller]) -> tuple[Cal
     return connect(first), connect(first.at((await serve(database=first.database.name, **SHORT)).target))
 
 
-async def _assert_ran_once(turn: Turn, service: Service) -> None:
-    """Check that a turn was answered, and is the only one that was charged."""
+async def _assert_ran_once(turn: Turn, service: Service, *before: str) -> None:
+    """Check that a turn was answered, and is the only one that was charged but those of the given ids."""
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     # A call whose insert landed though its answer was lost is void: nothing was sent.
     await until(lambda: all(each.state != "pending" for each in service.entries("talk")))
     charged = [each for each in service.entries("talk") if each.state != "void"]
-    assert {each.turn_id for each in charged} == {turn.responses[0].turn_id}
+    assert {each.turn_id for each in charged} == {*before, turn.responses[0].turn_id}
 
 
 @pytest.mark.parametrize("retried", ["here", "there"])
@@ -86,6 +86,8 @@ async def test_outage_before_the_request_uses_no_request_id_up(
 ) -> None:
     """A turn that failed because of the database before anything was asked runs when it is sent again, once."""
     here, there = await _pair(serve, connect)
+    session_exists = retried == "here"
+    earlier = [(await here.converse("before")).responses[0].turn_id] if session_exists else []
     outage = Outage(monkeypatch)
     outage.begin_at(kind, lands=lands)
     failed = await here.converse("hi", request_id="one")
@@ -96,9 +98,14 @@ async def test_outage_before_the_request_uses_no_request_id_up(
     turn = await (here if retried == "here" else there).converse("hi", request_id="one")
     while turn.failure is not None and turn.failure.reason == "SESSION_BUSY":  # until the lease is released
         turn = await (here if retried == "here" else there).converse("hi", request_id="one")
-    await _assert_ran_once(turn, here.service)
+    await _assert_ran_once(turn, here.service, *earlier)
     for who in (here, there):
         assert joined((await who.converse("hi", request_id="one")).responses) == joined(turn.responses)
+    said = [each.content[0].text for each in await here.messages() if each.role == pb.ROLE_USER]
+    assert said == [*(["before"] if session_exists else []), "hi"]
+    totals = (await here.metrics()).totals
+    assert (totals.turns, totals.pending_calls) == (len(said), 0)
+    assert totals.cost_usd == turn.finished.session_totals.cost_usd
 
 
 async def test_record_that_lands_late_is_found_lost(
