@@ -37,7 +37,7 @@ from godoty_service.metering.usage_walk import WalkLimits
 from godoty_service.mongo import Database, open_database
 from godoty_service.openrouter.account import Account, BodyLimits
 from godoty_service.openrouter.accounts import Access, Accounts
-from godoty_service.openrouter.client import OpenRouterClient, open_client
+from godoty_service.openrouter.client import ErrorBodyLimits, OpenRouterClient, open_client
 from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.record_keeping import RecordKeeping
 from godoty_service.sessions import messages as message_stores
@@ -282,6 +282,7 @@ async def open_provider(
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
         pace=pace,
+        error_limits=ErrorBodyLimits(size=settings.max_error_bytes, seconds=settings.error_body_timeout),
     )
     records = RecordKeeping(base_url=settings.openrouter_base_url, configured=settings.generation_records)
     limits = BodyLimits(listing=settings.max_listing_bytes, record=settings.max_record_bytes)

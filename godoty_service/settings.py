@@ -161,6 +161,12 @@ class Settings(BaseSettings):
     max_record_bytes: int = Field(
         1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of a generation record, in bytes."
     )
+    max_error_bytes: int = Field(
+        1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of an error answer to a call, in bytes."
+    )
+    error_body_timeout: float = Field(
+        5.0, gt=0, le=60, description="Seconds in which the body of an error answer to a call is read."
+    )
     max_listing_bytes: int = Field(
         16 * 1024 * 1024, ge=64 * 1024, le=1024**3, description="Largest body of the provider's listings, in bytes."
     )

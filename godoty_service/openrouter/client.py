@@ -1,6 +1,8 @@
 """The HTTP client to the provider: one for the service, its connections shared by all turns."""
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -9,9 +11,11 @@ import httpx2 as httpx
 from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
-from godoty_service.openrouter.bounded_body import ENCODINGS
+from godoty_service.openrouter.bounded_body import ENCODINGS, UnreadableBody, read_bounded
 from godoty_service.openrouter.pace import Pace
 from godoty_service.openrouter.transport import AiohttpTransport, limits_of
+
+_OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}  # headers of the body as it was sent
 
 
 class OpenRouterClient(AsyncOpenAI):
@@ -25,24 +29,20 @@ class OpenRouterClient(AsyncOpenAI):
 
         Raises:
             openai.APIConnectionError: No response came.
-            openai.APIStatusError: The response is a refusal; it has been read.
+            openai.APIStatusError: The response is an error; its body is read as far as `ErrorBodyLimits` permit.
         """
         http = cast("_Http", self._client)
         try:
             response = await http.transport.ask(
-                "POST", self._completions, headers=self._headers, content=to_json(body), limits=self._limits
+                "POST", self._completions, headers=self._encoded_headers, content=to_json(body), limits=self._limits
             )
         except httpx.TimeoutException as error:
             raise APITimeoutError(request=self._request(body)) from error
         except Exception as error:
             raise APIConnectionError(request=self._request(body)) from error
         if not response.is_success:
-            response.request = self._request(body)
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-            raise self._make_status_error_from_response(response)
+            read = await _read_error(response, http.error_limits, self._request(body))
+            raise self._make_status_error_from_response(read)
         return response
 
     async def fetch(self, path: str) -> httpx.Response:
@@ -53,8 +53,7 @@ class OpenRouterClient(AsyncOpenAI):
         """
         http = cast("_Http", self._client)
         url = f"{str(self.base_url).rstrip('/')}{path}"
-        headers = {**self._headers, "accept-encoding": ENCODINGS}
-        return await http.transport.ask("GET", url, headers=headers, content=b"", limits=self._limits)
+        return await http.transport.ask("GET", url, headers=self._encoded_headers, content=b"", limits=self._limits)
 
     def _request(self, body: Mapping[str, Any]) -> httpx.Request:
         """What an error names."""
@@ -70,16 +69,45 @@ class OpenRouterClient(AsyncOpenAI):
         return {name: value for name, value in named.items() if isinstance(value, str)}
 
     @cached_property
+    def _encoded_headers(self) -> dict[str, str]:
+        return {**self._headers, "accept-encoding": ENCODINGS}
+
+    @cached_property
     def _limits(self) -> aiohttp.ClientTimeout:
         return limits_of(self._client.timeout.as_dict())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorBodyLimits:
+    """Bounds of the body of an error answer; one beyond them is not read, and the error is known by its status.
+
+    Attributes:
+        size: Bytes, after decoding.
+        seconds: Seconds to read it in.
+    """
+
+    size: int = 1024 * 1024
+    seconds: float = 5.0
 
 
 class _Http(httpx.AsyncClient):
     """httpx's client, and the way past it."""
 
-    def __init__(self, transport: AiohttpTransport, **options: Any) -> None:
+    def __init__(self, transport: AiohttpTransport, *, error_limits: ErrorBodyLimits, **options: Any) -> None:
         super().__init__(transport=transport, **options)
         self.transport = transport
+        self.error_limits = error_limits
+
+
+async def _read_error(response: httpx.Response, limits: ErrorBodyLimits, request: httpx.Request) -> httpx.Response:
+    """Return an error answer with its decoded body, which is empty where it is too large, too slow or broken."""
+    try:
+        async with asyncio.timeout(limits.seconds):
+            body = await read_bounded(response, most=limits.size)
+    except (UnreadableBody, TimeoutError, httpx.HTTPError):
+        body = b""
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_BODY]
+    return httpx.Response(response.status_code, headers=headers, content=body, request=request)
 
 
 def open_client(
@@ -91,6 +119,7 @@ def open_client(
     connect_timeout: float,
     read_timeout: float,
     pace: Pace,
+    error_limits: ErrorBodyLimits | None = None,
 ) -> OpenRouterClient:
     """Build the client. It never retries: each request must stand in the ledger first.
 
@@ -102,6 +131,7 @@ def open_client(
         connect_timeout: Seconds to connect.
         read_timeout: Seconds that a stream may be silent.
         pace: The beat of its streams.
+        error_limits: Bounds of the body of an error answer.
     """
     timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
     return OpenRouterClient(
@@ -110,5 +140,10 @@ def open_client(
         max_retries=0,
         timeout=timeout,
         default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
-        http_client=_Http(AiohttpTransport(pace), base_url=base_url, timeout=timeout),
+        http_client=_Http(
+            AiohttpTransport(pace),
+            error_limits=error_limits or ErrorBodyLimits(),
+            base_url=base_url,
+            timeout=timeout,
+        ),
     )

@@ -141,7 +141,7 @@ def _sent_time(headers: Mapping[str, str]) -> datetime:
 def _body(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except (ValueError, httpx.StreamError):
+    except (ValueError, RecursionError, httpx.StreamError):
         return None
 
 

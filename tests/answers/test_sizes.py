@@ -5,13 +5,13 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.errors import TurnTooLarge
-from godoty_service.metering.call import CostSource
+from godoty_service.metering.call import CallState, CostSource
 from godoty_service.openrouter.answer import Answer
 from godoty_service.openrouter.limits import AnswerLimits
 from godoty_service.turns.events import TextDelta
 from godoty_service.turns.log import merged
 from tests.answers.conftest import Ask, Asked
-from tests.answers.gateway import SAID, USAGE, chunk, stream
+from tests.answers.gateway import SAID, USAGE, chunk, response, stream
 
 KIB = 1024
 END = chunk({}, "stop", usage=USAGE)
@@ -69,6 +69,17 @@ async def test_an_event_above_24_mib_is_too_large_and_paid(ask: Ask) -> None:
     assert asked.turn.failure is not None
     assert asked.turn.failure.reason == "TURN_TOO_LARGE"
     assert_paid(asked)
+
+
+async def test_error_answer_above_its_bound_is_known_by_its_status(ask: Ask) -> None:
+    """Its body is not read, so whether it cost something is left to reconciliation."""
+    body = b'{"error": {"code": 402, "message": "' + b"x" * 2000 + b'"}}'
+    asked = await ask(response(body, "application/json", status=402), max_error_bytes=1024, reconcile_interval=3600.0)
+
+    assert asked.turn.failure is not None
+    assert asked.turn.failure.reason == "PROVIDER_ACCOUNT_REFUSED"
+    (entry,) = asked.entries
+    assert (entry.state, entry.cost, entry.error_code) == (CallState.PENDING, None, 402)
 
 
 def test_a_message_is_bounded_with_all_its_parts() -> None:
