@@ -15,6 +15,7 @@ from godoty_service.errors import ProviderError, TurnTooLarge
 from godoty_service.openrouter import failures
 from godoty_service.openrouter.answer import Answer
 from godoty_service.openrouter.body import BodyDecoder
+from godoty_service.openrouter.bounded_body import UnreadableBody, decoded
 from godoty_service.openrouter.chunk import incomplete
 from godoty_service.openrouter.metered import OpenCall
 from godoty_service.openrouter.sse import EventTooLarge
@@ -77,7 +78,7 @@ class Reading:
                 await self._read_body()
         except TimeoutError:  # it outgrew its bounds, and did not end soon after
             return
-        except (httpx.HTTPError, httpx.StreamError) as failure:
+        except (httpx.HTTPError, httpx.StreamError, UnreadableBody) as failure:
             if not answer.complete:  # what broke after the last word took nothing away
                 answer.error = answer.error or failures.from_exception(failure)
             return
@@ -99,7 +100,7 @@ class Reading:
         if body is not None and "content-encoding" not in self._response.headers:
             await body.pour(take)  # httpx's own layers would only hand on
         else:
-            async for data in self._response.aiter_bytes():
+            async for data in decoded(self._response):
                 take(data)
         try:
             self._hand_on((answer.read_whole if decoder.whole else answer.read)(decoder.end()))

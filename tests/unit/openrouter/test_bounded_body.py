@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2 as httpx
 import pytest
 
-from godoty_service.openrouter.bounded_body import UnreadableBody, read_bounded
+from godoty_service.openrouter.bounded_body import UnreadableBody, decoded, read_bounded
 
 MOST = 1000
 
@@ -65,6 +65,24 @@ async def test_compressed_body_is_not_expanded_beyond_the_bound() -> None:
 
     with pytest.raises(UnreadableBody):
         await read_bounded(found, most=MOST)
+
+
+async def test_compressed_stream_is_decoded_in_bounded_pieces() -> None:
+    """Whatever it expands to, no piece is larger than asked for, and together they are the body."""
+    body = bytes(range(256)) * 40_000
+    found, _ = response(gzip.compress(body), "gzip")
+
+    pieces = [each async for each in decoded(found, piece=5000)]
+
+    assert max(map(len, pieces)) <= 5000
+    assert b"".join(pieces) == body
+
+
+async def test_deflated_body_without_a_header_is_decoded() -> None:
+    """Some servers call the bare stream `deflate`."""
+    found, _ = response(zlib.compress(b"hello")[2:-4], "deflate")
+
+    assert await read_bounded(found, most=MOST) == b"hello"
 
 
 @pytest.mark.parametrize(("encoding", "body"), [("br", b"x"), ("gzip", b"not gzip")])
