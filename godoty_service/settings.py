@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
     rollup_interval: Seconds = Field(5.0, description="Seconds between two roll-ups of usage.")
     usage_piece_entries: int = Field(
-        20_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
+        10_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
     )
     usage_max_entries: int = Field(
         5_000_000,
