@@ -40,25 +40,24 @@ def twin(service: Service, second_server: str, connect: Callable[[Service], Call
 
 @pytest.fixture(autouse=True)
 async def audited(surroundings: Surroundings, shared_server: tuple[str, str]) -> AsyncIterator[None]:
-    """Prove the books of every database that a test wrote in, as `godoty ledger verify` does."""
-    before = len(surroundings._databases)
+    """Prove the books of every tenant that a test wrote for, as `godoty ledger verify` does."""
+    shared = surroundings.mongo[shared_server[1]]["ledger"]
+    databases, tenants = len(surroundings._databases), set(shared.distinct("tenant_id"))
     yield
-    for name in {shared_server[1], *surroundings._databases[before:]}:
+    for tenant_id in set(shared.distinct("tenant_id")) - tenants:  # other tests have providers state absurd amounts
+        assert await differences(surroundings.mongodb_uri, shared_server[1], tenant_id) == []
+    for name in {*surroundings._databases[databases:]} - {shared_server[1]}:
         assert await differences(surroundings.mongodb_uri, name) == []
 
 
-def _is_the_providers(what: str) -> bool:
-    """Whether a difference is what other tests of the shared server have a provider do: absurd costs, one id twice."""
-    return "above its upper bound" in what or "which another entry has as well" in what
-
-
-async def differences(mongodb_uri: str, name: str) -> list[str]:
-    """Tell what does not add up in a database's books."""
+async def differences(mongodb_uri: str, name: str, tenant_id: str | None = None) -> list[str]:
+    """Tell what does not add up in a database's books, of one tenant or of all."""
     database = open_database(uri=mongodb_uri, name=name)
     try:
         replicas = Replicas(database.collection("replicas"), replica_id="auditor", lease=timedelta(seconds=1))
         sessions = Sessions(database.collection("sessions"), replicas=replicas)
-        found = verify(database=database, ledger=Ledger(database.collection("ledger")), folds=sessions)
-        return [f"{each.session_id}: {each.what}" async for each in found if not _is_the_providers(each.what)]
+        ledger = Ledger(database.collection("ledger"))
+        found = verify(database=database, ledger=ledger, folds=sessions, tenant_id=tenant_id)
+        return [f"{each.session_id}: {each.what}" async for each in found]
     finally:
         await database.close()
