@@ -102,7 +102,9 @@ class Service:
         return pseudonym(self.tenant_id, session["_id"])
 
     def requests(self, session_id: str) -> list[Document]:
-        """The bodies of the session's requests, as they arrived at the provider."""
+        """The bodies of the session's requests, as they arrived at the provider; without a session there are none."""
+        if self.session(session_id) is None:
+            return []
         name = self.upstream_name(session_id)
         entries = self.surroundings.ask(self.surroundings.sandbox.journal.entries)
         return [each["body"] for each in entries if each["body"].get("session_id") == name]
