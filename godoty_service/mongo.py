@@ -156,10 +156,13 @@ class Collection:
         return number
 
     @_whole
-    async def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
-        """Run an aggregation and read its whole result."""
+    async def aggregate(
+        self, pipeline: Sequence[Mapping[str, Any]], *, hint: Sequence[tuple[str, int]] | None = None
+    ) -> list[Document]:
+        """Run an aggregation and read its whole result; by the index of these keys, if some are named."""
         with translated():
-            cursor = self._collection.aggregate(pipeline, session=self._session, batchSize=_BATCH)
+            named = {"hint": dict(hint)} if hint else {}
+            cursor = self._collection.aggregate(pipeline, session=self._session, batchSize=_BATCH, **named)
             if hasattr(cursor, "__await__"):  # PyMongo's is a coroutine, Motor's a cursor
                 cursor = await cursor
             found: list[Document] = await cursor.to_list(None)

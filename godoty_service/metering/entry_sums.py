@@ -17,6 +17,7 @@ from godoty_service.budget import BudgetWindow
 from godoty_service.metering import money
 from godoty_service.metering.call import CallState
 from godoty_service.metering.charges import Held, Statement
+from godoty_service.metering.ledger import BY_MARK, BY_TIME
 from godoty_service.metering.states import counts
 from godoty_service.metering.usage_window import TICK
 from godoty_service.mongo import Collection, Document, Snapshot
@@ -167,7 +168,7 @@ class EntrySums:
             after = await self._time_after_piece(which, start, end)
             until = end if after is None else after if start is None or after > start else start + TICK
             query = {**which, **_between(start, until), **also}
-            _take(sums, await self._entries.aggregate([{"$match": query}, _BY_DAY]))
+            _take(sums, await self._entries.aggregate([{"$match": query}, _BY_DAY], hint=_index_of(which)))
             if after is None:
                 return
             start = until
@@ -181,9 +182,15 @@ class EntrySums:
                 {"$skip": self._piece},
                 {"$limit": 1},
                 {"$project": {"_id": 0, "start_time": 1}},
-            ]
+            ],
+            hint=_index_of(which),
         )
         return found[0]["start_time"] if found else None
+
+
+def _index_of(which: Document) -> Sequence[tuple[str, int]]:
+    """Return the index by which pieces are read: left to itself, the database may scan all of a tenant's entries."""
+    return BY_MARK if "unbooked" in which else BY_TIME
 
 
 def is_made_before(document: Document, time: datetime) -> bool:

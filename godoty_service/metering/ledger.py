@@ -24,6 +24,8 @@ from godoty_service.mongo import Collection, Document, Index, Snapshot
 
 AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 
+BY_TIME = (("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1))
+BY_MARK = (("unbooked", 1), ("tenant_id", 1), ("start_time", 1))
 INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
     Index(keys=[("owner", 1), ("start_time", 1)], where={"state": CallState.PENDING.value}),
@@ -33,9 +35,9 @@ INDEXES = (
     Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
     Index(keys=[("unapplied", 1)], where={"unapplied": True}),
     Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
-    Index(keys=[("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
+    Index(keys=BY_TIME),
     Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
-    Index(keys=[("unbooked", 1), ("tenant_id", 1), ("start_time", 1)], where={"unbooked": {"$exists": True}}),
+    Index(keys=BY_MARK, where={"unbooked": {"$exists": True}}),
     Index(keys=[("turn_id", 1)]),
     Index(keys=[("tenant_id", 1), ("time", 1)], where={"kind": "adjustment"}),
 )
