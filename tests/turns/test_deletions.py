@@ -51,7 +51,8 @@ async def test_deletion_of_a_dead_server_is_finished_by_a_later_call(caller: Cal
         await delete(who, session_id)
 
         assert caller.service.session(session_id) is None
-        assert caller.service.database["turns"].count_documents({"session_id": session_id}) == 0
+        which = {"tenant_id": caller.service.tenant_id, "session_id": session_id}
+        assert caller.service.database["turns"].count_documents(which) == 0
     missing = await failure_of(delete(caller, "one"))
     assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
 
