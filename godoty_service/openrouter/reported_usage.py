@@ -42,9 +42,9 @@ def _merge(known: dict[str, Any], reported: dict[str, Any], depth: int) -> dict[
 
 def _is_known(name: str, value: Any) -> bool:
     if _is_number(value):
-        if "cost" not in name and value != int(value):
-            return False  # no counter has fractions
-        return bool(0 <= value <= (_LARGEST_AMOUNT if name == "cost" else _LARGEST))
+        if not 0 <= value <= (_LARGEST_AMOUNT if name == "cost" else _LARGEST):
+            return False  # before it is made an integer: 1e999999999 has as many digits
+        return bool("cost" in name or value == int(value))  # no counter has fractions
     return isinstance(value, bool) or (isinstance(value, str) and "cost" in name and _is_amount(value))
 
 

@@ -162,3 +162,11 @@ def test_only_a_cost_at_the_end_is_final() -> None:
     assert list(map(costs, (running, ended, failed, after))) == [False, True, True, True]
     running.read([b"[DONE]"])
     assert costs(running)
+
+
+def test_number_of_a_thousand_million_digits_is_passed_over_at_once() -> None:
+    """A counter that no integer of this machine could hold is unknown; reading it does not hold the event loop."""
+    assert merged({"total_tokens": 3}, {"total_tokens": Decimal("1e999999999"), "prompt_tokens": 1}) == {
+        "total_tokens": 3,
+        "prompt_tokens": 1,
+    }
