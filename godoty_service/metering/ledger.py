@@ -11,6 +11,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
 from godoty_service.flights import Flights
 from godoty_service.metering import money
+from godoty_service.metering import repeated_generations as repeated
 from godoty_service.metering.adjustment_store import AdjustmentStore, sums_of_adjustments
 from godoty_service.metering.call import Adjustment, CallState, Entry, ModelCall
 from godoty_service.metering.documents import (
@@ -39,6 +40,7 @@ INDEXES = (
     Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
     Index(keys=BY_MARK, where={"unbooked": {"$exists": True}}),
     Index(keys=[("turn_id", 1)]),
+    repeated.INDEX,
     Index(keys=[("tenant_id", 1), ("time", 1)], where={"kind": "adjustment"}),
 )
 _IDENTITY = (
@@ -49,7 +51,6 @@ _CLOSING = ("state", "cost_source", "cost", "settle_time")  # what tells one clo
 # Ages are measured by the database's time: servers' clocks may be minutes apart.
 _ADOPTED = [{"$set": {"due": "$$NOW", "left_time": "$$NOW"}}]
 _LEFT = {"due": "", "tries": "", "left_time": ""}  # what only a call that is left to reconciliation has
-_MOST_REPEATED = 1_000  # generations on several entries that are named at once
 _TIMES = ("start_time", "settle_time", "time")
 _MOST_NOTES = 200  # updates of one operation
 _TRIES = 20  # numbers that others may take before us; each failed try means that somebody succeeded
@@ -190,6 +191,12 @@ class Ledger:
         """What was to be written of calls and could not be: money that is known is never thrown away."""
         return list(self._kept.values())
 
+    async def missing(self, calls: Some[ModelCall]) -> set[str]:
+        """Return the ids of those calls that have no entry."""
+        ids = {call.call_id for call in calls}
+        found = await self._entries.find({"_id": {"$in": sorted(ids)}}, fields={"_id": 1}) if ids else []
+        return ids - {each["_id"] for each in found}
+
     def forget(self, call: ModelCall) -> None:
         """Drop a call from `kept`: it is written."""
         self._kept.pop(call.call_id, None)
@@ -204,9 +211,10 @@ class Ledger:
     async def adopt_own(self, owner: str) -> int:
         """Make due what this process made and is no longer busy with; returns how many calls.
 
-        A call is listed in `open_calls` before it is written, so one that is newer than the list is left alone.
+        A call is listed in `open_calls` before it is written, so one that is newer than the list is left alone. So are
+        those that are kept: what is known of them is written first.
         """
-        busy = list(self.open_calls)
+        busy = [*self.open_calls, *self._kept]
         return await self._entries.update_many(
             {
                 "state": CallState.PENDING.value,
@@ -317,23 +325,9 @@ class Ledger:
         async for document in self._entries.iterate(query, sort=order):
             yield entry_from_document(document)
 
-    async def repeated_generations(self, tenant_id: str | None) -> list[ModelCall]:
+    def repeated_generations(self, tenant_id: str | None) -> AsyncIterator[ModelCall]:
         """Read the calls of all, or of a tenant, whose generation stands on more than one entry."""
-        which: dict[str, Any] = {"generation_id": {"$type": "string"}}
-        if tenant_id is not None:
-            which["tenant_id"] = tenant_id
-        repeated = await self._entries.aggregate(
-            [
-                {"$match": which},
-                {"$group": {"_id": "$generation_id", "calls": {"$sum": 1}}},
-                {"$match": {"calls": {"$gt": 1}}},
-                {"$limit": _MOST_REPEATED},
-            ]
-        )
-        if not repeated:
-            return []
-        found = await self._entries.find({**which, "generation_id": {"$in": [each["_id"] for each in repeated]}})
-        return [call_from_document(each) for each in found]
+        return repeated.repeated_generations(self._entries, tenant_id)
 
     async def sum_of(self, *, provider_key_id: str, start: datetime, end: datetime) -> tuple[Decimal, int, int]:
         """Sum what a provider key's calls of a time cost, as far as it is known by now.

@@ -34,6 +34,7 @@ _WAITS = (0.25, 0.25, 0.5, 0.5, 1, 1, 2, 2, 3, 5, 5, 10, 10, 15, 30, 30, 60)
 _HOLD = timedelta(seconds=30)  # no look takes longer; a server that dies in one frees the call after that
 _AT_ONCE = 16
 _LAST_TRY = 5.0  # seconds, on the way out
+_LANDING = timedelta(minutes=10)  # an insert whose answer was lost may still land for so long
 _SWEEP = timedelta(seconds=10)  # between two looks for reservations that dead servers left
 
 ReadGeneration = Callable[[str, str], Awaitable[bytes | None]]
@@ -177,10 +178,17 @@ class Reconciler:
     async def _write_kept(self) -> None:
         """Write what turns knew and could not write.
 
+        A call that was never sent is kept as long as its entry may still land: only this server knows that it is void.
+
         Raises:
             StorageUnavailable: The database is still out of reach.
         """
-        for call in self._ledger.kept:
+        kept = self._ledger.kept
+        unsent = [call for call in kept if self._may_land(call)]
+        missing = await self._ledger.missing(unsent)
+        for call in kept:
+            if call.call_id in missing:
+                continue
             try:
                 await self._write(call)
             except StorageUnavailable:
@@ -189,6 +197,10 @@ class Reconciler:
                 log.exception("call_not_written", call_id=call.call_id, cost_usd=money.format_usd(call.cost))
             else:
                 self._ledger.forget(call)
+
+    def _may_land(self, call: ModelCall) -> bool:
+        given_up = call.settle_time
+        return call.state is CallState.VOID and given_up is not None and self._clock() - given_up < _LANDING
 
     async def _write(self, call: ModelCall) -> None:
         if call.state is not CallState.PENDING:

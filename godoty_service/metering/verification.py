@@ -66,7 +66,7 @@ async def verify(
                 found = await _session([entry async for entry in reading] or entries, folds.at(snapshot))
         for what in found:
             yield Difference(tenant_id=first.tenant_id, session_id=first.session_id, what=what)
-    for call in await ledger.repeated_generations(tenant_id):
+    async for call in ledger.repeated_generations(tenant_id):
         what = f"call {call.call_id} has generation {call.generation_id}, which another entry has as well"
         yield Difference(tenant_id=call.tenant_id, session_id=call.session_id, what=what)
     async for tenant, uid, session_id in folds.folded(tenant_id):

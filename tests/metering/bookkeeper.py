@@ -30,6 +30,7 @@ class Bookkeeper:
         ahead: How much later than in the world it is, for its clock and for the database's.
         clock_ahead: How far its own clock is ahead of the database's.
         closed: The calls that it closed, in order.
+        owner: The server that it works for.
     """
 
     def __init__(self, rooms: Rooms, provider: ProviderRooms, *, patience: Patience = PATIENCE) -> None:
@@ -38,6 +39,7 @@ class Bookkeeper:
         self._stored_now = rooms.database.now
         self.closed: list[ModelCall] = []
         self._key_id = provider.key_id
+        self.owner = rooms.replicas.replica_id
         self.database = rooms.database
         self.sessions = rooms.sessions
         self.ledger = Ledger(rooms.database.collection("ledger"), clock=self._now)
@@ -49,7 +51,7 @@ class Bookkeeper:
             folds=self.folds,
             read_generation=provider.accounts.generation,
             living=rooms.replicas.living,
-            owner=rooms.replicas.replica_id,
+            owner=self.owner,
             readable_keys=self._keys,
             record=self.closed.append,
             patience=patience,
