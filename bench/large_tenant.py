@@ -1,9 +1,10 @@
-"""What a tenant with 2,000,000 ledger entries does to itself: `python -m bench.large_tenant [--entries N] [--all]`.
+"""What a tenant with 2,000,000 ledger entries does to itself: `python -m bench.large_tenant [--entries N] [--verify] [--all]`.
 
 The entries are real documents, evenly over the 31 days before now, with the roll-ups that they give. Then, with a
 storage timeout of 2 s and while turns of the same tenant run: a first budget is set and stated for good, verified,
-removed and set again; usage is asked by model and by user; entries are exported. `--all` verifies the roll-ups as well,
-and exports all entries; that takes minutes more. Nothing may be refused. Exit status 1: something was.
+removed and set again; usage is asked by model and by user; entries are exported. `--verify` verifies the roll-ups and
+looks for repeated generations as well, `--all` exports all entries; that takes minutes more. Nothing may be refused.
+Exit status 1: something was.
 """
 
 import argparse
@@ -204,6 +205,11 @@ class Steps:
         )
         return _differences(self._result, [each.what async for each in found])
 
+    async def repeated_generations(self) -> str:
+        """Look for generations that stand on several entries."""
+        found = self._rooms.ledger.repeated_generations(self._tenant_id)
+        return _differences(self._result, [each.call_id async for each in found])
+
     async def ask(self, group: NamedGroup) -> str:
         """Ask what the tenant used in the last 31 days."""
         now = datetime.now(UTC)
@@ -222,7 +228,9 @@ class Steps:
         return f"{count:,} entries"
 
 
-async def measure(rooms: Rooms, tenant_id: str, result: Result, *, spent: Decimal, everything: bool) -> None:
+async def measure(
+    rooms: Rooms, tenant_id: str, result: Result, *, spent: Decimal, everything: bool, verify: bool
+) -> None:
     """Do each step."""
     steps = Steps(rooms, tenant_id, result)
     await step(result, "first budget", steps.set_budgets)
@@ -236,8 +244,9 @@ async def measure(rooms: Rooms, tenant_id: str, result: Result, *, spent: Decima
     await step(result, "remove the budgets", steps.remove_budgets)
     await step(result, "set them again", steps.set_budgets)
     await step(result, "its status", lambda: steps.status(spent))
-    if everything:
+    if verify:
         await step(result, "verify usage", steps.verify_usage)
+        await step(result, "repeated generations", steps.repeated_generations)
 
 
 def _differences(result: Result, found: list[str]) -> str:
@@ -246,7 +255,7 @@ def _differences(result: Result, found: list[str]) -> str:
     return f"{len(found)} differences {found[:3] or ''}"
 
 
-async def run(surroundings: Surroundings, log: Path, *, entries: int, everything: bool) -> Result:
+async def run(surroundings: Surroundings, log: Path, *, entries: int, everything: bool, verify: bool) -> Result:
     """Fill a ledger, start a server, and do each step while turns run."""
     result, database = Result(), surroundings.new_database()
     tenant_id = "tnt_large"
@@ -267,7 +276,7 @@ async def run(surroundings: Surroundings, log: Path, *, entries: int, everything
         ):
             caller = Caller(await large_tenant(surroundings, server.address, database, tenant_id, rooms), channel)
             turns = [asyncio.create_task(take_turns(caller, result, f"talk-{number}")) for number in range(TURNS)]
-            await measure(rooms, tenant_id, result, spent=COST * filled, everything=everything)
+            await measure(rooms, tenant_id, result, spent=COST * filled, everything=everything, verify=verify)
             for each in turns:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
@@ -293,12 +302,21 @@ def main() -> int:
     """Run it and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=2_000_000, help="entries of the tenant, about")
-    parser.add_argument("--all", action="store_true", help="also verify the roll-ups, and export all entries")
+    parser.add_argument(
+        "--verify", action="store_true", help="also verify the roll-ups, and that no generation repeats"
+    )
+    parser.add_argument("--all", action="store_true", help="export all entries")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="godoty-bench-"))
     with Surroundings(directory, None) as surroundings:
         result = asyncio.run(
-            run(surroundings, directory / "server.log", entries=options.entries, everything=options.all)
+            run(
+                surroundings,
+                directory / "server.log",
+                entries=options.entries,
+                everything=options.all,
+                verify=options.verify,
+            )
         )
     load = "{:.1f}, {:.1f}, {:.1f}".format(*os.getloadavg())
     slowest = max(result.turns, default=0.0)
