@@ -1,4 +1,4 @@
-"""What a tenant with 2,000,000 ledger entries does to itself: `python -m bench.large_tenant [--entries N] [--verify] [--all]`.
+"""What a tenant with 2,000,000 ledger entries does to itself: `python -m bench.large_tenant [--entries N]`.
 
 The entries are real documents, evenly over the 31 days before now, with the roll-ups that they give. Then, with a
 storage timeout of 2 s and while turns of the same tenant run: a first budget is set and stated for good, verified,
