@@ -1,14 +1,17 @@
 """What one turn may still spend: its tenant's budgets, and its own bound."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from godoty_service.budget import Budget
-from godoty_service.errors import CostUnbounded, MaxCostTooLow
+from godoty_service.errors import CostUnbounded
 from godoty_service.metering import money
+from godoty_service.metering.budget_refusals import Figures, max_cost_too_low
 from godoty_service.metering.budgets import BudgetAlert
 from godoty_service.metering.call import CallState, ModelCall
 from godoty_service.metering.charges import charge
+from godoty_service.metering.planned_call import PlannedCall
 from godoty_service.metering.spending import Spending
 
 
@@ -40,27 +43,30 @@ class Allowance:
         self._counted = budgets is not None
         self._budgets = budgets or ()
 
-    def check(self, call: ModelCall, earlier: Sequence[ModelCall]) -> None:
-        """Check a call against the turn's own bound, before anything is written.
+    async def output_limit(self, call: PlannedCall, model: str, earlier: Sequence[ModelCall]) -> int | None:
+        """Return the largest output limit with which a call fits what the turn and its tenant have not spent.
+
+        Args:
+            call: The call, before anything of it is written.
+            model: The model that it asks.
+            earlier: The turn's earlier calls.
 
         Raises:
             CostUnbounded: The call has no finite bound, and must have one.
-            MaxCostTooLow: It might cost more than the turn has left.
+            MaxCostTooLow: Even with its least limit it might cost more than the turn has left.
+            BudgetSpent: Even with its least limit it does not fit a hard budget.
+            BudgetReserved: It would fit a hard budget, but for what other open calls hold.
         """
         if not self.bounded:
-            return
-        if call.upper_bound is None:
+            return call.asked
+        if call.bound(call.asked) is None:
             raise CostUnbounded(
                 "The model's cost has no finite bound, which a hard budget and max_cost_usd need.",
-                metadata={"model": call.requested_model},
+                metadata={"model": model},
             )
         if self._max_cost is not None:
-            held = money.total(
-                (each.upper_bound or Decimal(0)) if each.state is CallState.PENDING else charge(each)
-                for each in earlier
-            )
-            if money.add(held, call.upper_bound) > self._max_cost:
-                raise MaxCostTooLow("The next model call might cost more than max_cost_usd.", quota="turn/max_cost_usd")
+            call = replace(call, asked=_limit_within(self._max_cost, call, earlier))
+        return await self._spending.output_limit(call, self._budgets) if self._counted else call.asked
 
     async def reserve(self, call: ModelCall) -> None:
         """Reserve a call's bound in the tenant's budgets.
@@ -76,3 +82,20 @@ class Allowance:
         """Take in what a closed call has cost."""
         if self._counted:
             self.alerts.extend(await self._spending.settle(call, self._budgets))
+
+
+def _limit_within(max_cost: Decimal, call: PlannedCall, earlier: Sequence[ModelCall]) -> int | None:
+    """Return the largest output limit with which a call fits the turn's own bound.
+
+    Raises:
+        MaxCostTooLow: There is none.
+    """
+    open_calls = [each for each in earlier if each.state is CallState.PENDING]
+    spent = money.total(charge(each) for each in earlier if each.state is not CallState.PENDING)
+    held = money.total(each.upper_bound or Decimal(0) for each in open_calls)
+    left = money.subtract(money.subtract(max_cost, spent), held)
+    limit = call.limit_within(left)
+    needed = call.bound(call.least if limit is None else limit) or Decimal(0)
+    if needed > left:
+        raise max_cost_too_low(Figures(limit=max_cost, spent=spent, held=held, needed=needed))
+    return limit

@@ -13,9 +13,10 @@ the request carry `provider.max_price`), a normalising tokenizer that lengthens 
 last bits that a provider loses by adding in binary.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal, DecimalException
+from itertools import count
 
 from godoty_service.metering import money
 from godoty_service.metering.catalogue import CatalogueModel, Endpoint, EndpointPrices
@@ -113,6 +114,37 @@ def output_limit(*, request_bytes: int, models: Iterable[CatalogueModel]) -> int
     """
     limits = [_output_room(model, request_bytes + TEMPLATE_TOKENS) for model in models]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def largest_limit(bound: Callable[[int], Decimal | None], *, least: int, most: int, amount: Decimal) -> int | None:
+    """Return the largest output limit whose bound is within an amount; None: not even the least one's is.
+
+    Args:
+        bound: Returns the upper bound of the cost for an output limit; it never falls as the limit grows.
+        least: The least limit that is of use.
+        most: The largest limit that is wanted.
+        amount: US dollars.
+    """
+    low, high = bound(least), bound(most)
+    if high is not None and high <= amount:
+        return most
+    if low is None or high is None or low > amount:
+        return None
+    fitting, refused = least, most
+    for step in count():
+        if refused - fitting <= 1:
+            break
+        # Bounds are nearly linear, so two guesses find nearly all limits; every third step halves the rest.
+        share = (amount - low) / (high - low) if (step + 1) % 3 else Decimal("0.5")  # no sum of money
+        limit = fitting + min(max(int(share * (refused - fitting)), 1), refused - fitting - 1)
+        cost = bound(limit)
+        if cost is None:
+            return None
+        if cost <= amount:
+            fitting, low = limit, cost
+        else:
+            refused, high = limit, cost
+    return fitting
 
 
 def _output_room(model: CatalogueModel, input_tokens: int) -> int | None:

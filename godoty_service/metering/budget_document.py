@@ -130,7 +130,8 @@ def amounts(document: Document, window: BudgetWindow) -> dict[str, Decimal]:
 
 def spent(document: Document, window: BudgetWindow, key: str) -> Decimal:
     """Return what was spent in the window of a key."""
-    return amounts(document, window).get(key, money.ZERO)
+    parts = (document.get(part, {}).get(window.value, {}).get(key) for part in _PARTS)
+    return money.total(each.to_decimal() for each in parts if each is not None)
 
 
 def is_forgotten(document: Document, window: BudgetWindow, key: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from godoty_service.budget import Budget, BudgetWindow
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import BudgetReserved, BudgetSpent, DuplicateKey, QuotaExceeded
+from godoty_service.errors import DuplicateKey
 from godoty_service.metering import money
 from godoty_service.metering.budget_document import (
     KEPT,
@@ -31,7 +31,6 @@ from godoty_service.metering.budget_document import (
     amounts,
     first_of,
     fits,
-    is_forgotten,
     keys_of,
     nothing,
     reservations,
@@ -43,12 +42,14 @@ from godoty_service.metering.budget_document import (
     surplus,
     told_path,
 )
+from godoty_service.metering.budget_refusals import budget_refusal, unspent
 from godoty_service.metering.call import Adjustment, ModelCall
 from godoty_service.metering.charges import Statement, charge, charge_of, held
+from godoty_service.metering.planned_call import PlannedCall
 from godoty_service.mongo import Collection, Document, Snapshot
 
 SHARES = (50, 80, 100)  # per cent of a budget at which a turn is told
-_RETRY_AFTER = 1.0  # seconds
+_NOTED_TENANTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,7 @@ class Budgets:
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._budgets = collection
         self._clock = clock
+        self._noted: dict[str, dict[BudgetWindow, tuple[str, Decimal]]] = {}
 
     def at(self, snapshot: Snapshot) -> "Budgets":
         """The same at a moment, to read."""
@@ -199,6 +201,45 @@ class Budgets:
         }
         await self._budgets.update_one({"_id": tenant_id, "stated": False}, [{"$set": final}])
 
+    async def output_limit(self, call: PlannedCall, budgets: Sequence[Budget]) -> int | None:
+        """Return the largest output limit with which a call fits what is not spent of the hard budgets.
+
+        The document is read only if this server does not know that the whole call fits. The limit is what to try:
+        `reserve` decides.
+
+        Raises:
+            BudgetSpent: The call does not fit with its least limit either.
+            BudgetReserved: It would fit, but for what other open calls hold.
+        """
+        hard, keys = [budget for budget in budgets if budget.hard], keys_of(call.start_time)
+        if not hard or self._known_to_fit(call, hard, keys):
+            return call.asked
+        found = await self._budgets.find_one({"_id": call.tenant_id})
+        if found is None:
+            return call.asked
+        self._note(found, keys)
+        limit = call.limit_within(unspent(found, hard, keys))
+        needed = call.bound(call.least if limit is None else limit)
+        if needed is not None and (error := budget_refusal(found, needed, hard, keys)):
+            raise error
+        return limit
+
+    def _known_to_fit(self, call: PlannedCall, hard: Sequence[Budget], keys: Keys) -> bool:
+        noted, needed = self._noted.get(call.tenant_id), call.bound(call.asked)
+        if noted is None or needed is None:
+            return False
+        for budget in hard:
+            key, amount = noted[budget.window]
+            if key == keys[budget.window] and money.add(amount, needed) > budget.limit:
+                return False
+        return True
+
+    def _note(self, found: Document, keys: Keys) -> None:
+        """Note what a tenant has spent, as a first guess for its next call."""
+        if len(self._noted) >= _NOTED_TENANTS:
+            self._noted.clear()
+        self._noted[found["_id"]] = {window: (key, spent(found, window, key)) for window, key in keys.items()}
+
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> bool:
         """Reserve a call's bound in all windows at once; False: the tenant's spending is not counted.
 
@@ -215,7 +256,8 @@ class Budgets:
             found = await self._budgets.find_one({"_id": call.tenant_id})
             if found is None:
                 return False
-            if refusal := _refusal(found, wanted.bound, budgets, keys):
+            self._note(found, keys)
+            if refusal := budget_refusal(found, wanted.bound, budgets, keys):
                 raise refusal
         return True
 
@@ -229,6 +271,8 @@ class Budgets:
             {"_id": call.tenant_id, reservation: {"$exists": True}},
             [{"$set": settled(f"${reservation}", keys, charge(call))}, {"$unset": reservation}],
         )
+        if found:
+            self._note(found, keys)
         now = keys_of(self._clock())
         alerts = [_alert(found, budget, keys[budget.window], now[budget.window]) for budget in budgets if found]
         return [alert for alert in alerts if alert is not None]
@@ -351,26 +395,3 @@ def _alert(found: Document, budget: Budget, key: str, now: str) -> BudgetAlert |
     if is_over or max(shares, default=0) <= share_told(found, budget.window, key, budget.limit):
         return None
     return BudgetAlert(window=budget.window, percent=shares[-1], spent=amount, limit=budget.limit)
-
-
-def _refusal(found: Document, bound: Decimal, budgets: Sequence[Budget], keys: Keys) -> QuotaExceeded | None:
-    """Return why a reservation is refused: for good, or only for now; None: it fits meanwhile."""
-    for_now = False
-    for budget in budgets:
-        key = keys[budget.window]
-        needed = money.add(spent(found, budget.window, key), bound)
-        if budget.hard and needed > budget.limit:
-            return BudgetSpent(
-                f"The {budget.window.value} budget does not cover the next model call.",
-                quota=f"budget/{budget.window.value}",
-            )
-        is_over = is_forgotten(found, budget.window, key)  # by another server's clock
-        held_by_others = money.add(needed, reserved(found, budget.window, key)) > budget.limit
-        for_now |= budget.hard and (is_over or held_by_others)
-    if not for_now:
-        return None
-    return BudgetReserved(
-        "What is left of the budget is reserved by calls that are running, or begins anew this moment.",
-        quota="budget",
-        retry_after=_RETRY_AFTER,
-    )

@@ -7,14 +7,15 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 import structlog
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, StorageError
+from godoty_service.errors import BudgetSpent, GodotyError, StorageError
 from godoty_service.ids import new_id
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
@@ -22,6 +23,7 @@ from godoty_service.metering.call import CallState, CostSource, ModelCall, bound
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle, shown_name
+from godoty_service.metering.planned_call import PlannedCall
 from godoty_service.metering.states import CURRENT_RULE
 from godoty_service.metering.totals import Totals, fold
 from godoty_service.metering.usage import from_openrouter
@@ -105,6 +107,15 @@ class TurnMeter:
 
         The allowance was renewed for this call: its bound holds for the limits that the request carries.
 
+        Args:
+            model: The model to ask.
+            fallback_models: The models that may serve instead.
+            request_bytes: The length of the request.
+            max_output_tokens: The output limit that the turn and its model allow. What a budget or `max_cost_usd` has
+                left may make it smaller: the request carries the `output_limit` of the call.
+            max_price: `provider.max_price` as the request carries it.
+            attempt: Counts the requests of one answer, from 1.
+
         Raises:
             StorageUnavailable: It could not be written: the request must not be sent.
             SessionLost: The turn may make no call any more.
@@ -113,9 +124,29 @@ class TurnMeter:
         """
         self.permit()
         models = (model, *fallback_models)
-        start = self.clock()
-        catalogue = self.oracle.current
-        entry = ModelCall(
+
+        @cache
+        def bound(limit: int | None) -> Decimal | None:
+            return self.oracle.bound(models, request_bytes=request_bytes, max_output_tokens=limit, max_price=max_price)
+
+        while True:
+            start = self.clock()
+            plan = PlannedCall(tenant_id=self.scope.tenant_id, start_time=start, asked=max_output_tokens, bound=bound)
+            limit = await self.allowance.output_limit(plan, model, self.entries)
+            entry = self._entry(models, start, upper_bound=bound(limit), attempt=attempt)
+            call = OpenCall(self, entry, self.oracle.current, output_limit=limit, clamped=limit != max_output_tokens)
+            try:
+                await self._write_ahead(call)
+            except BudgetSpent:  # more was spent since the budget was read: with fewer tokens it may still fit
+                continue
+            return call
+
+    def _entry(
+        self, models: tuple[str, ...], start: datetime, *, upper_bound: Decimal | None, attempt: int
+    ) -> ModelCall:
+        """Return a new call's entry, under the next number."""
+        model = models[0]
+        return ModelCall(
             call_id=new_id("call"),
             tenant_id=self.scope.tenant_id,
             session_uid=self.scope.session_uid,
@@ -125,13 +156,11 @@ class TurnMeter:
             state=CallState.PENDING,
             requested_model=model,
             requested_id=self.oracle.listed_name(model),
-            fallback_models=fallback_models,
-            upper_bound=self.oracle.bound(
-                models, request_bytes=request_bytes, max_output_tokens=max_output_tokens, max_price=max_price
-            ),
+            fallback_models=models[1:],
+            upper_bound=upper_bound,
             provider_key_id=self.scope.provider_key_id,
             evidence=self.oracle.price(
-                None, served_model=model, requested=models, provider=None, at=start, catalogue=catalogue
+                None, served_model=model, requested=models, provider=None, at=start, catalogue=self.oracle.current
             ).evidence,
             start_time=start,
             attempt=attempt,
@@ -140,18 +169,23 @@ class TurnMeter:
             owner=self.scope.owner,
             rule=CURRENT_RULE,
         )
-        self.allowance.check(entry, self.entries)
-        call = OpenCall(self, entry, catalogue)
-        self._calls[entry.call_id] = call
-        self.ledger.open_calls.add(entry.call_id)
-        reserving = self.start(self.allowance.reserve(entry))  # side by side: neither waits for the other
+
+    async def _write_ahead(self, call: "OpenCall") -> None:
+        """Insert a call's entry and reserve its bound, side by side: neither waits for the other.
+
+        Raises:
+            GodotyError: One of the two failed. An entry that was inserted is void.
+        """
+        call_id = call.entry.call_id
+        self._calls[call_id] = call
+        self.ledger.open_calls.add(call_id)
+        reserving = self.start(self.allowance.reserve(call.entry))
         await self.landed(call.insert())
         try:
             await asyncio.shield(reserving)
         except GodotyError as error:
             await call.void(error)
             raise
-        return call
 
     def totals(self) -> Totals:
         """Sum the turn's calls, the open ones as pending."""
@@ -202,9 +236,27 @@ class TurnMeter:
 
 
 class OpenCall:
-    """A request that stands in the ledger. Exactly one of `void`, `refused`, `answered` and `abandon` ends it."""
+    """A request that stands in the ledger. Exactly one of `void`, `refused`, `answered` and `abandon` ends it.
 
-    def __init__(self, meter: TurnMeter, entry: ModelCall, catalogue: Catalogue | None) -> None:
+    Attributes:
+        output_limit: The output tokens that the entry's bound allows the request; None: no limit.
+        clamped: Whether a budget or `max_cost_usd` made that fewer than what was asked for.
+        sent: Whether the request has begun to leave.
+        entry: The ledger entry.
+        inserted: Whether it is known to be in the ledger.
+    """
+
+    def __init__(
+        self,
+        meter: TurnMeter,
+        entry: ModelCall,
+        catalogue: Catalogue | None,
+        *,
+        output_limit: int | None,
+        clamped: bool,
+    ) -> None:
+        self.output_limit = output_limit
+        self.clamped = clamped
         self._meter = meter
         self._catalogue = catalogue
         self._begun_at = time.monotonic()

@@ -12,6 +12,7 @@ from godoty_service.metering.budget_document import UNKNOWN
 from godoty_service.metering.budgets import BudgetAlert, Budgets, BudgetStatus
 from godoty_service.metering.call import Adjustment, ModelCall
 from godoty_service.metering.opening_balance import OpeningBalance
+from godoty_service.metering.planned_call import PlannedCall
 
 # A policy holds on every server within 5 seconds; their clocks may be some more apart.
 _KNOWN = timedelta(seconds=10)
@@ -50,6 +51,15 @@ class Spending:
         self._now = now
         self._on_alert = on_alert
         self._beginning: dict[str, asyncio.Task[None]] = {}
+
+    async def output_limit(self, call: PlannedCall, budgets: Sequence[Budget]) -> int | None:
+        """Return the largest output limit with which a call fits what is not spent of the hard budgets.
+
+        Raises:
+            BudgetSpent: It does not fit with its least limit either.
+            BudgetReserved: It would fit, but for what other open calls hold.
+        """
+        return await self._budgets.output_limit(call, budgets)
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> None:
         """Reserve a call's bound.

@@ -13,6 +13,14 @@ class OpenCall(Protocol):
     def sent(self) -> bool:
         """Whether its request has begun to leave."""
 
+    @property
+    def output_limit(self) -> int | None:
+        """The `max_tokens` that the request must carry; None: none."""
+
+    @property
+    def clamped(self) -> bool:
+        """Whether what a budget has left made that fewer than what was asked for."""
+
     def sending(self) -> None:
         """Say that the request leaves now: from here on it may cost."""
 

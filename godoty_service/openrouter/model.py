@@ -30,6 +30,7 @@ from godoty_service.openrouter.transport import SENDING
 
 LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
 MAX_ATTEMPTS = 3
+_CUT: StreamEvent = {"messageStop": {"stopReason": "max_tokens"}}
 _NO_ANSWER = "[blank text]"  # what Strands says in place of an empty answer
 _MOST_TOKENS = 10**9  # of one call
 _LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
@@ -53,6 +54,9 @@ class OpenRouterModel(OpenAIModel):
 
     Its stream holds, beside Strands' own events, one `{"modelCall": …}` for each request it made: the ledger's
     entry, as the meter returned it.
+
+    Attributes:
+        cut_by_budget: Whether an answer to the agent ended at a limit that a budget or `max_cost_usd` had lowered.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class OpenRouterModel(OpenAIModel):
         self._portable = Portable((model, *fallback_models))
         self._maker = maker or (lambda _: model)
         self._readings: set[Reading] = set()
+        self.cut_by_budget = False
 
     async def stream(
         self,
@@ -172,9 +177,7 @@ class OpenRouterModel(OpenAIModel):
             raise MaxTokensReachedException("The turn has no output tokens left.")
         terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
         limit = min((each for each in (left, terms.max_output_tokens) if each is not None), default=None)
-        carried = {"max_tokens": limit, "provider": terms.provider or self._provider}
-        request.update({name: value for name, value in carried.items() if value})
-        return await self._meter.open(
+        call = await self._meter.open(
             model=self._model,
             fallback_models=self._fallback_models,
             request_bytes=size,
@@ -182,6 +185,9 @@ class OpenRouterModel(OpenAIModel):
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
         )
+        carried = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
+        request.update({name: value for name, value in carried.items() if value})
+        return call
 
     async def _attempt(
         self, call: OpenCall, request: dict[str, Any], answer: Answer, *, side: bool
@@ -215,6 +221,7 @@ class OpenRouterModel(OpenAIModel):
                 error.metadata.setdefault("model", self._model)
             raise error
         usage = _strands_usage(answer)
+        self.cut_by_budget |= call.clamped and not side and _CUT in closing
         if self._output_left is not None and not side:
             self._output_left = max(0, self._output_left - usage["outputTokens"])
         for event in closing:

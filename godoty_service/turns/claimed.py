@@ -57,7 +57,7 @@ _STOP_REASONS = {
 _NOTES = {
     StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
     StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
-    StopReason.BUDGET: "[The turn ended here: the next model call might not have fitted the budget.]",
+    StopReason.BUDGET: "[The turn ended here: the budget or the turn's max_cost_usd does not cover more.]",
     StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
 }
 
@@ -115,7 +115,7 @@ class ClaimedTurn:
             trimmer = self._bench.trimmer(self._claim)
             agent = self._bench.agent(model, manager, self._watch, state, trimmer)
             try:
-                stop = await self._work(agent)
+                stop = await self._work(agent, model)
                 trimmed = trimmer.trimmed or (context is not None and not context.head)
                 context = kept_context(manager, agent.messages, trimmed=trimmed)
             finally:
@@ -184,7 +184,7 @@ class ClaimedTurn:
             last_number=last_number,
         )
 
-    async def _work(self, agent: Agent) -> StopReason:
+    async def _work(self, agent: Agent, model: OpenRouterModel) -> StopReason:
         """Run the agent's loop. Between its events nothing is awaited: a cancel always lands inside it."""
         stop = StopReason.END_TURN
         try:
@@ -201,12 +201,13 @@ class ClaimedTurn:
                     else:
                         self._take(event)
         except MaxTokensReachedException:
-            return StopReason.MAX_OUTPUT_TOKENS
+            stop = StopReason.MAX_OUTPUT_TOKENS
         except EventLoopException as failure:
-            if isinstance(failure.original_exception, MaxTokensReachedException):
-                return StopReason.MAX_OUTPUT_TOKENS
-            raise
-        return stop
+            if not isinstance(failure.original_exception, MaxTokensReachedException):
+                raise
+            stop = StopReason.MAX_OUTPUT_TOKENS
+        cut = stop is StopReason.MAX_OUTPUT_TOKENS and model.cut_by_budget
+        return StopReason.BUDGET if cut else stop
 
     def _take(self, event: dict[str, Any]) -> None:
         if "modelCall" in event.get("event", {}):

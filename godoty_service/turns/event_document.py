@@ -63,9 +63,10 @@ def error_to_document(error: GodotyError) -> Document:
 def error_from_document(document: Document) -> GodotyError:
     """Read how a turn failed: the same error that its first reader got."""
     kind = _ERRORS.get(document["reason"], GodotyError)
+    known: dict[str, Any] = {"metadata": document["metadata"], "retry_after": document["retry_after"]}
     if issubclass(kind, errors.QuotaExceeded):
-        return kind(document["text"], quota=document["quota"], retry_after=document["retry_after"])
-    return kind(document["text"], metadata=document["metadata"], retry_after=document["retry_after"])
+        known["quota"] = document["quota"] or ""
+    return kind(document["text"], **known)
 
 
 def _kinds(base: type[GodotyError]) -> dict[str, type[GodotyError]]:

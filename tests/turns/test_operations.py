@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import pytest
+from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.metering.meter import OpenCall
 from godoty_service.mongo import Collection
+from godoty_service.tenancy.principal import Scope
 from tests.conftest import Start
 from tests.service.caller import Caller
 from tests.service.service import Service
@@ -155,3 +160,25 @@ async def test_each_further_call_of_a_loop_costs_a_few_more(
 
     assert more.total() == 3 * 5, more
     assert all(name.split(".")[1] in WRITES for name in more)
+
+
+async def test_hard_budget_costs_two_writes_and_no_read(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations, issue: Callable[..., str]
+) -> None:
+    """A call reserves and settles its bound; the budget is read once, unless a call may not fit what is left of it."""
+    service = await serve(**QUIET)
+    caller = connect(service)
+    await caller.converse("hi", session_id="warm")
+    plain = (await turn(caller, operations, "hello", "warm")).own
+    budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.05", hard=True)
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        await stub.SetPolicy(
+            admin_pb.SetPolicyRequest(tenant_id=service.tenant_id, policy=admin_pb.Policy(budgets=[budget])),
+            metadata=(("authorization", f"Bearer {issue(service, scopes=frozenset({Scope.ADMIN}))}"),),
+        )
+    first, second = [await turn(caller, operations, "hello", "warm") for _ in range(2)]
+
+    assert first.own - second.own == Counter({"budgets.find_one": 1})
+    assert second.own - plain == Counter({"budgets.update_one": 1, "budgets.find_one_and_update": 1})
+    assert second.write_round_trips_before_the_request <= 2

@@ -23,6 +23,9 @@ USAGE = b'data: {"id": "gen-1", "choices": [], "usage": {"prompt_tokens": 3, "co
 class Call:
     """A call that notes what it is told."""
 
+    output_limit: int | None = None
+    clamped = False
+
     def __init__(self) -> None:
         self.told: list[str] = []
         self.usage: dict[str, Any] | None = None

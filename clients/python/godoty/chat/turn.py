@@ -15,6 +15,8 @@ _STOPPED = {
     pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its bound on tokens",
     pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its bound on model calls",
     pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
+    pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
+    pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
 }
 
 

@@ -1,0 +1,22 @@
+"""How a turn failed, as its log keeps it for later readers."""
+
+import pytest
+
+from godoty_service.errors import BudgetReserved, GodotyError, SessionBusy
+from godoty_service.turns.event_document import error_from_document, error_to_document
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BudgetReserved("held", quota="budget/day", metadata={"limit_usd": "10", "held_usd": "0.99"}, retry_after=1.0),
+        SessionBusy("busy", metadata={"session_id": "talk"}, retry_after=2.0),
+    ],
+    ids=["quota", "plain"],
+)
+def test_stored_error_is_the_one_that_its_first_reader_got(error: GodotyError) -> None:
+    """Text, metadata, quota and the time of a retry survive the database."""
+    found = error_from_document(error_to_document(error))
+
+    assert type(found) is type(error)
+    assert vars(found) == vars(error)
