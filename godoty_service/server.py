@@ -276,6 +276,7 @@ def _turns(
         replicas=rooms.replicas,
         recovery=recovery,
         longest=timedelta(seconds=settings.longest_turn),
+        heartbeat=timedelta(seconds=settings.stream_heartbeat),
     )
     background(stack, journal.run(settings.turn_log_interval))
     background(stack, turns.run(settings.turn_watch_interval))

@@ -120,6 +120,13 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
     heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
 
+    stream_heartbeat: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds of silence after which Converse and ResumeTurn send a heartbeat event; 0: none.",
+    )
+
     history_messages: int = Field(40, ge=4, description="Newest messages of a session that the model sees.")
     history_summary: bool = Field(
         False, description="Sum up what falls out of that window: one more model call now and then."

@@ -26,7 +26,7 @@ _STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each 
 _ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
-def event_message(turn_id: str, sequence: int, event: events.Event) -> pb.ConverseResponse:
+def event_message(turn_id: str, sequence: int, event: events.StreamEvent) -> pb.ConverseResponse:
     """Convert an event of a turn."""
     response = pb.ConverseResponse(sequence=sequence, turn_id=turn_id)
     _FILL[type(event)](response, event)
@@ -153,6 +153,10 @@ def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) 
     )
 
 
+def _heartbeat(response: pb.ConverseResponse, _: events.Heartbeat) -> None:
+    response.heartbeat.SetInParent()
+
+
 _FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
     events.TurnStarted: _started,
     events.TextDelta: _text,
@@ -162,4 +166,5 @@ _FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
     events.ModelCallFinished: _call_finished,
     events.TurnFinished: _turn_finished,
     events.BudgetReached: _budget_reached,
+    events.Heartbeat: _heartbeat,
 }

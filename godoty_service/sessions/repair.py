@@ -4,6 +4,9 @@ Models refuse a tool use without a result and two messages of the user in a row.
 kept like any other message, so that every later reader, of any version, sees one and the same history.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from strands.types.content import ContentBlock, Message, Messages
 
 INTERRUPTED = "[The answer was interrupted.]"
@@ -12,19 +15,26 @@ WITHHELD = "[Withheld: the provider's moderation refused what was said here.]"
 _NO_RESULT = "The tool was interrupted before it gave a result."
 
 
-def closing(history: Messages, *, partial_text: str = "", note: str = INTERRUPTED) -> Messages:
+def closing(
+    history: Messages,
+    *,
+    partial_text: str = "",
+    note: str = INTERRUPTED,
+    results: Mapping[str, ContentBlock] = MappingProxyType({}),
+) -> Messages:
     """Tell what to append so that the history ends with the assistant's word.
 
     Args:
         history: The messages that are kept, the newest last.
         partial_text: What the assistant had said when it was interrupted.
         note: Why it ends here; it stands below the partial text.
+        results: What is known of tools whose results the history lacks, by the id of the tool call.
     """
     if not history or (history[-1]["role"] == "assistant" and not _tool_uses(history[-1])):
         return []
     missing: Messages = []
-    if results := [_no_result(use) for use in _tool_uses(history[-1])]:
-        missing.append(Message(role="user", content=results))
+    if answered := [results.get(use) or _no_result(use) for use in _tool_uses(history[-1])]:
+        missing.append(Message(role="user", content=answered))
     text = f"{partial_text}\n\n{note}" if partial_text else note
     missing.append(Message(role="assistant", content=[{"text": text}]))
     return missing

@@ -65,6 +65,12 @@ class Replicas:
         """Say that this server is gone, so that nobody waits for it."""
         await self._replicas.delete_one({"_id": self.replica_id})
 
+    async def lease_left(self, replica_id: str) -> float:
+        """Return for how many seconds a server counts as alive without another heartbeat; 0: it counts as dead."""
+        left = {"$subtract": [{"$add": ["$beat", self.lease // timedelta(milliseconds=1)]}, "$$NOW"]}
+        found = await self._replicas.find({"_id": replica_id}, fields={"left": left})
+        return max(0.0, found[0]["left"] / 1000) if found else 0.0
+
     async def living(self, among: Some[str]) -> set[str]:
         """Tell which of these servers live."""
         milliseconds = self.lease // timedelta(milliseconds=1)

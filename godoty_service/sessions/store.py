@@ -286,7 +286,8 @@ class Sessions:
         lease, replica_id = session.lease, self._replicas.replica_id
         if lease is not None and (lease.turn_id, lease.replica_id) == (deletion_id, replica_id):
             return session
-        if lease is None or lease.replica_id not in await self._replicas.living([lease.replica_id]):
+        left = await self._replicas.lease_left(lease.replica_id) if lease is not None else 0.0
+        if lease is None or not left:
             before = _before(lease) if lease is not None else []
             kept = {"turn_id": deletion_id, "replica_id": replica_id, "text": "", "before": before}
             claimed = await self._sessions.find_one_and_update(
@@ -294,7 +295,15 @@ class Sessions:
             )
             if claimed is not None:
                 return _read(claimed)
-        raise _busy()
+        raise self._busy(lease.replica_id if lease is not None else "", left)
+
+    def _busy(self, holder: str, left: float, *, kind: type[SessionBusy] = SessionBusy) -> SessionBusy:
+        """Return the error of a session that another turn holds.
+
+        A turn of this server ends as it does. Another server may be dead: its lease holds for the time that is left.
+        """
+        away = holder != self._replicas.replica_id and left
+        return kind("Another turn of the session is running.", retry_after=left if away else _BUSY_RETRY)
 
     async def _take_over(self, tenant_id: str, session_id: str, *, lease: Document) -> Claim | None:
         """Claim a session that another turn holds, if its server is dead; None: it is worth another try."""
@@ -303,7 +312,8 @@ class Sessions:
             return None
         held, user = _read(found), lease["user"]
         old = held.lease
-        living = old is not None and old.replica_id in await self._replicas.living([old.replica_id])
+        left = await self._replicas.lease_left(old.replica_id) if old is not None else 0.0
+        living = left > 0
         if old is not None and old.deletes and not living:
             raise DeletionUnfinished(held)
         if user and (held if living else _wanted(held)).user not in (user, None):
@@ -312,7 +322,7 @@ class Sessions:
             return None
         if living:
             twin = old.request_id is not None and old.request_id == lease["request_id"]
-            raise _busy(HeldByTwin if twin else SessionBusy)
+            raise self._busy(old.replica_id, left, kind=HeldByTwin if twin else SessionBusy)
         # An end of that turn that lands only now leaves nothing to take over.
         query = {**_own(held), "lease.turn_id": old.turn_id, "lease.replica_id": old.replica_id}
         changes = {"$set": {"lease": {**lease, "before": _before(old)}}, "$inc": {"fence": 1}}
@@ -334,10 +344,6 @@ def _wanted(session: Session) -> Session:
 
 def _missing(session_id: str) -> SessionNotFound:
     return SessionNotFound("There is no such session.", metadata={"session_id": session_id})
-
-
-def _busy(kind: type[SessionBusy] = SessionBusy) -> SessionBusy:
-    return kind("Another turn of the session is running.", retry_after=_BUSY_RETRY)
 
 
 def _own(session: Session) -> Document:

@@ -165,11 +165,11 @@ class ClaimedTurn:
         if self._claim.created:  # there is nothing to read
             await bench.oracle.prepare(models)
             return SessionFold(), self._manager([], [], last_number=0)
-        fold, history, *_ = await asyncio.gather(
+        shown = await bench.recovery.interrupt_predecessors(self._claim)
+        fold, history, _ = await asyncio.gather(
             opened_fold(bench.ledger, session, doubtful=self._claim.taken_from is not None),
-            open_history(bench.messages, self._claim, size=bench.window_size),
+            open_history(bench.messages, self._claim, size=bench.window_size, shown=shown),
             bench.oracle.prepare(models),
-            bench.recovery.interrupt_predecessors(self._claim),
         )
         return fold, self._manager(history.head, history.messages, last_number=history.last_number)
 

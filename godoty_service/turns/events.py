@@ -97,6 +97,13 @@ class BudgetReached:
     alert: BudgetAlert
 
 
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing has happened for a while, and the turn goes on. It stands in no log."""
+
+
+HEARTBEAT = Heartbeat()
+
 Event = (
     TurnStarted
     | TextDelta
@@ -107,3 +114,4 @@ Event = (
     | TurnFinished
     | BudgetReached
 )
+StreamEvent = Event | Heartbeat  # what a reader gets

@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from datetime import timedelta
 
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.events import (
+    HEARTBEAT,
     Event,
     ModelCallFinished,
     ReasoningDelta,
+    StreamEvent,
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
     TurnFinished,
 )
+from godoty_service.turns.heartbeats import SilenceTimer
 
 LARGEST_LOG = 8 * 1024 * 1024  # bytes, more or less
 LARGEST_CHUNK = 4 * 1024 * 1024  # bytes of events that are stored in one document, which MongoDB takes up to 16 MB
@@ -37,7 +41,7 @@ class EventLog:
         self._events: list[Event] = []
         self._size = 0
         self._ended = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bool]] = []
         self.readers = 0
         self.error: GodotyError | None = None
 
@@ -88,15 +92,22 @@ class EventLog:
             size += _size(event)
         return tuple(events), size
 
-    async def read(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
+    async def read(
+        self, *, after: int = 0, heartbeat: timedelta = timedelta()
+    ) -> AsyncGenerator[tuple[int, StreamEvent], None]:
         """Read the events after a number as they come.
 
         A reader that has fallen behind gets adjacent deltas as one; its number is that of the last of them.
+
+        Args:
+            after: The number of the last event that the reader has.
+            heartbeat: The silence after which it gets a heartbeat, with the number of its last event; zero: none.
 
         Raises:
             GodotyError: The turn failed.
         """
         place, loop = after, asyncio.get_running_loop()
+        silence = SilenceTimer(heartbeat) if heartbeat else None
         self.readers += 1
         try:
             while True:
@@ -108,16 +119,22 @@ class EventLog:
                         raise self.error
                     return
                 else:
-                    more = loop.create_future()
+                    more: asyncio.Future[bool] = loop.create_future()
                     self._waiting.append(more)
-                    await more
+                    if silence is not None:
+                        silence.waiting, silence.since = more, loop.time()
+                    if await more:
+                        self._waiting.remove(more)
+                        yield place, HEARTBEAT
         finally:
             self.readers -= 1
+            if silence is not None:
+                silence.close()
 
     def _wake(self) -> None:
         for future in self._waiting:
             if not future.done():  # its reader was cancelled
-                future.set_result(None)
+                future.set_result(False)
         self._waiting.clear()
 
 

@@ -1,6 +1,8 @@
 """What a turn reads before it starts: the fold of what the session has cost, and the history the model sees."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from strands.types.content import Message, Messages
 
@@ -11,6 +13,7 @@ from godoty_service.sessions import repair
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim, Session
 from godoty_service.turns.predecessors import close_dead_turns
+from godoty_service.turns.shown_turn import ShownTurn
 
 
 async def opened_fold(ledger: Ledger, session: Session, *, doubtful: bool) -> SessionFold:
@@ -46,8 +49,16 @@ class History:
     last_number: int
 
 
-async def open_history(store: MessageStore, claim: Claim, *, size: int) -> History:
+async def open_history(
+    store: MessageStore, claim: Claim, *, size: int, shown: Mapping[str, ShownTurn] = MappingProxyType({})
+) -> History:
     """Read the window that the model will see, after closing what dead turns left in it.
+
+    Args:
+        store: Where messages are.
+        claim: The session.
+        size: How many messages the model sees.
+        shown: What the logs of dead turns show, by turn.
 
     Raises:
         SessionLost: A turn that was taken for dead goes on writing.
@@ -57,7 +68,7 @@ async def open_history(store: MessageStore, claim: Claim, *, size: int) -> Histo
     last_number = session.message_count
     if claim.taken_from is not None:
         dead = (*claim.taken_from.before, claim.taken_from)
-        last_number = await close_dead_turns(store, session, dead)
+        last_number = await close_dead_turns(store, session, dead, shown)
     messages = await store.window(
         session.tenant_id,
         session.uid,

@@ -15,6 +15,7 @@ from godoty_service.turns.events import StopReason, TurnFinished
 from godoty_service.turns.log import HIGH_WATER
 from godoty_service.turns.opening import opened_fold
 from godoty_service.turns.records import TurnRecord, TurnRecords
+from godoty_service.turns.shown_turn import ShownTurn, shown_turn
 
 
 class Recovery:
@@ -72,41 +73,50 @@ class Recovery:
             return True
         return await self._messages.has_turn(record.tenant_id, session.uid, record.turn_id)
 
-    async def interrupt(self, record: TurnRecord) -> None:
-        """Write a dead turn's end, unless somebody has."""
-        kept = await self._chunks.read(record.tenant_id, record.turn_id, after=-1)
-        if kept and kept[-1].ended:
-            return
+    async def interrupt(self, record: TurnRecord) -> list[Chunk]:
+        """Write a dead turn's end, unless it has one; returns what its log had before. Nothing is added to it later."""
+        while True:
+            kept = await self._chunks.read(record.tenant_id, record.turn_id, after=-1)
+            if kept and kept[-1].ended:
+                return kept
+            if await self._chunks.close(await self._end(record, place=kept[-1].place + 1 if kept else 0)):
+                return kept
+
+    async def _end(self, record: TurnRecord, *, place: int) -> Chunk:
+        """Return the last chunk of an interrupted turn's log."""
         session_fold = await self._session_fold(record)
-        await self._chunks.close(
-            Chunk(
-                turn_id=record.turn_id,
-                tenant_id=record.tenant_id,
-                place=kept[-1].place + 1 if kept else 0,
-                first=HIGH_WATER + 1,
-                events=(
-                    TurnFinished(
-                        stop_reason=StopReason.INTERRUPTED,
-                        turn_totals=fold(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
-                        session_totals=session_fold.view(),
-                        cycle_durations=(),
-                        tools=(),
-                    ),
-                ),
-                ended=True,
-                error=None,
-                writer=self._writer,
-                expire_time=self._records.log_expiry(),
-            )
+        finished = TurnFinished(
+            stop_reason=StopReason.INTERRUPTED,
+            turn_totals=fold(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
+            session_totals=session_fold.view(),
+            cycle_durations=(),
+            tools=(),
+        )
+        return Chunk(
+            turn_id=record.turn_id,
+            tenant_id=record.tenant_id,
+            place=place,
+            first=HIGH_WATER + 1,
+            events=(finished,),
+            ended=True,
+            error=None,
+            writer=self._writer,
+            expire_time=self._records.log_expiry(),
         )
 
-    async def interrupt_predecessors(self, claim: Claim) -> None:
-        """Write the ends of the turns that a session was taken over from; one that is not kept any more needs none."""
+    async def interrupt_predecessors(self, claim: Claim) -> dict[str, ShownTurn]:
+        """Write the ends of the turns that a session was taken over from, and return what their logs show, by turn.
+
+        One whose log is not kept any more needs no end.
+        """
+        shown: dict[str, ShownTurn] = {}
         if claim.taken_from is not None:
             for each in (*claim.taken_from.before, claim.taken_from):
                 record = await self._records.find(claim.session.tenant_id, each.turn_id)
                 if record is not None:
-                    await self.interrupt(record)
+                    chunks = await self.interrupt(record)
+                    shown[each.turn_id] = shown_turn(event for chunk in chunks for event in chunk.events)
+        return shown
 
     async def _session_fold(self, record: TurnRecord) -> SessionFold:
         try:

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 
 from godoty_service.errors import GodotyError
 from godoty_service.openrouter.accounts import Access
 from godoty_service.tenancy.policy import NO_POLICY
-from godoty_service.turns.events import Event
+from godoty_service.turns.events import StreamEvent
 from godoty_service.turns.log import EventLog
 
 
@@ -83,13 +84,15 @@ class Turn:
             raise RuntimeError("a turn calls no model before it is admitted")
         return self.account
 
-    def events(self, *, after: int = 0) -> AsyncGenerator[tuple[int, Event], None]:
-        """Read the turn.
+    def events(
+        self, *, after: int = 0, heartbeat: timedelta = timedelta()
+    ) -> AsyncGenerator[tuple[int, StreamEvent], None]:
+        """Read the turn, as `EventLog.read` does.
 
         Raises:
             GodotyError: The turn failed.
         """
-        return self.log.read(after=after)
+        return self.log.read(after=after, heartbeat=heartbeat)
 
     @property
     def unread(self) -> bool:

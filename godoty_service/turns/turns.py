@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import timedelta
 
 import structlog
@@ -17,8 +17,9 @@ from godoty_service.errors import (
 )
 from godoty_service.ids import new_id
 from godoty_service.sessions.replicas import Replicas
-from godoty_service.turns.events import Event
+from godoty_service.turns.events import Heartbeat, StreamEvent
 from godoty_service.turns.following import Following
+from godoty_service.turns.heartbeats import with_heartbeats
 from godoty_service.turns.records import TurnRecord, TurnRecords
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.runner import AlreadyBegun, TurnRunner
@@ -27,7 +28,7 @@ from godoty_service.turns.watch import Watch
 
 log = structlog.get_logger(__name__)
 
-Happened = tuple[str, int, Event]  # the turn, the sequence, what happened
+Happened = tuple[str, int, StreamEvent]  # the turn, the sequence, what happened
 
 
 class Turns:
@@ -43,6 +44,7 @@ class Turns:
         replicas: Replicas,
         recovery: Recovery,
         longest: timedelta,
+        heartbeat: timedelta,
     ) -> None:
         """Build it.
 
@@ -54,6 +56,7 @@ class Turns:
             replicas: This server's heartbeat.
             recovery: Ends turns that no server runs.
             longest: How long a turn may take, its waiting in line included.
+            heartbeat: The silence after which a reader gets a heartbeat; zero: none.
         """
         self._runner = runner
         self._records = records
@@ -62,6 +65,7 @@ class Turns:
         self._replicas = replicas
         self._recovery = recovery
         self._longest = longest
+        self._heartbeat = heartbeat
         self._running: dict[str, Turn] = {}
         self._by_request: dict[tuple[str, str], Turn] = {}
         self._draining = False
@@ -83,7 +87,7 @@ class Turns:
         while True:
             turn = self._attach(tenant_id, request)
             try:
-                async with aclosing(turn.events()) as events:
+                async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
                     async for sequence, event in events:
                         yield turn.turn_id, sequence, event
             except AlreadyBegun as begun:
@@ -99,7 +103,7 @@ class Turns:
             try:
                 async with aclosing(self._read(earlier, after=0)) as events:
                     async for happened in events:
-                        told = True
+                        told = told or not isinstance(happened[2], Heartbeat)
                         yield happened
             except TurnNotFound:
                 if told:
@@ -213,9 +217,14 @@ class Turns:
     async def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[Happened, None]:
         """Read a turn where it runs, or else what is kept of it."""
         turn = self._running.get(record.turn_id)
-        source = turn.events(after=after) if turn is not None else self._following.read(record, after=after)
         try:
-            async with aclosing(source) as events:
+            async with AsyncExitStack() as stack:
+                if turn is not None:
+                    events = turn.events(after=after, heartbeat=self._heartbeat)
+                else:
+                    source = await stack.enter_async_context(aclosing(self._following.read(record, after=after)))
+                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
+                await stack.enter_async_context(aclosing(events))
                 async for sequence, event in events:
                     yield record.turn_id, sequence, event
         finally:

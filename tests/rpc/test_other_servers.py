@@ -88,12 +88,8 @@ async def assert_the_answer_was_closed(survivor: Caller, turn: Turn) -> None:
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
     assert_whole(messages)
-    assert [message.content[0].text for message in messages] == [
-        SLOW,
-        "[The answer was interrupted.]",
-        "and now?",
-        turn.text,
-    ]
+    assert [message.content[0].text for message in (messages[0], *messages[2:])] == [SLOW, "and now?", turn.text]
+    assert messages[1].content[0].text.endswith("[The answer was interrupted.]")
     assert messages[0].turn_id == messages[1].turn_id != messages[2].turn_id == messages[3].turn_id
     assert turn.started.totals.pending_calls == 1
     totals = turn.finished.session_totals

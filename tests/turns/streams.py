@@ -68,9 +68,11 @@ async def until_text(call: Any, text: str) -> list[pb.ConverseResponse]:
 
 
 def joined(responses: Iterable[pb.ConverseResponse]) -> list[bytes]:
-    """The stream byte for byte, adjacent deltas as one, which has the sequence of the last."""
+    """The stream byte for byte, adjacent deltas as one, which has the sequence of the last; without heartbeats."""
     found: list[pb.ConverseResponse] = []
     for response in responses:
+        if response.HasField("heartbeat"):
+            continue
         kind = str(response.WhichOneof("event"))
         if kind in DELTAS and found and found[-1].WhichOneof("event") == kind:
             getattr(found[-1], kind).text += getattr(response, kind).text
@@ -81,8 +83,8 @@ def joined(responses: Iterable[pb.ConverseResponse]) -> list[bytes]:
 
 
 def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
-    """Check that sequence numbers strictly increase, and that all are of one turn."""
-    kept = list(responses)
+    """Check that sequence numbers strictly increase but for heartbeats, and that all are of one turn."""
+    kept = [each for each in responses if not each.HasField("heartbeat")]
     sequences = [each.sequence for each in kept]
     assert all(first < second for first, second in pairwise(sequences)), sequences
     assert len({each.turn_id for each in kept}) <= 1

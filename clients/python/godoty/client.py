@@ -81,6 +81,8 @@ class GodotyClient:
     ) -> AsyncGenerator[pb.ConverseResponse, None]:
         """Runs one turn and yields what happens in it, from `turn_started` to `turn_finished`.
 
+        A `heartbeat` may come at any time: nothing has happened for some seconds, and the turn goes on.
+
         Leaving early cancels the turn on the server. Python closes a generator that `break` left only when
         the garbage collector comes, so whoever may leave early uses `contextlib.aclosing`.
 

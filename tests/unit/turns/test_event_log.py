@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from godoty_service.errors import SessionBusy, TurnTooLarge
 from godoty_service.metering.totals import Totals
 from godoty_service.turns.events import (
+    HEARTBEAT,
     Event,
+    Heartbeat,
     ReasoningDelta,
     StopReason,
     TextDelta,
@@ -36,7 +38,7 @@ EVENTS = st.lists(
 
 async def read(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
     """Read a log that has ended."""
-    return [numbered async for numbered in log.read(after=after)]
+    return [(place, event) async for place, event in log.read(after=after) if not isinstance(event, Heartbeat)]
 
 
 def write(log: EventLog, event: Event, *, times: int) -> None:
@@ -173,3 +175,21 @@ def test_tool_data_counts() -> None:
     for event in (output, replace(TOOL, input_json="x" * 1_000_000)):
         with pytest.raises(TurnTooLarge):
             write(EventLog(), event, times=20)
+
+
+async def test_reader_of_a_silent_log_gets_heartbeats() -> None:
+    """Each period of silence is heard once, with the number of the last event, and the events go on after it."""
+    log, loop = EventLog(), asyncio.get_running_loop()
+    write(log, TOOL, times=500)
+    reader = log.read(heartbeat=timedelta(seconds=0.1))
+    for number in range(1, 501):
+        assert await anext(reader) == (number, TOOL)
+    begun = loop.time()
+    heard = [await anext(reader) for _ in range(3)]
+    silent = loop.time() - begun
+    log.append(TOOL)
+
+    assert heard == [(500, HEARTBEAT)] * 3
+    assert 0.29 <= silent < 1
+    assert await anext(reader) == (501, TOOL)
+    await reader.aclose()

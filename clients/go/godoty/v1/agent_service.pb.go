@@ -201,7 +201,8 @@ const (
 	// The server that ran the turn died. What was answered until then is kept, and marked; `cycle_durations` and `tools`
 	// are not known.
 	StopReason_STOP_REASON_INTERRUPTED StopReason = 5
-	// The next model call might not have fitted the tenant's budget or the turn's `max_cost_usd`.
+	// The tenant's hard budget or the turn's `max_cost_usd` does not cover more: the answer was cut where its output
+	// tokens reached what was left, or the next model call was not made.
 	StopReason_STOP_REASON_BUDGET StopReason = 6
 )
 
@@ -441,7 +442,9 @@ type TurnLimits struct {
 	// with STOP_REASON_MAX_OUTPUT_TOKENS.
 	MaxOutputTokens *int32 `protobuf:"varint,2,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
 	// What the turn may cost, in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
-	// A model call that might not fit is not made, and the turn ends with STOP_REASON_BUDGET.
+	// Each model call may answer only as many tokens as what is left covers. An answer that is cut by this ends the turn
+	// with STOP_REASON_BUDGET. So does a model call for which not even 256 tokens are covered (or as many as
+	// `max_output_tokens` leaves, if those are fewer): it is not made.
 	MaxCostUsd    *string `protobuf:"bytes,3,opt,name=max_cost_usd,json=maxCostUsd,proto3,oneof" json:"max_cost_usd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -501,10 +504,11 @@ func (x *TurnLimits) GetMaxCostUsd() string {
 // Something that happened in a turn. The first message of a stream is `turn_started`, the last `turn_finished`,
 // unless the call ends with an error. Between them, for each call of the model: `reasoning_delta` and `text_delta`
 // as they come, `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that
-// the model asked for, side by side.
+// the model asked for, side by side. A `heartbeat` may come at any time, also before `turn_started`.
 type ConverseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Strictly increasing within a turn. A message covers everything since the one before it.
+	// Strictly increasing within a turn, but a `heartbeat` repeats the last one that was sent (0: none was). A message
+	// covers everything since the one before it.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The turn.
 	TurnId string `protobuf:"bytes,2,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
@@ -520,6 +524,7 @@ type ConverseResponse struct {
 	//	*ConverseResponse_ModelCallFinished
 	//	*ConverseResponse_TurnFinished
 	//	*ConverseResponse_BudgetAlert
+	//	*ConverseResponse_Heartbeat
 	Event         isConverseResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -648,6 +653,15 @@ func (x *ConverseResponse) GetBudgetAlert() *BudgetAlert {
 	return nil
 }
 
+func (x *ConverseResponse) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Event.(*ConverseResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
 type isConverseResponse_Event interface {
 	isConverseResponse_Event()
 }
@@ -692,6 +706,12 @@ type ConverseResponse_BudgetAlert struct {
 	BudgetAlert *BudgetAlert `protobuf:"bytes,10,opt,name=budget_alert,json=budgetAlert,proto3,oneof"`
 }
 
+type ConverseResponse_Heartbeat struct {
+	// Nothing has happened for some seconds: the turn waits for another one of its session, for its model, for a tool,
+	// or for the server that runs it. Clients need not react.
+	Heartbeat *Heartbeat `protobuf:"bytes,11,opt,name=heartbeat,proto3,oneof"`
+}
+
 func (*ConverseResponse_TurnStarted) isConverseResponse_Event() {}
 
 func (*ConverseResponse_TextDelta) isConverseResponse_Event() {}
@@ -707,6 +727,45 @@ func (*ConverseResponse_ModelCallFinished) isConverseResponse_Event() {}
 func (*ConverseResponse_TurnFinished) isConverseResponse_Event() {}
 
 func (*ConverseResponse_BudgetAlert) isConverseResponse_Event() {}
+
+func (*ConverseResponse_Heartbeat) isConverseResponse_Event() {}
+
+// Nothing has happened for some seconds (5 unless the server is configured otherwise), and the stream is alive.
+type Heartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heartbeat) Reset() {
+	*x = Heartbeat{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heartbeat) ProtoMessage() {}
+
+func (x *Heartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
+func (*Heartbeat) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
+}
 
 // The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window and
 // for each limit, to the turn whose call reached it, or to the next one where no turn's call did.
@@ -726,7 +785,7 @@ type BudgetAlert struct {
 
 func (x *BudgetAlert) Reset() {
 	*x = BudgetAlert{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +797,7 @@ func (x *BudgetAlert) String() string {
 func (*BudgetAlert) ProtoMessage() {}
 
 func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +810,7 @@ func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BudgetAlert.ProtoReflect.Descriptor instead.
 func (*BudgetAlert) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BudgetAlert) GetWindow() BudgetWindow {
@@ -795,7 +854,7 @@ type ResumeTurnRequest struct {
 
 func (x *ResumeTurnRequest) Reset() {
 	*x = ResumeTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +866,7 @@ func (x *ResumeTurnRequest) String() string {
 func (*ResumeTurnRequest) ProtoMessage() {}
 
 func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +879,7 @@ func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnRequest.ProtoReflect.Descriptor instead.
 func (*ResumeTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResumeTurnRequest) GetTurnId() string {
@@ -848,7 +907,7 @@ type ResumeTurnResponse struct {
 
 func (x *ResumeTurnResponse) Reset() {
 	*x = ResumeTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +919,7 @@ func (x *ResumeTurnResponse) String() string {
 func (*ResumeTurnResponse) ProtoMessage() {}
 
 func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +932,7 @@ func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnResponse.ProtoReflect.Descriptor instead.
 func (*ResumeTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ResumeTurnResponse) GetEvent() *ConverseResponse {
@@ -894,7 +953,7 @@ type CancelTurnRequest struct {
 
 func (x *CancelTurnRequest) Reset() {
 	*x = CancelTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +965,7 @@ func (x *CancelTurnRequest) String() string {
 func (*CancelTurnRequest) ProtoMessage() {}
 
 func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +978,7 @@ func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
 func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CancelTurnRequest) GetTurnId() string {
@@ -938,7 +997,7 @@ type CancelTurnResponse struct {
 
 func (x *CancelTurnResponse) Reset() {
 	*x = CancelTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1009,7 @@ func (x *CancelTurnResponse) String() string {
 func (*CancelTurnResponse) ProtoMessage() {}
 
 func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1022,7 @@ func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
 func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 // The turn has begun.
@@ -981,7 +1040,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1052,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1065,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TurnStarted) GetSessionId() string {
@@ -1041,7 +1100,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1112,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1125,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TextDelta) GetText() string {
@@ -1087,7 +1146,7 @@ type ReasoningDelta struct {
 
 func (x *ReasoningDelta) Reset() {
 	*x = ReasoningDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1158,7 @@ func (x *ReasoningDelta) String() string {
 func (*ReasoningDelta) ProtoMessage() {}
 
 func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1171,7 @@ func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasoningDelta.ProtoReflect.Descriptor instead.
 func (*ReasoningDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReasoningDelta) GetText() string {
@@ -1137,7 +1196,7 @@ type ToolCallStarted struct {
 
 func (x *ToolCallStarted) Reset() {
 	*x = ToolCallStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1208,7 @@ func (x *ToolCallStarted) String() string {
 func (*ToolCallStarted) ProtoMessage() {}
 
 func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1221,7 @@ func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
 func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ToolCallStarted) GetToolCallId() string {
@@ -1203,7 +1262,7 @@ type ToolCallFinished struct {
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1274,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1287,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ToolCallFinished) GetToolCallId() string {
@@ -1270,7 +1329,7 @@ type ModelCallFinished struct {
 
 func (x *ModelCallFinished) Reset() {
 	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1341,7 @@ func (x *ModelCallFinished) String() string {
 func (*ModelCallFinished) ProtoMessage() {}
 
 func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1354,7 @@ func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
 func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ModelCallFinished) GetCall() *ModelCall {
@@ -1324,7 +1383,7 @@ type TurnFinished struct {
 
 func (x *TurnFinished) Reset() {
 	*x = TurnFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1395,7 @@ func (x *TurnFinished) String() string {
 func (*TurnFinished) ProtoMessage() {}
 
 func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1408,7 @@ func (x *TurnFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
 func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TurnFinished) GetStopReason() StopReason {
@@ -1404,7 +1463,7 @@ type ToolSummary struct {
 
 func (x *ToolSummary) Reset() {
 	*x = ToolSummary{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1475,7 @@ func (x *ToolSummary) String() string {
 func (*ToolSummary) ProtoMessage() {}
 
 func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1488,7 @@ func (x *ToolSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
 func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ToolSummary) GetName() string {
@@ -1471,7 +1530,7 @@ type GetSessionMetricsRequest struct {
 
 func (x *GetSessionMetricsRequest) Reset() {
 	*x = GetSessionMetricsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1542,7 @@ func (x *GetSessionMetricsRequest) String() string {
 func (*GetSessionMetricsRequest) ProtoMessage() {}
 
 func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1555,7 @@ func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSessionMetricsRequest) GetSessionId() string {
@@ -1527,7 +1586,7 @@ type GetSessionMetricsResponse struct {
 
 func (x *GetSessionMetricsResponse) Reset() {
 	*x = GetSessionMetricsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1598,7 @@ func (x *GetSessionMetricsResponse) String() string {
 func (*GetSessionMetricsResponse) ProtoMessage() {}
 
 func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1611,7 @@ func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSessionMetricsResponse) GetTotals() *Totals {
@@ -1608,7 +1667,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1679,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1692,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1654,7 +1713,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1725,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1738,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1712,7 +1771,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1783,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1796,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Session) GetSessionId() string {
@@ -1804,7 +1863,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1875,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1888,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSessionsRequest) GetPageSize() int32 {
@@ -1866,7 +1925,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1937,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +1950,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1923,7 +1982,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +1994,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2007,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMessagesRequest) GetSessionId() string {
@@ -1985,7 +2044,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2056,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2069,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -2046,7 +2105,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2117,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2130,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Message) GetNumber() int64 {
@@ -2127,7 +2186,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2198,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2211,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -2245,7 +2304,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2316,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2329,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -2309,7 +2368,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2380,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2393,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -2369,7 +2428,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2440,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2453,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -2413,7 +2472,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2484,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2497,7 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
 }
 
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
@@ -2466,7 +2525,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
 	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\xee\x04\n" +
+	"\r_max_cost_usd\"\xa4\x05\n" +
 	"\x10ConverseResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12;\n" +
@@ -2479,8 +2538,10 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x13model_call_finished\x18\b \x01(\v2\x1c.godoty.v1.ModelCallFinishedH\x00R\x11modelCallFinished\x12>\n" +
 	"\rturn_finished\x18\t \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x12;\n" +
 	"\fbudget_alert\x18\n" +
-	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlertB\a\n" +
-	"\x05event\"\xb8\x01\n" +
+	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x124\n" +
+	"\theartbeat\x18\v \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeatB\a\n" +
+	"\x05event\"\v\n" +
+	"\tHeartbeat\"\xb8\x01\n" +
 	"\vBudgetAlert\x12/\n" +
 	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x05R\apercent\x12 \n" +
@@ -2663,7 +2724,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(OnBusy)(0),                       // 0: godoty.v1.OnBusy
 	(OnDisconnect)(0),                 // 1: godoty.v1.OnDisconnect
@@ -2673,105 +2734,107 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ConverseRequest)(nil),           // 5: godoty.v1.ConverseRequest
 	(*TurnLimits)(nil),                // 6: godoty.v1.TurnLimits
 	(*ConverseResponse)(nil),          // 7: godoty.v1.ConverseResponse
-	(*BudgetAlert)(nil),               // 8: godoty.v1.BudgetAlert
-	(*ResumeTurnRequest)(nil),         // 9: godoty.v1.ResumeTurnRequest
-	(*ResumeTurnResponse)(nil),        // 10: godoty.v1.ResumeTurnResponse
-	(*CancelTurnRequest)(nil),         // 11: godoty.v1.CancelTurnRequest
-	(*CancelTurnResponse)(nil),        // 12: godoty.v1.CancelTurnResponse
-	(*TurnStarted)(nil),               // 13: godoty.v1.TurnStarted
-	(*TextDelta)(nil),                 // 14: godoty.v1.TextDelta
-	(*ReasoningDelta)(nil),            // 15: godoty.v1.ReasoningDelta
-	(*ToolCallStarted)(nil),           // 16: godoty.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),          // 17: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),         // 18: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),              // 19: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),               // 20: godoty.v1.ToolSummary
-	(*GetSessionMetricsRequest)(nil),  // 21: godoty.v1.GetSessionMetricsRequest
-	(*GetSessionMetricsResponse)(nil), // 22: godoty.v1.GetSessionMetricsResponse
-	(*GetSessionRequest)(nil),         // 23: godoty.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),        // 24: godoty.v1.GetSessionResponse
-	(*Session)(nil),                   // 25: godoty.v1.Session
-	(*ListSessionsRequest)(nil),       // 26: godoty.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),      // 27: godoty.v1.ListSessionsResponse
-	(*ListMessagesRequest)(nil),       // 28: godoty.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),      // 29: godoty.v1.ListMessagesResponse
-	(*Message)(nil),                   // 30: godoty.v1.Message
-	(*ContentBlock)(nil),              // 31: godoty.v1.ContentBlock
-	(*ToolUse)(nil),                   // 32: godoty.v1.ToolUse
-	(*ToolResult)(nil),                // 33: godoty.v1.ToolResult
-	(*DeleteSessionRequest)(nil),      // 34: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 35: godoty.v1.DeleteSessionResponse
-	(BudgetWindow)(0),                 // 36: godoty.v1.BudgetWindow
-	(*Totals)(nil),                    // 37: godoty.v1.Totals
-	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
-	(*ModelCall)(nil),                 // 39: godoty.v1.ModelCall
-	(*ModelTotals)(nil),               // 40: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 41: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 42: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 43: google.protobuf.Timestamp
+	(*Heartbeat)(nil),                 // 8: godoty.v1.Heartbeat
+	(*BudgetAlert)(nil),               // 9: godoty.v1.BudgetAlert
+	(*ResumeTurnRequest)(nil),         // 10: godoty.v1.ResumeTurnRequest
+	(*ResumeTurnResponse)(nil),        // 11: godoty.v1.ResumeTurnResponse
+	(*CancelTurnRequest)(nil),         // 12: godoty.v1.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 13: godoty.v1.CancelTurnResponse
+	(*TurnStarted)(nil),               // 14: godoty.v1.TurnStarted
+	(*TextDelta)(nil),                 // 15: godoty.v1.TextDelta
+	(*ReasoningDelta)(nil),            // 16: godoty.v1.ReasoningDelta
+	(*ToolCallStarted)(nil),           // 17: godoty.v1.ToolCallStarted
+	(*ToolCallFinished)(nil),          // 18: godoty.v1.ToolCallFinished
+	(*ModelCallFinished)(nil),         // 19: godoty.v1.ModelCallFinished
+	(*TurnFinished)(nil),              // 20: godoty.v1.TurnFinished
+	(*ToolSummary)(nil),               // 21: godoty.v1.ToolSummary
+	(*GetSessionMetricsRequest)(nil),  // 22: godoty.v1.GetSessionMetricsRequest
+	(*GetSessionMetricsResponse)(nil), // 23: godoty.v1.GetSessionMetricsResponse
+	(*GetSessionRequest)(nil),         // 24: godoty.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),        // 25: godoty.v1.GetSessionResponse
+	(*Session)(nil),                   // 26: godoty.v1.Session
+	(*ListSessionsRequest)(nil),       // 27: godoty.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),      // 28: godoty.v1.ListSessionsResponse
+	(*ListMessagesRequest)(nil),       // 29: godoty.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),      // 30: godoty.v1.ListMessagesResponse
+	(*Message)(nil),                   // 31: godoty.v1.Message
+	(*ContentBlock)(nil),              // 32: godoty.v1.ContentBlock
+	(*ToolUse)(nil),                   // 33: godoty.v1.ToolUse
+	(*ToolResult)(nil),                // 34: godoty.v1.ToolResult
+	(*DeleteSessionRequest)(nil),      // 35: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 36: godoty.v1.DeleteSessionResponse
+	(BudgetWindow)(0),                 // 37: godoty.v1.BudgetWindow
+	(*Totals)(nil),                    // 38: godoty.v1.Totals
+	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
+	(*ModelCall)(nil),                 // 40: godoty.v1.ModelCall
+	(*ModelTotals)(nil),               // 41: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 42: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 43: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	6,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
 	0,  // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
 	1,  // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	13, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
-	14, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
-	15, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
-	16, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	17, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	18, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	19, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
-	8,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
-	36, // 11: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
-	7,  // 12: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
-	37, // 13: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	2,  // 14: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	38, // 15: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	39, // 16: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	3,  // 17: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	37, // 18: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	37, // 19: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	38, // 20: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	20, // 21: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	38, // 22: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	37, // 23: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	40, // 24: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	41, // 25: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	42, // 26: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	43, // 27: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	43, // 28: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	25, // 29: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	43, // 30: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	43, // 31: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	25, // 32: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	30, // 33: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	4,  // 34: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	31, // 35: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	43, // 36: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	32, // 37: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	33, // 38: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	2,  // 39: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	5,  // 40: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	9,  // 41: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	11, // 42: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	21, // 43: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	23, // 44: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	26, // 45: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	28, // 46: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	34, // 47: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	7,  // 48: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	10, // 49: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	12, // 50: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	22, // 51: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	24, // 52: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	27, // 53: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	29, // 54: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	35, // 55: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	48, // [48:56] is the sub-list for method output_type
-	40, // [40:48] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	14, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
+	15, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
+	16, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
+	17, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
+	18, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
+	19, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
+	20, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
+	9,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
+	8,  // 11: godoty.v1.ConverseResponse.heartbeat:type_name -> godoty.v1.Heartbeat
+	37, // 12: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
+	7,  // 13: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
+	38, // 14: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	2,  // 15: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	39, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	40, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	3,  // 18: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	38, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	38, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	39, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	21, // 22: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	39, // 23: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	38, // 24: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	41, // 25: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	42, // 26: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	43, // 27: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	44, // 28: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	44, // 29: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	26, // 30: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	44, // 31: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	44, // 32: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	26, // 33: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	31, // 34: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	4,  // 35: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	32, // 36: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	44, // 37: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	33, // 38: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	34, // 39: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	2,  // 40: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	5,  // 41: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	10, // 42: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	12, // 43: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	22, // 44: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	24, // 45: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	27, // 46: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	29, // 47: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	35, // 48: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	7,  // 49: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	11, // 50: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	13, // 51: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	23, // 52: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	25, // 53: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	28, // 54: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	30, // 55: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	36, // 56: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	49, // [49:57] is the sub-list for method output_type
+	41, // [41:49] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -2791,10 +2854,11 @@ func file_godoty_v1_agent_service_proto_init() {
 		(*ConverseResponse_ModelCallFinished)(nil),
 		(*ConverseResponse_TurnFinished)(nil),
 		(*ConverseResponse_BudgetAlert)(nil),
+		(*ConverseResponse_Heartbeat)(nil),
 	}
-	file_godoty_v1_agent_service_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[20].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_godoty_v1_agent_service_proto_msgTypes[4].OneofWrappers = []any{}
+	file_godoty_v1_agent_service_proto_msgTypes[21].OneofWrappers = []any{}
+	file_godoty_v1_agent_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -2806,7 +2870,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

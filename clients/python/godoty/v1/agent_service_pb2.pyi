@@ -99,7 +99,7 @@ class TurnLimits(_message.Message):
     def __init__(self, max_model_calls: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., max_cost_usd: _Optional[str] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
-    __slots__ = ("sequence", "turn_id", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "turn_finished", "budget_alert")
+    __slots__ = ("sequence", "turn_id", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "turn_finished", "budget_alert", "heartbeat")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class ConverseResponse(_message.Message):
     MODEL_CALL_FINISHED_FIELD_NUMBER: _ClassVar[int]
     TURN_FINISHED_FIELD_NUMBER: _ClassVar[int]
     BUDGET_ALERT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     turn_id: str
     turn_started: TurnStarted
@@ -120,7 +121,12 @@ class ConverseResponse(_message.Message):
     model_call_finished: ModelCallFinished
     turn_finished: TurnFinished
     budget_alert: BudgetAlert
-    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[BudgetAlert, _Mapping]] = ...) -> None: ...
+    heartbeat: Heartbeat
+    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[BudgetAlert, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class BudgetAlert(_message.Message):
     __slots__ = ("window", "percent", "spent_usd", "limit_usd")

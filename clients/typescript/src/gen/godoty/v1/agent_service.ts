@@ -170,7 +170,10 @@ export enum StopReason {
    * are not known.
    */
   STOP_REASON_INTERRUPTED = 5,
-  /** STOP_REASON_BUDGET - The next model call might not have fitted the tenant's budget or the turn's `max_cost_usd`. */
+  /**
+   * STOP_REASON_BUDGET - The tenant's hard budget or the turn's `max_cost_usd` does not cover more: the answer was cut where its output
+   * tokens reached what was left, or the next model call was not made.
+   */
   STOP_REASON_BUDGET = 6,
   UNRECOGNIZED = -1,
 }
@@ -326,7 +329,9 @@ export interface TurnLimits {
     | undefined;
   /**
    * What the turn may cost, in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
-   * A model call that might not fit is not made, and the turn ends with STOP_REASON_BUDGET.
+   * Each model call may answer only as many tokens as what is left covers. An answer that is cut by this ends the turn
+   * with STOP_REASON_BUDGET. So does a model call for which not even 256 tokens are covered (or as many as
+   * `max_output_tokens` leaves, if those are fewer): it is not made.
    */
   maxCostUsd?: string | undefined;
 }
@@ -335,10 +340,13 @@ export interface TurnLimits {
  * Something that happened in a turn. The first message of a stream is `turn_started`, the last `turn_finished`,
  * unless the call ends with an error. Between them, for each call of the model: `reasoning_delta` and `text_delta`
  * as they come, `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that
- * the model asked for, side by side.
+ * the model asked for, side by side. A `heartbeat` may come at any time, also before `turn_started`.
  */
 export interface ConverseResponse {
-  /** Strictly increasing within a turn. A message covers everything since the one before it. */
+  /**
+   * Strictly increasing within a turn, but a `heartbeat` repeats the last one that was sent (0: none was). A message
+   * covers everything since the one before it.
+   */
   sequence: bigint;
   /** The turn. */
   turnId: string;
@@ -368,7 +376,17 @@ export interface ConverseResponse {
     | //
     /** The tenant's spending has reached a share of a budget. */
     { $case: "budgetAlert"; value: BudgetAlert }
+    | //
+    /**
+     * Nothing has happened for some seconds: the turn waits for another one of its session, for its model, for a tool,
+     * or for the server that runs it. Clients need not react.
+     */
+    { $case: "heartbeat"; value: Heartbeat }
     | undefined;
+}
+
+/** Nothing has happened for some seconds (5 unless the server is configured otherwise), and the stream is alive. */
+export interface Heartbeat {
 }
 
 /**
@@ -1035,6 +1053,9 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
       case "budgetAlert":
         BudgetAlert.encode(message.event.value, writer.uint32(82).fork()).join();
         break;
+      case "heartbeat":
+        Heartbeat.encode(message.event.value, writer.uint32(90).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1132,6 +1153,14 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
             message.event = { $case: "budgetAlert", value: BudgetAlert.decode(reader, reader.uint32()) };
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.event = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1184,6 +1213,8 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budgetAlert) }
         : isSet(object.budget_alert)
         ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budget_alert) }
+        : isSet(object.heartbeat)
+        ? { $case: "heartbeat", value: Heartbeat.fromJSON(object.heartbeat) }
         : undefined,
     };
   },
@@ -1212,6 +1243,8 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
       obj.turnFinished = TurnFinished.toJSON(message.event.value);
     } else if (message.event?.$case === "budgetAlert") {
       obj.budgetAlert = BudgetAlert.toJSON(message.event.value);
+    } else if (message.event?.$case === "heartbeat") {
+      obj.heartbeat = Heartbeat.toJSON(message.event.value);
     }
     return obj;
   },
@@ -1272,7 +1305,65 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         }
         break;
       }
+      case "heartbeat": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "heartbeat", value: Heartbeat.fromPartial(object.event.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseHeartbeat(): Heartbeat {
+  return {};
+}
+
+export const Heartbeat: MessageFns<Heartbeat> = {
+  encode(_: Heartbeat, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Heartbeat {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHeartbeat();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): Heartbeat {
+    return {};
+  },
+
+  toJSON(_: Heartbeat): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Heartbeat>, I>>(base?: I): Heartbeat {
+    return Heartbeat.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Heartbeat>, I>>(_: I): Heartbeat {
+    const message = createBaseHeartbeat();
     return message;
   },
 };

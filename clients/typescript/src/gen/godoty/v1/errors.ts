@@ -46,7 +46,9 @@ export enum ErrorReason {
    */
   ERROR_REASON_SESSION_NOT_FOUND = 6,
   /**
-   * ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again.
+   * ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again: in 1 s if this server
+   * runs that turn, else after the time for which the lease of the other server holds. If that server is dead, the
+   * session is free then.
    * For example: a second Converse in the session before the first has ended, `on_busy` unset; retry in 1 s.
    */
   ERROR_REASON_SESSION_BUSY = 7,
@@ -138,16 +140,21 @@ export enum ErrorReason {
    */
   ERROR_REASON_TURN_TOO_LARGE = 22,
   /**
-   * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. The tenant's budget is spent: google.rpc.QuotaFailure names the window. Do not retry before the
-   * window ends or the budget is raised.
-   * For example: 9.99 of 10 USD a day are spent, and the call might cost 0.02. Quota: budget/day.
+   * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. What is not spent of a hard budget covers no answer of 256 tokens, or of the fewer that were
+   * asked for: google.rpc.QuotaFailure names the window. Do not retry before the window ends or the budget is raised.
+   * metadata, exact decimals in US dollars: limit_usd, spent_usd, held_usd (the bounds of open calls), needed_usd (what
+   * the refused call may cost).
+   * For example: 9.999 of 10 USD a day are spent, and the call may cost 0.0021. Quota: budget/day. metadata:
+   * limit_usd=10, spent_usd=9.999, held_usd=0, needed_usd=0.0021.
    */
   ERROR_REASON_BUDGET_SPENT = 23,
   /**
    * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved,
    * or because the server's clock is in a day or month that others have left.
-   * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window.
-   * For example: 1 USD is left, and nine open calls might cost 0.15 each. Quota: budget.
+   * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window. metadata: the figures of
+   * ERROR_REASON_BUDGET_SPENT.
+   * For example: 1 of 10 USD is not spent, and nine open calls may cost 0.11 each. Quota: budget/day. metadata:
+   * limit_usd=10, spent_usd=9, held_usd=0.99, needed_usd=0.11.
    */
   ERROR_REASON_BUDGET_RESERVED = 24,
   /**
@@ -157,9 +164,11 @@ export enum ErrorReason {
    */
   ERROR_REASON_COST_UNBOUNDED = 25,
   /**
-   * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` does not cover its first model call. Raise it, or ask for fewer
-   * output tokens.
-   * For example: `max_cost_usd` is "0.0001", and the call might cost 0.003.
+   * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` covers no answer of 256 tokens, or of the fewer that were asked
+   * for, by its first model call. Raise it, or ask for fewer output tokens. metadata: the figures of
+   * ERROR_REASON_BUDGET_SPENT.
+   * For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. metadata: limit_usd=0.0001, spent_usd=0,
+   * held_usd=0, needed_usd=0.003.
    */
   ERROR_REASON_MAX_COST_TOO_LOW = 26,
   /**
