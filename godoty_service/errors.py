@@ -293,12 +293,48 @@ class ProviderError(GodotyError):
     reason = "PROVIDER_UNAVAILABLE"
     retryable: ClassVar[bool] = False
     moderated: ClassVar[bool] = False
+    about_account: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        violations: Sequence[FieldViolation] = (),
+        message: str | None = None,
+    ) -> None:
+        """Keep what is known of the failure.
+
+        Args:
+            text: One sentence for the caller.
+            metadata: Facts for programs.
+            retry_after: Seconds after which a retry may help.
+            violations: The refused fields.
+            message: The provider's own message, cleaned by `openrouter/error_message.py`; None: there is none.
+        """
+        super().__init__(text, metadata=metadata, retry_after=retry_after, violations=violations)
+        self.message = message
+
+    def message_for_tenant(self, *, own_key: bool) -> str | None:
+        """Return the provider's message, if the tenant may read it: one about the service's account is the operator's.
+
+        Args:
+            own_key: The request was sent with the tenant's own provider key.
+        """
+        return self.message if own_key or not self.about_account else None
+
+
+def provider_message(error: GodotyError) -> str | None:
+    """Return the provider's own message behind an error, for the log; None: there is none."""
+    return error.message if isinstance(error, ProviderError) else None
 
 
 class ProviderAccountRefused(ProviderError):
     """The provider refused this service's account."""
 
     reason = "PROVIDER_ACCOUNT_REFUSED"
+    about_account = True
 
 
 class ProviderThrottled(ProviderError):

@@ -55,6 +55,15 @@ class Recorder:
         if call.error is None and call.provider_key_id == self._service_key_id:
             self._metrics.account_accepted()
 
+    def call_ended(self, call: ModelCall) -> None:
+        """Measure how long a call took."""
+        if call.duration is not None:
+            self._metrics.model_call(call.provider, call.duration.total_seconds())
+
+    def cycle_ended(self, provider: str | None, duration: timedelta) -> None:
+        """Measure how long a cycle of the agent's loop took."""
+        self._metrics.agent_cycle(provider, duration.total_seconds())
+
     def _above_bound(self, call: ModelCall) -> None:
         """Raise the alarm: the bound that budgets rely on was too low for this call."""
         self._metrics.cost_above_bound(call.model)

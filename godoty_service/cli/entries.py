@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Start = Annotated[str | None, typer.Option("--from", help="Only those that started on this day or later.")]
 End = Annotated[str | None, typer.Option("--to", help="Only those that started before this day or time.")]
-_COLUMNS = ("entry", "started", "session", "number", "state", "model", "provider", "cost USD", "at most USD", "user")
+_COLUMNS = (
+    "entry",
+    "started",
+    "session",
+    "number",
+    "state",
+    "model",
+    "provider",
+    "cost USD",
+    "at most USD",
+    "user",
+    "error",
+)
 
 
 def list_entries(
@@ -94,4 +106,5 @@ def _row(entry: Entry) -> tuple[str | None, ...]:
         format_usd(entry.cost),
         format_usd(call.upper_bound) if call is not None and call.cost is None else None,
         entry.user,
+        ": ".join(filter(None, (call.error, call.error_message))) if call is not None else None,
     )

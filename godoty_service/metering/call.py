@@ -64,6 +64,8 @@ class ModelCall:
         provider_key_id: Names the key that made the call: its record can only be read with that one.
         attempt: 1 for the first try of a request.
         error_code: The status of the error that the provider answered with; None: it answered none.
+        error_message: What the provider said of the error, cleaned, at most 500 characters; None: nothing, or only what
+            concerns the service's account.
         owner: The server that made the call.
         rule: The rule of `states.py` by which it counts in sums; what an earlier build wrote has none, which is 1.
     """
@@ -99,6 +101,7 @@ class ModelCall:
     finish_reason: str | None = None
     error: str | None = None
     error_code: int | None = None
+    error_message: str | None = None
     user: str | None = None
     agent: str
     owner: str

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import BudgetSpent, GodotyError, StorageError
+from godoty_service.errors import BudgetSpent, GodotyError, ProviderError, StorageError
 from godoty_service.ids import new_id
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
@@ -37,7 +37,7 @@ _CODE_DIGITS = 3  # of an HTTP status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnScope:
-    """Whose calls a meter counts."""
+    """Whose calls a meter counts; `own_key`: they are sent with the tenant's own provider key."""
 
     tenant_id: str
     session_uid: str
@@ -47,6 +47,7 @@ class TurnScope:
     agent: str
     provider_key_id: str
     owner: str
+    own_key: bool = False
 
 
 class TurnMeter:
@@ -64,6 +65,8 @@ class TurnMeter:
         permit: Callable[[], None],
         allowance: Allowance,
         keeps_records: Callable[[], bool],
+        opened: Callable[[ModelCall], None] = lambda _: None,
+        ended: Callable[[ModelCall], None] = lambda _: None,
         clock: Clock = utc_now,
     ) -> None:
         """Build a meter.
@@ -78,6 +81,8 @@ class TurnMeter:
             permit: Raises where the turn may make no call any more.
             allowance: What the turn may still spend.
             keeps_records: Returns whether the upstream may keep generation records.
+            opened: Called with each call before its request is sent.
+            ended: Called with each call when its request has ended, whether its cost is known or not.
             clock: Tells the time.
         """
         self.scope = scope
@@ -88,6 +93,8 @@ class TurnMeter:
         self.permit = permit
         self.allowance = allowance
         self.keeps_records = keeps_records
+        self._opened = opened
+        self._on_ended = ended
         self.clock = clock
         self._last_number = last_number
         self._calls: dict[str, OpenCall] = {}
@@ -186,6 +193,7 @@ class TurnMeter:
         except GodotyError as error:
             await call.void(error)
             raise
+        self._observe(self._opened, call.entry)
 
     def totals(self) -> Totals:
         """Sum the turn's calls, the open ones as pending."""
@@ -229,6 +237,17 @@ class TurnMeter:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return task
+
+    def ended(self, call: ModelCall) -> None:
+        """Report a call whose request has ended."""
+        self._observe(self._on_ended, call)
+
+    def _observe(self, observer: Callable[[ModelCall], None], call: ModelCall) -> None:
+        """Call an observer; a fault of telemetry must not keep a call from being settled."""
+        try:
+            observer(call)
+        except Exception:
+            log.exception("call_not_observed", call_id=call.call_id)
 
     def numbered(self, number: int) -> None:
         """Take note of the number that an entry got."""
@@ -301,7 +320,7 @@ class OpenCall:
 
     async def void(self, error: GodotyError | None) -> ModelCall:
         """Close a call that was provably never sent."""
-        return await self._close(state=CallState.VOID, error=_reason(error))
+        return await self._close(state=CallState.VOID, **self._failure(error))
 
     async def refused(self, error: GodotyError) -> ModelCall:
         """Close a call to which the provider itself said no, with no generation behind it: it cost nothing."""
@@ -310,7 +329,7 @@ class OpenCall:
             cost=Decimal(0),
             cost_source=CostSource.BILLED,
             duration=self._elapsed(),
-            error=_reason(error),
+            **self._failure(error),
         )
 
     async def answered(
@@ -331,8 +350,8 @@ class OpenCall:
             "provider": provider,
             "finish_reason": finish_reason,
             "duration": self._elapsed(),
-            "error": _reason(error),
             "error_code": _answered_code(error),
+            **self._failure(error),
         }
         billing = from_openrouter(usage) if usage is not None else None
         if billing is not None:
@@ -382,6 +401,7 @@ class OpenCall:
     async def _close(self, **changes: Any) -> ModelCall:
         self._ended = True
         self.entry = replace(self.entry, settle_time=self._meter.clock(), **changes)
+        self._meter.ended(self.entry)
         await self._meter.landed(self._write_close())
         return self.entry
 
@@ -395,8 +415,18 @@ class OpenCall:
     async def _leave(self, **changes: Any) -> ModelCall:
         self._ended = True
         self.entry = replace(self.entry, **changes)
+        self._meter.ended(self.entry)
         await self._meter.landed(self._meter.ledger.leave_or_keep(self.entry))
         return self.entry
+
+    def _failure(self, error: GodotyError | None) -> dict[str, Any]:
+        """Return what the entry says of an error, and log what the provider said of it."""
+        if not isinstance(error, ProviderError):
+            return {"error": _reason(error)}
+        known = {"call_id": self.entry.call_id, "model": self.entry.requested_model, "reason": error.reason}
+        log.warning("provider_error", **(known | error.metadata), provider_message=error.message)
+        own_key = self._meter.scope.own_key
+        return {"error": _reason(error), "error_message": error.message_for_tenant(own_key=own_key)}
 
     def _elapsed(self) -> timedelta:
         return timedelta(microseconds=int((time.monotonic() - self._begun_at) * 1_000_000))

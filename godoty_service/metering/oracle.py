@@ -11,7 +11,7 @@ import structlog
 from bson.binary import Binary
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError
+from godoty_service.errors import GodotyError, provider_message
 from godoty_service.metering.bounds import TEMPLATE_TOKENS, output_limit, upper_bound
 from godoty_service.metering.call import PriceEvidence
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
@@ -87,7 +87,8 @@ class Oracle:
         try:
             body = await self._fetch_models()
         except GodotyError as error:
-            log.warning("catalogue_fetch_failed", error=str(error), age_seconds=self.age())
+            said = provider_message(error)
+            log.warning("catalogue_fetch_failed", error=str(error), provider_message=said, age_seconds=self.age())
             return False
         try:
             catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())

@@ -10,7 +10,7 @@ import structlog
 from bson.binary import Binary
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, StorageError
+from godoty_service.errors import GodotyError, StorageError, provider_message
 from godoty_service.metering.catalogue import EndpointPrices
 from godoty_service.metering.listing_checks import check_endpoints
 from godoty_service.mongo import Collection, Document, Index
@@ -132,7 +132,8 @@ class ProviderPrices:
         try:
             body = await self._fetch_list(model)
         except GodotyError as error:
-            log.warning("provider_prices_fetch_failed", model=model, error=str(error))
+            said = provider_message(error)
+            log.warning("provider_prices_fetch_failed", model=model, error=str(error), provider_message=said)
         else:
             await self._check(model, body)
         finally:

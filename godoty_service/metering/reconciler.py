@@ -251,7 +251,8 @@ class Reconciler:
             try:
                 settled = await self._by_record(call)
             except (ProviderError, TimeoutError) as error:
-                log.warning("generation_not_read", call_id=call.call_id, error=str(error))
+                said = error.message if isinstance(error, ProviderError) else None
+                log.warning("generation_not_read", call_id=call.call_id, error=str(error), provider_message=said)
                 if waited < self._patience.unreachable:
                     return None
             else:

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import httpx2 as httpx
 
-from godoty_service.errors import ModelUnavailable, ProviderUnavailable
+from godoty_service.errors import ModelUnavailable, ProviderError, ProviderUnavailable
 from godoty_service.openrouter import exact, failures
 from godoty_service.openrouter.bounded_body import UnreadableBody, read_bounded
 from godoty_service.openrouter.client import OpenRouterClient
@@ -70,7 +70,7 @@ class Account:
             if body is None:
                 raise ValueError("a generation record that is too large, or in an unknown encoding")
             return body
-        error = failures.from_body(status, exact.loads_or_none(body or b""), headers)
+        error = self._error(status, headers, body)
         if isinstance(error, ModelUnavailable) or (status in NO_SUCH_PATH and not self._records.kept):
             return None  # the former is what a 404 means on the other paths
         raise error
@@ -86,10 +86,14 @@ class Account:
     async def _read(self, path: str) -> bytes:
         status, headers, body = await self._ask(path, most=self._limits.listing)
         if not httpx.codes.is_success(status):
-            raise failures.from_body(status, exact.loads_or_none(body or b""), headers)
+            raise self._error(status, headers, body)
         if body is None:
             raise ProviderUnavailable("The provider's answer is too large, or in an unknown encoding.")
         return body
+
+    def _error(self, status: int, headers: httpx.Headers, body: bytes | None) -> ProviderError:
+        secrets = (self._client.api_key,)
+        return failures.from_body(status, exact.loads_or_none(body or b""), headers, secrets=secrets)
 
     async def _ask(self, path: str, *, most: int) -> tuple[int, httpx.Headers, bytes | None]:
         """Return an answer's status, headers and body; a body that is too large or cannot be decoded is None.

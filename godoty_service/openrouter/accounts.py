@@ -19,10 +19,11 @@ SecretOf = Callable[[str], Awaitable[str | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A client, and the id of the key that it speaks with."""
+    """A client, and the id of the key that it speaks with; `own`: the key is a tenant's own."""
 
     client: OpenRouterClient
     key_id: str
+    own: bool = False
 
 
 class Accounts:
@@ -102,7 +103,7 @@ class Accounts:
             return self._service
         access = self._accesses.pop(key_id, None)
         if access is None:
-            access = Access(client=self._service.client.with_options(api_key=secret), key_id=key_id)
+            access = Access(client=self._service.client.with_options(api_key=secret), key_id=key_id, own=True)
         self._accesses[key_id] = access
         if len(self._accesses) > _REMEMBERED:
             self._accesses.popitem(last=False)

@@ -59,6 +59,7 @@ class Answer:
         *,
         limits: AnswerLimits | None = None,
         taken_ids: Callable[[], Collection[str]] = frozenset,
+        secrets: Collection[str] = (),
     ) -> None:
         """Begin an answer.
 
@@ -66,6 +67,7 @@ class Answer:
             listener: Hears text and reasoning.
             limits: Bounds of what is kept of it.
             taken_ids: Returns the ids of the tool calls that the conversation has already.
+            secrets: Keys that are masked in the message of an error.
         """
         self.generation_id: str | None = None
         self.served_model: str | None = None
@@ -79,6 +81,7 @@ class Answer:
         self._listener = listener
         self._limits = limits or AnswerLimits()
         self._taken_ids = taken_ids
+        self._secrets = secrets
         self._facts: tuple[Any, Any, Any] = (None, None, None)  # as the last chunk told them
         self._told_error = False
         self._broken = False
@@ -220,7 +223,7 @@ class Answer:
         if chunk.get("error"):
             self._told_error = True
             if not isinstance(self.error, TurnTooLarge):
-                self.error = from_body(500, chunk, self.headers)
+                self.error = from_body(500, chunk, self.headers, secrets=self._secrets)
 
     def _take_usage(self, usage: Any) -> None:
         self.usage = merged(self.usage, usage)
@@ -232,7 +235,7 @@ class Answer:
         if isinstance(delta, dict) and not self._broken:
             self._take_delta(delta, events, repeats=self.has_output and not choice.get("delta"))
         if choice.get("error") and self.error is None:
-            self.error = from_body(500, choice, {})
+            self.error = from_body(500, choice, {}, secrets=self._secrets)
         # The usage chunk repeats the reason, or has none where the finish chunk had one.
         if reason := name_of(choice.get("finish_reason")):
             self.finish_reason = reason

@@ -4,13 +4,14 @@ Providers' own errors stand in `metadata.raw`, as text or as JSON in a text, of 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic_core import from_json
 
+from godoty_service.openrouter.error_message import error_message
 from godoty_service.openrouter.text import clean
 
 _LARGEST_RAW = 64 * 1024  # characters of a provider's own error that are read
@@ -56,22 +57,30 @@ class ErrorFacts:
         codes: Its codes and types that are words, in lower case.
         words: Its messages.
         moderated: It names what a moderation flagged.
+        message: Its messages, cleaned so that they can be stored and shown; None: there are none.
     """
 
     codes: frozenset[str]
     words: str
     moderated: bool
+    message: str | None = None
 
     @classmethod
-    def of(cls, error: Mapping[str, Any]) -> "ErrorFacts":
-        """Read an `error` object, and the provider's own inside it."""
-        parts = list(_parts(error, _DEEPEST))
+    def of(cls, body: Any, *, secrets: Iterable[str] = ()) -> "ErrorFacts":
+        """Read an error body's `error` object, and the provider's own inside it.
+
+        Args:
+            body: The parsed body, of any shape.
+            secrets: Keys that are masked in the message.
+        """
+        parts = list(_parts(error_of(body), _DEEPEST))
         codes = [part.get(name) for part in parts for name in ("code", "type", "error_type", "status", "reason")]
         words = [part.get("message") for part in parts] + [part.get("raw") for part in parts]
         return cls(
             codes=frozenset(code.lower() for code in codes if isinstance(code, str)),
             words="\n".join(word[:_LARGEST_RAW] for word in words if isinstance(word, str)),
             moderated=any(part.get("flagged_input") or isinstance(part.get("reasons"), list) for part in parts),
+            message=error_message(parts, body, secrets=secrets),
         )
 
     @property
@@ -83,6 +92,11 @@ class ErrorFacts:
     def moderation(self) -> bool:
         """Whether a moderation refused what the request says."""
         return bool(self.moderated or self.codes & _MODERATION_CODES or _MODERATION_WORDS.search(self.words))
+
+
+def error_of(body: Any) -> Mapping[str, Any]:
+    """Return the `error` object of a body; an empty one where there is none."""
+    return _mapping(_mapping(body).get("error"))
 
 
 def retry_after_body(error: Mapping[str, Any], now: datetime) -> float | None:

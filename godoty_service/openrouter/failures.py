@@ -1,6 +1,6 @@
 """Turns what the provider and the network say of a failure into our errors, once, where they enter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -22,14 +22,15 @@ from godoty_service.errors import (
     ProviderUnavailable,
 )
 from godoty_service.openrouter import exact
-from godoty_service.openrouter.error_facts import CONTEXT_CODES, ErrorFacts, retry_after_body
+from godoty_service.openrouter.error_facts import CONTEXT_CODES, ErrorFacts, error_of, retry_after_body
 from godoty_service.openrouter.text import id_of, name_of
 
 _TOO_LARGE = 413
 _DIGITS, _LOWEST_CODE, _HIGHEST_CODE = 3, 100, 999
 _LONGEST_ADVICE = 86_400.0  # seconds; more is no advice
 _REFUSALS = frozenset({400, 403, 413, 422})  # codes under which the request itself may be at fault
-# By code: the error, and what the caller is told. The provider's own words may quote the prompt: they stay out.
+_LONGEST_TEXT = 16 * 1024  # bytes of an error body in plain text that are read
+# By code: the error, and its text. The provider's own message is kept apart from it, in `ProviderError.message`.
 _BY_CODE: dict[int, tuple[type[ProviderError], str]] = {
     400: (ProviderRejectedRequest, "The provider refused the request."),
     401: (ProviderAccountRefused, "The provider refused this service's account."),
@@ -43,20 +44,20 @@ _BY_CODE: dict[int, tuple[type[ProviderError], str]] = {
 }
 
 
-def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderError:
+def from_body(status: int, body: Any, headers: Mapping[str, str], *, secrets: Iterable[str] = ()) -> ProviderError:
     """Translate an error body, whatever HTTP status it came with.
 
     Args:
         status: The HTTP status; a code in the body outranks it.
         body: The parsed body, of any shape.
         headers: The response's headers, for `Retry-After`.
+        secrets: Keys that are masked in the provider's message.
     """
-    error = body.get("error") if isinstance(body, dict) else None
-    error = error if isinstance(error, dict) else {}
+    error = error_of(body)
     code = _code(error.get("code"), status)
     metadata = error.get("metadata")
     provider = name_of(metadata.get("provider_name")) if isinstance(metadata, dict) else None
-    facts = ErrorFacts.of(error)
+    facts = ErrorFacts.of(body, secrets=secrets)
     kind, text = _BY_CODE.get(code, (ProviderUnavailable, "The provider failed."))
     if code == _TOO_LARGE or facts.codes & CONTEXT_CODES or (code in _REFUSALS and facts.context_overflow):
         kind, text = ContextWindowExceeded, "The conversation does not fit the model's context window."
@@ -66,11 +67,17 @@ def from_body(status: int, body: Any, headers: Mapping[str, str]) -> ProviderErr
         kind, text = ModelUnavailable, "The provider does not know the model."
     told = {"provider_code": str(code)} | ({"provider": provider} if provider else {})
     wait = retry_after(headers)
-    return kind(text, metadata=told, retry_after=retry_after_body(error, _sent_time(headers)) if wait is None else wait)
+    if wait is None:
+        wait = retry_after_body(error, _sent_time(headers))
+    return kind(text, metadata=told, retry_after=wait, message=facts.message)
 
 
-def from_exception(error: Exception) -> ProviderError:
+def from_exception(error: Exception, *, secrets: Iterable[str] = ()) -> ProviderError:
     """Translate a failure of the connection or of the client.
+
+    Args:
+        error: The failure.
+        secrets: Keys that are masked in the provider's message.
 
     Raises:
         GodotyError: Ours, which the client has wrapped: the request was kept from leaving.
@@ -81,7 +88,7 @@ def from_exception(error: Exception) -> ProviderError:
             raise cause
         cause = cause.__cause__
     if isinstance(error, openai.APIStatusError):
-        return from_body(error.status_code, _body(error.response), error.response.headers)
+        return from_body(error.status_code, _body(error.response), error.response.headers, secrets=secrets)
     if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
         return ProviderUnavailable("The provider took too long.", metadata={"provider_code": "timeout"})
     return ProviderUnavailable("The connection to the provider broke.", metadata={"provider_code": "connection"})
@@ -139,10 +146,14 @@ def _sent_time(headers: Mapping[str, str]) -> datetime:
 
 
 def _body(response: httpx.Response) -> Any:
+    """Return a parsed body, or a plain text; None: it is neither."""
     try:
         return response.json()
-    except (ValueError, RecursionError, httpx.StreamError):
+    except httpx.StreamError:
         return None
+    except (ValueError, RecursionError):
+        is_text = response.headers.get("content-type", "").lower().startswith("text/plain")
+        return response.content[:_LONGEST_TEXT].decode(errors="replace") if is_text else None
 
 
 def _code(value: Any, status: int) -> int:

@@ -2,9 +2,12 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
+from math import ceil
 from typing import Any, NoReturn, cast
 
 import httpx2 as httpx
@@ -12,7 +15,7 @@ import openai
 from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
-from strands.types.event_loop import Usage
+from strands.types.event_loop import Metrics, Usage
 from strands.types.exceptions import ContextWindowOverflowException, MaxTokensReachedException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
@@ -95,6 +98,7 @@ class OpenRouterModel(OpenAIModel):
         """
         super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
         self._client = client
+        self._secrets = (client.api_key,)
         self._meter = meter
         self._model = model
         self._fallback_models = fallback_models
@@ -136,7 +140,9 @@ class OpenRouterModel(OpenAIModel):
             call = await self._open(request, attempt, side=listener is None)
             if listener is not None:
                 listener.asking()
-            answer = Answer(listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages))
+            answer = Answer(
+                listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
+            )
             try:
                 async with aclosing(self._attempt(call, request, answer, side=listener is None)) as events:
                     async for event in events:
@@ -195,10 +201,12 @@ class OpenRouterModel(OpenAIModel):
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: GodotyError | None = None
         closing: list[StreamEvent] = []
+        metrics = Metrics(latencyMs=0)
+        begun = time.monotonic()
         try:
             response = await self._send(call, request)
         except (openai.APIError, httpx.HTTPError) as failure:
-            error = failures.from_exception(failure)
+            error = failures.from_exception(failure, secrets=self._secrets)
             entry = await _close_unanswered(call, failure, error)
         else:
             reading = Reading(call, response, answer, drain_seconds=self._limits.drain_seconds)
@@ -212,6 +220,7 @@ class OpenRouterModel(OpenAIModel):
                     await _close_answered(call, answer)
                 raise
             self._readings.discard(reading)
+            metrics = _metrics(begun, first=reading.first_output_time, end=time.monotonic())
             closing = _closing(answer, self._maker(answer.served_model))
             error = answer.error
             entry = await _close_answered(call, answer)
@@ -226,7 +235,7 @@ class OpenRouterModel(OpenAIModel):
             self._output_left = max(0, self._output_left - usage["outputTokens"])
         for event in closing:
             yield event
-        yield {"metadata": {"usage": usage, "metrics": {"latencyMs": 0}}}
+        yield {"metadata": {"usage": usage, "metrics": metrics}}
 
     async def _send(self, call: OpenCall, request: dict[str, Any]) -> httpx.Response:
         """Send a request; the call hears when it leaves. Returns the response as soon as its headers are here."""
@@ -314,14 +323,35 @@ def _wait(error: ProviderError, attempt: int) -> float | None:
     return max(backoff, error.retry_after or 0.0)
 
 
+def _metrics(begun: float, *, first: float | None, end: float) -> Metrics:
+    """Return how long a request took, in whole milliseconds, begun ones included: 0 would stand for "not measured"."""
+    metrics = Metrics(latencyMs=ceil((end - begun) * 1000))
+    if first is not None:
+        metrics["timeToFirstByteMs"] = ceil((first - begun) * 1000)
+    return metrics
+
+
 def _strands_usage(answer: Answer) -> Usage:
-    """Tell Strands the tokens, for its limits; what they cost stands in the ledger."""
+    """Return the tokens as Strands counts them, for its limits; what they cost stands in the ledger."""
     usage = answer.usage or {}
-    inputs = _count(usage.get("prompt_tokens")) or _count(usage.get("input_tokens"))
-    outputs = _count(usage.get("completion_tokens")) or _count(usage.get("output_tokens"))
-    return Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
+    inputs = _count(usage, "prompt_tokens", "input_tokens") or 0
+    outputs = _count(usage, "completion_tokens", "output_tokens") or 0
+    counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    if (read := _count(details, "cached_tokens")) is not None:
+        counted["cacheReadInputTokens"] = read
+    if (written := _count(details, "cache_write_tokens")) is not None:
+        counted["cacheWriteInputTokens"] = written
+    return counted
 
 
-def _count(value: Any) -> int:
-    """Read a counter; what is none, or absurd, counts nothing."""
-    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else 0
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    """Read the first known counter; one that is no whole number, or absurd, is not known."""
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+            continue
+        if 0 <= value <= _MOST_TOKENS and value == int(value):
+            return int(value)
+    return None

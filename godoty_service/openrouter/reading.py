@@ -6,6 +6,7 @@ events that concern it.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import httpx2 as httpx
@@ -41,6 +42,7 @@ class Reading:
         self._deadline: asyncio.Timeout | None = None
         self._arrived: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self._named = self._begun = False  # what the call has heard: it need not be told with each token
+        self.first_output_time: float | None = None  # by the monotonic clock
         answer.headers = response.headers
         answer.generation_id = failures.generation_id(response.headers)
         self._hand_on([{"messageStart": {"role": "assistant"}}])
@@ -115,6 +117,7 @@ class Reading:
             self._call.heard(answer.generation_id)
         if answer.has_output and not self._begun:
             self._begun = True
+            self.first_output_time = time.monotonic()
             self._call.first_token()
         if answer.error is not None:
             self._limit()

@@ -46,6 +46,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         attempt=call.attempt,
         finish_reason=call.finish_reason or "",
         error=call.error or "",
+        error_message=call.error_message or "",
     )
     if call.cost_source is not None:
         message.cost_source = _SOURCES[call.cost_source]  # type: ignore[assignment] # a number at run time

@@ -15,6 +15,7 @@ from godoty_service.telemetry.labels import OTHER, UNKNOWN, Bounded, provider_co
 
 MAX_MODELS = 200
 MAX_ENDPOINTS = 200  # pairs of model and provider
+MAX_PROVIDERS = 100
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _FIRST_TOKEN_SECONDS = (0.1, 0.2, 0.4, 0.7, 1, 1.5, 2, 3, 5, 10, 30)
@@ -34,9 +35,11 @@ class Metrics:
         self._methods = frozenset(methods)
         self._models = Bounded(limit=MAX_MODELS, rest=OTHER)
         self._endpoints = Bounded(limit=MAX_ENDPOINTS, rest=(OTHER, OTHER))
+        self._providers = Bounded(limit=MAX_PROVIDERS, rest=OTHER)
         ProcessCollector(registry=self.registry)
         self._define_calls()
         self._define_model_calls()
+        self._define_durations()
         self._define_ledger()
         self._define_clock()
 
@@ -86,6 +89,22 @@ class Metrics:
             "1 while the provider refuses this service's account. Page somebody.",
             registry=self.registry,
             multiprocess_mode="mostrecent",
+        )
+
+    def _define_durations(self) -> None:
+        self._model_call_seconds = Histogram(
+            "godoty_model_call_duration_seconds",
+            "From sending a model call to its end; failed and cancelled ones count. Beyond 100 providers: other.",
+            ["provider"],
+            buckets=_CALL_SECONDS,
+            registry=self.registry,
+        )
+        self._agent_cycle_seconds = Histogram(
+            "godoty_agent_cycle_duration_seconds",
+            "A cycle of the agent's loop: a model call, with its retries, and the tools that it asked for.",
+            ["provider"],
+            buckets=_CALL_SECONDS,
+            registry=self.registry,
         )
 
     def _define_ledger(self) -> None:
@@ -180,6 +199,14 @@ class Metrics:
     def first_token(self, model: str, provider: str | None, seconds: float) -> None:
         """Record how long a call waited for its first token."""
         self._first_token.labels(*self._endpoints.admit((model, provider or UNKNOWN))).observe(seconds)
+
+    def model_call(self, provider: str | None, seconds: float) -> None:
+        """Record how long a model call took, by who served it."""
+        self._model_call_seconds.labels(self._providers.admit(provider or UNKNOWN)).observe(seconds)
+
+    def agent_cycle(self, provider: str | None, seconds: float) -> None:
+        """Record how long a cycle of the agent's loop took, by who served its last model call."""
+        self._agent_cycle_seconds.labels(self._providers.admit(provider or UNKNOWN)).observe(seconds)
 
     def tokens(
         self,

@@ -1,19 +1,20 @@
 """Traces: a provider when somebody collects them, and the span of each call under its caller's trace."""
 
 import asyncio
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from godoty_service.telemetry.exporters import open_exporter
 from godoty_service.telemetry.redaction import RedactingExporter
 
 SERVICE_NAME = "godoty"
@@ -106,13 +107,16 @@ def open_tracing(*, enabled: bool, trace_content: bool = False, exporter: SpanEx
         enabled: Whether anybody collects them: `otlp_configured(os.environ)`.
         trace_content: Whether prompts, answers and tool data may leave in spans.
         exporter: Where spans go instead of the endpoint that the standard variables name.
+
+    Raises:
+        ValueError: The standard variables name a protocol that is not supported.
     """
     if not enabled:
         return Tracing(provider=None)
     # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes above our name.
     resource = Resource.create().merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    target = OTLPSpanExporter() if exporter is None else exporter
+    target = open_exporter(os.environ) if exporter is None else exporter
     provider.add_span_processor(BatchSpanProcessor(RedactingExporter(target, content=trace_content)))
     return Tracing(provider=provider)
 

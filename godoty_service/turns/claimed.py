@@ -29,6 +29,7 @@ from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.sessions import repair
 from godoty_service.sessions.manager import MongoSessionManager
 from godoty_service.sessions.session import Claim, Context
+from godoty_service.turns.call_spans import CallSpans, turn_attributes
 from godoty_service.turns.context import kept_context
 from godoty_service.turns.ending import Ending
 from godoty_service.turns.events import (
@@ -86,6 +87,9 @@ class ClaimedTurn:
         self._voice = Voice(turn.log)
         self._watch = ToolWatch(turn.log)
         self._cycles: tuple[timedelta, ...] = ()
+        self._cycle_providers: list[str | None] = []
+        self._invocation: dict[str, Any] = {LISTENER: self._voice}
+        self._spans = CallSpans(self._invocation)
         self._meter: TurnMeter | None = None
         self._told = 0
         self._started = False
@@ -109,18 +113,20 @@ class ClaimedTurn:
             fold, manager = await self._open()
             self._voice.on_asking = partial(self._start, fold)
             self._voice.on_answering = manager.write_held
-            meter = self._meter = self._bench.meter(self._turn, self._claim, last_number=fold.through)
+            meter = self._meter = self._bench.meter(self._turn, self._claim, self._spans, last_number=fold.through)
             model = self._bench.model(self._turn, self._claim, meter)
             state[METRICS_KEY] = projection(fold)
             trimmer = self._bench.trimmer(self._claim)
-            agent = self._bench.agent(model, manager, self._watch, state, trimmer)
+            agent = self._bench.agent(
+                model, manager, self._watch, state, trimmer=trimmer, trace_attributes=self._trace_attributes()
+            )
             try:
                 stop = await self._work(agent, model)
                 trimmed = trimmer.trimmed or (context is not None and not context.head)
                 context = kept_context(manager, agent.messages, trimmed=trimmed)
             finally:
                 state = agent.state.get()
-                self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)
+                self._measure_cycles(agent)
         except asyncio.CancelledError:
             error = self._turn.cancelled_by or TurnCancelled("The turn was cancelled.")
         except GodotyError as failure:
@@ -139,9 +145,9 @@ class ClaimedTurn:
         if manager is not None and not refused:
             self._start(fold)
         if isinstance(error, ProviderError):
+            self._report_provider(error)
             if manager is not None:
                 manager.withheld = error.moderated
-            self._bench.observer.provider_failed(error, provider_key_id=self._turn.paid_by.key_id)
         ending = self._ending(manager, fold=fold, state=state, context=context, stop=stop, error=error, refused=refused)
         return await self._finish(ending, model, stop, error)
 
@@ -192,7 +198,7 @@ class ClaimedTurn:
                 agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
                     self._turn.request.text,
                     limits=self._bench.limits(self._turn),
-                    invocation_state={LISTENER: self._voice},
+                    invocation_state=self._invocation,
                 )
             ) as events:
                 async for event in events:
@@ -214,6 +220,9 @@ class ClaimedTurn:
             self._tell_calls()
         elif "message" in event:
             self._voice.complete()
+            if event["message"]["role"] == "assistant":  # the model call of a cycle has ended well
+                calls = self._meter.entries if self._meter is not None else []
+                self._cycle_providers.append(calls[-1].provider if calls else None)
 
     def _tell_calls(self) -> None:
         """Tell of the calls that have ended: also of those that a summary took, which no event tells of."""
@@ -297,6 +306,24 @@ class ClaimedTurn:
         finally:
             if self._meter is not None:
                 await self._meter.close()
+            self._spans.close()
+
+    def _measure_cycles(self, agent: Agent) -> None:
+        """Take the durations of the cycles that have ended; the last may not have."""
+        self._cycles = tuple(timedelta(seconds=each) for each in agent.event_loop_metrics.cycle_durations)
+        for provider, cycle in zip(self._cycle_providers, self._cycles, strict=False):
+            self._bench.observer.cycle_ended(provider, cycle)
+
+    def _report_provider(self, error: ProviderError) -> None:
+        """Count a failure of the provider, and give the caller its message, if the tenant may read it."""
+        account = self._turn.paid_by
+        if (message := error.message_for_tenant(own_key=account.own)) is not None:
+            error.metadata["provider_message"] = message
+        self._bench.observer.provider_failed(error, provider_key_id=account.key_id)
+
+    def _trace_attributes(self) -> dict[str, str]:
+        session_id = self._claim.session.session_id
+        return turn_attributes(tenant_id=self._turn.tenant_id, session_id=session_id, turn_id=self._turn.turn_id)
 
     def _fault(self) -> GodotyError:
         return GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})

@@ -15,6 +15,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import SessionLost
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.allowance import Allowance
+from godoty_service.metering.call import ModelCall
 from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.meter import TurnMeter, TurnScope
@@ -32,6 +33,7 @@ from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import Sessions
 from godoty_service.tenancy.gates import Gates
 from godoty_service.tenancy.policies import Policies
+from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.context import management
 from godoty_service.turns.deletion import Deletions
 from godoty_service.turns.journal import Journal
@@ -129,8 +131,13 @@ class Workbench:
         self.observer = observer
         self._clock = clock
 
-    def meter(self, turn: Turn, claim: Claim, *, last_number: int) -> TurnMeter:
+    def meter(self, turn: Turn, claim: Claim, spans: CallSpans, *, last_number: int) -> TurnMeter:
         """Build the turn's meter."""
+
+        def ended(call: ModelCall) -> None:
+            spans.ended(call)
+            self.observer.call_ended(call)
+
         scope = TurnScope(
             tenant_id=turn.tenant_id,
             session_uid=claim.session.uid,
@@ -140,6 +147,7 @@ class Workbench:
             agent=self._profile.name,
             provider_key_id=turn.paid_by.key_id,
             owner=self.replicas.replica_id,
+            own_key=turn.paid_by.own,
         )
         return TurnMeter(
             scope,
@@ -152,6 +160,8 @@ class Workbench:
             allowance=Allowance(self._spending, budgets=turn.policy.budgets, max_cost=turn.request.max_cost),
             clock=self._clock,
             keeps_records=self.accounts.keeps_records,
+            opened=spans.opened,
+            ended=ended,
         )
 
     def permit(self, turn: Turn) -> None:
@@ -225,7 +235,9 @@ class Workbench:
         manager: MongoSessionManager,
         watch: ToolWatch,
         state: dict[str, Any],
+        *,
         trimmer: OverflowTrimmer,
+        trace_attributes: dict[str, str],
     ) -> Agent:
         """Build the turn's agent."""
         return Agent(
@@ -239,6 +251,7 @@ class Workbench:
             hooks=[watch, UnparsedInputs()],
             callback_handler=None,
             retry_strategy=None,
+            trace_attributes=trace_attributes,
             **management(self._profile, trimmer),
         )
 

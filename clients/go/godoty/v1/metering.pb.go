@@ -520,7 +520,10 @@ type ModelCall struct {
 	Error string `protobuf:"bytes,24,opt,name=error,proto3" json:"error,omitempty"`
 	// The name of the model that answered as the provider sent it: an id or a dated slug, at most 256 characters. Empty
 	// until it is known.
-	ServedSlug    string `protobuf:"bytes,25,opt,name=served_slug,json=servedSlug,proto3" json:"served_slug,omitempty"`
+	ServedSlug string `protobuf:"bytes,25,opt,name=served_slug,json=servedSlug,proto3" json:"served_slug,omitempty"`
+	// What the provider said of the error, at most 500 characters: keys are masked in it, control characters removed. Empty:
+	// it said nothing, or only what concerns the service's account with it.
+	ErrorMessage  string `protobuf:"bytes,26,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -726,6 +729,13 @@ func (x *ModelCall) GetError() string {
 func (x *ModelCall) GetServedSlug() string {
 	if x != nil {
 		return x.ServedSlug
+	}
+	return ""
+}
+
+func (x *ModelCall) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
 	}
 	return ""
 }
@@ -1159,7 +1169,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x15_audio_cache_read_usdB\x13\n" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xcd\b\n" +
+	"\x0f_web_search_usd\"\xf2\b\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1191,7 +1201,8 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\rfinish_reason\x18\x17 \x01(\tR\ffinishReason\x12\x14\n" +
 	"\x05error\x18\x18 \x01(\tR\x05error\x12\x1f\n" +
 	"\vserved_slug\x18\x19 \x01(\tR\n" +
-	"servedSlugB\v\n" +
+	"servedSlug\x12#\n" +
+	"\rerror_message\x18\x1a \x01(\tR\ferrorMessageB\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +

@@ -97,7 +97,7 @@ class UnitPrices(_message.Message):
     def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
-    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "requested_model", "served_model", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "is_byok", "provider_key_id", "unit_prices", "start_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "served_slug")
+    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "requested_model", "served_model", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "is_byok", "provider_key_id", "unit_prices", "start_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "served_slug", "error_message")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +123,7 @@ class ModelCall(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SERVED_SLUG_FIELD_NUMBER: _ClassVar[int]
+    ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     session_id: str
     turn_id: str
@@ -148,7 +149,8 @@ class ModelCall(_message.Message):
     finish_reason: str
     error: str
     served_slug: str
-    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., is_byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., served_slug: _Optional[str] = ...) -> None: ...
+    error_message: str
+    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., is_byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., served_slug: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
 
 class Totals(_message.Message):
     __slots__ = ("cost_usd", "usage", "model_calls", "turns", "pending_calls", "unresolved_calls", "unresolved_bound_usd")

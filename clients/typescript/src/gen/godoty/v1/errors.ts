@@ -65,37 +65,41 @@ export enum ErrorReason {
   ERROR_REASON_SHUTTING_DOWN = 9,
   /**
    * ERROR_REASON_PROVIDER_ACCOUNT_REFUSED - UNAVAILABLE. The provider refused this service's account (a bad key, no credits, a region block). The
-   * operator is alerted; retrying soon does not help. metadata: provider_code.
+   * operator is alerted; retrying soon does not help. metadata: provider_code; provider_message only if the tenant's own
+   * provider key was refused.
    * For example: the account's credits are used up. metadata: provider_code=402.
    */
   ERROR_REASON_PROVIDER_ACCOUNT_REFUSED = 10,
   /**
    * ERROR_REASON_PROVIDER_THROTTLED - UNAVAILABLE. The provider is rate limiting. google.rpc.RetryInfo says when to try again.
-   * metadata: provider_code, and provider where it is known.
+   * metadata: provider_code, and where they are known provider and provider_message.
    * For example: "The provider is rate limiting." metadata: provider_code=429, provider=Azure.
    */
   ERROR_REASON_PROVIDER_THROTTLED = 11,
   /**
    * ERROR_REASON_PROVIDER_UNAVAILABLE - UNAVAILABLE. The provider failed, timed out, broke the connection or sent what cannot be read. What the
-   * call cost until then is in the ledger. Retry with backoff. metadata: provider_code.
+   * call cost until then is in the ledger. Retry with backoff. metadata: provider_code, and provider_message where the
+   * provider said anything.
    * For example: the stream broke off in the middle of an answer. metadata: provider_code=connection.
    */
   ERROR_REASON_PROVIDER_UNAVAILABLE = 12,
   /**
    * ERROR_REASON_PROVIDER_REJECTED_REQUEST - INVALID_ARGUMENT. The provider refused the request itself, for example a parameter that the model does
    * not take, or words that its moderation flagged: those stay in the conversation, and no model sees them again.
-   * Do not retry unchanged. metadata: provider_code, and provider where it is known.
+   * Do not retry unchanged. metadata: provider_code, and where they are known provider and provider_message: what the
+   * provider said, at most 500 characters, without keys and control characters.
+   * For example: metadata: provider_code=400, provider_message=temperature must be below 2.
    */
   ERROR_REASON_PROVIDER_REJECTED_REQUEST = 13,
   /**
    * ERROR_REASON_CONTEXT_WINDOW_EXCEEDED - FAILED_PRECONDITION. The conversation does not fit the model's context window. Choose a model with a
-   * larger one, or start another session.
+   * larger one, or start another session. metadata: provider_code, and provider_message where the provider said anything.
    * For example: a pasted book, 300,000 tokens long, to a model that takes 128,000.
    */
   ERROR_REASON_CONTEXT_WINDOW_EXCEEDED = 14,
   /**
    * ERROR_REASON_MODEL_UNAVAILABLE - FAILED_PRECONDITION. No provider serves the model just now. Choose another, or name fallback models.
-   * metadata: model.
+   * metadata: model, and provider_message where the provider said anything.
    * For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404.
    */
   ERROR_REASON_MODEL_UNAVAILABLE = 15,

@@ -313,6 +313,11 @@ export interface ModelCall {
    * until it is known.
    */
   servedSlug: string;
+  /**
+   * What the provider said of the error, at most 500 characters: keys are masked in it, control characters removed. Empty:
+   * it said nothing, or only what concerns the service's account with it.
+   */
+  errorMessage: string;
 }
 
 /** A sum of ledger entries. */
@@ -1156,6 +1161,7 @@ function createBaseModelCall(): ModelCall {
     finishReason: "",
     error: "",
     servedSlug: "",
+    errorMessage: "",
   };
 }
 
@@ -1238,6 +1244,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.servedSlug !== "") {
       writer.uint32(202).string(message.servedSlug);
+    }
+    if (message.errorMessage !== "") {
+      writer.uint32(210).string(message.errorMessage);
     }
     return writer;
   },
@@ -1455,6 +1464,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.servedSlug = reader.string();
             continue;
           }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.errorMessage = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1566,6 +1583,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.served_slug)
         ? globalThis.String(object.served_slug)
         : "",
+      errorMessage: isSet(object.errorMessage)
+        ? globalThis.String(object.errorMessage)
+        : isSet(object.error_message)
+        ? globalThis.String(object.error_message)
+        : "",
     };
   },
 
@@ -1646,6 +1668,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.servedSlug !== "") {
       obj.servedSlug = message.servedSlug;
     }
+    if (message.errorMessage !== "") {
+      obj.errorMessage = message.errorMessage;
+    }
     return obj;
   },
 
@@ -1687,6 +1712,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.finishReason = object.finishReason ?? "";
     message.error = object.error ?? "";
     message.servedSlug = object.servedSlug ?? "";
+    message.errorMessage = object.errorMessage ?? "";
     return message;
   },
 };

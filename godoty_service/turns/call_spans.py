@@ -1,0 +1,126 @@
+"""Writes a turn's ledger entries onto Strands' spans: of the model call, of its cycle, and of the agent.
+
+Strands counts an unknown number of tokens as 0; the entry knows what is unknown, so its figures replace Strands'.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from godoty_service.agents.tracing import CALL_SPAN, start_call_span
+from godoty_service.metering import money
+from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.metering.usage import TokenUsage
+from godoty_service.telemetry import attributes as names
+
+_CYCLE = "event_loop_cycle_span"  # where Strands' invocation state has a cycle's span
+
+Attributes = dict[str, str | int | float | list[str]]
+
+
+class CallSpans:
+    """The spans of one turn's model calls. Without a collector no span is recording, and nothing is done."""
+
+    def __init__(self, invocation: Mapping[str, Any]) -> None:
+        """Build it.
+
+        Args:
+            invocation: The turn's invocation state, in which Strands keeps the agent and the current cycle's span.
+        """
+        self._invocation = invocation
+        self._calls: dict[str, ModelCall] = {}
+        self._spans: dict[str, tuple[Span, Span]] = {}  # by call: its own and its cycle's
+        self._own: set[Span] = set()
+
+    def opened(self, call: ModelCall) -> None:
+        """Name a call that is about to be sent on the span that is current."""
+        current = trace.get_current_span()
+        if not current.is_recording():
+            return
+        span = current
+        if getattr(current, "name", CALL_SPAN) != CALL_SPAN:  # a summary's: Strands makes no span of it
+            span = start_call_span(call.requested_model)
+            self._own.add(span)
+        self._calls[call.call_id] = call
+        self._spans[call.call_id] = (span, self._invocation.get(_CYCLE) or INVALID_SPAN)
+        self._write(call)
+
+    def ended(self, call: ModelCall) -> None:
+        """Write what is known of a call at its end."""
+        if call.call_id not in self._spans:
+            return
+        self._calls[call.call_id] = call
+        self._write(call)
+        span = self._spans[call.call_id][0]
+        if span in self._own:
+            span.end()
+
+    def close(self) -> None:
+        """End the spans that Strands leaves open where a turn is cancelled: they would never be exported."""
+        for each in self._spans.values():
+            for span in each:
+                if span.is_recording():
+                    span.end()
+
+    def _write(self, call: ModelCall) -> None:
+        own, cycle = self._spans[call.call_id]
+        for place, span in enumerate((own, cycle)):
+            if span.is_recording():
+                span.set_attributes(call_attributes(self._calls_of(place, span)))
+        agent = getattr(self._invocation.get("agent"), "trace_span", None)
+        if agent is not None and agent.is_recording():
+            agent.set_attributes(sum_attributes(list(self._calls.values())))
+
+    def _calls_of(self, place: int, span: Span) -> list[ModelCall]:
+        return [call for call_id, call in self._calls.items() if self._spans[call_id][place] is span]
+
+
+def turn_attributes(*, tenant_id: str, session_id: str, turn_id: str) -> dict[str, str]:
+    """Return what each span of a turn carries."""
+    return {
+        names.TENANT_ID: tenant_id,
+        names.SESSION_ID: session_id,
+        names.CONVERSATION_ID: session_id,
+        names.TURN_ID: turn_id,
+    }
+
+
+def call_attributes(calls: Sequence[ModelCall]) -> Attributes:
+    """Return the attributes of a span of one call or more: the last one's facts, and the sums of all."""
+    last = calls[-1]
+    waited = last.time_to_first_token
+    facts: dict[str, str | int | float | list[str] | None] = {
+        names.CALL_ID: last.call_id,
+        names.CALL_IDS: [call.call_id for call in calls] if len(calls) > 1 else None,
+        names.CALL_ATTEMPT: last.attempt,
+        names.CALL_STATE: last.state.value,
+        names.REQUEST_MODEL: last.requested_model,
+        names.RESPONSE_MODEL: last.served_model,
+        names.PROVIDER_NAME: last.provider,
+        names.RESPONSE_ID: last.generation_id,
+        names.FINISH_REASONS: [last.finish_reason] if last.finish_reason else None,
+        names.COST_SOURCE: last.cost_source.value if last.cost_source is not None else None,
+        names.ERROR_TYPE: last.error,
+        names.TIME_TO_FIRST_CHUNK: waited.total_seconds() if waited is not None else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None} | sum_attributes(calls)
+
+
+def sum_attributes(calls: Sequence[ModelCall]) -> Attributes:
+    """Return how many calls were sent, and what they used and cost as far as it is known."""
+    calls = [call for call in calls if call.state is not CallState.VOID]
+    costs = [call.cost for call in calls if call.cost is not None]
+    usage: TokenUsage = reduce(add, (call.usage for call in calls if call.usage is not None), TokenUsage())
+    sums: Attributes = {names.MODEL_CALLS: len(calls)}
+    if open_calls := len(calls) - len(costs):
+        sums[names.OPEN_CALLS] = open_calls
+    if (cost := money.format_usd(money.total(costs) if costs else None)) is not None:
+        sums[names.COST_USD] = cost
+    for counter, attributes in names.USAGE.items():
+        if (count := getattr(usage, counter)) is not None:
+            sums |= dict.fromkeys(attributes, count)
+    return sums
