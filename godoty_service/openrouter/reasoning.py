@@ -5,6 +5,7 @@ Strands has no place for them, but keeps a reasoning block's signature as it is:
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -17,12 +18,14 @@ _MARK = "openrouter.reasoning_details:"
 # words may recur, what is sealed does not.
 _JOINED = {"text": 32, "summary": 32, "data": 8, "signature": 8}
 _STRINGS = ("type", "id", "format", "arguments", "result", "tool_call_id", "tool_name")
-# What OpenRouter's schema requires of each type.
-_REQUIRED = {
+# The types of OpenRouter's schema, and what it requires of each.
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "reasoning.text": (),
     "reasoning.summary": ("summary",),
     "reasoning.encrypted": ("data",),
     "reasoning.server_tool_call": ("tool_name", "arguments", "result"),
 }
+_FORMAT = re.compile(r"unknown|[a-z0-9]+(-[a-z0-9]+)*-v[0-9]+")  # "anthropic-claude-v1"; there come new ones
 _DEEPEST = 20
 
 
@@ -179,15 +182,19 @@ def _repeats(known: _Detail, piece: dict[str, Any]) -> bool:
 
 
 def _whole(detail: _Detail) -> dict[str, Any] | None:
-    """Return a detail as it can be sent again, or None if a field that its type requires is missing."""
+    """Return a detail as it can be sent again; None if its type is unknown, or lacks a field that it requires."""
     joined = {key: each.text for key, each in detail.texts.items()}
     fields: dict[str, Any] = {}
     for key, value in [*detail.fields.items(), *joined.items()]:
         plain = _plain(value, _DEEPEST)
         if plain is not None or value is None:
             fields[clean(key)] = plain
-    required = _REQUIRED.get(fields["type"], ())
-    return fields if all(isinstance(fields.get(key), str) for key in required) else None
+    required = _REQUIRED.get(fields["type"])
+    if required is None or not all(isinstance(fields.get(key), str) for key in required):
+        return None
+    if fields.get("format") is not None and not _FORMAT.fullmatch(fields["format"]):
+        del fields["format"]
+    return fields
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -88,12 +88,21 @@ def test_sealed_details_that_are_repeated_are_one() -> None:
         {"type": "reasoning.encrypted", "data": None},
         {"type": "reasoning.encrypted"},
         {"type": ["reasoning.text"], "text": "x"},
+        {"type": "", "text": "x"},
+        {"type": "x", "text": "x", "data": "x", "summary": "x"},
     ],
     ids=str,
 )
 def test_a_detail_that_no_provider_takes_is_not_sent_again(odd: dict[str, Any]) -> None:
-    """What its type requires is not there."""
+    """What its type requires is not there, or OpenRouter has no such type."""
     assert back([odd], [ENCRYPTED]) == [ENCRYPTED]
+
+
+@pytest.mark.parametrize("odd", ["", "x", "Anthropic v1", "null", "-v1"])
+def test_format_that_is_none_is_left_out(odd: str) -> None:
+    """The rest of its detail is kept; a format that OpenRouter may have added since is kept as well."""
+    assert back([{**ENCRYPTED, "format": odd}]) == [{key: ENCRYPTED[key] for key in ENCRYPTED if key != "format"}]
+    assert back([{**ENCRYPTED, "format": "new-model-v2"}]) == [{**ENCRYPTED, "format": "new-model-v2"}]
 
 
 def test_fields_that_are_not_known_are_kept_as_far_as_json_holds_them() -> None:

@@ -21,9 +21,9 @@ def back(*chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @given(texts=st.lists(st.text(max_size=4), min_size=1, max_size=6))
 def test_the_pieces_of_a_text_are_joined(texts: list[str]) -> None:
     """One entry comes in many pieces, and goes back in one."""
-    pieces = [[{"type": "reasoning.text", "text": text, "format": "f", "index": 0}] for text in texts]
+    pieces = [[{"type": "reasoning.text", "text": text, "format": "f-v1", "index": 0}] for text in texts]
 
-    assert back(*pieces) == [{"type": "reasoning.text", "text": "".join(texts), "format": "f", "index": 0}]
+    assert back(*pieces) == [{"type": "reasoning.text", "text": "".join(texts), "format": "f-v1", "index": 0}]
 
 
 def test_a_signature_that_comes_last_joins_its_text() -> None:
