@@ -202,7 +202,7 @@ class OpenRouterModel(OpenAIModel):
         error: GodotyError | None = None
         closing: list[StreamEvent] = []
         metrics = Metrics(latencyMs=0)
-        begun = time.monotonic()
+        start_time = time.monotonic()
         try:
             response = await self._send(call, request)
         except (openai.APIError, httpx.HTTPError) as failure:
@@ -220,7 +220,7 @@ class OpenRouterModel(OpenAIModel):
                     await _close_answered(call, answer)
                 raise
             self._readings.discard(reading)
-            metrics = _metrics(begun, first=reading.first_output_time, end=time.monotonic())
+            metrics = _metrics(start_time, first_time=reading.first_output_time, end_time=time.monotonic())
             closing = _closing(answer, self._maker(answer.served_model))
             error = answer.error
             entry = await _close_answered(call, answer)
@@ -323,11 +323,11 @@ def _wait(error: ProviderError, attempt: int) -> float | None:
     return max(backoff, error.retry_after or 0.0)
 
 
-def _metrics(begun: float, *, first: float | None, end: float) -> Metrics:
+def _metrics(start_time: float, *, first_time: float | None, end_time: float) -> Metrics:
     """Return how long a request took, in whole milliseconds, begun ones included: 0 would stand for "not measured"."""
-    metrics = Metrics(latencyMs=ceil((end - begun) * 1000))
-    if first is not None:
-        metrics["timeToFirstByteMs"] = ceil((first - begun) * 1000)
+    metrics = Metrics(latencyMs=ceil((end_time - start_time) * 1000))
+    if first_time is not None:
+        metrics["timeToFirstByteMs"] = ceil((first_time - start_time) * 1000)
     return metrics
 
 

@@ -19,7 +19,7 @@ from godoty_service.telemetry import attributes as names
 
 _CYCLE = "event_loop_cycle_span"  # where Strands' invocation state has a cycle's span
 
-Attributes = dict[str, str | int | float | list[str]]
+Attributes = dict[str, Any]  # as OpenTelemetry takes them
 
 
 class CallSpans:
@@ -93,7 +93,7 @@ def call_attributes(calls: Sequence[ModelCall]) -> Attributes:
     """Return the attributes of a span of one call or more: the last one's facts, and the sums of all."""
     last = calls[-1]
     waited = last.time_to_first_token
-    facts: dict[str, str | int | float | list[str] | None] = {
+    facts: Attributes = {
         names.CALL_ID: last.call_id,
         names.CALL_IDS: [call.call_id for call in calls] if len(calls) > 1 else None,
         names.CALL_ATTEMPT: last.attempt,
