@@ -9,14 +9,16 @@ ENV PATH=/opt/godoty/bin:$PATH
 WORKDIR /src
 
 # What changes least comes first, so that an edit of ours leaves the dependencies' layer alone.
-COPY requirements.txt ./
-RUN pip install --requirement requirements.txt
+COPY requirements.txt requirements-build.txt ./
+RUN pip install --require-hashes --requirement requirements.txt \
+    && pip install --require-hashes --requirement requirements-build.txt
 
 COPY clients/python clients/python
 COPY pyproject.toml README.md ./
 COPY godoty_service godoty_service
 # Everything they need is pinned above: --no-deps keeps pip from adding to it, and check says if it is not enough.
-RUN pip install --no-deps ./clients/python . && pip check && pip uninstall --yes pip setuptools
+# --no-build-isolation: what builds them is pinned, too.
+RUN pip install --no-deps --no-build-isolation ./clients/python . && pip check && pip uninstall --yes pip setuptools
 
 
 FROM python:3.11-slim-bookworm

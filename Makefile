@@ -15,8 +15,8 @@ help: ## List the targets.
 
 .venv/ready: requirements-dev.txt pyproject.toml clients/python/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e clients/python -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
 run: .venv/ready ## Start MongoDB, a sandbox OpenRouter and the service on this machine.
@@ -60,12 +60,13 @@ buf: ## Lint the contract, and check that it breaks no client of the last commit
 clients-test: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot
 
-requirements: .venv/ready ## Compile the pinned requirements anew.
+COMPILE := pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	--no-annotate
+requirements: .venv/ready ## Compile the pinned requirements and their hashes anew.
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile -q pyproject.toml --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header \
-		--no-annotate -o requirements.txt
-	$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-		--no-header --no-annotate -o requirements-dev.txt
+	$(BIN)/uv $(COMPILE) pyproject.toml -o requirements.txt
+	$(BIN)/uv $(COMPILE) pyproject.toml --extra dev -o requirements-dev.txt
+	$(BIN)/uv $(COMPILE) requirements-build.in -o requirements-build.txt
 
 clean: ## Delete what was set up and what was kept: .venv and .local.
 	rm -rf .venv .local
