@@ -36,14 +36,27 @@ async def count_entries(ledger: Ledger, recorder: Recorder) -> None:
 def show_metrics(
     stack: AsyncExitStack, settings: Settings, metrics: Metrics, oracle: Oracle, *, shared: bool
 ) -> int | None:
-    """Open the metrics page where one is asked for; return its port."""
+    """Open the metrics page where one is asked for; return its port.
+
+    Raises:
+        ValueError: Its address cannot be listened on.
+    """
     if shared:
         background(stack, _tell_age(metrics, oracle))
     else:
         metrics.watch_catalogue_age(lambda: _age(oracle))
     if not settings.metrics_listen:
         return None
-    page = serve_metrics(listen=settings.metrics_listen, registry=metrics.page, shared=shared)
+    try:
+        page = serve_metrics(
+            listen=settings.metrics_listen,
+            registry=metrics.page,
+            shared=shared,
+            timeout=settings.metrics_timeout,
+        )
+    except OSError as error:
+        why = f"the address cannot be listened on: {error.strerror}."
+        raise ValueError(f"GODOTY_METRICS_LISTEN={settings.metrics_listen}: {why}") from error
     stack.push_async_callback(page.close)
     return page.port
 
@@ -60,7 +73,7 @@ def report_clock(recorder: Recorder, status: ServingStatus) -> OnMeasured:
 
     async def report(clock: SynchronizedClock) -> None:
         recorder.clock_measured(clock.offset, within_tolerance=clock.within_tolerance)
-        await status.clock_measured(within_tolerance=clock.within_tolerance)
+        status.clock_measured(within_tolerance=clock.within_tolerance)
 
     return report
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from godoty_service.clock import utc_now
 from godoty_service.clock_sync import SynchronizedClock
 from godoty_service.ids import new_id
 from godoty_service.metering import booking as bookings
@@ -19,6 +20,7 @@ from godoty_service.metering.booking import Booking
 from godoty_service.metering.budget_sweep import BudgetSweep
 from godoty_service.metering.budgets import BudgetAlert, Budgets
 from godoty_service.metering.call import ModelCall
+from godoty_service.metering.catalogue import Catalogue
 from godoty_service.metering.entry_sums import EntrySums
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.ledger_export import LedgerExport
@@ -153,10 +155,8 @@ async def open_rooms(
         StorageUnavailable: It cannot be reached.
         ValueError: The settings name none.
     """
-    if not settings.mongodb_uri:
-        raise ValueError("GODOTY_MONGODB_URI is not set: say where MongoDB is, or use `godoty dev`.")
     database = open_database(
-        uri=settings.mongodb_uri,
+        uri=settings.database_uri,
         name=settings.mongodb_database,
         driver=settings.mongodb_driver,
         timeout=settings.storage_timeout,
@@ -269,21 +269,9 @@ async def open_provider(
     Raises:
         ValueError: The settings name no key.
     """
-    if settings.openrouter_api_key is None:
-        raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
-    api_key = settings.openrouter_api_key.get_secret_value()
     key_id = settings.openrouter_key_id
     pace = Pace()
-    client = open_client(
-        api_key=api_key,
-        base_url=settings.openrouter_base_url,
-        site_url=settings.site_url,
-        app_name=settings.app_name,
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.read_timeout,
-        pace=pace,
-        error_limits=ErrorBodyLimits(size=settings.max_error_bytes, seconds=settings.error_body_timeout),
-    )
+    client = _open_client(settings, pace)
     records = RecordKeeping(base_url=settings.openrouter_base_url, configured=settings.generation_records)
     limits = BodyLimits(listing=settings.max_listing_bytes, record=settings.max_record_bytes)
     account_of = partial(Account, limits=limits, records=records)
@@ -342,6 +330,36 @@ async def open_provider(
         )
     finally:
         await client.close()
+
+
+async def read_catalogue(settings: Settings) -> Catalogue:
+    """Read the provider's list of models, without the database.
+
+    Raises:
+        ProviderError: It cannot be fetched.
+        ValueError: It is no such list, or the settings name no key.
+    """
+    client = _open_client(settings, Pace())
+    try:
+        records = RecordKeeping(base_url=settings.openrouter_base_url, configured=settings.generation_records)
+        limits = BodyLimits(listing=settings.max_listing_bytes, record=settings.max_record_bytes)
+        body = await Account(client, limits=limits, records=records).models()
+        return await asyncio.to_thread(Catalogue.parse, body, fetch_time=utc_now())
+    finally:
+        await client.close()
+
+
+def _open_client(settings: Settings, pace: Pace) -> OpenRouterClient:
+    return open_client(
+        api_key=settings.provider_key,
+        base_url=settings.openrouter_base_url,
+        site_url=settings.site_url,
+        app_name=settings.app_name,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        pace=pace,
+        error_limits=ErrorBodyLimits(size=settings.max_error_bytes, seconds=settings.error_body_timeout),
+    )
 
 
 async def _synchronized(database: Database, *, tolerance: timedelta) -> SynchronizedClock:

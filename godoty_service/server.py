@@ -37,10 +37,13 @@ from godoty_service.rpc.reflection import add_reflection
 from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.settings import Settings
+from godoty_service.start_checks import check_default_model
+from godoty_service.storage_monitor import StorageMonitor
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing, open_tracing
 from godoty_service.turns.following import Following
 from godoty_service.turns.journal import Journal
+from godoty_service.turns.key_watch import KeyWatch
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.turns import Turns
@@ -104,11 +107,13 @@ async def running(
             open_provider(settings, rooms, record=recorder.call_closed, on_rejected_list=metrics.price_list_rejected)
         )
         status = ServingStatus(("", *_SERVICES))
+        storage = StorageMonitor(rooms.database.ping, timeout=settings.storage_probe_timeout)
         await _start_loops(stack, settings, rooms, provider, recorder)
         background(stack, rooms.clock.run(settings.heartbeat, on_measured=report_clock(recorder, status)))
+        background(stack, storage.run(settings.storage_probe_interval, status.storage_probed))
         metrics_port = show_metrics(stack, settings, metrics, provider.oracle, shared=counts is not None)
         turns = _turns(stack, settings, rooms, provider, recorder)
-        edge = _edge(settings, rooms, metrics=metrics, tracing=tracing)
+        edge = _edge(settings, rooms, storage=storage, metrics=metrics, tracing=tracing)
         server = _server(settings, rooms, provider.oracle, turns=turns, edge=edge, shared=worker is not None)
         address = await _serve(stack, settings, server=server, rooms=rooms, status=status, turns=turns, worker=worker)
         log.info("serving", address=address, replica_id=rooms.replicas.replica_id, metrics_port=metrics_port)
@@ -124,12 +129,12 @@ def _trace(stack: AsyncExitStack, settings: Settings, *, exporter: SpanExporter 
         trace_content=settings.trace_content,
         exporter=exporter,
     )
-    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    stack.push_async_callback(asyncio.to_thread, tracing.close, settings.trace_flush_timeout)
     install_tracer(provider=tracing.provider, content=settings.trace_content)
     return tracing
 
 
-def _edge(settings: Settings, rooms: Rooms, *, metrics: Metrics, tracing: Tracing) -> Edge:
+def _edge(settings: Settings, rooms: Rooms, *, storage: StorageMonitor, metrics: Metrics, tracing: Tracing) -> Edge:
     """Build what each call passes."""
     return Edge(
         scopes=_SCOPES,
@@ -140,6 +145,7 @@ def _edge(settings: Settings, rooms: Rooms, *, metrics: Metrics, tracing: Tracin
             streams=settings.tenant_streams,
             others=settings.tenant_calls,
         ),
+        storage=storage,
         metrics=metrics,
         tracing=tracing,
     )
@@ -190,9 +196,17 @@ def _server(
 async def _start_loops(
     stack: AsyncExitStack, settings: Settings, rooms: Rooms, provider: ProviderRooms, recorder: Recorder
 ) -> None:
-    """Start what runs beside the turns: heartbeat, catalogue, reconciliation, roll-ups."""
-    await asyncio.gather(_have_prices(provider.oracle), provider.accounts.learn_records(), rooms.replicas.beat())
+    """Start what runs beside the turns: heartbeat, catalogue, reconciliation, roll-ups.
+
+    Raises:
+        ValueError: The default model is not in the catalogue that was fetched.
+    """
+    fetched, *_ = await asyncio.gather(
+        _have_prices(provider.oracle), provider.accounts.learn_records(), rooms.replicas.beat()
+    )
     stack.push_async_callback(_quietly, rooms.replicas.stop)
+    if fetched:
+        check_default_model(settings, provider.oracle.current)
     stack.push_async_callback(_quietly, rooms.keys.record_use)
     background(stack, rooms.keys.run(settings.key_use_interval))
     background(stack, rooms.replicas.run(settings.heartbeat))
@@ -203,17 +217,21 @@ async def _start_loops(
     background(stack, count_entries(rooms.ledger, recorder))
 
 
-async def _have_prices(oracle: Oracle) -> None:
+async def _have_prices(oracle: Oracle) -> bool:
     """Fetch the catalogue, which also opens a connection to the provider; where that fails, take the one of last time.
+
+    Returns:
+        Whether it was fetched.
 
     Raises:
         GodotyError: The database does not keep it.
     """
     if await oracle.refresh():
-        return
+        return True
     await oracle.load()
     if oracle.current is None:
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
+    return False
 
 
 def _answer_limits(settings: Settings) -> AnswerLimits:
@@ -241,6 +259,7 @@ def _turns(
         ledger=rooms.ledger,
         writer=writer,
     )
+    key_watch = KeyWatch(rooms.keys)
     bench = Workbench(
         sessions=rooms.sessions,
         leases=rooms.leases,
@@ -252,6 +271,7 @@ def _turns(
         spending=rooms.spending,
         policies=rooms.policies,
         gates=rooms.gates,
+        key_watch=key_watch,
         records=rooms.records,
         deletions=rooms.deletions,
         journal=journal,
@@ -281,6 +301,7 @@ def _turns(
     background(stack, journal.run(settings.turn_log_interval))
     background(stack, turns.run(settings.turn_watch_interval))
     background(stack, turns.run_lost(settings.heartbeat))
+    background(stack, key_watch.run(settings.key_watch_interval, turns.all))
     background(stack, rooms.gates.run(_GATE_INTERVAL))
     background(stack, rooms.leases.run(settings.heartbeat))
     return turns
@@ -303,7 +324,7 @@ async def _serve(
     """
     status.add_to(server)
     if settings.reflection:
-        add_reflection(server, [*_SERVICES, health.SERVICE_NAME])
+        add_reflection(server, [*_SERVICES, health.SERVICE_NAME], stopped=status.stopped)
     bound = bind(
         server,
         listen=settings.listen,
@@ -313,15 +334,16 @@ async def _serve(
     await server.start()
 
     async def drain() -> None:
-        await status.shut_down()
+        status.shut_down()
         # Meanwhile the listener tells new turns that it stops.
         await asyncio.gather(turns.drain(settings.drain_grace), rooms.deletions.stop(settings.drain_grace))
+        status.end_watches()
         await server.stop(_STOP_GRACE)
 
     stack.push_async_callback(drain)
     if worker is not None:
         await worker.meet()
-    await status.open()
+    status.open()
     host, _, port = settings.listen.rpartition(":")
     return f"{host}:{bound if port == '0' else port}"
 

@@ -2,28 +2,50 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from godoty_service.certificates import Certificates
 from godoty_service.ids import key_id_of
+from godoty_service.setting_checks import contradictions
+from godoty_service.setting_types import (
+    BaseUrl,
+    DatabaseName,
+    HeaderText,
+    Key,
+    Keys,
+    ListenAddress,
+    ModelId,
+    MongoUri,
+    TcpAddress,
+    Url,
+)
 from godoty_service.telemetry.traces import otlp_configured
 
-Seconds = Annotated[float, Field(ge=0)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
 
 
 class Settings(BaseSettings):
-    """What the environment says, `GODOTY_` before each name unless another name is given."""
+    """What the environment says, `GODOTY_` before each name unless another name is given.
+
+    Each number has a range; `environment.py` says what a wrong value is to be.
+    """
 
     model_config = SettingsConfigDict(env_prefix="GODOTY_", extra="ignore", hide_input_in_errors=True)
 
     # The service.
-    listen: str = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
-    metrics_listen: str | None = Field(None, description="host:port of Prometheus' page; unset: none.")
+    listen: ListenAddress = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
+    metrics_listen: TcpAddress | None = Field(None, description="host:port of Prometheus' page; unset: none.")
     workers: int = Field(
-        1, ge=1, description="Processes that share the listener's port, each a server of its own; several need Linux."
+        1,
+        ge=1,
+        le=256,
+        description="Processes that share the listener's port, each a server of its own; several need Linux.",
     )
     reflection: bool = Field(True, description="Serve gRPC reflection.")
     tls_cert: Path | None = Field(None, description="PEM file of the listener's certificate chain; unset: plain text.")
@@ -32,59 +54,99 @@ class Settings(BaseSettings):
         None, description="PEM file of the authorities whose client certificates are let in (mTLS); unset: all clients."
     )
     allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
-    max_request_bytes: int = Field(4 * 1024 * 1024, description="Largest request message.")
-    keepalive_time: Annotated[float, Field(ge=1)] = Field(
-        20.0, description="Seconds of silence on a client's connection after which it is pinged."
+    max_request_bytes: int = Field(
+        4 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024, description="Largest request message, in bytes."
     )
-    keepalive_timeout: Annotated[float, Field(ge=1)] = Field(
-        10.0, description="Seconds that a ping may stay unanswered before the connection is closed, and its calls end."
+    keepalive_time: float = Field(
+        20.0, ge=1, le=86_400, description="Seconds of silence on a client's connection after which it is pinged."
     )
-    drain_grace: Seconds = Field(20.0, description="Seconds that running turns get to finish on shutdown.")
+    keepalive_timeout: float = Field(
+        10.0,
+        ge=1,
+        le=600,
+        description="Seconds that a ping may stay unanswered before the connection is closed, and its calls end.",
+    )
+    drain_grace: float = Field(20.0, ge=0, le=3600, description="Seconds that running turns get to finish on shutdown.")
 
     # What one tenant may have of one server (docs/limits.md).
     default_turns_per_minute: int = Field(
-        3000, ge=1, description="Turns that a tenant may start in a minute where its policy does not say."
+        3000,
+        ge=1,
+        le=10_000_000,
+        description="Turns that a tenant may start in a minute where its policy does not say.",
     )
     default_concurrent_turns: int = Field(
-        1000, ge=1, description="Turns of a tenant that may run at the same time where its policy does not say."
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Turns of a tenant that may run at the same time where its policy does not say.",
     )
-    tenant_streams: int = Field(2000, ge=1, description="Open calls of a tenant to Converse and ResumeTurn.")
-    tenant_calls: int = Field(100, ge=1, description="Open calls of a tenant to all other methods.")
+    tenant_streams: int = Field(
+        2000, ge=1, le=1_000_000, description="Open calls of a tenant to Converse and ResumeTurn."
+    )
+    tenant_calls: int = Field(100, ge=1, le=1_000_000, description="Open calls of a tenant to all other methods.")
 
     # Keys.
-    key_use_interval: Seconds = Field(60.0, description="Seconds between two writes of which API keys were used.")
-    refusal_delay: Seconds = Field(2.0, description="Longest wait for a refusal, after several in a row; 0: none.")
-    encryption_keys: SecretStr | None = Field(
+    key_use_interval: float = Field(
+        60.0, ge=0.05, le=86_400, description="Seconds between two writes of which API keys were used."
+    )
+    key_watch_interval: float = Field(
+        1.0,
+        ge=0.05,
+        le=4,
+        description="Seconds between two looks whether the keys of running turns were revoked or have expired.",
+    )
+    refusal_delay: float = Field(
+        2.0, ge=0, le=60, description="Longest wait for a refusal in seconds, after several in a row; 0: none."
+    )
+    encryption_keys: Keys | None = Field(
         None,
         description="For tenants' own provider keys: Base64 of 32 bytes each, by commas. The first encrypts, all open.",
     )
 
     # The database.
-    mongodb_uri: str | None = Field(None, description="Where MongoDB is: a replica set.")
-    mongodb_database: str = Field("godoty", description="Its database.")
+    mongodb_uri: MongoUri | None = Field(None, description="Where MongoDB is: a replica set.")
+    mongodb_database: DatabaseName = Field("godoty", description="Its database.")
     mongodb_driver: Literal["motor", "pymongo"] = Field("pymongo", description="Which driver speaks to it.")
-    storage_timeout: Seconds = Field(10.0, description="Seconds that one database operation may take.")
-    clock_tolerance: Seconds = Field(
-        60.0, description="Seconds that the system clock may be off the database's time; beyond, health is NOT_SERVING."
+    storage_timeout: float = Field(10.0, ge=0.05, le=3600, description="Seconds that one database operation may take.")
+    storage_probe_interval: float = Field(
+        1.0, ge=0.05, le=60, description="Seconds between two probes of whether the database answers."
+    )
+    storage_probe_timeout: float = Field(
+        3.0,
+        ge=0.05,
+        le=60,
+        description="Seconds without an answer to a probe after which health is NOT_SERVING and calls are refused.",
+    )
+    clock_tolerance: float = Field(
+        60.0,
+        ge=0.01,
+        le=31_536_000,
+        description="Seconds that the system clock may be off the database's time; beyond, health is NOT_SERVING.",
     )
 
     # The provider.
-    openrouter_api_key: SecretStr | None = Field(
+    openrouter_api_key: Key | None = Field(
         None, validation_alias=AliasChoices("OPENROUTER_API_KEY"), description="The account's key."
     )
-    openrouter_old_api_keys: SecretStr | None = Field(
+    openrouter_old_api_keys: Keys | None = Field(
         None,
         description="The account's earlier keys, by commas: they only read the records of the calls that they made.",
     )
-    openrouter_base_url: str = Field(
+    openrouter_base_url: BaseUrl = Field(
         "https://openrouter.ai/api/v1", description="OpenRouter, or any gateway that speaks as it does."
     )
-    site_url: str = Field("https://godoty.app", description="Attribution: HTTP-Referer.")
-    app_name: str = Field("Godoty", description="Attribution: X-Title.")
-    default_model: str = Field("openai/gpt-4o-mini", description="Asked when neither request nor session says.")
-    connect_timeout: Seconds = Field(5.0, description="Seconds to connect to the provider.")
-    read_timeout: Seconds = Field(120.0, description="Seconds that a stream may be silent.")
-    catalogue_refresh: Seconds = Field(600.0, description="Seconds between two fetches of the catalogue.")
+    allow_plaintext_provider: bool = Field(
+        False, description="Send the account's key over http:// to a host that is not loopback and no private address."
+    )
+    site_url: Url = Field("https://godoty.app", description="Attribution: HTTP-Referer.")
+    app_name: HeaderText = Field("Godoty", description="Attribution: X-Title.")
+    default_model: ModelId = Field("openai/gpt-4o-mini", description="Asked when neither request nor session says.")
+    connect_timeout: float = Field(5.0, ge=0.05, le=600, description="Seconds to connect to the provider.")
+    read_timeout: float = Field(120.0, ge=0.05, le=3600, description="Seconds that a stream may be silent.")
+    catalogue_refresh: float = Field(
+        600.0, ge=0.05, le=604_800, description="Seconds between two fetches of the catalogue."
+    )
     catalogue_least_share: float = Field(
         0.5, ge=0, le=1, description="Least share of the priced models that a new catalogue may have of the last one."
     )
@@ -114,11 +176,19 @@ class Settings(BaseSettings):
     )
 
     # Turns.
-    max_text_bytes: int = Field(256 * 1024, description="Largest text of a request, in bytes of UTF-8.")
-    max_model_calls: int = Field(25, ge=1, description="Model calls of a turn that names no bound of its own.")
-    longest_turn: Seconds = Field(3600.0, description="Seconds that a turn may take, its waiting in line included.")
-    lease: Seconds = Field(15.0, description="Seconds after its last heartbeat that a server counts as dead.")
-    heartbeat: Seconds = Field(2.0, description="Seconds between two heartbeats.")
+    max_text_bytes: int = Field(
+        256 * 1024, ge=1024, le=8 * 1024 * 1024, description="Largest text of a request, in bytes of UTF-8."
+    )
+    max_model_calls: int = Field(
+        25, ge=1, le=10_000, description="Model calls of a turn that names no bound of its own."
+    )
+    longest_turn: float = Field(
+        3600.0, ge=0.1, le=604_800, description="Seconds that a turn may take, its waiting in line included."
+    )
+    lease: float = Field(
+        15.0, ge=0.5, le=86_400, description="Seconds after its last heartbeat that a server counts as dead."
+    )
+    heartbeat: float = Field(2.0, ge=0.02, le=3600, description="Seconds between two heartbeats.")
 
     stream_heartbeat: float = Field(
         5.0,
@@ -127,7 +197,7 @@ class Settings(BaseSettings):
         description="Seconds of silence after which Converse and ResumeTurn send a heartbeat event; 0: none.",
     )
 
-    history_messages: int = Field(40, ge=4, description="Newest messages of a session that the model sees.")
+    history_messages: int = Field(40, ge=4, le=10_000, description="Newest messages of a session that the model sees.")
     history_summary: bool = Field(
         False, description="Sum up what falls out of that window: one more model call now and then."
     )
@@ -137,13 +207,21 @@ class Settings(BaseSettings):
         le=100_000,
         description="Most tokens of one such summary, beside the caller's max_output_tokens.",
     )
-    turn_log_retention: Seconds = Field(86_400.0, description="Seconds that a turn's log and request id are kept.")
-    turn_log_interval: Seconds = Field(0.2, description="Seconds between two writes of all running turns' logs.")
-    turn_watch_interval: Seconds = Field(0.2, description="Seconds between two looks for cancels and lost leases.")
+    turn_log_retention: float = Field(
+        86_400.0, ge=1, le=31_536_000, description="Seconds that a turn's log and request id are kept."
+    )
+    turn_log_interval: float = Field(
+        0.2, ge=0.005, le=60, description="Seconds between two writes of all running turns' logs."
+    )
+    turn_watch_interval: float = Field(
+        0.2, ge=0.01, le=3600, description="Seconds between two looks for cancels and lost leases."
+    )
 
     # Reconciliation.
-    reconcile_interval: Seconds = Field(0.5, description="Seconds between two looks for calls that are due.")
-    rollup_interval: Seconds = Field(5.0, description="Seconds between two roll-ups of usage.")
+    reconcile_interval: float = Field(
+        0.5, ge=0.01, le=86_400, description="Seconds between two looks for calls that are due."
+    )
+    rollup_interval: float = Field(5.0, ge=0.01, le=86_400, description="Seconds between two roll-ups of usage.")
     usage_piece_entries: int = Field(
         10_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
     )
@@ -153,12 +231,15 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="Ledger entries that one answer of GetUsage may read one by one.",
     )
-    record_patience: Seconds = Field(3600.0, description="Seconds that a call waits for its record.")
-    record_patience_with_usage: Seconds = Field(
-        120.0, description="The same where the catalogue can price the usage that the stream told."
+    record_patience: float = Field(3600.0, ge=0, le=604_800, description="Seconds that a call waits for its record.")
+    record_patience_with_usage: float = Field(
+        120.0, ge=0, le=604_800, description="The same where the catalogue can price the usage that the stream told."
     )
-    record_patience_after_error: Seconds = Field(
-        300.0, description="The same where the provider answered with an error, and with no output or usage."
+    record_patience_after_error: float = Field(
+        300.0,
+        ge=0,
+        le=604_800,
+        description="The same where the provider answered with an error, and with no output or usage.",
     )
 
     generation_records: Literal["auto", "kept", "none"] = Field(
@@ -172,17 +253,48 @@ class Settings(BaseSettings):
         1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of an error answer to a call, in bytes."
     )
     error_body_timeout: float = Field(
-        5.0, gt=0, le=60, description="Seconds in which the body of an error answer to a call is read."
+        5.0, ge=0.01, le=60, description="Seconds in which the body of an error answer to a call is read."
     )
     max_listing_bytes: int = Field(
         16 * 1024 * 1024, ge=64 * 1024, le=1024**3, description="Largest body of the provider's listings, in bytes."
     )
 
-    # What is told of it.
+    # Metrics, log and traces.
+    metrics_timeout: float = Field(
+        5.0, ge=0.1, le=60, description="Seconds in which a request for the metrics page is read and answered."
+    )
+    trace_flush_timeout: float = Field(
+        2.0, ge=0, le=60, description="Seconds for which a stopping server waits for the collector to take its spans."
+    )
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
-    log_level: str = Field("INFO", description="The least level that is logged.")
+    log_level: LogLevel = Field("INFO", description="The least level that is logged.")
     log_content: bool = Field(False, description="Let prompts and answers into the log.")
     trace_content: bool = Field(False, description="Let prompts, answers and tool data into spans.")
+
+    # `godoty dev`.
+    local_dir: Path = Field(Path(".local"), description="Where `godoty dev` keeps its data.")
+
+    @property
+    def database_uri(self) -> str:
+        """Return where MongoDB is.
+
+        Raises:
+            ValueError: It is not set.
+        """
+        if self.mongodb_uri is None:
+            raise ValueError("GODOTY_MONGODB_URI is not set: say where MongoDB is, or use `godoty dev`.")
+        return self.mongodb_uri
+
+    @property
+    def provider_key(self) -> str:
+        """Return the account's key.
+
+        Raises:
+            ValueError: It is not set.
+        """
+        if self.openrouter_api_key is None:
+            raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
+        return self.openrouter_api_key.get_secret_value()
 
     @property
     def openrouter_key_id(self) -> str:
@@ -213,5 +325,25 @@ class Settings(BaseSettings):
         """Whether the standard OTLP variables ask for traces."""
         return otlp_configured(os.environ)
 
-    # `godoty dev`.
-    local_dir: Path = Field(Path(".local"), description="Where `godoty dev` keeps its data.")
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: Any) -> Any:
+        """Refuse an empty variable: an unset one has the default, an empty one is a mistake.
+
+        Raises:
+            ValueError: It is empty.
+        """
+        if isinstance(value, str) and not value:
+            raise ValueError("an empty value")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Check settings that depend on each other.
+
+        Raises:
+            ValueError: Some contradict each other; one line for each.
+        """
+        if faults := contradictions(self):
+            raise ValueError("\n".join(faults))
+        return self

@@ -4,6 +4,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from godoty_service.certificates import Certificates
+from godoty_service.health_certificates import health_client
 
 _TIMEOUT = 3.0  # seconds
 _ANYWHERE = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
@@ -15,7 +16,7 @@ async def serving(address: str, certificates: Certificates | None = None) -> boo
     Args:
         address: Where it listens.
         certificates: Its own files: they say whom to trust, and under which name. Where it asks its clients for
-            certificates, it is shown its own: its authority must be among those that are let in.
+            certificates, it is shown one that its private key has signed.
 
     Raises:
         ValueError: A file cannot be read.
@@ -35,7 +36,7 @@ def _channel(target: str, certificates: Certificates | None) -> grpc.aio.Channel
     if certificates is None:
         return grpc.aio.insecure_channel(target)
     pems = certificates.read()
-    shown = (pems.key, pems.chain) if pems.authorities is not None else (None, None)
+    shown = health_client(pems.key) if pems.authorities is not None else (None, None)
     credentials = grpc.ssl_channel_credentials(pems.chain, *shown)
     options = [("grpc.ssl_target_name_override", pems.name)] if pems.name else []
     return grpc.aio.secure_channel(target, credentials, options=options)

@@ -1,8 +1,8 @@
 """What the commands share: the settings, the rooms, who runs them, and where they print."""
 
 import asyncio
-import getpass
 import os
+import pwd
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from godoty_service.environment import read_environment
 from godoty_service.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
 
@@ -23,8 +24,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def read_settings(*, level: str | None = None) -> Settings:
-    """Read the environment, and have log lines look as it says."""
-    settings = Settings()
+    """Read the environment, and configure the log by it.
+
+    Raises:
+        WrongSettings: It holds wrong settings.
+    """
+    settings = read_environment().settings
     configure_logs(
         level=level or settings.log_level,
         pretty=settings.log_format == "console",
@@ -47,10 +52,10 @@ def _cell(value: str | datetime | None) -> str:
 
 
 def user() -> str:
-    """Tell who runs the command."""
+    """Return who runs the command, as the operating system knows it: no variable such as LOGNAME says so."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number only
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user may have a number only
         return f"uid {os.getuid()}"
 
 

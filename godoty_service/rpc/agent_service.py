@@ -54,7 +54,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and read it as it comes."""
         wanted = requests.turn_request(request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes)
-        async with aclosing(self._turns.converse(call.tenant_id, wanted)) as events:
+        async with aclosing(self._turns.converse(call.tenant_id, wanted, key_id=call.principal.key_id)) as events:
             async for turn_id, sequence, event in events:
                 yield event_message(turn_id, sequence, event)
 

@@ -18,6 +18,7 @@ from godoty_service.ids import new_id
 from godoty_service.rpc.refusals import Refusals
 from godoty_service.rpc.status import abort, code_of
 from godoty_service.rpc.tenant_calls import TenantCalls
+from godoty_service.storage_monitor import StorageMonitor
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
 from godoty_service.tenancy.keys import ApiKeys
@@ -26,7 +27,7 @@ from godoty_service.tenancy.principal import Principal, Scope
 log = structlog.get_logger(__name__)
 
 Context = Any  # grpc.aio.ServicerContext, whose type parameters nobody knows here
-_BEARER = "Bearer "
+_SCHEME = "bearer"
 
 
 class MalformedRequest(GodotyError):
@@ -62,6 +63,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         keys: ApiKeys,
         refusals: Refusals,
         calls: TenantCalls,
+        storage: StorageMonitor,
         metrics: Metrics,
         tracing: Tracing,
     ) -> None:
@@ -72,6 +74,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             keys: Tells who calls.
             refusals: Slows down whoever tries keys.
             calls: Bounds how many calls of a tenant are open.
+            storage: Ends calls that wait for a database which does not answer.
             metrics: Counts calls.
             tracing: Opens a span for each.
         """
@@ -79,6 +82,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         self._keys = keys
         self._refusals = refusals
         self._calls = calls
+        self._storage = storage
         self._metrics = metrics
         self._tracing = tracing
 
@@ -105,9 +109,10 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         async def wrapped(request: Any, context: Context) -> Any:
             with self._observed(method, context) as span:
                 try:
-                    call = await self._admit(method, request, context)
-                    with self._calls.open(call.tenant_id, method):
-                        return await handler(request, call)
+                    with self._storage.guard():
+                        call = await self._admit(method, request, context)
+                        with self._calls.open(call.tenant_id, method):
+                            return await handler(request, call)
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 
@@ -117,10 +122,12 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._observed(method, context) as span:
                 try:
-                    call = await self._admit(method, request, context)
-                    with self._calls.open(call.tenant_id, method):
-                        async for response in handler(request, call):
-                            yield response
+                    with self._storage.guard() as guard:  # until its first answer: then it has what it needs
+                        call = await self._admit(method, request, context)
+                        with self._calls.open(call.tenant_id, method):
+                            async for response in handler(request, call):
+                                guard.release()
+                                yield response
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 
@@ -194,9 +201,10 @@ def _key(context: Context) -> str:
         InvalidApiKey: There is none, or more than one.
     """
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-    if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith(_BEARER):
+    scheme, _, key = values[0].partition(" ") if len(values) == 1 and isinstance(values[0], str) else ("", "", "")
+    if scheme.lower() != _SCHEME:  # RFC 9110: schemes are case-insensitive
         raise InvalidApiKey("The call needs the metadata `authorization: Bearer gdt_...`.")
-    return values[0][len(_BEARER) :].strip()
+    return key.strip()
 
 
 def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -7,6 +7,7 @@ import grpc
 import structlog
 
 from godoty_service.certificates import Certificates, Pems
+from godoty_service.health_certificates import health_authority
 
 log = structlog.get_logger(__name__)
 
@@ -23,18 +24,27 @@ def bind(server: grpc.aio.Server, *, listen: str, certificates: Certificates | N
     Raises:
         ValueError: The address cannot be listened on, a file is wrong, or plain text would leave the machine.
     """
-    if certificates is None and not (allow_plaintext or is_loopback(listen)):
-        raise ValueError(
-            f"GODOTY_LISTEN={listen} is open to the network, and the listener has no TLS: name a certificate in"
-            " GODOTY_TLS_CERT and GODOTY_TLS_KEY, or, where something before it speaks TLS, set"
-            " GODOTY_ALLOW_PLAINTEXT=true."
-        )
+    check_plaintext(listen, certificates=certificates, allowed=allow_plaintext)
     try:
         if certificates is None:
             return server.add_insecure_port(listen)
         return server.add_secure_port(listen, _credentials(certificates))
     except RuntimeError as error:
         raise ValueError(f"GODOTY_LISTEN={listen}: the address cannot be listened on.") from error
+
+
+def check_plaintext(listen: str, *, certificates: Certificates | None, allowed: bool) -> None:
+    """Refuse a listener in plain text that other machines reach, unless it is allowed.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if certificates is None and not (allowed or is_loopback(listen)):
+        raise ValueError(
+            f"GODOTY_LISTEN={listen} is open to the network, and the listener has no TLS: name a certificate in"
+            " GODOTY_TLS_CERT and GODOTY_TLS_KEY, or, where something before it speaks TLS, set"
+            " GODOTY_ALLOW_PLAINTEXT=true."
+        )
 
 
 def is_loopback(listen: str) -> bool:
@@ -80,7 +90,8 @@ def _renewals(certificates: Certificates) -> Callable[[], grpc.ServerCertificate
 
 
 def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(pems.key, pems.chain)], root_certificates=pems.authorities)
+    authorities = pems.authorities and pems.authorities.rstrip() + b"\n" + health_authority(pems.key)
+    return grpc.ssl_server_certificate_configuration([(pems.key, pems.chain)], root_certificates=authorities)
 
 
 def keepalive(*, time: float, timeout: float) -> list[tuple[str, int]]:

@@ -4,8 +4,9 @@ grpcio-reflection ships v1alpha only, and clients ask for v1 first. The two diff
 the same servicer answers both, and the descriptor of v1 is made from v1alpha's.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -20,14 +21,47 @@ V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
-def add_reflection(server: grpc.aio.Server, service_names: Iterable[str]) -> None:
+class _Reflection(ReflectionServicer):  # type: ignore[misc] # has no types
+    """Answers until the server stops: a client that keeps its stream open would delay that."""
+
+    def __init__(self, service_names: Iterable[str], *, pool: Any, stopped: asyncio.Event) -> None:
+        super().__init__(service_names, pool=pool)
+        self._stopped = stopped
+
+    async def ServerReflectionInfo(  # noqa: N802 - the protocol's name
+        self, request_iterator: AsyncIterable[Any], context: Any
+    ) -> AsyncIterator[Any]:
+        """Answer each question."""
+        async for answer in super().ServerReflectionInfo(_until(self._stopped, request_iterator), context):
+            yield answer
+
+
+async def _until(event: asyncio.Event, items: AsyncIterable[Found]) -> AsyncIterator[Found]:
+    """Return items as they come, until an event is set."""
+    end: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
+    item: asyncio.Future[Any] = end
+    iterator = aiter(items)
+    try:
+        while True:
+            item = asyncio.ensure_future(anext(iterator, None))
+            await asyncio.wait({item, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not item.done() or item.result() is None:
+                return
+            yield item.result()
+    finally:
+        item.cancel()
+        end.cancel()
+
+
+def add_reflection(server: grpc.aio.Server, service_names: Iterable[str], *, stopped: asyncio.Event) -> None:
     """Serve both versions; both are in the list of services that they give.
 
     Args:
         server: A server that has not started.
         service_names: Full names of the other services it has, as in "godoty.v1.AgentService".
+        stopped: Set when open calls are to end.
     """
-    servicer = ReflectionServicer({*service_names, V1, V1ALPHA}, pool=_PoolWithV1())
+    servicer = _Reflection({*service_names, V1, V1ALPHA}, pool=_PoolWithV1(), stopped=stopped)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

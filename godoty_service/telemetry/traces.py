@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import structlog
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -14,8 +16,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from godoty_service.telemetry.exporters import open_exporter
+from godoty_service.telemetry.exporters import EXPORTER, open_exporter
 from godoty_service.telemetry.redaction import RedactingExporter
+
+log = structlog.get_logger(__name__)
 
 SERVICE_NAME = "godoty"
 HEALTH_PREFIX = "/grpc.health.v1.Health/"
@@ -85,17 +89,23 @@ class Tracing:
         finally:
             call._end(otherwise)  # noqa: SLF001 - one module, one thought
 
-    def close(self) -> None:
-        """Send what is waiting and stop; blocks until the collector answers or its timeout is over."""
-        if self.provider is not None:
-            self.provider.shutdown()
+    def close(self, timeout: float) -> None:
+        """Send the waiting spans and stop. Blocks until the collector has them, or for so many seconds."""
+        if self.provider is None:
+            return
+        # The exporter's own retries end later than that; a daemon thread keeps no process from ending.
+        closing = threading.Thread(target=self.provider.shutdown, name="close-tracing", daemon=True)
+        closing.start()
+        closing.join(timeout)
+        if closing.is_alive():
+            log.warning("spans_not_sent", timeout=timeout)
 
 
 def otlp_configured(environ: Mapping[str, str]) -> bool:
     """Whether the standard OTLP variables ask for traces."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    if environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+    if (environ.get(EXPORTER) or "otlp") != "otlp":
         return False
     return bool(environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
 

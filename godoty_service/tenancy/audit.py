@@ -70,7 +70,19 @@ class AdminChanges:
         if before is not None:
             query["_id"] = {"$lt": before}
         found = await self._changes.find(query, sort=[("_id", -1)], limit=limit)
-        return [AdminChange(change_id=each.pop("_id"), **each) for each in found]
+        return [_read(each) for each in found]
+
+
+def _read(document: Document) -> AdminChange:
+    """Read a change; fields of a later build are ignored."""
+    return AdminChange(
+        change_id=document["_id"],
+        time=document["time"],
+        by=document["by"],
+        action=document["action"],
+        tenant_id=document["tenant_id"],
+        details=document["details"],
+    )
 
 
 def _plain(value: Any) -> str:

@@ -6,6 +6,7 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Collection as Some
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -112,6 +113,16 @@ class ApiKeys:
             key_id=key_id,
             scopes=_scopes(known),
         )
+
+    async def ended(self, key_ids: Some[str]) -> set[str]:
+        """Return which of some keys are in force no more, as the database has them now: revoked, expired or gone."""
+        found = await self._keys.find(
+            {"_id": {"$in": list(key_ids)}, "revoke_time": None},
+            fields={"expire_time": 1},
+        )
+        now = self._clock()
+        in_force = {each["_id"] for each in found if each["expire_time"] is None or each["expire_time"] > now}
+        return set(key_ids) - in_force
 
     async def need(self, tenant_id: str, key_id: str, *, in_force: bool = False) -> ApiKey:
         """Read a key that the tenant must have.

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 
@@ -10,6 +11,7 @@ import structlog
 from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldByTwin
+from godoty_service.tenancy.policy import Policy
 from godoty_service.turns.claimed import ClaimedTurn, TurnEnd
 from godoty_service.turns.records import TurnRecord
 from godoty_service.turns.turn import Turn
@@ -18,6 +20,7 @@ from godoty_service.turns.workbench import Workbench
 log = structlog.get_logger(__name__)
 
 _POLL = (0.03, 0.15)  # seconds between two looks of a turn that waits for one in another server
+_CHECKED_FOR = 1.0  # seconds after which a turn that waits is checked again
 _TWIN_LOOKS = 20  # for a session that a turn of the same request holds, which is about to give it back
 
 
@@ -155,13 +158,20 @@ class TurnRunner:
 
         The gate comes after the line of this server: who waits in it does not run.
         """
-        entered: list[asyncio.Task[None]] = []
+        entered: list[tuple[asyncio.Task[None], Policy]] = []
+        waited = not (isinstance(place, asyncio.Future) and place.done())
         await place
+        if waited:
+            await self._check_again(turn)
+        checked = time.monotonic()
         stack.push_async_callback(self._leave, turn, entered)
         await self._enter(turn, entered)
         looks = 0
         while True:
             looks += 1
+            if looks > 1 and time.monotonic() - checked > _CHECKED_FOR:
+                await self._check_again(turn)
+                checked = time.monotonic()
             turn.epoch = self._bench.replicas.epoch
             attempt = asyncio.create_task(self._acquire(turn))
             try:
@@ -189,22 +199,35 @@ class TurnRunner:
             new=request.new_session,
         )
 
-    async def _enter(self, turn: Turn, entered: "list[asyncio.Task[None]]") -> None:
+    async def _check_again(self, turn: Turn) -> None:
+        """Check, after a turn has waited, its key, and against what it may do by now.
+
+        Raises:
+            InvalidApiKey: The key was revoked, or has expired.
+            QuotaExceeded: The tenant may start no turn just now.
+            ModelNotAllowed: The tenant's policy does not allow a model.
+            ProviderKeysOff: The tenant's own provider key cannot be read.
+        """
+        await asyncio.gather(self._bench.key_watch.check(turn), self._check(turn))
+
+    async def _enter(self, turn: Turn, entered: "list[tuple[asyncio.Task[None], Policy]]") -> None:
         """Pass the tenant's gate; whatever becomes of the turn, it is let out again."""
         entering = asyncio.create_task(self._bench.gates.enter(turn.tenant_id, turn.turn_id, turn.policy))
-        entered.append(entering)
+        entered.append((entering, turn.policy))
         await asyncio.shield(entering)
 
-    async def _leave(self, turn: Turn, entered: "list[asyncio.Task[None]]") -> None:
+    async def _leave(self, turn: Turn, entered: "list[tuple[asyncio.Task[None], Policy]]") -> None:
+        """Let a turn out of the gate by the policy with which it went in: another may hold by now."""
         if not entered:
             return
+        entering, policy = entered[0]
         try:
-            await entered[0]  # one that lands late must not count for ever
+            await entering  # one that lands late must not count for ever
         except QuotaExceeded:
             return
         except GodotyError as error:  # it may have landed all the same
             log.warning("gate_not_entered", error=str(error))
-        await self._bench.gates.leave(turn.tenant_id, turn.turn_id, turn.policy)
+        await self._bench.gates.leave(turn.tenant_id, turn.turn_id, policy)
 
     async def _give_back(self, claiming: "asyncio.Task[Claim]") -> None:
         """Give back a claim that nobody wants any more, also one that is just landing.

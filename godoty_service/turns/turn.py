@@ -51,16 +51,21 @@ class TurnRequest:
 class Turn:
     """A turn that runs in this server, or has just ended."""
 
-    def __init__(self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int) -> None:
+    def __init__(
+        self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int, key_id: str | None = None
+    ) -> None:
         """Make a turn.
 
         Args:
             tenant_id: Whose it is.
+            key_id: The API key that started it; None: none did, and none can be revoked.
             turn_id: Our id of it.
             request: What was said.
             epoch: The server's epoch in which it claims its session.
         """
         self.tenant_id = tenant_id
+        self.key_id = key_id
+        self.key_ended = False  # revoked or expired since: the turn makes no further model call
         self.turn_id = turn_id
         self.request = request
         self.epoch = epoch

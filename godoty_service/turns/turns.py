@@ -75,8 +75,19 @@ class Turns:
         """How many turns run now."""
         return len(self._running)
 
-    async def converse(self, tenant_id: str, request: TurnRequest) -> AsyncGenerator[Happened, None]:
+    def all(self) -> list[Turn]:
+        """Return the turns that run or wait in this server now."""
+        return list(self._running.values())
+
+    async def converse(
+        self, tenant_id: str, request: TurnRequest, *, key_id: str | None = None
+    ) -> AsyncGenerator[Happened, None]:
         """Start a turn and read it; where its request id was used before, read that one instead.
+
+        Args:
+            tenant_id: Whose it is.
+            request: What is asked.
+            key_id: The API key that asks: once it is in force no more, the turn makes no further model call.
 
         Raises:
             GodotyError: The turn failed.
@@ -85,7 +96,7 @@ class Turns:
         """
         told = False
         while True:
-            turn = self._attach(tenant_id, request)
+            turn = self._attach(tenant_id, request, key_id)
             try:
                 async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
                     async for sequence, event in events:
@@ -178,19 +189,25 @@ class Turns:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    def _attach(self, tenant_id: str, request: TurnRequest) -> Turn:
+    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
         """Find the turn of a request that runs here, or begin it. One that has ended is found by its record, if any."""
         turn = self._by_request.get((tenant_id, request.request_id or ""))
         if turn is None or turn.log.ended:
-            return self._start(tenant_id, request)
+            return self._start(tenant_id, request, key_id)
         if turn.request.fingerprint != request.fingerprint:
             raise _reused()
         return turn
 
-    def _start(self, tenant_id: str, request: TurnRequest) -> Turn:
+    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
         if self._draining:
             raise _stopping()
-        turn = Turn(tenant_id=tenant_id, turn_id=new_id("turn"), request=request, epoch=self._replicas.epoch)
+        turn = Turn(
+            tenant_id=tenant_id,
+            turn_id=new_id("turn"),
+            request=request,
+            epoch=self._replicas.epoch,
+            key_id=key_id,
+        )
         self._running[turn.turn_id] = turn
         if request.request_id:
             self._by_request[tenant_id, request.request_id] = turn

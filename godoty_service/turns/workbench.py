@@ -37,6 +37,7 @@ from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.context import management
 from godoty_service.turns.deletion import Deletions
 from godoty_service.turns.journal import Journal
+from godoty_service.turns.key_watch import KeyWatch, refuse_ended
 from godoty_service.turns.observer import Observer
 from godoty_service.turns.overflow import OverflowTrimmer
 from godoty_service.turns.records import TurnRecords
@@ -75,6 +76,7 @@ class Workbench:
         spending: Spending,
         policies: Policies,
         gates: Gates,
+        key_watch: KeyWatch,
         records: TurnRecords,
         deletions: Deletions,
         journal: Journal,
@@ -98,6 +100,7 @@ class Workbench:
             spending: The tenants' budgets.
             policies: What tenants may do.
             gates: How many turns they may start and run.
+            key_watch: Knows whose key is in force no more.
             records: Where turns are written down.
             deletions: Deletes sessions.
             journal: Keeps their logs.
@@ -125,6 +128,7 @@ class Workbench:
         self._spending = spending
         self.policies = policies
         self.gates = gates
+        self.key_watch = key_watch
         self.accounts = accounts
         self._profile = profile
         self.defaults = defaults
@@ -169,7 +173,9 @@ class Workbench:
 
         Raises:
             SessionLost: Somebody may have taken its session over.
+            InvalidApiKey: The key that started it was revoked, or has expired.
         """
+        refuse_ended(turn)
         if not self.replicas.holds(turn.epoch):
             raise SessionLost("The server lost touch with the database.", retry_after=1.0)
 

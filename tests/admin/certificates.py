@@ -44,13 +44,20 @@ def authority(name: str) -> Pair:
     return _make(name, issuer=None, names=[], is_authority=True)
 
 
-def signed(by: Pair, name: str, *addresses: str) -> Pair:
-    """Make a certificate for a host."""
+def signed(by: Pair, name: str, *addresses: str, usage: x509.ObjectIdentifier | None = None) -> Pair:
+    """Make a certificate for a host; one with an extended key usage is fit for nothing else."""
     names = [x509.DNSName(name), *(x509.IPAddress(ip_address(each)) for each in addresses)]
-    return _make(name, issuer=by, names=names, is_authority=False)
+    return _make(name, issuer=by, names=names, is_authority=False, usage=usage)
 
 
-def _make(name: str, *, issuer: Pair | None, names: list[x509.GeneralName], is_authority: bool) -> Pair:
+def _make(
+    name: str,
+    *,
+    issuer: Pair | None,
+    names: list[x509.GeneralName],
+    is_authority: bool,
+    usage: x509.ObjectIdentifier | None = None,
+) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -66,4 +73,6 @@ def _make(name: str, *, issuer: Pair | None, names: list[x509.GeneralName], is_a
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     return Pair(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)

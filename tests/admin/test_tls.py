@@ -8,11 +8,13 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from godoty_service.cli.probe import serving
+from godoty_service.health_certificates import health_client
 from godoty_service.rpc.listener import is_loopback
 from godoty_service.sandbox.mongod import free_port
 from tests.admin.certificates import Pair, authority, signed
@@ -110,6 +112,29 @@ async def test_health_is_asked_over_tls(serve: Start, files: dict[str, Any], tru
         wrong = authority("Else").write(tmp_path, "else")
         other = service.surroundings.settings(service.database.name, **wrong)
         assert not await serving(service.target, other.certificates)
+
+
+async def test_health_is_asked_where_the_servers_certificate_is_no_clients(
+    serve: Start, trusted: Pair, tmp_path: Path
+) -> None:
+    """`godoty health` passes mTLS with a certificate for servers only, of an authority that no client has."""
+    clients = authority("Clients")
+    (tmp_path / "clients.pem").write_bytes(clients.pem)
+    only_server = signed(trusted, HOST, "127.0.0.1", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    files: dict[str, Any] = only_server.write(tmp_path, "server") | {"tls_client_ca": tmp_path / "clients.pem"}
+    service = await serve(**files)
+    settings = service.surroundings.settings(service.database.name, **files)
+
+    assert await serving(service.target, settings.certificates)
+    assert await answers(service.target, trusted, signed(clients, "somebody"))
+    assert not await answers(service.target, trusted, only_server)
+    assert not await answers(service.target, trusted)
+    forged = health_client(authority("Else").key_pem)
+    options = [("grpc.ssl_target_name_override", HOST)]
+    credentials = grpc.ssl_channel_credentials(trusted.pem, *forged)
+    async with grpc.aio.secure_channel(service.target, credentials, options=options) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
             break
     await soon(lambda: service.entries("talk")[0].generation_id)  # by it the record is found
     await process.kill()
-    said = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3")
+    said = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
 
     assert (said.status, said.out) == (0, "settled 1, given up on 0; open 0, unresolved in all 0\n")
 
@@ -95,7 +95,7 @@ async def test_reconcile_does_not_wait_for_a_server_that_lives(calling: Serve, g
     async for response in call:
         if response.HasField("text_delta"):
             break
-    said = await godoty(caller.service, "ledger", "reconcile", "--wait", "50", GODOTY_LEASE="2")
+    said = await godoty(caller.service, "ledger", "reconcile", "--wait", "50", GODOTY_LEASE="2", GODOTY_HEARTBEAT="0.2")
     call.cancel()
 
     assert (said.status, said.out) == (1, "settled 0, given up on 0; open 1, unresolved in all 0\n")

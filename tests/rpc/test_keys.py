@@ -69,6 +69,27 @@ async def test_the_key_travels_as_one_bearer_token(caller: Caller) -> None:
     assert _refused(await _with(caller, f"Bearer {good}", key="x-api-key"))
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_scheme_is_taken_in_any_case(caller: Caller, scheme: str) -> None:
+    """RFC 9110: the names of schemes are case-insensitive."""
+    metadata = (("authorization", f"{scheme} {caller.service.api_key}"),)
+
+    assert await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=20) is not None
+
+
+@pytest.mark.parametrize(("scopes", "works"), [(["converse", "telepathy"], True), (["telepathy"], False)])
+async def test_scope_of_a_later_build_permits_nothing(caller: Caller, scopes: list[str], *, works: bool) -> None:
+    """A scope in the database that this build does not know is no fault of the server: the others hold."""
+    keys = caller.service.database["api_keys"]
+    keys.update_one({"_id": caller.service.key_id}, {"$set": {"scopes": scopes}})
+    call = caller.call("ListSessions", pb.ListSessionsRequest())
+    if works:
+        assert await call is not None
+    else:
+        failure = await failure_of(call)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+
+
 async def test_an_expired_key_is_refused(service: Service, connect: Connect, issue: Callable[..., str]) -> None:
     """A key is good until its time, and not after."""
     scopes = frozenset({Scope.CONVERSE})

@@ -1,6 +1,8 @@
 """The command line: what it prints, and how it ends."""
 
 import logging
+import os
+import pwd
 import re
 import subprocess
 import sys
@@ -98,6 +100,16 @@ def test_a_tenant_and_his_key_are_made_and_revoked(godoty: Godoty, service: Serv
     assert document["revoke_time"] is not None
 
 
+def test_audit_trail_names_the_user_of_the_operating_system(godoty: Godoty, service: Service) -> None:
+    """Who ran a command is not what a variable says."""
+    variables = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"), "mallory")
+    tenant_id = godoty("tenant", "create", "Ada", **variables).out.strip()
+    change = service.database["admin_changes"].find_one({"tenant_id": tenant_id})
+
+    assert change is not None
+    assert change["by"] == pwd.getpwuid(os.getuid()).pw_name
+
+
 def test_lists_can_be_copied_from(godoty: Godoty, service: Service) -> None:
     """Ids stand there whole, wherever the output goes; secrets do not."""
     tenant_id = godoty("tenant", "create", "a name that is as long as names of companies sometimes are").out.strip()
@@ -143,8 +155,15 @@ def test_health_is_an_exit_code(godoty: Godoty, service: Service, host: str) -> 
     [
         ({"GODOTY_MONGODB_URI": ""}, "GODOTY_MONGODB_URI"),
         ({}, "OPENROUTER_API_KEY"),
-        ({"GODOTY_LEASE": "soon-hunter2"}, "lease"),
-        ({"GODOTY_MONGODB_URI": "mongodb://u:hunter2@127.0.0.1:1", "GODOTY_STORAGE_TIMEOUT": "0.1"}, "database"),
+        ({"GODOTY_LEASE": "soon-hunter2"}, "GODOTY_LEASE"),
+        (
+            {
+                "GODOTY_MONGODB_URI": "mongodb://u:hunter2@127.0.0.1:1",
+                "GODOTY_STORAGE_TIMEOUT": "0.1",
+                "OPENROUTER_API_KEY": "sk-good",
+            },
+            "database",
+        ),
         ({"GODOTY_MONGODB_URI": "hunter2://nonsense"}, "GODOTY_MONGODB_URI"),
     ],
     ids=["no database", "no key", "no number", "no answer", "no address"],

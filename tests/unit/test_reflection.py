@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -16,7 +17,7 @@ HEALTH = "grpc.health.v1.Health"
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
-    add_reflection(server, [HEALTH])
+    add_reflection(server, [HEALTH], stopped=asyncio.Event())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -32,7 +32,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "GODOTY_LISTEN": "[::]:1",
         "GODOTY_MONGODB_URI": "mongodb://m",
-        "GODOTY_LEASE": "1.5",
+        "GODOTY_LEASE": "30.5",
         "GODOTY_REFLECTION": "0",
         "GODOTY_SOMETHING_ELSE": "x",
         "OPENROUTER_API_KEY": "sk-or-v1-secret",
@@ -40,7 +40,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     settings = Settings()
 
-    assert (settings.listen, settings.mongodb_uri, settings.lease) == ("[::]:1", "mongodb://m", 1.5)
+    assert (settings.listen, settings.mongodb_uri, settings.lease) == ("[::]:1", "mongodb://m", 30.5)
     assert settings.reflection is False
     assert settings.openrouter_api_key == SecretStr("sk-or-v1-secret")
 

@@ -25,7 +25,7 @@ def exporter() -> InMemorySpanExporter:
 def tracing(exporter: InMemorySpanExporter) -> Iterator[Tracing]:
     tracing = open_tracing(enabled=True, exporter=exporter)
     yield tracing
-    tracing.close()
+    tracing.close(10)
 
 
 def finished(tracing: Tracing, exporter: InMemorySpanExporter) -> list[ReadableSpan]:
@@ -118,7 +118,7 @@ def test_nothing_is_traced_when_nobody_collects() -> None:
     with tracing.server_span(METHOD, [TRACEPARENT]) as call:
         call.set_code(0)
         current = trace.get_current_span()
-    tracing.close()
+    tracing.close(10)
 
     assert tracing.provider is None
     assert not current.is_recording()
@@ -152,8 +152,8 @@ def test_service_is_named_godoty_unless_the_environment_names_it(monkeypatch: py
         if tracing.provider is not None
     ]
     assert names == ["godoty", "godoty-eu"]
-    ours.close()
-    theirs.close()
+    ours.close(10)
+    theirs.close(10)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_words_leave_in_spans_only_when_allowed(*, content: bool, words: str | N
         span.set_status(StatusCode.ERROR, f"hello {KEY}")
 
     (left,) = finished(tracing, exporter)
-    tracing.close()
+    tracing.close(10)
     assert left.attributes is not None
     assert words == left.attributes.get("gen_ai.something.new")
     assert len(left.events) == (2 if content else 1)

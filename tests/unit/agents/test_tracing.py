@@ -78,7 +78,7 @@ async def run_turn(tracing: Tracing, *, content: bool) -> None:
         agent = Agent(model=ScriptedModel(), tools=[fail], system_prompt="SECRET", callback_handler=None)
         call.set_code(0)
         await agent.invoke_async("SECRET")
-    tracing.close()
+    tracing.close(10)
 
 
 @pytest.mark.usefixtures("_conventions")

@@ -1,0 +1,80 @@
+"""The page that Prometheus reads: clients that are slow or many do not keep others out."""
+
+import asyncio
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from godoty_service.telemetry.metrics import Metrics
+from godoty_service.telemetry.scrape import MetricsServer, serve_metrics
+
+TIMEOUT = 0.5  # seconds
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "shared"])
+async def page(request: pytest.FixtureRequest) -> AsyncIterator[MetricsServer]:
+    """A page whose connections last half a second at most."""
+    registry = Metrics(methods=[]).registry
+    server = serve_metrics(listen="127.0.0.1:0", registry=registry, shared=request.param, timeout=TIMEOUT)
+    yield server
+    await server.close()
+
+
+def fetch(page: MetricsServer) -> str:
+    """Read the page."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/metrics", timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def closed_after(end: socket.socket, *, drip: bytes = b"") -> float:
+    """Return after how many seconds the server closes a connection, on which a byte is sent now and then."""
+    begun = time.monotonic()
+    end.settimeout(0.1)
+    while time.monotonic() - begun < 10 * TIMEOUT:
+        with suppress(TimeoutError):
+            if drip:
+                with suppress(OSError):
+                    end.send(drip)
+            try:
+                if not end.recv(1024):
+                    break
+            except ConnectionError:
+                break
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize(
+    ("begin", "drip"),
+    [(b"", b""), (b"GET /metrics HT", b""), (b"GET /metrics HTTP/1.1\r\nX: ", b"x"), (b"POST / HTTP/1.1\r\n", b"")],
+    ids=["nothing", "half a line", "byte by byte", "no end"],
+)
+async def test_slow_client_is_cut_off(page: MetricsServer, begin: bytes, drip: bytes) -> None:
+    """A connection ends after its time, whatever its client sends meanwhile, and leaves no thread."""
+    threads = threading.active_count()
+    with socket.create_connection(("127.0.0.1", page.port)) as end:
+        end.sendall(begin)
+        took = await asyncio.to_thread(closed_after, end, drip=drip)
+
+    assert TIMEOUT * 0.5 < took < TIMEOUT * 6
+    for _ in range(100):
+        if threading.active_count() <= threads + 1:  # asyncio's own
+            break
+        await asyncio.sleep(0.02)
+    assert threading.active_count() <= threads + 1
+
+
+async def test_idle_connections_do_not_keep_a_scrape_out(page: MetricsServer) -> None:
+    """Two hundred idle connections are served by a bounded number of threads, and the page is back at once."""
+    threads = threading.active_count()
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
+        assert threading.active_count() < threads + 40
+        await asyncio.sleep(2 * TIMEOUT)
+        assert "godoty_running_turns" in await asyncio.to_thread(fetch, page)

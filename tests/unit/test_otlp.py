@@ -1,0 +1,50 @@
+"""The protocol to a collector, and a collector that does not answer."""
+
+import threading
+import time
+
+import pytest
+
+from godoty_service.telemetry.exporters import otlp_protocol
+from godoty_service.telemetry.traces import open_tracing
+from tests.service.handshake import unanswered_port
+
+METHOD = "/godoty.v1.AgentService/Converse"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "http/protobuf, grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "GRPC", "http/protobuf, grpc"),
+        ("OTEL_TRACES_EXPORTER", "console", "otlp, none"),
+    ],
+)
+def test_unsupported_protocol_is_refused(name: str, value: str, taken: str) -> None:
+    """The line names the variable, what it got and what it takes."""
+    with pytest.raises(ValueError, match=f"{name}: got '{value}', takes one of {taken}"):
+        otlp_protocol({name: value})
+
+
+def test_protocol_is_http_unless_another_is_named() -> None:
+    """As OpenTelemetry recommends; an empty variable is as good as none."""
+    assert otlp_protocol({}) == "http/protobuf"
+    assert otlp_protocol({"OTEL_EXPORTER_OTLP_PROTOCOL": "", "OTEL_TRACES_EXPORTER": "none"}) == "http/protobuf"
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("answers", ["refused", "silent"])
+def test_dead_collector_delays_no_stop(monkeypatch: pytest.MonkeyPatch, protocol: str, answers: str) -> None:
+    """A collector that is not there, or says nothing, is waited for as long as the setting says."""
+    with unanswered_port() as port:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{1 if answers == 'refused' else port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        tracing = open_tracing(enabled=True)
+        with tracing.server_span(METHOD, []):
+            pass
+        begun = time.monotonic()
+        tracing.close(0.5)
+        took = time.monotonic() - begun
+
+    assert took < 2
+    assert all(each.daemon for each in threading.enumerate() if each.name == "close-tracing")
