@@ -208,7 +208,7 @@ async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, said.decode()
 
@@ -225,7 +225,7 @@ async def test_a_process_serves_by_its_environment(
             sys.executable, "-m", "godoty_service.cli", "serve", env=environment, stdout=log, stderr=log
         )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while await godoty("health", environment) != (0, "serving\n"):
                 assert process.returncode is None, (tmp_path / "log").read_text()
         assert await answers(environment["GODOTY_LISTEN"], trusted)
