@@ -122,13 +122,13 @@ class Booking:
     async def run(self, interval: float) -> None:
         """Take entries up for ever, every so many seconds; one server does it at a time."""
         while True:
+            await asyncio.sleep(interval)
             try:
                 await self.tick()
             except GodotyError as error:
                 log.warning("usage_not_rolled_up", error=str(error))
             except Exception:
                 log.exception("rollup_fault")
-            await asyncio.sleep(interval)
 
     async def tick(self) -> bool:
         """Take up what there is, of all tenants; tells whether it was this server's turn."""

@@ -131,13 +131,13 @@ class Reconciler:
         """Reconcile for ever, looking for work every so many seconds; on the way out, write what was kept."""
         try:
             while True:
+                await asyncio.sleep(interval)
                 try:
                     await self.tick()
                 except GodotyError as error:
                     log.warning("reconciliation_failed", error=str(error))
                 except Exception:
                     log.exception("reconciliation_fault")
-                await asyncio.sleep(interval)
         finally:
             await self._finish()
 

@@ -21,7 +21,7 @@ _OPENAI = re.compile(r"openai|\bgpt-|\bo[134]\b", re.IGNORECASE)
 _IDS = (
     (_MISTRAL, re.compile(r"[a-zA-Z0-9]{9}")),
     (_ANTHROPIC, re.compile(r"[a-zA-Z0-9_-]+")),
-    (_OPENAI, re.compile(r".{1,40}", re.DOTALL)),
+    (_OPENAI, re.compile(r"[a-zA-Z0-9_-]{1,40}")),
 )
 MAKER = "reasoning_model"  # of a message that is to be sent: the model that its reasoning details go back to
 _ID_LENGTH = 9  # of an id of our own: each family takes nine letters and digits

@@ -252,7 +252,8 @@ async def test_use_is_recorded_without_a_write_for_each_call(admin: Admin, serve
     await asyncio.sleep(0.8)
 
     (found,) = service.database["api_keys"].find({"tenant_id": service.tenant_id})
-    assert begun - timedelta(milliseconds=1) <= found["last_use_time"] <= ended
+    near = timedelta(seconds=1)  # the server's time is the database's, as far as it could measure that
+    assert begun - near <= found["last_use_time"] <= ended + near
     assert 1 <= _writes(service, "api_keys") - before <= (ended - begun).total_seconds() / 0.4 + 2
 
 

@@ -82,7 +82,7 @@ async def test_a_long_stream_whose_server_died_waits_for_its_record(
     await process.kill()
     await read(call)
     begun_earlier(service, LONG)
-    keeper = await bookkeep(service, lease=1.5)
+    keeper = await bookkeep(service, lease=1.5, heartbeat=0.3)
 
     found = dict.fromkeys(Outcome, 0)
     async with asyncio.timeout(10):

@@ -66,7 +66,7 @@ async def test_the_calls_of_a_killed_server_are_adopted(
     await eventually(lambda: service.entries("talk")[0].generation_id is not None)
     await process.kill()
     await read(call)
-    keeper = await bookkeep(service, lease=1.5)
+    keeper = await bookkeep(service, lease=1.5, heartbeat=0.3)
 
     assert await keeper.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (pending,) = service.entries("talk")

@@ -61,7 +61,7 @@ class Dev:
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while not (self.folder / ".local/dev.env").exists():
                     assert process.returncode is None, (self.folder / "stderr").read_text()
                     await asyncio.sleep(0.02)

@@ -11,7 +11,8 @@ from tests.service.service import Service
 from tests.turns.streams import CONTINUE, SLOW, Unwrapped, cancel, resuming, until, until_text
 
 Connect = Callable[[Service], Caller]
-SILENT = "@sandbox hang hang_after=2"
+SILENT = "@sandbox slow tokens=9 first_delay_ms=0 delay_ms=0 hold_after=3 record_ms=-1"
+LAST = "t2 "  # its text ends so, and then it is silent
 FEW = 3
 
 
@@ -29,13 +30,13 @@ async def test_silent_stream_gets_heartbeats_with_the_last_sequence(serve: Start
     """Converse and ResumeTurn repeat the sequence sent last, again and again, until the turn ends."""
     caller = connect(await serve(stream_heartbeat=0.2))
     call = caller.start(SILENT)
+    seen = await until_text(call, LAST)
+    turn_id, last = seen[-1].turn_id, seen[-1].sequence
     seen = await heartbeats(call)
-    turn_id, last = seen[0].turn_id, seen[-FEW - 1].sequence
     resumed = await heartbeats(Unwrapped(resuming(caller, turn_id, last)))
     await cancel(caller, turn_id)
     rest = await read(call)
 
-    assert seen[0].WhichOneof("event") == "turn_started"
     assert {(each.turn_id, each.sequence) for each in seen[-FEW:]} == {(turn_id, last)}
     assert {(each.turn_id, each.sequence) for each in resumed} == {(turn_id, last)}
     assert rest.failure is not None
@@ -46,7 +47,7 @@ async def test_turn_that_waits_for_another_one_gets_heartbeats(serve: Start, con
     """In the line of its session a turn has sent nothing: its heartbeats have sequence 0, and its events begin at 1."""
     caller = connect(await serve(stream_heartbeat=0.2))
     first = caller.start(SILENT)
-    turn_id = (await heartbeats(first))[0].turn_id
+    turn_id = (await until_text(first, LAST))[-1].turn_id
     second = caller.start("hello", on_busy=pb.ON_BUSY_WAIT)
     waiting = await heartbeats(second)
     await cancel(caller, turn_id)
@@ -61,7 +62,7 @@ async def test_turn_that_waits_for_another_one_gets_heartbeats(serve: Start, con
 async def test_stream_with_events_gets_no_heartbeat(serve: Start, connect: Connect) -> None:
     """Where something comes more often than that, there is no silence; with 0 there are no heartbeats at all."""
     for seconds, text in (
-        (0.5, "@sandbox slow tokens=15 first_delay_ms=0 delay_ms=100"),
+        (1.5, "@sandbox slow tokens=20 first_delay_ms=0 delay_ms=100"),
         (0, "@sandbox slow tokens=2"),
     ):
         caller = connect(await serve(stream_heartbeat=seconds))
@@ -78,7 +79,7 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
     process, service = await serve_process(GODOTY_LEASE="2", GODOTY_HEARTBEAT="0.2")
     caller = connect(service)
     call = caller.start(SLOW, on_disconnect=CONTINUE)
-    turn_id = (await until_text(call, "t2 "))[0].turn_id
+    turn_id = (await until_text(call, LAST))[-1].turn_id
     await until(lambda: service.database["turn_logs"].count_documents({"turn_id": turn_id}) > 0)
     other = await serve(database=service.database.name, lease=2.0, heartbeat=0.2, stream_heartbeat=0.3)
     survivor = connect(service.at(other.target))
