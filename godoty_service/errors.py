@@ -6,6 +6,7 @@ GodotyError
 ├── InvalidApiKey
 ├── ScopeMissing
 ├── SessionNotFound
+├── MessageNotFound
 ├── SessionBusy               another turn is running
 ├── SessionLost               the lease was taken over, or the session deleted
 ├── TurnCancelled
@@ -116,6 +117,12 @@ class SessionNotFound(GodotyError):
     """The tenant has no such session."""
 
     reason = "SESSION_NOT_FOUND"
+
+
+class MessageNotFound(GodotyError):
+    """The session has no such message."""
+
+    reason = "MESSAGE_NOT_FOUND"
 
 
 class SessionBusy(GodotyError):

@@ -6,7 +6,7 @@ journaled, and reads see only what a majority has, so nothing that was read or a
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -135,13 +135,17 @@ class Collection:
         query: Mapping[str, Any],
         *,
         sort: Sequence[tuple[str, int]] | None = None,
+        limit: int = 0,
         fields: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Document]:
-        """Read all matches one by one, in constant memory."""
+        batch: int = _BATCH,
+    ) -> AsyncGenerator[Document, None]:
+        """Read all matches one by one (at most `limit`, unless that is 0), in constant memory."""
         with translated():
-            cursor = self._collection.find(query, fields, sort=sort, batch_size=_BATCH, session=self._session)
+            cursor = self._collection.find(
+                query, fields, sort=sort, limit=limit, batch_size=batch, session=self._session
+            )
             try:
-                while documents := await _whole(cursor.to_list)(_BATCH):
+                while documents := await _whole(cursor.to_list)(batch):
                     for document in documents:
                         yield document
             finally:

@@ -28,13 +28,16 @@ from godoty_service.rooms import ProviderRooms, Rooms, open_provider, open_rooms
 from godoty_service.rpc import admin_service, agent_service, billing_service
 from godoty_service.rpc.admin_service import AdminService
 from godoty_service.rpc.agent_service import AgentService
+from godoty_service.rpc.auth_throttle import AuthThrottle
 from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.call_adjuster import CallAdjuster
+from godoty_service.rpc.connection_limits import ConnectionLimits, bounded_connections, raise_file_limit
 from godoty_service.rpc.edge import Edge
 from godoty_service.rpc.health import ServingStatus
-from godoty_service.rpc.listener import bind, keepalive
+from godoty_service.rpc.keyless import KeylessCalls
+from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
-from godoty_service.rpc.refusals import Refusals
+from godoty_service.rpc.sources import Sources
 from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.settings import Settings
 from godoty_service.start_checks import check_default_model
@@ -136,18 +139,27 @@ def _trace(stack: AsyncExitStack, settings: Settings, *, exporter: SpanExporter 
 
 def _edge(settings: Settings, rooms: Rooms, *, storage: StorageMonitor, metrics: Metrics, tracing: Tracing) -> Edge:
     """Build what each call passes."""
+    sources = Sources(settings.trusted_networks)
     return Edge(
         scopes=_SCOPES,
         keys=rooms.keys,
-        refusals=Refusals(longest=settings.refusal_delay),
+        sources=sources,
+        throttle=AuthThrottle(lookups_per_second=settings.wrong_key_lookups),
         calls=TenantCalls(
             turn_methods=agent_service.TURN_METHODS,
             streams=settings.tenant_streams,
             others=settings.tenant_calls,
         ),
         storage=storage,
+        keyless=KeylessCalls(
+            sources=sources,
+            per_source=settings.keyless_calls_per_source,
+            most=settings.keyless_calls,
+            request_timeout=settings.request_timeout,
+        ),
         metrics=metrics,
         tracing=tracing,
+        request_timeout=settings.request_timeout,
     )
 
 
@@ -163,11 +175,14 @@ def _server(
         ledger=rooms.ledger,
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,
+        page_bytes=settings.page_bytes,
+        content_bytes=settings.content_bytes,
     )
     admin = AdminService(
         administration=rooms.administration,
         adjuster=CallAdjuster(adjustments=rooms.adjustments, administration=rooms.administration),
         catalogue=lambda: oracle.current,
+        page_bytes=settings.page_bytes,
         clock=rooms.clock,
     )
     billing = BillingService(
@@ -177,20 +192,34 @@ def _server(
         budgets=rooms.spending,
         tenants=rooms.tenants,
         catalogue=lambda: oracle.current,
+        page_bytes=settings.page_bytes,
     )
     server = grpc.aio.server(
         interceptors=[edge],
         options=[
             ("grpc.so_reuseport", int(shared)),  # off: a second server on the port must fail, not share it unseen
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            *keepalive(time=settings.keepalive_time, timeout=settings.keepalive_timeout),
+            *_connection_limits(settings).options(),
         ],
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
     billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
     return server
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        connections=bounded_connections(settings.max_connections, files=raise_file_limit(settings.open_files)),
+        streams=settings.max_connection_streams,
+        handshake=settings.handshake_timeout,
+        idle=settings.connection_idle,
+        age=settings.connection_age,
+        grace=settings.connection_grace,
+        keepalive_time=settings.keepalive_time,
+        keepalive_timeout=settings.keepalive_timeout,
+        ping_interval=settings.min_ping_interval,
+        request_bytes=settings.max_request_bytes,
+    )
 
 
 async def _start_loops(
@@ -282,6 +311,7 @@ def _turns(
             model=settings.default_model,
             max_model_calls=settings.max_model_calls,
             summary_output_tokens=settings.summary_max_output_tokens,
+            tool_output_bytes=settings.tool_output_bytes,
             answer_limits=_answer_limits(settings),
         ),
         observer=recorder,

@@ -9,12 +9,11 @@ if TYPE_CHECKING:
     from godoty_service.settings import Settings
 
 _HEARTBEATS = 2  # that a lease is long at least: one that comes late must not end it
-_AROUND_TEXT = 64 * 1024  # bytes of a request beside its text
 
 
 def contradictions(settings: "Settings") -> list[str]:
     """Return what is wrong with settings together: one line for each fault, which names the variable."""
-    faults = (_lease, _request_bytes, _usage_pieces, _provider_in_clear, _metrics_listen, _encryption_keys)
+    faults = (_lease, _usage_pieces, _provider_in_clear, _metrics_listen, _encryption_keys)
     return [line for fault in faults if (line := fault(settings)) is not None]
 
 
@@ -24,15 +23,6 @@ def _lease(settings: "Settings") -> str | None:
     return (
         f"GODOTY_LEASE: got {settings.lease:g}, takes at least {_HEARTBEATS} times GODOTY_HEARTBEAT"
         f" ({settings.heartbeat:g}): a server whose heartbeat comes late would count as dead."
-    )
-
-
-def _request_bytes(settings: "Settings") -> str | None:
-    if settings.max_request_bytes >= settings.max_text_bytes + _AROUND_TEXT:
-        return None
-    return (
-        f"GODOTY_MAX_REQUEST_BYTES: got {settings.max_request_bytes}, takes at least GODOTY_MAX_TEXT_BYTES"
-        f" ({settings.max_text_bytes}) and {_AROUND_TEXT} more."
     )
 
 

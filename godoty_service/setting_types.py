@@ -15,6 +15,7 @@ _LARGEST_PORT = 65_535
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _VISIBLE = re.compile(r"[!-~]{1,512}")
 _URL_LENGTH = 2048
+_MOST_NETWORKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ class Form:
         if not self.accepts(value.get_secret_value() if isinstance(value, SecretStr) else value):
             raise ValueError(f"takes {self.takes}")
         return value
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Read networks, separated by commas, such as "10.0.0.0/8, 192.0.2.1".
+
+    Raises:
+        ValueError: One of them is no address and no network.
+    """
+    return tuple(ipaddress.ip_network(each.strip(), strict=False) for each in text.split(","))
 
 
 def is_loopback_host(host: str) -> bool:
@@ -115,6 +128,13 @@ def _are_keys(text: str) -> bool:
     return len(text) <= 64 * 1024 and all(_is_key(each.strip(" ")) for each in text.split(","))
 
 
+def _are_networks(text: str) -> bool:
+    try:
+        return len(read_networks(text)) <= _MOST_NETWORKS
+    except ValueError:
+        return False
+
+
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
     return lambda text: bool(compiled.fullmatch(text))
@@ -141,6 +161,9 @@ Key = Annotated[
 Keys = Annotated[
     SecretStr,
     Form("keys, separated by commas: each of 1 to 512 visible ASCII characters", _are_keys, secret=True),
+]
+Networks = Annotated[
+    str, Form("addresses and networks, separated by commas, such as 10.0.0.0/8, 2001:db8::1", _are_networks)
 ]
 ModelId = Annotated[str, Form("the id of a model, such as openai/gpt-4o-mini", _matches(r"[A-Za-z0-9._:/~@-]{1,128}"))]
 HeaderText = Annotated[str, Form("1 to 200 printable ASCII characters", _matches(r"[!-~]([ -~]{0,198}[!-~])?"))]

@@ -19,8 +19,11 @@ from godoty_service.setting_types import (
     ListenAddress,
     ModelId,
     MongoUri,
+    Network,
+    Networks,
     TcpAddress,
     Url,
+    read_networks,
 )
 from godoty_service.telemetry.traces import otlp_configured
 
@@ -28,6 +31,7 @@ LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
+_OTHER_FIELDS = 64 * 1024  # bytes of all fields of a request but its text
 
 
 class Settings(BaseSettings):
@@ -54,9 +58,6 @@ class Settings(BaseSettings):
         None, description="PEM file of the authorities whose client certificates are let in (mTLS); unset: all clients."
     )
     allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
-    max_request_bytes: int = Field(
-        4 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024, description="Largest request message, in bytes."
-    )
     keepalive_time: float = Field(
         20.0, ge=1, le=86_400, description="Seconds of silence on a client's connection after which it is pinged."
     )
@@ -65,6 +66,58 @@ class Settings(BaseSettings):
         ge=1,
         le=600,
         description="Seconds that a ping may stay unanswered before the connection is closed, and its calls end.",
+    )
+    min_ping_interval: float = Field(
+        10.0,
+        ge=1,
+        le=3600,
+        description="Seconds between two pings of a client without a call; more often: disconnected.",
+    )
+    max_connections: int = Field(
+        4096, ge=1, le=1_000_000, description="Open connections of a server; at most half of its open files."
+    )
+    max_connection_streams: int = Field(1000, ge=1, le=100_000, description="Open calls of one connection.")
+    handshake_timeout: float = Field(
+        10.0, ge=0.1, le=600, description="Seconds in which a new connection must speak TLS and HTTP/2."
+    )
+    connection_idle: float = Field(
+        300.0, ge=1, le=86_400, description="Seconds after which a connection without a call is closed."
+    )
+    connection_age: float = Field(
+        3600.0, ge=1, le=864_000, description="Seconds after which a connection takes no new calls."
+    )
+    connection_grace: float = Field(
+        3660.0, ge=1, le=864_000, description="Seconds that the calls of such a connection get to finish."
+    )
+    request_timeout: float = Field(
+        10.0, ge=0.1, le=600, description="Seconds in which the message of a call must arrive."
+    )
+    open_files: int = Field(
+        65_536,
+        ge=256,
+        le=10_000_000,
+        description="Soft limit of open files that the server sets at its start; at most the hard limit.",
+    )
+    keyless_calls_per_source: int = Field(
+        100, ge=1, le=100_000, description="Open calls without an API key (health, reflection) of one address."
+    )
+    keyless_calls: int = Field(
+        2000, ge=1, le=1_000_000, description="Open calls without an API key of all addresses together."
+    )
+    trusted_proxies: Networks | None = Field(
+        None, description="Networks of proxies, by commas, whose x-forwarded-for names the source of a call."
+    )
+    page_bytes: int = Field(
+        1024 * 1024,
+        ge=64 * 1024,
+        le=2 * 1024 * 1024,
+        description="Bytes after which a page of a list ends, and to which a message in ListMessages is cut.",
+    )
+    content_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024**3,
+        description="Message contents that ListMessages and ReadMessage hold at the same time, in bytes.",
     )
     drain_grace: float = Field(20.0, ge=0, le=3600, description="Seconds that running turns get to finish on shutdown.")
 
@@ -96,8 +149,11 @@ class Settings(BaseSettings):
         le=4,
         description="Seconds between two looks whether the keys of running turns were revoked or have expired.",
     )
-    refusal_delay: float = Field(
-        2.0, ge=0, le=60, description="Longest wait for a refusal in seconds, after several in a row; 0: none."
+    wrong_key_lookups: float = Field(
+        5.0,
+        ge=0.1,
+        le=1_000_000,
+        description="Unknown API keys a second that are looked up for an address which sent many wrong ones.",
     )
     encryption_keys: Keys | None = Field(
         None,
@@ -178,6 +234,12 @@ class Settings(BaseSettings):
     # Turns.
     max_text_bytes: int = Field(
         256 * 1024, ge=1024, le=8 * 1024 * 1024, description="Largest text of a request, in bytes of UTF-8."
+    )
+    tool_output_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="Largest result of a tool, in bytes of UTF-8; longer ones are cut.",
     )
     max_model_calls: int = Field(
         25, ge=1, le=10_000, description="Model calls of a turn that names no bound of its own."
@@ -295,6 +357,16 @@ class Settings(BaseSettings):
         if self.openrouter_api_key is None:
             raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
         return self.openrouter_api_key.get_secret_value()
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """The networks of the proxies whose forwarded addresses count."""
+        return read_networks(self.trusted_proxies) if self.trusted_proxies is not None else ()
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Bytes of the largest request: the largest text, and room for all other fields."""
+        return self.max_text_bytes + _OTHER_FIELDS
 
     @property
     def openrouter_key_id(self) -> str:

@@ -193,7 +193,7 @@ def server_environment(surroundings: Surroundings, database: str) -> dict[str, s
         "GODOTY_OPENROUTER_BASE_URL": surroundings.sandbox.base_url,
         "OPENROUTER_API_KEY": ACCOUNT,
         "GODOTY_DRAIN_GRACE": "2",
-        "GODOTY_REFUSAL_DELAY": "0",  # all tests call from one address
+        "GODOTY_WRONG_KEY_LOOKUPS": "1000000",  # all tests call from one address
     }
 
 

@@ -20,7 +20,7 @@ from godoty_service.metering.usage_walk import EntryWalk, WalkLimits
 from godoty_service.mongo import Database, Document, Snapshot
 from godoty_service.pieces import in_pieces
 
-MOST_GROUPS = 10_000  # of a page: more would not fit the message that clients take by default
+MOST_GROUPS = 10_000  # of a page
 # There are no entries before or after; zones have had whole quarters of an hour ever since.
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -57,8 +57,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """The sum of a group, and what it has in common: a text or, in the zone's time, when it begins."""
+    """The sum of a group, and what it has in common: a text or, in the zone's time, when it begins.
 
+    `key` is the same as a place in the order of the groups.
+    """
+
+    key: Key
     keys: tuple[str, ...]
     totals: Totals
 
@@ -139,7 +143,9 @@ class UsageQuery:
         rows: list[UsageRow] = []
         async for some in in_pieces(keys[: page.size]):
             rows += [
-                UsageRow(keys=grouping.texts(key), totals=sums[key][0]) for key in some if not is_zero(sums[key][0])
+                UsageRow(key=key, keys=grouping.texts(key), totals=sums[key][0])
+                for key in some
+                if not is_zero(sums[key][0])
             ]
         return UsageAnswer(
             rows=tuple(rows),

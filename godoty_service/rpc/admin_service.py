@@ -14,7 +14,7 @@ from godoty_service.rpc.admin_messages import change_message, key_message, polic
 from godoty_service.rpc.billing_messages import adjustment_message
 from godoty_service.rpc.call_adjuster import CallAdjuster, adjustment_order
 from godoty_service.rpc.edge import Call
-from godoty_service.rpc.paging import page_size, read_place, read_time, write_token
+from godoty_service.rpc.paging import fitting, page_size, read_place, read_time, write_token
 from godoty_service.tenancy.administration import Administration
 from godoty_service.tenancy.principal import Scope
 
@@ -33,6 +33,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         administration: Administration,
         adjuster: CallAdjuster,
         catalogue: Callable[[], Catalogue | None],
+        page_bytes: int,
         clock: Clock = utc_now,
     ) -> None:
         """Build the service.
@@ -41,11 +42,13 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             administration: Makes the changes.
             adjuster: Corrects what calls cost.
             catalogue: Tells the models that there are; None: not known.
+            page_bytes: Bytes after which a page ends.
             clock: Tells the time.
         """
         self._admin = administration
         self._adjuster = adjuster
         self._catalogue = catalogue
+        self._page_bytes = page_bytes
         self._clock = clock
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: Call) -> pb.CreateTenantResponse:
@@ -65,9 +68,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         size = page_size(request.page_size, default=_PAGE)
         place = read_place(request.page_token, query, str)
         page = await self._admin.tenants.page(after=place[0] if place else None, limit=size + 1)
-        response = pb.ListTenantsResponse(tenants=[tenant_message(each) for each in page[:size]])
-        if len(page) > size:
-            response.next_page_token = write_token(query, [page[size - 1].tenant_id])
+        tenants = fitting([tenant_message(each) for each in page[:size]], most_bytes=self._page_bytes)
+        response = pb.ListTenantsResponse(tenants=tenants)
+        if len(page) > len(tenants):
+            response.next_page_token = write_token(query, [tenants[-1].tenant_id])
         return response
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: Call) -> pb.IssueKeyResponse:
@@ -86,9 +90,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         page = await self._admin.keys.page(
             tenant.tenant_id, after=_key_place(request.page_token, query), limit=size + 1
         )
-        response = pb.ListKeysResponse(keys=[key_message(each) for each in page[:size]])
-        if len(page) > size:
-            last = page[size - 1]
+        keys = fitting([key_message(each) for each in page[:size]], most_bytes=self._page_bytes)
+        response = pb.ListKeysResponse(keys=keys)
+        if len(page) > len(keys):
+            last = page[len(keys) - 1]
             response.next_page_token = write_token(query, [last.create_time.isoformat(), last.key_id])
         return response
 
@@ -135,10 +140,13 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         query = ("admin_changes", tenant_id or "")
         size = page_size(request.page_size, default=_PAGE)
         place = read_place(request.page_token, query, str)
-        page = await self._admin.changes.page(tenant_id=tenant_id, before=place[0] if place else None, limit=size + 1)
-        response = pb.ListAdminChangesResponse(changes=[change_message(each) for each in page[:size]])
-        if len(page) > size:
-            response.next_page_token = write_token(query, [page[size - 1].change_id])
+        page = await self._admin.changes.page(
+            tenant_id=tenant_id, before=place[0] if place else None, limit=size + 1, most_bytes=self._page_bytes
+        )
+        changes = fitting([change_message(each) for each in page[:size]], most_bytes=self._page_bytes)
+        response = pb.ListAdminChangesResponse(changes=changes)
+        if len(page) > len(changes):
+            response.next_page_token = write_token(query, [page[len(changes) - 1].change_id])
         return response
 
 

@@ -1,6 +1,5 @@
 """Turns, sessions and messages as messages of agent_service.proto."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty_service.metering.latency import by_provider
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.totals import NEWEST_RUNS, SessionFold
+from godoty_service.rpc.message_codec import tool_status
 from godoty_service.rpc.metering_messages import (
     call_message,
     duration,
@@ -17,13 +17,10 @@ from godoty_service.rpc.metering_messages import (
     timestamp,
     totals_message,
 )
-from godoty_service.sessions.messages import KeptMessage
 from godoty_service.sessions.session import Session
 from godoty_service.turns import events
-from godoty_service.turns.tools import tool_output
 
 _STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
-_ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 
 
 def event_message(turn_id: str, sequence: int, event: events.StreamEvent) -> pb.ConverseResponse:
@@ -61,45 +58,6 @@ def metrics_message(session: Session, fold: SessionFold) -> pb.GetSessionMetrics
     return response
 
 
-def message_message(message: KeptMessage) -> pb.Message:
-    """Convert a message of a conversation."""
-    return pb.Message(
-        number=message.number,
-        role=_ROLES[message.role],
-        content=[block for each in message.content if (block := _block(each)) is not None],
-        create_time=timestamp(message.create_time),
-        turn_id=message.turn_id,
-    )
-
-
-def _block(block: dict[str, Any]) -> pb.ContentBlock | None:
-    """Convert a part of a message; one that says nothing, such as encrypted reasoning, is left out."""
-    if "text" in block:
-        return pb.ContentBlock(text=block["text"])
-    if use := block.get("toolUse"):
-        return pb.ContentBlock(
-            tool_use=pb.ToolUse(
-                tool_call_id=use["toolUseId"],
-                name=use["name"],
-                input_json=json.dumps(use["input"], ensure_ascii=False),
-            )
-        )
-    if result := block.get("toolResult"):
-        return pb.ContentBlock(
-            tool_result=pb.ToolResult(
-                tool_call_id=result["toolUseId"],
-                status=_tool_status(succeeded=result["status"] == "success"),
-                output=tool_output(result["content"]),
-            )
-        )
-    reasoning = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
-    return pb.ContentBlock(reasoning=reasoning) if reasoning else None
-
-
-def _tool_status(*, succeeded: bool) -> pb.ToolCallStatus:
-    return pb.TOOL_CALL_STATUS_SUCCESS if succeeded else pb.TOOL_CALL_STATUS_ERROR
-
-
 def _started(response: pb.ConverseResponse, event: events.TurnStarted) -> None:
     response.turn_started.session_id = event.session_id
     response.turn_started.session_created = event.session_created
@@ -122,7 +80,7 @@ def _tool_started(response: pb.ConverseResponse, event: events.ToolCallStarted) 
 def _tool_finished(response: pb.ConverseResponse, event: events.ToolCallFinished) -> None:
     finished = response.tool_call_finished
     finished.tool_call_id, finished.output = event.tool_call_id, event.output
-    finished.status = _tool_status(succeeded=event.succeeded)
+    finished.status = tool_status(succeeded=event.succeeded)
     finished.duration.FromTimedelta(event.duration)
 
 

@@ -6,13 +6,16 @@ from contextlib import aclosing
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
+from godoty_service.errors import MessageNotFound
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.metering.totals import SessionFold
 from godoty_service.rpc import requests
-from godoty_service.rpc.agent_messages import event_message, message_message, metrics_message, session_message
+from godoty_service.rpc.agent_messages import event_message, metrics_message, session_message
+from godoty_service.rpc.byte_limiter import ByteLimiter
 from godoty_service.rpc.edge import Call
-from godoty_service.rpc.paging import page_size, read_place, read_time, write_token
+from godoty_service.rpc.message_codec import message_message, message_pieces
+from godoty_service.rpc.paging import fitting, page_size, read_place, read_time, write_token
 from godoty_service.rpc.seen_metrics import SeenMetrics
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
@@ -41,6 +44,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         ledger: Ledger,
         oracle: Oracle,
         max_text_bytes: int,
+        page_bytes: int,
+        content_bytes: int,
     ) -> None:
         self._turns = turns
         self._sessions = sessions
@@ -49,6 +54,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._ledger = ledger
         self._oracle = oracle
         self._max_text_bytes = max_text_bytes
+        self._page_bytes = page_bytes
+        self._contents = ByteLimiter(content_bytes)
         self._seen = SeenMetrics()
 
     async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
@@ -95,9 +102,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         place = read_place(request.page_token, query, str, str)
         after = (read_time(place[0]), place[1]) if place else None
         page = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=size + 1)
-        response = pb.ListSessionsResponse(sessions=[await self._message(each) for each in page[:size]])
-        if len(page) > size:
-            last = page[size - 1]
+        sessions = fitting([await self._message(each) for each in page[:size]], most_bytes=self._page_bytes)
+        response = pb.ListSessionsResponse(sessions=sessions)
+        if len(page) > len(sessions):
+            last = page[len(sessions) - 1]
             response.next_page_token = write_token(query, [last.update_time.isoformat(), last.uid])
         return response
 
@@ -107,11 +115,32 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         query = ("messages", call.tenant_id, session.uid)
         size = page_size(request.page_size, default=100)
         place = read_place(request.page_token, query, int)
-        page = await self._messages.page(call.tenant_id, session.uid, after=place[0] if place else 0, limit=size + 1)
-        response = pb.ListMessagesResponse(messages=[message_message(each) for each in page[:size]])
-        if len(page) > size:
-            response.next_page_token = write_token(query, [page[size - 1].number])
+        found, more = await self._messages.page(
+            call.tenant_id, session.uid, after=place[0] if place else 0, limit=size, most_bytes=self._page_bytes
+        )
+        async with self._contents.hold(sum(each.size for each in found)):
+            page = await self._messages.load(call.tenant_id, session.uid, found)
+            response = pb.ListMessagesResponse(
+                messages=[message_message(each, most_bytes=self._page_bytes) for each in page]
+            )
+        if more:
+            response.next_page_token = write_token(query, [found[-1].number])
         return response
+
+    async def ReadMessage(self, request: pb.ReadMessageRequest, call: Call) -> AsyncIterator[pb.ReadMessageResponse]:
+        """Read a message in pieces."""
+        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
+        number = requests.message_number(request.number)
+        found = await self._messages.find(call.tenant_id, session.uid, number)
+        async with self._contents.hold(found.size if found is not None else 0):
+            for message in await self._messages.load(call.tenant_id, session.uid, [found] if found is not None else []):
+                for piece in message_pieces(message):
+                    yield piece
+                return
+        raise MessageNotFound(
+            f"The session has no message {number}.",
+            metadata={"session_id": session.session_id, "number": str(number)},
+        )
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
         """Delete a session; its ledger entries stay."""

@@ -10,17 +10,24 @@ from godoty_service.metering.money import format_usd
 from godoty_service.metering.usage_query import UsageAnswer
 from godoty_service.pieces import in_pieces
 from godoty_service.rpc.metering_messages import call_message, timestamp, totals_message, usage_message
+from godoty_service.rpc.paging import encoded_size
 
 
-async def usage_answer_message(answer: UsageAnswer) -> pb.GetUsageResponse:
-    """Convert sums: there may be thousands."""
+async def usage_answer_message(answer: UsageAnswer, *, most_bytes: int) -> pb.GetUsageResponse:
+    """Convert sums, of which there may be thousands: as many rows as have at most so many bytes together."""
     message = pb.GetUsageResponse(
         totals=totals_message(answer.totals),
         as_of=timestamp(answer.as_of),
         adjusted_later_usd=format_usd(answer.later),
     )
+    left = most_bytes
     async for rows in in_pieces(answer.rows):
-        message.rows.extend(pb.UsageRow(keys=row.keys, totals=totals_message(row.totals)) for row in rows)
+        for row in rows:
+            converted = pb.UsageRow(keys=row.keys, totals=totals_message(row.totals))
+            left -= encoded_size(converted)
+            if left < 0 and message.rows:
+                return message
+            message.rows.append(converted)
     return message
 
 

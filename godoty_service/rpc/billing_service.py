@@ -18,7 +18,7 @@ from godoty_service.rpc import billing_requests as requests
 from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
 from godoty_service.rpc.edge import Call
 from godoty_service.rpc.metering_messages import timestamp
-from godoty_service.rpc.paging import page_size, read_place, read_token, write_token
+from godoty_service.rpc.paging import fitting, page_size, parts, read_place, read_token, write_token
 from godoty_service.tenancy.principal import Scope
 from godoty_service.tenancy.tenants import Tenants
 
@@ -46,8 +46,10 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         budgets: BudgetStatuses,
         tenants: Tenants,
         catalogue: Callable[[], Catalogue | None],
+        page_bytes: int,
     ) -> None:
         self._catalogue = catalogue
+        self._page_bytes = page_bytes
         self._usage = usage
         self._exports = exports
         self._pages = pages
@@ -64,9 +66,11 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         page = Page(size=size, after=after)
         answer = await self._usage.ask(tenant_id, replace(question, as_of=as_of), page)
         later = answer.later if question.as_of is not None else None
-        response = await usage_answer_message(replace(answer, later=later))
-        if answer.end is not None:
-            response.next_page_token = write_token(query, [answer.as_of.isoformat(), *plain(answer.end)])
+        response = await usage_answer_message(replace(answer, later=later), most_bytes=self._page_bytes)
+        shown = len(response.rows)
+        end = answer.end if shown == len(answer.rows) else answer.rows[shown - 1].key
+        if end is not None:
+            response.next_page_token = write_token(query, [answer.as_of.isoformat(), *plain(end)])
         return response
 
     async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
@@ -77,9 +81,10 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         query = ("ledger", tenant_id, repr(which))
         after = requests.place(read_place(request.page_token, query, str, int, str))
         page = await self._pages.page(tenant_id, which, after=after, limit=size + 1)
-        response = pb.ListLedgerEntriesResponse(entries=await entry_messages(page[:size]))
-        if len(page) > size:
-            last = Place.of(page[size - 1])
+        entries = fitting(await entry_messages(page[:size]), most_bytes=self._page_bytes)
+        response = pb.ListLedgerEntriesResponse(entries=entries)
+        if len(page) > len(entries):
+            last = Place.of(page[len(entries) - 1])
             response.next_page_token = write_token(query, [last.start.isoformat(), last.number, last.entry_id])
         return response
 
@@ -90,7 +95,8 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         export = await self._exports.begin(tenant_id, which)
         yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of))
         async for page in export.pages:
-            yield pb.ExportLedgerResponse(entries=await entry_messages(page))
+            for entries in parts(await entry_messages(page), most_bytes=self._page_bytes):
+                yield pb.ExportLedgerResponse(entries=entries)
 
     async def GetBudget(self, request: pb.GetBudgetRequest, call: Call) -> pb.GetBudgetResponse:
         """Read how the budgets stand."""

@@ -1,12 +1,14 @@
 """What every call goes through: key, decoding, errors, log context, span and count. One interceptor does it all.
 
-Handlers get a `Call` instead of gRPC's context: who calls, and the context, should they need it.
+Handlers get a `Call` instead of gRPC's context: who calls, and the context, should they need it. To gRPC every method
+takes a stream of requests: it then calls the handler before the request has arrived, and the key is checked on the
+metadata alone.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +17,13 @@ import structlog
 
 from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing
 from godoty_service.ids import new_id
-from godoty_service.rpc.refusals import Refusals
+from godoty_service.rpc import wire
+from godoty_service.rpc.auth_throttle import AuthThrottle, TooManyWrongKeys
+from godoty_service.rpc.keyless import KeylessCalls
+from godoty_service.rpc.sources import Sources
 from godoty_service.rpc.status import abort, code_of
 from godoty_service.rpc.tenant_calls import TenantCalls
+from godoty_service.rpc.wire import Context, encoded, read_request
 from godoty_service.storage_monitor import StorageMonitor
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
@@ -26,14 +32,8 @@ from godoty_service.tenancy.principal import Principal, Scope
 
 log = structlog.get_logger(__name__)
 
-Context = Any  # grpc.aio.ServicerContext, whose type parameters nobody knows here
 _SCHEME = "bearer"
-
-
-class MalformedRequest(GodotyError):
-    """The bytes are not the message that the method takes."""
-
-    reason = "MALFORMED_REQUEST"
+_SMALL = 16 * 1024  # bytes of a response that may wait for its client uncounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +49,48 @@ class Call:
         return self.principal.tenant_id
 
 
-class _Undecodable:
-    """Stands in for a request that could not be decoded: gRPC would answer UNKNOWN with Python's words."""
-
-
 class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in the stubs only
-    """Wraps the methods of our services; health and reflection pass as they are."""
+    """Wraps the methods of our services; health and reflection need no key."""
 
     def __init__(
         self,
         *,
         scopes: Mapping[str, Sequence[Scope]],
         keys: ApiKeys,
-        refusals: Refusals,
+        sources: Sources,
+        throttle: AuthThrottle,
         calls: TenantCalls,
         storage: StorageMonitor,
+        keyless: KeylessCalls,
         metrics: Metrics,
         tracing: Tracing,
+        request_timeout: float,
     ) -> None:
         """Build the edge.
 
         Args:
             scopes: By full method name, the scopes of which its callers need one.
             keys: Tells who calls.
-            refusals: Slows down whoever tries keys.
+            sources: Names the source of a call.
+            throttle: Bounds the look-ups of wrong keys.
             calls: Bounds how many calls of a tenant are open.
             storage: Ends calls that wait for a database which does not answer.
+            keyless: Bounds the calls that need no key.
             metrics: Counts calls.
             tracing: Opens a span for each.
+            request_timeout: Seconds in which the message of a call must arrive.
         """
         self._scopes = dict(scopes)
         self._keys = keys
-        self._refusals = refusals
+        self._sources = sources
+        self._throttle = throttle
         self._calls = calls
         self._storage = storage
+        self._keyless = keyless
         self._metrics = metrics
         self._tracing = tracing
+        self._request_timeout = request_timeout
+        self._wrapped: dict[str, Any] = {}  # by method; there are as many as the server has
 
     async def intercept_service(
         self,
@@ -92,54 +98,72 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap a method's handler."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method not in self._scopes:
-            return handler
-        streams = handler.response_streaming
-        make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        wrap = self._stream if streams else self._unary
-        return make(
-            wrap(method, handler.unary_stream or handler.unary_unary),
-            request_deserializer=_tolerant(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # gRPC answers UNIMPLEMENTED
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
 
-    def _unary(self, method: str, handler: Callable[[Any, Call], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def wrapped(request: Any, context: Context) -> Any:
+    def _wrap(self, method: str, handler: Any) -> Any:
+        if method not in self._scopes:
+            return self._keyless.wrap(handler)
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler))
+        return grpc.stream_unary_rpc_method_handler(self._unary(method, handler))
+
+    def _unary(self, method: str, handler: Any) -> Callable[..., Awaitable[bytes]]:
+        async def wrapped(_: object, context: Context) -> bytes:
             with self._observed(method, context) as span:
                 try:
-                    with self._storage.guard():
-                        call = await self._admit(method, request, context)
-                        with self._calls.open(call.tenant_id, method):
-                            return await handler(request, call)
+                    with self._storage.guard(), ExitStack() as slot:
+                        call = await self._admit(method, context)
+                        slot.enter_context(self._calls.open(call.tenant_id, method))
+                        request = await self._request(handler, context)
+                        body = encoded(handler.response_serializer, await handler.unary_unary(request, call))
+                        if len(body) > _SMALL:
+                            _until_done(context, slot.pop_all())
+                        return body
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
+            raise AssertionError("abort raises")
 
         return wrapped
 
-    def _stream(self, method: str, handler: Callable[[Any, Call], AsyncIterator[Any]]) -> Callable[..., Any]:
-        async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
+    def _stream(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
+        encode = handler.response_serializer
+
+        async def wrapped(_: object, context: Context) -> None:
             with self._observed(method, context) as span:
                 try:
                     with self._storage.guard() as guard:  # until its first answer: then it has what it needs
-                        call = await self._admit(method, request, context)
+                        call = await self._admit(method, context)
                         with self._calls.open(call.tenant_id, method):
-                            async for response in handler(request, call):
-                                guard.release()
-                                yield response
+                            request = await self._request(handler, context)
+                            async with aclosing(handler.unary_stream(request, call)) as responses:
+                                async for response in responses:
+                                    guard.release()
+                                    body = encode(response)
+                                    if len(body) > wire.LARGEST_RESPONSE:
+                                        raise wire.too_large(body)  # noqa: TRY301 - one call less for each token
+                                    await context.write(body)
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 
         return wrapped
 
-    async def _admit(self, method: str, request: Any, context: Context) -> Call:
-        """Check the key and its scope, then whether the request could be read.
+    async def _request(self, handler: Any, context: Context) -> Any:
+        return await read_request(context, handler.request_deserializer, seconds=self._request_timeout)
+
+    async def _admit(self, method: str, context: Context) -> Call:
+        """Check the key and its scope.
 
         Raises:
             InvalidApiKey: There is no good key.
+            TooManyWrongKeys: The key is not known, and its source sent many wrong ones.
             ScopeMissing: It lacks the scope.
-            MalformedRequest: The request could not be read.
         """
         principal = await self._verify(context)
         scopes = self._scopes[method]
@@ -147,17 +171,18 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             wanted = " or ".join(scope.value for scope in scopes)
             raise ScopeMissing(f"The API key lacks the scope {wanted}.", metadata={"scope": scopes[0].value})
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
-        if isinstance(request, _Undecodable):
-            raise MalformedRequest("The request could not be decoded.")
         return Call(principal, context)
 
     async def _verify(self, context: Context) -> Principal:
+        check = self._throttle.check(self._sources.of(context.peer(), context.invocation_metadata() or ()))
         try:
-            return await self._keys.verify(_key(context))
-        except InvalidApiKey:
+            principal = await self._keys.verify(_key(context), check)
+        except (InvalidApiKey, TooManyWrongKeys):
             self._metrics.key_refused()
-            await self._refusals.wait(context.peer())
+            check.refuse()
             raise
+        check.accept()
+        return principal
 
     @contextmanager
     def _observed(self, method: str, context: Context) -> Iterator[ServerSpan]:
@@ -177,6 +202,11 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             finally:
                 code = _NAMES.get(span.code or 0, "UNKNOWN")
                 self._metrics.request_finished(method, code, time.monotonic() - begun)
+
+
+def _until_done(context: Context, slot: ExitStack) -> None:
+    """Keep a call's slot until its response has left: a client that does not read it holds the memory."""
+    context.add_done_callback(lambda _: slot.close())
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -205,13 +235,3 @@ def _key(context: Context) -> str:
     if scheme.lower() != _SCHEME:  # RFC 9110: schemes are case-insensitive
         raise InvalidApiKey("The call needs the metadata `authorization: Bearer gdt_...`.")
     return key.strip()
-
-
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def tolerant(body: bytes) -> Any:
-        try:
-            return deserialize(body)
-        except Exception:  # noqa: BLE001 - whatever it is, the caller sent it
-            return _Undecodable()
-
-    return tolerant

@@ -92,19 +92,3 @@ def _renewals(certificates: Certificates) -> Callable[[], grpc.ServerCertificate
 def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
     authorities = pems.authorities and pems.authorities.rstrip() + b"\n" + health_authority(pems.key)
     return grpc.ssl_server_certificate_configuration([(pems.key, pems.chain)], root_certificates=authorities)
-
-
-def keepalive(*, time: float, timeout: float) -> list[tuple[str, int]]:
-    """Return the server options by which a client that has vanished silently is noticed.
-
-    Args:
-        time: Seconds of silence on a connection after which it is pinged.
-        timeout: Seconds that a ping may stay unanswered.
-    """
-    milliseconds = int(timeout * 1000)
-    return [
-        ("grpc.keepalive_time_ms", int(time * 1000)),
-        ("grpc.keepalive_timeout_ms", milliseconds),
-        ("grpc.http2.ping_timeout_ms", milliseconds),  # gRPC's own is a minute, whatever the line above says
-        ("grpc.http2.max_pings_without_data", 0),  # no bound: a model may think for long
-    ]

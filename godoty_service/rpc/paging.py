@@ -3,12 +3,18 @@
 import base64
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from godoty_service.errors import InvalidRequest
 
+Each = TypeVar("Each", bound=Message)
+
 _LARGEST = 2**63
+_TAG = 8  # bytes that an entry takes in its page beside its own, at most
 
 
 def page_size(asked: int, *, default: int, most: int = 500) -> int:
@@ -20,6 +26,29 @@ def page_size(asked: int, *, default: int, most: int = 500) -> int:
     if asked < 0:
         raise InvalidRequest.of("page_size", "must not be negative")
     return min(asked or default, most)
+
+
+def fitting(entries: Sequence[Each], *, most_bytes: int) -> Sequence[Each]:
+    """Return the first of the entries, as many as a page of so many bytes holds; always one, if there is one."""
+    return next(parts(entries, most_bytes=most_bytes), entries)
+
+
+def parts(entries: Sequence[Each], *, most_bytes: int) -> Iterator[Sequence[Each]]:
+    """Cut entries into parts of at most so many bytes, or of one entry that is larger alone."""
+    first, size = 0, 0
+    for place, entry in enumerate(entries):
+        length = encoded_size(entry)
+        if size + length > most_bytes and place > first:
+            yield entries[first:place]
+            first, size = place, 0
+        size += length
+    if first < len(entries):
+        yield entries[first:]
+
+
+def encoded_size(entry: Message) -> int:
+    """Return the bytes that an entry takes in its page."""
+    return entry.ByteSize() + _TAG
 
 
 def write_token(query: tuple[str, ...], place: list[Any]) -> str:

@@ -82,6 +82,17 @@ def session_id(text: str) -> str:
     return text
 
 
+def message_number(number: int) -> int:
+    """Check the number of a message that is asked for.
+
+    Raises:
+        InvalidRequest: It cannot be one.
+    """
+    if number < 1:
+        raise InvalidRequest.of("number", "must be at least 1")
+    return number
+
+
 def turn_id(text: str) -> str:
     """Check the id of a turn that is asked for.
 

@@ -3,8 +3,10 @@
 The content is kept as JSON text: it comes back as it was, whatever keys a tool's input has.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +17,9 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
 from godoty_service.mongo import Collection, Document, Index
 from godoty_service.sessions import repair
+
+_INLINE = 16 * 1024  # bytes of content that are read together with those of other messages
+_AT_ONCE = 64  # messages of one batch: 1 MiB at most
 
 INDEXES = (Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),)
 
@@ -28,6 +33,28 @@ class KeptMessage:
     content: list[dict[str, Any]]
     turn_id: str
     create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SizedMessage:
+    """A message that was found, and how large it is; only a small one has its content."""
+
+    document: Document
+
+    @property
+    def number(self) -> int:
+        """Its number in the session."""
+        return int(self.document["number"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of its content, as it is stored."""
+        return int(self.document["bytes"])
+
+    @property
+    def inline(self) -> bool:
+        """Whether the content was read with it."""
+        return "content" in self.document
 
 
 class MessageStore:
@@ -71,9 +98,57 @@ class MessageStore:
         found = await self._find(tenant_id, session_uid, after=after, limit=size, order=-1)
         return [_sent(each) for each in reversed(found)]
 
-    async def page(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
-        """Read messages after a number, the oldest first."""
-        return [_read(each) for each in await self._find(tenant_id, session_uid, after=after, limit=limit, order=1)]
+    async def page(
+        self, tenant_id: str, session_uid: str, *, after: int, limit: int, most_bytes: int
+    ) -> tuple[list[SizedMessage], bool]:
+        """Find messages after a number, the oldest first, until their contents have so many bytes together.
+
+        A message that is larger alone is found alone.
+
+        Returns:
+            The messages, and whether there are more.
+        """
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
+        batch = min(limit + 1, _AT_ONCE)
+        found: list[SizedMessage] = []
+        total = 0
+        documents = self._messages.iterate(query, sort=[("number", 1)], fields=_SIZED, batch=batch, limit=limit + 1)
+        async with aclosing(documents):
+            async for document in documents:
+                total += document["bytes"]
+                if len(found) == limit or (found and total > most_bytes):
+                    return found, True
+                found.append(SizedMessage(document))
+        return found, False
+
+    async def find(self, tenant_id: str, session_uid: str, number: int) -> SizedMessage | None:
+        """Find a message; None: there is none of this number."""
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": number}
+        document = await self._messages.find_one(query, fields=_SIZED)
+        return SizedMessage(document) if document is not None else None
+
+    async def load(self, tenant_id: str, session_uid: str, found: Sequence[SizedMessage]) -> list[KeptMessage]:
+        """Read the contents of messages that were found; one that was deleted since is left out."""
+        large = [each.number for each in found if not each.inline]
+        contents: dict[int, str] = {}
+        if large:
+            query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$in": large}}
+            documents = await self._messages.find(query, fields={"number": 1, "content": 1})
+            contents = {each["number"]: each["content"] for each in documents}
+        messages = []
+        for each in found:
+            if each.inline:
+                messages.append(_read(each.document))
+            elif each.number in contents:
+                messages.append(_read(each.document | {"content": contents.pop(each.number)}))
+                await asyncio.sleep(0)
+        return messages
+
+    async def turn_ids(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> set[str]:
+        """Return the turns of the first messages after a number."""
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
+        found = await self._messages.find(query, sort=[("number", 1)], limit=limit, fields={"turn_id": 1})
+        return {each["turn_id"] for each in found}
 
     async def newest(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
         """Read the newest messages after a number, the oldest of them first."""
@@ -105,6 +180,17 @@ class MessageStore:
     async def delete(self, tenant_id: str, session_uid: str) -> None:
         """Delete all messages of a session."""
         await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
+
+
+_BYTES = {"$strLenBytes": "$content"}
+_SIZED = {
+    "number": 1,
+    "role": 1,
+    "turn_id": 1,
+    "create_time": 1,
+    "bytes": _BYTES,
+    "content": {"$cond": [{"$lte": [_BYTES, _INLINE]}, "$content", "$$REMOVE"]},
+}
 
 
 def _read(document: Document) -> KeptMessage:

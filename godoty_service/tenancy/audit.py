@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +11,8 @@ from typing import Any
 from godoty_service.clock import Clock, utc_now
 from godoty_service.ids import new_id
 from godoty_service.mongo import Collection, Document, Index
+
+_AT_ONCE = 50  # changes of one batch: each has some 30 KB at most
 
 INDEXES = (Index(keys=[("tenant_id", 1), ("_id", -1)]),)
 
@@ -58,19 +61,29 @@ class AdminChanges:
             }
         )
 
-    async def page(self, *, tenant_id: str | None, before: str | None, limit: int) -> list[AdminChange]:
+    async def page(
+        self, *, tenant_id: str | None, before: str | None, limit: int, most_bytes: int | None = None
+    ) -> list[AdminChange]:
         """Read changes, the newest first.
 
         Args:
             tenant_id: Only those to this tenant; None: to all.
             before: The id of the last one of the page before.
             limit: How many, at most.
+            most_bytes: No more are read once their details have more bytes together; None: no bound.
         """
         query: Document = {} if tenant_id is None else {"tenant_id": tenant_id}
         if before is not None:
             query["_id"] = {"$lt": before}
-        found = await self._changes.find(query, sort=[("_id", -1)], limit=limit)
-        return [_read(each) for each in found]
+        changes: list[AdminChange] = []
+        left = most_bytes
+        documents = self._changes.iterate(query, sort=[("_id", -1)], limit=limit, batch=_AT_ONCE)
+        async with aclosing(documents):
+            async for each in documents:
+                changes.append(_read(each))
+                if left is not None and (left := left - len(each["details"])) < 0:
+                    break
+        return changes
 
 
 def _read(document: Document) -> AdminChange:

@@ -5,8 +5,8 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Collection as Some
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ import structlog
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, InvalidApiKey, KeyNotFound
 from godoty_service.mongo import Collection, Document, Index
+from godoty_service.tenancy.key_cache import KeyCache
 from godoty_service.tenancy.principal import Principal, Scope
 
 log = structlog.get_logger(__name__)
@@ -24,8 +25,6 @@ INDEXES = (Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),)
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NOBODY = hashlib.sha256(b"").hexdigest()
 _SCOPES = frozenset(Scope)
-_CACHED_FOR = 3.0  # seconds until a revocation is felt on every server
-_CACHED_KEYS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ class ApiKeys:
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._keys = collection
         self._clock = clock
-        self._seen: dict[str, tuple[float, Document | None]] = {}
+        self._cache = KeyCache()
         self._used: dict[str, datetime] = {}
 
     async def issue(
@@ -93,17 +92,23 @@ class ApiKeys:
         expire_time = None if lifetime is None else self._clock() + lifetime
         return replace(self.draft(key.tenant_id, scopes=key.scopes), expire_time=expire_time)
 
-    async def verify(self, text: str) -> Principal:
+    async def verify(self, text: str, lookup: AbstractContextManager[object] | None = None) -> Principal:
         """Tell who calls with a key.
+
+        Args:
+            text: The key.
+            lookup: Entered around the look-up in the database of a key that is neither cached nor was good when it
+                was looked up last; it may refuse that look-up by raising.
 
         Raises:
             InvalidApiKey: It is malformed, unknown, expired or revoked: which of them is not told.
         """
         form = _FORM.fullmatch(text)
         key_id, secret = form.groups() if form else ("", "")
-        known = await self._find(key_id) if key_id else None
+        digest = _hash(secret)
+        known = await self._find(key_id, digest, lookup or nullcontext()) if key_id else None
         # Compared also where there is no such key, so that the time tells nothing.
-        matches = hmac.compare_digest(_hash(secret), known["hash"] if known else _NOBODY)
+        matches = hmac.compare_digest(digest, known["hash"] if known else _NOBODY)
         now = self._clock()
         if known is None or not matches or not _read(known).in_force(now):
             raise InvalidApiKey("The API key is missing, unknown, expired or revoked.")
@@ -142,7 +147,7 @@ class ApiKeys:
         """Put a key out of force; tells whether it was not before."""
         query = {"_id": key_id, "tenant_id": tenant_id, "revoke_time": None}
         changed = await self._keys.update_one(query, {"$set": {"revoke_time": self._clock()}})
-        self._seen.pop(key_id, None)
+        self._cache.forget(key_id)
         return changed
 
     async def expire(self, tenant_id: str, key_id: str, *, after: timedelta) -> None:
@@ -150,7 +155,7 @@ class ApiKeys:
         end = self._clock() + after
         later = {"$or": [{"expire_time": None}, {"expire_time": {"$gt": end}}]}
         await self._keys.update_one({"_id": key_id, "tenant_id": tenant_id, **later}, {"$set": {"expire_time": end}})
-        self._seen.pop(key_id, None)
+        self._cache.forget(key_id)
 
     async def page(self, tenant_id: str, *, after: tuple[datetime, str] | None, limit: int) -> list[ApiKey]:
         """Read a tenant's keys, the oldest first: those after a time and an id, or from the start."""
@@ -182,15 +187,14 @@ class ApiKeys:
             self._used = used | self._used
             raise
 
-    async def _find(self, key_id: str) -> Document | None:
-        seen = self._seen.get(key_id)
-        now = time.monotonic()
-        if seen is not None and now - seen[0] < _CACHED_FOR:
-            return seen[1]
-        found = await self._keys.find_one({"_id": key_id})
-        if len(self._seen) >= _CACHED_KEYS:  # guessed ids must not fill the memory
-            self._seen.clear()
-        self._seen[key_id] = (now, found)
+    async def _find(self, key_id: str, digest: str, lookup: AbstractContextManager[object]) -> Document | None:
+        fresh, known = self._cache.get(key_id)
+        if fresh:
+            return known
+        proven = known is not None and hmac.compare_digest(digest, known["hash"])
+        with nullcontext() if proven else lookup:
+            found = await self._keys.find_one({"_id": key_id})
+        self._cache.put(key_id, found)
         return found
 
 

@@ -133,9 +133,9 @@ class Deletions:
             raise SessionLost("Another server deletes the session.", retry_after=1.0)
         ended = await self._chunks.begun(tenant_id, known)
         after = max(0, claimed.message_count - _RECENT)
-        recent = await self._messages.page(tenant_id, claimed.uid, after=after, limit=2 * _RECENT)
+        recent = await self._messages.turn_ids(tenant_id, claimed.uid, after=after, limit=2 * _RECENT)
         dead = claimed.lease.before if claimed.lease is not None else ()
-        spoke = {each.turn_id for each in recent} | {each.turn_id for each in dead}
+        spoke = recent | {each.turn_id for each in dead}
         turns = [each for each in known if each in ended or each in spoke]
         for turn_id in turns:
             if not ended.get(turn_id):

@@ -8,6 +8,7 @@ from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider,
 
 from godoty_service.turns.events import ToolCallFinished, ToolCallStarted, ToolSummary
 from godoty_service.turns.log import EventLog
+from godoty_service.turns.tool_output import tool_output
 
 
 class ToolWatch(HookProvider):
@@ -55,10 +56,3 @@ class ToolWatch(HookProvider):
                 duration=duration,
             )
         )
-
-
-def tool_output(content: Any) -> str:
-    """Write what a tool gave as text, as the model sees it."""
-    return "\n".join(
-        block["text"] if "text" in block else json.dumps(block.get("json"), ensure_ascii=False) for block in content
-    )

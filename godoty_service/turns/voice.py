@@ -1,9 +1,11 @@
 """Hears the model's answer piece by piece: each is an event, and what was said so far is known if the turn breaks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from godoty_service.turns.events import ReasoningDelta, TextDelta
 from godoty_service.turns.log import EventLog
+
+_LARGEST_DELTA = 16 * 1024  # characters of one event; a provider may send a whole answer in one piece
 
 
 class Voice:
@@ -28,13 +30,15 @@ class Voice:
     def text(self, piece: str) -> None:
         """Some more of the answer."""
         self._said.append(piece)
-        self._log.append(TextDelta(piece))
+        for part in (piece,) if len(piece) <= _LARGEST_DELTA else _parts(piece):
+            self._log.append(TextDelta(part))
         if not self._answered:
             self._answering()
 
     def reasoning(self, piece: str) -> None:
         """Some more of the reasoning."""
-        self._log.append(ReasoningDelta(piece))
+        for part in (piece,) if len(piece) <= _LARGEST_DELTA else _parts(piece):
+            self._log.append(ReasoningDelta(part))
         if not self._answered:
             self._answering()
 
@@ -46,6 +50,11 @@ class Voice:
         """Once the first piece has been told, what can wait for it is done."""
         self._answered = True
         self.on_answering()
+
+
+def _parts(piece: str) -> Iterator[str]:
+    """Cut a piece so that each message of the stream has at most 64 KiB of it, in UTF-8."""
+    return (piece[place : place + _LARGEST_DELTA] for place in range(0, len(piece), _LARGEST_DELTA))
 
 
 def _nothing() -> None:

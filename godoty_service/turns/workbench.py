@@ -43,6 +43,7 @@ from godoty_service.turns.overflow import OverflowTrimmer
 from godoty_service.turns.records import TurnRecords
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.slots import SessionSlots
+from godoty_service.turns.tool_output import ToolOutputLimit
 from godoty_service.turns.tools import ToolWatch
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turnstile import Turnstile
@@ -57,6 +58,7 @@ class TurnDefaults:
     model: str
     max_model_calls: int
     summary_output_tokens: int
+    tool_output_bytes: int
     answer_limits: AnswerLimits
 
 
@@ -254,7 +256,7 @@ class Workbench:
             agent_id=self._profile.name,
             name=self._profile.name,
             session_manager=manager,
-            hooks=[watch, UnparsedInputs()],
+            hooks=[watch, UnparsedInputs(), ToolOutputLimit(self.defaults.tool_output_bytes)],
             callback_handler=None,
             retry_strategy=None,
             trace_attributes=trace_attributes,

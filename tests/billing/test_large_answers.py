@@ -27,23 +27,52 @@ SOME = 150  # of what takes up to 30 us each: a few milliseconds
 
 @pytest.fixture
 async def crowded(served: Tenant) -> AsyncIterator[Tenant]:
-    """A tenant of the shared server with as many sessions as an answer may have. The roll-ups have none of them."""
-    await served.settled([NOON] * MOST_GROUPS, booked=True)
+    """A tenant of the shared server with 10,001 sessions, whose names are long. The roll-ups have none of them."""
+    await served.settled([NOON] * (MOST_GROUPS + 1), booked=True)
+    ledger = served.database.collection("ledger")
+    longer: list[dict[str, Any]] = [{"$set": {"session_id": {"$concat": ["$session_id", "x" * 90]}, "user": "ü" * 128}}]
+    await ledger.update_many({"tenant_id": served.tenant_id}, longer)
     yield served
-    await served.database.collection("ledger").delete_many({"tenant_id": served.tenant_id})
+    await ledger.delete_many({"tenant_id": served.tenant_id})
 
 
-async def test_more_groups_than_a_page_holds_take_two(service: Service, crowded: Tenant, bill: Bill) -> None:
-    """As many as the largest message that clients take by default holds are one page, and one more is on the next."""
-    answer = await bill(service).usage(*MONTH, "session")
-    assert (len(answer.rows), answer.totals.model_calls) == (MOST_GROUPS, MOST_GROUPS)
-    assert not answer.next_page_token
+async def test_pages_of_many_groups_end_after_a_mebibyte(service: Service, crowded: Tenant, bill: Bill) -> None:
+    """Each page is one that clients take by default, says the sum of all, and together they are all groups, once."""
+    pages = [await bill(service).usage(*MONTH, "session", "user")]
+    while pages[-1].next_page_token:
+        assert len(pages) < 20
+        token = pages[-1].next_page_token
+        pages.append(await bill(service).usage(*MONTH, "session", "user", page_token=token))
 
-    await crowded.settled([NOON], booked=True)
-    answer = await bill(service).usage(*MONTH, "session", page_size=20_000)
-    rest = await bill(service).usage(*MONTH, "session", page_token=answer.next_page_token)
-    assert (len(answer.rows), answer.totals.model_calls) == (MOST_GROUPS, MOST_GROUPS + 1)
-    assert (len(rest.rows), rest.totals) == (1, answer.totals)
+    assert max(each.ByteSize() for each in pages) < 1024 * 1024 + 1000
+    assert len(pages) >= 4
+    keys = [tuple(row.keys) for each in pages for row in each.rows]
+    assert len(keys) == MOST_GROUPS + 1
+    assert keys == sorted(set(keys))
+    assert {each.totals.model_calls for each in pages} == {MOST_GROUPS + 1}
+
+
+async def test_pages_and_exports_of_wide_entries_end_after_a_mebibyte(
+    service: Service, served: Tenant, bill: Bill
+) -> None:
+    """Whatever an entry holds: 500 of them are several messages, and all entries are in them, once."""
+    await served.settled([NOON] * 600, booked=True)
+    ledger = served.database.collection("ledger")
+    await ledger.update_many({"tenant_id": served.tenant_id}, {"$set": {"error": "e" * 10_000}})
+    biller = bill(service)
+    found: list[str] = []
+    token = ""
+    while True:
+        page = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=500, page_token=token))
+        assert page.ByteSize() < 1024 * 1024 + 1000
+        found += [each.call.call_id for each in page.entries]
+        if not (token := page.next_page_token):
+            break
+    exported = await biller.export()
+
+    assert len(found) == len(set(found)) == 600
+    assert max(each.ByteSize() for each in exported) < 1024 * 1024 + 1000
+    assert [each.call.call_id for part in exported for each in part.entries] == found
 
 
 async def test_too_many_groups_of_roll_ups_are_refused(
@@ -108,7 +137,7 @@ async def test_an_answer_of_many_groups_lets_others_run(
         monkeypatch.setattr(module, name, turns.counted(getattr(module, name)))
     monkeypatch.setattr(usage_groups.Grouping, "texts", turns.counted(usage_groups.Grouping.texts))
     answer = await turns.watch(server.query.ask(tenant.tenant_id, question(*MONTH, group)))
-    message: pb.GetUsageResponse = await turns.watch(billing_messages.usage_answer_message(answer))
+    message: pb.GetUsageResponse = await turns.watch(billing_messages.usage_answer_message(answer, most_bytes=10**6))
 
     assert len(message.rows) == len(answer.rows) > 300
     assert 0 < turns.most <= SOME

@@ -50,7 +50,7 @@ async def test_a_reader_may_stop_in_the_middle(things: Collection) -> None:
     await things.insert_many([{"_id": number, "name": str(number)} for number in range(2500)])
     reading = things.iterate({}, sort=[("_id", 1)])
     assert (await anext(reading))["_id"] == 0
-    await reading.aclose()  # type: ignore[attr-defined] # an asynchronous generator
+    await reading.aclose()
 
     assert sum([1 async for _ in things.iterate({})]) == 2500
 

@@ -41,7 +41,7 @@ async def test_content_comes_back_as_it_was(store: MessageStore) -> None:
 
     tool_input["?"] = tool_input.pop("\ud83d")  # no model takes it
     assert await store.window("tenant", "ses", size=9) == [message]
-    (kept,) = await store.page("tenant", "ses", after=0, limit=9)
+    (kept,) = await store.newest("tenant", "ses", after=0, limit=9)
     assert (kept.number, kept.role, kept.turn_id, kept.content) == (1, "assistant", "turn", message["content"])
 
 
@@ -65,7 +65,7 @@ async def test_of_two_who_write_the_same_number_one_wins(store: MessageStore) ->
     results = await asyncio.gather(*(append(store, 1, f"text {n}") for n in range(6)), return_exceptions=True)
 
     assert sum(result is None for result in results) == 1
-    assert len(await store.page("tenant", "ses", after=0, limit=9)) == 1
+    assert len(await store.newest("tenant", "ses", after=0, limit=9)) == 1
 
 
 async def test_the_window_is_the_newest_messages_in_order(store: MessageStore) -> None:
@@ -74,8 +74,36 @@ async def test_the_window_is_the_newest_messages_in_order(store: MessageStore) -
 
     window = await store.window("tenant", "ses", size=3)
     assert [message["content"][0]["text"] for message in window] == ["8", "9", "10"]
-    pages = [[each.number for each in await store.page("tenant", "ses", after=after, limit=4)] for after in (0, 4, 8)]
-    assert pages == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    pages = [await _page(store, after=after, limit=4) for after in (0, 4, 8)]
+    assert pages == [([1, 2, 3, 4], True), ([5, 6, 7, 8], True), ([9, 10], False)]
+
+
+async def _page(store: MessageStore, *, after: int, limit: int, most_bytes: int = 10**6) -> tuple[list[int], bool]:
+    found, more = await store.page("tenant", "ses", after=after, limit=limit, most_bytes=most_bytes)
+    return [each.number for each in found], more
+
+
+async def test_page_ends_when_its_messages_have_so_many_bytes(store: MessageStore) -> None:
+    """A page holds what fits, and one message that is larger alone; contents come as they were, small and large."""
+    texts = ["a" * 30_000, "ü" * 20_000, "b", "c" * 200_000, "d", "e" * 99_000]
+    await append(store, 1, *texts)
+
+    pages = [await _page(store, after=after, limit=9, most_bytes=100_000) for after in (0, 3, 4, 5)]
+    assert pages == [([1, 2, 3], True), ([4], True), ([5, 6], False), ([6], False)]
+    found, _ = await store.page("tenant", "ses", after=0, limit=9, most_bytes=10**6)
+    loaded = await store.load("tenant", "ses", found)
+    assert [each.content[0]["text"] for each in loaded] == texts
+    assert [each.size for each in found] == [len(text.encode()) + 14 for text in texts]
+    assert [each.inline for each in found] == [False, False, True, False, True, False]
+
+
+async def test_deletion_between_finding_and_loading_leaves_messages_out(store: MessageStore) -> None:
+    """What is gone is not shown."""
+    await append(store, 1, "a", "b" * 50_000)
+    found, _ = await store.page("tenant", "ses", after=0, limit=9, most_bytes=10**6)
+    await store.delete("tenant", "ses")
+
+    assert [each.number for each in await store.load("tenant", "ses", found)] == [1]
 
 
 async def test_a_deletion_takes_one_sessions_messages(store: MessageStore) -> None:
@@ -102,5 +130,5 @@ async def test_the_manager_numbers_on_and_survives_a_cancel(store: MessageStore)
     await manager.flush()
 
     assert manager.last_number == 4
-    assert [each.number for each in await store.page("tenant", "ses", after=0, limit=9)] == [3, 4]
+    assert [each.number for each in await store.newest("tenant", "ses", after=0, limit=9)] == [3, 4]
     assert manager.history == said("a", "b", "c", "d")

@@ -110,7 +110,7 @@ async def test_what_a_dead_turn_left_is_closed(scene: Scene, said: list[Message]
     whole = [user("one"), assistant("two"), *said, *missing]
     assert history.messages == whole
     assert history.last_number == len(whole)
-    kept = await scene.kept.page("tenant", claim.session.uid, after=0, limit=99)
+    kept = await scene.kept.newest("tenant", claim.session.uid, after=0, limit=99)
     assert [(each.number, each.role, each.content) for each in kept] == [
         (number, message["role"], message["content"]) for number, message in enumerate(whole, 1)
     ]
@@ -135,7 +135,7 @@ async def test_what_a_dead_server_writes_late_collides(scene: Scene) -> None:
         with pytest.raises(SessionLost):
             await scene.write(dead, 3, "dead", *said)
 
-    kept = await scene.kept.page("tenant", dead.session.uid, after=0, limit=99)
+    kept = await scene.kept.newest("tenant", dead.session.uid, after=0, limit=99)
     assert len(kept) == history.last_number == 4
 
 
@@ -177,7 +177,7 @@ async def test_message_that_lands_during_a_takeover_is_closed_as_well(
     for name in ("find", "find_one"):
         monkeypatch.setattr(Collection, name, interrupted(getattr(Collection, name)))
     history = await open_history(scene.kept, claim, size=40)
-    kept = await scene.kept.page("tenant", claim.session.uid, after=0, limit=99)
+    kept = await scene.kept.newest("tenant", claim.session.uid, after=0, limit=99)
 
     assert [(each.role, each.content) for each in kept] == [
         (each["role"], each["content"]) for each in history.messages

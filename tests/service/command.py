@@ -7,6 +7,7 @@ does differently (`godoty dev`, TLS, several workers) is tested with fresh ones.
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from pathlib import Path
 from godoty_service.cli.main import main
 from tests.service.system_clock import SKEW, skew
 
+FILES = "GODOTY_TEST_OPEN_FILES"  # in a command's environment: the soft limit of open files that it starts with
+
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["godoty_service.server", __name__])
+_FORKS.set_forkserver_preload(["godoty_service.cli.main", "godoty_service.server", __name__])
 
 
 class Command:
@@ -66,6 +69,8 @@ def _run(arguments: tuple[str, ...], environment: dict[str, str], out: str, err:
     os.environ.update(environment)
     if ahead := os.environ.pop(SKEW, None):
         skew(float(ahead))
+    if files := os.environ.pop(FILES, None):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     sys.argv = ["godoty", *arguments]
     for stream, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

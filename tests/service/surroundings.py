@@ -105,7 +105,7 @@ class Surroundings:
                 "openrouter_base_url": self.sandbox.base_url,
                 "OPENROUTER_API_KEY": ACCOUNT,
                 "drain_grace": 2.0,
-                "refusal_delay": 0.0,  # all tests call from one address
+                "wrong_key_lookups": 1_000_000.0,  # all tests call from one address
                 **others,
             }
         )

@@ -10,8 +10,8 @@ from godoty.v1.errors_pb2 import ErrorReason
 from google.rpc import error_details_pb2
 
 from godoty_service import errors
-from godoty_service.rpc.edge import MalformedRequest
 from godoty_service.rpc.status import code_of, to_status
+from godoty_service.rpc.wire import MalformedRequest
 
 PROTO = (Path(__file__).parents[3] / "protos/godoty/v1/errors.proto").read_text()
 DOCUMENTED = {

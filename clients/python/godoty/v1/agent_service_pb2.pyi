@@ -320,6 +320,24 @@ class ListMessagesRequest(_message.Message):
     page_token: str
     def __init__(self, session_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
+class ReadMessageRequest(_message.Message):
+    __slots__ = ("session_id", "number")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    number: int
+    def __init__(self, session_id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class ReadMessageResponse(_message.Message):
+    __slots__ = ("message", "block_index", "content")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    message: Message
+    block_index: int
+    content: ContentBlock
+    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., block_index: _Optional[int] = ..., content: _Optional[_Union[ContentBlock, _Mapping]] = ...) -> None: ...
+
 class ListMessagesResponse(_message.Message):
     __slots__ = ("messages", "next_page_token")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
@@ -343,16 +361,20 @@ class Message(_message.Message):
     def __init__(self, number: _Optional[int] = ..., role: _Optional[_Union[Role, str]] = ..., content: _Optional[_Iterable[_Union[ContentBlock, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn_id: _Optional[str] = ...) -> None: ...
 
 class ContentBlock(_message.Message):
-    __slots__ = ("text", "reasoning", "tool_use", "tool_result")
+    __slots__ = ("text", "reasoning", "tool_use", "tool_result", "truncated", "size")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOOL_USE_FIELD_NUMBER: _ClassVar[int]
     TOOL_RESULT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     text: str
     reasoning: str
     tool_use: ToolUse
     tool_result: ToolResult
-    def __init__(self, text: _Optional[str] = ..., reasoning: _Optional[str] = ..., tool_use: _Optional[_Union[ToolUse, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ...) -> None: ...
+    truncated: bool
+    size: int
+    def __init__(self, text: _Optional[str] = ..., reasoning: _Optional[str] = ..., tool_use: _Optional[_Union[ToolUse, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., truncated: _Optional[bool] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ToolUse(_message.Message):
     __slots__ = ("tool_call_id", "name", "input_json")

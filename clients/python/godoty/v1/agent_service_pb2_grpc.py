@@ -71,6 +71,11 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.ReadMessage = channel.unary_stream(
+                '/godoty.v1.AgentService/ReadMessage',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ReadMessageRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ReadMessageResponse.FromString,
+                _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/godoty.v1.AgentService/DeleteSession',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
@@ -134,6 +139,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadMessage(self, request, context):
+        """One message of a session, whole, in pieces: also what ListMessages shows cut.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
         """Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
         SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
@@ -180,6 +192,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'ReadMessage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadMessage,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ReadMessageRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ReadMessageResponse.SerializeToString,
             ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
@@ -378,6 +395,33 @@ class AgentService:
             '/godoty.v1.AgentService/ListMessages',
             godoty_dot_v1_dot_agent__service__pb2.ListMessagesRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/godoty.v1.AgentService/ReadMessage',
+            godoty_dot_v1_dot_agent__service__pb2.ReadMessageRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ReadMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,
