@@ -11,16 +11,18 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from godoty_service.errors import GodotyError
+from godoty_service.local_ports import LocalPorts, is_free
 from godoty_service.rooms import Rooms, open_rooms
-from godoty_service.sandbox.mongod import MongodError
+from godoty_service.rpc.listener import ListenError
+from godoty_service.sandbox.mongod import MongodError, PortInUseError
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.sandbox.server import Sandbox
-from godoty_service.server import running
+from godoty_service.server import Running, running
 from godoty_service.settings import Settings
 from godoty_service.tenancy.principal import Scope
 
 _SANDBOX_KEY = "sandbox-demo"
-_MONGOD_PORT = 27_117
+_MONGOD_PORT, _LISTEN_PORT = 27_117, 50_051  # if they are free
 _DEMO = "demo"
 
 out = Console(highlight=False, soft_wrap=True)
@@ -40,17 +42,20 @@ async def run(settings: Settings) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     environment = directory / "dev.env"
     environment.unlink(missing_ok=True)  # it is there only while what it names serves
+    ports = LocalPorts(directory / "ports")
     async with AsyncExitStack() as stack:
         if not settings.mongodb_uri:
-            settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb"))
+            settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb", ports))
         canned = _is_canned(settings)
         if canned:
+            out.print("Starting the sandbox OpenRouter …")
             sandbox = await stack.enter_async_context(Sandbox())
             settings.openrouter_api_key = SecretStr(_SANDBOX_KEY)
             settings.openrouter_base_url = sandbox.base_url
+        out.print("Starting the service …")
         async with open_rooms(settings) as rooms:
             keys = await _demo_keys(rooms, directory / "demo.keys")
-        server = await stack.enter_async_context(running(settings))
+        server = await stack.enter_async_context(_server(settings, ports))
         _write_environment(environment, settings, address=server.address, keys=keys, canned=canned)
         _say(server.address, keys["converse"], canned=canned)
         await stop.wait()
@@ -59,17 +64,59 @@ async def run(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _mongod(directory: Path) -> AsyncIterator[str]:
+async def _mongod(directory: Path, ports: LocalPorts) -> AsyncIterator[str]:
     """Start a local MongoDB on the data of the last time.
 
     Raises:
         ValueError: There is none to start; the text says what to do.
     """
-    try:
-        async with LocalMongo(directory, port=_MONGOD_PORT) as mongo:
-            yield mongo.uri
-    except MongodError as error:
-        raise ValueError(str(error)) from error
+    async with AsyncExitStack() as stack:
+        try:
+            mongo = await _started_mongo(stack, directory, ports)
+        except MongodError as error:
+            raise ValueError(str(error)) from error
+        yield mongo.uri
+
+
+async def _started_mongo(stack: AsyncExitStack, directory: Path, ports: LocalPorts) -> LocalMongo:
+    refusal: MongodError | None = None
+    for port in ports.candidates("mongodb", preferred=_MONGOD_PORT):
+        out.print(f"Starting MongoDB on 127.0.0.1:{port}; its data is in {directory} …")
+        try:
+            mongo = await stack.enter_async_context(LocalMongo(directory, port=port))
+        except PortInUseError as error:
+            refusal = error
+        else:
+            ports.keep("mongodb", port)
+            return mongo
+    raise refusal or MongodError("there is no free port")
+
+
+@asynccontextmanager
+async def _server(settings: Settings, ports: LocalPorts) -> AsyncIterator[Running]:
+    """Run the service where GODOTY_LISTEN says, or else on a free port.
+
+    Raises:
+        ValueError: A setting is missing or wrong, or there is no free port.
+    """
+    if "listen" in settings.model_fields_set:
+        async with running(settings) as server:
+            yield server
+        return
+    async with AsyncExitStack() as stack:
+        yield await _started_server(stack, settings, ports)
+
+
+async def _started_server(stack: AsyncExitStack, settings: Settings, ports: LocalPorts) -> Running:
+    for port in filter(is_free, ports.candidates("listen", preferred=_LISTEN_PORT)):
+        settings.listen = f"127.0.0.1:{port}"
+        try:
+            server = await stack.enter_async_context(running(settings))
+        except ListenError:  # taken since
+            continue
+        ports.keep("listen", port)
+        return server
+    raise ValueError("There is no free port to listen on: set GODOTY_LISTEN.")
 
 
 async def _demo_keys(rooms: Rooms, path: Path) -> dict[str, str]:

@@ -12,6 +12,10 @@ from godoty_service.health_certificates import health_authority
 log = structlog.get_logger(__name__)
 
 
+class ListenError(ValueError):
+    """The address cannot be listened on: another process has it, or it is none of this machine's."""
+
+
 def bind(server: grpc.aio.Server, *, listen: str, certificates: Certificates | None, allow_plaintext: bool) -> int:
     """Have a server listen, and tell its port.
 
@@ -22,7 +26,8 @@ def bind(server: grpc.aio.Server, *, listen: str, certificates: Certificates | N
         allow_plaintext: Plain text may leave the machine.
 
     Raises:
-        ValueError: The address cannot be listened on, a file is wrong, or plain text would leave the machine.
+        ListenError: The address cannot be listened on.
+        ValueError: A file is wrong, or plain text would leave the machine.
     """
     check_plaintext(listen, certificates=certificates, allowed=allow_plaintext)
     try:
@@ -30,7 +35,7 @@ def bind(server: grpc.aio.Server, *, listen: str, certificates: Certificates | N
             return server.add_insecure_port(listen)
         return server.add_secure_port(listen, _credentials(certificates))
     except RuntimeError as error:
-        raise ValueError(f"GODOTY_LISTEN={listen}: the address cannot be listened on.") from error
+        raise ListenError(f"GODOTY_LISTEN={listen}: the address cannot be listened on.") from error
 
 
 def check_plaintext(listen: str, *, certificates: Certificates | None, allowed: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
 from godoty_service.sandbox.lifeline import die_with_parent
 
@@ -23,7 +24,7 @@ INSTALL_HINT = (
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _PREDECESSOR_SECONDS = 1.0
-_IN_USE_CODES = frozenset({48, 100})  # mongod's own: the address, the data directory
+_DATA_IN_USE = 100  # mongod's own exit code
 _POLL_SECONDS = 0.02
 
 
@@ -32,7 +33,11 @@ class MongodError(Exception):
 
 
 class _InUseError(MongodError):
-    """The port or the data directory belongs to another process, perhaps to one that is just ending."""
+    """The data directory belongs to another process, perhaps to one that is just ending."""
+
+
+class PortInUseError(_InUseError):
+    """The port belongs to another process, perhaps to one that is just ending."""
 
 
 def find_mongod() -> Path | None:
@@ -141,7 +146,7 @@ class Mongod:
         self._require_free_port()
         self._spawn(binary)
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        while not await self._accepts():  # a client would look again only every half second
+        while not (await self._accepts() and await self._is_ours()):  # a client would look only every half second
             if not self.running:
                 raise self._why_it_ended()
             if asyncio.get_running_loop().time() > deadline:
@@ -155,7 +160,7 @@ class Mongod:
             try:
                 probe.bind(("127.0.0.1", self.port))
             except OSError as error:
-                raise _InUseError(f"mongod cannot have {self.host}: {error.strerror}") from None
+                raise PortInUseError(f"mongod cannot have {self.host}: {error.strerror}") from None
 
     async def _accepts(self) -> bool:
         try:
@@ -164,6 +169,15 @@ class Mongod:
             return False
         writer.close()
         return True
+
+    async def _is_ours(self) -> bool:
+        """Return whether this process answers, not another one that took the port a moment before."""
+        try:
+            async with self.client() as client:
+                status = await client.admin.command("serverStatus")
+        except PyMongoError:
+            return False
+        return self._process is not None and status.get("pid") == self._process.pid
 
     def client(self) -> AsyncMongoClient[dict[str, object]]:
         """A client that talks to this very process, whatever its role."""
@@ -193,7 +207,11 @@ class Mongod:
         log = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
         errors = [line for line in log if '"s":"E"' in line or '"s":"F"' in line]
         last = errors[-1] if errors else "no error in its log"
-        kind = _InUseError if code in _IN_USE_CODES else MongodError
+        kind = _InUseError if code == _DATA_IN_USE else MongodError
+        try:
+            self._require_free_port()  # mongod aborts if another process takes the port while it starts
+        except PortInUseError:
+            kind = PortInUseError
         return kind(f"mongod ended with code {code}; see {self.log_path}: {last}")
 
     def kill(self) -> None:

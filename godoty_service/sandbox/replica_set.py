@@ -14,7 +14,7 @@ from godoty_service.sandbox.mongod import Mongod, MongodError
 _NOT_YET_INITIALIZED = 94
 _PRIMARY_SECONDS = 30.0
 _POLL_SECONDS = 0.02
-_CONFIGURE_ATTEMPTS = 50
+_CONFIGURE_SECONDS = 60.0  # it waits half of that for a mute process on the port that it had before
 
 
 class LocalMongo:
@@ -154,13 +154,14 @@ class LocalReplicaSet:
 async def _configure(speaker: Mongod, members: list[Mongod]) -> None:
     """Initiate a new set; on an old data directory put the hosts of today into its configuration."""
     hosts = [member.host for member in members]
-    for attempt in range(1, _CONFIGURE_ATTEMPTS + 1):
+    deadline = asyncio.get_running_loop().time() + _CONFIGURE_SECONDS
+    while True:
         try:
             async with speaker.client() as client:
                 await _configure_once(client.admin, speaker.replica_set, hosts)
-        except OperationFailure:  # it listens a moment before it has read the configuration it has
-            if attempt == _CONFIGURE_ATTEMPTS:
-                raise
+        except PyMongoError as error:  # it listens a moment before it has read its configuration, and may hang up then
+            if asyncio.get_running_loop().time() > deadline:
+                raise MongodError(f"the replica set of {speaker.host} cannot be configured: {error}") from error
             await asyncio.sleep(_POLL_SECONDS)
         else:
             return

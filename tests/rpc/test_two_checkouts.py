@@ -1,0 +1,97 @@
+"""Two checkouts on one machine: each `godoty dev` finds ports of its own, and finds them again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.service.caller import stub_of
+
+LOCAL = "kept"
+KEPT = ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_API_KEY")
+
+
+@asynccontextmanager
+async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """Run `godoty dev` with a local directory of its own; yields what its dev.env says."""
+    folder.mkdir(exist_ok=True)
+    told = folder / LOCAL / "dev.env"
+    environment = {**os.environ, "GODOTY_LOCAL_DIR": str(folder / LOCAL), "GODOTY_MONGODB_DATABASE": "godoty_test_dev"}
+    with (folder / "out").open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "godoty_service.cli", "dev"),
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    try:
+        async with asyncio.timeout(120):
+            while not told.exists():
+                assert process.returncode is None, (folder / "out").read_text()
+                await asyncio.sleep(0.05)
+        yield dict(line.split("=", 1) for line in told.read_text().splitlines())
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        code = await asyncio.wait_for(process.wait(), 60)
+    assert code == 0, (folder / "out").read_text()
+
+
+async def answer(told: dict[str, str]) -> str:
+    """Take a turn with what a dev.env says."""
+    metadata = (("authorization", f"Bearer {told['GODOTY_API_KEY']}"),)
+    async with grpc.aio.insecure_channel(told["GODOTY_LISTEN"]) as channel:
+        call = stub_of(channel).Converse(pb.ConverseRequest(text="What is 12*13?"), metadata=metadata, timeout=30)
+        return "".join([each.text_delta.text async for each in call])
+
+
+async def taken(port: int) -> asyncio.Server:
+    """Listen on a port as another process would that hangs up on strangers."""
+    return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+
+
+def kept(told: dict[str, str]) -> dict[str, str]:
+    """What stays the same from one start to the next."""
+    return {name: told[name] for name in KEPT}
+
+
+async def test_two_checkouts_serve_at_the_same_time_and_keep_their_ports(tmp_path: Path) -> None:
+    """Started at once they get different ports; each has the same ones at its next start, and says what it does."""
+    async with AsyncExitStack() as stack:
+        both = await asyncio.gather(*(stack.enter_async_context(dev(tmp_path / name)) for name in ("first", "second")))
+        for name in ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_OPENROUTER_BASE_URL"):
+            assert len({told[name] for told in both}) == 2, name
+        assert all("156" in each for each in await asyncio.gather(*map(answer, both)))
+
+    async with dev(tmp_path / "second") as again:
+        assert kept(again) == kept(both[1])
+    lines = (tmp_path / "first" / "out").read_text()
+    assert [
+        each for each in ("Starting MongoDB", "Starting the sandbox", "Starting the service") if each not in lines
+    ] == []
+
+
+async def test_kept_port_that_something_else_has_is_replaced(tmp_path: Path) -> None:
+    """The data is found on another port, and that one is kept from then on."""
+    async with dev(tmp_path / "here") as first:
+        pass
+    port = int(first["GODOTY_LISTEN"].rpartition(":")[2])
+    mongo = int(first["GODOTY_MONGODB_URI"].rpartition("127.0.0.1:")[2].partition("/")[0])
+    async with await taken(port), await taken(mongo), dev(tmp_path / "here") as second:
+        assert "156" in await answer(second)
+    async with dev(tmp_path / "here") as third:
+        pass
+
+    assert second["GODOTY_API_KEY"] == first["GODOTY_API_KEY"]
+    assert {second["GODOTY_LISTEN"], second["GODOTY_MONGODB_URI"]}.isdisjoint(
+        {first["GODOTY_LISTEN"], first["GODOTY_MONGODB_URI"]}
+    )
+    assert kept(third) == kept(second)
