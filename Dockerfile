@@ -10,15 +10,17 @@ WORKDIR /src
 
 # What changes least comes first, so that an edit of ours leaves the dependencies' layer alone.
 COPY requirements.txt requirements-build.txt ./
-RUN pip install --require-hashes --requirement requirements.txt \
-    && pip install --require-hashes --requirement requirements-build.txt
+RUN pip install --require-hashes --requirement requirements.txt
+# What builds our own packages stays out of the image.
+RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes --requirement requirements-build.txt
 
 COPY clients/python clients/python
 COPY pyproject.toml README.md ./
 COPY godoty_service godoty_service
 # Everything they need is pinned above: --no-deps keeps pip from adding to it, and check says if it is not enough.
 # --no-build-isolation: what builds them is pinned, too.
-RUN pip install --no-deps --no-build-isolation ./clients/python . && pip check && pip uninstall --yes pip setuptools
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels ./clients/python . \
+    && pip install --no-deps --no-build-isolation /opt/wheels/*.whl && pip check && pip uninstall --yes pip setuptools
 
 
 FROM python:3.11-slim-bookworm

@@ -37,6 +37,7 @@ from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
 from godoty_service.metering.usage_walk import WalkLimits
 from godoty_service.mongo import Database, open_database
+from godoty_service.mongo_diagnosis import reach
 from godoty_service.openrouter.account import Account, BodyLimits
 from godoty_service.openrouter.accounts import Access, Accounts
 from godoty_service.openrouter.client import ErrorBodyLimits, OpenRouterClient, open_client
@@ -162,6 +163,7 @@ async def open_rooms(
         timeout=settings.storage_timeout,
     )
     try:
+        await reach(database, settings.database_uri)
         if indexes:
             await asyncio.gather(*(database.collection(name).ensure(each) for name, each in _INDEXES.items()))
         clock = await _synchronized(database, tolerance=timedelta(seconds=settings.clock_tolerance))

@@ -8,6 +8,7 @@ import typer
 from godoty.v1 import billing_service_pb2 as pb
 from google.protobuf import json_format
 
+from godoty_service.cli.formats import Format, FormatOption, Value, print_csv, print_json
 from godoty_service.cli.session import err, out, print_table, with_rooms
 from godoty_service.cli.times import timestamp
 from godoty_service.metering.call import Adjustment, CallState, Entry
@@ -33,6 +34,19 @@ _COLUMNS = (
     "user",
     "error",
 )
+_KEYS = (
+    "entry_id",
+    "start_time",
+    "session_id",
+    "number",
+    "state",
+    "model",
+    "provider",
+    "cost_usd",
+    "upper_bound_usd",
+    "user",
+    "error",
+)
 
 
 def list_entries(
@@ -44,6 +58,7 @@ def list_entries(
     model: Annotated[str, typer.Option(help="Only those of this model, by its id or its slug.")] = "",
     state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 50,
+    shape: FormatOption = Format.TABLE,
 ) -> None:
     """Print ledger entries, the oldest first. Times without an offset are UTC."""
     from godoty_service.metering.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
@@ -63,11 +78,22 @@ def list_entries(
         catalogue = await newest_catalogue(rooms.database.collection("catalogues")) if model else None
         names = catalogue.other_names(model) if catalogue is not None else ()
         found = await rooms.usage.pages.page(tenant, replace(which, other_names=names), after=None, limit=limit + 1)
-        print_table(_COLUMNS, map(_row, found[:limit]))
+        _print([_row(each) for each in found[:limit]], shape)
         if len(found) > limit:
-            out.print("there are more: --limit, or --from a later time")
+            notes = out if shape is Format.TABLE else err
+            notes.print("there are more: --limit, or --from a later time")
 
     with_rooms(work)
+
+
+def _print(rows: list[tuple[Value, ...]], shape: Format) -> None:
+    match shape:
+        case Format.JSON:
+            print_json([dict(zip(_KEYS, row, strict=True)) for row in rows])
+        case Format.CSV:
+            print_csv(_KEYS, rows)
+        case Format.TABLE:
+            print_table(_COLUMNS, rows)
 
 
 def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> None:
@@ -93,13 +119,14 @@ def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> N
     with_rooms(work)
 
 
-def _row(entry: Entry) -> tuple[str | None, ...]:
+def _row(entry: Entry) -> tuple[Value, ...]:
+    """Return what is printed of an entry, in the order of `_KEYS`."""
     call = None if isinstance(entry, Adjustment) else entry
     return (
         entry_id(entry),
         start_time(entry).isoformat(timespec="milliseconds"),
         entry.session_id,
-        str(entry.number),
+        entry.number,
         "adjustment" if call is None else call.state.value,
         entry.model,
         entry.provider,

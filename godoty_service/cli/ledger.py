@@ -174,9 +174,14 @@ def verify_books(
 
 @ledger_app.command()
 def compare() -> None:
-    """Set what the ledger has for today (UTC) beside what the provider says the key has used today."""
+    """Compare what the ledger has settled today (UTC) with what the provider says that the key has used today.
+
+    Exit status 1: they differ, or the provider states no amount.
+    """
+    equal = False
 
     async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
+        nonlocal equal
         start = rooms.clock().replace(hour=0, minute=0, second=0, microsecond=0)
         used = _used_today(await provider.account.key())
         cost, pending, unresolved = await rooms.ledger.sum_of(
@@ -186,8 +191,11 @@ def compare() -> None:
         out.print(f"provider  {money.format_usd(used) or 'not told'} USD")
         if used is not None:
             out.print(f"beyond    {money.format_usd(money.subtract(used, cost))} USD that the provider has more")
+        equal = used == cost
 
     with_provider(work)
+    if not equal:
+        raise typer.Exit(1)
 
 
 def _used_today(body: bytes) -> Decimal | None:

@@ -38,17 +38,33 @@ def read_settings(*, level: str | None = None) -> Settings:
     return settings
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | datetime | None]]) -> None:
-    """Print rows. The first column stands there whole, and all of them do where the output is no terminal."""
-    table = Table(Column(columns[0], no_wrap=True), *(Column(each, overflow="fold") for each in columns[1:]))
-    for row in rows:
-        table.add_row(*map(_cell, row))
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | int | datetime | None]]) -> None:
+    """Print rows as a table. On a terminal that is too narrow for it, each row is a block with one cell a line."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = Table(*(Column(each, no_wrap=True) for each in columns))
+    for row in cells:
+        table.add_row(*map(escape, row))
     console = out if out.is_terminal else Console(highlight=False, width=_WIDE)
-    console.print(table)
+    wide = console.options.update(width=_WIDE)
+    if out.is_terminal and console.measure(table, options=wide).maximum > console.width:
+        _print_blocks(columns, cells)
+    else:
+        console.print(table)
 
 
-def _cell(value: str | datetime | None) -> str:
-    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else escape(value or "")
+def _print_blocks(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    width = max(map(len, columns))
+    for row in rows:
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                out.print(f"{name:<{width}}  {cell}", markup=False)
+        out.print()
+
+
+def _cell(value: str | int | datetime | None) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return "" if value is None else str(value)
 
 
 def user() -> str:

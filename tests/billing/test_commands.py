@@ -1,6 +1,8 @@
 """`godoty usage | ledger list | ledger export | prices`: what BillingService tells, by hand."""
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 from godoty.v1 import billing_service_pb2 as pb
 from google.protobuf import json_format
+from rich.console import Console
 
+from godoty_service.cli import session
 from godoty_service.errors import GodotyError
 from godoty_service.metering.call import CallState
 from godoty_service.metering.ledger_pages import LedgerPages
@@ -86,6 +90,70 @@ async def test_usage_is_of_this_month_unless_told_otherwise(service: Service, se
 
     ((_, _, calls, *_),) = rows_of(await godoty("usage", service.tenant_id))
     assert calls == "1"
+
+
+async def test_usage_in_a_format_for_programs(service: Service, served: Tenant, bill: Bill, godoty: Godoty) -> None:
+    """JSON and CSV have the sums of GetUsage by named columns, exact and without a drawn line; unknown is null."""
+    await _fill(served)
+    answer = await bill(service).usage(MARCH[0], MARCH[1], "day", "model")
+    options = (*OPTIONS, "--by", "day", "--by", "model", "--format")
+    found = json.loads(await godoty("usage", service.tenant_id, *options, "json"))
+    printed = await godoty("usage", service.tenant_id, *options, "csv")
+    alone = await godoty("usage", service.tenant_id, *OPTIONS, "--format", "csv")
+
+    sums = [(row.totals.cost_usd, row.totals.model_calls, row.totals.unresolved_calls) for row in answer.rows]
+    names = ("cost_usd", "model_calls", "unresolved_calls")
+    assert [(row["day"], row["model"]) for row in found["groups"]] == [tuple(row.keys) for row in answer.rows]
+    assert [tuple(row[name] for name in names) for row in found["groups"]] == sums
+    assert (found["total"]["cost_usd"], found["total"]["pending_calls"]) == (answer.totals.cost_usd, 1)
+    assert (found["total"]["unresolved_bound_usd"], found["known_later_usd"]) == ("0.5", None)
+    rows = list(csv.DictReader(_sums(printed)))
+    assert [{name: _text(value) for name, value in row.items()} for row in found["groups"]] == rows
+    (total,) = csv.DictReader(_sums(alone))
+    assert total == {name: _text(value) for name, value in found["total"].items()}
+    assert not {*printed} & {*"│┃━┏"}
+
+
+def _sums(printed: str) -> list[str]:
+    """Leave out the line that goes to standard error."""
+    return [line for line in printed.splitlines() if not line.startswith("as of ")]
+
+
+def _text(value: str | int | None) -> str:
+    return "" if value is None else str(value)
+
+
+async def test_ledger_list_in_a_format_for_programs(service: Service, served: Tenant, godoty: Godoty) -> None:
+    """JSON and CSV have the entries of the table, by named columns."""
+    await _fill(served)
+    table = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
+    found = json.loads(await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "json"))
+    printed = await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "csv")
+
+    assert [[_text(value) for value in each.values()] for each in found] == table
+    assert list(csv.DictReader(io.StringIO(printed))) == [
+        {name: _text(value) for name, value in each.items()} for each in found
+    ]
+    assert [each["state"] for each in found].count("pending") == 1
+    assert all(isinstance(each["cost_usd"], str | None) for each in found)
+
+
+async def test_ledger_list_on_a_narrow_terminal_breaks_no_value(
+    service: Service, served: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns each entry is a block of lines, in which every value stands whole."""
+    await _fill(served)
+    table = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=80, highlight=False, soft_wrap=True, color_system=None)
+    monkeypatch.setattr(session, "out", terminal)
+    await godoty("ledger", "list", service.tenant_id, *OPTIONS)
+
+    blocks = [block.splitlines() for block in shown.getvalue().strip().split("\n\n")]
+    assert [[line.split("  ")[-1].strip() for line in block] for block in blocks] == [
+        [cell for cell in row if cell] for row in table
+    ]
+    assert blocks[0][0].split() == ["entry", table[0][0]]
 
 
 async def test_ledger_list_prints_entries(service: Service, served: Tenant, godoty: Godoty) -> None:

@@ -147,6 +147,10 @@ class _TypedChat:
     def type(self, text: str) -> None:
         os.write(self._keyboard, text.encode())
 
+    def paste(self, text: str, *, bracketed: bool) -> None:
+        """Pastes as a terminal does: between marks, if the program has asked for them."""
+        self.type(f"\x1b[200~{text}\x1b[201~" if bracketed else text)
+
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
@@ -209,5 +213,36 @@ async def test_ctrl_d_leaves(chat_command: list[str], chat_settings: dict[str, s
         await asyncio.to_thread(chat.see, "> ")
         chat.type("\x04")
         assert await asyncio.to_thread(chat.leave) == 0
+    finally:
+        chat.kill()
+
+
+async def test_pasted_lines_are_one_turn(
+    chat_command: list[str], chat_environment: dict[str, str], stand_in: StandIn
+) -> None:
+    """Six lines pasted into the prompt wait for Enter, and are sent as one text."""
+    said: list[str] = []
+
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+        said.append(request.text)
+        yield pb.ConverseResponse(sequence=1, turn_started=pb.TurnStarted(session_id=request.session_id))
+        yield pb.ConverseResponse(sequence=2, text_delta=pb.TextDelta(text="understood"))
+
+    stand_in.script = script
+    environment = chat_environment | {
+        "GODOTY_LISTEN": stand_in.target,
+        "GODOTY_API_KEY": stand_in.api_key,
+        "TERM": "xterm",
+    }
+    lines = [f"line {number}" for number in range(1, 7)]
+    chat = _TypedChat(chat_command, environment)
+    try:
+        opening = await asyncio.to_thread(chat.see, "> ")
+        chat.paste("".join(f"{line}\n" for line in lines), bracketed="\x1b[?2004h" in opening)
+        await asyncio.to_thread(chat.see, "line 6")
+        chat.type("\r")
+        await asyncio.to_thread(chat.see, "understood")
+        await asyncio.to_thread(chat.see, "> ")
+        assert said == ["\n".join(lines)]
     finally:
         chat.kill()

@@ -164,7 +164,7 @@ async def test_resolve_refuses_what_it_cannot_settle(calling: Serve, bookkeep: B
 
 
 async def test_compare_sets_the_ledger_beside_the_provider(calling: Serve, bookkeep: Bookkeep, godoty: Godoty) -> None:
-    """What the key has used and the ledger lacks is told, until it is reconciled and resolved; then nothing is."""
+    """What the key has used and the ledger lacks is printed, with exit status 1, until all of it is resolved."""
     key: dict[str, Any] = {"OPENROUTER_API_KEY": "sandbox-compare"}
     caller = await calling(reconcile_interval=NEVER, **key)
     keeper = await bookkeep(caller.service, **key)
@@ -182,6 +182,7 @@ async def test_compare_sets_the_ledger_beside_the_provider(calling: Serve, bookk
 
     assert _compared(before.out) == (plain(settled), 1, 1, plain(used), plain(used - settled))
     assert _compared(after.out) == (plain(used), 0, 0, plain(used), "0")
+    assert (before.status, after.status) == (1, 0)
 
 
 def _compared(out: str) -> tuple[str, int, int, str, str]:

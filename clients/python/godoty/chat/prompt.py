@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from godoty.chat.screen import Screen
 
 with contextlib.suppress(ImportError):  # Windows has none
-    import readline  # noqa: F401 - gives input() its editing and its history
+    import readline  # gives input() its editing and its history
+
+    if "libedit" not in (readline.__doc__ or ""):  # which has no such mode
+        # The terminal marks what is pasted, so that several lines are one text and wait for Enter; Python turns it off.
+        readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def lines(screen: Screen) -> Iterator[str]:
-    """Yields each line that is not blank, until Ctrl-D, Ctrl-C or the pipe's end."""
+    """Yields each line or pasted text that is not blank, until Ctrl-D, Ctrl-C or the pipe's end."""
     interactive = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
