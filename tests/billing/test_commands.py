@@ -168,7 +168,7 @@ async def test_ledger_list_prints_entries(service: Service, served: Tenant, godo
     assert [row[0] for row in everything] == [entry_id for _, _, entry_id in in_order]
     assert rows_of(two) == everything[:2]
     assert two.splitlines()[-1].startswith("there are more")
-    ((call_id, started, session, _, state, model, _, cost, bound, user),) = pending
+    ((call_id, started, session, _, state, model, _, cost, bound, user, _),) = pending
     assert (started, session, state, model) == ("2026-03-10T12:00:00.000+00:00", "other", "pending", "model/0")
     assert (call_id in served.calls, cost, bound, user) == (True, "", "0.25", "ann")
     assert {row[4] for row in by_model} <= {"settled", "unresolved"}

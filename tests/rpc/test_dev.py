@@ -72,7 +72,7 @@ class Dev:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
             self.printed = (await process.stdout.read()).decode()
-            code = await asyncio.wait_for(process.wait(), 20)
+            code = await asyncio.wait_for(process.wait(), 60)
         assert code == 0
         for address in (told["GODOTY_LISTEN"], f"127.0.0.1:{self.mongod_port}", _sandbox(told).removeprefix("http://")):
             assert not _answers(address), address
@@ -105,7 +105,7 @@ async def _chat(dev: Dev, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "godoty.chat", *arguments), cwd=dev.folder, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     return out.decode()
 
@@ -119,7 +119,7 @@ async def _ledger(dev: Dev, command: str) -> int:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=(dev.folder / "stderr").open("ab"),
     )
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), 120)
 
 
 async def test_the_whole_world_starts_stops_and_starts_again(tmp_path: Path) -> None:
