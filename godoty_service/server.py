@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
 from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
+from godoty_service.metering.effective_prices import catalogue_state
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.openrouter.limits import AnswerLimits
@@ -255,12 +256,14 @@ async def _have_prices(oracle: Oracle) -> bool:
     Raises:
         GodotyError: The database does not keep it.
     """
-    if await oracle.refresh():
-        return True
-    await oracle.load()
-    if oracle.current is None:
+    fetched = await oracle.refresh()
+    if not fetched:
+        await oracle.load()
+    if (catalogue := oracle.current) is None:
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
-    return False
+    else:
+        log.info("catalogue", age_seconds=oracle.age(), **asdict(catalogue_state(catalogue)))
+    return fetched
 
 
 def _answer_limits(settings: Settings) -> AnswerLimits:

@@ -328,8 +328,6 @@ class Reconciler:
 
     async def _priced(self, call: ModelCall) -> ModelCall:
         """Price a call with what held when it started."""
-        if call.evidence is None:
-            return replace(call, catalogue_cost=None)
         try:
             priced = await self._oracle.price_past(
                 call.usage or TokenUsage(),
@@ -337,7 +335,7 @@ class Reconciler:
                 requested=(call.requested_model, *call.fallback_models),
                 provider=call.provider,
                 at=call.start_time,
-                catalogue_hash=call.evidence.catalogue_hash,
+                catalogue_hash=call.evidence.catalogue_hash if call.evidence is not None else None,
             )
         except GodotyError:
             raise

@@ -16,6 +16,12 @@ _SUCCESS = 200
 GenerationRecords = Literal["auto", "kept", "none"]
 
 
+def is_openrouter(base_url: str) -> bool:
+    """Return whether a base URL is OpenRouter's own."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+
 class RecordKeeping:
     """Whether records are kept: as configured, else as the answers of `/generation` say.
 
@@ -32,8 +38,7 @@ class RecordKeeping:
             base_url: The upstream's.
             configured: "kept" or "none" decides; "auto" learns.
         """
-        host = urlsplit(base_url).hostname or ""
-        known = configured == "kept" or host == "openrouter.ai" or host.endswith(".openrouter.ai")
+        known = configured == "kept" or is_openrouter(base_url)
         self._is_configured_off = configured == "none"
         self._is_certain = known or self._is_configured_off
         self.kept = not self._is_configured_off
