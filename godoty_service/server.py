@@ -11,7 +11,14 @@ from pathlib import Path
 
 import grpc
 import structlog
-from godoty.v1 import admin_service_pb2_grpc, agent_service_pb2_grpc, billing_service_pb2_grpc
+from godoty.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
+)
 from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -34,6 +41,7 @@ from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.call_adjuster import CallAdjuster
 from godoty_service.rpc.connection_limits import ConnectionLimits, bounded_connections, raise_file_limit
 from godoty_service.rpc.edge import Edge
+from godoty_service.rpc.field_limits import FieldLimits
 from godoty_service.rpc.health import ServingStatus
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.listener import bind
@@ -59,6 +67,11 @@ log = structlog.get_logger(__name__)
 
 _SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 _SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
+_DESCRIPTORS = tuple(
+    service
+    for file in (agent_service_pb2, admin_service_pb2, billing_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
 _STOP_GRACE = 5.0  # seconds that calls other than turns get to finish
 _GATE_INTERVAL = 1.0  # seconds between two tries to let turns out whose end the database did not take
 
@@ -151,6 +164,7 @@ def _edge(settings: Settings, rooms: Rooms, *, storage: StorageMonitor, metrics:
             streams=settings.tenant_streams,
             others=settings.tenant_calls,
         ),
+        limits=FieldLimits(_DESCRIPTORS, max_text_bytes=settings.max_text_bytes),
         storage=storage,
         keyless=KeylessCalls(
             sources=sources,

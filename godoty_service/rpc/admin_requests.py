@@ -24,6 +24,7 @@ _ID = 128
 _NAME = 200
 _PATTERNS = 100
 _FALLBACKS = 8
+_SCOPES_AT_MOST = 16
 _OVERLAP = timedelta(days=30)
 _PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 _MODEL = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
@@ -48,7 +49,7 @@ def tenant_name(text: str) -> str:
     Raises:
         InvalidRequest: It is blank, too long, or has signs that nobody sees.
     """
-    if not text.strip() or len(text) > _NAME or not text.isprintable():
+    if len(text) > _NAME or not text.strip() or not text.isprintable():
         raise InvalidRequest.of("name", f"must have 1 to {_NAME} printable characters")
     return text
 
@@ -92,8 +93,8 @@ def new_key(request: pb.IssueKeyRequest, *, now: datetime) -> NewKey:
         InvalidRequest: Fields are refused.
     """
     violations = _violations_of_id("tenant_id", request.tenant_id)
-    if not request.scopes or not all(scope in _SCOPES for scope in request.scopes):
-        violations.append(_violation("scopes", "must name at least one, each one of its values"))
+    if not 0 < len(request.scopes) <= _SCOPES_AT_MOST or not all(scope in _SCOPES for scope in request.scopes):
+        violations.append(_violation("scopes", f"must be 1 to {_SCOPES_AT_MOST}, each one of its values"))
     expire_time = None
     if request.HasField("expire_time"):
         try:
@@ -212,15 +213,13 @@ def _provider(asked: pb.Policy, violations: list[FieldViolation]) -> dict[str, A
 def _budgets(asked: Sequence[pb.Budget], violations: list[FieldViolation]) -> tuple[Budget, ...]:
     """Read budgets; what is refused is added to the violations."""
     budgets: dict[BudgetWindow, Budget] = {}
-    for place, each in enumerate(asked):
+    for place, each in enumerate(asked[: 2 * len(_WINDOWS)]):
         window, limit = _WINDOWS.get(each.window), _limit(each.limit_usd)
         if window is None or window in budgets:
             violations.append(_violation(f"policy.budgets[{place}].window", "must be day, month or total, each once"))
         if limit is None:
             text = f'must be a plain decimal above 0 such as "12.50", {money.AMOUNT_RULE}'
             violations.append(_violation(f"policy.budgets[{place}].limit_usd", text))
-        if violations and place > len(_WINDOWS):
-            break  # a request may hold a million of them
         if window is not None and limit is not None:
             budgets[window] = Budget(window=window, limit=limit, hard=each.hard)
     return tuple(budgets[window] for window in BudgetWindow if window in budgets)

@@ -1,6 +1,6 @@
 """Checks what BillingService is asked, and turns it into domain values. All that is refused is named at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ def usage_question(request: pb.GetUsageRequest) -> UsageQuestion:
             checked.refuse(name, "is required")
     if start is not None and end is not None and end - start > _LONGEST:
         checked.refuse("end_time", f"must be at most {_LONGEST.days} days after start_time")
-    groups = _groups(list(request.group_by), checked)
+    groups = _groups(request.group_by, checked)
     if request.time_zone and request.time_zone not in _zones():
         checked.refuse("time_zone", "must be the IANA name of a time zone, such as Europe/Berlin")
     as_of = checked.read("as_of", request.as_of, _floor) if request.HasField("as_of") else None
@@ -152,7 +152,10 @@ def _range(
     return start, end
 
 
-def _groups(asked: list[int], checked: _Checked) -> tuple[Group, ...]:
+def _groups(asked: Sequence[int], checked: _Checked) -> tuple[Group, ...]:
+    if len(asked) > len(_GROUPS):
+        checked.refuse("group_by", f"must be at most {len(_GROUPS)}")
+        return ()
     unknown = [each for each in asked if each not in _GROUPS]
     groups = tuple(_GROUPS[each] for each in asked if each in _GROUPS)
     if unknown:

@@ -91,7 +91,7 @@ def attribution_violations(*, why: str, by: str) -> list[FieldViolation]:
     return [
         _violation(name, f"must have 1 to {longest} printable characters")
         for name, text, longest in (("why", why, _WHY), ("by", by, _BY))
-        if not text.strip() or len(text) > longest or not text.isprintable()
+        if len(text) > longest or not text.strip() or not text.isprintable()
     ]
 
 

@@ -19,6 +19,7 @@ from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing
 from godoty_service.ids import new_id
 from godoty_service.rpc import wire
 from godoty_service.rpc.auth_throttle import AuthThrottle, TooManyWrongKeys
+from godoty_service.rpc.field_limits import FieldLimits
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.sources import Sources
 from godoty_service.rpc.status import abort, code_of
@@ -60,6 +61,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         sources: Sources,
         throttle: AuthThrottle,
         calls: TenantCalls,
+        limits: FieldLimits,
         storage: StorageMonitor,
         keyless: KeylessCalls,
         metrics: Metrics,
@@ -74,6 +76,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
             sources: Names the source of a call.
             throttle: Bounds the look-ups of wrong keys.
             calls: Bounds how many calls of a tenant are open.
+            limits: Bounds the size of requests and of their fields.
             storage: Ends calls that wait for a database which does not answer.
             keyless: Bounds the calls that need no key.
             metrics: Counts calls.
@@ -85,6 +88,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         self._sources = sources
         self._throttle = throttle
         self._calls = calls
+        self._limits = limits
         self._storage = storage
         self._keyless = keyless
         self._metrics = metrics
@@ -115,13 +119,15 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         return grpc.stream_unary_rpc_method_handler(self._unary(method, handler))
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Awaitable[bytes]]:
+        decode = self._limits.decoder(method, handler.request_deserializer)
+
         async def wrapped(_: object, context: Context) -> bytes:
             with self._observed(method, context) as span:
                 try:
                     with self._storage.guard(), ExitStack() as slot:
                         call = await self._admit(method, context)
                         slot.enter_context(self._calls.open(call.tenant_id, method))
-                        request = await self._request(handler, context)
+                        request = await self._request(decode, context)
                         body = encoded(handler.response_serializer, await handler.unary_unary(request, call))
                         if len(body) > _SMALL:
                             _until_done(context, slot.pop_all())
@@ -133,7 +139,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
         return wrapped
 
     def _stream(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
-        encode = handler.response_serializer
+        decode, encode = self._limits.decoder(method, handler.request_deserializer), handler.response_serializer
 
         async def wrapped(_: object, context: Context) -> None:
             with self._observed(method, context) as span:
@@ -141,7 +147,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
                     with self._storage.guard() as guard:  # until its first answer: then it has what it needs
                         call = await self._admit(method, context)
                         with self._calls.open(call.tenant_id, method):
-                            request = await self._request(handler, context)
+                            request = await self._request(decode, context)
                             async with aclosing(handler.unary_stream(request, call)) as responses:
                                 async for response in responses:
                                     guard.release()
@@ -154,8 +160,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
 
         return wrapped
 
-    async def _request(self, handler: Any, context: Context) -> Any:
-        return await read_request(context, handler.request_deserializer, seconds=self._request_timeout)
+    async def _request(self, decode: Callable[[bytes], Any], context: Context) -> Any:
+        return await read_request(context, decode, seconds=self._request_timeout)
 
     async def _admit(self, method: str, context: Context) -> Call:
         """Check the key and its scope.

@@ -15,6 +15,7 @@ Each = TypeVar("Each", bound=Message)
 
 _LARGEST = 2**63
 _TAG = 8  # bytes that an entry takes in its page beside its own, at most
+LONGEST_TOKEN = 8192  # characters; a place holds two names of 128 characters at most
 
 
 def page_size(asked: int, *, default: int, most: int = 500) -> int:
@@ -79,6 +80,8 @@ def read_token(token: str, query: tuple[str, ...]) -> list[Any] | None:
     """
     if not token:
         return None
+    if len(token) > LONGEST_TOKEN:
+        raise _not_ours()
     try:
         mark: str
         place: list[Any]

@@ -146,11 +146,9 @@ def _violations_of_choices(request: pb.ConverseRequest) -> list[FieldViolation]:
 
 
 def _violations_of_text(text: str, largest: int) -> list[FieldViolation]:
-    if not text.strip():
-        return [_violation("text", "must not be blank")]
-    if len(text.encode()) > largest:
+    if len(text) > largest or len(text.encode()) > largest:
         return [_violation("text", f"must have at most {largest} bytes of UTF-8")]
-    return []
+    return [] if text.strip() else [_violation("text", "must not be blank")]
 
 
 def _violations_of_models(request: pb.ConverseRequest) -> list[FieldViolation]:

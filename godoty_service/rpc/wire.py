@@ -102,5 +102,7 @@ async def _receive(context: Context, *, seconds: float) -> bytes | None:
 def _decoded(decode: Decode, body: bytes) -> Any:
     try:
         return decode(body)
+    except GodotyError:  # it is refused for what is in it
+        raise
     except Exception as error:
         raise MalformedRequest("The request could not be decoded.") from error

@@ -1,0 +1,188 @@
+"""Limits of requests: their bytes before they are decoded, then the length of each field."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+
+from bench.hostile_inputs import HUGE
+from godoty_service.clock import utc_now
+from godoty_service.errors import InvalidRequest
+from godoty_service.rpc import admin_requests, billing_requests, requests
+from godoty_service.rpc.call_adjuster import adjustment_order
+from godoty_service.rpc.field_limits import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
+from godoty_service.rpc.paging import read_token
+
+TEXT_BYTES = 256 * 1024
+SERVICES: list[ServiceDescriptor] = [
+    service for file in (pb, admin_pb, billing_pb) for service in file.DESCRIPTOR.services_by_name.values()
+]
+METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
+LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
+MANY = 200_000
+GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, admin_pb.API_SCOPE_CONVERSE
+BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
+
+
+def names(methods: list[MethodDescriptor]) -> list[str]:
+    """Name test cases."""
+    return [method.name for method in methods]
+
+
+def fields(descriptor: Descriptor | None) -> Iterator[FieldDescriptor]:
+    """Return the fields of a message and of those in it."""
+    for field in descriptor.fields if descriptor is not None else ():
+        yield field
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from fields(field.message_type)
+
+
+def full(descriptor: Descriptor) -> Any:
+    """Return a message whose fields are all as long as they may be, of the widest letters."""
+    message = message_factory.GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        count = COUNTS[field.name] if field.is_repeated else 1
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            assert field.message_type is not None
+            inner = full(field.message_type)
+            if field.is_repeated:
+                getattr(message, field.name).extend([inner] * count)
+            else:
+                getattr(message, field.name).CopyFrom(inner)
+            continue
+        value: Any = -1
+        if field.type == FieldDescriptor.TYPE_STRING:
+            value = "\U0001d51e" * (TEXT_BYTES // 4 if field.name == "text" else LENGTHS[field.name])
+        if field.is_repeated:
+            getattr(message, field.name).extend([value] * count)
+        elif field.type == FieldDescriptor.TYPE_BOOL:
+            setattr(message, field.name, True)
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+@pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
+def test_each_field_has_a_limit(method: MethodDescriptor) -> None:
+    """A text, or a repeated field, that is added to the contract needs one."""
+    for field in fields(method.input_type):
+        assert field.type != FieldDescriptor.TYPE_BYTES, "say how long they may be"
+        if field.type == FieldDescriptor.TYPE_STRING and field.name != "text":
+            assert field.name in LENGTHS, field.full_name
+        if field.is_repeated:
+            assert field.name in COUNTS, field.full_name
+
+
+@pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
+def test_message_as_long_as_its_fields_may_be_is_decoded(method: MethodDescriptor) -> None:
+    """The bytes of a method follow from what its fields may hold: none of them is refused for the others' sake."""
+    body = full(method.input_type).SerializeToString()
+    decode = message_factory.GetMessageClass(method.input_type).FromString
+    decoder = LIMITS.decoder(f"/{method.containing_service.full_name}/{method.name}", decode)
+
+    assert decoder(body) is not None
+    assert LIMITS.largest(method.input_type) <= max(4 * len(body), len(body) + 16 * 1024)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
+def test_larger_message_is_not_decoded(method: MethodDescriptor) -> None:
+    """It is refused by its bytes alone."""
+
+    def decode(_: bytes) -> None:
+        raise AssertionError("it was decoded")
+
+    decoder = LIMITS.decoder(f"/{method.containing_service.full_name}/{method.name}", decode)
+
+    with pytest.raises(RequestTooLarge, match="this method takes at most"):
+        decoder(b"x" * (LIMITS.largest(method.input_type) + 1))
+
+
+TOO_LONG: list[tuple[str, Any]] = [
+    ("session_id", pb.GetSessionRequest(session_id="a" * 257)),
+    ("user", pb.ConverseRequest(text="hi", user="a" * 257)),
+    ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a"] * 9)),
+    ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a", "b" * 257])),
+    ("limits.max_cost_usd", pb.ConverseRequest(text="hi", limits=pb.TurnLimits(max_cost_usd="1" * 129))),
+    ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
+    ("policy.provider_json", admin_pb.SetPolicyRequest(policy=admin_pb.Policy(provider_json=" " * 16385))),
+    (
+        "policy.budgets[1].limit_usd",
+        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[{}, {"limit_usd": "1" * 129}])),
+    ),
+    ("group_by", billing_pb.GetUsageRequest(group_by=[GROUP] * 17)),
+    ("scopes", admin_pb.IssueKeyRequest(scopes=[SCOPE] * 17)),
+]
+
+
+@pytest.mark.parametrize(("field", "request_"), TOO_LONG, ids=[field for field, _ in TOO_LONG])
+def test_field_that_is_too_long_is_named(field: str, request_: Any) -> None:
+    """The violation has its path, and what it may hold."""
+    with pytest.raises(InvalidRequest) as caught:
+        LIMITS.check(request_)
+
+    (violation,) = caught.value.violations
+    assert violation.field == field
+    assert "at most" in violation.description
+
+
+def test_all_fields_that_are_too_long_are_named_at_once() -> None:
+    """One answer tells them all."""
+    with pytest.raises(InvalidRequest) as caught:
+        LIMITS.check(pb.ConverseRequest(session_id="a" * 300, user="a" * 300, model="a" * 300))
+
+    assert [each.field for each in caught.value.violations] == ["session_id", "model", "user"]
+
+
+def lines_of(work: Callable[[], Any]) -> int:
+    """Return how many lines of Python a refusal takes, each turn of a loop counted."""
+    count = 0
+
+    def trace(_frame: Any, event: str, _argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(InvalidRequest):
+            work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+HOSTILE: dict[str, Callable[[], Any]] = {
+    "limits": lambda: LIMITS.check(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
+    "limits of messages": lambda: LIMITS.check(
+        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY))
+    ),
+    "GetUsage groups": lambda: billing_requests.usage_question(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
+    "IssueKey scopes": lambda: admin_requests.new_key(
+        admin_pb.IssueKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
+    ),
+    "SetPolicy budgets": lambda: admin_requests.policy(
+        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY)),
+        catalogue=None,
+    ),
+    "SetPolicy models": lambda: admin_requests.policy(
+        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(allowed_models=["a"] * MANY)), catalogue=None
+    ),
+    "Converse fallbacks": lambda: requests.turn_request(
+        pb.ConverseRequest(text="hi", model="a", fallback_models=["a"] * MANY), catalogue=None, max_text_bytes=100
+    ),
+    "a page token": lambda: read_token("W" * HUGE, ("sessions", "tenant", "")),
+    "AdjustCall why": lambda: adjustment_order(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_done_before_a_refusal_does_not_grow_with_the_request(name: str) -> None:
+    """Lengths come first: two hundred thousand values are refused without a look at each."""
+    assert lines_of(HOSTILE[name]) < BOUNDED
