@@ -27,13 +27,11 @@ from godoty_service.metering.ledger_export import LedgerExport
 from godoty_service.metering.ledger_pages import LedgerPages
 from godoty_service.metering.opening_balance import OpeningBalance
 from godoty_service.metering.oracle import Oracle
-from godoty_service.metering.price_file import PriceRules, load_price_file
 from godoty_service.metering.provider_prices import ProviderPrices
 from godoty_service.metering.reconciler import Patience, Reconciler
 from godoty_service.metering.rollups import Rollups
 from godoty_service.metering.session_folds import SessionFolds
 from godoty_service.metering.spending import Spending
-from godoty_service.metering.stored_catalogues import Upstream
 from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.metering.usage_entries import UsageEntries
 from godoty_service.metering.usage_query import UsageQuery
@@ -44,7 +42,7 @@ from godoty_service.openrouter.account import Account, BodyLimits
 from godoty_service.openrouter.accounts import Access, Accounts
 from godoty_service.openrouter.client import ErrorBodyLimits, OpenRouterClient, open_client
 from godoty_service.openrouter.pace import Pace
-from godoty_service.openrouter.record_keeping import RecordKeeping, is_openrouter
+from godoty_service.openrouter.record_keeping import RecordKeeping
 from godoty_service.sessions import messages as message_stores
 from godoty_service.sessions import replicas as replica_stores
 from godoty_service.sessions import store as session_stores
@@ -271,7 +269,7 @@ async def open_provider(
         on_rejected_list: Called for each price list that was fetched and not taken: of "models", or of "providers".
 
     Raises:
-        ValueError: The settings name no key, or the price file is wrong.
+        ValueError: The settings name no key.
     """
     key_id = settings.openrouter_key_id
     pace = Pace()
@@ -303,7 +301,6 @@ async def open_provider(
             clock=rooms.clock,
         ),
         least_share=settings.catalogue_least_share,
-        upstream=await asyncio.to_thread(_upstream, settings),
         on_rejected=on_rejected_list,
         clock=rooms.clock,
     )
@@ -364,19 +361,6 @@ def _open_client(settings: Settings, pace: Pace) -> OpenRouterClient:
         read_timeout=settings.read_timeout,
         pace=pace,
         error_limits=ErrorBodyLimits(size=settings.max_error_bytes, seconds=settings.error_body_timeout),
-    )
-
-
-def _upstream(settings: Settings) -> Upstream:
-    """Return whose catalogue is fetched, and the operator's own prices.
-
-    Raises:
-        ValueError: The price file is wrong.
-    """
-    return Upstream(
-        name=settings.openrouter_base_url,
-        needs_prices=is_openrouter(settings.openrouter_base_url),
-        rules=load_price_file(settings.price_file) if settings.price_file is not None else PriceRules(),
     )
 
 

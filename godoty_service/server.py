@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from godoty_service.agents.profile import assistant
 from godoty_service.agents.tracing import install_tracer
 from godoty_service.collector import settle
 from godoty_service.errors import GodotyError
-from godoty_service.metering.effective_prices import catalogue_state
 from godoty_service.metering.ledger import Ledger
 from godoty_service.metering.oracle import Oracle
 from godoty_service.openrouter.limits import AnswerLimits
@@ -270,14 +269,12 @@ async def _have_prices(oracle: Oracle) -> bool:
     Raises:
         GodotyError: The database does not keep it.
     """
-    fetched = await oracle.refresh()
-    if not fetched:
-        await oracle.load()
-    if (catalogue := oracle.current) is None:
+    if await oracle.refresh():
+        return True
+    await oracle.load()
+    if oracle.current is None:
         log.warning("no_catalogue", note="calls are not priced and models not checked until it is fetched")
-    else:
-        log.info("catalogue", age_seconds=oracle.age(), **asdict(catalogue_state(catalogue)))
-    return fetched
+    return False
 
 
 def _answer_limits(settings: Settings) -> AnswerLimits:

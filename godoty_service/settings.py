@@ -207,10 +207,6 @@ class Settings(BaseSettings):
         0.5, ge=0, le=1, description="Least share of the priced models that a new catalogue may have of the last one."
     )
 
-    price_file: Path | None = Field(
-        None, description="TOML file of prices for models that the upstream lists without any; docs/accounting.md."
-    )
-
     # One answer of the provider.
     answer_text_bytes: int = Field(
         12 * 1024 * 1024,

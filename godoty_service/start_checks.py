@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 
 from godoty_service.metering.catalogue import Catalogue
-from godoty_service.metering.price_file import load_price_file
 from godoty_service.rpc.listener import check_plaintext
 from godoty_service.settings import Settings
 from godoty_service.telemetry.exporters import otlp_protocol
@@ -26,7 +25,6 @@ def start_faults(settings: Settings) -> list[str]:
         certificates,
         plaintext,
         lambda: otlp_protocol(os.environ),
-        lambda: load_price_file(settings.price_file) if settings.price_file is not None else None,
     )
     return [fault for check in checks if (fault := _fault(check)) is not None]
 

@@ -61,7 +61,7 @@ def list_entries(
     shape: FormatOption = Format.TABLE,
 ) -> None:
     """Print ledger entries, the oldest first. Times without an offset are UTC."""
-    from godoty_service.metering.stored_catalogues import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
+    from godoty_service.metering.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
     from godoty_service.rpc import billing_requests  # noqa: PLC0415 - the same
 
     request = pb.ListLedgerEntriesRequest(

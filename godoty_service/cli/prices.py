@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from godoty_service.cli.session import out, print_table, with_provider
-from godoty_service.metering.effective_prices import catalogue_state, priced_offers
 from godoty_service.metering.money import format_usd
 from godoty_service.metering.price_overrides import PRICE_KEYS
 from godoty_service.metering.prices import UnitPrices
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
     from godoty_service.rooms import ProviderRooms, Rooms
 
 _DEPENDS = "not known"
-_LISTINGS = {
-    "priced": "models with their prices",
-    "unpriced": "models without prices: what calls cost is unknown, unless the provider or GODOTY_PRICE_FILE says it",
-    "missing": "none: the upstream lists no models, so any name is taken",
-}
 
 
 def prices(
@@ -31,26 +25,19 @@ def prices(
 ) -> None:
     """Print which catalogue is in force, how old it is, and what a model costs by it: US dollars for one token."""
 
-    async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
+    async def work(_: "Rooms", provider: "ProviderRooms") -> None:
         await (provider.oracle.accept() if accept else provider.oracle.load())
         catalogue, age = provider.oracle.current, provider.oracle.age()
         if catalogue is None or age is None:
             raise ValueError("no server has fetched a catalogue yet")
         out.print(f"catalogue  {catalogue.hash}")
         out.print(f"first seen {catalogue.fetch_time.isoformat(timespec='seconds')}, confirmed {age:.0f} s ago")
-        state = catalogue_state(catalogue)
-        out.print(f"models     {state.models}")
-        out.print(f"priced     {state.priced_models}")
-        out.print(f"listing    {_LISTINGS[state.listing]}")
-        out.print(f"price file {state.price_rules} model patterns")
+        out.print(f"models     {len(catalogue.models)}")
         if model is not None:
-            offers = priced_offers(catalogue, model, at=rooms.clock())
+            offers = catalogue.offers(model)
             if not offers:
                 raise ValueError(f"the catalogue has no model {model}")
             for offer in offers:
-                if not offer.prices.are_listed:
-                    out.print(f"{offer.id}: no price is known; what its calls cost is unknown")
-                    continue
                 print_table((offer.id, "where", "USD"), _rows(offer.prices))
 
     with_provider(work)

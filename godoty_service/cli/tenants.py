@@ -115,7 +115,7 @@ def set_policy(
     ] = None,
 ) -> None:
     """Set what a tenant may do. Options change what they name; what a file leaves out is no bound any more."""
-    from godoty_service.metering.stored_catalogues import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
+    from godoty_service.metering.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` needs none of it
     from godoty_service.rpc import admin_requests  # noqa: PLC0415 - the same
 
     async def work(rooms: "Rooms") -> None:

@@ -3,14 +3,12 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any
 
 from godoty_service.metering import money
-from godoty_service.metering.price_file import PriceRules
 from godoty_service.metering.prices import UnitPrices
 from godoty_service.metering.usage import whole_number
 
@@ -59,32 +57,16 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """A listing as it was at `fetch_time`; equal `hash` means equal entries: prices, names and limits.
-
-    Attributes:
-        rules: The operator's own prices, of models that have none in the listing.
-        is_listed: Whether there is a listing; if not, a model may have any name.
-    """
+    """A listing as it was at `fetch_time`; equal `hash` means equal entries: prices, names and limits."""
 
     hash: str
     fetch_time: datetime
     models: Mapping[str, CatalogueModel]
     by_slug: Mapping[str, tuple[CatalogueModel, ...]]
-    rules: PriceRules = field(default_factory=PriceRules)
-    is_listed: bool = True
 
     @classmethod
-    def parse(
-        cls, body: str | bytes | Mapping[str, Any], *, fetch_time: datetime, rules: PriceRules | None = None
-    ) -> "Catalogue":
+    def parse(cls, body: str | bytes | Mapping[str, Any], *, fetch_time: datetime) -> "Catalogue":
         """Read the body of `GET /models`; an entry without an id or prices is left out.
-
-        Where no entry has prices, as in the listings of other upstreams than OpenRouter, all are kept without.
-
-        Args:
-            body: The listing.
-            fetch_time: When it was seen first.
-            rules: The operator's own prices.
 
         Raises:
             ValueError: where the body is no listing.
@@ -93,40 +75,15 @@ class Catalogue:
         entries = _data(body)
         if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
             raise ValueError("not a model listing")
-        has_prices = any(map(_has_pricing, entries))
         models: dict[str, CatalogueModel] = {}
         for entry in entries:
-            if (model := _model(entry if has_prices else _without_pricing(entry))) is not None:
+            if (model := _model(entry)) is not None:
                 models[model.id] = model if models.get(model.id, model) == model else _without_prices(model)
         by_slug: dict[str, tuple[CatalogueModel, ...]] = {}
         for model in models.values():
             by_slug[model.canonical_slug] = (*by_slug.get(model.canonical_slug, ()), model)
         told = {model.id: _told(model) for model in models.values()}
-        rules = rules or PriceRules()
-        return cls(
-            hash=_hash([told, rules.to_document()] if rules else told),
-            fetch_time=fetch_time,
-            models=models,
-            by_slug=by_slug,
-            rules=rules,
-        )
-
-    @classmethod
-    def unlisted(cls, *, fetch_time: datetime, rules: PriceRules) -> "Catalogue":
-        """Return the catalogue of an upstream that has no listing."""
-        return cls(
-            hash=_hash(["no listing", rules.to_document()]),
-            fetch_time=fetch_time,
-            models={},
-            by_slug={},
-            rules=rules,
-            is_listed=False,
-        )
-
-    @property
-    def has_prices(self) -> bool:
-        """Whether the listing has a price of any model, be it one that depends."""
-        return any(model.prices.are_listed for model in self.models.values())
+        return cls(hash=_hash(told), fetch_time=fetch_time, models=models, by_slug=by_slug)
 
     def find(self, model: str, *, requested: str | Sequence[str] = ()) -> CatalogueModel | None:
         """Return the entry whose prices hold for what was asked for, or what served; None: they are not known.
@@ -141,7 +98,7 @@ class Catalogue:
         """
         names = (requested,) if isinstance(requested, str) else requested
         asked = [found for name in names if (found := self._by_id(name)) is not None]
-        listed = self._by_id(model) or self._stand_in(model)
+        listed = self._by_id(model)
         if listed is not None:  # it may have been asked for with a variant that costs more (`:online`)
             return next((found for found in asked if found.id == listed.id), listed)
         family = self._family(model)
@@ -161,7 +118,7 @@ class Catalogue:
             model: As for `find`.
             requested: The models that the request named, best first: of several ids of one slug, one of these counts.
         """
-        if (listed := self._by_id(model) or self._stand_in(model)) is not None:
+        if (listed := self._by_id(model)) is not None:
             return listed.id
         family = self._family(model)
         names = (requested,) if isinstance(requested, str) else requested
@@ -182,21 +139,13 @@ class Catalogue:
 
     def knows(self, model: str) -> bool:
         """Tell whether a request may name this model."""
-        return bool(self._by_id(model) or self._family(model) or self._stand_in(model))
+        return bool(self._by_id(model) or self._family(model))
 
     def offers(self, model: str) -> tuple[CatalogueModel, ...]:
         """Give every entry whose price a request can meet: an alias has its own beside its target's."""
         found = self.find(model)
         entry = self.models.get(self._listed_name(model) or "")
         return tuple({offer.id: offer for offer in (entry, found) if offer is not None}.values())
-
-    def _stand_in(self, name: str) -> CatalogueModel | None:
-        """Return an entry for a name that no listing has: there is none, or it has a pattern such as `openai/*`."""
-        if self.has_prices or not _NAME.fullmatch(name) or name in self.by_slug:
-            return None
-        if self.is_listed and not any("*" in each and fnmatchcase(name, each) for each in self.models):
-            return None
-        return CatalogueModel(id=name, canonical_slug=name, prices=UnitPrices())
 
     def _listed_name(self, name: str) -> str | None:
         while name and name not in self.models:
@@ -287,16 +236,8 @@ def _without_prices(model: CatalogueModel) -> CatalogueModel:
     return replace(model, prices=UnitPrices(depends=frozenset({"prompt", "completion"})))
 
 
-def _has_pricing(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and entry.get("pricing") is not None
-
-
-def _without_pricing(entry: Any) -> Any:
-    return {**entry, "pricing": {}} if isinstance(entry, Mapping) else None
-
-
 def _model(entry: Any) -> CatalogueModel | None:
-    if not isinstance(entry, Mapping) or not isinstance(pricing := entry.get("pricing"), Mapping):
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("pricing"), Mapping):
         return None
     name, top, alias = _name(entry.get("id")), _mapping(entry.get("top_provider")), _mapping(entry.get("alias_target"))
     if name is None:
@@ -304,19 +245,13 @@ def _model(entry: Any) -> CatalogueModel | None:
     return CatalogueModel(
         id=name,
         canonical_slug=_name(entry.get("canonical_slug")) or name,
-        prices=_prices(pricing, name),
-        context_length=_context_length(entry) or _limit(top.get("context_length")),
+        prices=_prices(entry["pricing"], name),
+        context_length=_limit(entry.get("context_length")) or _limit(top.get("context_length")),
         max_completion_tokens=_limit(top.get("max_completion_tokens")),
         supports_max_tokens=_supports_max_tokens(entry),
         reasons=_reasons(entry),
         alias_target=_name(alias.get("slug")),
     )
-
-
-def _context_length(entry: Mapping[str, Any]) -> int | None:
-    """Return the tokens that a model takes, by OpenRouter's name for it, vLLM's or llama.cpp's."""
-    trained = _limit(_mapping(entry.get("meta")).get("n_ctx_train"))
-    return _limit(entry.get("context_length")) or _limit(entry.get("max_model_len")) or trained
 
 
 def _endpoint(entry: Any, model_id: str) -> Endpoint | None:

@@ -11,18 +11,13 @@ class ImplausibleList(ValueError):
     """A list that can be read and is not taken: it prices nothing, or far less than the one in force."""
 
 
-def check_priced(catalogue: Catalogue, *, needs_prices: bool) -> None:
+def check_priced(catalogue: Catalogue) -> None:
     """Refuse a listing in which no model has a price.
-
-    Args:
-        catalogue: The listing that was fetched.
-        needs_prices: Whether the upstream has prices in any case, as OpenRouter has; others may list models alone.
 
     Raises:
         ImplausibleList: It is such a listing.
     """
-    is_bare = bool(catalogue.models) and not catalogue.has_prices
-    if not _count(_prices_of(catalogue)) and (needs_prices or not is_bare):
+    if not _count(_prices_of(catalogue)):
         raise ImplausibleList(f"none of its {len(catalogue.models)} models has a price")
 
 

@@ -1,38 +1,30 @@
 """The pricing oracle: what a call cost by the catalogue in force when it started. Owns `catalogues`."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 import structlog
+from bson.binary import Binary
 
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, ProviderError, provider_message
+from godoty_service.errors import GodotyError, provider_message
 from godoty_service.metering.bounds import TEMPLATE_TOKENS, output_limit, upper_bound
 from godoty_service.metering.call import PriceEvidence
 from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint
-from godoty_service.metering.effective_prices import priced_model, priced_offers
 from godoty_service.metering.listing_checks import check_priced, check_shrink
 from godoty_service.metering.money import format_usd, multiply
 from godoty_service.metering.prices import price
 from godoty_service.metering.provider_prices import ProviderPrices, SeenPrices
-from godoty_service.metering.stored_catalogues import (
-    Upstream,
-    catalogue_with_rules,
-    newest_document,
-    price_rules,
-    readable_catalogue,
-    stored_listing,
-)
 from godoty_service.metering.usage import TokenUsage
 from godoty_service.mongo import Collection, Document, Index
 
 log = structlog.get_logger(__name__)
 
 INDEXES = (Index(keys=[("seen_time", -1)]),)
-_NO_SUCH_PATH = frozenset({"404", "405", "501"})  # what an upstream without a listing answers
 _KEPT_CATALOGUES = 8  # in memory; all are in the database
 
 Fetch = Callable[[], Awaitable[bytes]]
@@ -56,7 +48,6 @@ class Oracle:
         fetch_models: Fetch,
         providers: ProviderPrices,
         least_share: float = 0.5,
-        upstream: Upstream | None = None,
         on_rejected: Callable[[str], None] = lambda _: None,
         clock: Clock = utc_now,
     ) -> None:
@@ -67,7 +58,6 @@ class Oracle:
             fetch_models: Gets the body of the provider's model listing.
             providers: The providers' own prices.
             least_share: The least part of the priced models that a listing may have left of the one before.
-            upstream: Whose listing it is, and the operator's own prices for its models.
             on_rejected: Called with "models" for each listing that was fetched and not taken.
             clock: Tells the time.
         """
@@ -75,7 +65,6 @@ class Oracle:
         self._fetch_models = fetch_models
         self._providers = providers
         self._least_share = least_share
-        self._upstream = upstream or Upstream()
         self._on_rejected = on_rejected
         self._clock = clock
         self._by_hash: dict[str, Catalogue] = {}
@@ -83,19 +72,11 @@ class Oracle:
         self.seen_time: datetime | None = None
 
     async def load(self) -> None:
-        """Take up the newest catalogue that was kept; if there is a price file, with its prices."""
-        newest = await newest_document(self._catalogues, self._upstream)
-        catalogue = await readable_catalogue(newest)
-        if newest is None or catalogue is None:
-            return
-        rules = self._upstream.rules
-        if not rules or catalogue.rules == rules:
+        """Take up the newest catalogue that was kept."""
+        newest = await _newest(self._catalogues)
+        catalogue = await _readable(newest)
+        if newest is not None and catalogue is not None:
             self._remember(catalogue, newest["seen_time"])
-            return
-        catalogue = replace(await catalogue_with_rules(newest, rules), fetch_time=self._clock())
-        stored = {**newest, **price_rules(catalogue), "_id": catalogue.hash, "fetch_time": catalogue.fetch_time}
-        await self._catalogues.update_one({"_id": catalogue.hash}, {"$setOnInsert": stored}, upsert=True)
-        self._remember(catalogue, newest["seen_time"])
 
     async def refresh(self) -> bool:
         """Fetch the catalogue and return whether it was taken.
@@ -103,18 +84,18 @@ class Oracle:
         Where it cannot be fetched or read, or is one that the provider cannot mean, the last one stays. A listing
         that the database has already was accepted before, by a server or by an operator.
         """
-        before = await self._accepted()
         try:
-            body = await self._fetch(may_be_missing=before is None or not before.is_listed)
+            body = await self._fetch_models()
         except GodotyError as error:
             said = provider_message(error)
             log.warning("catalogue_fetch_failed", error=str(error), provider_message=said, age_seconds=self.age())
             return False
         try:
-            catalogue = await self._parsed(body)
+            catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+            check_priced(catalogue)
             known = await self._catalogues.find_one({"_id": catalogue.hash})
             if known is None:
-                check_shrink(catalogue, before=before, least_share=self._least_share)
+                check_shrink(catalogue, before=await self._accepted(), least_share=self._least_share)
         except (ValueError, TypeError) as error:
             log.error("price_list_rejected", list="models", error=str(error), age_seconds=self.age())  # noqa: TRY400 - the text says it all
             self._on_rejected("models")
@@ -129,45 +110,18 @@ class Oracle:
             ProviderError: It cannot be fetched.
             ValueError: It is no listing, or no model in it has a price.
         """
-        body = await self._fetch(may_be_missing=True)
-        catalogue = await self._parsed(body)
+        body = await self._fetch_models()
+        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+        check_priced(catalogue)
         await self._store(catalogue, body, await self._catalogues.find_one({"_id": catalogue.hash}))
         return catalogue
 
-    async def _fetch(self, *, may_be_missing: bool) -> bytes | None:
-        """Fetch the listing; None: the upstream has none.
-
-        Raises:
-            GodotyError: It cannot be fetched, or is missing and may not be.
-        """
-        try:
-            return await self._fetch_models()
-        except ProviderError as error:
-            missing = error.metadata.get("provider_code") in _NO_SUCH_PATH
-            if not missing or not may_be_missing or self._upstream.needs_prices:
-                raise
-            return None
-
-    async def _parsed(self, body: bytes | None) -> Catalogue:
-        """Parse a listing beside the event loop.
-
-        Raises:
-            ValueError: It is no listing, or no model in it has a price.
-            TypeError: A price is a float.
-        """
-        rules = self._upstream.rules
-        if body is None:
-            return Catalogue.unlisted(fetch_time=self._clock(), rules=rules)
-        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock(), rules=rules)
-        check_priced(catalogue, needs_prices=self._upstream.needs_prices)
-        return catalogue
-
-    async def _store(self, catalogue: Catalogue, body: bytes | None, known: Document | None) -> None:
+    async def _store(self, catalogue: Catalogue, body: bytes, known: Document | None) -> None:
         await self._catalogues.update_one(
             {"_id": catalogue.hash},
             {
-                "$set": {"seen_time": catalogue.fetch_time, "upstream": self._upstream.name},
-                "$setOnInsert": stored_listing(catalogue, body),
+                "$set": {"seen_time": catalogue.fetch_time},
+                "$setOnInsert": {"fetch_time": catalogue.fetch_time, "body": Binary(zlib.compress(body))},
             },
             upsert=True,
         )
@@ -176,10 +130,10 @@ class Oracle:
 
     async def _accepted(self) -> Catalogue | None:
         """Return the newest catalogue that any server has taken."""
-        newest = await newest_document(self._catalogues, self._upstream)
+        newest = await _newest(self._catalogues)
         if newest is None or (self.current is not None and self.current.hash == newest["_id"]):
             return self.current
-        return await readable_catalogue(newest) or self.current
+        return await _readable(newest) or self.current
 
     async def run(self, interval: float) -> None:
         """Refresh for ever, every so many seconds."""
@@ -197,7 +151,7 @@ class Oracle:
     async def prepare(self, models: tuple[str, ...]) -> None:
         """Have the providers' own prices of these models at hand, if they come within two seconds."""
         found = [self.current.find(model) for model in models] if self.current else []
-        await self._providers.prepare({model.id for model in found if model is not None and model.prices.are_listed})
+        await self._providers.prepare({model.id for model in found if model is not None})
 
     def bound(
         self,
@@ -216,7 +170,7 @@ class Oracle:
             max_price: `provider.max_price` as the request carries it; None: it carries none.
         """
         catalogue = self.current
-        offers = self._listed(models)
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
             return None
         known = [self._providers.newest(offer.id) for offer in offers]
@@ -230,7 +184,9 @@ class Oracle:
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Tell the most output tokens that a request may ask all of these models for; None: not known."""
-        return output_limit(request_bytes=request_bytes, models=self._listed(models))
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        return output_limit(request_bytes=request_bytes, models=offers)
 
     def ceiling(self, models: tuple[str, ...], *, request_bytes: int) -> dict[str, str]:
         """Return the dearest known prices of these models, as OpenRouter's `provider.max_price` takes them.
@@ -247,16 +203,10 @@ class Oracle:
 
     def _offers(self, models: tuple[str, ...]) -> list[CatalogueModel | Endpoint]:
         """Tell all offers of these models that are known: the list's, and the providers' own."""
-        listed = self._listed(models)
+        catalogue = self.current
+        listed = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         known = [self._providers.newest(offer.id) for offer in listed]
         return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
-
-    def _listed(self, models: tuple[str, ...]) -> list[CatalogueModel]:
-        """Return the list's offers of these models, with the prices that hold now."""
-        catalogue, now = self.current, self._clock()
-        if catalogue is None:
-            return []
-        return [offer for model in models for offer in priced_offers(catalogue, model, at=now)]
 
     def listed_name(self, model: str) -> str | None:
         """Return the listing's id of a requested model, where that is another name than its own."""
@@ -283,7 +233,7 @@ class Oracle:
             at: When the call started.
             catalogue: The one that held then.
         """
-        model = priced_model(catalogue, served_model, requested=requested, at=at) if catalogue else None
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
         seen = self._providers.held(model.id, at) if provider else None
@@ -306,30 +256,24 @@ class Oracle:
         requested: tuple[str, ...],
         provider: str | None,
         at: datetime,
-        catalogue_hash: str | None,
+        catalogue_hash: str,
     ) -> Priced:
         """Price a call of any time and any server, as `price` does; its catalogue is found by its hash.
-
-        Where that has no price for it, the operator's prices of today count, if they hold since the call's start.
 
         Raises:
             StorageUnavailable: The database is out of reach.
         """
-        catalogue = await self._recall(catalogue_hash) if catalogue_hash is not None else None
-        model = priced_model(catalogue, served_model, requested=requested, at=at) if catalogue else None
-        if (model is None or not model.prices.are_listed) and (current := self.current) is not None:
-            later = priced_model(current, served_model, requested=requested, at=at)
-            if later is not None and later.prices.are_listed and len(current.rules):
-                catalogue, model = current, later
+        catalogue = await self._recall(catalogue_hash)
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
-        seen = await self._providers.recall(model.id, at) if provider and catalogue.has_prices else None
+        seen = await self._providers.recall(model.id, at) if provider else None
         return _priced(usage, catalogue, model, seen, provider=provider, at=at)
 
     async def _recall(self, catalogue_hash: str) -> Catalogue | None:
         if catalogue_hash not in self._by_hash:
             found = await self._catalogues.find_one({"_id": catalogue_hash})
-            catalogue = await readable_catalogue(found)
+            catalogue = await _readable(found)
             if catalogue is None:
                 return None
             self._keep(catalogue)
@@ -384,3 +328,31 @@ def _priced(
         provider_prices_time=seen.first_seen if seen and own else None,
     )
     return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
+
+
+async def newest_catalogue(collection: Collection) -> Catalogue | None:
+    """Read the newest catalogue that some server kept; None: none did yet."""
+    newest = await _newest(collection)
+    return None if newest is None else await _read(newest)
+
+
+async def _newest(collection: Collection) -> Document | None:
+    return await collection.find_one({}, sort=[("seen_time", -1)])
+
+
+async def _readable(document: Document | None) -> Catalogue | None:
+    """Parse a stored catalogue; one that cannot be read is as good as none."""
+    try:
+        return None if document is None else await _read(document)
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
+        log.warning("stored_catalogue_unreadable", error=str(error))
+        return None
+
+
+async def _read(document: Document) -> Catalogue:
+    """Parse a stored catalogue beside the event loop. Its key is its hash, whatever this version would compute."""
+    body, fetch_time = document["body"], document["fetch_time"]
+    if not isinstance(body, bytes) or not isinstance(fetch_time, datetime):
+        raise TypeError("not a kept catalogue")
+    parsed = await asyncio.to_thread(lambda: Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time))
+    return replace(parsed, hash=document["_id"])

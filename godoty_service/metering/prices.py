@@ -70,11 +70,6 @@ class UnitPrices:
             **prices,
         )
 
-    @property
-    def are_listed(self) -> bool:
-        """Whether a price is listed, be it one that depends; other upstreams than OpenRouter list models alone."""
-        return self != _UNLISTED
-
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "UnitPrices":
         """Read what `to_document` wrote."""
@@ -140,9 +135,6 @@ class UnitPrices:
         return self.prompt if unlisted else self.input_cache_read
 
 
-_UNLISTED = UnitPrices()
-
-
 def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | None:
     """Tell what a usage costs in US dollars, or `None` where that cannot be known.
 
@@ -158,7 +150,7 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
-    if prices.uncounted_fees or usage.server_tool_calls or not prices.are_listed:
+    if prices.uncounted_fees or usage.server_tool_calls:
         return None
     rates = prices.effective(at=at, prompt_tokens=usage.input_tokens)
     return _sum([*_input_lines(usage, rates), *_output_lines(usage, rates), *_fee_lines(usage, rates)])

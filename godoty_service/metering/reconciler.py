@@ -328,6 +328,8 @@ class Reconciler:
 
     async def _priced(self, call: ModelCall) -> ModelCall:
         """Price a call with what held when it started."""
+        if call.evidence is None:
+            return replace(call, catalogue_cost=None)
         try:
             priced = await self._oracle.price_past(
                 call.usage or TokenUsage(),
@@ -335,7 +337,7 @@ class Reconciler:
                 requested=(call.requested_model, *call.fallback_models),
                 provider=call.provider,
                 at=call.start_time,
-                catalogue_hash=call.evidence.catalogue_hash if call.evidence is not None else None,
+                catalogue_hash=call.evidence.catalogue_hash,
             )
         except GodotyError:
             raise

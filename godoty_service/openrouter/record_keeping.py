@@ -16,12 +16,6 @@ _SUCCESS = 200
 GenerationRecords = Literal["auto", "kept", "none"]
 
 
-def is_openrouter(base_url: str) -> bool:
-    """Return whether a base URL is OpenRouter's own."""
-    host = urlsplit(base_url).hostname or ""
-    return host == "openrouter.ai" or host.endswith(".openrouter.ai")
-
-
 class RecordKeeping:
     """Whether records are kept: as configured, else as the answers of `/generation` say.
 
@@ -38,7 +32,8 @@ class RecordKeeping:
             base_url: The upstream's.
             configured: "kept" or "none" decides; "auto" learns.
         """
-        known = configured == "kept" or is_openrouter(base_url)
+        host = urlsplit(base_url).hostname or ""
+        known = configured == "kept" or host == "openrouter.ai" or host.endswith(".openrouter.ai")
         self._is_configured_off = configured == "none"
         self._is_certain = known or self._is_configured_off
         self.kept = not self._is_configured_off

@@ -21,15 +21,10 @@ class Models:
 
     def __init__(self, desk: Desk) -> None:
         self._catalogue = desk.catalogue
-        self._settings = desk.books.settings
         self._encoded: dict[bool, bytes] = {}
 
     async def models(self, request: Request) -> Response:
         """The listing: models with text output, or all with `?output_modalities=all`."""
-        if self._settings.listing == "missing":
-            return json_response({"detail": "Not Found"}, 404)
-        if self._settings.listing == "unpriced":
-            return json_response(self._catalogue.bare_listing())
         every = request.query_params.get("output_modalities") == "all"
         if every not in self._encoded:
             listing = self._catalogue.listing(every_modality=every)
@@ -39,8 +34,6 @@ class Models:
     async def endpoints(self, request: Request) -> Response:
         """Who serves a model, at what price."""
         authenticate(request)
-        if self._settings.listing:
-            return json_response({"detail": "Not Found"}, 404)
         name = f"{request.path_params['author']}/{request.path_params['slug']}"
         body = self._catalogue.endpoints_body(name)
         if body is None:

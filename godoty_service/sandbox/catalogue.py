@@ -61,11 +61,6 @@ class Catalogue:
         ]
         return {"data": shown, "total_count": len(shown), "links": {"next": None}}
 
-    def bare_listing(self) -> dict[str, Any]:
-        """The body of `GET /models` as llama.cpp, vLLM and LiteLLM answer it: names alone."""
-        shown = [{"id": entry["id"], "object": "model", "created": 0, "owned_by": "local"} for entry in self._entries]
-        return {"object": "list", "data": shown}
-
     def entry(self, name: str) -> dict[str, Any] | None:
         """The listed entry of an id or canonical slug, as `/models` shows it."""
         return self._by_id.get(name) or self._by_slug.get(name)

@@ -13,8 +13,6 @@ class SandboxSettings:
         cancelled_generation_delay_ms: The same for cancelled generations (a minute on the real one).
         record_endpoint: How an upstream without generation records answers `/generation`, by a name of
             `malformed.ABSENT`; empty: as OpenRouter does.
-        listing: How an upstream other than OpenRouter answers `/models`: "unpriced", models without prices; "missing",
-            404; empty: as OpenRouter does.
         usage_chunk: Shape of the usage chunk's choices: "repeat" the finish reason, "null" or "empty".
         model_name: Served model as its "alias" (the listed id) or as the dated "slug".
         comments: How many `: OPENROUTER PROCESSING` lines open a stream.
@@ -27,7 +25,6 @@ class SandboxSettings:
     generation_delay_ms: int = 300
     cancelled_generation_delay_ms: int = 1000
     record_endpoint: str = ""
-    listing: str = ""
     usage_chunk: str = "repeat"
     model_name: str = "alias"
     comments: int = 1

@@ -167,6 +167,13 @@ class GodotyClient:
                 return
             request.page_token = page.next_page_token
 
+    async def read_message(self, session_id: str, number: int) -> AsyncGenerator[pb.ReadMessageResponse, None]:
+        """Yields one message in pieces, whole: also what `list_messages` shows cut (`ContentBlock.truncated`)."""
+        request = pb.ReadMessageRequest(session_id=session_id, number=number)
+        with _translated():
+            async for piece in self._stub.ReadMessage(request, metadata=self._metadata, timeout=self._timeout):
+                yield piece
+
     async def delete_session(self, session_id: str) -> None:
         """Deletes a session's conversation; its ledger entries stay."""
         request = pb.DeleteSessionRequest(session_id=session_id)

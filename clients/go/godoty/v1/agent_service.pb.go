@@ -1912,7 +1912,7 @@ func (x *ListSessionsRequest) GetUser() string {
 	return ""
 }
 
-// A page of sessions.
+// A page of sessions. A page ends after about 1 MiB, so it may hold fewer sessions than were asked for.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sessions, the last used first.
@@ -2031,7 +2031,129 @@ func (x *ListMessagesRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of messages.
+// Which message.
+type ReadMessageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The session.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Required. The number of the message in the session.
+	Number        int64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMessageRequest) Reset() {
+	*x = ReadMessageRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMessageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMessageRequest) ProtoMessage() {}
+
+func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMessageRequest.ProtoReflect.Descriptor instead.
+func (*ReadMessageRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ReadMessageRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ReadMessageRequest) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// A piece of a message: of one content block, at most 256 KiB of its text. Pieces come in order. A message without
+// content comes as one response without `content`.
+type ReadMessageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message without its content. Set in the first response only.
+	Message *Message `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// The place of the block in the message's content: 0, 1, 2 …
+	BlockIndex int32 `protobuf:"varint,2,opt,name=block_index,json=blockIndex,proto3" json:"block_index,omitempty"`
+	// The piece. The text of a block is the texts of its pieces, joined: `text`, `reasoning`, `tool_use.input_json` or
+	// `tool_result.output`. All other fields are the same in each piece.
+	Content       *ContentBlock `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMessageResponse) Reset() {
+	*x = ReadMessageResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMessageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMessageResponse) ProtoMessage() {}
+
+func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMessageResponse.ProtoReflect.Descriptor instead.
+func (*ReadMessageResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReadMessageResponse) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ReadMessageResponse) GetBlockIndex() int32 {
+	if x != nil {
+		return x.BlockIndex
+	}
+	return 0
+}
+
+func (x *ReadMessageResponse) GetContent() *ContentBlock {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// A page of messages. A page ends after about 1 MiB, so it may hold fewer messages than were asked for. A message that
+// is larger than that alone comes with its content cut (`ContentBlock.truncated`).
 type ListMessagesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The messages, the oldest first.
@@ -2044,7 +2166,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2178,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2191,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -2105,7 +2227,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2239,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2252,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Message) GetNumber() int64 {
@@ -2179,14 +2301,19 @@ type ContentBlock struct {
 	//	*ContentBlock_Reasoning
 	//	*ContentBlock_ToolUse
 	//	*ContentBlock_ToolResult
-	Block         isContentBlock_Block `protobuf_oneof:"block"`
+	Block isContentBlock_Block `protobuf_oneof:"block"`
+	// The end of the block's text is left out here; ReadMessage reads all of it. The text is `text`, `reasoning`,
+	// `tool_use.input_json` (which is no JSON then) or `tool_result.output`.
+	Truncated bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// How many bytes of UTF-8 the whole text has. Set only with `truncated`.
+	Size          int64 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2325,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2338,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -2255,6 +2382,20 @@ func (x *ContentBlock) GetToolResult() *ToolResult {
 		}
 	}
 	return nil
+}
+
+func (x *ContentBlock) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *ContentBlock) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
 }
 
 type isContentBlock_Block interface {
@@ -2304,7 +2445,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2457,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2470,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -2368,7 +2509,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2521,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2534,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -2428,7 +2569,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2581,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2594,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -2472,7 +2613,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2625,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2638,7 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{33}
 }
 
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
@@ -2638,7 +2779,16 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"n\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"K\n" +
+	"\x12ReadMessageRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\"\x97\x01\n" +
+	"\x13ReadMessageResponse\x12,\n" +
+	"\amessage\x18\x01 \x01(\v2\x12.godoty.v1.MessageR\amessage\x12\x1f\n" +
+	"\vblock_index\x18\x02 \x01(\x05R\n" +
+	"blockIndex\x121\n" +
+	"\acontent\x18\x03 \x01(\v2\x17.godoty.v1.ContentBlockR\acontent\"n\n" +
 	"\x14ListMessagesResponse\x12.\n" +
 	"\bmessages\x18\x01 \x03(\v2\x12.godoty.v1.MessageR\bmessages\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x01\n" +
@@ -2648,13 +2798,15 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\acontent\x18\x03 \x03(\v2\x17.godoty.v1.ContentBlockR\acontent\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x17\n" +
-	"\aturn_id\x18\x05 \x01(\tR\x06turnId\"\xb8\x01\n" +
+	"\aturn_id\x18\x05 \x01(\tR\x06turnId\"\xea\x01\n" +
 	"\fContentBlock\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1e\n" +
 	"\treasoning\x18\x02 \x01(\tH\x00R\treasoning\x12/\n" +
 	"\btool_use\x18\x03 \x01(\v2\x12.godoty.v1.ToolUseH\x00R\atoolUse\x128\n" +
 	"\vtool_result\x18\x04 \x01(\v2\x15.godoty.v1.ToolResultH\x00R\n" +
-	"toolResultB\a\n" +
+	"toolResult\x12\x1c\n" +
+	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04sizeB\a\n" +
 	"\x05block\"^\n" +
 	"\aToolUse\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
@@ -2696,7 +2848,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_USER\x10\x01\x12\x12\n" +
-	"\x0eROLE_ASSISTANT\x10\x022\x8e\x05\n" +
+	"\x0eROLE_ASSISTANT\x10\x022\xde\x05\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
@@ -2707,7 +2859,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"GetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\x12O\n" +
 	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\x12O\n" +
-	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\x12R\n" +
+	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\x12N\n" +
+	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse0\x01\x12R\n" +
 	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -2724,7 +2877,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(OnBusy)(0),                       // 0: godoty.v1.OnBusy
 	(OnDisconnect)(0),                 // 1: godoty.v1.OnDisconnect
@@ -2756,21 +2909,23 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ListSessionsRequest)(nil),       // 27: godoty.v1.ListSessionsRequest
 	(*ListSessionsResponse)(nil),      // 28: godoty.v1.ListSessionsResponse
 	(*ListMessagesRequest)(nil),       // 29: godoty.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),      // 30: godoty.v1.ListMessagesResponse
-	(*Message)(nil),                   // 31: godoty.v1.Message
-	(*ContentBlock)(nil),              // 32: godoty.v1.ContentBlock
-	(*ToolUse)(nil),                   // 33: godoty.v1.ToolUse
-	(*ToolResult)(nil),                // 34: godoty.v1.ToolResult
-	(*DeleteSessionRequest)(nil),      // 35: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 36: godoty.v1.DeleteSessionResponse
-	(BudgetWindow)(0),                 // 37: godoty.v1.BudgetWindow
-	(*Totals)(nil),                    // 38: godoty.v1.Totals
-	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
-	(*ModelCall)(nil),                 // 40: godoty.v1.ModelCall
-	(*ModelTotals)(nil),               // 41: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 42: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 43: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
+	(*ReadMessageRequest)(nil),        // 30: godoty.v1.ReadMessageRequest
+	(*ReadMessageResponse)(nil),       // 31: godoty.v1.ReadMessageResponse
+	(*ListMessagesResponse)(nil),      // 32: godoty.v1.ListMessagesResponse
+	(*Message)(nil),                   // 33: godoty.v1.Message
+	(*ContentBlock)(nil),              // 34: godoty.v1.ContentBlock
+	(*ToolUse)(nil),                   // 35: godoty.v1.ToolUse
+	(*ToolResult)(nil),                // 36: godoty.v1.ToolResult
+	(*DeleteSessionRequest)(nil),      // 37: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 38: godoty.v1.DeleteSessionResponse
+	(BudgetWindow)(0),                 // 39: godoty.v1.BudgetWindow
+	(*Totals)(nil),                    // 40: godoty.v1.Totals
+	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
+	(*ModelCall)(nil),                 // 42: godoty.v1.ModelCall
+	(*ModelTotals)(nil),               // 43: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 44: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 45: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	6,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
@@ -2785,56 +2940,60 @@ var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	20, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
 	9,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
 	8,  // 11: godoty.v1.ConverseResponse.heartbeat:type_name -> godoty.v1.Heartbeat
-	37, // 12: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
+	39, // 12: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
 	7,  // 13: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
-	38, // 14: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	40, // 14: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
 	2,  // 15: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	39, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	40, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	41, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	42, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
 	3,  // 18: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	38, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	38, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	39, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	40, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	40, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	41, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
 	21, // 22: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	39, // 23: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	38, // 24: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	41, // 25: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	42, // 26: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	43, // 27: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	44, // 28: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	44, // 29: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	41, // 23: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	40, // 24: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	43, // 25: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	44, // 26: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	45, // 27: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	46, // 28: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	46, // 29: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
 	26, // 30: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	44, // 31: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	44, // 32: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	46, // 31: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	46, // 32: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	26, // 33: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	31, // 34: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	4,  // 35: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	32, // 36: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	44, // 37: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	33, // 38: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	34, // 39: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	2,  // 40: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	5,  // 41: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	10, // 42: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	12, // 43: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	22, // 44: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	24, // 45: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	27, // 46: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	29, // 47: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	35, // 48: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	7,  // 49: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	11, // 50: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	13, // 51: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	23, // 52: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	25, // 53: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	28, // 54: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	30, // 55: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	36, // 56: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	49, // [49:57] is the sub-list for method output_type
-	41, // [41:49] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	33, // 34: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	34, // 35: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	33, // 36: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	4,  // 37: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	34, // 38: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	46, // 39: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	35, // 40: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	36, // 41: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	2,  // 42: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	5,  // 43: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	10, // 44: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	12, // 45: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	22, // 46: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	24, // 47: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	27, // 48: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	29, // 49: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	30, // 50: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	37, // 51: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	7,  // 52: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	11, // 53: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	13, // 54: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	23, // 55: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	25, // 56: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	28, // 57: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	32, // 58: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	31, // 59: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	38, // 60: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	52, // [52:61] is the sub-list for method output_type
+	43, // [43:52] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -2858,7 +3017,7 @@ func file_godoty_v1_agent_service_proto_init() {
 	}
 	file_godoty_v1_agent_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_godoty_v1_agent_service_proto_msgTypes[21].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[27].OneofWrappers = []any{
+	file_godoty_v1_agent_service_proto_msgTypes[29].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -2870,7 +3029,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

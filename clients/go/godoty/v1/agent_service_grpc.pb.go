@@ -28,6 +28,7 @@ const (
 	AgentService_GetSession_FullMethodName        = "/godoty.v1.AgentService/GetSession"
 	AgentService_ListSessions_FullMethodName      = "/godoty.v1.AgentService/ListSessions"
 	AgentService_ListMessages_FullMethodName      = "/godoty.v1.AgentService/ListMessages"
+	AgentService_ReadMessage_FullMethodName       = "/godoty.v1.AgentService/ReadMessage"
 	AgentService_DeleteSession_FullMethodName     = "/godoty.v1.AgentService/DeleteSession"
 )
 
@@ -54,6 +55,8 @@ type AgentServiceClient interface {
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	// The messages of a session, the oldest first.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesResponse, error)
+	// One message of a session, whole, in pieces: also what ListMessages shows cut.
+	ReadMessage(ctx context.Context, in *ReadMessageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadMessageResponse], error)
 	// Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
 	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
 	// its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
@@ -156,6 +159,25 @@ func (c *agentServiceClient) ListMessages(ctx context.Context, in *ListMessagesR
 	return out, nil
 }
 
+func (c *agentServiceClient) ReadMessage(ctx context.Context, in *ReadMessageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadMessageResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_ReadMessage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadMessageRequest, ReadMessageResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ReadMessageClient = grpc.ServerStreamingClient[ReadMessageResponse]
+
 func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteSessionResponse)
@@ -189,6 +211,8 @@ type AgentServiceServer interface {
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// The messages of a session, the oldest first.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
+	// One message of a session, whole, in pieces: also what ListMessages shows cut.
+	ReadMessage(*ReadMessageRequest, grpc.ServerStreamingServer[ReadMessageResponse]) error
 	// Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
 	// SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
 	// its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
@@ -223,6 +247,9 @@ func (UnimplementedAgentServiceServer) ListSessions(context.Context, *ListSessio
 }
 func (UnimplementedAgentServiceServer) ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMessages not implemented")
+}
+func (UnimplementedAgentServiceServer) ReadMessage(*ReadMessageRequest, grpc.ServerStreamingServer[ReadMessageResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadMessage not implemented")
 }
 func (UnimplementedAgentServiceServer) DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
@@ -360,6 +387,17 @@ func _AgentService_ListMessages_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ReadMessage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadMessageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).ReadMessage(m, &grpc.GenericServerStream[ReadMessageRequest, ReadMessageResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ReadMessageServer = grpc.ServerStreamingServer[ReadMessageResponse]
+
 func _AgentService_DeleteSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteSessionRequest)
 	if err := dec(in); err != nil {
@@ -419,6 +457,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ResumeTurn",
 			Handler:       _AgentService_ResumeTurn_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ReadMessage",
+			Handler:       _AgentService_ReadMessage_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -99,6 +99,7 @@ const (
 	// For example: CancelTurn in the middle of an answer, or its last reader has left.
 	ErrorReason_ERROR_REASON_TURN_CANCELLED ErrorReason = 17
 	// DEADLINE_EXCEEDED. The turn took longer than any may, an hour by default. What it cost until then is in the ledger.
+	// Or the message of the request did not arrive in time, 10 s by default: nothing was done.
 	// Where the caller's own deadline passes first, gRPC ends the call itself, without a reason. Ask for less in one turn.
 	// For example: "The turn took longer than it may: 1:00:00."
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 18
@@ -142,7 +143,7 @@ const (
 	// held_usd=0, needed_usd=0.003.
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
 	// RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute, or has as many calls open on the
-	// server as it may. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
+	// server as it may; or, of health checks and reflection, the caller's address has. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
 	// For example: the 61st turn in a minute, where 60 may start. Quota: turns/minute.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
 	// RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
@@ -174,6 +175,19 @@ const (
 	// would be), and upper_bound_usd where that is exceeded. Do not retry unchanged.
 	// For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
 	ErrorReason_ERROR_REASON_AMOUNT_REFUSED ErrorReason = 35
+	// RESOURCE_EXHAUSTED. Many wrong API keys came from the caller's address, and this one is not known to the server yet:
+	// it was not checked. Keys that are in use are not affected. google.rpc.RetryInfo says when to try again,
+	// google.rpc.QuotaFailure names the limit.
+	// For example: a new key, used first behind a proxy through which somebody tries keys; retry in 0.2 s.
+	// Quota: key_lookups/second.
+	ErrorReason_ERROR_REASON_TOO_MANY_WRONG_KEYS ErrorReason = 36
+	// RESOURCE_EXHAUSTED. The response would have more than 3 MiB, which clients refuse by default. Ask for a smaller page.
+	// metadata: bytes.
+	// For example: a list whose single entry is larger than that. metadata: bytes=3500000.
+	ErrorReason_ERROR_REASON_RESPONSE_TOO_LARGE ErrorReason = 37
+	// NOT_FOUND. The session has no message of this number. metadata: session_id, number. Do not retry.
+	// For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
+	ErrorReason_ERROR_REASON_MESSAGE_NOT_FOUND ErrorReason = 38
 )
 
 // Enum value maps for ErrorReason.
@@ -215,6 +229,9 @@ var (
 		33: "ERROR_REASON_CALL_NOT_FOUND",
 		34: "ERROR_REASON_CALL_NOT_ADJUSTABLE",
 		35: "ERROR_REASON_AMOUNT_REFUSED",
+		36: "ERROR_REASON_TOO_MANY_WRONG_KEYS",
+		37: "ERROR_REASON_RESPONSE_TOO_LARGE",
+		38: "ERROR_REASON_MESSAGE_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -253,6 +270,9 @@ var (
 		"ERROR_REASON_CALL_NOT_FOUND":            33,
 		"ERROR_REASON_CALL_NOT_ADJUSTABLE":       34,
 		"ERROR_REASON_AMOUNT_REFUSED":            35,
+		"ERROR_REASON_TOO_MANY_WRONG_KEYS":       36,
+		"ERROR_REASON_RESPONSE_TOO_LARGE":        37,
+		"ERROR_REASON_MESSAGE_NOT_FOUND":         38,
 	}
 )
 
@@ -287,7 +307,8 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe8\t\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xd7\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -325,7 +346,10 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_CALL_NOT_FOUND\x10!\x12$\n" +
 	" ERROR_REASON_CALL_NOT_ADJUSTABLE\x10\"\x12\x1f\n" +
-	"\x1bERROR_REASON_AMOUNT_REFUSED\x10#BI\n" +
+	"\x1bERROR_REASON_AMOUNT_REFUSED\x10#\x12$\n" +
+	" ERROR_REASON_TOO_MANY_WRONG_KEYS\x10$\x12#\n" +
+	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10%\x12\"\n" +
+	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

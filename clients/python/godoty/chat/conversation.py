@@ -135,6 +135,8 @@ class Conversation:
                     result = results.get(use.tool_call_id, pb.ToolResult(output="no result"))
                     failed = result.status != pb.TOOL_CALL_STATUS_SUCCESS
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
+            if block.truncated:
+                self._screen.line(f"… cut: {block.size:,} bytes in all …", style="dim")
 
 
 def _session_row(session: pb.Session) -> tuple[str, ...]:

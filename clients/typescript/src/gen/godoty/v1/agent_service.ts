@@ -580,7 +580,7 @@ export interface ListSessionsRequest {
   user: string;
 }
 
-/** A page of sessions. */
+/** A page of sessions. A page ends after about 1 MiB, so it may hold fewer sessions than were asked for. */
 export interface ListSessionsResponse {
   /** The sessions, the last used first. */
   sessions: Session[];
@@ -598,7 +598,36 @@ export interface ListMessagesRequest {
   pageToken: string;
 }
 
-/** A page of messages. */
+/** Which message. */
+export interface ReadMessageRequest {
+  /** Required. The session. */
+  sessionId: string;
+  /** Required. The number of the message in the session. */
+  number: bigint;
+}
+
+/**
+ * A piece of a message: of one content block, at most 256 KiB of its text. Pieces come in order. A message without
+ * content comes as one response without `content`.
+ */
+export interface ReadMessageResponse {
+  /** The message without its content. Set in the first response only. */
+  message:
+    | Message
+    | undefined;
+  /** The place of the block in the message's content: 0, 1, 2 … */
+  blockIndex: number;
+  /**
+   * The piece. The text of a block is the texts of its pieces, joined: `text`, `reasoning`, `tool_use.input_json` or
+   * `tool_result.output`. All other fields are the same in each piece.
+   */
+  content: ContentBlock | undefined;
+}
+
+/**
+ * A page of messages. A page ends after about 1 MiB, so it may hold fewer messages than were asked for. A message that
+ * is larger than that alone comes with its content cut (`ContentBlock.truncated`).
+ */
 export interface ListMessagesResponse {
   /** The messages, the oldest first. */
   messages: Message[];
@@ -639,6 +668,13 @@ export interface ContentBlock {
     /** What a tool gave. */
     { $case: "toolResult"; value: ToolResult }
     | undefined;
+  /**
+   * The end of the block's text is left out here; ReadMessage reads all of it. The text is `text`, `reasoning`,
+   * `tool_use.input_json` (which is no JSON then) or `tool_result.output`.
+   */
+  truncated: boolean;
+  /** How many bytes of UTF-8 the whole text has. Set only with `truncated`. */
+  size: bigint;
 }
 
 /** The model asks for a tool. */
@@ -3496,6 +3532,207 @@ export const ListMessagesRequest: MessageFns<ListMessagesRequest> = {
   },
 };
 
+function createBaseReadMessageRequest(): ReadMessageRequest {
+  return { sessionId: "", number: 0n };
+}
+
+export const ReadMessageRequest: MessageFns<ReadMessageRequest> = {
+  encode(message: ReadMessageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.number !== 0n) {
+      if (BigInt.asIntN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type int64 too large");
+      }
+      writer.uint32(16).int64(message.number);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadMessageRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadMessageRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.number = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadMessageRequest {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      number: isSet(object.number) ? BigInt(object.number) : 0n,
+    };
+  },
+
+  toJSON(message: ReadMessageRequest): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.number !== 0n) {
+      obj.number = message.number.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReadMessageRequest>, I>>(base?: I): ReadMessageRequest {
+    return ReadMessageRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadMessageRequest>, I>>(object: I): ReadMessageRequest {
+    const message = createBaseReadMessageRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    return message;
+  },
+};
+
+function createBaseReadMessageResponse(): ReadMessageResponse {
+  return { message: undefined, blockIndex: 0, content: undefined };
+}
+
+export const ReadMessageResponse: MessageFns<ReadMessageResponse> = {
+  encode(message: ReadMessageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.message !== undefined) {
+      Message.encode(message.message, writer.uint32(10).fork()).join();
+    }
+    if (message.blockIndex !== 0) {
+      writer.uint32(16).int32(message.blockIndex);
+    }
+    if (message.content !== undefined) {
+      ContentBlock.encode(message.content, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadMessageResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadMessageResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.message = Message.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.blockIndex = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.content = ContentBlock.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadMessageResponse {
+    return {
+      message: isSet(object.message) ? Message.fromJSON(object.message) : undefined,
+      blockIndex: isSet(object.blockIndex)
+        ? globalThis.Number(object.blockIndex)
+        : isSet(object.block_index)
+        ? globalThis.Number(object.block_index)
+        : 0,
+      content: isSet(object.content) ? ContentBlock.fromJSON(object.content) : undefined,
+    };
+  },
+
+  toJSON(message: ReadMessageResponse): unknown {
+    const obj: any = {};
+    if (message.message !== undefined) {
+      obj.message = Message.toJSON(message.message);
+    }
+    if (message.blockIndex !== 0) {
+      obj.blockIndex = Math.round(message.blockIndex);
+    }
+    if (message.content !== undefined) {
+      obj.content = ContentBlock.toJSON(message.content);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReadMessageResponse>, I>>(base?: I): ReadMessageResponse {
+    return ReadMessageResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadMessageResponse>, I>>(object: I): ReadMessageResponse {
+    const message = createBaseReadMessageResponse();
+    message.message = (object.message !== undefined && object.message !== null)
+      ? Message.fromPartial(object.message)
+      : undefined;
+    message.blockIndex = object.blockIndex ?? 0;
+    message.content = (object.content !== undefined && object.content !== null)
+      ? ContentBlock.fromPartial(object.content)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseListMessagesResponse(): ListMessagesResponse {
   return { messages: [], nextPageToken: "" };
 }
@@ -3732,7 +3969,7 @@ export const Message: MessageFns<Message> = {
 };
 
 function createBaseContentBlock(): ContentBlock {
-  return { block: undefined };
+  return { block: undefined, truncated: false, size: 0n };
 }
 
 export const ContentBlock: MessageFns<ContentBlock> = {
@@ -3750,6 +3987,15 @@ export const ContentBlock: MessageFns<ContentBlock> = {
       case "toolResult":
         ToolResult.encode(message.block.value, writer.uint32(34).fork()).join();
         break;
+    }
+    if (message.truncated !== false) {
+      writer.uint32(40).bool(message.truncated);
+    }
+    if (message.size !== 0n) {
+      if (BigInt.asIntN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type int64 too large");
+      }
+      writer.uint32(48).int64(message.size);
     }
     return writer;
   },
@@ -3799,6 +4045,22 @@ export const ContentBlock: MessageFns<ContentBlock> = {
             message.block = { $case: "toolResult", value: ToolResult.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.truncated = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.size = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3826,6 +4088,8 @@ export const ContentBlock: MessageFns<ContentBlock> = {
         : isSet(object.tool_result)
         ? { $case: "toolResult", value: ToolResult.fromJSON(object.tool_result) }
         : undefined,
+      truncated: isSet(object.truncated) ? globalThis.Boolean(object.truncated) : false,
+      size: isSet(object.size) ? BigInt(object.size) : 0n,
     };
   },
 
@@ -3839,6 +4103,12 @@ export const ContentBlock: MessageFns<ContentBlock> = {
       obj.toolUse = ToolUse.toJSON(message.block.value);
     } else if (message.block?.$case === "toolResult") {
       obj.toolResult = ToolResult.toJSON(message.block.value);
+    }
+    if (message.truncated !== false) {
+      obj.truncated = message.truncated;
+    }
+    if (message.size !== 0n) {
+      obj.size = message.size.toString();
     }
     return obj;
   },
@@ -3874,6 +4144,8 @@ export const ContentBlock: MessageFns<ContentBlock> = {
         break;
       }
     }
+    message.truncated = object.truncated ?? false;
+    message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
     return message;
   },
 };
@@ -4303,6 +4575,16 @@ export const AgentServiceService = {
       Buffer.from(ListMessagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListMessagesResponse => ListMessagesResponse.decode(value),
   },
+  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  readMessage: {
+    path: "/godoty.v1.AgentService/ReadMessage" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ReadMessageRequest): Buffer => Buffer.from(ReadMessageRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadMessageRequest => ReadMessageRequest.decode(value),
+    responseSerialize: (value: ReadMessageResponse): Buffer => Buffer.from(ReadMessageResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadMessageResponse => ReadMessageResponse.decode(value),
+  },
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
    * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
@@ -4341,6 +4623,8 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   listSessions: handleUnaryCall<ListSessionsRequest, ListSessionsResponse>;
   /** The messages of a session, the oldest first. */
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
+  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  readMessage: handleServerStreamingCall<ReadMessageRequest, ReadMessageResponse>;
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
    * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
@@ -4450,6 +4734,13 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
   ): ClientUnaryCall;
+  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  readMessage(request: ReadMessageRequest, options?: Partial<CallOptions>): ClientReadableStream<ReadMessageResponse>;
+  readMessage(
+    request: ReadMessageRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ReadMessageResponse>;
   /**
    * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
    * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of

@@ -116,6 +116,7 @@ export enum ErrorReason {
   ERROR_REASON_TURN_CANCELLED = 17,
   /**
    * ERROR_REASON_DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. The turn took longer than any may, an hour by default. What it cost until then is in the ledger.
+   * Or the message of the request did not arrive in time, 10 s by default: nothing was done.
    * Where the caller's own deadline passes first, gRPC ends the call itself, without a reason. Ask for less in one turn.
    * For example: "The turn took longer than it may: 1:00:00."
    */
@@ -177,7 +178,7 @@ export enum ErrorReason {
   ERROR_REASON_MAX_COST_TOO_LOW = 26,
   /**
    * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute, or has as many calls open on the
-   * server as it may. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
+   * server as it may; or, of health checks and reflection, the caller's address has. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
    * For example: the 61st turn in a minute, where 60 may start. Quota: turns/minute.
    */
   ERROR_REASON_RATE_LIMITED = 27,
@@ -226,6 +227,25 @@ export enum ErrorReason {
    * For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
    */
   ERROR_REASON_AMOUNT_REFUSED = 35,
+  /**
+   * ERROR_REASON_TOO_MANY_WRONG_KEYS - RESOURCE_EXHAUSTED. Many wrong API keys came from the caller's address, and this one is not known to the server yet:
+   * it was not checked. Keys that are in use are not affected. google.rpc.RetryInfo says when to try again,
+   * google.rpc.QuotaFailure names the limit.
+   * For example: a new key, used first behind a proxy through which somebody tries keys; retry in 0.2 s.
+   * Quota: key_lookups/second.
+   */
+  ERROR_REASON_TOO_MANY_WRONG_KEYS = 36,
+  /**
+   * ERROR_REASON_RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. The response would have more than 3 MiB, which clients refuse by default. Ask for a smaller page.
+   * metadata: bytes.
+   * For example: a list whose single entry is larger than that. metadata: bytes=3500000.
+   */
+  ERROR_REASON_RESPONSE_TOO_LARGE = 37,
+  /**
+   * ERROR_REASON_MESSAGE_NOT_FOUND - NOT_FOUND. The session has no message of this number. metadata: session_id, number. Do not retry.
+   * For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
+   */
+  ERROR_REASON_MESSAGE_NOT_FOUND = 38,
   UNRECOGNIZED = -1,
 }
 
@@ -339,6 +359,15 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 35:
     case "ERROR_REASON_AMOUNT_REFUSED":
       return ErrorReason.ERROR_REASON_AMOUNT_REFUSED;
+    case 36:
+    case "ERROR_REASON_TOO_MANY_WRONG_KEYS":
+      return ErrorReason.ERROR_REASON_TOO_MANY_WRONG_KEYS;
+    case 37:
+    case "ERROR_REASON_RESPONSE_TOO_LARGE":
+      return ErrorReason.ERROR_REASON_RESPONSE_TOO_LARGE;
+    case 38:
+    case "ERROR_REASON_MESSAGE_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -420,6 +449,12 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_CALL_NOT_ADJUSTABLE";
     case ErrorReason.ERROR_REASON_AMOUNT_REFUSED:
       return "ERROR_REASON_AMOUNT_REFUSED";
+    case ErrorReason.ERROR_REASON_TOO_MANY_WRONG_KEYS:
+      return "ERROR_REASON_TOO_MANY_WRONG_KEYS";
+    case ErrorReason.ERROR_REASON_RESPONSE_TOO_LARGE:
+      return "ERROR_REASON_RESPONSE_TOO_LARGE";
+    case ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND:
+      return "ERROR_REASON_MESSAGE_NOT_FOUND";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

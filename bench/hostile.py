@@ -1,0 +1,326 @@
+"""A hostile run over all RPCs: `python -m bench.hostile [--requests N]`.
+
+By default 100,000 requests at 200 a second, half of them without a good key, some of them compressed, half-sent or not
+read; and a caller that behaves well, alone and beside them, in five alternating pairs. It measures the server's memory
+after a warm-up and at the end, the longest callback of its event loop by thread CPU time, and the caller's median time
+to first token. Exit status 1: a limit was passed. The server runs on asyncio's own loop, whose callbacks can be timed;
+the server, the sandbox OpenRouter, MongoDB and the load share this machine's cores.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from godoty.v1 import admin_service_pb2, agent_service_pb2, agent_service_pb2_grpc, billing_service_pb2
+from godoty.v1 import agent_service_pb2 as pb
+
+from bench.process import Child, megabytes
+from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service.tenancy.principal import Scope
+from tests.faults.world import World, logged, open_world
+
+RATE = 200  # requests a second
+PAIRS = 5
+MOST_GROWTH = 50.0  # MB
+LONGEST_CALLBACK = 0.05  # seconds of thread CPU time
+MOST_RATIO = 1.5
+WARM_UP = 600  # requests, and a tenth as many turns
+LARGEST = 300_000  # bytes of a request that gRPC lets in
+WRONG_KEY = f"Bearer gdt_{'0' * 16}_{'A' * 43}"
+OPEN_METHODS = (
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/godoty.v1.AgentService/NoSuchMethod",
+)
+
+
+def serve(report: Path) -> None:
+    """Run a server that writes its longest callback to a file; SIGUSR1 forgets it."""
+    longest = 0.0
+    run = asyncio.Handle._run  # noqa: SLF001 - there is no other place where all callbacks pass
+
+    def timed(handle: asyncio.Handle) -> None:
+        nonlocal longest
+        begun = time.thread_time()
+        run(handle)
+        took = time.thread_time() - begun
+        if took > longest:
+            longest = took
+            report.write_text(json.dumps({"seconds": took, "callback": repr(handle)[:300]}))
+
+    def forget(*_: object) -> None:
+        nonlocal longest
+        longest = 0.0
+
+    signal.signal(signal.SIGUSR1, forget)
+    asyncio.Handle._run = timed  # type: ignore[method-assign] # noqa: SLF001 - the same
+    from godoty_service.cli.session import read_settings  # noqa: PLC0415 - only the server's process needs them
+    from godoty_service.server import serve as serve_service  # noqa: PLC0415 - the same
+
+    asyncio.run(serve_service(read_settings()))
+
+
+def hostile_bodies(message: Any, rng: random.Random) -> Iterator[bytes]:
+    """Yield bodies for a method: nothing, noise, and its own message with what is too long, too many or too deep."""
+    yield b""
+    yield rng.randbytes(200)
+    yield bytes(LARGEST)
+    yield b"\xff" * LARGEST
+    for each in message.DESCRIPTOR.fields:
+        filled = message()
+        with suppress(TypeError, ValueError):
+            _fill(filled, each, rng)
+            yield filled.SerializeToString()[:LARGEST]
+
+
+def _fill(message: Any, what: Any, rng: random.Random) -> None:
+    """Fill a field with as much as fits."""
+    value = getattr(message, what.name)
+    if what.is_repeated:
+        if what.message_type is not None:
+            value.extend([what.message_type._concrete_class()] * (LARGEST // 3))  # noqa: SLF001 - there is no other way
+        else:
+            value.extend([b"x" * 100, "x" * 100, 3, 3.0, True][_kind(what)] for _ in range(LARGEST // 120))
+    elif what.message_type is not None:
+        for inner in what.message_type.fields:
+            with suppress(TypeError, ValueError):
+                _fill(value, inner, rng)
+        value.SetInParent()
+    else:
+        texts = ("x" * (LARGEST - 100), "😀" * 50_000, "9" * 200_000, "\0")
+        setattr(message, what.name, (b"x" * 1000, rng.choice(texts), 2**31 - 1, 1e308, True)[_kind(what)])
+
+
+def _kind(what: Any) -> int:
+    return {what.CPPTYPE_STRING: 0 if what.type == what.TYPE_BYTES else 1, what.CPPTYPE_DOUBLE: 3}.get(
+        what.cpp_type, 4 if what.cpp_type == what.CPPTYPE_BOOL else 2
+    )
+
+
+@dataclass
+class Attack:
+    """Hostile requests, endlessly, and how they ended.
+
+    Attributes:
+        key: A good key of another tenant, with all scopes.
+        outcomes: How many ended with which status.
+        sent: How many were begun.
+    """
+
+    channel: grpc.aio.Channel
+    key: str
+    rng: random.Random = field(default_factory=lambda: random.Random(14))  # noqa: S311 - to be drawn again
+    outcomes: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        """Draw the bodies once: making them must not take the load's time."""
+        self._bodies = [(method, b"") for method in OPEN_METHODS]
+        for module in (admin_service_pb2, agent_service_pb2, billing_service_pb2):
+            for service in module.DESCRIPTOR.services_by_name.values():
+                for method in service.methods:
+                    path = f"/{service.full_name}/{method.name}"
+                    message = getattr(module, method.input_type.name)
+                    self._bodies += [(path, body) for body in hostile_bodies(message, self.rng)]
+
+    async def run(self, requests: int) -> None:
+        """Send so many requests at the rate, and wait for the last of them."""
+        begun = time.perf_counter()
+        running: set[asyncio.Task[None]] = set()
+        for number in range(requests):
+            task = asyncio.create_task(self._one())
+            running.add(task)
+            task.add_done_callback(running.discard)
+            await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.perf_counter()))
+        await asyncio.gather(*running)
+
+    async def _one(self) -> None:
+        self.sent += 1
+        path, body = self.rng.choice(self._bodies)
+        metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {self.key}"),)
+        if self.rng.random() < 0.5:  # noqa: PLR2004 - half of them
+            wrong = (
+                (("authorization", WRONG_KEY),),
+                (("authorization", f"Bearer gdt_{self.rng.getrandbits(64):016x}_{'A' * 43}"),),
+            )
+            metadata = self.rng.choice([(), *wrong])
+        way = self.rng.choice([self._whole, self._whole, self._compressed, self._half, self._unread])
+        try:
+            async with asyncio.timeout(20):
+                await way(path, body, metadata)
+            self.outcomes["OK"] += 1
+        except grpc.aio.AioRpcError as error:
+            self.outcomes[error.code().name] += 1
+        except TimeoutError:
+            self.outcomes["no end in 20 s"] += 1
+
+    async def _whole(self, path: str, body: bytes, metadata: Any) -> None:
+        call = self.channel.unary_stream(path)(body, metadata=metadata, timeout=3)
+        async for _ in call:
+            pass
+
+    async def _compressed(self, path: str, body: bytes, metadata: Any) -> None:
+        call = self.channel.unary_stream(path)(
+            body + bytes(3_000_000), metadata=metadata, timeout=3, compression=grpc.Compression.Gzip
+        )
+        async for _ in call:
+            pass
+
+    async def _half(self, path: str, _: bytes, metadata: Any) -> None:
+        """Begin a call and send no message."""
+        call = self.channel.stream_stream(path)(metadata=metadata, timeout=2)
+        async for _ in call:
+            pass
+
+    async def _unread(self, path: str, body: bytes, metadata: Any) -> None:
+        """Leave before the answer."""
+        call = self.channel.unary_stream(path)(body, metadata=metadata, timeout=3)
+        await asyncio.sleep(self.rng.random() * 0.05)
+        call.cancel()
+
+
+async def first_tokens(stub: Any, key: str, until: Callable[[int], bool]) -> list[float]:
+    """Take turns one after the other until told otherwise; returns the milliseconds to the first text of each."""
+    times: list[float] = []
+    while not until(len(times)):
+        begun = time.perf_counter()
+        request = pb.ConverseRequest(session_id="calm", text="@sandbox plain tokens=4")
+        first = 0.0
+        async for response in stub.Converse(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30):
+            if not first and response.HasField("text_delta"):
+                first = (time.perf_counter() - begun) * 1000
+        times.append(first)
+    return times
+
+
+@dataclass
+class Result:
+    """What was measured.
+
+    Attributes:
+        memory: MB of the server after the warm-up, and at the end.
+        callback: The longest callback of its loop: seconds, and what it was.
+        pairs: The caller's median milliseconds alone and beside the attack, of each pair.
+        outcomes: How the hostile requests ended.
+    """
+
+    memory: tuple[float, float]
+    callback: dict[str, Any]
+    pairs: list[tuple[float, float]]
+    outcomes: Counter[str]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios."""
+        return statistics.median(beside / alone for alone, beside in self.pairs)
+
+    def report(self) -> bool:
+        """Print Markdown; returns whether all limits were kept."""
+        before, after = self.memory
+        rows = [
+            ("memory, MB", f"{before:.0f} → {after:.0f}", f"+{MOST_GROWTH:g}", after - before <= MOST_GROWTH),
+            (
+                "longest callback, ms of CPU",
+                f"{self.callback['seconds'] * 1000:.1f}",
+                f"{LONGEST_CALLBACK * 1000:g}",
+                self.callback["seconds"] <= LONGEST_CALLBACK,
+            ),
+            (
+                "a good caller's median, beside ÷ alone",
+                f"{self.ratio:.2f}",
+                f"{MOST_RATIO:g}",
+                self.ratio <= MOST_RATIO,
+            ),
+        ]
+        print("| | measured | limit | |\n|---|---|---|---|")
+        for name, measured, limit, kept in rows:
+            print(f"| {name} | {measured} | {limit} | {'kept' if kept else 'PASSED'} |")
+        print(f"\nPairs, ms: {', '.join(f'{alone:.1f} and {beside:.1f}' for alone, beside in self.pairs)}")
+        print(f"Longest callback: {self.callback['callback']}")
+        print(f"Requests ended: {dict(self.outcomes.most_common())}")
+        return all(kept for *_, kept in rows)
+
+
+async def measure(world: World, child: Child, address: str, report: Path, requests: int) -> Result:
+    """Warm up, then measure the pairs."""
+    _, key = await world.another_tenant()
+    tenant = await world.rooms.tenants.create("hostile")
+    _, hostile_key = await world.rooms.keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        grpc.aio.insecure_channel(address, options=options) as calm,
+        grpc.aio.insecure_channel(address, options=options) as loud,
+    ):
+        stub = agent_service_pb2_grpc.AgentServiceStub(calm)  # type: ignore[no-untyped-call] # generated
+        attack = Attack(loud, hostile_key)
+        await asyncio.gather(attack.run(WARM_UP), first_tokens(stub, key, lambda taken: taken >= WARM_UP // 10))
+        attack.outcomes.clear()
+        before = megabytes(child.pid)
+        child.process.send_signal(signal.SIGUSR1)
+        pairs = []
+        for _ in range(PAIRS):
+            seconds = requests / RATE / PAIRS
+            end = time.perf_counter() + min(seconds, 20.0)
+            alone = await first_tokens(stub, key, lambda _, end=end: time.perf_counter() > end)  # type: ignore[misc]
+            attacking = asyncio.create_task(attack.run(requests // PAIRS))
+            beside = await first_tokens(stub, key, lambda _, attacking=attacking: attacking.done())  # type: ignore[misc]
+            await attacking
+            pairs.append((statistics.median(alone), statistics.median(beside)))
+        await asyncio.sleep(2)
+        callback = json.loads(report.read_text())  # noqa: ASYNC240 - a small file, and nothing runs beside it
+        return Result((before, megabytes(child.pid)), callback, pairs, attack.outcomes)
+
+
+@asynccontextmanager
+async def server(world: World, directory: Path, report: Path) -> AsyncIterator[tuple[Child, str]]:
+    """Run the server as a process."""
+    log = directory / "hostile.log"
+    command = [sys.executable, "-m", "bench.hostile", "--serve", str(report)]
+    environment = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2").environment
+    child = Child(command, log=log, environment=environment, output=False)
+    await child.start()
+    try:
+        async with asyncio.timeout(60):
+            while not (told := [*logged(log.read_bytes(), "serving")]):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.1)
+        yield child, told[0]["address"]
+    finally:
+        await child.stop()
+
+
+async def main(requests: int) -> bool:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        report = directory / "callback.json"
+        async with (
+            LocalMongo(directory / "mongodb") as mongo,
+            open_world(mongodb_uri=mongo.uri, name="godoty_test_hostile", directory=directory) as world,
+            server(world, directory, report) as (child, address),
+        ):
+            return (await measure(world, child, address, report, requests)).report()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=100_000, help="how many hostile requests")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve is not None:
+        serve(arguments.serve)
+    else:
+        sys.exit(0 if asyncio.run(main(arguments.requests)) else 1)
