@@ -102,11 +102,15 @@ class TurnRunner:
         _refuse_second(await self._bench.records.of_request(turn.tenant_id, turn.request.request_id or ""))
 
     async def _check(self, turn: Turn) -> None:
-        """Read the tenant's policy and account, and check the turn against them."""
+        """Check a turn that comes in: against what it may do, and whether the tenant was refused a moment ago."""
+        await self._read_permissions(turn)
+        self._bench.gates.check(turn.tenant_id, turn.policy)
+
+    async def _read_permissions(self, turn: Turn) -> None:
+        """Read the tenant's policy and account, and check the turn's models against them."""
         turn.policy, turn.account = await asyncio.gather(
             self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
         )
-        self._bench.gates.check(turn.tenant_id, turn.policy)
         _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
 
     def _record(self, turn: Turn) -> TurnRecord:
@@ -200,15 +204,14 @@ class TurnRunner:
         )
 
     async def _check_again(self, turn: Turn) -> None:
-        """Check, after a turn has waited, its key, and against what it may do by now.
+        """Check, after a turn has waited, its key, and against what it may do by now; the gate checks the rest.
 
         Raises:
             InvalidApiKey: The key was revoked, or has expired.
-            QuotaExceeded: The tenant may start no turn just now.
             ModelNotAllowed: The tenant's policy does not allow a model.
             ProviderKeysOff: The tenant's own provider key cannot be read.
         """
-        await asyncio.gather(self._bench.key_watch.check(turn), self._check(turn))
+        await asyncio.gather(self._bench.key_watch.check(turn), self._read_permissions(turn))
 
     async def _enter(self, turn: Turn, entered: "list[tuple[asyncio.Task[None], Policy]]") -> None:
         """Pass the tenant's gate; whatever becomes of the turn, it is let out again."""

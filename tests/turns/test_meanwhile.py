@@ -143,6 +143,25 @@ async def test_turn_leaves_the_gate_by_the_policy_with_which_it_entered(
     await soon(lambda: running() == 0)
 
 
+async def test_rate_that_is_used_up_meanwhile_does_not_refuse_a_turn_that_was_let_in(
+    caller: Caller, twin: Caller, set_policy: SetPolicy
+) -> None:
+    """A turn that waits for another server has its place in the minute: a later turn's refusal is not its own."""
+    await set_policy(admin_pb.Policy(turns_per_minute=2))
+    call = caller.start(SLOW)
+    turn_id = (await until_text(call, "t1 "))[0].turn_id
+    waiting = asyncio.create_task(twin.converse("hello", on_busy=WAIT))
+    turns = caller.service.database["turns"]
+    await soon(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 2)
+    refused = await twin.converse("hello", session_id="other")
+    assert refused.failure is not None
+    assert refused.failure.reason == "RATE_LIMITED"
+    await asyncio.sleep(1.5)
+    await cancel(caller, turn_id)
+
+    assert (await waiting).finished
+
+
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_revoked_key_stops_running_turn(caller: Caller, how: str) -> None:
     """A running turn makes no further model call within 5 seconds; what it made is settled."""
