@@ -105,7 +105,7 @@ async def test_the_late_entry_of_a_server_that_stood_still(
     service = fragile.service(process.address, name)
     standstill = Standstill(process, service)
     try:
-        async with running(fragile.settings(name, **short)) as other:
+        async with running(fragile.settings(name, **short, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
             await eventually(lambda: len(calls(survivor)) == 2)

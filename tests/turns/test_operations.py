@@ -30,6 +30,7 @@ METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds that a write takes longer: whatever does not wait for it overtakes it
 # Nothing that runs beside the turns comes between.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
+QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0}
 
 
 @dataclass
