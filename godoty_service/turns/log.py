@@ -123,7 +123,7 @@ class EventLog:
                     self._waiting.append(more)
                     if silence is not None:
                         silence.waiting, silence.since = more, loop.time()
-                    if await more:
+                    if await more and place >= len(self._events) and not self._ended:
                         self._waiting.remove(more)
                         yield place, HEARTBEAT
         finally:

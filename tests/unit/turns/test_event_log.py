@@ -190,6 +190,25 @@ async def test_reader_of_a_silent_log_gets_heartbeats() -> None:
     log.append(TOOL)
 
     assert heard == [(500, HEARTBEAT)] * 3
-    assert 0.29 <= silent < 1
+    assert 0.29 <= silent < 20
     assert await anext(reader) == (501, TOOL)
+    await reader.aclose()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_event_that_comes_in_the_moment_of_a_heartbeat_is_read_instead(*, ended: bool) -> None:
+    """The timer has woken the reader, and before it runs the log goes on, or ends: there is no silence to report."""
+    log = EventLog()
+    reader = log.read(heartbeat=timedelta(hours=1))
+    reading = asyncio.ensure_future(anext(reader, None))
+    await asyncio.sleep(0)
+    (waiting,) = log._waiting
+    waiting.set_result(True)  # as the timer does
+    if ended:
+        log.end()
+    else:
+        log.append(TOOL)
+
+    assert await reading == (None if ended else (1, TOOL))
+    assert log._waiting == []
     await reader.aclose()
