@@ -666,7 +666,7 @@ func (x *ListTenantsRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of tenants.
+// A page of tenants. A page ends after about 1 MiB, so it may hold fewer tenants than were asked for.
 type ListTenantsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenants.
@@ -904,7 +904,7 @@ func (x *ListKeysRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of keys.
+// A page of keys. A page ends after about 1 MiB, so it may hold fewer keys than were asked for.
 type ListKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys.
@@ -1718,7 +1718,7 @@ func (x *ListAdminChangesRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of changes.
+// A page of changes. A page ends after about 1 MiB, so it may hold fewer changes than were asked for.
 type ListAdminChangesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The changes.

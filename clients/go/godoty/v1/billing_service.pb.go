@@ -175,7 +175,8 @@ type GetUsageRequest struct {
 	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// What was known at this time: it reproduces an earlier answer. Unset: now.
 	AsOf *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
-	// At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page may have fewer rows.
+	// At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page ends
+	// after about 1 MiB, and may have fewer rows.
 	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before, from the same query. Empty: the first page. It holds the `as_of` of the
 	// first page, so all pages together are one answer.
@@ -517,7 +518,7 @@ func (x *ListLedgerEntriesRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of entries.
+// A page of entries. A page ends after about 1 MiB, so it may hold fewer entries than were asked for.
 type ListLedgerEntriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The entries, the oldest first.

@@ -32,7 +32,7 @@ const (
 	// Never sent.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// INVALID_ARGUMENT. The bytes of the request are not the message that the method takes, for example a
-	// string that is not UTF-8. Do not retry.
+	// string that is not UTF-8; or they are more than all its fields may hold together. Do not retry.
 	ErrorReason_ERROR_REASON_MALFORMED_REQUEST ErrorReason = 1
 	// INVALID_ARGUMENT. One or more fields are refused; google.rpc.BadRequest names each with what it may
 	// hold, for example `session_id: must match [A-Za-z0-9._:-]{1,128}`. Do not retry unchanged.
@@ -41,7 +41,8 @@ const (
 	// metadata: model. Do not retry unchanged.
 	ErrorReason_ERROR_REASON_UNKNOWN_MODEL ErrorReason = 3
 	// UNAUTHENTICATED. No `authorization: Bearer gdt_...` came with the call, or the key is unknown, expired
-	// or revoked. Do not retry with the same key.
+	// or revoked. Do not retry with the same key. It also ends a turn that waits or runs within 5 seconds after
+	// the key that started it was revoked or has expired.
 	// For example: the key was revoked a minute ago.
 	ErrorReason_ERROR_REASON_INVALID_API_KEY ErrorReason = 4
 	// PERMISSION_DENIED. The key is good, but lacks the scope that the method needs. metadata: scope.
@@ -56,8 +57,9 @@ const (
 	// session is free then.
 	// For example: a second Converse in the session before the first has ended, `on_busy` unset; retry in 1 s.
 	ErrorReason_ERROR_REASON_SESSION_BUSY ErrorReason = 7
-	// UNAVAILABLE. The database cannot be reached or has no primary. Nothing was charged by this call.
-	// Retry with backoff.
+	// UNAVAILABLE. The database cannot be reached, has no primary, or does not answer; calls that wait for it
+	// are refused within 5 seconds. Nothing was charged by this call; but a turn that asked for
+	// ON_DISCONNECT_CONTINUE may run once the database answers. Retry with backoff, a turn with its `request_id`.
 	// For example: the database elects a new primary, which takes about 10 s.
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 8
 	// UNAVAILABLE. The server is stopping and takes no new turns. Retry: another server answers.

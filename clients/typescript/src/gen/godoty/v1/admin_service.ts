@@ -170,7 +170,7 @@ export interface ListTenantsRequest {
   pageToken: string;
 }
 
-/** A page of tenants. */
+/** A page of tenants. A page ends after about 1 MiB, so it may hold fewer tenants than were asked for. */
 export interface ListTenantsResponse {
   /** The tenants. */
   tenants: Tenant[];
@@ -208,7 +208,7 @@ export interface ListKeysRequest {
   pageToken: string;
 }
 
-/** A page of keys. */
+/** A page of keys. A page ends after about 1 MiB, so it may hold fewer keys than were asked for. */
 export interface ListKeysResponse {
   /** The keys. */
   keys: ApiKey[];
@@ -342,7 +342,7 @@ export interface ListAdminChangesRequest {
   pageToken: string;
 }
 
-/** A page of changes. */
+/** A page of changes. A page ends after about 1 MiB, so it may hold fewer changes than were asked for. */
 export interface ListAdminChangesResponse {
   /** The changes. */
   changes: AdminChange[];

@@ -181,7 +181,10 @@ export interface GetUsageRequest {
   asOf:
     | Date
     | undefined;
-  /** At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page may have fewer rows. */
+  /**
+   * At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page ends
+   * after about 1 MiB, and may have fewer rows.
+   */
   pageSize: number;
   /**
    * The `next_page_token` of the page before, from the same query. Empty: the first page. It holds the `as_of` of the
@@ -245,7 +248,7 @@ export interface ListLedgerEntriesRequest {
   pageToken: string;
 }
 
-/** A page of entries. */
+/** A page of entries. A page ends after about 1 MiB, so it may hold fewer entries than were asked for. */
 export interface ListLedgerEntriesResponse {
   /** The entries, the oldest first. */
   entries: LedgerEntry[];

@@ -15,7 +15,7 @@ export enum ErrorReason {
   ERROR_REASON_UNSPECIFIED = 0,
   /**
    * ERROR_REASON_MALFORMED_REQUEST - INVALID_ARGUMENT. The bytes of the request are not the message that the method takes, for example a
-   * string that is not UTF-8. Do not retry.
+   * string that is not UTF-8; or they are more than all its fields may hold together. Do not retry.
    */
   ERROR_REASON_MALFORMED_REQUEST = 1,
   /**
@@ -30,7 +30,8 @@ export enum ErrorReason {
   ERROR_REASON_UNKNOWN_MODEL = 3,
   /**
    * ERROR_REASON_INVALID_API_KEY - UNAUTHENTICATED. No `authorization: Bearer gdt_...` came with the call, or the key is unknown, expired
-   * or revoked. Do not retry with the same key.
+   * or revoked. Do not retry with the same key. It also ends a turn that waits or runs within 5 seconds after
+   * the key that started it was revoked or has expired.
    * For example: the key was revoked a minute ago.
    */
   ERROR_REASON_INVALID_API_KEY = 4,
@@ -53,8 +54,9 @@ export enum ErrorReason {
    */
   ERROR_REASON_SESSION_BUSY = 7,
   /**
-   * ERROR_REASON_STORAGE_UNAVAILABLE - UNAVAILABLE. The database cannot be reached or has no primary. Nothing was charged by this call.
-   * Retry with backoff.
+   * ERROR_REASON_STORAGE_UNAVAILABLE - UNAVAILABLE. The database cannot be reached, has no primary, or does not answer; calls that wait for it
+   * are refused within 5 seconds. Nothing was charged by this call; but a turn that asked for
+   * ON_DISCONNECT_CONTINUE may run once the database answers. Retry with backoff, a turn with its `request_id`.
    * For example: the database elects a new primary, which takes about 10 s.
    */
   ERROR_REASON_STORAGE_UNAVAILABLE = 8,
