@@ -11,6 +11,7 @@ from godoty_service.errors import GodotyError, StorageUnavailable
 log = structlog.get_logger(__name__)
 
 _RETRY_AFTER = 1.0  # seconds
+_AGAIN = 0.1  # seconds from a ping that failed at once to the next
 _MOST_PROBES = 8  # that wait for an answer at the same time
 _SLACK = 0.1  # seconds more: after this process stood still, the timer ends before the answer is read
 
@@ -93,11 +94,18 @@ class StorageMonitor:
         return False
 
     async def _answered(self) -> bool:
-        try:
-            await self._ping()
-        except GodotyError:
-            return False
-        return True
+        """Return whether a ping is answered. One that fails at once, as when a connection was closed, is repeated."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        while True:
+            try:
+                await self._ping()
+            except GodotyError:
+                if loop.time() >= end:
+                    return False
+                await asyncio.sleep(_AGAIN)
+            else:
+                return True
 
     @contextmanager
     def guard(self) -> Iterator[StorageGuard]:

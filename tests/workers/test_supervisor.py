@@ -43,12 +43,12 @@ class Crew:
 
     def rest(self) -> tuple[int, list[str], str]:
         """Wait until no process of it is left: its exit status, the lines since then, and its error output."""
-        out, err = self.process.communicate(timeout=10)  # ends when the last process that holds the pipes does
+        out, err = self.process.communicate(timeout=60)  # ends when the last process that holds the pipes does
         return self.process.returncode, out.decode().splitlines(), err.decode()
 
     def _line(self) -> str:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], 10)
+        ready, _, _ = select.select([self.process.stdout], [], [], 60)
         line = self.process.stdout.readline().decode() if ready else ""
         assert line, "it says no more"
         return line

@@ -193,7 +193,7 @@ async def assert_it_stops_in_order(server: Server) -> None:
     turn: Turn = await read(call)
 
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert await asyncio.wait_for(server.process.wait(), 10) == 0
+    assert await asyncio.wait_for(server.process.wait(), 60) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert list(server.log.parent.glob("godoty-metrics-*")) == []
 

@@ -77,7 +77,7 @@ async def refused(head: str, body: Any, *, pause: float = 0) -> AsyncIterator[tu
 async def test_endless_error_body_is_closed_and_its_status_translated(pause: float) -> None:
     """Reading ends at the bound of bytes or of seconds; status and `Retry-After` still count."""
     async with refused("429 x\r\nretry-after: 7", repeat(CHUNK if not pause else b"x"), pause=pause) as (error, server):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await server.ended.wait()
 
         translated = failures.from_exception(error)

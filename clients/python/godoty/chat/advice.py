@@ -47,6 +47,9 @@ BY_REASON = {
     "CALL_NOT_FOUND": "check the model call's id",
     "CALL_NOT_ADJUSTABLE": "wait until its cost is known, or resolve it first",
     "AMOUNT_REFUSED": "state an amount that such a call can cost",
+    "MESSAGE_NOT_FOUND": "check the message's number",
+    "RESPONSE_TOO_LARGE": "ask for a smaller page",
+    "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
     "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
 }
 """By `godoty.v1.ErrorReason`, without its prefix."""

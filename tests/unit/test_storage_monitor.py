@@ -1,0 +1,42 @@
+"""The database counts as unavailable when nothing reaches it for a while, not when one connection was closed."""
+
+import asyncio
+
+from godoty_service.errors import StorageUnavailable
+from godoty_service.storage_monitor import StorageMonitor
+
+
+class Database:
+    """Fails pings at once.
+
+    Attributes:
+        failing: How many more pings fail.
+        pings: How many there were.
+    """
+
+    def __init__(self, failing: int) -> None:
+        self.failing = failing
+        self.pings = 0
+
+    async def ping(self) -> None:
+        """Answer a ping."""
+        await asyncio.sleep(0)
+        self.pings += 1
+        if self.pings <= self.failing:
+            raise StorageUnavailable("connection closed")
+
+
+async def test_ping_that_fails_at_once_is_repeated() -> None:
+    """A closed connection ends no call: the next ping is answered, within the time that a probe has."""
+    database = Database(failing=2)
+
+    assert await StorageMonitor(database.ping, timeout=30).probe()
+    assert database.pings == 3
+
+
+async def test_database_that_refuses_every_ping_is_unavailable_after_the_timeout() -> None:
+    """It is asked several times before."""
+    database = Database(failing=10**9)
+
+    assert not await StorageMonitor(database.ping, timeout=0.3).probe()
+    assert database.pings > 1
