@@ -20,7 +20,7 @@ async def repeated_generations(
 
     Args:
         entries: `ledger`.
-        tenant_id: Whose calls; None: everybody's.
+        tenant_id: The tenant; None: all tenants.
         piece: How many ids one operation may read.
     """
     after: str | None = ""

@@ -28,10 +28,10 @@ async def test_repeated_generations_are_found_in_pieces(calling: Serve, piece: i
     copies = database.collection("copies")
     await copies.ensure([INDEX])
 
-    everybody = [each.call_id async for each in repeated_generations(copies, None, piece=piece)]
+    all_tenants = [each.call_id async for each in repeated_generations(copies, None, piece=piece)]
     own = [each.call_id async for each in repeated_generations(copies, "own", piece=piece)]
     await database.close()
 
     repeated = [0, 1, 4, 5, 6, 7, 10, 11]
-    assert sorted(everybody) == [f"call_{place:02}" for place in repeated]
+    assert sorted(all_tenants) == [f"call_{place:02}" for place in repeated]
     assert sorted(own) == [f"call_{place:02}" for place in repeated if place not in OTHERS]
