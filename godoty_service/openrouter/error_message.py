@@ -48,7 +48,7 @@ def error_message(parts: Iterable[Mapping[str, Any]], body: Any, *, secrets: Ite
 
 
 def clean_message(text: str, *, secrets: Iterable[str] = ()) -> str:
-    """Return a text of somebody else's in one line, without keys, at most 500 characters long."""
+    """Return a foreign text in one line, without keys, at most 500 characters long."""
     visible = "".join(_visible(text[:_MOST_READ]))
     if len(text) > _MOST_READ:
         visible = visible.rpartition(" ")[0]  # half a key could not be recognised

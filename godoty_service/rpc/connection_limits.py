@@ -53,7 +53,7 @@ class ConnectionLimits:
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.grace)),
             ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_time)),
             ("grpc.keepalive_timeout_ms", ping_timeout),
-            ("grpc.http2.ping_timeout_ms", ping_timeout),  # gRPC's own is a minute, whatever the line above says
+            ("grpc.http2.ping_timeout_ms", ping_timeout),  # gRPC's default is a minute
             ("grpc.http2.max_pings_without_data", 0),  # no bound: a model may think for long
             ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(self.ping_interval)),
             ("grpc.max_receive_message_length", self.request_bytes),

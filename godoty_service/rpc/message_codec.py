@@ -44,7 +44,7 @@ def message_pieces(message: KeptMessage) -> Iterator[pb.ReadMessageResponse]:
 
 
 def text_of(block: pb.ContentBlock) -> str:
-    """Return the text of a block, of whatever kind it is."""
+    """Return the text of a block of any kind."""
     match block.WhichOneof("block"):
         case "text":
             return block.text
