@@ -3,13 +3,16 @@
 By default 100,000 requests at 200 a second, half of them without a good key, some of them compressed, half-sent or not
 read; and a caller that behaves well, alone and beside them, in five alternating pairs. It measures the server's memory
 after a warm-up and at the end, the longest callback of its event loop by thread CPU time, and the caller's median time
-to first token. Exit status 1: a limit was passed. The server runs on asyncio's own loop, whose callbacks can be timed;
-the server, the sandbox OpenRouter, MongoDB and the load share this machine's cores.
+to first token. Exit status 1: a limit was passed. The server runs on asyncio's own loop, whose callbacks can be timed.
+The load is a process of its own at a lower priority: hostile callers do not run on the server's machine. What it
+reached of its rate is printed. The server, the sandbox OpenRouter, MongoDB and the good caller share this machine's
+cores.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import statistics
@@ -27,12 +30,15 @@ import grpc
 from godoty.v1 import admin_service_pb2, agent_service_pb2, agent_service_pb2_grpc, billing_service_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
-from bench.process import Child, megabytes
+from bench.process import Child, cpu_seconds, megabytes
 from godoty_service.sandbox.replica_set import LocalMongo
 from godoty_service.tenancy.principal import Scope
 from tests.faults.world import World, logged, open_world
 
 RATE = 200  # requests a second
+REPORT = "callback.json"  # the file of the longest callback
+INFLATED = (400_000, 1_000_000, 3_000_000)  # bytes that a compressed request grows by
+NICENESS = 5  # of the load's process
 PAIRS = 5
 MOST_GROWTH = 50.0  # MB
 LONGEST_CALLBACK = 0.05  # seconds of thread CPU time
@@ -137,8 +143,8 @@ class Attack:
                     message = getattr(module, method.input_type.name)
                     self._bodies += [(path, body) for body in hostile_bodies(message, self.rng)]
 
-    async def run(self, requests: int) -> None:
-        """Send so many requests at the rate, and wait for the last of them."""
+    async def run(self, requests: int) -> float:
+        """Send so many requests at the rate, and wait for the last of them; returns the seconds of the sending."""
         begun = time.perf_counter()
         running: set[asyncio.Task[None]] = set()
         for number in range(requests):
@@ -146,7 +152,9 @@ class Attack:
             running.add(task)
             task.add_done_callback(running.discard)
             await asyncio.sleep(max(0.0, begun + (number + 1) / RATE - time.perf_counter()))
+        seconds = time.perf_counter() - begun
         await asyncio.gather(*running)
+        return seconds
 
     async def _one(self) -> None:
         self.sent += 1
@@ -175,7 +183,7 @@ class Attack:
 
     async def _compressed(self, path: str, body: bytes, metadata: Any) -> None:
         call = self.channel.unary_stream(path)(
-            body + bytes(3_000_000), metadata=metadata, timeout=3, compression=grpc.Compression.Gzip
+            body + bytes(self.rng.choice(INFLATED)), metadata=metadata, timeout=3, compression=grpc.Compression.Gzip
         )
         async for _ in call:
             pass
@@ -191,6 +199,41 @@ class Attack:
         call = self.channel.unary_stream(path)(body, metadata=metadata, timeout=3)
         await asyncio.sleep(self.rng.random() * 0.05)
         call.cancel()
+
+
+async def attack(target: str) -> None:
+    """Send as many requests as each line of standard input says, and answer with how they ended."""
+    os.nice(NICENESS)
+    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        load = Attack(channel, os.environ["HOSTILE_KEY"])
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            load.outcomes.clear()
+            seconds = await load.run(int(line))
+            print(json.dumps({"seconds": seconds, "outcomes": load.outcomes}), flush=True)
+
+
+class Attacker:
+    """The process of the load.
+
+    Attributes:
+        outcomes: How its requests ended.
+        sent: How many there were.
+        seconds: How long the sending took.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.outcomes: Counter[str] = Counter()
+        self.sent = 0
+        self.seconds = 0.0
+
+    async def run(self, requests: int) -> None:
+        """Send so many, and wait for the last of them."""
+        await self.child.say(f"{requests}\n")
+        ended = json.loads(await self.child.line(3600))
+        self.outcomes.update(ended["outcomes"])
+        self.sent += requests
+        self.seconds += ended["seconds"]
 
 
 async def first_tokens(stub: Any, key: str, until: Callable[[int], bool]) -> list[float]:
@@ -215,12 +258,16 @@ class Result:
         memory: MB of the server after the warm-up, and at the end.
         callback: The longest callback of its loop: seconds, and what it was.
         pairs: The caller's median milliseconds alone and beside the attack, of each pair.
+        rate: Hostile requests a second that were sent.
+        cpu: Milliseconds of the server's CPU for each of them, the good caller's turns among it.
         outcomes: How the hostile requests ended.
     """
 
     memory: tuple[float, float]
     callback: dict[str, Any]
     pairs: list[tuple[float, float]]
+    rate: float
+    cpu: float
     outcomes: Counter[str]
 
     @property
@@ -250,46 +297,66 @@ class Result:
         for name, measured, limit, kept in rows:
             print(f"| {name} | {measured} | {limit} | {'kept' if kept else 'PASSED'} |")
         print(f"\nPairs, ms: {', '.join(f'{alone:.1f} and {beside:.1f}' for alone, beside in self.pairs)}")
+        print(f"Sent: {self.rate:.0f} requests a second; the server's CPU for each: {self.cpu:.2f} ms")
         print(f"Longest callback: {self.callback['callback']}")
         print(f"Requests ended: {dict(self.outcomes.most_common())}")
         return all(kept for *_, kept in rows)
 
 
-async def measure(world: World, child: Child, address: str, report: Path, requests: int) -> Result:
+async def measure(world: World, child: Child, address: str, directory: Path, requests: int) -> Result:
     """Warm up, then measure the pairs."""
     _, key = await world.another_tenant()
     tenant = await world.rooms.tenants.create("hostile")
     _, hostile_key = await world.rooms.keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
-    options = [("grpc.use_local_subchannel_pool", 1)]
     async with (
-        grpc.aio.insecure_channel(address, options=options) as calm,
-        grpc.aio.insecure_channel(address, options=options) as loud,
+        grpc.aio.insecure_channel(address) as channel,
+        load(address, hostile_key, directory / "attack.log") as attacker,
     ):
-        stub = agent_service_pb2_grpc.AgentServiceStub(calm)  # type: ignore[no-untyped-call] # generated
-        attack = Attack(loud, hostile_key)
-        await asyncio.gather(attack.run(WARM_UP), first_tokens(stub, key, lambda taken: taken >= WARM_UP // 10))
-        attack.outcomes.clear()
+        stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        await asyncio.gather(attacker.run(WARM_UP), first_tokens(stub, key, lambda taken: taken >= WARM_UP // 10))
+        attacker.outcomes.clear()
+        attacker.sent, attacker.seconds = 0, 0.0
         before = megabytes(child.pid)
         child.process.send_signal(signal.SIGUSR1)
-        pairs = []
+        pairs, cpu = [], 0.0
         for _ in range(PAIRS):
-            seconds = requests / RATE / PAIRS
-            end = time.perf_counter() + min(seconds, 20.0)
+            end = time.perf_counter() + min(requests / RATE / PAIRS, 20.0)
             alone = await first_tokens(stub, key, lambda _, end=end: time.perf_counter() > end)  # type: ignore[misc]
-            attacking = asyncio.create_task(attack.run(requests // PAIRS))
+            cpu -= cpu_seconds(child.pid)
+            attacking = asyncio.create_task(attacker.run(requests // PAIRS))
             beside = await first_tokens(stub, key, lambda _, attacking=attacking: attacking.done())  # type: ignore[misc]
             await attacking
+            cpu += cpu_seconds(child.pid)
             pairs.append((statistics.median(alone), statistics.median(beside)))
         await asyncio.sleep(2)
-        callback = json.loads(report.read_text())  # noqa: ASYNC240 - a small file, and nothing runs beside it
-        return Result((before, megabytes(child.pid)), callback, pairs, attack.outcomes)
+        callback = json.loads((directory / REPORT).read_text())
+        return Result(
+            memory=(before, megabytes(child.pid)),
+            callback=callback,
+            pairs=pairs,
+            rate=attacker.sent / attacker.seconds,
+            cpu=cpu * 1000 / attacker.sent,
+            outcomes=attacker.outcomes,
+        )
 
 
 @asynccontextmanager
-async def server(world: World, directory: Path, report: Path) -> AsyncIterator[tuple[Child, str]]:
+async def load(address: str, key: str, log: Path) -> AsyncIterator[Attacker]:
+    """Run the load as a process."""
+    command = [sys.executable, "-m", "bench.hostile", "--attack", address]
+    child = Child(command, log=log, environment={**os.environ, "HOSTILE_KEY": key})
+    await child.start()
+    try:
+        yield Attacker(child)
+    finally:
+        await child.stop()
+
+
+@asynccontextmanager
+async def server(world: World, directory: Path) -> AsyncIterator[tuple[Child, str]]:
     """Run the server as a process."""
     log = directory / "hostile.log"
-    command = [sys.executable, "-m", "bench.hostile", "--serve", str(report)]
+    command = [sys.executable, "-m", "bench.hostile", "--serve", str(directory / REPORT)]
     environment = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2").environment
     child = Child(command, log=log, environment=environment, output=False)
     await child.start()
@@ -306,21 +373,23 @@ async def main(requests: int) -> bool:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        report = directory / "callback.json"
         async with (
             LocalMongo(directory / "mongodb") as mongo,
             open_world(mongodb_uri=mongo.uri, name="godoty_test_hostile", directory=directory) as world,
-            server(world, directory, report) as (child, address),
+            server(world, directory) as (child, address),
         ):
-            return (await measure(world, child, address, report, requests)).report()
+            return (await measure(world, child, address, directory, requests)).report()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000, help="how many hostile requests")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--attack", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve is not None:
+    if arguments.attack is not None:
+        asyncio.run(attack(arguments.attack))
+    elif arguments.serve is not None:
         serve(arguments.serve)
     else:
         sys.exit(0 if asyncio.run(main(arguments.requests)) else 1)

@@ -58,14 +58,15 @@ def code_of(error: GodotyError) -> grpc.StatusCode:
     return _CODES.get(error.reason, grpc.StatusCode.INTERNAL)
 
 
-async def abort(context: "grpc.aio.ServicerContext[object, object]", error: GodotyError) -> None:
-    """End a call with an error.
+def set_status(context: "grpc.aio.ServicerContext[object, object]", error: GodotyError) -> None:
+    """Give a call an error as its status. The handler returns after it; a response is not sent then.
 
-    Raises:
-        grpc.aio.AbortError: Always: it leaves the handler.
+    Not `context.abort`: the exception that it raises and the context hold one another, with all that the frames between
+    them hold, and only the garbage collector frees them. Beside 200 refused calls a second it held the loop for 40 ms.
     """
-    details = to_status(error).SerializeToString()
-    await context.abort(code_of(error), error.text, trailing_metadata=((DETAILS_KEY, details),))
+    context.set_code(code_of(error))
+    context.set_details(error.text)
+    context.set_trailing_metadata(((DETAILS_KEY, to_status(error).SerializeToString()),))
 
 
 def to_status(error: GodotyError) -> status_pb2.Status:

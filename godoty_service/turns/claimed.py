@@ -144,6 +144,7 @@ class ClaimedTurn:
         self._leave_opening()  # where it asked nobody
         if manager is not None and not refused:
             self._start(fold)
+        self._voice.close()
         if isinstance(error, ProviderError):
             self._report_provider(error)
             if manager is not None:

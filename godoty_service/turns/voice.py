@@ -42,6 +42,10 @@ class Voice:
         if not self._answered:
             self._answering()
 
+    def close(self) -> None:
+        """Drop what it calls. An agent's objects refer to one another in cycles: what they hold is freed late."""
+        self.on_asking = self.on_answering = _nothing
+
     def complete(self) -> None:
         """What was partial is a message now."""
         self._said.clear()

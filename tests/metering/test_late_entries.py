@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
@@ -18,11 +17,11 @@ from tests.faults.world import ServerProcess
 from tests.metering.bookkeeper import Bookkeeper, calls, eventually
 from tests.metering.conftest import NEVER, Bookkeep, Serve
 from tests.service.caller import Caller, read
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service, plain
 from tests.service.surroundings import Surroundings
 
-LEASE = 1.5
-HELD = 4.0  # seconds that an insert is held up: a lease, and a turn of the server that takes over
+HELD = 6.0  # seconds that an insert is held up: a lease, and a turn of the server that takes over
 
 
 async def assert_shown(caller: Caller, keeper: Bookkeeper) -> None:
@@ -98,14 +97,13 @@ async def test_the_late_entry_of_a_server_that_stood_still(
     It sends nothing. Where the number is taken it writes no other; one that landed is void, and in the sums.
     """
     name = fragile.new_database()
-    short: dict[str, Any] = {"lease": LEASE, "heartbeat": 0.3}
-    environment = server_environment(fragile, name) | {f"GODOTY_{each.upper()}": str(short[each]) for each in short}
+    environment = server_environment(fragile, name) | SHORT_LEASE_ENVIRONMENT
     process = ServerProcess(environment=environment, log=tmp_path / "server.log")
     await process.start()
     service = fragile.service(process.address, name)
     standstill = Standstill(process, service)
     try:
-        async with running(fragile.settings(name, **short, reconcile_interval=NEVER)) as other:
+        async with running(fragile.settings(name, **SHORT_LEASE, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
             await eventually(lambda: len(calls(survivor)) == 2)

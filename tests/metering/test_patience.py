@@ -12,6 +12,7 @@ from tests.conftest import StartProcess
 from tests.metering.bookkeeper import billed, calls, cancelled, eventually
 from tests.metering.conftest import NEVER, Bookkeep, Serve
 from tests.service.caller import Caller, read
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service
 
 LONG = timedelta(minutes=61)
@@ -73,16 +74,14 @@ async def test_a_long_stream_whose_server_died_waits_for_its_record(
     serve_process: StartProcess, bookkeep: Bookkeep, connect: Callable[[Service], Caller]
 ) -> None:
     """The hour begins when somebody finds the server dead."""
-    process, service = await serve_process(
-        GODOTY_LEASE="1.5", GODOTY_HEARTBEAT="0.2", GODOTY_RECONCILE_INTERVAL=str(NEVER)
-    )
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
     call = caller.start(f"{CANCELLED} tokens=400 record_ms=-1")
     await eventually(lambda: any(each.generation_id for each in service.entries("talk")))
     await process.kill()
     await read(call)
     begun_earlier(service, LONG)
-    keeper = await bookkeep(service, lease=1.5, heartbeat=0.3)
+    keeper = await bookkeep(service, **SHORT_LEASE)
 
     found = dict.fromkeys(Outcome, 0)
     async with asyncio.timeout(10):

@@ -14,6 +14,7 @@ from tests.conftest import StartProcess
 from tests.metering.bookkeeper import Bookkeeper, billed, cancelled, eventually, left
 from tests.metering.conftest import NEVER, Bookkeep, Serve
 from tests.service.caller import Caller, read
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service, plain
 
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
@@ -57,16 +58,14 @@ async def test_the_calls_of_a_killed_server_are_adopted(
     serve_process: StartProcess, bookkeep: Bookkeep, connect: Callable[[Service], Caller]
 ) -> None:
     """While its heartbeat is fresh nobody touches the call; once it is stale anybody settles it, to the digit."""
-    process, service = await serve_process(
-        GODOTY_LEASE="1.5", GODOTY_HEARTBEAT="0.2", GODOTY_RECONCILE_INTERVAL=str(NEVER)
-    )
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
     await _first_text(call)
     await eventually(lambda: service.entries("talk")[0].generation_id is not None)
     await process.kill()
     await read(call)
-    keeper = await bookkeep(service, lease=1.5, heartbeat=0.3)
+    keeper = await bookkeep(service, **SHORT_LEASE)
 
     assert await keeper.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (pending,) = service.entries("talk")

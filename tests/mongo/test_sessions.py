@@ -13,7 +13,7 @@ from godoty_service.sessions.replicas import Replicas
 from godoty_service.sessions.session import Claim, Context, Lease
 from godoty_service.sessions.store import DeletionUnfinished, Sessions
 
-LEASE = timedelta(seconds=0.5)
+LEASE = timedelta(seconds=3)
 
 
 @pytest.fixture

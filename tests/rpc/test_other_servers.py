@@ -14,12 +14,12 @@ from godoty_service.server import running
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service, soon
 from tests.service.settling import when_free
 from tests.service.surroundings import Surroundings
 
 Connect = Callable[[Service], Caller]
-SHORT_LEASE = {"GODOTY_LEASE": "1", "GODOTY_HEARTBEAT": "0.2"}
 HANGING = "@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1"
 SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 
@@ -66,12 +66,12 @@ async def test_a_killed_server_leaves_sessions_that_the_next_one_continues(
 
     A loop that was killed after its first tool is closed behind the tool's result.
     """
-    process, service = await serve_process(**SHORT_LEASE)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     caller = connect(service)
     calls = [caller.start(SLOW), caller.start(HANGING, session_id="loop")]
     await some_text(calls[0])
     await soon(lambda: len(service.entries("loop")) == 2)
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     await process.kill()
     for call in calls:
         assert (await read(call)).failure is not None
@@ -114,10 +114,10 @@ async def test_a_server_that_stood_still_finds_its_session_lost(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """One that wakes up after its lease has passed changes nothing any more: its turn ends with SESSION_LOST."""
-    process, service = await serve_process(**SHORT_LEASE)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     call = connect(service).start("@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50 record_ms=-1")
     await some_text(call)
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     assert process.process is not None
     os.kill(process.process.pid, signal.SIGSTOP)
     survivor = connect(service.at(other.target))

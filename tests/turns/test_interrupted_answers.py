@@ -10,6 +10,7 @@ from godoty_service.sessions.repair import INTERRUPTED
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, read
 from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service
 from tests.service.settling import when_free
 from tests.turns.streams import CONTINUE, SLOW, kept_through, resume, until, until_text
@@ -21,7 +22,7 @@ LOOP = "@sandbox tool-loop calls=2 tool=calculator tokens=60 delay_ms=50 hold_af
 
 async def killed(process_of: StartProcess, connect: Connect, text: str, until_shown: str) -> tuple[Caller, str]:
     """Kill a server once its log has what was shown; returns the caller and the turn's id."""
-    process, service = await process_of(GODOTY_LEASE="1", GODOTY_HEARTBEAT="0.2")
+    process, service = await process_of(**SHORT_LEASE_ENVIRONMENT)
     caller = connect(service)
     call = caller.start(text, on_disconnect=CONTINUE)
     seen = await until_text(call, until_shown)
@@ -37,7 +38,7 @@ async def test_shown_text_is_in_the_messages_after_a_takeover(
 ) -> None:
     """ListMessages has the same text as ResumeTurn, marked as interrupted, and the model sees it in the next turn."""
     dead, turn_id = await killed(serve_process, connect, SLOW, "t20 ")
-    other = await serve(database=dead.service.database.name, lease=1.0, heartbeat=0.2)
+    other = await serve(database=dead.service.database.name, **SHORT_LEASE)
     survivor = connect(dead.service.at(other.target))
     turn, _ = await when_free(survivor, "and now?")
     shown = await resume(survivor, turn_id)
@@ -62,7 +63,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """A loop that dies in its second answer keeps the first one once, its tool's real result, and the second's part."""
-    process, service = await serve_process(GODOTY_LEASE="1", GODOTY_HEARTBEAT="0.2")
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     caller = connect(service)
     call = caller.start(LOOP, on_disconnect=CONTINUE)
     seen = []
@@ -74,7 +75,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
     turn_id = seen[0].turn_id
     await until(lambda: kept_through(service, turn_id) >= seen[-1].sequence)
     await process.kill()
-    other = await serve(database=service.database.name, lease=1.0, heartbeat=0.2)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     await when_free(survivor, "and now?")
 

@@ -26,7 +26,7 @@ from tests.service.surroundings import Surroundings
 from tests.turns.lossy import Loss, LossyDriver
 from tests.turns.streams import until
 
-LEASE = 3.0
+LEASE = 6.0
 ACCOUNT = "sandbox-lossy"
 # Two model calls with a tool between them: a turn's every kind of write.
 SCRIPT = "@sandbox tool-loop calls=2 tool=calculator"

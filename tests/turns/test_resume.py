@@ -11,6 +11,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, failure_of, read
 from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Service
 from tests.turns.streams import (
     CONTINUE,
@@ -29,7 +30,6 @@ from tests.turns.streams import (
     until_text,
 )
 
-SHORT_LEASE = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
 TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=10 tokens=400 hold_after=60 record_ms=-1"
 LOOP = "loop @sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
 UNKNOWN = "turn_" + "0" * 28
@@ -154,7 +154,7 @@ async def test_a_killed_servers_turns_end_interrupted(
 
     The next turn shows the model the history whole, the results of tools included.
     """
-    process, service = await serve_process(**SHORT_LEASE)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     caller = connect(service)
     talking, looping = (caller.start(each, session_id=each[:4], on_disconnect=CONTINUE) for each in (TALK, LOOP))
     looped = [await anext(aiter(looping))]
@@ -167,7 +167,7 @@ async def test_a_killed_servers_turns_end_interrupted(
         assert late.failure is not None
         shown.extend(late.responses)
     kept = kept_through(service, seen[0].turn_id)
-    other = await serve(database=service.database.name, lease=1.5, heartbeat=0.3)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
 
     whole = await resume(survivor, seen[0].turn_id)

@@ -30,12 +30,11 @@ from tests.conftest import Start, StartProcess
 from tests.faults.world import ServerProcess
 from tests.service.caller import Caller, Turn, read
 from tests.service.history import assert_whole, assert_whole_upstream
+from tests.service.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Document, Service
 from tests.turns.streams import CONTINUE, joined, resume, until
 
-LEASE = 1.5
-SHORT_LEASE = {"GODOTY_LEASE": str(LEASE), "GODOTY_HEARTBEAT": "0.3"}
-BLINK = 1.0
+BLINK = 2.0
 # Its watch would tell a server that it has lost its sessions; here it has to see for itself.
 UNWATCHED: dict[str, Any] = {"lease": BLINK, "heartbeat": 0.05, "turn_watch_interval": 600.0}
 # What a turn is at when its server stops: it streams, waits for headers, and writes as fast as it can.
@@ -128,8 +127,8 @@ async def test_nobody_waits_longer_than_a_lease(
 
     A stopped one that wakes up afterwards changes neither session nor message nor log.
     """
-    process, service = await serve_process(**SHORT_LEASE)
-    other = await serve(database=service.database.name, lease=LEASE, heartbeat=0.3)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     caller = connect(service)
     calls = {name: caller.start(text, session_id=name, on_disconnect=CONTINUE) for name, text in SCRIPTS.items()}
@@ -265,7 +264,7 @@ async def test_a_session_that_is_taken_over_twice_in_a_row(
 
     Whether the first had come as far as to keep the user's words, or not.
     """
-    process, service = await serve_process(**SHORT_LEASE)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     caller, messages = connect(service), service.database["messages"]
     for name in ("kept", "lost"):
         caller.start("first " + SCRIPTS["streams"], session_id=name, on_disconnect=CONTINUE)
@@ -276,7 +275,7 @@ async def test_a_session_that_is_taken_over_twice_in_a_row(
     for name in ("kept", "lost"):
         claim = await _claim_and_die(service, name)
         assert claim.taken_from is not None
-    other = await serve(database=service.database.name, lease=LEASE, heartbeat=0.3)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
 
     for name in ("kept", "lost"):

@@ -14,11 +14,10 @@ from pymongo.errors import AutoReconnect
 
 from tests.conftest import Start, StartProcess
 from tests.service.caller import Caller, Turn
+from tests.service.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.service.service import Document, Service
 from tests.turns.streams import CONTINUE, free, joined, until, until_text
 
-SHORT: dict[str, Any] = {"lease": 1.5, "heartbeat": 0.3}
-SHORT_ENVIRONMENT = {"GODOTY_LEASE": "1.5", "GODOTY_HEARTBEAT": "0.3"}
 WAIT = pb.ON_BUSY_WAIT
 _WRITES = ("insert_one", "insert_many", "update_one", "bulk_write", "find_one_and_update", "delete_one", "delete_many")
 
@@ -59,8 +58,8 @@ class Outage:
 
 async def _pair(serve: Start, connect: Callable[[Service], Caller]) -> tuple[Caller, Caller]:
     """Start two servers on one database; return a caller of each, of the same tenant."""
-    first = await serve(**SHORT)
-    return connect(first), connect(first.at((await serve(database=first.database.name, **SHORT)).target))
+    first = await serve(**SHORT_LEASE)
+    return connect(first), connect(first.at((await serve(database=first.database.name, **SHORT_LEASE)).target))
 
 
 async def _assert_ran_once(turn: Turn, service: Service, *before: str) -> None:
@@ -128,8 +127,8 @@ async def _queue(
     serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], hold: str
 ) -> tuple[Any, Caller, Any]:
     """Have a turn wait in line on a server process, behind one that another server runs and holds open."""
-    process, service = await serve_process(**SHORT_ENVIRONMENT)
-    there = connect(service.at((await serve(database=service.database.name, **SHORT)).target))
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    there = connect(service.at((await serve(database=service.database.name, **SHORT_LEASE)).target))
     running = there.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", on_disconnect=CONTINUE)
     await until_text(running, "t1")
     waiting = asyncio.create_task(connect(service).converse("hello", request_id="one", on_busy=WAIT))
