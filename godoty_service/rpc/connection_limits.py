@@ -7,6 +7,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+_WINDOW = 256 * 1024  # bytes of a request that may be on their way: the largest needs two round trips
 _IDENTITY_ONLY = 1  # the bit set of `grpc_compression_algorithm` that holds GRPC_COMPRESS_NONE alone
 
 
@@ -59,6 +60,9 @@ class ConnectionLimits:
             ("grpc.max_receive_message_length", self.request_bytes),
             ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
             ("grpc.per_message_decompression", 0),
+            # Else gRPC widens what a connection may have under way, up to megabytes for each of its requests.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW),
         ]
 
 

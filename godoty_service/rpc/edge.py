@@ -22,7 +22,7 @@ from godoty_service.rpc.auth_throttle import AuthThrottle, TooManyWrongKeys
 from godoty_service.rpc.field_limits import FieldLimits
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.sources import Sources
-from godoty_service.rpc.status import code_of, set_status
+from godoty_service.rpc.status import abort, code_of
 from godoty_service.rpc.tenant_calls import TenantCalls
 from godoty_service.rpc.wire import Context, encoded, read_request
 from godoty_service.storage_monitor import StorageMonitor
@@ -133,8 +133,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
                             _until_done(context, slot.pop_all())
                         return body
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
-                    set_status(context, _ours(error, span))
-            return b""
+                    await abort(context, _ours(error, span))
+            raise AssertionError("abort raises")
 
         return wrapped
 
@@ -156,7 +156,7 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
                                         raise wire.too_large(body)  # noqa: TRY301 - one call less for each token
                                     await context.write(body)
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
-                    set_status(context, _ours(error, span))
+                    await abort(context, _ours(error, span))
 
         return wrapped
 

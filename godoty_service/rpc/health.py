@@ -69,8 +69,7 @@ class ServingStatus(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # has
     ) -> health_pb2.HealthCheckResponse:
         """Report the status of a service."""
         if request.service not in self._services:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details("There is no such service.")
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such service.")
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def List(  # noqa: N802 - the same

@@ -10,7 +10,7 @@ import grpc
 
 from godoty_service.errors import GodotyError, QuotaExceeded
 from godoty_service.rpc.sources import Sources
-from godoty_service.rpc.status import set_status
+from godoty_service.rpc.status import abort
 from godoty_service.rpc.wire import Context, encoded, read_request, read_requests
 
 _RETRY_AFTER = 5.0  # seconds
@@ -61,8 +61,8 @@ class KeylessCalls:
                     request = await read_request(context, handler.request_deserializer, seconds=self._timeout)
                     return encoded(handler.response_serializer, await handler.unary_unary(request, context))
             except GodotyError as error:
-                set_status(context, error)
-            return b""
+                await abort(context, error)
+            raise AssertionError("abort raises")
 
         return wrapped
 
@@ -76,7 +76,7 @@ class KeylessCalls:
                     writer = _Writer(context, handler.response_serializer, seconds=self._timeout)
                     await handler.unary_stream(request, writer)
             except GodotyError as error:
-                set_status(context, error)
+                await abort(context, error)
 
         return wrapped
 
@@ -88,7 +88,7 @@ class KeylessCalls:
                     async for response in handler.stream_stream(requests, context):
                         yield encoded(handler.response_serializer, response)
             except GodotyError as error:
-                set_status(context, error)
+                await abort(context, error)
 
         return wrapped
 

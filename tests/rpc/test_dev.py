@@ -24,6 +24,7 @@ from tests.service.caller import Caller
 from tests.service.service import Place, Service, plain
 from tests.service.surroundings import Surroundings
 
+pytestmark = pytest.mark.usefixtures("first_ports")
 DATABASE = "godoty_test_dev"
 _START = """
 import sys

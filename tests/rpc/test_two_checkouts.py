@@ -9,10 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.service.caller import stub_of
 
+pytestmark = pytest.mark.usefixtures("first_ports")
 LOCAL = "kept"
 KEPT = ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_API_KEY")
 
