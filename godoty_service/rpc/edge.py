@@ -132,6 +132,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
                         if len(body) > _SMALL:
                             _until_done(context, slot.pop_all())
                         return body
+                except grpc.aio.InternalError as error:  # the connection broke, and gRPC has not cancelled the call yet
+                    raise asyncio.CancelledError from error
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
             raise AssertionError("abort raises")
@@ -155,6 +157,8 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in t
                                     if len(body) > wire.LARGEST_RESPONSE:
                                         raise wire.too_large(body)  # noqa: TRY301 - one call less for each token
                                     await context.write(body)
+                except grpc.aio.InternalError as error:  # the connection broke, and gRPC has not cancelled the call yet
+                    raise asyncio.CancelledError from error
                 except Exception as error:  # noqa: BLE001 - no fault may leave in Python's words
                     await abort(context, _ours(error, span))
 

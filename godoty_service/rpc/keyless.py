@@ -135,6 +135,8 @@ class _Writer:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._context.write(encoded(self._encode, response))
+        except grpc.aio.InternalError as error:  # the connection broke, and gRPC has not cancelled the call yet
+            raise asyncio.CancelledError from error
         except TimeoutError:
             raise ResponseNotTaken(f"The response was not read within {self._seconds:g} s.") from None
 
