@@ -1,29 +1,21 @@
 /** Holds a conversation of two turns and compares what it cost with the session's metrics. */
 import {
   type AgentServiceClient,
-  connect,
   ConverseRequest,
   type ConverseResponse,
   GetSessionMetricsRequest,
   type GetSessionMetricsResponse,
   type Totals,
 } from "../src/index.js";
+import { DEADLINE_MS, start } from "./start.js";
 
-const DEADLINE_MS = 120_000;
-
-async function main(target: string | undefined, apiKey: string | undefined): Promise<void> {
-  if (!target || !apiKey) throw new Error("set GODOTY_LISTEN and GODOTY_API_KEY");
-  const agent = connect(target, apiKey);
-  try {
-    const first = await say(agent, "", "Hello from TypeScript.");
-    const second = await say(agent, first.sessionId, "And once more.");
-    const { totals } = await sessionMetrics(agent, first.sessionId);
-    console.log(`metrics: cost_usd=${totals?.costUsd} turns=${totals?.turns}`);
-    if (totals?.costUsd !== second.totals.costUsd) {
-      throw new Error(`the metrics say ${totals?.costUsd} USD, the last turn said ${second.totals.costUsd}`);
-    }
-  } finally {
-    agent.close();
+async function converse(agent: AgentServiceClient): Promise<void> {
+  const first = await say(agent, "", "Hello from TypeScript.");
+  const second = await say(agent, first.sessionId, "And once more.");
+  const { totals } = await sessionMetrics(agent, first.sessionId);
+  console.log(`metrics: cost_usd=${totals?.costUsd} turns=${totals?.turns}`);
+  if (totals?.costUsd !== second.totals.costUsd) {
+    throw new Error(`the metrics say ${totals?.costUsd} USD, the last turn said ${second.totals.costUsd}`);
   }
 }
 
@@ -48,7 +40,4 @@ function sessionMetrics(agent: AgentServiceClient, sessionId: string): Promise<G
   });
 }
 
-main(process.env["GODOTY_LISTEN"], process.env["GODOTY_API_KEY"]).catch((error: unknown) => {
-  console.error("converse:", error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-});
+start("converse", converse);

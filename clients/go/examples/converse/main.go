@@ -6,39 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/status"
-
-	godoty "github.com/godoty/godoty/clients/go"
+	"github.com/godoty/godoty/clients/go/examples/internal/example"
 	godotyv1 "github.com/godoty/godoty/clients/go/godoty/v1"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Getenv("GODOTY_LISTEN"), os.Getenv("GODOTY_API_KEY")); err != nil {
-		fmt.Fprintln(os.Stderr, "converse:", explain(err))
-		os.Exit(1)
-	}
-}
+func main() { example.Main("converse", run) }
 
-func run(ctx context.Context, target, apiKey string) error {
-	if target == "" || apiKey == "" {
-		return errors.New("set GODOTY_LISTEN and GODOTY_API_KEY")
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	connection, err := godoty.Connect(target, apiKey)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	agent := godotyv1.NewAgentServiceClient(connection)
-
+func run(ctx context.Context, agent godotyv1.AgentServiceClient) error {
 	sessionID, _, err := say(ctx, agent, "", "Hello from Go.")
 	if err != nil {
 		return err
@@ -88,14 +63,4 @@ func say(ctx context.Context, agent godotyv1.AgentServiceClient, sessionID, text
 	}
 	fmt.Printf("\nsession_totals: cost_usd=%s turns=%d\n", totals.GetCostUsd(), totals.GetTurns())
 	return sessionID, totals, nil
-}
-
-// explain adds the reason that Godoty gave, one of godotyv1.ErrorReason.
-func explain(err error) string {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "godoty.app" {
-			return fmt.Sprintf("%s: %v", info.GetReason(), err)
-		}
-	}
-	return err.Error()
 }
