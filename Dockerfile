@@ -1,4 +1,4 @@
-# The service, alone: no sandbox, no development tools. `docker build -t godoty .`
+# The service, without development tools. `docker build -t godoty .`
 
 FROM python:3.11-slim-bookworm AS build
 
@@ -17,6 +17,7 @@ RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes --r
 COPY clients/python clients/python
 COPY pyproject.toml README.md ./
 COPY godoty_service godoty_service
+COPY openrouter_sandbox openrouter_sandbox
 # Everything they need is pinned above: --no-deps keeps pip from adding to it, and check says if it is not enough.
 # --no-build-isolation: what builds them is pinned, too.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels ./clients/python . \

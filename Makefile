@@ -1,6 +1,6 @@
 # `make help` lists the targets. All of them set up what they need, in .venv and .local.
 .DEFAULT_GOAL := help
-.PHONY: help run chat test test-faults bench lint gen gen-clients check-gen buf clients-test requirements clean
+.PHONY: help run chat test unit integration e2e faults clients bench lint docs check-docs check-words gen gen-clients check-gen buf requirements clean
 
 # Compiled once, not by each of the many processes that the tests and the benchmarks start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,20 +26,42 @@ run: .venv/ready ## Start MongoDB, a sandbox OpenRouter and the service on this 
 chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
-test: .venv/ready ## Run the tests against a real mongod, real HTTP and a real gRPC server.
-	$(BIN)/python -m pytest tests --ignore tests/clients/polyglot -n 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
+test: .venv/ready ## Run all tests but `clients` against a real mongod, real HTTP and a real gRPC server.
+	$(PYTEST) tests --ignore tests/clients/polyglot
 
-test-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
-	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/turns tests/fuzz tests/answers tests/admin tests/budgets
+unit: .venv/ready ## Run the tests that need no database.
+	$(PYTEST) tests/unit
+
+integration: .venv/ready ## Run the tests of parts of the service on a real mongod.
+	$(PYTEST) tests/integration
+
+e2e: .venv/ready ## Run the tests of a whole server, by gRPC.
+	$(PYTEST) tests/e2e
+
+faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
+	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/e2e/turns tests/e2e/fuzz tests/e2e/answers tests/e2e/admin \
+		tests/integration/budgets
 
 bench: .venv/ready ## Measure Godoty beside its peers, and what it promises: 20 minutes (ONLY=peers,startup,metrics,profile for parts).
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
-lint: .venv/ready check-gen ## Check style, types, the direction of imports, and that the stubs are current.
+lint: .venv/ready check-gen check-docs check-words ## Check style, types, imports, words, and that generated files are current.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/ready ## Generate docs/settings.md from the settings.
+	$(BIN)/python docs/generate_settings.py
+
+check-docs: .venv/ready # Fails when docs/settings.md is not what the settings give.
+	@$(BIN)/python docs/generate_settings.py --check
+
+check-words: # Fails when a retired word has come back (CONTRIBUTING.md).
+	@! git grep -nwiE "$$(grep -v '^#' tests/data/retired_words.txt | paste -sd '|' -)" -- godoty_service openrouter_sandbox \
+		clients/python/godoty/*.py clients/python/godoty/chat docs protos '*.md' Makefile ':!docs/benchmarks' ':!tests/data' ':!godoty_service/migrations' \
+		|| { echo "retired words: docs/glossary.md has the field's"; exit 1; }
 
 gen: .venv/ready ## Generate the Python stubs from protos/.
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) $(PROTOS)
@@ -58,7 +80,7 @@ buf: ## Lint the contract, and check that it breaks no client of the last commit
 	npx --yes $(BUF) lint protos
 	npx --yes $(BUF) breaking protos --against '.git#ref=HEAD,subdir=protos'
 
-clients-test: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
+clients: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot
 
 COMPILE := pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \

@@ -1,7 +1,7 @@
-"""How soon a cancel reaches the provider: `python -m bench.cancel`.
+"""Time from a cancellation to the provider: `python -m bench.cancel`.
 
-A caller cancels in the middle of an answer that would never end; measured is the time until the provider sees its
-connection close. The server is a process of its own; the sandbox OpenRouter runs in this one, beside the caller.
+A caller cancels in the middle of an endless answer; measured is the time until the provider's connection is closed. The
+server is a separate process; the sandbox OpenRouter runs in this one, beside the caller.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
-from godoty_service.sandbox.replica_set import LocalMongo
-from tests.faults.world import World, open_world
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from tests.faults.cluster import World, open_world
 
 ALLOWED = 100.0  # milliseconds, by promise T3
 TURNS = 100

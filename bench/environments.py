@@ -1,4 +1,4 @@
-"""The peers' own environments: made on first use under .local, from the pinned requirements beside this file."""
+"""Creates the peers' environments on first use under .local, from the pinned requirements beside this file."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ _ENVIRONMENTS = _HERE.parent / ".local" / "bench"
 
 
 def interpreter(name: str) -> str:
-    """The Python of an environment, `litellm` or `strands`; its packages are installed when they are not there."""
+    """Return the Python of an environment, `litellm` or `strands`; install its packages if they are missing."""
     requirements = _HERE / f"requirements-{name}.txt"
     folder = _ENVIRONMENTS / f"venv-{name}"
     python, made_from = folder / "bin" / "python", folder / "made-from"
@@ -23,7 +23,7 @@ def interpreter(name: str) -> str:
 
 
 def versions(name: str, *packages: str) -> dict[str, str]:
-    """The installed versions of an environment's packages."""
+    """Return the installed versions of an environment's packages."""
     script = "import sys, importlib.metadata as m; print(*(m.version(each) for each in sys.argv[1:]))"
     output = subprocess.run(  # noqa: S603 - the environment's own Python
         [interpreter(name), "-c", script, *packages], check=True, capture_output=True, text=True

@@ -1,8 +1,8 @@
-"""What one tenant's flood costs another: `python -m bench.flood`.
+"""Effect of one tenant's flood on another: `python -m bench.flood`.
 
-One tenant may start 60 turns a minute and asks for 50 times as many; another takes turns one after the other. Its
+One tenant may start 60 turns a minute and requests 50 times as many; another runs turns one after the other. Its
 median time to first token is measured without and with the flood, in alternating rounds of one run. The server, the
-sandbox OpenRouter and MongoDB are processes of their own; all of it, and the load, shares this machine's cores.
+sandbox OpenRouter and MongoDB are separate processes; they and the load share this machine's cores.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ import grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
-from godoty_service.sandbox.replica_set import LocalMongo
-from godoty_service.tenancy.policy import Policy
-from godoty_service.tenancy.principal import Scope
-from tests.faults.world import World, open_world
+from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policy
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from tests.faults.cluster import World, open_world
 
 ROUNDS = 4
 TURNS = 40  # a round
@@ -30,7 +30,7 @@ FLOOD_A_SECOND = 50  # 50 times as many
 
 
 async def _first_token(stub: agent_service_pb2_grpc.AgentServiceStub, key: str) -> float:
-    """Take a turn; returns the milliseconds until its first text."""
+    """Run a turn; return the milliseconds until its first text."""
     begun = time.perf_counter()
     first = 0.0
     call = stub.Converse(
@@ -43,7 +43,7 @@ async def _first_token(stub: agent_service_pb2_grpc.AgentServiceStub, key: str) 
 
 
 async def _flood(stub: agent_service_pb2_grpc.AgentServiceStub, key: str, outcomes: Counter[str]) -> None:
-    """Ask for a turn every fiftieth of a second, until cancelled."""
+    """Request a turn every fiftieth of a second until cancelled."""
 
     async def one() -> None:
         try:
@@ -61,7 +61,7 @@ async def _flood(stub: agent_service_pb2_grpc.AgentServiceStub, key: str, outcom
 
 
 async def _measure(world: World, address: str, calm_key: str) -> None:
-    await world.rooms.policies.set(world.tenant_id, Policy(turns_per_minute=ALLOWED_A_MINUTE))
+    await world.components.tenancy.policies.set(world.tenant_id, Policy(turns_per_minute=ALLOWED_A_MINUTE))
     outcomes: Counter[str] = Counter()
     times: dict[bool, list[float]] = {False: [], True: []}
     async with grpc.aio.insecure_channel(address) as calm, grpc.aio.insecure_channel(address) as loud:
@@ -96,8 +96,8 @@ async def main() -> None:
             LocalMongo(Path(directory) / "mongodb") as mongo,
             open_world(mongodb_uri=mongo.uri, name="godoty_test_flood", directory=Path(directory)) as world,
         ):
-            tenant = await world.rooms.tenants.create("calm")
-            _, key = await world.rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
+            tenant = await world.components.tenancy.tenants.create("calm")
+            _, key = await world.components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
             server = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2")
             await server.start()
             try:

@@ -1,11 +1,11 @@
 """A hostile run over all RPCs: `python -m bench.hostile [--requests N]`.
 
-By default 100,000 requests at 200 a second, half of them without a good key, some of them compressed, half-sent or not
-read; and a caller that behaves well, alone and beside them, in five alternating pairs. It measures the server's memory
+By default 100,000 requests at 200 a second, half of them without a valid key, some of them compressed, half-sent or not
+read; and a normal caller, alone and beside them, in five alternating pairs. It measures the server's memory
 after a warm-up and at the end, the longest callback of its event loop by thread CPU time, and the caller's median time
-to first token. Exit status 1: a limit was passed. The server runs on asyncio's own loop, whose callbacks can be timed.
-The load is a process of its own at a lower priority: hostile callers do not run on the server's machine. What it
-reached of its rate is printed. The server, the sandbox OpenRouter, MongoDB and the good caller share this machine's
+to first token. Exit status 1: a limit was exceeded. The server runs on asyncio's event loop, whose callbacks can be
+timed. The load is a separate process at a lower priority: hostile callers do not run on the server's machine. The
+rate that it reached is printed. The server, the sandbox OpenRouter, MongoDB and the normal caller share this machine's
 cores.
 """
 
@@ -31,9 +31,9 @@ from godoty.v1 import admin_service_pb2, agent_service_pb2, agent_service_pb2_gr
 from godoty.v1 import agent_service_pb2 as pb
 
 from bench.process import Child, cpu_seconds, megabytes
-from godoty_service.sandbox.replica_set import LocalMongo
-from godoty_service.tenancy.principal import Scope
-from tests.faults.world import World, logged, open_world
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from tests.faults.cluster import World, logged, open_world
 
 RATE = 200  # requests a second
 REPORT = "callback.json"  # the file of the longest callback
@@ -55,7 +55,7 @@ OPEN_METHODS = (
 
 
 def serve(report: Path) -> None:
-    """Run a server that writes its longest callback to a file; SIGUSR1 forgets it."""
+    """Run a server that writes its longest callback to a file; SIGUSR1 resets it."""
     longest = 0.0
     run = asyncio.Handle._run  # noqa: SLF001 - there is no other place where all callbacks pass
 
@@ -74,14 +74,14 @@ def serve(report: Path) -> None:
 
     signal.signal(signal.SIGUSR1, forget)
     asyncio.Handle._run = timed  # type: ignore[method-assign] # noqa: SLF001 - the same
-    from godoty_service.cli.session import read_settings  # noqa: PLC0415 - only the server's process needs them
+    from godoty_service.cli.context import read_settings  # noqa: PLC0415 - only the server's process needs them
     from godoty_service.server import serve as serve_service  # noqa: PLC0415 - the same
 
     asyncio.run(serve_service(read_settings()))
 
 
 def hostile_bodies(message: Any, rng: random.Random) -> Iterator[bytes]:
-    """Yield bodies for a method: nothing, noise, and its own message with what is too long, too many or too deep."""
+    """Yield bodies for a method: empty, noise, and its own message with too long, too many or too deep values."""
     yield b""
     yield rng.randbytes(200)
     yield bytes(LARGEST)
@@ -94,7 +94,7 @@ def hostile_bodies(message: Any, rng: random.Random) -> Iterator[bytes]:
 
 
 def _fill(message: Any, what: Any, rng: random.Random) -> None:
-    """Fill a field with as much as fits."""
+    """Fill a field with the largest value that fits."""
     value = getattr(message, what.name)
     if what.is_repeated:
         if what.message_type is not None:
@@ -119,22 +119,22 @@ def _kind(what: Any) -> int:
 
 @dataclass
 class Attack:
-    """Hostile requests, endlessly, and how they ended.
+    """An endless sequence of hostile requests, and their outcomes.
 
     Attributes:
-        key: A good key of another tenant, with all scopes.
-        outcomes: How many ended with which status.
-        sent: How many were begun.
+        key: A valid key of another tenant, with all scopes.
+        outcomes: Number of requests by their status.
+        sent: Number of requests sent.
     """
 
     channel: grpc.aio.Channel
     key: str
-    rng: random.Random = field(default_factory=lambda: random.Random(14))  # noqa: S311 - to be drawn again
+    rng: random.Random = field(default_factory=lambda: random.Random(14))  # noqa: S311 - reproducible
     outcomes: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
     def __post_init__(self) -> None:
-        """Draw the bodies once: making them must not take the load's time."""
+        """Create the bodies in advance: creating them must not slow the load."""
         self._bodies = [(method, b"") for method in OPEN_METHODS]
         for module in (admin_service_pb2, agent_service_pb2, billing_service_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
@@ -144,7 +144,7 @@ class Attack:
                     self._bodies += [(path, body) for body in hostile_bodies(message, self.rng)]
 
     async def run(self, requests: int) -> float:
-        """Send so many requests at the rate, and wait for the last of them; returns the seconds of the sending."""
+        """Send requests at the rate, and wait for the last answer; return the seconds that sending took."""
         begun = time.perf_counter()
         running: set[asyncio.Task[None]] = set()
         for number in range(requests):
@@ -189,20 +189,20 @@ class Attack:
             pass
 
     async def _half(self, path: str, _: bytes, metadata: Any) -> None:
-        """Begin a call and send no message."""
+        """Start a call and send no message."""
         call = self.channel.stream_stream(path)(metadata=metadata, timeout=2)
         async for _ in call:
             pass
 
     async def _unread(self, path: str, body: bytes, metadata: Any) -> None:
-        """Leave before the answer."""
+        """Cancel before the answer."""
         call = self.channel.unary_stream(path)(body, metadata=metadata, timeout=3)
         await asyncio.sleep(self.rng.random() * 0.05)
         call.cancel()
 
 
 async def attack(target: str) -> None:
-    """Send as many requests as each line of standard input says, and answer with how they ended."""
+    """Send the number of requests in each line of standard input, and print their outcomes."""
     os.nice(NICENESS)
     async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         load = Attack(channel, os.environ["HOSTILE_KEY"])
@@ -216,9 +216,9 @@ class Attacker:
     """The process of the load.
 
     Attributes:
-        outcomes: How its requests ended.
-        sent: How many there were.
-        seconds: How long the sending took.
+        outcomes: Number of requests by their status.
+        sent: Number of requests.
+        seconds: Duration of sending them.
     """
 
     def __init__(self, child: Child) -> None:
@@ -228,7 +228,7 @@ class Attacker:
         self.seconds = 0.0
 
     async def run(self, requests: int) -> None:
-        """Send so many, and wait for the last of them."""
+        """Send requests, and wait for the last answer."""
         await self.child.say(f"{requests}\n")
         ended = json.loads(await self.child.line(3600))
         self.outcomes.update(ended["outcomes"])
@@ -237,7 +237,7 @@ class Attacker:
 
 
 async def first_tokens(stub: Any, key: str, until: Callable[[int], bool]) -> list[float]:
-    """Take turns one after the other until told otherwise; returns the milliseconds to the first text of each."""
+    """Run turns one after the other until stopped; return the milliseconds to the first text of each."""
     times: list[float] = []
     while not until(len(times)):
         begun = time.perf_counter()
@@ -252,15 +252,15 @@ async def first_tokens(stub: Any, key: str, until: Callable[[int], bool]) -> lis
 
 @dataclass
 class Result:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        memory: MB of the server after the warm-up, and at the end.
-        callback: The longest callback of its loop: seconds, and what it was.
+        memory: Memory of the server in MB after the warm-up, and at the end.
+        callback: The longest callback of its event loop: its seconds and its name.
         pairs: The caller's median milliseconds alone and beside the attack, of each pair.
-        rate: Hostile requests a second that were sent.
-        cpu: Milliseconds of the server's CPU for each of them, the good caller's turns among it.
-        outcomes: How the hostile requests ended.
+        rate: Hostile requests per second.
+        cpu: Milliseconds of the server's CPU for each of them, including the normal caller's turns.
+        outcomes: Number of hostile requests by their status.
     """
 
     memory: tuple[float, float]
@@ -276,7 +276,7 @@ class Result:
         return statistics.median(beside / alone for alone, beside in self.pairs)
 
     def report(self) -> bool:
-        """Print Markdown; returns whether all limits were kept."""
+        """Print Markdown; return whether all limits were kept."""
         before, after = self.memory
         rows = [
             ("memory, MB", f"{before:.0f} → {after:.0f}", f"+{MOST_GROWTH:g}", after - before <= MOST_GROWTH),
@@ -306,8 +306,8 @@ class Result:
 async def measure(world: World, child: Child, address: str, directory: Path, requests: int) -> Result:
     """Warm up, then measure the pairs."""
     _, key = await world.another_tenant()
-    tenant = await world.rooms.tenants.create("hostile")
-    _, hostile_key = await world.rooms.keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
+    tenant = await world.components.tenancy.tenants.create("hostile")
+    _, hostile_key = await world.components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
     async with (
         grpc.aio.insecure_channel(address) as channel,
         load(address, hostile_key, directory / "attack.log") as attacker,
@@ -362,9 +362,9 @@ async def server(world: World, directory: Path) -> AsyncIterator[tuple[Child, st
     await child.start()
     try:
         async with asyncio.timeout(60):
-            while not (told := [*logged(log.read_bytes(), "serving")]):  # noqa: ASYNC110 - another process writes it
+            while not (lines := [*logged(log.read_bytes(), "serving")]):  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.1)
-        yield child, told[0]["address"]
+        yield child, lines[0]["address"]
     finally:
         await child.stop()
 

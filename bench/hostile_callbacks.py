@@ -1,8 +1,8 @@
-"""How long one hostile request holds the event loop: `python -m bench.hostile_callbacks`.
+"""Time for which one hostile request blocks the event loop: `python -m bench.hostile_callbacks`.
 
-A server runs here on asyncio's own loop, every callback of which is measured by the CPU time of its thread. A client
-in a thread of its own sends each of `hostile_inputs`. Printed is the worst callback of each RPC; the exit status is 1
-if one is above 50 ms.
+A server runs here on asyncio's event loop; each callback is measured by the CPU time of its thread. A client in another
+thread sends each of `hostile_inputs`. It prints the longest callback of each RPC; the exit status is 1 if one is above
+50 ms.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from pydantic import SecretStr
 from bench.contenders.contender import clean_environment, python
 from bench.hostile_inputs import METHODS, HostileInput, hostile_inputs
 from bench.process import Child
-from godoty_service.rooms import open_rooms
-from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service.bootstrap import open_components
 from godoty_service.server import running
 from godoty_service.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
-from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
 
 LIMIT = 0.050  # seconds
 _TRIES = 2  # of one that took too long: the first may have imported something
@@ -44,7 +44,7 @@ class Worst:
     seconds: float = 0.0
 
     def take(self) -> float:
-        """Return it, and begin anew."""
+        """Return it, and reset it."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
@@ -110,9 +110,7 @@ async def _run() -> bool:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mongo = await stack.enter_async_context(LocalMongo(directory))
-        sandbox = Child(
-            python("godoty_service.sandbox"), log=directory / "sandbox.log", environment=clean_environment()
-        )
+        sandbox = Child(python("openrouter_sandbox"), log=directory / "sandbox.log", environment=clean_environment())
         await sandbox.start()
         stack.push_async_callback(sandbox.stop)
         settings = Settings(
@@ -123,9 +121,9 @@ async def _run() -> bool:
             OPENROUTER_API_KEY=SecretStr("sandbox-bench"),
             tenant_calls=1000,
         )
-        async with open_rooms(settings) as rooms:
-            tenant = await rooms.tenants.create("bench")
-            _, key = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
+        async with open_components(settings) as components:
+            tenant = await components.tenancy.tenants.create("bench")
+            _, key = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
         server = await stack.enter_async_context(running(settings))
         worst = stack.enter_context(measured())
         metadata = (("authorization", f"Bearer {key}"),)

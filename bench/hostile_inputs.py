@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from godoty_service.rpc.field_limits import COUNTS, LENGTHS
+from godoty_service.rpc.validation import COUNTS, LENGTHS
 
 SERVICES = tuple(
     service
@@ -100,7 +100,7 @@ def _wrapped(wrap: Wrap, field: FieldDescriptor, fill: Callable[[int], str], siz
 
 
 def _many(field: FieldDescriptor, size: int, *, each: bool = False) -> bytes:
-    """Return a repeated field: of so many bytes, or of so many values as long as they may be."""
+    """Return a repeated field of a size in bytes, or of a number of values of the greatest length."""
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return _tagged(field, b"") * (size if each else size // 3)
     if field.type == FieldDescriptor.TYPE_STRING:

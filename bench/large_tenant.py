@@ -1,10 +1,9 @@
-"""What a tenant with 2,000,000 ledger entries does to itself: `python -m bench.large_tenant [--entries N]`.
+"""Operations of a tenant with 2,000,000 ledger entries: `python -m bench.large_tenant [--entries N]`.
 
-The entries are real documents, evenly over the 31 days before now, with the roll-ups that they give. Then, with a
-storage timeout of 2 s and while turns of the same tenant run: a first budget is set and stated for good, verified,
-removed and set again; usage is asked by model and by user; entries are exported. `--verify` verifies the roll-ups and
-looks for repeated generations as well, `--all` exports all entries; that takes minutes more. Nothing may be refused.
-Exit status 1: something was.
+The entries are real documents, evenly over the last 31 days, with their roll-ups. Then, with a storage timeout of 2 s
+and while turns of the same tenant run, a first budget is set, computed from the ledger, verified, removed and set
+again; usage is queried by model and by user; entries are exported. `--verify` also verifies the roll-ups and searches
+for repeated generations, `--all` exports all entries; both take minutes. No operation may fail. Exit status 1: one did.
 """
 
 import argparse
@@ -26,40 +25,48 @@ import grpc
 from pymongo import AsyncMongoClient
 
 from bench.usage import COST, SERVED, USAGE, call
-from godoty_service.budget import Budget, BudgetWindow
-from godoty_service.metering.budget_verification import verify_budgets
-from godoty_service.metering.documents import entry_to_document
-from godoty_service.metering.ledger_pages import EntryFilter
-from godoty_service.metering.rollup_verification import verify_usage
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage import TokenUsage
-from godoty_service.metering.usage_cells import QUARTER, Cell, Level, Sum, Sums, floor_quarter, widened
-from godoty_service.metering.usage_groups import NamedGroup
-from godoty_service.metering.usage_query import UsageQuestion
-from godoty_service.rooms import Rooms, open_rooms
-from godoty_service.tenancy.policy import NO_POLICY, Policy
+from godoty_service.bootstrap import Components, open_components
+from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.budgets.verification import verify_budgets
+from godoty_service.ledger.codec import entry_to_document
+from godoty_service.ledger.totals import Totals
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.tenancy.policies import NO_POLICY, Policy
+from godoty_service.usage.grouping import NamedGroup
+from godoty_service.usage.ledger_pages import EntryFilter
+from godoty_service.usage.query import UsageQuery
+from godoty_service.usage.rollup_keys import (
+    QUARTER,
+    Granularity,
+    RollupKey,
+    Sum,
+    Sums,
+    floor_quarter,
+    with_all_granularities,
+)
+from godoty_service.usage.verification import verify_usage
 from tests.conftest import server_environment
-from tests.faults.world import ServerProcess
-from tests.service.caller import Caller
-from tests.service.service import Service
-from tests.service.surroundings import Surroundings
+from tests.faults.cluster import ServerProcess
+from tests.support.caller import Caller
+from tests.support.environment import Surroundings
+from tests.support.service import Service
 
 STORAGE_TIMEOUT = 2.0  # seconds
 QUARTERS = 31 * 96
 EXPORTED = 100_000  # entries, unless all
 BATCH = 5000  # entries of one insert
-TURNS = 4  # at once
+TURNS = 4  # concurrent ones
 BUDGETS = tuple(Budget(window=window, limit=Decimal(1_000_000), hard=True) for window in BudgetWindow)
 
 
 @dataclass
 class Result:
-    """What was seen.
+    """The result.
 
     Attributes:
-        lines: The report's.
-        failures: What was refused, by step.
-        turns: How long each turn took, in seconds.
+        lines: The lines of the report.
+        failures: The steps and turns that failed.
+        turns: The durations of the turns, in seconds.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -68,7 +75,7 @@ class Result:
 
 
 async def fill(uri: str, database: str, tenant_id: str, *, entries: int, start: datetime) -> int:
-    """Insert settled entries, as many in each quarter of an hour for each model and provider; returns how many."""
+    """Insert settled entries, evenly over quarters of an hour, models and providers; return how many."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(uri)
     ledger = client[database]["ledger"]
     each = max(1, entries // (QUARTERS * len(SERVED)))
@@ -105,8 +112,8 @@ def _entry(template: dict[str, Any], tenant_id: str, number: int, start: datetim
     }
 
 
-async def roll_up(rooms: Rooms, tenant_id: str, *, each: int, start: datetime) -> None:
-    """Write the roll-ups of those entries."""
+async def roll_up(components: Components, tenant_id: str, *, each: int, start: datetime) -> None:
+    """Write the roll-ups of these entries."""
     step = (QUARTER - timedelta(seconds=10)) / each
     usage = TokenUsage(**{name: (getattr(USAGE, name) or 0) * each for name in _counters()})
     totals = Totals(cost=COST * each, usage=usage, model_calls=each, turns=each)
@@ -116,17 +123,19 @@ async def roll_up(rooms: Rooms, tenant_id: str, *, each: int, start: datetime) -
             quarter = start + number * QUARTER
             latest = (quarter + (each - 1) * step).replace(microsecond=0) + timedelta(seconds=2)
             for model, provider in SERVED:
-                cell = Cell(
+                cell = RollupKey(
                     tenant_id=tenant_id,
-                    level=Level.DETAIL,
+                    granularity=Granularity.DETAIL,
                     time=quarter,
                     model=model,
                     provider=provider,
                     agent="assistant",
                 )
-                details[cell] = Sum(totals=totals, latest=latest)
-        await rooms.usage.rollups.fold(day + 1, widened(details))
-    await rooms.database.collection("usage_books").insert_one({"_id": tenant_id, "revision": 0, "done": 31})
+                details[cell] = Sum(totals=totals, last_change=latest)
+        await components.usage.rollups.add_batch(day + 1, with_all_granularities(details))
+    await components.database.collection("usage_rollup_state").insert_one(
+        {"_id": tenant_id, "revision": 0, "last_batch": 31}
+    )
 
 
 def _counters() -> list[str]:
@@ -134,20 +143,20 @@ def _counters() -> list[str]:
 
 
 async def step(result: Result, name: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Do something and report what it took and gave; what it raises is a failure."""
+    """Run a step, and report its duration and result; an exception is a failure."""
     begun = time.perf_counter()
     try:
-        given = await work()
+        outcome = await work()
     except Exception as error:  # noqa: BLE001 - each is reported
-        given = f"FAILED: {type(error).__name__}: {error}"
+        outcome = f"FAILED: {type(error).__name__}: {error}"
         result.failures.append(name)
     took = time.perf_counter() - begun
-    result.lines.append(f"| {name} | {took:.2f} s | {'' if given is None else given} |")
+    result.lines.append(f"| {name} | {took:.2f} s | {'' if outcome is None else outcome} |")
     print(result.lines[-1], flush=True)
 
 
-async def take_turns(caller: Caller, result: Result, name: str) -> None:
-    """Take turns until cancelled."""
+async def run_turns(caller: Caller, result: Result, name: str) -> None:
+    """Run turns until cancelled."""
     while True:
         begun = time.perf_counter()
         turn = await caller.converse("@sandbox plain tokens=8", session_id=name)
@@ -158,70 +167,75 @@ async def take_turns(caller: Caller, result: Result, name: str) -> None:
 
 
 class Steps:
-    """What is done to the tenant, by what `AdminService`, `BillingService` and `godoty ledger verify` call."""
+    """The steps: the operations of `AdminService`, `BillingService` and `godoty ledger verify`."""
 
-    def __init__(self, rooms: Rooms, tenant_id: str, result: Result) -> None:
-        self._rooms = rooms
+    def __init__(self, components: Components, tenant_id: str, result: Result) -> None:
+        self._components = components
         self._tenant_id = tenant_id
         self._result = result
 
     async def set_budgets(self) -> None:
         """Set hard budgets that no turn reaches."""
-        await self._rooms.administration.set_policy("bench", self._tenant_id, Policy(budgets=BUDGETS))
+        await self._components.administration.set_policy("bench", self._tenant_id, Policy(budgets=BUDGETS))
 
     async def remove_budgets(self) -> None:
         """Remove them."""
-        await self._rooms.administration.set_policy("bench", self._tenant_id, NO_POLICY)
+        await self._components.administration.set_policy("bench", self._tenant_id, NO_POLICY)
 
-    async def stated(self) -> None:
-        """Wait until the server has stated for good what was before."""
-        while await self._rooms.budgets.counted(self._tenant_id) is None:  # noqa: ASYNC110 - another process does it
+    async def counted(self) -> None:
+        """Wait until the server has computed the opening balance from the ledger."""
+        while await self._components.accounting.budget_store.tracked(self._tenant_id) is None:  # noqa: ASYNC110 - set by another process
             await asyncio.sleep(0.5)
 
     async def status(self, spent: Decimal) -> str:
-        """Compare the budget of all time with the entries from before the turns."""
-        by_window = {each.window: each.spent for each in await self._rooms.spending.status(self._tenant_id)}
+        """Compare the total budget with the entries that were inserted before the turns."""
+        by_window = {
+            each.window: each.spent for each in await self._components.accounting.budget_service.status(self._tenant_id)
+        }
         if by_window[BudgetWindow.TOTAL] < spent:
-            self._result.failures.append("the budget lacks something")
-        return f"spent {by_window[BudgetWindow.TOTAL]}, of it before the turns {spent}"
+            self._result.failures.append("the budget is too low")
+        return f"spent {by_window[BudgetWindow.TOTAL]}, {spent} of it before the turns"
 
     async def verify_budgets(self) -> str:
         """Verify the budgets."""
-        rooms = self._rooms
+        components = self._components
         found = verify_budgets(
-            database=rooms.database, entries=rooms.entry_sums, budgets=rooms.budgets, tenant_id=self._tenant_id
+            database=components.database,
+            entries=components.accounting.entry_sums,
+            budgets=components.accounting.budget_store,
+            tenant_id=self._tenant_id,
         )
         return _differences(self._result, [each.what async for each in found])
 
     async def verify_usage(self) -> str:
         """Verify the roll-ups."""
-        usage = self._rooms.usage
+        usage = self._components.usage
         found = verify_usage(
-            database=self._rooms.database,
+            database=self._components.database,
             entries=usage.entries,
             rollups=usage.rollups,
-            booking=usage.booking,
+            rollup_job=usage.rollup_job,
             tenant_id=self._tenant_id,
         )
         return _differences(self._result, [each.what async for each in found])
 
     async def repeated_generations(self) -> str:
-        """Look for generations that stand on several entries."""
-        found = self._rooms.ledger.repeated_generations(self._tenant_id)
+        """Search for generations that occur on several entries."""
+        found = self._components.accounting.ledger.repeated_generations(self._tenant_id)
         return _differences(self._result, [each.call_id async for each in found])
 
     async def ask(self, group: NamedGroup) -> str:
         """Ask what the tenant used in the last 31 days."""
         now = datetime.now(UTC)
         start = now - timedelta(days=31)
-        question = UsageQuestion(start=start, end=now, groups=(group,), zone=ZoneInfo("UTC"), as_of=None)
-        answer = await self._rooms.usage.query.ask(self._tenant_id, question)
+        question = UsageQuery(start=start, end=now, groups=(group,), zone=ZoneInfo("UTC"), as_of=None)
+        answer = await self._components.usage.queries.run(self._tenant_id, question)
         return f"{len(answer.rows)} rows"
 
     async def export(self, *, most: int | None) -> str:
         """Read entries page by page, as an export does."""
         count = 0
-        async for page in self._rooms.usage.pages.pages(self._tenant_id, EntryFilter(), size=500):
+        async for page in self._components.usage.pages.pages(self._tenant_id, EntryFilter(), size=500):
             count += len(page)
             if most is not None and count >= most:
                 break
@@ -229,16 +243,16 @@ class Steps:
 
 
 async def measure(
-    rooms: Rooms, tenant_id: str, result: Result, *, spent: Decimal, everything: bool, verify: bool
+    components: Components, tenant_id: str, result: Result, *, spent: Decimal, everything: bool, verify: bool
 ) -> None:
     """Do each step."""
-    steps = Steps(rooms, tenant_id, result)
+    steps = Steps(components, tenant_id, result)
     await step(result, "first budget", steps.set_budgets)
     await step(result, "its status", lambda: steps.status(spent))
     await step(result, "usage by model", lambda: steps.ask(NamedGroup.MODEL))
     await step(result, "usage by user", lambda: steps.ask(NamedGroup.USER))
     await step(result, "export", lambda: steps.export(most=None if everything else EXPORTED))
-    await step(result, "until stated for good", steps.stated)
+    await step(result, "until stated for good", steps.counted)
     await step(result, "its status", lambda: steps.status(spent))
     await step(result, "verify budgets", steps.verify_budgets)
     await step(result, "remove the budgets", steps.remove_budgets)
@@ -263,20 +277,22 @@ async def run(surroundings: Surroundings, log: Path, *, entries: int, everything
     start = start.replace(hour=0, minute=0)
     begun = time.perf_counter()
     filled = await fill(surroundings.mongodb_uri, database, tenant_id, entries=entries, start=start)
-    async with open_rooms(surroundings.settings(database, storage_timeout=600)) as rooms:  # it makes the indexes
-        await roll_up(rooms, tenant_id, each=filled // (QUARTERS * len(SERVED)), start=start)
+    async with open_components(
+        surroundings.settings(database, storage_timeout=600)
+    ) as components:  # it makes the indexes
+        await roll_up(components, tenant_id, each=filled // (QUARTERS * len(SERVED)), start=start)
     print(f"{filled:,} entries written, indexed and rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     settings: dict[str, str] = {"GODOTY_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT)}
     server = ServerProcess(environment=server_environment(surroundings, database) | settings, log=log)
     await server.start()
     try:
         async with (
-            open_rooms(surroundings.settings(database, storage_timeout=STORAGE_TIMEOUT)) as rooms,
+            open_components(surroundings.settings(database, storage_timeout=STORAGE_TIMEOUT)) as components,
             grpc.aio.insecure_channel(server.address) as channel,
         ):
-            caller = Caller(await large_tenant(surroundings, server.address, database, tenant_id, rooms), channel)
-            turns = [asyncio.create_task(take_turns(caller, result, f"talk-{number}")) for number in range(TURNS)]
-            await measure(rooms, tenant_id, result, spent=COST * filled, everything=everything, verify=verify)
+            caller = Caller(await large_tenant(surroundings, server.address, database, tenant_id, components), channel)
+            turns = [asyncio.create_task(run_turns(caller, result, f"talk-{number}")) for number in range(TURNS)]
+            await measure(components, tenant_id, result, spent=COST * filled, everything=everything, verify=verify)
             for each in turns:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
@@ -286,13 +302,15 @@ async def run(surroundings: Surroundings, log: Path, *, entries: int, everything
     return result
 
 
-async def large_tenant(surroundings: Surroundings, target: str, database: str, tenant_id: str, rooms: Rooms) -> Service:
+async def large_tenant(
+    surroundings: Surroundings, target: str, database: str, tenant_id: str, components: Components
+) -> Service:
     """Return a service whose tenant is the one with the entries."""
     service = await asyncio.to_thread(surroundings.service, target, database)
-    tenants = rooms.database.collection("tenants")
+    tenants = components.database.collection("tenants")
     found = await tenants.find_one({"_id": service.tenant_id})
     await tenants.insert_one({**(found or {}), "_id": tenant_id})
-    await rooms.database.collection("api_keys").update_many(
+    await components.database.collection("api_keys").update_many(
         {"tenant_id": service.tenant_id}, {"$set": {"tenant_id": tenant_id}}
     )
     return Service(place=service.place, tenant_id=tenant_id, api_key=service.api_key, key_id=service.key_id)

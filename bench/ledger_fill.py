@@ -1,4 +1,4 @@
-"""Fills a session's ledger in bulk, and looks at what MongoDB does."""
+"""Fills a session's ledger in bulk, and counts the operations of MongoDB."""
 
 import asyncio
 from collections import Counter
@@ -10,18 +10,18 @@ from typing import Any, Self
 
 from pymongo import AsyncMongoClient
 
-from godoty_service.metering.fold_document import fold_from_document, fold_to_document
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.ledger.session_totals import session_totals_from_document, session_totals_to_document
+from godoty_service.ledger.totals import Totals
+from godoty_service.pricing.token_usage import TokenUsage
 
 _SIDE = 1000  # documents of the seed: a product of two of them makes a million
-_LOG_SECONDS = 0.5  # until what a turn leaves behind is written
+_LOG_SECONDS = 0.5  # until the last writes of a turn have landed
 _OURS = ("sessions", "ledger", "api_keys", "tenants", "policies", "messages", "turns")
 Document = dict[str, Any]
 
 
 class Filler:
-    """Works on a database from outside the service.
+    """Writes to the service's database directly.
 
     Args:
         uri: The replica set.
@@ -39,21 +39,21 @@ class Filler:
         await self._client.close()
 
     async def fill(self, session_id: str, *, copies: int) -> None:
-        """Copy a session's only entry so often, and carry the session's fold past the copies."""
+        """Copy a session's only entry `copies` times, and multiply the session's totals accordingly."""
         session = await self._database["sessions"].find_one({"session_id": session_id})
         entry = await self._database["ledger"].find_one({"session_id": session_id})
         if session is None or entry is None:
             raise RuntimeError(f"the session {session_id} has no turn")
-        entry.pop("unbooked", None)  # the copies are no usage that is still to be summed up
+        entry.pop("rollup_state", None)  # the copies need not be rolled up
         seed = self._database["bench_seed"]
         await seed.insert_many([{"_id": number} for number in range(_SIDE)])
         await seed.aggregate(_copies(entry, copies), allowDiskUse=True)
         await seed.drop()
-        fold = _past(session["fold"], copies)
-        await self._database["sessions"].update_one({"_id": session["_id"]}, {"$set": {"fold": fold}})
+        totals = _multiplied(session["totals"], copies)
+        await self._database["sessions"].update_one({"_id": session["_id"]}, {"$set": {"totals": totals}})
 
     async def copy(self, session_id: str, *, copies: int) -> list[str]:
-        """Make sessions that tell the same as one; returns their names. They have no entries."""
+        """Insert sessions with the same totals as one, without entries; return their names."""
         session = await self._database["sessions"].find_one({"session_id": session_id})
         if session is None:
             raise RuntimeError(f"there is no session {session_id}")
@@ -63,7 +63,7 @@ class Filler:
         return names
 
     async def sums(self, session_id: str) -> tuple[int, Decimal]:
-        """How many entries a session has, and their cost, from all of them."""
+        """Return the number of a session's entries and the sum of their costs, from a scan."""
         pipeline: list[Document] = [
             {"$match": {"session_id": session_id}},
             {"$group": {"_id": None, "calls": {"$sum": 1}, "cost": {"$sum": "$cost"}}},
@@ -73,7 +73,7 @@ class Filler:
 
     @asynccontextmanager
     async def profiled(self) -> AsyncIterator[Counter[str]]:
-        """Count the operations on the service's collections; filled when the block is left."""
+        """Count the operations on the service's collections; the counts are complete after the block."""
         seen: Counter[str] = Counter()
         await asyncio.sleep(_LOG_SECONDS)
         await self._database.command("profile", 2)
@@ -87,7 +87,7 @@ class Filler:
 
 
 def _copies(entry: Document, copies: int) -> list[Document]:
-    """A pipeline over the seed that writes copies of an entry, numbered from 2 on, into the ledger."""
+    """Return a pipeline over the seed that writes copies of an entry, numbered from 2, to the ledger."""
     number = {"$add": [{"$multiply": ["$_id", _SIDE]}, "$other._id", 2]}
     text = {"$toString": number}
     changed = {
@@ -105,12 +105,12 @@ def _copies(entry: Document, copies: int) -> list[Document]:
     ]
 
 
-def _past(document: Document, copies: int) -> Document:
-    """A fold of one entry, after so many more of its kind."""
-    fold = fold_from_document(document)
-    by_model = tuple((model, _times(totals, copies + 1)) for model, totals in fold.by_model)
-    return fold_to_document(
-        replace(fold, through=copies + 1, totals=_times(fold.totals, copies + 1), by_model=by_model)
+def _multiplied(document: Document, copies: int) -> Document:
+    """Return the session totals of one entry and `copies` copies of it."""
+    one = session_totals_from_document(document)
+    by_model = tuple((model, _times(totals, copies + 1)) for model, totals in one.by_model)
+    return session_totals_to_document(
+        replace(one, last_number=copies + 1, totals=_times(one.totals, copies + 1), by_model=by_model)
     )
 
 

@@ -1,7 +1,7 @@
-"""What a turn costs in a session of 10,000 messages, beside one of 10: `python -m bench.long_session`.
+"""Cost of a turn in a session of 10,000 messages, compared with one of 10: `python -m bench.long_session`.
 
-Server CPU is the process' own time, taken around blocks of turns that alternate between the sessions; database
-operations are what MongoDB's profiler saw of a block, heartbeats and the like left out.
+Server CPU is the time of its process over blocks of turns, which alternate between the sessions; database operations
+are those of MongoDB's profiler, without heartbeats and other background work.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ import grpc
 
 from godoty_service.ids import new_id
 from tests.conftest import server_environment
-from tests.faults.world import ServerProcess
-from tests.service.caller import Caller
-from tests.service.service import Service
-from tests.service.surroundings import Surroundings
-from tests.turns.streams import seed
+from tests.e2e.turns.streams import seed
+from tests.faults.cluster import ServerProcess
+from tests.support.caller import Caller
+from tests.support.environment import Surroundings
+from tests.support.service import Service
 
 SIZES = (10, 50, 10_000)  # messages
 ROUNDS, TURNS = 12, 25  # blocks of each size, turns in a block
-RUNS = 50  # turns that all sessions have behind them: what is told of the newest 50 is the same
+RUNS = 50  # earlier turns of all sessions: the answer has the newest 50 of them
 SAY = "@sandbox plain tokens=8 flat=1"
 # What runs beside the turns must not run among them.
 QUIET = {"GODOTY_RECONCILE_INTERVAL": "600", "GODOTY_TURN_WATCH_INTERVAL": "600"}
@@ -34,11 +34,11 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Measured:
-    """What turns in sessions of one size cost.
+    """Cost of a turn in sessions of one size.
 
     Attributes:
         cpu: Milliseconds of a turn, by block.
-        operations: How many a turn did, by collection and kind.
+        operations: Database operations of a turn, by collection and kind.
     """
 
     cpu: list[float] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Measured:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Tell how much CPU time a process has used, in user and system mode."""
+    """Return the CPU time that a process has used, in user and system mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def make_sessions(service: Service, size: int, count: int) -> list[str]:
-    """Make sessions of a size, as copies of one that a turn has made."""
+    """Create sessions of a size, as copies of one that a turn has created."""
     template = service.session("template") or {}
     names = [f"{size}-{number}" for number in range(count)]
     for name in names:
@@ -63,14 +63,14 @@ def make_sessions(service: Service, size: int, count: int) -> list[str]:
 
 
 async def block(caller: Caller, sessions: list[str]) -> None:
-    """Take one turn in each session."""
+    """Run one turn in each session."""
     for name in sessions:
         await caller.converse(SAY, session_id=name)
     await asyncio.sleep(0.3)  # the logs are written a tick later
 
 
 async def count(caller: Caller, sessions: list[str]) -> Counter[str]:
-    """Count the database operations of a block, by a turn."""
+    """Count the database operations of a block, per turn."""
     database = caller.service.database
     database.command("profile", 2)
     await block(caller, sessions)
@@ -85,7 +85,7 @@ async def count(caller: Caller, sessions: list[str]) -> Counter[str]:
 
 
 async def measure(surroundings: Surroundings, log: Path) -> dict[int, Measured]:
-    """Run all blocks, one size after the other, again and again."""
+    """Run all blocks, alternating between the sizes."""
     database = surroundings.new_database()
     process = ServerProcess(environment=server_environment(surroundings, database) | QUIET, log=log)
     await process.start()
@@ -116,7 +116,7 @@ async def measure(surroundings: Surroundings, log: Path) -> dict[int, Measured]:
 
 
 def report(measured: dict[int, Measured]) -> str:
-    """Write it as Markdown."""
+    """Return the report as Markdown."""
     base = measured[SIZES[0]]
     lines = [
         f"Turns with one model call, {ROUNDS} blocks of {TURNS} for each size, interleaved; medians, in one run.",
@@ -139,7 +139,7 @@ def report(measured: dict[int, Measured]) -> str:
 
 
 def main() -> None:
-    """Measure, and print it."""
+    """Measure, and print the report."""
     with tempfile.TemporaryDirectory() as folder, Surroundings(Path(folder), None) as surroundings:
         surroundings.sandbox.settings.change({"record_requests": False})
         print(report(asyncio.run(measure(surroundings, Path(folder) / "server.log"))))

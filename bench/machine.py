@@ -1,4 +1,4 @@
-"""Where and when a run took place."""
+"""Describes the machine and the versions of a run."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ _PEERS = {
 
 
 def machine() -> dict[str, object]:
-    """The machine: cores, processor, memory, system."""
+    """Return the cores, processor, memory and system."""
     return {
         "cores": os.cpu_count(),
         "processor": _field("/proc/cpuinfo", "model name"),
@@ -28,13 +28,13 @@ def machine() -> dict[str, object]:
 
 
 def all_versions() -> dict[str, dict[str, str]]:
-    """The versions that were measured, by environment."""
+    """Return the measured versions, by environment."""
     project = {name: version(name) for name in _PROJECT}
     return {"project": project, **{name: versions(name, *packages) for name, packages in _PEERS.items()}}
 
 
 def heading(command: str, before: tuple[float, ...], *, versions_of: Mapping[str, Mapping[str, str]]) -> str:
-    """The lines that open a report."""
+    """Return the first lines of a report."""
     known = machine()
     moment = f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"
     lines = [

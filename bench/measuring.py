@@ -1,4 +1,4 @@
-"""Carries a load out on a contender, and reads beside it what each process used."""
+"""Runs a load on a contender, and measures what each process uses."""
 
 import asyncio
 from dataclasses import asdict, dataclass
@@ -9,8 +9,8 @@ from bench.generator.plan import Load
 from bench.process import cpu_seconds, megabytes
 from bench.world import World
 
-_TAIL = 1.0  # seconds after the last answer in which what is still to be written counts too
-_LOOK = 0.5  # seconds between two looks at the memory
+_TAIL = 1.0  # seconds after the last answer in which pending writes count as well
+_SAMPLE_INTERVAL = 0.5  # seconds between two samples of the memory
 
 
 @dataclass(kw_only=True)
@@ -19,13 +19,13 @@ class Sample:
 
     Attributes:
         contender: Its name.
-        tokens: Tokens that were asked for.
+        tokens: Requested tokens.
         server: CPU seconds of the server and its children.
         sandbox: CPU seconds of the upstream.
         mongod: CPU seconds of the database.
-        generator: CPU seconds of the load generator, decoding left out.
-        megabytes: Most memory that the server and its children had.
-        seen: What callers saw (`bench.generator.measures.Measures`).
+        generator: CPU seconds of the load generator, without decoding.
+        megabytes: Highest memory use of the server and its children.
+        seen: The callers' measurements (`bench.generator.measures.Measures`).
     """
 
     contender: str
@@ -48,23 +48,23 @@ class Sample:
 
 
 def prompt(load: Load) -> str:
-    """The text that makes the sandbox answer so."""
+    """Return the text that makes the sandbox answer with the load's tokens."""
     pace = f" flat=0 rate={load.rate:g}" if load.rate else ""
     return f"@sandbox long tokens={load.tokens}{pace}"
 
 
 async def measure(world: World, contender: Contender, load: Load) -> Sample:
-    """Carry a load out; raises RuntimeError when a server has ended."""
+    """Run a load; raise RuntimeError if a server has ended."""
     server = contender.child.pid if contender.child is not None else None
     pids = (server, world.sandbox.pid, world.mongo_pid)
     before = [cpu_seconds(pid) if pid else 0.0 for pid in pids]
-    looks: list[float] = []
-    watch = asyncio.create_task(_look(server, looks))
+    samples: list[float] = []
+    sampler = asyncio.create_task(_sample_memory(server, samples))
     try:
-        seen = await world.carry_out(contender.asked(prompt(load)), load)
+        seen = await world.run_plan(contender.asked(prompt(load)), load)
         await asyncio.sleep(_TAIL)
     finally:
-        watch.cancel()
+        sampler.cancel()
     used = [cpu_seconds(pid) - was if pid else 0.0 for pid, was in zip(pids, before, strict=True)]
     return Sample(
         contender=contender.name,
@@ -73,13 +73,13 @@ async def measure(world: World, contender: Contender, load: Load) -> Sample:
         sandbox=used[1],
         mongod=used[2],
         generator=seen["cpu"],
-        megabytes=max(looks),
+        megabytes=max(samples),
         seen=seen,
     )
 
 
-async def _look(pid: int | None, looks: list[float]) -> None:
-    """Note a process's memory now and then."""
+async def _sample_memory(pid: int | None, samples: list[float]) -> None:
+    """Sample a process's memory until cancelled."""
     while True:
-        looks.append(megabytes(pid) if pid else 0.0)
-        await asyncio.sleep(_LOOK)
+        samples.append(megabytes(pid) if pid else 0.0)
+        await asyncio.sleep(_SAMPLE_INTERVAL)

@@ -1,12 +1,12 @@
-"""What GetSessionMetrics costs at 10 and at 1,000,000 ledger entries (P5): `python -m bench.metrics [--entries N]`.
+"""Cost of GetSessionMetrics at 10 and at 1,000,000 ledger entries (P5): `python -m bench.metrics [--entries N]`.
 
-Asked are sessions that were asked for just before, as by who looks on, and then one of so many others each time that
-none is remembered, as by who opens one. Beside them `bare`: gRPC and one read of PyMongo's, by themselves.
+It requests sessions that were requested just before, and then, each time, one of more sessions than the service caches.
+The line `bare` is gRPC and one read of PyMongo alone.
 
-The first call and the newest 60 of the large session are turns of the service itself, which writes the session's fold
-with each; what lies between is inserted in bulk as copies of the first, and the fold is carried past it by
-multiplication. The totals that the service then tells are compared with a sum over all entries. The server, MongoDB
-and the sandbox are processes of their own; CPU is that of the server's process.
+The first call and the newest 60 of the large session are turns of the service itself, which updates the session's
+totals with each; the entries between are inserted in bulk as copies of the first, and the totals are multiplied
+accordingly. The totals that the service then returns are compared with a sum over all entries. The server, MongoDB and
+the sandbox are separate processes; CPU is that of the server's process.
 """
 
 import argparse
@@ -31,21 +31,21 @@ from bench.world import DATABASE, World, open_world
 SMALL, MIDDLE = 10, 100
 NEWEST = 60  # turns of the service's own, after those inserted in bulk
 ANOTHER, BARE = "another each time", "bare"
-_OTHERS = 1_200  # sessions: more than the service remembers
+_OTHERS = 1_200  # sessions: more than the service caches
 _WARM_UP = 500  # requests
-_PROFILED = 200  # requests: what MongoDB keeps of a profile is a megabyte
+_PROFILED = 200  # requests: MongoDB keeps a megabyte of a profile
 _RATIO, _RATE = 1.2, 1500.0
-_QUIET = {"GODOTY_RECONCILE_INTERVAL": "600", "GODOTY_ROLLUP_INTERVAL": "600"}  # what runs beside must not be measured
+_QUIET = {"GODOTY_RECONCILE_INTERVAL": "600", "GODOTY_ROLLUP_INTERVAL": "600"}  # background work must not be measured
 
 
 @dataclass
 class Cost:
-    """What a request cost, by block.
+    """The cost of a request, by block.
 
     Attributes:
         cpu: CPU of the server, milliseconds.
         latency: Median latency, milliseconds.
-        rate: Requests a second that were seen.
+        rate: Measured requests per second.
         reads: Database operations of a request, by collection and kind.
     """
 
@@ -95,7 +95,7 @@ async def run(*, entries: int, rounds: int, block: int) -> dict[str, Cost]:
 
 
 async def _fill(world: World, caller: Caller, entries: int) -> list[str]:
-    """Make the sessions, and check what the service says of them; returns the names of the others."""
+    """Create the sessions, and check their totals; return the names of the others."""
     async with Filler(world.mongo.uri, DATABASE) as filler:
         for size in (SMALL, MIDDLE):
             await caller.turns(str(size), size)
@@ -103,10 +103,10 @@ async def _fill(world: World, caller: Caller, entries: int) -> list[str]:
         await filler.fill(str(entries), copies=entries - NEWEST - 1)
         await caller.turns(str(entries), NEWEST)
         for size in (SMALL, MIDDLE, entries):
-            told = await caller.totals(str(size))
+            reported = await caller.totals(str(size))
             summed = await filler.sums(str(size))
-            if told != summed or told[0] != size:
-                raise RuntimeError(f"the session of {size} entries says {told}, its entries {summed}")
+            if reported != summed or reported[0] != size:
+                raise RuntimeError(f"the session of {size} entries reports {reported}, its entries sum to {summed}")
         return await filler.copy(str(entries), copies=_OTHERS)
 
 
@@ -146,7 +146,7 @@ def promises(costs: dict[str, Cost]) -> Iterable[Promise]:
 
 
 def report(costs: dict[str, Cost], command: str, before: tuple[float, ...]) -> str:
-    """Write it as Markdown."""
+    """Return the report as Markdown."""
     lines = [
         "| ledger entries | CPU a request, ms | a core's worth, a second | seen, a second | latency, ms | reads |",
         "|---:|---:|---:|---:|---:|---|",
@@ -156,10 +156,10 @@ def report(costs: dict[str, Cost], command: str, before: tuple[float, ...]) -> s
         reads = ", ".join(f"{name} {count:.2f}" for name, count in cost.reads.items())
         lines.append(f"| {name} | {cpu:.3f} | {1000 / cpu:,.0f} | {rate:,.0f} | {latency:.2f} | {reads} |")
     note = (
-        "Eight requests at once; `seen` is with caller, server and MongoDB on the same cores. Blocks of each size "
-        "alternate; medians. A session of 10 tells of 10 runs, the others of the newest 50. Less than one read a "
-        "request: those that come together are one. The promise is of sessions that were asked for before; what the "
-        "first look at one costs is the line `another each time`. `bare` reads no fold, and knows no keys."
+        "Eight concurrent requests; `seen` is with caller, server and MongoDB on the same cores. Blocks of each "
+        "size alternate; medians. A session of 10 has 10 runs in its answer, the others the newest 50. Less than one "
+        "read per request: concurrent reads are batched. The promise concerns sessions that were requested before; "
+        "the first request of one is the line `another each time`. `bare` reads no totals and checks no keys."
     )
     opening = ["## GetSessionMetrics", heading(command, before, versions_of={})]
     return "\n\n".join([*opening, table(list(promises(costs))), "\n".join(lines), note]) + "\n"

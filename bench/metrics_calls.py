@@ -1,4 +1,4 @@
-"""A caller of turns and of session metrics, over the load generator's cheap connections."""
+"""A client for turns and session metrics, over the load generator's connections."""
 
 import asyncio
 import time
@@ -43,19 +43,19 @@ class Caller:
             connection.close()
 
     async def turns(self, session_id: str, count: int) -> None:
-        """Take turns with one model call each."""
+        """Run turns with one model call each."""
         request = pb.ConverseRequest(session_id=session_id, text="@sandbox plain tokens=8 flat=1", model=MODEL)
         for _ in range(count):
             await _answer(self._turning, request.SerializeToString())
 
     async def totals(self, session_id: str) -> tuple[int, Decimal]:
-        """The model calls and the cost that the service tells of a session."""
+        """Return the model calls and the cost of a session, as the service reports them."""
         exchange = await _answer(self._asking[0], _body(session_id))
         response = pb.GetSessionMetricsResponse.FromString(b"".join(exchange.pieces)[_PREFIX:])
         return response.totals.model_calls, Decimal(response.totals.cost_usd)
 
     async def ask(self, session_ids: Sequence[str], count: int) -> tuple[list[float], float]:
-        """Ask for the metrics of one session after the other, eight at once, so often in all.
+        """Request the metrics of one session after the other, eight concurrently.
 
         Returns:
             The latencies and the time in all, in seconds.
@@ -79,7 +79,7 @@ async def _connect(target: Target) -> Http2Connection:
 
 
 async def _answer(connection: Http2Connection, body: bytes) -> Exchange:
-    """Ask once; raises RuntimeError when it goes wrong."""
+    """Send a request; raise RuntimeError if it fails."""
     exchange = Exchange(asyncio.get_running_loop().create_future())
     if (fault := await asyncio.wait_for(connection.ask(body, exchange), 60)) is not None:
         raise RuntimeError(fault)

@@ -1,4 +1,4 @@
-"""The loads that are measured, and on whom."""
+"""The measured loads and their contenders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ OURS = ("direct", "bare", "godoty")
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A load, how often it is carried out, and on whom.
+    """A load, its number of rounds, and its contenders.
 
     Attributes:
-        title: What it is, in words.
+        title: A description.
         load: The load.
-        rounds: How often; the order of the contenders rotates from one round to the next.
-        contenders: On whom.
-        workers: Worker processes of Godoty, and of the libraries by themselves.
+        rounds: Number of rounds; the order of the contenders rotates from one round to the next.
+        contenders: The contenders.
+        workers: Worker processes of Godoty, and of the bare libraries.
     """
 
     title: str

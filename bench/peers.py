@@ -1,8 +1,8 @@
 """Godoty beside its peers, in one run: `python -m bench.peers [--only NAMES] [--mode NAMES] [--rounds N] [--write]`.
 
-Every server is a process of its own and asks the same sandbox OpenRouter; one load generator asks them all. Godoty
-runs as users run it: keys, ledger, agent loop, sessions, turn logs and log lines are on, each model call is durable
-before its request leaves. The peers keep nothing.
+Every server is a separate process and calls the same sandbox OpenRouter; one load generator calls them all. Godoty runs
+as in production: with keys, ledger, agent loop, sessions, turn logs and log lines; each model call is durable before
+its request is sent. The peers store nothing.
 """
 
 import argparse
@@ -58,7 +58,7 @@ async def _run_shared(modes: Mapping[str, Mode], wish: Wish, results: Results) -
 
 
 async def _rounds(world: World, name: str, mode: Mode, contenders: list[Contender], results: Results) -> None:
-    """Carry a mode out, another contender first in each round."""
+    """Run a mode, with another contender first in each round."""
     for turn in range(mode.rounds):
         first = turn % len(contenders)
         for contender in contenders[first:] + contenders[:first]:
@@ -68,7 +68,7 @@ async def _rounds(world: World, name: str, mode: Mode, contenders: list[Contende
 
 
 def _line(mode: str, sample: Sample) -> str:
-    """A sample in a line, to watch the run by."""
+    """Return a sample as a line, to follow the run."""
     seen = sample.seen
     first = statistics.median(seen["first"]) * 1000 if seen["first"] else 0
     whole = statistics.median(seen["whole"]) if seen["whole"] else 0
@@ -82,7 +82,7 @@ def _line(mode: str, sample: Sample) -> str:
 
 
 def report(results: Results, command: str, before: tuple[float, ...]) -> str:
-    """The whole report as Markdown."""
+    """Return the report as Markdown."""
     parts = [
         "## Godoty beside its peers",
         heading(command, before, versions_of=all_versions()),
@@ -94,7 +94,7 @@ def report(results: Results, command: str, before: tuple[float, ...]) -> str:
 
 
 def chosen(options: argparse.Namespace, modes: Mapping[str, Mode]) -> dict[str, Mode]:
-    """The modes that the command line asks for."""
+    """Return the modes that the command line names."""
     names = options.mode.split(",") if options.mode else list(modes)
     only = options.only.split(",") if options.only else list(ALL)
     wanted = {name: modes[name] for name in names}
@@ -110,7 +110,7 @@ def chosen(options: argparse.Namespace, modes: Mapping[str, Mode]) -> dict[str, 
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Parse the command line."""
     known = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known.add_argument("--only", help=f"contenders, by commas, of {', '.join(CONTENDERS)}")
     known.add_argument("--mode", help=f"modes, by commas, of {', '.join((*PEERS, *MANY))}")
@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Measure and print; exit status 1: a promise was missed."""
+    """Measure and print; exit status 1: a promise was not kept."""
     options, before = parser().parse_args(), os.getloadavg()
     wish = Wish(settings=dict(each.split("=", 1) for each in options.set))
     results = asyncio.run(run(chosen(options, {**PEERS, **MANY}), wish))
@@ -136,12 +136,12 @@ def main() -> int:
 _NOTES = """\
 CPU is that of the server's process and its children, user and system, from the operating system, from the first
 request until a second after the last answer; memory is resident, shared pages divided (PSS), at its most. Godoty's
-figures include its ledger (each model call durable on a MongoDB replica set of one member before its request leaves),
-API keys, sessions, turn logs and log lines, a new session a turn; the peers keep nothing: LiteLLM's proxy runs without
-its database. `held` is how much later than its beat a token came; the token of an answer that came soonest sets the
-beat. Medians of the rounds, times of all answers together. `direct` is the load generator at the upstream itself;
-`bare` is grpc.aio, aiohttp, PyMongo and uvloop by themselves: two durable writes, a request, and a message for each
-token. It keeps nothing of an answer, and closes nothing: what a limit leaves above it is all that a service can use."""
+figures include its ledger (each model call durable on a MongoDB replica set of one member before its request is sent),
+API keys, sessions, turn logs and log lines, a new session per turn; the peers store nothing: LiteLLM's proxy runs
+without its database. `held` is how much later than its scheduled time a token arrived; the earliest token of an answer
+sets the schedule. Medians of the rounds, times of all answers together. `direct` is the load generator at the upstream
+itself; `bare` is grpc.aio, aiohttp, PyMongo and uvloop alone: two durable writes, a request, and a message for each
+token. It stores no answer and closes no call: the difference between it and a limit is all that a service can use."""
 
 
 if __name__ == "__main__":

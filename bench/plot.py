@@ -1,4 +1,4 @@
-"""Bars of CPU a token, as an SVG."""
+"""Plots CPU per token as an SVG."""
 
 from html import escape
 
@@ -10,7 +10,7 @@ _OURS, _THEIRS = "#2f6f4f", "#9aa5b1"
 
 
 def plot(results: Results) -> str | None:
-    """The server's CPU for each token, flat out and paced, a bar a contender; None: neither was measured."""
+    """Return the plot of CPU per token at full speed and paced, a bar per contender; None: neither was measured."""
     parts: list[str] = []
     bottom = 0
     for mode in _MODES:

@@ -1,4 +1,4 @@
-"""A process and its children, as the operating system sees them: CPU time and memory."""
+"""Starts processes, and reads the CPU time and memory of a process and its children."""
 
 import asyncio
 import os
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from godoty_service.sandbox.lifeline import die_with_parent
+from openrouter_sandbox.parent_death import die_with_parent
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_MEGABYTE = 1024  # in kB, as /proc tells memory
+_MEGABYTE = 1024  # in kB, the unit of /proc
 _STOP_SECONDS = 20.0
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that it started, as far as they live."""
+    """A process and its running descendants."""
     found = [pid]
     for each in found:
         with suppress(OSError):
@@ -25,12 +25,12 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and its children, in user and system mode."""
+    """Return the CPU time of a process and its children, in user and system mode."""
     return sum(_cpu_seconds(each) for each in tree(pid))
 
 
 def megabytes(pid: int) -> float:
-    """Memory of a process and its children: resident, what they share divided among those that share it."""
+    """Return the memory of a process and its children: resident, with shared pages divided (PSS)."""
     return sum(_kilobytes(each) for each in tree(pid)) / _MEGABYTE
 
 
@@ -54,13 +54,13 @@ def _kilobytes(pid: int) -> int:
 
 
 class Child:
-    """A process that this one starts and ends. Its errors go to a log.
+    """A child process; its errors go to a log.
 
     Args:
-        command: What to run.
-        log: Where its standard error goes.
-        environment: Its whole environment; None: this one's.
-        output: Whether its standard output is read here; else it goes to the log too.
+        command: The command.
+        log: The file of its standard error.
+        environment: Its whole environment; None: this process's.
+        output: Whether its standard output is read here; otherwise it goes to the log as well.
     """
 
     def __init__(
@@ -79,18 +79,18 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """The process id."""
         return self.process.pid
 
     @property
     def process(self) -> asyncio.subprocess.Process:
-        """The process; raises RuntimeError before it was started and after it has ended by itself."""
+        """The process; raises RuntimeError before its start and after it has ended by itself."""
         if self._process is None or self._process.returncode is not None:
             raise RuntimeError(f"{self._command[:4]} does not run: {self.log_end()}")
         return self._process
 
     async def start(self) -> None:
-        """Start it."""
+        """Start the process."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -103,7 +103,7 @@ class Child:
             )
 
     async def line(self, seconds: float) -> str:
-        """Its next line of output; raises RuntimeError when it ends instead."""
+        """Return its next line of output; raise RuntimeError if it ends instead."""
         assert self.process.stdout is not None  # noqa: S101 - it was asked for
         line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
         if not line:
@@ -111,13 +111,13 @@ class Child:
         return line.decode()
 
     async def say(self, line: str) -> None:
-        """Write to its input."""
+        """Write a line to its input."""
         assert self.process.stdin is not None  # noqa: S101 - it was asked for
         self.process.stdin.write(line.encode())
         await self.process.stdin.drain()
 
     async def stop(self) -> None:
-        """End it, in order if it can."""
+        """Terminate it, and kill it if it does not end."""
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -129,5 +129,5 @@ class Child:
             await process.wait()
 
     def log_end(self) -> str:
-        """The last of what it told its log."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""

@@ -1,8 +1,8 @@
-"""Where Godoty's processor time goes, by layer and by function: `python -m bench.profile [--rate N] [--write]`.
+"""Godoty's CPU time by layer and by function: `python -m bench.profile [--rate N] [--write]`.
 
-py-spy looks at the server 100 times a second while it is under load, and sees the Python that runs. It stops the
-server for each look, which takes it a few milliseconds: shares are what this tells, not times. It must be allowed to
-trace another process: as root, or with kernel.yama.ptrace_scope=0.
+py-spy samples the Python stacks of the server 100 times a second under load. It stops the server for each sample, for a
+few milliseconds: the result is shares, not times. It needs permission to trace another process: root, or
+kernel.yama.ptrace_scope=0.
 """
 
 import argparse
@@ -38,12 +38,12 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What was seen under a load.
+    """The profile of a load.
 
     Attributes:
-        title: The load, in words.
-        sample: What it cost, and what callers saw.
-        rate: Looks a second.
+        title: A description of the load.
+        sample: Its costs, and the callers' measurements.
+        rate: Samples per second.
         layers: Samples by layer.
         functions: Samples in which a function ran, itself or what it called.
         innermost: Samples in which it ran itself.
@@ -95,7 +95,7 @@ async def _profile(world: World, contender: Contender, title: str, load: Load, *
                 _ = sampler.process  # raises when it has ended
                 await asyncio.sleep(_POLL_SECONDS)
         sample = await measure(world, contender, load)
-        sampler.process.send_signal(signal.SIGINT)  # it writes what it has seen
+        sampler.process.send_signal(signal.SIGINT)  # it writes its samples
         await sampler.process.wait()
     finally:
         await sampler.stop()
@@ -112,7 +112,7 @@ async def _profile(world: World, contender: Contender, title: str, load: Load, *
 
 
 def report(profiles: list[Profile], command: str, before: tuple[float, ...]) -> str:
-    """The whole report as Markdown."""
+    """Return the report as Markdown."""
     head = heading(command, before, versions_of={"profile": versions("profile", "py-spy")})
     return "\n\n".join(["## Where the time goes", head, _NOTES, *(_section(each) for each in profiles)]) + "\n"
 
@@ -120,7 +120,7 @@ def report(profiles: list[Profile], command: str, before: tuple[float, ...]) -> 
 def _section(profile: Profile) -> str:
     samples, sample, itself = profile.layers.total(), profile.sample, profile.innermost
     account = (
-        f"{samples} samples, {profile.rate} looks a second. The load took {sample.seen['elapsed']:.1f} s and "
+        f"{samples} samples, {profile.rate} samples per second. The load took {sample.seen['elapsed']:.1f} s and "
         f"{sample.server:.1f} s of the server's CPU; {sample.seen['failed']} answers failed."
     )
     lines = [
@@ -155,7 +155,7 @@ def main() -> int:
     """Sample and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", default=",".join(LOADS), help=f"loads, by commas, of {', '.join(LOADS)}")
-    parser.add_argument("--rate", type=int, default=100, help="looks a second")
+    parser.add_argument("--rate", type=int, default=100, help="samples per second")
     parser.add_argument("--write", action="store_true", help="write the results into docs/benchmarks")
     options, before = parser.parse_args(), os.getloadavg()
     profiles = asyncio.run(run(options.load.split(","), options.rate))

@@ -1,4 +1,4 @@
-"""What was promised of a run, and what it saw."""
+"""Compares the results of a run with the promises."""
 
 import statistics
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ _SHARES = (
 
 @dataclass(frozen=True)
 class Promise:
-    """A promise and what was seen.
+    """A promise and its measurement.
 
     Attributes:
         name: Its number.
-        what: What is compared.
-        limit: The most that it may be.
-        seen: What it was.
+        what: The measured quantity.
+        limit: Its highest permitted value.
+        seen: The measured value.
         unit: The unit of both.
-        bare: What it was of the libraries by themselves, beside it in the same run; None: they were not measured.
+        bare: The value of the bare libraries in the same run; None: they were not measured.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Promise:
         return self.seen <= self.limit
 
     def row(self) -> str:
-        """A row of the table."""
+        """The row of the table."""
         unit = f" {self.unit}" if self.unit else ""
         verdict = "kept" if self.kept else "**missed**"
         bare = f"{self.bare:.3g}{unit}" if self.bare is not None else ""
@@ -53,13 +53,13 @@ class Promise:
 
 
 def table(promises: list[Promise]) -> str:
-    """All promises of a run as Markdown."""
+    """Return all promises of a run as Markdown."""
     head = "| promise | what | at most | seen | | bare |\n|---|---|---:|---:|---|---:|\n"
     return head + "\n".join(promise.row() for promise in promises)
 
 
 def promises(results: Results) -> Iterator[Promise]:
-    """What can be said of the modes and contenders that were measured."""
+    """Yield the promises that concern the measured modes and contenders."""
     yield from _shares(results)
     yield from _held(results)
     yield from _first(results)
@@ -82,7 +82,7 @@ def _held(results: Results) -> Iterator[Promise]:
     ours, direct, bare = (results.median("calm", name, _longest) for name in ("godoty", "direct", "bare"))
     if ours is not None:
         beside = f" (direct: {direct:.0f} ms)" if direct is not None else ""
-        what = f"longest that a token was held while the CPU is free{beside}"
+        what = f"longest delay of a token while the CPU is free{beside}"
         yield Promise("P1", what, _HELD, ours, "ms", bare)
 
 
@@ -102,7 +102,7 @@ def _first(results: Results) -> Iterator[Promise]:
 
 
 def _added(results: Results, mode: str, name: str) -> float | None:
-    """Milliseconds that a server adds to the median time to first token; None: not measured."""
+    """Return the milliseconds that a server adds to the median time to first token; None: not measured."""
     with_it, without = results.first(mode, name), results.first(mode, "direct")
     return statistics.median(with_it) - statistics.median(without) if with_it and without else None
 

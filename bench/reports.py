@@ -9,7 +9,7 @@ _DIGITS = 5  # of a raw figure: 10 µs, where it is a time in seconds
 
 
 def write(name: str, text: str, *, raw: Any, svg: str | None = None) -> None:
-    """Write `NAME.md`, `NAME.json` and, where there is one, the plot `NAME.svg`."""
+    """Write `NAME.md`, `NAME.json` and, if there is one, the plot `NAME.svg`."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     if svg is not None:
         (_FOLDER / f"{name}.svg").write_text(svg)

@@ -1,4 +1,4 @@
-"""What a run gave: samples by mode and contender, and their medians."""
+"""The results of a run: samples by mode and contender, and their medians."""
 
 import statistics
 from collections.abc import Callable
@@ -15,48 +15,48 @@ class Results:
 
     Attributes:
         modes: The modes that were measured, by name.
-        samples: Their samples, in the order in which they were taken.
+        samples: Their samples, in order.
     """
 
     modes: dict[str, Mode] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
 
     def add(self, name: str, mode: Mode, sample: Sample) -> None:
-        """Take a sample in."""
+        """Add a sample."""
         self.modes[name] = mode
         self.samples.setdefault(name, []).append(sample)
 
     def contenders(self, mode: str) -> list[str]:
-        """Who was measured in a mode, in the order of the tables."""
+        """Return the contenders of a mode, in the order of the tables."""
         seen = {sample.contender for sample in self.samples[mode]}
         return [name for name in self.modes[mode].contenders if name in seen]
 
     def of(self, mode: str, contender: str) -> list[Sample]:
-        """A contender's samples in a mode; none where it was not measured."""
+        """Return a contender's samples in a mode; none if it was not measured."""
         return [sample for sample in self.samples.get(mode, ()) if sample.contender == contender]
 
     def median(self, mode: str, contender: str, value: Callable[[Sample], float]) -> float | None:
-        """The median of a value over a contender's samples; None: there is none."""
+        """Return the median of a value over a contender's samples; None: there is none."""
         values = [value(sample) for sample in self.of(mode, contender)]
         return statistics.median(values) if values else None
 
     def first(self, mode: str, contender: str) -> list[float]:
-        """The times to first token of all rounds together, in milliseconds, ascending."""
+        """Return the times to first token of all rounds, in milliseconds, ascending."""
         return sorted(each * 1000 for sample in self.of(mode, contender) for each in sample.seen["first"])
 
     def whole(self, mode: str, contender: str) -> list[float]:
-        """The whole times of all rounds together, in seconds, ascending."""
+        """Return the total times of all rounds, in seconds, ascending."""
         return sorted(each for sample in self.of(mode, contender) for each in sample.seen["whole"])
 
     def failed(self) -> int:
-        """How many answers were not exact."""
+        """Return the number of inexact answers."""
         return sum(sample.seen["failed"] for samples in self.samples.values() for sample in samples)
 
     def as_dict(self) -> dict[str, Any]:
-        """The raw results; times in seconds."""
+        """Return the raw results; times in seconds."""
         return {mode: [sample.as_dict() for sample in samples] for mode, samples in self.samples.items()}
 
 
 def quantile(ascending: list[float], share: float) -> float | None:
-    """The value that so large a share of the values does not exceed; None: there are none."""
+    """Return the quantile of the values; None: there are none."""
     return ascending[round((len(ascending) - 1) * share)] if ascending else None

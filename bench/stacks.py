@@ -1,7 +1,7 @@
-"""Stacks that a sampler has seen: whose code ran, and under which functions.
+"""Stacks of a sampling profiler: which layer's code ran, and under which functions.
 
-A layer is told by the path of a function's file. A sample belongs to the layer of its innermost frame that has one:
-what a helper of Python's own library does, counts as its caller's.
+The path of a function's file determines its layer. A sample belongs to the layer of its innermost frame that has one:
+the standard library's helpers count as their caller's.
 """
 
 import re
@@ -29,8 +29,8 @@ _LAYER_OF = {package: layer for layer, packages in LAYERS.items() for package in
 _OURS = "godoty_service"
 _PLACE = re.compile(r"^.*/(?:site-packages|python3\.\d+)/")
 _ROOT = f"{Path(__file__).parents[1]}/"
-_STEP = "Runner.run"  # calls uvloop, which is written in C: what runs right above it has no frames of its own
-_OUTER = frozenset({_STEP, "BaseEventLoop.run_forever", "_worker"})  # what lies outside of them tells nothing
+_STEP = "Runner.run"  # calls uvloop, which is written in C: code right above it has no frames
+_OUTER = frozenset({_STEP, "BaseEventLoop.run_forever", "_worker"})  # frames outside of them are the same in all stacks
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Frame:
 
     @property
     def layer(self) -> str | None:
-        """Whose it is; None: nobody's in particular."""
+        """The layer; None: it has none."""
         package, _, rest = self.path.partition("/")
         if package != _OURS:
             return _LAYER_OF.get(package)
-        room, below, _ = rest.partition("/")
-        return f"Godoty: {room}" if below else "Godoty: its other modules"
+        package, below, _ = rest.partition("/")
+        return f"Godoty: {package}" if below else "Godoty: its other modules"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Stack:
 
     @property
     def layer(self) -> str:
-        """Whose code ran."""
+        """The layer whose code ran."""
         if self.frames and self.frames[-1].function == _STEP:
             return C_STEPS
         return next((layer for frame in reversed(self.frames) if (layer := frame.layer)), OTHERS)

@@ -1,4 +1,4 @@
-"""How long `godoty serve` takes to be ready, and how soon it answers then: `python -m bench.startup [--rounds N]`.
+"""Time until `godoty serve` is ready, and until its first answers: `python -m bench.startup [--rounds N]`.
 
 MongoDB and the sandbox run; the first start, which warms the file cache, is not counted.
 """
@@ -23,12 +23,12 @@ _TURNS = Load(streams=1, turns=6, tokens=8)
 
 
 async def start_once(world: World) -> tuple[float, float, float]:
-    """Start and stop a server: seconds until it serves, to the first token ever, and to that of a later turn."""
+    """Start and stop a server; return the seconds until it serves, to its first token, and to that of a later turn."""
     begun = time.perf_counter()
     contender = await godoty(world, Wish())
     ready = time.perf_counter() - begun
     try:
-        seen = await world.carry_out(contender.asked(prompt(_TURNS)), _TURNS)
+        seen = await world.run_plan(contender.asked(prompt(_TURNS)), _TURNS)
     finally:
         if contender.child is not None:
             await contender.child.stop()
@@ -37,13 +37,13 @@ async def start_once(world: World) -> tuple[float, float, float]:
 
 
 async def run(rounds: int) -> list[tuple[float, float, float]]:
-    """Start it again and again."""
+    """Start it repeatedly."""
     async with open_world() as world:
         return [await start_once(world) for _ in range(rounds + 1)][1:]
 
 
 def report(starts: list[tuple[float, float, float]], command: str, before: tuple[float, ...]) -> str:
-    """Write it as Markdown."""
+    """Return the report as Markdown."""
     lines = ["| | median | least | most |", "|---|---:|---:|---:|"]
     names = (
         "process start until health says SERVING, s",
@@ -63,7 +63,7 @@ def promise(starts: list[tuple[float, float, float]]) -> Promise:
 
 
 def main() -> int:
-    """Measure and print; exit status 1: the promise was missed."""
+    """Measure and print; exit status 1: the promise was not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="starts")
     parser.add_argument("--write", action="store_true", help="write the results into docs/benchmarks")

@@ -1,4 +1,4 @@
-"""A run's results as Markdown tables, a mode each."""
+"""Formats a run's results as Markdown tables, one per mode."""
 
 from bench.measuring import Sample
 from bench.results import Results, quantile
@@ -22,12 +22,12 @@ _COLUMNS = (
 
 
 def tables(results: Results) -> str:
-    """All modes."""
+    """Return the tables of all modes."""
     return "\n\n".join(f"### {results.modes[mode].title}\n\n{table(results, mode)}" for mode in results.samples)
 
 
 def table(results: Results, mode: str) -> str:
-    """One mode, a row a contender."""
+    """Return the table of a mode, a row per contender."""
     lines = ["| " + " | ".join(name for name, _ in _COLUMNS) + " |", "|" + "|".join(line for _, line in _COLUMNS) + "|"]
     lines += ["| " + " | ".join(_row(results, mode, name)) + " |" for name in results.contenders(mode)]
     return "\n".join(lines)
@@ -50,7 +50,7 @@ def _row(results: Results, mode: str, name: str) -> list[str]:
 
 
 def _cpu(results: Results, mode: str, name: str) -> list[str]:
-    """CPU a token, its span, and how often Godoty's goes into it."""
+    """Return CPU per token, its range, and its multiple of Godoty's."""
     if name == "direct":
         return ["", "", ""]
     values = [sample.microseconds for sample in results.of(mode, name)]

@@ -1,4 +1,4 @@
-"""What contenders run on: a sandbox OpenRouter and a MongoDB, processes of their own, and the load generator."""
+"""Starts the environment of the contenders: a sandbox OpenRouter, a MongoDB, and the load generator."""
 
 import json
 import tempfile
@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from bench.contenders.contender import clean_environment, python
 from bench.generator.plan import Load, Target, to_line
 from bench.process import Child
-from godoty_service.rooms import open_rooms
-from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service.bootstrap import open_components
 from godoty_service.settings import Settings
-from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
 
 DATABASE = "godoty_bench"
 PROVIDER_KEY = "sandbox-bench"
@@ -25,7 +25,7 @@ PROVIDER_KEY = "sandbox-bench"
 
 @dataclass(kw_only=True)
 class World:
-    """The parts around the servers that are measured.
+    """The environment of the measured servers.
 
     Attributes:
         upstream: The sandbox's base URL.
@@ -33,7 +33,7 @@ class World:
         mongo: The database.
         generator: The load generator's process.
         api_key: A key of the tenant that Godoty serves.
-        directory: Where logs and data live.
+        directory: The directory of logs and data.
     """
 
     upstream: str
@@ -50,25 +50,25 @@ class World:
             raise RuntimeError("mongod does not run")
         return self.mongo.mongod.pid
 
-    async def carry_out(self, target: Target, load: Load) -> dict[str, Any]:
-        """Have the load generator carry a plan out; gives what callers saw (`Measures`)."""
+    async def run_plan(self, target: Target, load: Load) -> dict[str, Any]:
+        """Run a plan in the load generator; return its measurements (`Measures`)."""
         await self.generator.say(to_line(target, load))
         seen: dict[str, Any] = json.loads(await self.generator.line(load.timeout + 120))
         return seen
 
     def child(self, name: str, command: list[str], **more: Any) -> Child:
-        """A process with a log of its own."""
+        """Return a process with its own log."""
         return Child(command, log=self.directory / f"{name}.log", **{"environment": clean_environment(), **more})
 
 
 @asynccontextmanager
 async def open_world() -> AsyncIterator[World]:
-    """Start it all; ended and deleted when the block is left."""
+    """Start everything; stop and delete it after the block."""
     async with AsyncExitStack() as stack:
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="godoty-bench-", ignore_cleanup_errors=True))
         )
-        sandbox = await _started(stack, directory, "sandbox", "godoty_service.sandbox")
+        sandbox = await _started(stack, directory, "sandbox", "openrouter_sandbox")
         upstream = (await sandbox.line(30)).split()[-1]
         async with httpx.AsyncClient() as client:
             settings = f"{upstream.removesuffix('/api/v1')}/_sandbox/settings"
@@ -93,9 +93,9 @@ async def _started(stack: AsyncExitStack, directory: Path, name: str, module: st
 
 
 async def _issue_key(uri: str) -> str:
-    """Make the tenant, and a key of it."""
+    """Create the tenant and an API key of it."""
     settings = Settings(mongodb_uri=uri, mongodb_database=DATABASE, OPENROUTER_API_KEY=SecretStr(PROVIDER_KEY))
-    async with open_rooms(settings) as rooms:
-        tenant = await rooms.tenants.create("bench")
-        _, key = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
+    async with open_components(settings) as components:
+        tenant = await components.tenancy.tenants.create("bench")
+        _, key = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
     return key

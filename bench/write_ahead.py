@@ -1,8 +1,8 @@
-"""What writing each call ahead adds to the time to first token: `python -m bench.write_ahead [--turns N]`.
+"""Time to first token that the durable write before each call adds: `python -m bench.write_ahead [--turns N]`.
 
-The whole service runs in this process; the sandbox OpenRouter and MongoDB are processes of their own. Turns with
-and without the wait for the entry alternate in one run, each in a session of its own. Without the wait the entry
-is written all the same, beside the request: what differs is the waiting alone.
+The service runs in this process; the sandbox OpenRouter and MongoDB are separate processes. Turns with and without the
+wait for the entry alternate in one run, each in a new session. Without the wait the entry is still written,
+concurrently with the request: only the wait differs.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from pydantic import SecretStr
 
-from godoty_service import rooms
-from godoty_service.metering.call import ModelCall
-from godoty_service.metering.ledger import AnyEntry, Ledger
-from godoty_service.mongo import Database
-from godoty_service.sandbox.replica_set import LocalMongo
+from godoty_service import bootstrap
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.ledger import AnyEntry, Ledger
+from godoty_service.mongo.client import Database
 from godoty_service.server import running
 from godoty_service.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
-from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
 
 ALLOWED = 2.0  # milliseconds that the write may add to the median
 WARM_UP = 40
@@ -41,18 +41,18 @@ PROMPT = "@sandbox plain tokens=8"
 
 
 class SwitchedLedger(Ledger):
-    """A ledger whose insert need not be waited for.
+    """A ledger that can return from `insert` before the write.
 
     Attributes:
-        waits: Whether it is, as in the service.
-        inserts: How long each one took, in milliseconds.
+        waits: Whether `insert` waits for the write, as in the service.
+        inserts: Duration of each insert, in milliseconds.
     """
 
     waits = True
     inserts: list[float] = []  # noqa: RUF012 - one for all: the server builds the ledger, the bench reads it
 
     async def insert(self, entry: AnyEntry, *, permit: Callable[[], None] = lambda: None) -> AnyEntry:
-        """Write an entry, or begin to."""
+        """Insert an entry, or start to."""
         if self.waits:
             return await self._timed(entry, permit)
         assert isinstance(entry, ModelCall)  # noqa: S101 - nothing is adjusted here
@@ -60,14 +60,14 @@ class SwitchedLedger(Ledger):
         return entry
 
     async def close(self, call: ModelCall) -> bool:
-        """Close a call, once it is there."""
+        """Close a call, once its entry is inserted."""
         if (late := _late.pop(call.call_id, None)) is not None:
             await late
         return await super().close(call)
 
     async def _timed(self, entry: AnyEntry, permit: Callable[[], None]) -> AnyEntry:
         begun = time.perf_counter()
-        written = await super().insert(entry, permit=permit)
+        written = await super().insert(entry, check=permit)
         self.inserts.append(_milliseconds(begun))
         return written
 
@@ -80,7 +80,7 @@ _late: dict[str, asyncio.Task[None]] = {}
 
 @dataclass
 class Times:
-    """Times to first token in milliseconds, with the wait and without."""
+    """The times to first token in milliseconds, with the wait and without."""
 
     on: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
@@ -109,11 +109,11 @@ async def _run(turns: int) -> None:
             openrouter_base_url=await stack.enter_async_context(_sandbox()),
             OPENROUTER_API_KEY=SecretStr("sandbox-bench"),
         )
-        async with rooms.open_rooms(settings) as kept:
+        async with bootstrap.open_components(settings) as components:
             stack.push_async_callback(_drop, settings)
-            tenant = await kept.tenants.create("bench")
-            _, key = await kept.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
-        with patch.object(rooms, "Ledger", SwitchedLedger):
+            tenant = await components.tenancy.tenants.create("bench")
+            _, key = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
+        with patch.object(bootstrap, "Ledger", SwitchedLedger):
             server = await stack.enter_async_context(running(settings))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
         times = await _measure(channel, key, turns)
@@ -122,7 +122,7 @@ async def _run(turns: int) -> None:
 
 
 async def _measure(channel: grpc.aio.Channel, key: str, turns: int) -> Times:
-    """Take turns of both kinds by pairs, the order within each pair drawn."""
+    """Run turns of both kinds in pairs, in random order within each pair."""
     times, order = Times(), random.Random(7)  # noqa: S311 - it mixes, it keeps no secret
     for number in range(WARM_UP):
         SwitchedLedger.waits = number % 2 == 0
@@ -137,7 +137,7 @@ async def _measure(channel: grpc.aio.Channel, key: str, turns: int) -> Times:
 
 
 async def _first_token(channel: grpc.aio.Channel, key: str, session: str) -> float:
-    """Take a turn to its end; return how long its first text took to come, as the caller sees it."""
+    """Run a turn; return the time to its first text, as measured by the caller."""
     stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
     begun, took = time.perf_counter(), None
     request = pb.ConverseRequest(session_id=session, text=PROMPT)
@@ -178,7 +178,7 @@ def _row(times: list[float]) -> str:
 
 
 async def _members(settings: Settings) -> str:
-    """Say what the database is."""
+    """Return a description of the database."""
     from pymongo import AsyncMongoClient  # noqa: PLC0415 - the service's own driver is another one
 
     client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(settings.mongodb_uri)
@@ -189,16 +189,16 @@ async def _members(settings: Settings) -> str:
 
 
 async def _drop(settings: Settings) -> None:
-    async with rooms.open_rooms(settings) as kept:
-        database: Database = kept.database
+    async with bootstrap.open_components(settings) as components:
+        database: Database = components.database
         await database.drop()
 
 
 @asynccontextmanager
 async def _sandbox() -> AsyncIterator[str]:
-    """Run the sandbox OpenRouter as a process; gives its base URL."""
+    """Run the sandbox OpenRouter as a process; yield its base URL."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "godoty_service.sandbox"), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "openrouter_sandbox"), stdout=asyncio.subprocess.PIPE
     )
     try:
         if process.stdout is None:

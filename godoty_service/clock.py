@@ -1,4 +1,4 @@
-"""Time: always UTC, in the milliseconds that MongoDB keeps, so that what was written reads back equal."""
+"""Time in UTC, in milliseconds as MongoDB stores it, so that a stored time reads back equal."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,10 +7,10 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Return the system clock's time. What is stored is dated by the `SynchronizedClock` instead."""
+    """Return the system clock's time. Stored times come from the `SynchronizedClock` instead."""
     return to_millisecond(datetime.now(UTC))
 
 
 def to_millisecond(time: datetime) -> datetime:
-    """Cut a time to the precision that is kept."""
+    """Truncate a time to the stored precision."""
     return time.replace(microsecond=time.microsecond // 1000 * 1000)

@@ -1,38 +1,93 @@
-"""`godoty dev`: the whole world on one machine. What the environment names is used; what it does not is started."""
+"""`godoty dev`: the service and all it needs on one machine; it starts what the environment does not name."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from pydantic import SecretStr
 from rich.console import Console
 
+from godoty_service.bootstrap import Components, open_components
 from godoty_service.errors import GodotyError
-from godoty_service.local_ports import LocalPorts, is_free
-from godoty_service.rooms import Rooms, open_rooms
 from godoty_service.rpc.listener import ListenError
-from godoty_service.sandbox.mongod import MongodError, PortInUseError
-from godoty_service.sandbox.replica_set import LocalMongo
-from godoty_service.sandbox.server import Sandbox
 from godoty_service.server import Running, running
 from godoty_service.settings import Settings
-from godoty_service.tenancy.principal import Scope
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.mongod import MongodError, PortInUseError
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from openrouter_sandbox.server import Sandbox
 
 _SANDBOX_KEY = "sandbox-demo"
 _MONGOD_PORT, _LISTEN_PORT = 27_117, 50_051  # if they are free
 _DEMO = "demo"
+_LOOPBACK = "127.0.0.1"
+_TRIES = 20  # between the check of a port and its use, another process may take it
 
 out = Console(highlight=False, soft_wrap=True)
 
 
+class LocalPorts:
+    """Ports by name, stored in a file as NAME=PORT lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Args:
+            path: The file; it need not exist.
+        """
+        self._path = path
+        self._stored = _read(path)
+
+    def candidates(self, name: str, *, preferred: int) -> Iterator[int]:
+        """Yield the ports to try: the stored one, then the preferred one if it is free, then other free ones."""
+        stored = self._stored.get(name)
+        if stored is not None:
+            yield stored
+        if preferred != stored and is_free(preferred):
+            yield preferred
+        for _ in range(_TRIES):
+            yield _free_port()
+
+    def store(self, name: str, port: int) -> None:
+        """Store the port that is used."""
+        if self._stored.get(name) != port:
+            self._stored[name] = port
+            self._path.write_text("".join(f"{each}={number}\n" for each, number in self._stored.items()))
+
+
+def is_free(port: int) -> bool:
+    """Return whether a port of 127.0.0.1 can be listened on now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _read(path: Path) -> dict[str, int]:
+    """Read the file; a line without a port is skipped."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = (line.partition("=") for line in lines)
+    return {name: int(port) for name, _, port in named if port.isdecimal() and 0 < int(port) < 2**16}
+
+
 async def run(settings: Settings) -> None:
-    """Start it all, say how to use it, and stop it all on SIGINT or SIGTERM.
+    """Start everything, print how to use it, and stop everything on SIGINT or SIGTERM.
 
     Raises:
-        ValueError: No MongoDB can be had.
+        ValueError: No MongoDB can be started.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -41,7 +96,7 @@ async def run(settings: Settings) -> None:
     directory = settings.local_dir
     directory.mkdir(parents=True, exist_ok=True)
     environment = directory / "dev.env"
-    environment.unlink(missing_ok=True)  # it is there only while what it names serves
+    environment.unlink(missing_ok=True)  # it exists only while the servers that it names run
     ports = LocalPorts(directory / "ports")
     async with AsyncExitStack() as stack:
         if not settings.mongodb_uri:
@@ -53,11 +108,11 @@ async def run(settings: Settings) -> None:
             settings.openrouter_api_key = SecretStr(_SANDBOX_KEY)
             settings.openrouter_base_url = sandbox.base_url
         out.print("Starting the service …")
-        async with open_rooms(settings) as rooms:
-            keys = await _demo_keys(rooms, directory / "demo.keys")
+        async with open_components(settings, migrate=True) as components:
+            keys = await _demo_keys(components, directory / "demo.keys")
         server = await stack.enter_async_context(_server(settings, ports))
         _write_environment(environment, settings, address=server.address, keys=keys, canned=canned)
-        _say(server.address, keys["converse"], canned=canned)
+        _print_usage(server.address, keys["converse"], canned=canned)
         await stop.wait()
         environment.unlink(missing_ok=True)
         out.print("Stopping …")
@@ -65,10 +120,10 @@ async def run(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _mongod(directory: Path, ports: LocalPorts) -> AsyncIterator[str]:
-    """Start a local MongoDB on the data of the last time.
+    """Start a local MongoDB on the data of the last run.
 
     Raises:
-        ValueError: There is none to start; the text says what to do.
+        ValueError: MongoDB cannot be started; the text says what to do.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -87,17 +142,17 @@ async def _started_mongo(stack: AsyncExitStack, directory: Path, ports: LocalPor
         except PortInUseError as error:
             refusal = error
         else:
-            ports.keep("mongodb", port)
+            ports.store("mongodb", port)
             return mongo
     raise refusal or MongodError("there is no free port")
 
 
 @asynccontextmanager
 async def _server(settings: Settings, ports: LocalPorts) -> AsyncIterator[Running]:
-    """Run the service where GODOTY_LISTEN says, or else on a free port.
+    """Run the service on GODOTY_LISTEN if it is set, otherwise on a free port.
 
     Raises:
-        ValueError: A setting is missing or wrong, or there is no free port.
+        ValueError: A setting is missing or wrong, or no port is free.
     """
     if "listen" in settings.model_fields_set:
         async with running(settings) as server:
@@ -112,42 +167,44 @@ async def _started_server(stack: AsyncExitStack, settings: Settings, ports: Loca
         settings.listen = f"127.0.0.1:{port}"
         try:
             server = await stack.enter_async_context(running(settings))
-        except ListenError:  # taken since
+        except ListenError:  # in use by now
             continue
-        ports.keep("listen", port)
+        ports.store("listen", port)
         return server
     raise ValueError("There is no free port to listen on: set GODOTY_LISTEN.")
 
 
-async def _demo_keys(rooms: Rooms, path: Path) -> dict[str, str]:
-    """Find the demo tenant's keys of the last time, or make the tenant and new ones.
+async def _demo_keys(components: Components, path: Path) -> dict[str, str]:
+    """Return the demo tenant's keys of the last run, or create the tenant and new keys.
 
-    The database keeps only hashes, so the keys' texts stand in a file that only its owner can read.
+    The database stores only hashes, so the keys are stored in a file that only its owner can read.
     """
-    kept = _read_lines(path)
+    stored = _read_lines(path)
     try:
-        for text in kept.values():
-            await rooms.keys.verify(text)
-        if set(kept) == {"converse", "admin"}:
-            return kept
+        for text in stored.values():
+            await components.tenancy.api_keys.verify(text)
+        if set(stored) == {"converse", "admin"}:
+            return stored
     except GodotyError:
-        pass  # another database than the last time
-    tenant = await rooms.tenants.create(_DEMO)
-    _, converse = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
-    _, admin = await rooms.keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
+        pass  # the database is not the one of the last run
+    tenant = await components.tenancy.tenants.create(_DEMO)
+    _, converse = await components.tenancy.api_keys.issue(
+        tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING})
+    )
+    _, admin = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
     made = {"converse": converse, "admin": admin}
     _write_lines(path, made)
     return made
 
 
 def _is_canned(settings: Settings) -> bool:
-    """Tell whether the sandbox is to answer: also where its key comes from the file that an earlier run wrote."""
+    """Return whether the sandbox answers: without a provider key, or with the one that an earlier run wrote."""
     key = settings.openrouter_api_key
     return key is None or key.get_secret_value() == _SANDBOX_KEY
 
 
 def _write_environment(path: Path, settings: Settings, *, address: str, keys: dict[str, str], canned: bool) -> None:
-    """Say to scripts what runs, once it does. A real provider key stays where it came from."""
+    """Write the addresses and keys for scripts. A real provider key is not written."""
     values = {
         "GODOTY_LISTEN": address,
         "GODOTY_API_KEY": keys["converse"],
@@ -158,7 +215,7 @@ def _write_environment(path: Path, settings: Settings, *, address: str, keys: di
     _write_lines(path, values | ({"OPENROUTER_API_KEY": _SANDBOX_KEY} if canned else {}))
 
 
-def _say(address: str, key: str, *, canned: bool) -> None:
+def _print_usage(address: str, key: str, *, canned: bool) -> None:
     say = '{"session_id": "first", "text": "What is 12*13?"}'
     out.print()
     out.print(f"[bold green]Godoty serves on {address}.[/]")
@@ -174,13 +231,13 @@ def _say(address: str, key: str, *, canned: bool) -> None:
     lines = (
         f"The demo tenant's key: {key}",
         "",
-        "A first turn, with nothing but what is installed:",
+        "A first turn, with the installed client:",
         "  .venv/bin/python -m godoty.chat --session first --once 'What is 12*13?'",
-        "by grpcurl:",
+        "with grpcurl:",
         f"  {grpcurl}",
-        "by buf curl:",
+        "with buf curl:",
         f"  {buf}",
-        "A chat: make chat. Ctrl-C stops all of it.",
+        "A chat: make chat. Ctrl-C stops everything.",
     )
     for line in lines:
         out.print(line, markup=False)
@@ -193,9 +250,9 @@ def _read_lines(path: Path) -> dict[str, str]:
 
 
 def _write_lines(path: Path, values: dict[str, str]) -> None:
-    """Write KEY=VALUE lines that only their owner can read, whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Write KEY=VALUE lines atomically, readable by their owner only."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.writelines(f"{name}={value}\n" for name, value in values.items())
-    draft.replace(path)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Reads the settings from the environment, and says of each wrong variable what it got and what it takes."""
+"""Reads the settings from the environment; an error names each wrong variable, its value and what it takes."""
 
 import os
 import re
@@ -14,15 +14,15 @@ from pydantic.fields import FieldInfo
 
 from godoty_service.setting_types import Form
 from godoty_service.settings import Settings
-from godoty_service.telemetry.masking import mask_text
+from godoty_service.telemetry.log_redaction import mask_text
 
 PREFIX = "GODOTY_"
-_TYPO = 2  # letters
-_SHORT = 10  # characters of a value that is no number where one is wanted: a longer one may be a secret
+_TYPO = 2  # letters by which a name may differ to count as a typing error
+_SHORT = 10  # characters of a value that is not the number it should be: a longer one may be a secret
 _LONGEST_SHOWN = 100  # characters
 _NUMBER = re.compile(r"[-+]?[0-9._]{1,20}(e[-+]?[0-9]{1,4})?", re.IGNORECASE)
 
-# Variables of the clients, the tests and `godoty dev`, and those that Kubernetes sets for a service called "godoty".
+# Variables of the clients, the tests and `godoty dev`, and those that Kubernetes sets for a service named "godoty".
 _OTHERS = re.compile(
     r"GODOTY_(API_KEY|ADMIN_KEY|TEST_.+|PORT|(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)"
 )
@@ -31,16 +31,16 @@ _LINK = re.compile(r"(tcp|udp|sctp)://.+")
 
 
 class WrongSettings(ValueError):
-    """The environment holds wrong settings; each line of the text names a variable, what it got and what it takes."""
+    """The environment has wrong settings; each line of the text names a variable, its value and what it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What the environment says.
+    """The settings of the environment.
 
     Attributes:
         settings: The settings.
-        unknown: Names of variables that start as ours do and are no setting.
+        unknown: Names of variables with our prefix that are no settings.
     """
 
     settings: Settings
@@ -86,7 +86,7 @@ def _typo(name: str, known: Mapping[str, str]) -> str | None:
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Return how many letters must be inserted, deleted, replaced or swapped with the next to make one the other."""
+    """Return the number of letters to insert, delete, replace or swap with the next one to turn one into the other."""
     if abs(len(first) - len(second)) > _TYPO:
         return _TYPO + 1
     before: list[int] = []
@@ -101,20 +101,20 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def _lines(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Iterator[str]:
-    """Say each fault in one line."""
-    for fault in error.errors(include_url=False):
-        if not fault["loc"]:  # a contradiction between several
-            yield from str(fault["ctx"]["error"]).splitlines()
+    """Yield a line for each error."""
+    for detail in error.errors(include_url=False):
+        if not detail["loc"]:  # a contradiction between several settings
+            yield from str(detail["ctx"]["error"]).splitlines()
             continue
-        place = str(fault["loc"][0])
+        place = str(detail["loc"][0])
         name = place if place in fields else PREFIX + place.upper()
         field = fields[name]
-        got = _shown(fault["input"], field)
+        got = _shown(detail["input"], field)
         yield f"{name}: got {got}, takes {takes(field)}. {field.description}"
 
 
 def takes(field: FieldInfo) -> str:
-    """Return what a setting takes, in words."""
+    """Return a description of the values that a setting takes."""
     parts = list(_parts(field.annotation))
     for part in (*field.metadata, *parts):
         if isinstance(part, Form):
@@ -133,7 +133,7 @@ def takes(field: FieldInfo) -> str:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """Return the types that an annotation is made of, and their metadata."""
+    """Yield the types that an annotation is made of, and their metadata."""
     yield annotation
     if get_origin(annotation) in (Annotated, Union, types.UnionType):
         for each in get_args(annotation):
@@ -141,7 +141,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _shown(value: Any, field: FieldInfo) -> str:
-    """Show a wrong value; of one that may be a secret, only its length."""
+    """Return a wrong value as text; if it may be a secret, only its length."""
     text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
     forms = [each for each in (*field.metadata, *_parts(field.annotation)) if isinstance(each, Form)]
     if not text:

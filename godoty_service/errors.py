@@ -1,7 +1,7 @@
-"""The errors that cross rooms. Imports nothing of ours; `rpc/status.py` turns them into statuses, once.
+"""The errors that cross packages; `rpc/status.py` converts them to gRPC statuses.
 
 GodotyError
-├── InvalidRequest            the caller's fields
+├── InvalidRequest            invalid fields
 │   └── UnknownModel
 ├── InvalidApiKey
 ├── ScopeMissing
@@ -17,28 +17,29 @@ GodotyError
 ├── TenantNotFound
 ├── KeyNotFound
 ├── CallNotFound              the tenant has no such model call
-├── CallNotAdjustable         the call's cost is not known yet
-├── AmountRefused             an amount that a call cannot cost
+├── CallNotAdjustable         the call's cost is unknown
+├── AmountRefused             an impossible amount for a call
 ├── ProviderKeysOff           no encryption key for tenants' own provider keys
-├── ModelNotAllowed           the tenant's policy
+├── ModelNotAllowed           by the tenant's policy
 ├── QuotaExceeded
 │   ├── BudgetSpent
-│   ├── BudgetReserved        open calls hold what is left
-│   ├── MaxCostTooLow         the turn's own bound
+│   ├── BudgetReserved        open calls reserve the rest
+│   ├── MaxCostTooLow         the turn's own limit
 │   ├── RateLimited
 │   └── TooManyTurns
-├── CostUnbounded             a price is unknown under a hard bound
+├── CostUnbounded             a price is unknown under a hard limit
 ├── ShuttingDown
 ├── StorageError
 │   ├── StorageUnavailable    no primary, no connection, timeout
-│   │   └── SnapshotLost      the moment cannot be read any more; a later one can
-│   └── DuplicateKey          a unique index said no; always caught by the room that wrote
+│   │   └── SnapshotLost      the snapshot expired; read a later one
+│   ├── SchemaError           the database's schema version is too old or too new for this build
+│   └── DuplicateKey          a unique index refused the write; always caught by its writer
 └── ProviderError
-    ├── ProviderAccountRefused   401, 402, 403: our account, not the caller's fault
+    ├── ProviderAccountRefused   401, 402, 403: the service's account, not the caller's fault
     ├── ProviderThrottled        429
     ├── ProviderUnavailable      5xx, 408, 409, broken or unreadable streams
     ├── ProviderRejectedRequest  400, 422
-    │   └── InputModerated       what the request says was flagged
+    │   └── InputModerated       the request's content was flagged
     ├── ContextWindowExceeded    also 413
     └── ModelUnavailable         404: no endpoint serves it
 """
@@ -50,14 +51,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldViolation:
-    """A refused field: its path in the request, and what it may hold."""
+    """An invalid field: its path in the request, and what it must be."""
 
     field: str
     description: str
 
 
 class GodotyError(Exception):
-    """Base of all. The text is written for the caller: it holds no secret, no prompt and no inner detail."""
+    """Base of all errors. The text is for the caller: it contains no secret, no prompt and no internal detail."""
 
     reason: ClassVar[str] = "INTERNAL"
 
@@ -69,13 +70,13 @@ class GodotyError(Exception):
         retry_after: float | None = None,
         violations: Sequence[FieldViolation] = (),
     ) -> None:
-        """Keep what the caller is told.
+        """Create the error.
 
         Args:
-            text: One sentence for the caller.
-            metadata: Facts for programs, by the names that errors.proto documents.
-            retry_after: Seconds after which a retry may help.
-            violations: The refused fields.
+            text: One sentence for the caller: what happened, the figure, and what to do.
+            metadata: Machine-readable details, by the names that errors.proto documents.
+            retry_after: Seconds after which a retry may succeed.
+            violations: The invalid fields.
         """
         super().__init__(text)
         self.text = text
@@ -85,13 +86,13 @@ class GodotyError(Exception):
 
 
 class InvalidRequest(GodotyError):
-    """One or more fields are refused."""
+    """One or more fields are invalid."""
 
     reason = "INVALID_FIELD"
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidRequest":
-        """Refuse one field."""
+        """Return the error for one invalid field."""
         return cls(f"{field}: {description}", violations=[FieldViolation(field=field, description=description)])
 
 
@@ -138,25 +139,25 @@ class SessionLost(GodotyError):
 
 
 class TurnCancelled(GodotyError):
-    """The turn was cancelled before it had an answer."""
+    """The turn was cancelled before its answer was complete."""
 
     reason = "TURN_CANCELLED"
 
 
 class TurnNotFound(GodotyError):
-    """The tenant has no such turn, or its log is no longer kept."""
+    """The tenant has no such turn, or its log has expired."""
 
     reason = "TURN_NOT_FOUND"
 
 
 class TurnTimedOut(GodotyError):
-    """The turn took longer than any may."""
+    """The turn exceeded the time limit of a turn."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class TurnTooLarge(GodotyError):
-    """The turn wrote more than its log may hold."""
+    """The turn exceeded the size limit of its log."""
 
     reason = "TURN_TOO_LARGE"
 
@@ -168,7 +169,7 @@ class RequestIdReused(GodotyError):
 
 
 class TenantNotFound(GodotyError):
-    """There is no such tenant, or the caller may not know of it."""
+    """There is no such tenant, or the caller may not access it."""
 
     reason = "TENANT_NOT_FOUND"
 
@@ -192,13 +193,13 @@ class CallNotAdjustable(GodotyError):
 
 
 class AmountRefused(GodotyError):
-    """An amount is finer or larger than any may be, above the call's bound, or brings its total below zero."""
+    """An amount exceeds the precision or the maximum, or puts the call's total above its bound or below zero."""
 
     reason = "AMOUNT_REFUSED"
 
 
 class ProviderKeysOff(GodotyError):
-    """The server has no encryption key with which a tenant's own provider key could be kept or read."""
+    """The server lacks the encryption key to store or read a tenant's own provider key."""
 
     reason = "PROVIDER_KEYS_OFF"
 
@@ -210,7 +211,7 @@ class ModelNotAllowed(GodotyError):
 
 
 class QuotaExceeded(GodotyError):
-    """A budget or a limit is reached. `quota` names it."""
+    """A budget or a limit is reached; `quota` names it."""
 
     def __init__(
         self,
@@ -221,14 +222,14 @@ class QuotaExceeded(GodotyError):
         retry_after: float | None = None,
         violations: Sequence[FieldViolation] = (),
     ) -> None:
-        """Say what is reached.
+        """Create the error.
 
         Args:
-            text: One sentence for the caller.
-            quota: What is reached, such as "budget/day".
-            metadata: Facts for programs.
-            retry_after: Seconds after which a retry may help.
-            violations: The refused fields.
+            text: As in `GodotyError`.
+            quota: The budget or limit, such as "budget/day".
+            metadata: As in `GodotyError`.
+            retry_after: As in `GodotyError`.
+            violations: As in `GodotyError`.
         """
         super().__init__(text, metadata=metadata, retry_after=retry_after, violations=violations)
         self.quota = quota
@@ -241,43 +242,43 @@ class BudgetSpent(QuotaExceeded):
 
 
 class BudgetReserved(QuotaExceeded):
-    """What is left of a hard budget is reserved by open calls."""
+    """Open calls have reserved the rest of a hard budget."""
 
     reason = "BUDGET_RESERVED"
 
 
 class MaxCostTooLow(QuotaExceeded):
-    """The turn's own bound on its cost does not cover its first model call."""
+    """The turn's own cost limit does not cover its first model call."""
 
     reason = "MAX_COST_TOO_LOW"
 
 
 class RateLimited(QuotaExceeded):
-    """As many turns have started as may in a minute."""
+    """The tenant's turns per minute are used up."""
 
     reason = "RATE_LIMITED"
 
 
 class TooManyTurns(QuotaExceeded):
-    """As many turns are running as may at the same time."""
+    """The tenant's maximum number of concurrent turns is running."""
 
     reason = "TOO_MANY_TURNS"
 
 
 class CostUnbounded(GodotyError):
-    """A call under a hard bound whose own cost has none."""
+    """The cost of a call has no upper bound, but a hard limit applies to it."""
 
     reason = "COST_UNBOUNDED"
 
 
 class ShuttingDown(GodotyError):
-    """The server takes no new turns."""
+    """The server accepts no new turns."""
 
     reason = "SHUTTING_DOWN"
 
 
 class StorageError(GodotyError):
-    """The database did not do what was asked."""
+    """A database operation failed."""
 
 
 class StorageUnavailable(StorageError):
@@ -287,7 +288,11 @@ class StorageUnavailable(StorageError):
 
 
 class SnapshotLost(StorageUnavailable):
-    """The moment that was read is gone: it is too old, or an index was made since."""
+    """The snapshot that was read has expired: it is too old, or an index was created since."""
+
+
+class SchemaError(StorageError):
+    """The schema version of the database does not fit this build, or it cannot be migrated now."""
 
 
 class DuplicateKey(StorageError):
@@ -295,7 +300,7 @@ class DuplicateKey(StorageError):
 
 
 class ProviderError(GodotyError):
-    """The provider answered with an error, or not at all."""
+    """The provider responded with an error, or not at all."""
 
     reason = "PROVIDER_UNAVAILABLE"
     retryable: ClassVar[bool] = False
@@ -311,20 +316,20 @@ class ProviderError(GodotyError):
         violations: Sequence[FieldViolation] = (),
         message: str | None = None,
     ) -> None:
-        """Keep what is known of the failure.
+        """Create the error.
 
         Args:
-            text: One sentence for the caller.
-            metadata: Facts for programs.
-            retry_after: Seconds after which a retry may help.
-            violations: The refused fields.
-            message: The provider's own message, cleaned by `openrouter/error_message.py`; None: there is none.
+            text: As in `GodotyError`.
+            metadata: As in `GodotyError`.
+            retry_after: As in `GodotyError`.
+            violations: As in `GodotyError`.
+            message: The provider's own message, sanitized by `openrouter/error_message.py`; None: there is none.
         """
         super().__init__(text, metadata=metadata, retry_after=retry_after, violations=violations)
         self.message = message
 
     def message_for_tenant(self, *, own_key: bool) -> str | None:
-        """Return the provider's message, if the tenant may read it: one about the service's account is the operator's.
+        """Return the provider's message if the tenant may read it; one about the service's account is for the operator.
 
         Args:
             own_key: The request was sent with the tenant's own provider key.
@@ -333,12 +338,12 @@ class ProviderError(GodotyError):
 
 
 def provider_message(error: GodotyError) -> str | None:
-    """Return the provider's own message behind an error, for the log; None: there is none."""
+    """Return the provider's own message of an error, for the log, or None if there is none."""
     return error.message if isinstance(error, ProviderError) else None
 
 
 class ProviderAccountRefused(ProviderError):
-    """The provider refused this service's account."""
+    """The provider refused the service's account."""
 
     reason = "PROVIDER_ACCOUNT_REFUSED"
     about_account = True
@@ -364,18 +369,18 @@ class ProviderRejectedRequest(ProviderError):
 
 
 class InputModerated(ProviderRejectedRequest):
-    """A moderation flagged what the request says: it is not sent again with the turns that follow."""
+    """Moderation flagged the request's content; later turns do not send it again."""
 
     moderated = True
 
 
 class ContextWindowExceeded(ProviderError):
-    """The conversation does not fit the model."""
+    """The conversation exceeds the model's context window."""
 
     reason = "CONTEXT_WINDOW_EXCEEDED"
 
 
 class ModelUnavailable(ProviderError):
-    """No provider serves the model just now."""
+    """No provider serves the model at present."""
 
     reason = "MODEL_UNAVAILABLE"

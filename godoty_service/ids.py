@@ -1,4 +1,4 @@
-"""Ids that we make: `turn_…`, `call_…`. They sort by the time they were made, and nobody can guess the next."""
+"""Generates ids: `turn_…`, `call_…`. They sort by creation time and cannot be guessed."""
 
 import hashlib
 import secrets
@@ -10,16 +10,16 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def new_id(kind: str, *, made: datetime | None = None) -> str:
-    """Make an id: the kind, 12 hex digits of milliseconds since 1970, and 64 random bits.
+    """Return a new id: the kind, 12 hex digits of milliseconds since 1970, and 64 random bits.
 
     Args:
-        kind: What it names.
-        made: The time in it, where ids of several servers must sort; None: the system clock's.
+        kind: What it identifies.
+        made: Its time, if ids of several servers must sort; None: the system clock's.
     """
     milliseconds = time.time_ns() // 1_000_000 if made is None else (made - _EPOCH) // _MILLISECOND
     return f"{kind}_{milliseconds:012x}{secrets.token_hex(8)}"
 
 
 def key_id_of(secret: str) -> str:
-    """Name a provider key without telling it."""
+    """Return the id of a provider key, which does not reveal the key."""
     return hashlib.sha256(secret.encode()).hexdigest()[:16]

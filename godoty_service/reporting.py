@@ -1,48 +1,43 @@
-"""What a running server reports of itself beside its calls: the metrics page, open entries, its clock, as health."""
+"""Reports the state of a running server beside its calls: the metrics page, pending entries, its clock."""
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import structlog
-
-from godoty_service.clock_sync import OnMeasured, SynchronizedClock
-from godoty_service.errors import GodotyError
-from godoty_service.metering.ledger import Ledger
-from godoty_service.metering.oracle import Oracle
-from godoty_service.recorder import Recorder
-from godoty_service.rpc.health import ServingStatus
+from godoty_service.aio.periodic import run_every
+from godoty_service.call_metrics import CallMetrics
+from godoty_service.cluster.clock_sync import OnMeasured, SynchronizedClock
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
-from godoty_service.telemetry.scrape import serve_metrics
+from godoty_service.telemetry.metrics_server import serve_metrics
 
-log = structlog.get_logger(__name__)
-
-_COUNT_INTERVAL = 15.0  # seconds between two counts of open ledger entries
+_COUNT_INTERVAL = 15.0  # seconds between two counts of pending ledger entries
 
 
-async def count_entries(ledger: Ledger, recorder: Recorder) -> None:
-    """Show the open entries on the metrics page, every 15 seconds."""
-    while True:
-        try:
-            pending, unresolved = await ledger.count()
-            recorder.ledger_counted(pending=pending, unresolved=unresolved)
-        except GodotyError as error:
-            log.warning("ledger_not_counted", error=str(error))
-        await asyncio.sleep(_COUNT_INTERVAL)
+async def count_entries(ledger: Ledger, call_metrics: CallMetrics) -> None:
+    """Count the pending and unresolved entries for the metrics page, every 15 seconds."""
+
+    async def count() -> None:
+        pending, unresolved = await ledger.count()
+        call_metrics.ledger_counted(pending=pending, unresolved=unresolved)
+
+    await run_every(_COUNT_INTERVAL, count, failure="ledger_not_counted", at_once=True)
 
 
-def show_metrics(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, oracle: Oracle, *, shared: bool
+def open_metrics_page(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, oracle: PricingOracle, *, shared: bool
 ) -> int | None:
-    """Open the metrics page where one is asked for; return its port.
+    """Open the metrics page if the settings ask for one; return its port.
 
     Raises:
         ValueError: Its address cannot be listened on.
     """
     if shared:
-        background(stack, _tell_age(metrics, oracle))
+        background(stack, _report_catalogue_age(metrics, oracle))
     else:
         metrics.watch_catalogue_age(lambda: _age(oracle))
     if not settings.metrics_listen:
@@ -61,32 +56,34 @@ def show_metrics(
     return page.port
 
 
-async def _tell_age(metrics: Metrics, oracle: Oracle) -> None:
-    """Show the catalogue's age on the page that workers share."""
-    while True:
+async def _report_catalogue_age(metrics: Metrics, oracle: PricingOracle) -> None:
+    """Set the catalogue's age on the page that workers share, every 15 seconds."""
+
+    async def report() -> None:
         metrics.catalogue_age(_age(oracle))
-        await asyncio.sleep(_COUNT_INTERVAL)
+
+    await run_every(_COUNT_INTERVAL, report, failure="catalogue_age_not_reported", at_once=True)
 
 
-def report_clock(recorder: Recorder, status: ServingStatus) -> OnMeasured:
-    """Build what shows each measurement of the system clock, on the metrics page and as health."""
+def report_clock(call_metrics: CallMetrics, status: ServingStatus) -> OnMeasured:
+    """Return a callback that reports each measurement of the system clock, as metrics and as health."""
 
     async def report(clock: SynchronizedClock) -> None:
-        recorder.clock_measured(clock.offset, within_tolerance=clock.within_tolerance)
+        call_metrics.clock_measured(clock.offset, within_tolerance=clock.within_tolerance)
         status.clock_measured(within_tolerance=clock.within_tolerance)
 
     return report
 
 
-def _age(oracle: Oracle) -> float:
+def _age(oracle: PricingOracle) -> float:
     """Return the catalogue's age in seconds, or infinity if none was fetched."""
     age = oracle.age()
     return float("inf") if age is None else age
 
 
-def background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    """Run a loop beside the server, and end it with it."""
-    task = asyncio.create_task(work)
+def background(stack: AsyncExitStack, loop: Coroutine[Any, Any, None]) -> None:
+    """Run a loop in a task, and cancel it when the stack closes."""
+    task = asyncio.create_task(loop)
 
     async def end() -> None:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Types of settings that are more than a number or a choice: addresses, URLs, keys and names."""
+"""Types of settings with a format: addresses, URLs, keys and names."""
 
 import ipaddress
 import re
@@ -20,12 +20,12 @@ _MOST_NETWORKS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form of a text: pydantic refuses a value for which `accepts` is false.
+    """The format of a text: pydantic refuses a value for which `accepts` returns False.
 
     Attributes:
-        takes: What a setting of this form takes, for the error.
-        accepts: Whether a text has the form.
-        secret: Never show a value.
+        takes: The description of the format, for the error.
+        accepts: Returns whether a text has the format.
+        secret: Whether values must not be shown.
     """
 
     takes: str
@@ -49,7 +49,7 @@ def read_networks(text: str) -> tuple[Network, ...]:
     """Read networks, separated by commas, such as "10.0.0.0/8, 192.0.2.1".
 
     Raises:
-        ValueError: One of them is no address and no network.
+        ValueError: One of them is neither an address nor a network.
     """
     return tuple(ipaddress.ip_network(each.strip(), strict=False) for each in text.split(","))
 

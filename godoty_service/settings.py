@@ -1,143 +1,40 @@
-"""The only reader of the environment. Each setting, its default and its unit stand here and nowhere else."""
+"""The settings of the environment, with their defaults, ranges and units; no other module reads the environment."""
 
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from godoty_service.certificates import Certificates
 from godoty_service.ids import key_id_of
-from godoty_service.setting_checks import contradictions
+from godoty_service.listener_settings import ListenerSettings
 from godoty_service.setting_types import (
     BaseUrl,
     DatabaseName,
     HeaderText,
     Key,
     Keys,
-    ListenAddress,
     ModelId,
     MongoUri,
-    Network,
-    Networks,
-    TcpAddress,
     Url,
-    read_networks,
+    crosses_public_network,
 )
 from godoty_service.telemetry.traces import otlp_configured
+from godoty_service.tenancy.encryption import SecretBox
 
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
+_MIN_LEASE_HEARTBEATS = 2  # a late heartbeat must not end a lease
 _OTHER_FIELDS = 64 * 1024  # bytes of all fields of a request but its text
 
 
-class Settings(BaseSettings):
-    """What the environment says, `GODOTY_` before each name unless another name is given.
+class Settings(ListenerSettings):
+    """All settings, read from variables with the prefix `GODOTY_` unless a setting names another.
 
-    Each number has a range; `environment.py` says what a wrong value is to be.
+    Each number has a range; `environment.py` describes the values that a setting takes.
     """
-
-    model_config = SettingsConfigDict(env_prefix="GODOTY_", extra="ignore", hide_input_in_errors=True)
-
-    # The service.
-    listen: ListenAddress = Field("127.0.0.1:50051", description="host:port of the gRPC listener.")
-    metrics_listen: TcpAddress | None = Field(None, description="host:port of Prometheus' page; unset: none.")
-    workers: int = Field(
-        1,
-        ge=1,
-        le=256,
-        description="Processes that share the listener's port, each a server of its own; several need Linux.",
-    )
-    reflection: bool = Field(True, description="Serve gRPC reflection.")
-    tls_cert: Path | None = Field(None, description="PEM file of the listener's certificate chain; unset: plain text.")
-    tls_key: Path | None = Field(None, description="PEM file of its private key.")
-    tls_client_ca: Path | None = Field(
-        None, description="PEM file of the authorities whose client certificates are let in (mTLS); unset: all clients."
-    )
-    allow_plaintext: bool = Field(False, description="Listen in plain text elsewhere than on loopback.")
-    keepalive_time: float = Field(
-        20.0, ge=1, le=86_400, description="Seconds of silence on a client's connection after which it is pinged."
-    )
-    keepalive_timeout: float = Field(
-        10.0,
-        ge=1,
-        le=600,
-        description="Seconds that a ping may stay unanswered before the connection is closed, and its calls end.",
-    )
-    min_ping_interval: float = Field(
-        10.0,
-        ge=1,
-        le=3600,
-        description="Seconds between two pings of a client without a call; more often: disconnected.",
-    )
-    max_connections: int = Field(
-        4096, ge=1, le=1_000_000, description="Open connections of a server; at most half of its open files."
-    )
-    max_connection_streams: int = Field(1000, ge=1, le=100_000, description="Open calls of one connection.")
-    handshake_timeout: float = Field(
-        10.0, ge=0.1, le=600, description="Seconds in which a new connection must speak TLS and HTTP/2."
-    )
-    connection_idle: float = Field(
-        300.0, ge=1, le=86_400, description="Seconds after which a connection without a call is closed."
-    )
-    connection_age: float = Field(
-        3600.0, ge=1, le=864_000, description="Seconds after which a connection takes no new calls."
-    )
-    connection_grace: float = Field(
-        3660.0, ge=1, le=864_000, description="Seconds that the calls of such a connection get to finish."
-    )
-    request_timeout: float = Field(
-        10.0, ge=0.1, le=600, description="Seconds in which the message of a call must arrive."
-    )
-    open_files: int = Field(
-        65_536,
-        ge=256,
-        le=10_000_000,
-        description="Soft limit of open files that the server sets at its start; at most the hard limit.",
-    )
-    keyless_calls_per_source: int = Field(
-        100, ge=1, le=100_000, description="Open calls without an API key (health, reflection) of one address."
-    )
-    keyless_calls: int = Field(
-        2000, ge=1, le=1_000_000, description="Open calls without an API key of all addresses together."
-    )
-    trusted_proxies: Networks | None = Field(
-        None, description="Networks of proxies, by commas, whose x-forwarded-for names the source of a call."
-    )
-    page_bytes: int = Field(
-        1024 * 1024,
-        ge=64 * 1024,
-        le=2 * 1024 * 1024,
-        description="Bytes after which a page of a list ends, and to which a message in ListMessages is cut.",
-    )
-    content_bytes: int = Field(
-        32 * 1024 * 1024,
-        ge=1024 * 1024,
-        le=1024**3,
-        description="Message contents that ListMessages and ReadMessage hold at the same time, in bytes.",
-    )
-    drain_grace: float = Field(20.0, ge=0, le=3600, description="Seconds that running turns get to finish on shutdown.")
-
-    # What one tenant may have of one server (docs/limits.md).
-    default_turns_per_minute: int = Field(
-        3000,
-        ge=1,
-        le=10_000_000,
-        description="Turns that a tenant may start in a minute where its policy does not say.",
-    )
-    default_concurrent_turns: int = Field(
-        1000,
-        ge=1,
-        le=1_000_000,
-        description="Turns of a tenant that may run at the same time where its policy does not say.",
-    )
-    tenant_streams: int = Field(
-        2000, ge=1, le=1_000_000, description="Open calls of a tenant to Converse and ResumeTurn."
-    )
-    tenant_calls: int = Field(100, ge=1, le=1_000_000, description="Open calls of a tenant to all other methods.")
 
     # Keys.
     key_use_interval: float = Field(
@@ -147,26 +44,26 @@ class Settings(BaseSettings):
         1.0,
         ge=0.05,
         le=4,
-        description="Seconds between two looks whether the keys of running turns were revoked or have expired.",
+        description="Seconds between two checks whether the keys of running turns were revoked or have expired.",
     )
     wrong_key_lookups: float = Field(
         5.0,
         ge=0.1,
         le=1_000_000,
-        description="Unknown API keys a second that are looked up for an address which sent many wrong ones.",
+        description="Unknown API keys per second that are looked up for an address which sent many wrong ones.",
     )
     encryption_keys: Keys | None = Field(
         None,
-        description="For tenants' own provider keys: Base64 of 32 bytes each, by commas. The first encrypts, all open.",
+        description="Keys for tenants' own provider keys: Base64 of 32 bytes each, by commas; the first one encrypts.",
     )
 
     # The database.
-    mongodb_uri: MongoUri | None = Field(None, description="Where MongoDB is: a replica set.")
-    mongodb_database: DatabaseName = Field("godoty", description="Its database.")
-    mongodb_driver: Literal["motor", "pymongo"] = Field("pymongo", description="Which driver speaks to it.")
+    mongodb_uri: MongoUri | None = Field(None, description="URI of the MongoDB replica set.")
+    mongodb_database: DatabaseName = Field("godoty", description="Name of its database.")
+    mongodb_driver: Literal["motor", "pymongo"] = Field("pymongo", description="MongoDB driver.")
     storage_timeout: float = Field(10.0, ge=0.05, le=3600, description="Seconds that one database operation may take.")
     storage_probe_interval: float = Field(
-        1.0, ge=0.05, le=60, description="Seconds between two probes of whether the database answers."
+        1.0, ge=0.05, le=60, description="Seconds between two probes of the database."
     )
     storage_probe_timeout: float = Field(
         3.0,
@@ -178,33 +75,36 @@ class Settings(BaseSettings):
         60.0,
         ge=0.01,
         le=31_536_000,
-        description="Seconds that the system clock may be off the database's time; beyond, health is NOT_SERVING.",
+        description="Seconds by which the system clock may differ from the database's; beyond, health is NOT_SERVING.",
     )
 
     # The provider.
     openrouter_api_key: Key | None = Field(
-        None, validation_alias=AliasChoices("OPENROUTER_API_KEY"), description="The account's key."
+        None, validation_alias=AliasChoices("OPENROUTER_API_KEY"), description="The account's API key."
     )
     openrouter_old_api_keys: Keys | None = Field(
         None,
-        description="The account's earlier keys, by commas: they only read the records of the calls that they made.",
+        description="The account's earlier keys, by commas; they only read the records of calls made with them.",
     )
     openrouter_base_url: BaseUrl = Field(
-        "https://openrouter.ai/api/v1", description="OpenRouter, or any gateway that speaks as it does."
+        "https://openrouter.ai/api/v1", description="Base URL of OpenRouter, or of a compatible gateway."
     )
     allow_plaintext_provider: bool = Field(
-        False, description="Send the account's key over http:// to a host that is not loopback and no private address."
+        False,
+        description="Allow sending the account's key over http:// to a host that is not loopback or private.",
     )
     site_url: Url = Field("https://godoty.app", description="Attribution: HTTP-Referer.")
     app_name: HeaderText = Field("Godoty", description="Attribution: X-Title.")
-    default_model: ModelId = Field("openai/gpt-4o-mini", description="Asked when neither request nor session says.")
+    default_model: ModelId = Field(
+        "openai/gpt-4o-mini", description="Model of turns whose request and session name none."
+    )
     connect_timeout: float = Field(5.0, ge=0.05, le=600, description="Seconds to connect to the provider.")
-    read_timeout: float = Field(120.0, ge=0.05, le=3600, description="Seconds that a stream may be silent.")
+    read_timeout: float = Field(120.0, ge=0.05, le=3600, description="Seconds without data after which a stream fails.")
     catalogue_refresh: float = Field(
         600.0, ge=0.05, le=604_800, description="Seconds between two fetches of the catalogue."
     )
     catalogue_least_share: float = Field(
-        0.5, ge=0, le=1, description="Least share of the priced models that a new catalogue may have of the last one."
+        0.5, ge=0, le=1, description="Least share of the last catalogue's priced models that a new one must have."
     )
 
     # One answer of the provider.
@@ -219,16 +119,19 @@ class Settings(BaseSettings):
         1024 * 1024, ge=1024, le=2 * 1024 * 1024, description="Largest input of one tool call, in bytes of JSON."
     )
     answer_reasoning_details: int = Field(
-        1000, ge=1, le=10_000, description="Reasoning details of one answer; if there are more, none is kept."
+        1000, ge=1, le=10_000, description="Reasoning details of one answer; if there are more, none is stored."
     )
     answer_reasoning_details_bytes: int = Field(
         2 * 1024 * 1024,
         ge=1024,
         le=2 * 1024 * 1024,
-        description="Reasoning details of one answer in bytes of JSON; if they are larger, none is kept.",
+        description="Reasoning details of one answer in bytes of JSON; if they are larger, none is stored.",
     )
     answer_drain: float = Field(
-        2.0, ge=0, le=60, description="Seconds that an answer which is too large is still read, for its usage and cost."
+        2.0,
+        ge=0,
+        le=60,
+        description="Seconds for which an answer that is too large is read on, for its usage and cost.",
     )
 
     # Turns.
@@ -239,13 +142,11 @@ class Settings(BaseSettings):
         256 * 1024,
         ge=1024,
         le=1024 * 1024,
-        description="Largest result of a tool, in bytes of UTF-8; longer ones are cut.",
+        description="Largest result of a tool, in bytes of UTF-8; larger ones are truncated.",
     )
-    max_model_calls: int = Field(
-        25, ge=1, le=10_000, description="Model calls of a turn that names no bound of its own."
-    )
+    max_model_calls: int = Field(25, ge=1, le=10_000, description="Model calls of a turn whose request sets no limit.")
     longest_turn: float = Field(
-        3600.0, ge=0.1, le=604_800, description="Seconds that a turn may take, its waiting in line included."
+        3600.0, ge=0.1, le=604_800, description="Seconds that a turn may take, including its time in the queue."
     )
     lease: float = Field(
         15.0, ge=0.5, le=86_400, description="Seconds after its last heartbeat that a server counts as dead."
@@ -261,27 +162,27 @@ class Settings(BaseSettings):
 
     history_messages: int = Field(40, ge=4, le=10_000, description="Newest messages of a session that the model sees.")
     history_summary: bool = Field(
-        False, description="Sum up what falls out of that window: one more model call now and then."
+        False, description="Summarize messages that leave that window, at the cost of an occasional model call."
     )
     summary_max_output_tokens: int = Field(
         1024,
         ge=16,
         le=100_000,
-        description="Most tokens of one such summary, beside the caller's max_output_tokens.",
+        description="Most output tokens of one such summary, in addition to the caller's max_output_tokens.",
     )
     turn_log_retention: float = Field(
-        86_400.0, ge=1, le=31_536_000, description="Seconds that a turn's log and request id are kept."
+        86_400.0, ge=1, le=31_536_000, description="Seconds for which a turn's log and request id are stored."
     )
     turn_log_interval: float = Field(
         0.2, ge=0.005, le=60, description="Seconds between two writes of all running turns' logs."
     )
     turn_watch_interval: float = Field(
-        0.2, ge=0.01, le=3600, description="Seconds between two looks for cancels and lost leases."
+        0.2, ge=0.01, le=3600, description="Seconds between two checks for cancellations and lost leases."
     )
 
     # Reconciliation.
     reconcile_interval: float = Field(
-        0.5, ge=0.01, le=86_400, description="Seconds between two looks for calls that are due."
+        0.5, ge=0.01, le=86_400, description="Seconds between two checks for calls that are due."
     )
     rollup_interval: float = Field(5.0, ge=0.01, le=86_400, description="Seconds between two roll-ups of usage.")
     usage_piece_entries: int = Field(
@@ -293,20 +194,22 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="Ledger entries that one answer of GetUsage may read one by one.",
     )
-    record_patience: float = Field(3600.0, ge=0, le=604_800, description="Seconds that a call waits for its record.")
+    record_patience: float = Field(
+        3600.0, ge=0, le=604_800, description="Seconds for which a call waits for its generation record."
+    )
     record_patience_with_usage: float = Field(
-        120.0, ge=0, le=604_800, description="The same where the catalogue can price the usage that the stream told."
+        120.0, ge=0, le=604_800, description="The same if the stream reported usage that the catalogue can price."
     )
     record_patience_after_error: float = Field(
         300.0,
         ge=0,
         le=604_800,
-        description="The same where the provider answered with an error, and with no output or usage.",
+        description="The same if the provider answered with an error, without output or usage.",
     )
 
     generation_records: Literal["auto", "kept", "none"] = Field(
         "auto",
-        description="Whether the upstream keeps generation records; auto: OpenRouter does, others are asked.",
+        description="Whether the upstream stores generation records; auto: OpenRouter does, others are probed.",
     )
     max_record_bytes: int = Field(
         1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of a generation record, in bytes."
@@ -315,7 +218,7 @@ class Settings(BaseSettings):
         1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="Largest body of an error answer to a call, in bytes."
     )
     error_body_timeout: float = Field(
-        5.0, ge=0.01, le=60, description="Seconds in which the body of an error answer to a call is read."
+        5.0, ge=0.01, le=60, description="Seconds in which the body of an error answer must arrive."
     )
     max_listing_bytes: int = Field(
         16 * 1024 * 1024, ge=64 * 1024, le=1024**3, description="Largest body of the provider's listings, in bytes."
@@ -323,54 +226,49 @@ class Settings(BaseSettings):
 
     # Metrics, log and traces.
     metrics_timeout: float = Field(
-        5.0, ge=0.1, le=60, description="Seconds in which a request for the metrics page is read and answered."
+        5.0, ge=0.1, le=60, description="Seconds in which a request for the metrics page must be read and answered."
     )
     trace_flush_timeout: float = Field(
-        2.0, ge=0, le=60, description="Seconds for which a stopping server waits for the collector to take its spans."
+        2.0, ge=0, le=60, description="Seconds for which a stopping server waits for the export of its spans."
     )
-    log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
-    log_level: LogLevel = Field("INFO", description="The least level that is logged.")
-    log_content: bool = Field(False, description="Let prompts and answers into the log.")
-    trace_content: bool = Field(False, description="Let prompts, answers and tool data into spans.")
+    log_format: Literal["json", "console"] = Field("json", description="Format of log lines.")
+    log_level: LogLevel = Field("INFO", description="Lowest level that is logged.")
+    log_content: bool = Field(False, description="Allow prompts and answers in the log.")
+    trace_content: bool = Field(False, description="Allow prompts, answers and tool data in spans.")
 
     # `godoty dev`.
-    local_dir: Path = Field(Path(".local"), description="Where `godoty dev` keeps its data.")
+    local_dir: Path = Field(Path(".local"), description="Directory of the data of `godoty dev`.")
 
     @property
     def database_uri(self) -> str:
-        """Return where MongoDB is.
+        """The URI of MongoDB.
 
         Raises:
             ValueError: It is not set.
         """
         if self.mongodb_uri is None:
-            raise ValueError("GODOTY_MONGODB_URI is not set: say where MongoDB is, or use `godoty dev`.")
+            raise ValueError("GODOTY_MONGODB_URI is not set: set the URI of a replica set, or use `godoty dev`.")
         return self.mongodb_uri
 
     @property
     def provider_key(self) -> str:
-        """Return the account's key.
+        """The account's API key.
 
         Raises:
             ValueError: It is not set.
         """
         if self.openrouter_api_key is None:
-            raise ValueError("OPENROUTER_API_KEY is not set: name the account's key, or use `godoty dev`.")
+            raise ValueError("OPENROUTER_API_KEY is not set: set the account's key, or use `godoty dev`.")
         return self.openrouter_api_key.get_secret_value()
 
     @property
-    def trusted_networks(self) -> tuple[Network, ...]:
-        """The networks of the proxies whose forwarded addresses count."""
-        return read_networks(self.trusted_proxies) if self.trusted_proxies is not None else ()
-
-    @property
     def max_request_bytes(self) -> int:
-        """Bytes of the largest request: the largest text, and room for all other fields."""
+        """Bytes of the largest request: the largest text, and 64 KiB for all other fields."""
         return self.max_text_bytes + _OTHER_FIELDS
 
     @property
     def openrouter_key_id(self) -> str:
-        """The id of the account's key: it names the key without telling it. Empty: there is none."""
+        """The id of the account's key, which does not reveal the key; empty if there is none."""
         return key_id_of(self.openrouter_api_key.get_secret_value()) if self.openrouter_api_key else ""
 
     @property
@@ -380,21 +278,8 @@ class Settings(BaseSettings):
         return {key_id_of(key): key for each in named.split(",") if (key := each.strip())}
 
     @property
-    def certificates(self) -> Certificates | None:
-        """The listener's certificates; None: it has none.
-
-        Raises:
-            ValueError: One of the files that belong together is not named.
-        """
-        if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None:
-            return None
-        if self.tls_cert is None or self.tls_key is None:
-            raise ValueError("TLS needs both GODOTY_TLS_CERT and GODOTY_TLS_KEY.")
-        return Certificates(cert=self.tls_cert, key=self.tls_key, client_ca=self.tls_client_ca)
-
-    @property
     def otlp_configured(self) -> bool:
-        """Whether the standard OTLP variables ask for traces."""
+        """Whether the standard OTLP variables configure an endpoint for traces."""
         return otlp_configured(os.environ)
 
     @field_validator("*", mode="before")
@@ -403,7 +288,7 @@ class Settings(BaseSettings):
         """Refuse an empty variable: an unset one has the default, an empty one is a mistake.
 
         Raises:
-            ValueError: It is empty.
+            ValueError: The value is empty.
         """
         if isinstance(value, str) and not value:
             raise ValueError("an empty value")
@@ -419,3 +304,51 @@ class Settings(BaseSettings):
         if faults := contradictions(self):
             raise ValueError("\n".join(faults))
         return self
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """Return the contradictions between settings, one line each, which names the variable."""
+    checks = (_lease, _usage_pieces, _provider_in_clear, _metrics_listen, _encryption_keys)
+    return [line for check in checks if (line := check(settings)) is not None]
+
+
+def _lease(settings: Settings) -> str | None:
+    if settings.lease >= _MIN_LEASE_HEARTBEATS * settings.heartbeat:
+        return None
+    return (
+        f"GODOTY_LEASE: got {settings.lease:g}, takes at least {_MIN_LEASE_HEARTBEATS} times GODOTY_HEARTBEAT"
+        f" ({settings.heartbeat:g}): a server whose heartbeat comes late would count as dead."
+    )
+
+
+def _usage_pieces(settings: Settings) -> str | None:
+    if settings.usage_piece_entries <= settings.usage_max_entries:
+        return None
+    return (
+        f"GODOTY_USAGE_PIECE_ENTRIES: got {settings.usage_piece_entries}, takes at most GODOTY_USAGE_MAX_ENTRIES"
+        f" ({settings.usage_max_entries})."
+    )
+
+
+def _provider_in_clear(settings: Settings) -> str | None:
+    if settings.allow_plaintext_provider or not crosses_public_network(settings.openrouter_base_url):
+        return None
+    return (
+        f"GODOTY_OPENROUTER_BASE_URL: got {settings.openrouter_base_url}, takes https://, or http:// to loopback or a"
+        " private address: the account's key would cross the network unencrypted. If it may, set"
+        " GODOTY_ALLOW_PLAINTEXT_PROVIDER=true."
+    )
+
+
+def _metrics_listen(settings: Settings) -> str | None:
+    if settings.metrics_listen != settings.listen or settings.listen.endswith(":0"):
+        return None
+    return f"GODOTY_METRICS_LISTEN: got {settings.metrics_listen}, takes another address than GODOTY_LISTEN."
+
+
+def _encryption_keys(settings: Settings) -> str | None:
+    try:
+        SecretBox.of(settings.encryption_keys.get_secret_value() if settings.encryption_keys else "")
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,16 +1,16 @@
-"""Checks of what a server needs before it starts: `godoty serve` and `godoty config check` make the same."""
+"""Checks of the settings before a server starts, for both `godoty serve` and `godoty config check`."""
 
 import os
 from collections.abc import Callable
 
-from godoty_service.metering.catalogue import Catalogue
+from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.listener import check_plaintext
 from godoty_service.settings import Settings
 from godoty_service.telemetry.exporters import otlp_protocol
 
 
-def start_faults(settings: Settings) -> list[str]:
-    """Return what keeps a server from starting, as far as settings and files show it: one line for each fault."""
+def start_errors(settings: Settings) -> list[str]:
+    """Return the errors in settings and files that would keep a server from starting, one line each."""
 
     def certificates() -> object:
         return settings.certificates.read() if settings.certificates is not None else None
@@ -26,7 +26,7 @@ def start_faults(settings: Settings) -> list[str]:
         plaintext,
         lambda: otlp_protocol(os.environ),
     )
-    return [fault for check in checks if (fault := _fault(check)) is not None]
+    return [error for check in checks if (error := _error(check)) is not None]
 
 
 def check_default_model(settings: Settings, catalogue: Catalogue | None) -> None:
@@ -34,19 +34,19 @@ def check_default_model(settings: Settings, catalogue: Catalogue | None) -> None
 
     Args:
         settings: The settings.
-        catalogue: The list that was just read; one without models says nothing.
+        catalogue: The list that was just fetched; None, or one without models, is not checked.
 
     Raises:
-        ValueError: It lists models, and not this one.
+        ValueError: The list has models, but not this one.
     """
     if catalogue is not None and catalogue.models and not catalogue.knows(settings.default_model):
         raise ValueError(
             f"GODOTY_DEFAULT_MODEL: got {settings.default_model}, takes the id of a model that the provider lists."
-            f" It lists {len(catalogue.models)}, and not this one."
+            f" It lists {len(catalogue.models)} models, but not this one."
         )
 
 
-def _fault(check: Callable[[], object]) -> str | None:
+def _error(check: Callable[[], object]) -> str | None:
     try:
         check()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What all tests stand on: MongoDB and the sandbox once a session, a server process, and a tenant for each test."""
+"""Fixtures of all tests: MongoDB and the sandbox once per session, a server process, and a tenant for each test."""
 
 import gc
 import os
@@ -15,65 +15,65 @@ from godoty.v1 import agent_service_pb2_grpc
 from hypothesis import settings
 
 from godoty_service.server import running
-from tests.faults.world import ServerProcess
-from tests.service.caller import Caller
-from tests.service.service import Service
-from tests.service.surroundings import ACCOUNT, Surroundings
+from tests.faults.cluster import ServerProcess
+from tests.support.caller import Caller
+from tests.support.environment import ACCOUNT, Surroundings
+from tests.support.service import Service
 
-# How long an example takes says nothing where other tests share the cores; the long forms try more of them.
+# The duration of an example is meaningless while other tests share the cores; long runs try more examples.
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
 settings.register_profile("godoty", deadline=None, max_examples=500 if LONG else 50)
 settings.load_profile("godoty")
 
-# What the developer's shell says is not the tests' business; only a MongoDB that runs already is used.
+# Variables of the developer's shell must not affect tests; only a MongoDB that runs already is used.
 _MONGODB_URI = os.environ.get("GODOTY_MONGODB_URI")
 for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENROUTER_", "OTEL_"))]:
     if not _name.startswith("GODOTY_TEST_"):
         del os.environ[_name]
 
 
-_LONGEST = {"test_dev.py", "test_isolation.py", "test_in_line.py", "test_invoice_equation.py"}
+_SLOWEST_FILES = {"test_dev.py", "test_isolation.py", "test_queueing.py", "test_invoice_equation.py"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make test-faults` runs, and order the rest."""
+    """Deselect tests that only `make faults` runs, and order the others."""
     if not LONG:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
-    # The longest come first: at the end, nobody waits for one of them alone.
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    # The longest come first, so that no worker runs one of them alone at the end.
+    items.sort(key=lambda item: item.path.name not in _SLOWEST_FILES)
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported alone: the collector need not walk through it again and again."""
+    """Exclude imported objects from the scans of the garbage collector."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], uvloop.Loop]]:
-    """Run tests on the loop that the service runs on."""
+    """Run tests on the event loop of the service."""
     return {"uvloop": uvloop.new_event_loop}
 
 
 class Start(Protocol):
-    """Starts a server in the test's own loop."""
+    """Starts a server in the test's event loop."""
 
     async def __call__(self, *, database: str | None = None, span_exporter: Any = None, **settings: Any) -> Service:
-        """Start it on a database of its own, unless one is named."""
+        """Start a server, on a new database unless one is named."""
 
 
 class StartProcess(Protocol):
     """Starts a server as a process."""
 
     async def __call__(self, *, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
-        """Start it on a database of its own, unless one is named."""
+        """Start a server, on a new database unless one is named."""
 
 
 @pytest.fixture(scope="session")
 def surroundings() -> Iterator[Surroundings]:
-    """MongoDB and the sandbox. What dies with the tests need not reach a disk."""
+    """MongoDB and the sandbox; their data is in memory if possible."""
     memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
     directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
     with Surroundings(Path(directory), _MONGODB_URI) as started:
@@ -82,21 +82,21 @@ def surroundings() -> Iterator[Surroundings]:
 
 @pytest.fixture(scope="session")
 def mongodb_uri(surroundings: Surroundings) -> str:
-    """Where MongoDB is."""
+    """The URI of MongoDB."""
     return surroundings.mongodb_uri
 
 
 @pytest.fixture
 def new_database(surroundings: Surroundings) -> str:
-    """The name of a database that nobody else uses."""
+    """The name of a new database."""
     return surroundings.new_database()
 
 
 @pytest.fixture(scope="session")
 def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The address and the database of a server for all tests that need no other.
+    """The address and the database of a server for all tests that need no server of their own.
 
-    It is a process: grpc.aio with two loops in one process stumbles over its own poller.
+    It is a process: grpc.aio fails with two event loops in one process.
     """
     database = surroundings.new_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
@@ -110,7 +110,7 @@ def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def service(surroundings: Surroundings, shared_server: tuple[str, str]) -> Service:
-    """A tenant of the shared server, new for each test."""
+    """A new tenant of the shared server."""
     return surroundings.service(*shared_server)
 
 
@@ -129,7 +129,7 @@ async def connect() -> AsyncIterator[Callable[[Service], Caller]]:
 
 @pytest.fixture
 async def caller(service: Service, connect: Callable[[Service], Caller]) -> Caller:
-    """Calls the shared server as a tenant that is new for each test."""
+    """Calls the shared server as a new tenant."""
     return connect(service)
 
 
@@ -141,7 +141,7 @@ async def stranger(service: Service, connect: Callable[[Service], Caller]) -> Ca
 
 @pytest.fixture
 async def serve(surroundings: Surroundings) -> AsyncIterator[Start]:
-    """Starts servers with settings of their own, in the test's loop."""
+    """Starts servers with given settings in the test's event loop."""
     async with AsyncExitStack() as stack:
 
         async def start(*, database: str | None = None, span_exporter: Any = None, **settings: Any) -> Service:
@@ -156,7 +156,7 @@ async def serve(surroundings: Surroundings) -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def serve_process(surroundings: Surroundings, tmp_path: Path) -> AsyncIterator[StartProcess]:
-    """Starts servers as processes, which can be killed and restarted."""
+    """Starts server processes, which can be killed and restarted."""
     started: list[ServerProcess] = []
 
     async def start(*, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
@@ -175,7 +175,7 @@ async def serve_process(surroundings: Surroundings, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture
 def issue() -> Callable[..., str]:
-    """Makes keys for a service's tenant, with scopes and times of their own."""
+    """Creates keys for a service's tenant, with given scopes and times."""
 
     def issue_for(service: Service, **wishes: Any) -> str:
         return service.surroundings.issue_key(service.database.name, service.tenant_id, **wishes)
@@ -184,7 +184,7 @@ def issue() -> Callable[..., str]:
 
 
 def server_environment(surroundings: Surroundings, database: str) -> dict[str, str]:
-    """What a server process on these surroundings gets."""
+    """Return the environment of a server process."""
     return {
         **os.environ,
         "GODOTY_LISTEN": "127.0.0.1:0",
@@ -197,22 +197,22 @@ def server_environment(surroundings: Surroundings, database: str) -> dict[str, s
     }
 
 
-# pytest-grpc's fixtures, for blocking clients: the server behind them is the real grpc.aio one.
+# pytest-grpc's fixtures, for blocking clients of the real grpc.aio server.
 
 
 @pytest.fixture(scope="module")
 def grpc_addr(shared_server: tuple[str, str]) -> str:
-    """Where pytest-grpc's channel goes."""
+    """The address of pytest-grpc's channel."""
     return shared_server[0]
 
 
 @pytest.fixture(scope="module")
 def grpc_server(shared_server: tuple[str, str]) -> tuple[str, str]:
-    """Stands in for the thread-pool server that pytest-grpc would start."""
+    """Replaces the thread-pool server that pytest-grpc would start."""
     return shared_server
 
 
 @pytest.fixture(scope="module")
 def grpc_stub_cls() -> type[agent_service_pb2_grpc.AgentServiceStub]:
-    """What pytest-grpc makes `grpc_stub` of."""
+    """The class of pytest-grpc's `grpc_stub`."""
     return agent_service_pb2_grpc.AgentServiceStub

@@ -1,1 +1,1 @@
-"""The servers that are measured, each started in a process of its own."""
+"""The measured servers, each started in a separate process."""

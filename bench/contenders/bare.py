@@ -1,4 +1,4 @@
-"""The least that the libraries below take: `python -m bench.contenders.bare UPSTREAM MONGODB`.
+"""The bare libraries, without a service: `python -m bench.contenders.bare UPSTREAM MONGODB`.
 
 grpc.aio, aiohttp and PyMongo by themselves, for what Godoty promises: a turn is two durable writes, one after the
 other, a request and a message for each token; metrics are one read by an index. There is no agent, no key, no history,
@@ -25,7 +25,7 @@ from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from godoty_service.sandbox.lifeline import watch_parent
+from openrouter_sandbox.parent_death import watch_parent
 
 _DATABASE = "godoty_bare"
 _MODEL = "openai/gpt-4o-mini"
@@ -42,7 +42,7 @@ class Bare(agent_service_pb2_grpc.AgentServiceServicer):
         self._numbers = itertools.count(1)
 
     async def Converse(self, request: pb.ConverseRequest, _: Any) -> AsyncIterator[pb.ConverseResponse]:  # noqa: N802
-        """Take one turn."""
+        """Run one turn."""
         number = next(self._numbers)
         await self._sessions.insert_one({"tenant_id": "bare", "session_id": str(number), "text": request.text})
         await self._calls.insert_one({"session_id": number, "model": request.model})
@@ -60,7 +60,7 @@ class Bare(agent_service_pb2_grpc.AgentServiceServicer):
         yield pb.ConverseResponse(sequence=sequence + 1, turn_id="turn", turn_finished=pb.TurnFinished())
 
     async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, _: Any) -> pb.GetSessionMetricsResponse:  # noqa: N802
-        """Read one session, made at the first time of asking."""
+        """Return a session, created by the first request."""
         which = {"tenant_id": "bare", "session_id": request.session_id}
         if await self._sessions.find_one(which) is None:
             await self._sessions.insert_one({**which, "text": ""})
@@ -75,7 +75,7 @@ def _text(line: bytes) -> str:
 
 
 async def serve(upstream: str, mongodb: str, listen: str, *, shared: bool) -> None:
-    """Serve, and say so, until SIGTERM."""
+    """Serve until SIGTERM; print a line when ready."""
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb, maxPoolSize=200)
     database = client.get_database(
         _DATABASE, write_concern=WriteConcern("majority", j=True), read_concern=ReadConcern("majority")

@@ -1,4 +1,4 @@
-"""A contender: a server to start, and how it is asked."""
+"""A contender: a server, and the format of its requests."""
 
 import json
 import os
@@ -18,7 +18,7 @@ READY_SECONDS = 90.0
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment without what configures services, and with the project's modules on Python's path."""
+    """Return this environment without variables of services, and with the project's modules on Python's path."""
     ours = ("GODOTY_", "OPENROUTER_", "OPENAI_", "LITELLM_", "OTEL_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'clients/python'}"}
@@ -26,7 +26,7 @@ def clean_environment() -> dict[str, str]:
 
 @dataclass(kw_only=True)
 class Contender:
-    """Something that streams an answer.
+    """A server that streams answers.
 
     Attributes:
         name: What tables call it.
@@ -39,7 +39,7 @@ class Contender:
     child: Child | None = None
 
     def asked(self, prompt: str) -> Target:
-        """The target with a prompt in its request."""
+        """Return the target with a prompt in its request."""
         if self.target.words == "godoty":
             body = pb.ConverseRequest(text=prompt, model=MODEL).SerializeToString()
         elif self.target.words == "openai":
@@ -50,7 +50,7 @@ class Contender:
 
 
 def python(module: str, *arguments: str, interpreter: str = sys.executable) -> list[str]:
-    """The command that runs a module."""
+    """Return the command that runs a module."""
     return [interpreter, "-m", module, *arguments]
 
 

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy, set up as its documentation says for production: no debug output, no telemetry, no database."""
+"""LiteLLM's proxy, configured for production by its documentation: no debug output, telemetry or database."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ MODULE = "litellm.proxy.proxy_cli"
 
 
 def environment() -> dict[str, str]:
-    """Its environment; the price list is the one that it carries, for there is no network."""
+    """Return its environment; it uses its bundled price list, since there is no network."""
     return {
         **clean_environment(),
         "LITELLM_LOG": "ERROR",
@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
 
 
 def arguments(port: int, configuration: Path) -> list[str]:
-    """What follows the module's name."""
+    """Return the arguments of its module."""
     fixed = ["--host", "127.0.0.1", "--num_workers", "1", "--telemetry", "False"]
     return [*fixed, "--port", str(port), "--config", str(configuration)]
 

@@ -1,4 +1,4 @@
-"""Starts each contender on a world."""
+"""Starts the contenders in an environment."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ from bench.contenders.contender import CONVERSE, READY_SECONDS, Contender, clean
 from bench.environments import interpreter
 from bench.generator.plan import Target
 from bench.world import DATABASE, PROVIDER_KEY, World
-from godoty_service.cli.probe import serving
-from godoty_service.sandbox.mongod import free_port
+from godoty_service.cli.health import serving
+from openrouter_sandbox.mongodb.mongod import free_port
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.01
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Wish:
-    """How a contender is to be started.
+    """The options of a contender's start.
 
     Attributes:
         workers: Worker processes, where it has some.
@@ -32,7 +32,7 @@ class Wish:
 
 
 async def direct(world: World, _: Wish) -> Contender:
-    """The upstream itself: what all others add to."""
+    """The upstream itself, the baseline of all others."""
     url = urlsplit(world.upstream)
     return Contender(
         name="direct",
@@ -78,7 +78,7 @@ async def litellm_proxy(world: World, _: Wish) -> Contender:
 
 
 async def bare(world: World, wish: Wish) -> Contender:
-    """The libraries below, by themselves."""
+    """The bare libraries."""
     address = f"{_HOST}:{free_port()}"
     where = ["--listen", address, "--workers", str(wish.workers)]
     child = world.child("bare", python("bench.contenders.bare", world.upstream, world.mongo.uri, *where))
@@ -89,7 +89,7 @@ async def bare(world: World, wish: Wish) -> Contender:
 
 
 async def godoty(world: World, wish: Wish) -> Contender:
-    """`godoty serve` as users run it: ledger, keys, logs and journal on."""
+    """`godoty serve` as in production, with ledger, keys, logs and journaled writes."""
     address = f"{_HOST}:{free_port()}"
     environment = {
         **clean_environment(),
@@ -122,7 +122,7 @@ CONTENDERS: Mapping[str, Callable[[World, Wish], Awaitable[Contender]]] = {
 
 
 async def _strands_grpc(world: World, name: str, model: str, interpreter: str) -> Contender:
-    """A model of Strands' own, from an environment of the bench's own."""
+    """Return a Strands model in its own environment."""
     child = world.child(name, python("bench.contenders.strands_grpc", model, world.upstream, interpreter=interpreter))
     await child.start()
     address = (await child.line(READY_SECONDS)).split()[-1]

@@ -10,7 +10,7 @@ from strands import Agent
 from strands.multiagent.a2a import A2AServer
 
 from bench.contenders.strands_grpc import openai_model
-from godoty_service.sandbox.lifeline import watch_parent
+from openrouter_sandbox.parent_death import watch_parent
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from godoty.v1 import agent_service_pb2_grpc
 from strands import Agent
 from strands.models import Model
 
-from godoty_service.sandbox.lifeline import watch_parent
+from openrouter_sandbox.parent_death import watch_parent
 
 MODEL = "openai/gpt-4o-mini"
 KEY = "sandbox-peer"
@@ -44,13 +44,13 @@ MODELS = {"openai": openai_model, "litellm": litellm_model}
 
 
 class Turns(agent_service_pb2_grpc.AgentServiceServicer):
-    """Serves Converse alone."""
+    """Serves Converse only."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
     async def Converse(self, request: pb.ConverseRequest, _: Any) -> AsyncIterator[pb.ConverseResponse]:  # noqa: N802
-        """Take one turn."""
+        """Run one turn."""
         agent = Agent(model=self._model, callback_handler=None)
         sequence = 1
         yield pb.ConverseResponse(sequence=sequence, turn_id="turn", turn_started=pb.TurnStarted())
@@ -64,7 +64,7 @@ class Turns(agent_service_pb2_grpc.AgentServiceServicer):
 
 
 async def serve(model: Model) -> None:
-    """Serve on a free port, and say which, until SIGTERM."""
+    """Serve on a free port until SIGTERM; print the port."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(Turns(model), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")

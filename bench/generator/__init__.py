@@ -1,1 +1,1 @@
-"""The load generator: the same for every contender; it reads bytes as they come and decodes them after."""
+"""The load generator of all contenders: it records bytes as they arrive and decodes them afterwards."""

@@ -1,4 +1,4 @@
-"""`python -m bench.generator`: reads plans, a line of JSON each, and writes what callers saw, a line of JSON each."""
+"""`python -m bench.generator`: reads plans and writes measurements, both as lines of JSON."""
 
 import asyncio
 import gc
@@ -12,14 +12,14 @@ from bench.generator.http1 import Http1Connection
 from bench.generator.http2 import Http2Connection
 from bench.generator.measures import Measures
 from bench.generator.plan import Load, Target, from_line
-from godoty_service.sandbox.lifeline import watch_parent
+from openrouter_sandbox.parent_death import watch_parent
 
 Connection = Http1Connection | Http2Connection
 Answered = list[tuple[Exchange, str | None]]
 
 
 async def _connect(target: Target, load: Load) -> list[Connection]:
-    """Open as many connections as the streams need, one after the other."""
+    """Open the connections of the streams, one after the other."""
     shared = load.streams_per_connection if target.wire == "grpc" else 1
     kind = Http2Connection if target.wire == "grpc" else Http1Connection
     loop, opened = asyncio.get_running_loop(), []
@@ -30,7 +30,7 @@ async def _connect(target: Target, load: Load) -> list[Connection]:
 
 
 async def _stream(number: int, connection: Connection, target: Target, load: Load, answered: Answered) -> None:
-    """Ask so many times, one after the other."""
+    """Send the requests one after the other."""
     await asyncio.sleep(load.ramp * number / load.streams)
     loop = asyncio.get_running_loop()
     for turn in range(load.turns):
@@ -42,7 +42,7 @@ async def _stream(number: int, connection: Connection, target: Target, load: Loa
 
 
 async def _run(target: Target, load: Load) -> Measures:
-    """Carry a plan out, and measure after it has ended."""
+    """Run a plan, and compute the measurements afterwards."""
     answered: Answered = []
     connections = await _connect(target, load)
     begun, cpu = time.perf_counter(), time.process_time()
@@ -64,7 +64,7 @@ async def _run(target: Target, load: Load) -> Measures:
 
 
 def main() -> None:
-    """Serve plans until the end of the input."""
+    """Run plans until the end of the input."""
     watch_parent()
     gc.disable()  # a collection in the middle of a load would hold tokens
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Reads the texts of an answer out of the bytes that came, each with its time."""
+"""Decodes the texts of an answer from its bytes, each with its time."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _PREFIX = 5  # bytes before a gRPC message: compressed or not, and its length
 
 
 def texts(target: Target, exchange: Exchange) -> Iterator[tuple[float, str]]:
-    """The pieces of text in order, with the time at which each was complete."""
+    """Return the pieces of text in order, with the time at which each was complete."""
     pieces = zip(exchange.times, exchange.pieces, strict=True)
     if target.wire == "grpc":
         yield from _from_messages(pieces)
@@ -37,7 +37,7 @@ def _from_messages(pieces: Iterator[Timed]) -> Iterator[tuple[float, str]]:
 
 
 def _unchunked(pieces: Iterator[Timed]) -> Iterator[Timed]:
-    """The body of a chunked HTTP/1.1 answer, chunk by chunk."""
+    """Yield the body of a chunked HTTP/1.1 answer, chunk by chunk."""
     buffer, in_body = b"", False
     for when, piece in pieces:
         buffer += piece
@@ -55,7 +55,7 @@ def _unchunked(pieces: Iterator[Timed]) -> Iterator[Timed]:
 
 
 def _events(pieces: Iterator[Timed]) -> Iterator[Timed]:
-    """The data of each server-sent event."""
+    """Yield the data of each server-sent event."""
     buffer = b""
     for when, piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")

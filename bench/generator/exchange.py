@@ -1,4 +1,4 @@
-"""One request and the bytes that came back, with the time of each piece."""
+"""A request and the bytes of its answer, with the time of each piece."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Exchange:
-    """A request on its way; times are of `time.perf_counter`.
+    """A request and its answer; times are of `time.perf_counter`.
 
     Attributes:
         begun: When the request was written.
@@ -26,11 +26,11 @@ class Exchange:
     trailer: bytes = b""
 
     def begin(self) -> None:
-        """Note that the request leaves."""
+        """Record that the request is sent."""
         self.begun = time.perf_counter()
 
     def end(self, now: float, fault: str | None = None) -> None:
-        """Note that the answer is complete, or will never be."""
+        """Record that the answer is complete, or has failed."""
         self.ended = now
         if not self.done.done():
             self.done.set_result(fault)

@@ -1,4 +1,4 @@
-"""Server-sent events over HTTP/1.1: a connection a stream, kept alive between its requests."""
+"""Server-sent events over HTTP/1.1: one connection per stream, kept alive between its requests."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class Http1Connection(asyncio.Protocol):
-    """One connection, one request at a time. Bytes are kept as they come: the end shows in the last seven."""
+    """One connection, one request at a time. Bytes are stored as they arrive; the last seven show the end."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -19,12 +19,12 @@ class Http1Connection(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's TCP transports are
         self._transport = transport
 
     async def ask(self, body: bytes, exchange: Exchange) -> str | None:
-        """Send a request; returns when its answer is complete, with what went wrong or None."""
+        """Send a request, and wait until its answer is complete; return its error or None."""
         if self._transport is None or self._transport.is_closing():
             return "the server has closed the connection"
         self._exchange, self._tail = exchange, b""
@@ -33,7 +33,7 @@ class Http1Connection(asyncio.Protocol):
         return await exchange.done
 
     def data_received(self, data: bytes) -> None:
-        """Keep a piece, and see whether it is the last."""
+        """Store a piece, and check whether it is the last."""
         exchange, now = self._exchange, time.perf_counter()
         if exchange is None:
             return
@@ -47,7 +47,7 @@ class Http1Connection(asyncio.Protocol):
             exchange.end(now, data.decode("latin-1")[:500])
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Whatever was asked will not be answered."""
+        """Fail all pending requests."""
         if self._exchange is not None:
             self._exchange.end(time.perf_counter(), f"connection lost: {error}")
 

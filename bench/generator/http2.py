@@ -1,4 +1,4 @@
-"""As much of gRPC over HTTP/2 as a load generator needs: requests out, frames in, windows that never close.
+"""The part of gRPC over HTTP/2 that a load generator needs: requests, frames, and unlimited windows.
 
 A message costs a few microseconds here, where grpc.aio's client would cost as much as the server that is measured.
 """
@@ -20,7 +20,7 @@ _SETTINGS_PAYLOAD = struct.pack(">HLHLHL", 1, 0, 2, 0, 4, _WIDEST)  # no header 
 
 
 class Http2Connection(asyncio.Protocol):
-    """One connection; any number of requests at once."""
+    """One connection; any number of concurrent requests."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -31,14 +31,14 @@ class Http2Connection(asyncio.Protocol):
         self._head = _header_block(target)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Open the connection as HTTP/2 wants it."""
+        """Send the connection preface."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's TCP transports are
         self._transport = transport
         window = struct.pack(">L", _WIDEST - 65_535)
         transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, _SETTINGS_PAYLOAD) + _frame(8, 0, 0, window))
 
     async def ask(self, body: bytes, exchange: Exchange) -> str | None:
-        """Send a request; returns when its answer is complete, with what went wrong or None."""
+        """Send a request, and wait until its answer is complete; return its error or None."""
         if self._transport is None or self._transport.is_closing():
             return "the server has closed the connection"
         stream, self._next = self._next, self._next + 2
@@ -51,7 +51,7 @@ class Http2Connection(asyncio.Protocol):
         return await exchange.done
 
     def data_received(self, data: bytes) -> None:
-        """Hand each frame's payload to its exchange."""
+        """Pass each frame's payload to its exchange."""
         now = time.perf_counter()
         buffer = self._rest + data if self._rest else data
         at, size, exchanges = 0, len(buffer), self._exchanges
@@ -71,7 +71,7 @@ class Http2Connection(asyncio.Protocol):
         self._rest = buffer[at:]
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Whatever was asked will not be answered."""
+        """Fail all pending requests."""
         self._fail(f"connection lost: {error}")
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.close()
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
-        """Frames that carry no message."""
+        """Process a frame without a message."""
         if kind in {_HEADERS, _CONTINUATION} and (exchange := self._exchanges.get(stream)) is not None:
             exchange.trailer = payload
             if flags & _END_STREAM:
@@ -121,7 +121,7 @@ def _header_block(target: Target) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    """A string literal of HPACK, its length a prefix of 7 bits."""
+    """Return a string literal of HPACK, with a length prefix of 7 bits."""
     data, prefix = text.encode(), 127
     if len(data) < prefix:
         return bytes([len(data)]) + data
@@ -132,6 +132,6 @@ def _string(text: str) -> bytes:
 
 
 def _status(block: bytes) -> str:
-    """The value of grpc-status in a header block: without a header table it stands there as it is."""
+    """Return the value of grpc-status in a header block: without a header table it is not compressed."""
     _, found, rest = block.partition(b"grpc-status")
     return rest[1 : 1 + rest[0]].decode("latin-1") if found and rest else "unknown"

@@ -1,4 +1,4 @@
-"""What a caller saw of one answer."""
+"""The measurements of the answers."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,13 +12,13 @@ _SHARES = (0.5, 0.95, 0.99, 1.0)
 
 @dataclass
 class Measures:
-    """What callers saw of all answers; times in seconds, one for each answer unless said otherwise.
+    """The measurements of all answers; times in seconds, one for each answer unless noted otherwise.
 
     Attributes:
         first: Time to first token.
         whole: Time to the end of the answer.
-        held: How much later than its beat each token came, of all answers: the paced token with the least delay
-            of its answer sets the beat. Empty where nothing is paced.
+        held: The delay of each token behind its schedule, of all answers: the paced token with the least delay
+            of its answer sets the schedule. Empty if the load is not paced.
         messages: Pieces of text in all: fewer than tokens where some were merged.
         faults: What went wrong, the first few.
         failed: How many answers were not exactly the expected text.
@@ -36,7 +36,7 @@ class Measures:
     cpu: float = 0.0
 
     def add(self, target: Target, load: Load, exchange: Exchange, fault: str | None) -> None:
-        """Take an answer in."""
+        """Add an answer."""
         try:
             pieces = list(texts(target, exchange)) if fault is None else []
         except (ValueError, KeyError) as error:
@@ -54,7 +54,7 @@ class Measures:
             self.held += _held(pieces, load)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the result line; of the many `held` only the median, the 95th and 99th percentile and the most."""
+        """Return the result; of `held` only the median, the 95th and 99th percentile and the maximum."""
         held = sorted(self.held)
         return {**asdict(self), "held": [held[int((len(held) - 1) * share)] for share in _SHARES] if held else []}
 

@@ -1,4 +1,4 @@
-"""What the load generator is asked to do, as one line of JSON."""
+"""The plan of a load, as one line of JSON."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ Words = Literal["godoty", "openai", "a2a"]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Whom to ask, and how its answers read.
+    """The server, and the format of its answers.
 
     Attributes:
         host: The address.
@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How much to ask.
+    """The size of the load.
 
     Attributes:
         streams: Requests at once.
@@ -56,23 +56,23 @@ class Load:
 
     @property
     def paced_seconds(self) -> float:
-        """Seconds from the first token of an answer to its last, as the upstream sends them."""
+        """Seconds from the first token of an answer to its last, at the upstream."""
         return (self.tokens - 1) / self.rate if self.rate else 0.0
 
     @property
     def all_tokens(self) -> int:
-        """Tokens of all answers together."""
+        """Tokens of all answers."""
         return self.streams * self.turns * self.tokens
 
 
 def to_line(target: Target, load: Load) -> str:
-    """Write a plan as a line."""
+    """Return a plan as a line."""
     shown = {**asdict(target), "body": base64.b64encode(target.body).decode()}
     return json.dumps({"target": shown, "load": asdict(load)}) + "\n"
 
 
 def from_line(line: str) -> tuple[Target, Load]:
-    """Read a plan."""
+    """Parse a plan."""
     plan: dict[str, Any] = json.loads(line)
     body = base64.b64decode(plan["target"].pop("body"))
     return Target(**plan["target"], body=body), Load(**plan["load"])

@@ -1,1 +1,1 @@
-"""Who answers: agent profiles, the tools they may use, and what Strands may trace of them."""
+"""Agent profiles and the built-in tools."""

@@ -1,13 +1,14 @@
-"""Arithmetic without `eval`: a parsed expression, an allow-list of its parts, and a bound on every number.
+"""Evaluates arithmetic without `eval`: a parsed expression, an allow-list of its nodes, and a bound on every number.
 
-Whole numbers and decimals are fractions, so `0.1 + 0.2` is 0.3; what has no exact value (roots, logarithms, sines)
-goes on as a float. Every step is bounded before it is taken, so no expression takes longer than a moment.
+Integers and decimals are fractions, so `0.1 + 0.2` is 0.3; a value that is not exact (roots, logarithms, sines) is a
+float. Each operation is bounded before it is evaluated, so no expression takes noticeable time.
 """
 
 import ast
 import math
 import operator
 from collections.abc import Callable
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ MAX_LENGTH: Final = 1_000
 MAX_DEPTH: Final = 100
 MAX_DIGITS: Final = 1_000
 _MAX_BITS: Final = int(MAX_DIGITS * math.log2(10))
+SHOWN_DIGITS: Final = 34
+_CONTEXT: Final = Context(prec=SHOWN_DIGITS, rounding=ROUND_HALF_EVEN)
 
 _CONSTANTS: Final = {"pi": math.pi, "e": math.e}
 _UNARY: Final[dict[type[ast.unaryop], Callable[[Any], Number]]] = {
@@ -29,15 +32,15 @@ def evaluate(expression: str) -> Number:
     """Evaluate an expression.
 
     Returns:
-        A fraction where the value is exact, a float where it is not.
+        A fraction if the value is exact, else a float.
 
     Raises:
-        ValueError: If it is not arithmetic, has no finite real value, or is too large; the text says which.
+        ValueError: The expression is not arithmetic, has no finite real value, or is too large; the text has the cause.
     """
     if len(expression) > MAX_LENGTH:
         raise ValueError(f"expression is too long: at most {MAX_LENGTH} characters")
     if not expression.isascii():
-        raise ValueError("expression holds characters that are not arithmetic: use digits, + - * / and names")
+        raise ValueError("expression has characters that are not arithmetic: use digits, + - * / and names")
     try:
         text = expression.strip()
         return _Evaluation(text).value(ast.parse(text, mode="eval").body, depth=0)
@@ -50,7 +53,7 @@ def evaluate(expression: str) -> Number:
 
 
 class _Evaluation:
-    """One expression; its text is kept because a parsed decimal has already lost digits."""
+    """One expression, with its text, because a parsed decimal has already lost digits."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -72,11 +75,11 @@ class _Evaluation:
                 return _BINARY[type(op)](self.value(left, depth=depth), self.value(right, depth=depth))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
                 return _call(name, [self.value(arg, depth=depth) for arg in args])
-        raise ValueError(_refusal(node))
+        raise ValueError(_rejection(node))
 
     def _literal(self, node: ast.Constant) -> Number:
         if isinstance(node.value, bool) or not isinstance(node.value, int | float):
-            raise ValueError(_refusal(node))  # noqa: TRY004 - the expression is wrong, not our call
+            raise ValueError(_rejection(node))  # noqa: TRY004 - the expression is wrong, not our call
         if isinstance(node.value, int):
             return Fraction(node.value)
         text = ast.get_source_segment(self._text, node) or ""
@@ -158,7 +161,7 @@ def _greatest(*numbers: Number) -> Number:
 
 
 _FUNCTIONS: Final[dict[str, tuple[Callable[..., Number], int, int]]] = {
-    # name: what it does, fewest and most arguments
+    # name: the function, its least and most arguments
     "sqrt": (_square_root, 1, 1),
     "abs": (abs, 1, 1),
     "round": (_round, 1, 2),
@@ -180,10 +183,38 @@ def _call(name: str, args: list[Number]) -> Number:
     return function(*args)
 
 
-def _refusal(node: ast.expr) -> str:
+def _rejection(node: ast.expr) -> str:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
         return "^ is not an operator here: use ** for powers"
     if isinstance(node, ast.Name | ast.Call):
         known = ", ".join([*_FUNCTIONS, *_CONSTANTS])
         return f"unknown name: use {known}"
     return "expression is not arithmetic: use numbers, + - * / // % **, parentheses and functions"
+
+
+def format_number(number: Fraction | float) -> str:
+    """Return a number as text: exact if its decimals terminate, else rounded, with a note."""
+    if isinstance(number, float):
+        return f"{number:.15g}"
+    if number.denominator == 1:
+        return str(number.numerator)
+    places = _decimal_places(number.denominator)
+    if places is not None and places <= SHOWN_DIGITS:
+        return f"{_shifted(number, places):f}"
+    rounded = _CONTEXT.divide(Decimal(number.numerator), Decimal(number.denominator))
+    return f"{rounded} (rounded)"
+
+
+def _decimal_places(denominator: int) -> int | None:
+    """Return the digits after the point of 1/denominator; None: they do not terminate."""
+    twos = (denominator & -denominator).bit_length() - 1
+    rest, fives = denominator >> twos, 0
+    while rest % 5 == 0:
+        rest //= 5
+        fives += 1
+    return max(twos, fives) if rest == 1 else None
+
+
+def _shifted(number: Fraction, places: int) -> Decimal:
+    sign, digits, _ = Decimal(number.numerator * 10**places // number.denominator).as_tuple()
+    return Decimal((sign, digits, -places))

@@ -1,9 +1,8 @@
-"""The tool that calculates."""
+"""The calculator tool."""
 
 from strands import tool
 
-from godoty_service.agents.arithmetic import evaluate
-from godoty_service.agents.numerals import write
+from godoty_service.agents.arithmetic import evaluate, format_number
 
 
 @tool
@@ -16,4 +15,4 @@ async def calculator(expression: str) -> str:
     Args:
         expression: The expression, such as "(1.1 + 2.2) * 3" or "sqrt(2) ** 2".
     """
-    return write(evaluate(expression))
+    return format_number(evaluate(expression))

@@ -1,4 +1,4 @@
-"""The tool that tells the time."""
+"""The tool for the current time."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,15 +9,15 @@ from strands.types.tools import AgentTool
 
 
 def current_time(*, clock: Callable[[], datetime]) -> AgentTool:
-    """Make the tool.
+    """Build the tool.
 
     Args:
-        clock: The present instant, with its zone.
+        clock: Returns the current time, with its zone.
     """
 
     @tool(name="current_time")
-    async def tell(timezone: str = "UTC") -> str:
-        """Tell the current date and time in a time zone, in ISO 8601 with the weekday.
+    async def now_in(timezone: str = "UTC") -> str:
+        """Return the current date and time in a time zone, in ISO 8601 with the weekday.
 
         Args:
             timezone: IANA name of the zone, such as "Europe/Berlin" or "America/New_York".
@@ -25,12 +25,12 @@ def current_time(*, clock: Callable[[], datetime]) -> AgentTool:
         now = clock().astimezone(_zone(timezone))
         return f"{now.isoformat(timespec='seconds')} ({now:%A}, {timezone})"
 
-    return tell
+    return now_in
 
 
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, not a zone's name, a folder of zones
-        shown = name if len(name) <= 64 else f"{name[:64]}..."  # noqa: PLR2004 - no zone's name is as long
+    except (KeyError, ValueError, OSError):  # unknown, not a zone name, or a folder of zones
+        shown = name if len(name) <= 64 else f"{name[:64]}..."  # noqa: PLR2004 - longer than any zone name
         raise ValueError(f"unknown time zone {shown!r}: use an IANA name such as 'Europe/Berlin' or 'UTC'") from None

@@ -1,4 +1,4 @@
-"""Agent profiles: what one kind of agent is told, may use and may spend."""
+"""Agent profiles: the prompt, the tools and the window of one kind of agent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,28 +22,26 @@ class AgentProfile:
 
     Attributes:
         name: Its name in requests, ledger entries and traces.
-        system_prompt: What it is told before every conversation.
-        tools: What it may use, loaded once and shared by all turns.
-        max_model_calls: Model calls that one turn may make, when the caller names no lower bound.
-        window_size: Newest messages of a session that the model sees.
-        summarize: What falls out of the window is summed up first, by a model call of its own.
+        system_prompt: The prompt before every conversation.
+        tools: Its tools, loaded once and shared by all turns.
+        window_size: The number of newest messages that the model sees.
+        summarize: Messages that fall out of the window are summarized first, by a model call.
     """
 
     name: str
     system_prompt: str
     tools: tuple[AgentTool, ...]
-    max_model_calls: int = 25
     window_size: int = 40
     summarize: bool = False
 
 
 def assistant(*, clock: Callable[[], datetime], window_size: int = 40, summarize: bool = False) -> AgentProfile:
-    """The default profile.
+    """Return the default profile.
 
     Args:
-        clock: The present instant, with its zone.
-        window_size: Newest messages of a session that the model sees.
-        summarize: Whether what falls out of the window is summed up.
+        clock: Returns the current time, with its zone.
+        window_size: The number of newest messages that the model sees.
+        summarize: Summarize messages that fall out of the window.
     """
     return AgentProfile(
         name="assistant",

@@ -1,70 +1,71 @@
-"""`godoty config`: checks the settings without serving."""
+"""`godoty config`: checks the settings without starting a server."""
 
 import asyncio
 
 import structlog
 import typer
 
-from godoty_service.cli.session import err, out, read_settings
+from godoty_service.cli.context import err, out, read_settings
 from godoty_service.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
 from godoty_service.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-config_app = typer.Typer(help="The settings.", no_args_is_help=True)
+config_app = typer.Typer(help="Check the settings.", no_args_is_help=True)
 
 
 @config_app.callback()
 def config() -> None:
-    """Keep `check` a command of its own, although it is the only one."""
+    """Make `check` a subcommand: typer would turn an only command into the group itself."""
 
 
 @config_app.command()
 def check() -> None:
-    """Say what `godoty serve` would say of the environment, without serving; exit status 0: it would start.
+    """Check the environment as `godoty serve` does, without serving. Exit status 0: it would start.
 
-    The provider is asked for its models, because the default model must be one of them; the database is not reached.
+    The check fetches the provider's models, because the default model must be one of them. It does not access the
+    database.
     """
     unknown = read_environment().unknown
     settings = read_settings(level="ERROR")
     if unknown:
-        err.print(f"godoty: no settings, ignored: {', '.join(unknown)}", style="yellow", markup=False)
+        err.print(f"godoty: unknown settings are ignored: {', '.join(unknown)}", style="yellow", markup=False)
     refuse_faults(settings)
     asyncio.run(_check_default_model(settings))
-    out.print("The settings are good.")
+    out.print("The settings are valid.")
 
 
 def warn_of_unknown() -> None:
-    """Log, once, the variables that start as ours do and are no setting."""
+    """Log the environment variables that have the prefix of a setting and are none."""
     if unknown := read_environment().unknown:
-        log.warning("unknown_settings", names=list(unknown), note="they are ignored")
+        log.warning("unknown_settings", names=list(unknown), note="unknown settings are ignored")
 
 
 def refuse_faults(settings: Settings) -> None:
-    """Refuse settings with which no server starts.
+    """Refuse settings with which a server cannot start.
 
     Raises:
-        WrongSettings: They are such; the text has a line for each fault.
+        WrongSettings: They have faults; the text has a line for each.
     """
-    from godoty_service.start_checks import start_faults  # noqa: PLC0415 - `godoty health` needs none of what it loads
+    from godoty_service.start_checks import start_errors  # noqa: PLC0415 - `godoty health` does not need what it imports
 
-    if faults := start_faults(settings):
-        raise WrongSettings("\n".join(faults))
+    if errors := start_errors(settings):
+        raise WrongSettings("\n".join(errors))
 
 
 async def _check_default_model(settings: Settings) -> None:
-    """Check that the provider lists the default model, where its list can be read.
+    """Check that the provider lists the default model; warn if its list cannot be fetched.
 
     Raises:
-        ValueError: It does not.
+        ValueError: The provider does not list it.
     """
-    from godoty_service.rooms import read_catalogue  # noqa: PLC0415 - the same
+    from godoty_service.provider_bootstrap import read_catalogue  # noqa: PLC0415 - the same
     from godoty_service.start_checks import check_default_model  # noqa: PLC0415 - the same
 
     try:
         catalogue = await read_catalogue(settings)
     except (GodotyError, ValueError) as error:
-        err.print(f"godoty: the default model is not checked: {error}", style="yellow", markup=False)
+        err.print(f"godoty: the default model was not checked: {error}", style="yellow", markup=False)
         return
     check_default_model(settings, catalogue)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from godoty.v1 import admin_service_pb2 as pb
 
-from godoty_service.cli.session import out, print_table, user, with_rooms
-from godoty_service.tenancy.principal import Scope
+from godoty_service.cli.context import out, print_table, user, with_components
+from godoty_service.tenancy.auth import Scope
 
 if TYPE_CHECKING:
-    from godoty_service.rooms import Rooms
+    from godoty_service.bootstrap import Components
 
-key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+key_app = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Key = Annotated[str, typer.Argument(help="The key's id: the part between the first two underscores.")]
@@ -21,29 +21,33 @@ Key = Annotated[str, typer.Argument(help="The key's id: the part between the fir
 @key_app.command("issue")
 def issue(
     tenant: Tenant,
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may be used for; may be repeated.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Days until it expires; unset: never.")] = None,
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="A scope of the key; repeatable; default: converse.")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until the key expires; default: never.")
+    ] = None,
 ) -> None:
-    """Make an API key and print it, this once. Without a scope: converse."""
+    """Issue an API key and print it; it is shown only this once."""
 
-    async def work(rooms: "Rooms") -> None:
-        expire_time = rooms.clock() + timedelta(days=days) if days else None
+    async def work(components: "Components") -> None:
+        expire_time = components.clock() + timedelta(days=days) if days else None
         scopes = frozenset(scope or [Scope.CONVERSE])
-        _, text = await rooms.administration.issue_key(user(), tenant, scopes=scopes, expire_time=expire_time)
+        _, text = await components.administration.issue_key(user(), tenant, scopes=scopes, expire_time=expire_time)
         out.print(text)
 
-    with_rooms(work)
+    with_components(work)
 
 
 @key_app.command("list")
 def list_all(tenant: Tenant) -> None:
     """Print a tenant's keys, without their secrets."""
 
-    async def work(rooms: "Rooms") -> None:
-        await rooms.tenants.need(tenant)
-        found = await rooms.keys.page(tenant, after=None, limit=0)
+    async def work(components: "Components") -> None:
+        await components.tenancy.tenants.require(tenant)
+        found = await components.tenancy.api_keys.page(tenant, after=None, limit=0)
         print_table(
-            ("key", "scopes", "made", "expires", "revoked", "last used"),
+            ("key", "scopes", "created", "expires", "revoked", "last used"),
             [
                 (
                     each.key_id,
@@ -57,32 +61,33 @@ def list_all(tenant: Tenant) -> None:
             ],
         )
 
-    with_rooms(work)
+    with_components(work)
 
 
 @key_app.command("revoke")
 def revoke(tenant: Tenant, key: Key) -> None:
-    """Put a key out of force, on every server within seconds."""
+    """Revoke a key, on every server within 5 seconds."""
 
-    async def work(rooms: "Rooms") -> None:
-        await rooms.administration.revoke_key(user(), tenant, key)
+    async def work(components: "Components") -> None:
+        await components.administration.revoke_key(user(), tenant, key)
         out.print("revoked")
 
-    with_rooms(work)
+    with_components(work)
 
 
 @key_app.command("rotate")
 def rotate(
     tenant: Tenant,
     key: Key,
-    overlap: Annotated[int, typer.Option(help="Seconds that the old key still serves.")] = 24 * 60 * 60,
+    overlap: Annotated[int, typer.Option(help="Seconds for which the old key remains valid.")] = 24 * 60 * 60,
 ) -> None:
-    """Make a key like another and print it, this once; the old one expires after the overlap."""
-    from godoty_service.rpc import admin_requests  # noqa: PLC0415 - `godoty health` needs none of it
+    """Issue a successor of a key and print it; it is shown only this once. The old key expires after the overlap."""
+    from godoty_service.rpc import admin_codec  # noqa: PLC0415 - `godoty health` does not need it
 
-    async def work(rooms: "Rooms") -> None:
+    async def work(components: "Components") -> None:
         request = pb.RotateKeyRequest(tenant_id=tenant, key_id=key, overlap_seconds=overlap)
-        _, text = await rooms.administration.rotate_key(user(), tenant, key, overlap=admin_requests.overlap(request))
+        duration = admin_codec.parse_overlap(request)
+        _, text = await components.administration.rotate_key(user(), tenant, key, overlap=duration)
         out.print(text)
 
-    with_rooms(work)
+    with_components(work)

@@ -1,196 +1,311 @@
-"""`godoty ledger`: settle what is open, prove the books, compare them with the provider's."""
+"""`godoty ledger`: lists, settles and adjusts model calls, and verifies the ledger."""
 
 import asyncio
+import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+from google.protobuf import json_format
 
-from godoty_service.cli.entries import export_entries, list_entries
+from godoty_service.budgets.verification import verify_budgets
+from godoty_service.cli.context import err, out, print_table, user, with_components, with_provider
+from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
-from godoty_service.cli.session import err, out, user, with_provider, with_rooms
-from godoty_service.metering import money
-from godoty_service.metering.budget_verification import verify_budgets
+from godoty_service.ledger.entries import Adjustment, CallState, Entry
+from godoty_service.ledger.verification import Progress, verify
 from godoty_service.metering.reconciler import Outcome
-from godoty_service.metering.rollup_verification import verify_usage
-from godoty_service.metering.verification import Extent, verify
+from godoty_service.pricing import money
+from godoty_service.usage.verification import verify_usage
 
 if TYPE_CHECKING:
-    from godoty_service.rooms import ProviderRooms, Rooms
+    from godoty_service.bootstrap import Components
+    from godoty_service.provider_bootstrap import ProviderComponents
 
-ledger_app = typer.Typer(help="The books.", no_args_is_help=True)
-ledger_app.command("list")(list_entries)
-ledger_app.command("export")(export_entries)
+Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
+Start = Annotated[str | None, typer.Option("--from", help="Only entries that started on this day or later.")]
+End = Annotated[str | None, typer.Option("--to", help="Only entries that started before this day or time.")]
+_COLUMNS = (
+    "entry",
+    "started",
+    "session",
+    "number",
+    "state",
+    "model",
+    "provider",
+    "cost USD",
+    "at most USD",
+    "user",
+    "error",
+)
+_KEYS = (
+    "entry_id",
+    "start_time",
+    "session_id",
+    "number",
+    "state",
+    "model",
+    "provider",
+    "cost_usd",
+    "upper_bound_usd",
+    "user",
+    "error",
+)
+
+ledger_app = typer.Typer(help="Read, reconcile and verify the ledger.", no_args_is_help=True)
 ledger_app.command("repair-times")(repair_times)
+
+
+@ledger_app.command("list")
+def list_entries(
+    tenant: Tenant,
+    *,
+    start: Start = None,
+    end: End = None,
+    session: Annotated[str, typer.Option(help="Only entries of this session.")] = "",
+    model: Annotated[str, typer.Option(help="Only entries of this model, by its id or its slug.")] = "",
+    state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries.")] = 50,
+    shape: FormatOption = Format.TABLE,
+) -> None:
+    """Print ledger entries, oldest first. Times without an offset are UTC."""
+    from godoty_service.pricing.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - the same
+
+    request = billing_pb.ListLedgerEntriesRequest(
+        start_time=parse_timestamp(start),
+        end_time=parse_timestamp(end),
+        session_id=session,
+        model=model,
+        state=f"CALL_STATE_{state.name}" if state else None,
+    )
+    entry_filter = billing_codec.parse_entry_filter(request)
+
+    async def work(components: "Components") -> None:
+        await components.tenancy.tenants.require(tenant)
+        catalogue = await newest_catalogue(components.database.collection("catalogues")) if model else None
+        names = catalogue.other_names(model) if catalogue is not None else ()
+        found = await components.usage.pages.page(
+            tenant, replace(entry_filter, other_names=names), after=None, limit=limit + 1
+        )
+        _print([_row(each) for each in found[:limit]], shape)
+        if len(found) > limit:
+            notes = out if shape is Format.TABLE else err
+            notes.print("there are more: raise --limit, or set --from to a later time")
+
+    with_components(work)
+
+
+@ledger_app.command("export")
+def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> None:
+    """Print all ledger entries as JSON, one per line, oldest first, as BillingService.ExportLedger returns them.
+
+    Their `as_of` time is printed to standard error.
+    """
+    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.billing_codec import entry_messages  # noqa: PLC0415 - the same
+
+    request = billing_pb.ExportLedgerRequest(start_time=parse_timestamp(start), end_time=parse_timestamp(end))
+    entry_filter = billing_codec.parse_entry_filter(request)
+
+    async def work(components: "Components") -> None:
+        await components.tenancy.tenants.require(tenant)
+        export = await components.usage.exports.begin(tenant, entry_filter)
+        err.print(f"as of {export.as_of.isoformat(timespec='milliseconds')}")
+        async for page in export.pages:
+            for each in await entry_messages(page):
+                line = json_format.MessageToJson(each, preserving_proto_field_name=True, indent=None)
+                sys.stdout.write(f"{line}\n")
+
+    with_components(work)
 
 
 @ledger_app.command()
 def reconcile(
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for records that are not there yet.")] = 0.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for records that the provider does not have yet.")
+    ] = 0.0,
 ) -> None:
-    """Settle open calls from the provider's records. Exit status 1: some are still open."""
-    done = False
+    """Settle pending calls from the provider's generation records. Exit status 1: some are still pending."""
+    complete = False
 
-    async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
-        nonlocal done
+    async def work(components: "Components", provider: "ProviderComponents") -> None:
+        nonlocal complete
         await provider.oracle.load()
         clock = asyncio.get_running_loop().time
         start = clock()
-        found: Counter[Outcome] = Counter()
+        outcomes: Counter[Outcome] = Counter()
         while True:
             elapsed = clock() - start
-            found.update(await provider.reconciler.tick())
-            if clock() - start >= wait or not await _more_comes(rooms, elapsed=elapsed):
+            outcomes.update(await provider.reconciler.tick())
+            if clock() - start >= wait or not await _may_settle_more(components, elapsed=elapsed):
                 break
             await asyncio.sleep(0.25)
-        pending, given_up = await rooms.ledger.count()
-        settled, unresolved = found[Outcome.SETTLED], found[Outcome.UNRESOLVED]
-        out.print(f"settled {settled}, given up on {unresolved}; open {pending}, unresolved in all {given_up}")
-        done = pending == 0
+        pending, all_unresolved = await components.accounting.ledger.count()
+        settled, unresolved = outcomes[Outcome.SETTLED], outcomes[Outcome.UNRESOLVED]
+        out.print(
+            f"settled {settled}, unresolved {unresolved}; still pending {pending}, unresolved in all {all_unresolved}"
+        )
+        complete = pending == 0
 
     with_provider(work)
-    if not done:
+    if not complete:
         raise typer.Exit(1)
 
 
-async def _more_comes(rooms: "Rooms", *, elapsed: float) -> bool:
-    """Tell whether calls wait for their records, or may yet: a server that died counts as living for a lease's time.
+async def _may_settle_more(components: "Components", *, elapsed: float) -> bool:
+    """Return whether calls wait for their records, or may do so: a dead server counts as alive for the lease's time.
 
     Args:
-        rooms: The rooms.
-        elapsed: Seconds from the command's start to the last look.
+        components: The components.
+        elapsed: Seconds from the command's start to the last check.
     """
-    if await rooms.ledger.next_due() is not None:
+    if await components.accounting.ledger.next_due() is not None:
         return True
-    return elapsed <= rooms.replicas.lease.total_seconds() and bool(await rooms.ledger.owners())
+    return elapsed <= components.replicas.lease.total_seconds() and bool(await components.accounting.ledger.owners())
 
 
 @ledger_app.command()
 def resolve(
     call: Annotated[str, typer.Argument(help="The unresolved call's id.")],
-    cost: Annotated[str, typer.Option(help="What it cost, in US dollars: a plain decimal.")],
-    why: Annotated[str, typer.Option(help="How that is known.")],
-    by: Annotated[str, typer.Option(help="Who says so; default: the user who runs this.")] = "",
+    cost: Annotated[str, typer.Option(help="Its cost in US dollars: a plain decimal.")],
+    why: Annotated[str, typer.Option(help="The evidence for the cost.")],
+    by: Annotated[str, typer.Option(help="The author; default: the user of the command.")] = "",
     *,
     above_bound: Annotated[
-        bool, typer.Option("--above-bound", help="The cost may be above the call's upper bound.")
+        bool, typer.Option("--above-bound", help="Allow a cost above the call's upper bound.")
     ] = False,
 ) -> None:
-    """Settle a call that no record tells: a new, dated and attributed entry."""
-    from godoty_service.rpc.call_adjuster import attribution_violations  # noqa: PLC0415 - as in entries.py
+    """Resolve an unresolved call: insert a dated entry with its cost, reason and author."""
+    from godoty_service.rpc.admin_codec import check_attribution  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.validation import Violations  # noqa: PLC0415 - the same
 
     amount = money.read_amount(cost)
     if amount < 0:
         raise ValueError("--cost must not be negative")
-    for each in attribution_violations(why=why, by=by or user()):
+    violations = Violations()
+    check_attribution(violations, why=why, by=by or user())
+    for each in violations.found:
         raise ValueError(f"--{each.field} {each.description}")
 
-    async def work(rooms: "Rooms") -> None:
-        found = await rooms.ledger.find(call)
+    async def work(components: "Components") -> None:
+        found = await components.accounting.ledger.find(call)
         if found is None:
             raise ValueError(f"there is no call {call}")
-        await rooms.adjustments.check(found, cost=amount, above_bound=above_bound)
-        told = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
-        await rooms.administration.resolving_call(user(), found.tenant_id, told)
-        written = await rooms.adjustments.resolve(found, cost=amount, why=why, by=by or user(), above_bound=above_bound)
-        out.print(f"{written.entry_id}: {money.format_usd(written.cost)} USD, entry {written.number} of its session")
+        await components.accounting.adjustments.check(found, cost=amount, above_bound=above_bound)
+        details = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
+        await components.administration.record_resolution(user(), found.tenant_id, details)
+        entry = await components.accounting.adjustments.resolve(
+            found, cost=amount, why=why, by=by or user(), above_bound=above_bound
+        )
+        out.print(f"{entry.entry_id}: {money.format_usd(entry.cost)} USD, entry {entry.number} of its session")
 
-    with_rooms(work)
+    with_components(work)
 
 
 @ledger_app.command()
 def adjust(
     call: Annotated[str, typer.Argument(help="The call's id.")],
     *,
-    cost: Annotated[str | None, typer.Option(help="What it cost in all, in US dollars: a plain decimal.")] = None,
-    add: Annotated[str | None, typer.Option(help="What is added to its cost; negative: what is taken off.")] = None,
-    by: Annotated[str, typer.Option(help="Who says so.")],
+    cost: Annotated[str | None, typer.Option(help="Its new cost in US dollars: a plain decimal.")] = None,
+    add: Annotated[str | None, typer.Option(help="The amount to add to its cost; negative: to subtract.")] = None,
+    by: Annotated[str, typer.Option(help="The author.")],
     why: Annotated[str, typer.Option(help="The reason.")],
-    request_id: Annotated[str, typer.Option(help="The id of this adjustment: the same id adjusts once.")],
+    request_id: Annotated[str, typer.Option(help="The id of this adjustment: it is made once per id.")],
     above_bound: Annotated[
-        bool, typer.Option("--above-bound", help="The call's total may be above its upper bound.")
+        bool, typer.Option("--above-bound", help="Allow a total above the call's upper bound.")
     ] = False,
 ) -> None:
-    """Correct what a call cost: a new, dated and attributed entry. An unresolved call is resolved first."""
-    from godoty_service.rpc.call_adjuster import CallAdjuster, adjustment_order  # noqa: PLC0415 - as in entries.py
+    """Adjust the cost of a call: insert a dated entry with its reason and author. Resolve an unresolved call first."""
+    from godoty_service.rpc.admin_codec import parse_adjustment  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin_service import CallAdjuster  # noqa: PLC0415 - the same
 
     if (cost is None) == (add is None):
-        raise ValueError("say either --cost or --add")
+        raise ValueError("set either --cost or --add")
     amount = {"cost_usd": cost} if add is None else {"add_usd": add}
     request = pb.AdjustCallRequest(call_id=call, why=why, request_id=request_id, above_bound=above_bound, **amount)
 
-    async def work(rooms: "Rooms") -> None:
-        found = await rooms.ledger.find(call)
+    async def work(components: "Components") -> None:
+        found = await components.accounting.ledger.find(call)
         if found is None:
             raise ValueError(f"there is no call {call}")
         request.tenant_id = found.tenant_id
-        adjuster = CallAdjuster(adjustments=rooms.adjustments, administration=rooms.administration)
-        written, total = await adjuster.adjust(user(), adjustment_order(request, by=by))
-        added, entry = money.format_usd(written.cost), f"entry {written.number} of its session"
-        out.print(f"{written.entry_id}: {added} USD, {entry}; the call costs {money.format_usd(total)} USD")
+        adjuster = CallAdjuster(adjustments=components.accounting.adjustments, administration=components.administration)
+        entry, total = await adjuster.adjust(user(), parse_adjustment(request, by=by))
+        added, place = money.format_usd(entry.cost), f"entry {entry.number} of its session"
+        out.print(f"{entry.entry_id}: {added} USD, {place}; the call costs {money.format_usd(total)} USD")
 
-    with_rooms(work)
+    with_components(work)
 
 
 @ledger_app.command("verify")
-def verify_books(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's books.")] = None,
+def verify_ledger(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's entries.")] = None,
 ) -> None:
-    """Recompute every sum from the entries and name each difference. Exit status 1: there are some."""
-    found = 0
+    """Recompute all totals, budgets and roll-ups, and print each difference. Exit status 1: there are some."""
+    differences = 0
 
-    async def work(rooms: "Rooms") -> None:
-        nonlocal found
-        extent = Extent()
+    async def work(components: "Components") -> None:
+        nonlocal differences
+        progress = Progress()
         async for each in verify(
-            database=rooms.database, ledger=rooms.ledger, folds=rooms.sessions, tenant_id=tenant, extent=extent
+            database=components.database,
+            ledger=components.accounting.ledger,
+            totals_store=components.conversations.sessions,
+            tenant_id=tenant,
+            progress=progress,
         ):
-            found += 1
+            differences += 1
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(
-            database=rooms.database, entries=rooms.entry_sums, budgets=rooms.budgets, tenant_id=tenant
-        ):
-            found += 1
-            err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
-        usage = rooms.usage
-        async for each in verify_usage(
-            database=rooms.database,
-            entries=usage.entries,
-            rollups=usage.rollups,
-            booking=usage.booking,
+            database=components.database,
+            entries=components.accounting.entry_sums,
+            budgets=components.accounting.budget_store,
             tenant_id=tenant,
         ):
-            found += 1
+            differences += 1
             err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
-        out.print(f"{extent.sessions} sessions, {extent.entries} entries, {found} differences")
+        usage = components.usage
+        async for each in verify_usage(
+            database=components.database,
+            entries=usage.entries,
+            rollups=usage.rollups,
+            rollup_job=usage.rollup_job,
+            tenant_id=tenant,
+        ):
+            differences += 1
+            err.print(f"{each.tenant_id}: {each.what}", style="red", markup=False)
+        out.print(f"{progress.sessions} sessions, {progress.entries} entries, {differences} differences")
 
-    with_rooms(work, indexes=False)
-    if found:
+    with_components(work, indexes=False)
+    if differences:
         raise typer.Exit(1)
 
 
 @ledger_app.command()
 def compare() -> None:
-    """Compare what the ledger has settled today (UTC) with what the provider says that the key has used today.
+    """Compare the ledger's cost settled today (UTC) with the provider's usage of the key today.
 
-    Exit status 1: they differ, or the provider states no amount.
+    Exit status 1: they differ, or the provider reports no amount.
     """
     equal = False
 
-    async def work(rooms: "Rooms", provider: "ProviderRooms") -> None:
+    async def work(components: "Components", provider: "ProviderComponents") -> None:
         nonlocal equal
-        start = rooms.clock().replace(hour=0, minute=0, second=0, microsecond=0)
-        used = _used_today(await provider.account.key())
-        cost, pending, unresolved = await rooms.ledger.sum_of(
+        start = components.clock().replace(hour=0, minute=0, second=0, microsecond=0)
+        used = _used_today(await provider.api.key())
+        cost, pending, unresolved = await components.accounting.ledger.sum_of(
             provider_key_id=provider.key_id, start=start, end=start + timedelta(days=1)
         )
-        out.print(f"ledger    {money.format_usd(cost)} USD settled; {pending} calls open, {unresolved} unresolved")
-        out.print(f"provider  {money.format_usd(used) or 'not told'} USD")
+        out.print(f"ledger    {money.format_usd(cost)} USD settled; {pending} calls pending, {unresolved} unresolved")
+        out.print(f"provider  {money.format_usd(used) or 'unknown'} USD")
         if used is not None:
-            out.print(f"beyond    {money.format_usd(money.subtract(used, cost))} USD that the provider has more")
+            out.print(f"excess    {money.format_usd(money.subtract(used, cost))} USD of the provider over the ledger")
         equal = used == cost
 
     with_provider(work)
@@ -199,7 +314,35 @@ def compare() -> None:
 
 
 def _used_today(body: bytes) -> Decimal | None:
-    """Return what a key has used today, as the provider's `/key` states it; None: it does not state an amount."""
-    answer = money.loads(body)
-    data = answer.get("data") if isinstance(answer, dict) else None
+    """Return a key's usage today from the provider's `/key` response, or None if it has no amount."""
+    response = money.loads(body)
+    data = response.get("data") if isinstance(response, dict) else None
     return money.parse_charge(data.get("usage_daily")) if isinstance(data, dict) else None
+
+
+def _print(rows: list[tuple[Value, ...]], shape: Format) -> None:
+    match shape:
+        case Format.JSON:
+            print_json([dict(zip(_KEYS, row, strict=True)) for row in rows])
+        case Format.CSV:
+            print_csv(_KEYS, rows)
+        case Format.TABLE:
+            print_table(_COLUMNS, rows)
+
+
+def _row(entry: Entry) -> tuple[Value, ...]:
+    """Return the columns of an entry, in the order of `_KEYS`."""
+    call = None if isinstance(entry, Adjustment) else entry
+    return (
+        entry.entry_id,
+        entry.start_time.isoformat(timespec="milliseconds"),
+        entry.session_id,
+        entry.number,
+        "adjustment" if call is None else call.state.value,
+        entry.model,
+        entry.provider,
+        money.format_usd(entry.cost),
+        money.format_usd(call.upper_bound) if call is not None and call.cost is None else None,
+        entry.user,
+        ": ".join(filter(None, (call.error, call.error_message))) if call is not None else None,
+    )

@@ -1,4 +1,4 @@
-"""`godoty usage`: what a tenant has used and what it cost."""
+"""`godoty usage`: a tenant's usage and its cost."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -8,15 +8,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 from godoty.v1 import billing_service_pb2 as pb
 
-from godoty_service.cli.formats import Format, FormatOption, Value, print_csv, print_json
-from godoty_service.cli.session import err, out, print_table, with_rooms
-from godoty_service.cli.times import month_of, timestamp
-from godoty_service.metering.money import format_usd
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage_query import Page, UsageAnswer, UsageQuestion
+from godoty_service.cli.context import err, out, print_table, with_components
+from godoty_service.cli.formats import Format, FormatOption, Value, month_of, parse_timestamp, print_csv, print_json
+from godoty_service.ledger.totals import Totals
+from godoty_service.pricing.money import format_usd
+from godoty_service.usage.query import Page, UsageQuery, UsageReport
 
 if TYPE_CHECKING:
-    from godoty_service.rooms import Rooms
+    from godoty_service.bootstrap import Components
 
 _COLUMNS = ("cost USD", "calls", "turns", "input tokens", "output tokens", "open", "unresolved", "at most USD")
 _KEYS = (
@@ -32,7 +31,7 @@ _KEYS = (
 
 
 class By(StrEnum):
-    """What may be grouped by."""
+    """A group of usage."""
 
     HOUR = "hour"
     DAY = "day"
@@ -47,50 +46,50 @@ class By(StrEnum):
 def usage(
     tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
     *,
-    start: Annotated[str | None, typer.Option("--from", help="From this day or time on; default: this month.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Until just before this day or time.")] = None,
-    by: Annotated[list[By] | None, typer.Option(help="Group by it; repeatable.")] = None,
-    zone: Annotated[str, typer.Option(help="Where hours, days and months are cut, such as Europe/Berlin.")] = "UTC",
-    as_of: Annotated[str | None, typer.Option(help="What was known at this time; default: now.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="First day or time; default: this month's.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Exclusive end; default: this month's.")] = None,
+    by: Annotated[list[By] | None, typer.Option(help="Group by this; repeatable.")] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of hours, days and months, such as Europe/Berlin.")] = "UTC",
+    as_of: Annotated[str | None, typer.Option(help="Report what was known at this time; default: now.")] = None,
     shape: FormatOption = Format.TABLE,
 ) -> None:
-    """Print what a tenant has used and what it cost, as BillingService.GetUsage sums it up."""
-    from godoty_service.rpc import billing_requests  # noqa: PLC0415 - `godoty health` needs none of it
+    """Print a tenant's usage and its cost, as BillingService.GetUsage returns them."""
+    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - `godoty health` does not need it
 
-    def question(rooms: "Rooms") -> UsageQuestion:
-        first, following = month_of(rooms.clock(), _zone(zone))
+    def usage_query(components: "Components") -> UsageQuery:
+        first, following = month_of(components.clock(), _zone(zone))
         request = pb.GetUsageRequest(
             tenant_id=tenant,
-            start_time=timestamp(start or first, _zone(zone)),
-            end_time=timestamp(end or following, _zone(zone)),
+            start_time=parse_timestamp(start or first, _zone(zone)),
+            end_time=parse_timestamp(end or following, _zone(zone)),
             group_by=[f"USAGE_GROUP_{each.name}" for each in by or ()],
             time_zone=zone,
-            as_of=timestamp(as_of, _zone(zone)),
+            as_of=parse_timestamp(as_of, _zone(zone)),
         )
-        return billing_requests.usage_question(request)
+        return billing_codec.parse_usage_query(request)
 
-    async def work(rooms: "Rooms") -> None:
-        asked = question(rooms)
-        await rooms.tenants.need(tenant)
-        answer = await rooms.usage.query.ask(tenant, asked)
-        rows, end = [*answer.rows], answer.end
-        while end is not None:  # as it was when the first page was summed
-            more = await rooms.usage.query.ask(tenant, replace(asked, as_of=answer.as_of), Page(after=end))
+    async def work(components: "Components") -> None:
+        query = usage_query(components)
+        await components.tenancy.tenants.require(tenant)
+        report = await components.usage.queries.run(tenant, query)
+        rows, end = [*report.rows], report.end
+        while end is not None:  # as of the first page's time
+            more = await components.usage.queries.run(tenant, replace(query, as_of=report.as_of), Page(after=end))
             rows, end = [*rows, *more.rows], more.end
-        _print(replace(answer, rows=tuple(rows)), [each.value for each in by or ()], shape)
+        _print(replace(report, rows=tuple(rows)), [each.value for each in by or ()], shape)
 
-    with_rooms(work)
+    with_components(work)
 
 
-def _print(answer: UsageAnswer, groups: list[str], shape: Format) -> None:
-    """Print sums. Beside CSV, the time as of which they are is printed to standard error."""
-    total, later = _numbers(answer.totals), format_usd(answer.later)
-    rows = [(*row.keys, *_numbers(row.totals)) for row in answer.rows] if groups else []
+def _print(report: UsageReport, groups: list[str], shape: Format) -> None:
+    """Print a report. With CSV, its `as_of` is printed to standard error."""
+    total, later = _numbers(report.totals), format_usd(report.later_cost)
+    rows = [(*row.keys, *_numbers(row.totals)) for row in report.rows] if groups else []
     if shape is Format.JSON:
         names = (*groups, *_KEYS)
         print_json(
             {
-                "as_of": answer.as_of.isoformat(),
+                "as_of": report.as_of.isoformat(),
                 "groups": [dict(zip(names, row, strict=True)) for row in rows],
                 "total": dict(zip(_KEYS, total, strict=True)),
                 "known_later_usd": later,
@@ -100,16 +99,16 @@ def _print(answer: UsageAnswer, groups: list[str], shape: Format) -> None:
     if shape is Format.CSV:
         print_csv((*groups, *_KEYS), rows if groups else [total])
     else:
-        in_all = ("in all", *[""] * (len(groups) - 1), *total)
-        print_table((*(groups or [""]), *_COLUMNS), [*rows, in_all])
+        total_row = ("total", *[""] * (len(groups) - 1), *total)
+        print_table((*(groups or [""]), *_COLUMNS), [*rows, total_row])
     notes = err if shape is Format.CSV else out
-    notes.print(f"as of {answer.as_of.isoformat()}: --as-of with it gives the same again")
+    notes.print(f"as of {report.as_of.isoformat()}: --as-of with this time prints the same report again")
     if later is not None:
         notes.print(f"became known later: {later} USD")
 
 
 def _zone(name: str) -> ZoneInfo:
-    """Find a zone.
+    """Return a time zone.
 
     Raises:
         ValueError: There is none of this name.
@@ -121,7 +120,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _numbers(totals: Totals) -> tuple[Value, ...]:
-    """Return the sums in the order of `_KEYS`."""
+    """Return the totals in the order of `_KEYS`."""
     bound = None if totals.unbounded_calls else format_usd(totals.unresolved_bound)
     return (
         format_usd(totals.cost),

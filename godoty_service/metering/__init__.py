@@ -1,1 +1,1 @@
-"""Money: usage, prices, the ledger and its folds."""
+"""The meter of a turn's model calls, their reconciliation, and adjustments of final calls."""

@@ -1,40 +1,40 @@
-"""Corrects calls that are final by new, dated and attributed entries; the call's own entry is never changed.
+"""Corrects final calls by new, dated and attributed entries; the call's own entry never changes.
 
-An unresolved call is resolved once. A call whose cost is known is adjusted any number of times. Each entry is inserted
-with the mark `unapplied`, which is removed when its session's sums and its tenant's budget have it: what a server left
-in between is finished by a later sweep.
+An unresolved call is resolved once. A call with a known cost can be adjusted any number of times. Each adjustment is
+inserted with the mark `unapplied`, which is removed when its session's totals and its tenant's budget include it: a
+later sweep finishes what a dead server did not.
 """
 
 from decimal import Decimal
 
 import structlog
 
+from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import CallNotFound, DuplicateKey, StorageUnavailable
-from godoty_service.metering import money
-from godoty_service.metering.adjustment_order import AdjustmentOrder, adjustment_of, check_same
-from godoty_service.metering.call import Adjustment, CallState, CostSource, ModelCall
-from godoty_service.metering.call_totals import call_total, check_total, resolved_usage
-from godoty_service.metering.ledger import Ledger
-from godoty_service.metering.session_folds import SessionFolds
-from godoty_service.metering.spending import Spending
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.ledger.adjustment_order import AdjustmentOrder, adjustment_of, check_same
+from godoty_service.ledger.call_totals import call_total, check_total, resolved_usage
+from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.pricing import money
+from godoty_service.pricing.token_usage import TokenUsage
 
 log = structlog.get_logger(__name__)
 
 _TRIES = 100  # numbers that other entries may take first; each failed try means that another entry was inserted
-_SWEEP = 100  # adjustments that are finished at once
-# Why a call's cost is known, by its source.
-_EVIDENCE = {
-    None: "told by its own stream",
-    CostSource.BILLED: "told by its own stream",
+_SWEEP = 100  # adjustments that one sweep applies
+# The reason of a resolution, by the source of the cost.
+_REASONS = {
+    None: "reported by its own stream",
+    CostSource.BILLED: "reported by its own stream",
     CostSource.RECONCILED: "reconciled",
     CostSource.CATALOGUE: "priced by the catalogue",
 }
 
 
 class AlreadyResolved(ValueError):
-    """Somebody has resolved the call."""
+    """The call was resolved before."""
 
 
 class NotUnresolved(ValueError):
@@ -42,36 +42,41 @@ class NotUnresolved(ValueError):
 
 
 class Adjustments:
-    """Writes adjustments."""
+    """Inserts adjustments and applies them to session totals and budgets."""
 
     def __init__(
-        self, ledger: Ledger, folds: SessionFolds, *, spending: Spending | None = None, clock: Clock = utc_now
+        self,
+        ledger: Ledger,
+        totals_updater: SessionTotalsUpdater,
+        *,
+        budget_service: BudgetService | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         self._ledger = ledger
-        self._folds = folds
-        self._spending = spending
+        self._totals_updater = totals_updater
+        self._budget_service = budget_service
         self._clock = clock
 
     async def settle_late(self, call: ModelCall) -> None:
-        """Resolve a call that another server closed as unresolved: by its cost, or because it was never sent."""
+        """Resolve a call that another server closed as unresolved, if its cost is known or it was never sent."""
         never_sent = call.state is CallState.VOID
         cost = money.ZERO if never_sent else call.cost
         if cost is None:
             return
-        now = await self._ledger.get(call.tenant_id, call.call_id)
-        if now is None or now.state is not CallState.UNRESOLVED:
-            return  # the provider's record was faster
-        why = "provably never sent" if never_sent else _EVIDENCE[call.cost_source]
+        entry = await self._ledger.get(call.tenant_id, call.call_id)
+        if entry is None or entry.state is not CallState.UNRESOLVED:
+            return  # closed by the provider's record
+        why = "provably never sent" if never_sent else _REASONS[call.cost_source]
         try:
-            await self.resolve(now, cost=cost, usage=call.usage, why=why, by="godoty", above_bound=True)
+            await self.resolve(entry, cost=cost, usage=call.usage, why=why, by="godoty", above_bound=True)
         except AlreadyResolved:
             return
 
     async def check(self, call: ModelCall, *, cost: Decimal, above_bound: bool) -> str:
-        """Check a resolution; return the one id that it can have: a call is resolved once.
+        """Check a resolution and return its id: there is one per call, so that a call is resolved once.
 
         Raises:
-            AmountRefused: No call can cost that, or it is above the call's bound.
+            AmountRefused: The cost is out of bounds, or above the call's upper bound.
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
@@ -93,18 +98,18 @@ class Adjustments:
         by: str,
         above_bound: bool = False,
     ) -> Adjustment:
-        """Say what an unresolved call has cost.
+        """Record what an unresolved call cost.
 
         Args:
             call: The call, as it is now.
-            cost: What it cost, in US dollars.
-            usage: What it used, where that is known: what its entry does not count already is added.
-            why: How that is known.
-            by: Who says so.
-            above_bound: The cost may be more than the call's upper bound.
+            cost: Its cost, in US dollars.
+            usage: Its usage, if known: the part that its entry does not count yet is added.
+            why: The evidence for the cost.
+            by: The person or service that states it.
+            above_bound: Whether the cost may exceed the call's upper bound.
 
         Raises:
-            AmountRefused: No call can cost that, or it is above the call's bound.
+            AmountRefused: The cost is out of bounds, or above the call's upper bound.
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
@@ -130,7 +135,7 @@ class Adjustments:
             why=why,
             by=by,
         )
-        await self._folds.announce(call.tenant_id, call.session_uid)
+        await self._totals_updater.mark_stale(call.tenant_id, call.session_uid)
         try:
             written = await self._ledger.insert(adjustment)
         except DuplicateKey as error:
@@ -139,7 +144,7 @@ class Adjustments:
         return written
 
     async def find(self, order: AdjustmentOrder) -> Adjustment | None:
-        """Return the adjustment that was made for an order, or None; what it still lacks is done.
+        """Return the adjustment that an order resulted in, applied if it was not, or None.
 
         Raises:
             RequestIdReused: The request id was used for another adjustment.
@@ -151,7 +156,7 @@ class Adjustments:
         return found
 
     async def total(self, tenant_id: str, call_id: str) -> Decimal:
-        """Return what a call costs now, with all its adjustments.
+        """Return the cost of a call including all its adjustments.
 
         Raises:
             CallNotFound: The tenant has no such call.
@@ -159,64 +164,67 @@ class Adjustments:
         call = await self._call(tenant_id, call_id)
         return call_total(call, await self._ledger.adjustments.of_call(call))
 
-    async def draft(self, order: AdjustmentOrder) -> Adjustment:
-        """Return what an order comes to now, under the next number of its session, or what was made of it meanwhile.
+    async def preview(self, order: AdjustmentOrder) -> Adjustment:
+        """Return the adjustment that an order would result in now, or the one that it did result in.
 
-        The number is read before the amounts: whatever is inserted after them takes that number or a later one.
+        It has the next number of its session. The number is read before the amounts: any entry that is inserted after
+        they were read takes that number or a later one.
 
         Raises:
             CallNotFound: The tenant has no such call.
             CallNotAdjustable: The call is pending, or unresolved.
-            AmountRefused: No call can cost what it would cost.
+            AmountRefused: The call's total would be out of bounds.
         """
         call = await self._call(order.tenant_id, order.call_id)
         number = await self._ledger.highest(call.tenant_id, call.session_uid) + 1
         earlier = await self._ledger.adjustments.of_call(call)
-        made = next((each for each in earlier if each.entry_id == order.entry_id), None)
-        return made or adjustment_of(order, call, earlier, number=number, time=self._clock())
+        existing = next((each for each in earlier if each.entry_id == order.entry_id), None)
+        return existing or adjustment_of(order, call, earlier, number=number, time=self._clock())
 
     async def adjust(self, order: AdjustmentOrder) -> Adjustment:
-        """Correct what a call cost; the same order again returns the same adjustment.
+        """Correct the cost of a call; the same order again returns the same adjustment.
 
-        It is inserted under exactly the number after those that its amount was computed from, so of two that are made
-        at once the second one is computed anew.
+        It is inserted under exactly the number that follows the entries its amount was computed from, so the second of
+        two concurrent orders is computed again.
 
         Raises:
             CallNotFound: The tenant has no such call.
             CallNotAdjustable: The call is pending, or unresolved.
-            AmountRefused: No call can cost what it would cost.
+            AmountRefused: The call's total would be out of bounds.
             RequestIdReused: The request id was used for another adjustment.
-            StorageUnavailable: It may be inserted or not, or a sum may lack it; the same order again finishes it.
+            StorageUnavailable: It may not be inserted, or not be applied; the same order again finishes it.
         """
         for _ in range(_TRIES):
             if (found := await self.find(order)) is not None:
                 return found
-            adjustment = await self.draft(order)
-            await self._folds.announce(adjustment.tenant_id, adjustment.session_uid)
+            adjustment = await self.preview(order)
+            await self._totals_updater.mark_stale(adjustment.tenant_id, adjustment.session_uid)
             try:
                 inserted = await self._ledger.adjustments.insert(adjustment)
-            except DuplicateKey:  # the same order at the same time
+            except DuplicateKey:  # the same order, concurrently
                 continue
             if inserted:
                 await self._apply(adjustment)
                 return adjustment
-        raise StorageUnavailable("Too many entries are written to the session just now.", retry_after=1.0)
+        raise StorageUnavailable(
+            f"Other entries of the session were inserted first in {_TRIES} tries; retry in 1 s.", retry_after=1.0
+        )
 
-    async def apply_left(self) -> int:
-        """Finish the adjustments that dead servers left unapplied; returns how many.
+    async def apply_pending(self) -> int:
+        """Apply the adjustments that dead servers inserted and did not apply; return how many.
 
         Raises:
             StorageUnavailable: The database is out of reach.
         """
-        left = await self._ledger.adjustments.unapplied(limit=_SWEEP)
-        for adjustment in left:
+        unapplied = await self._ledger.adjustments.unapplied(limit=_SWEEP)
+        for adjustment in unapplied:
             try:
                 await self._apply(adjustment)
             except StorageUnavailable:
                 raise
-            except Exception:  # one whose session's sums are broken must not hold up the others
+            except Exception:  # a session with broken totals must not hold up the others
                 log.exception("adjustment_not_applied", adjustment_id=adjustment.entry_id)
-        return len(left)
+        return len(unapplied)
 
     async def _call(self, tenant_id: str, call_id: str) -> ModelCall:
         call = await self._ledger.get(tenant_id, call_id)
@@ -225,7 +233,7 @@ class Adjustments:
         return call
 
     async def _apply(self, adjustment: Adjustment) -> None:
-        """Bring the session's sums and the tenant's budget up to date; doing it again changes nothing."""
-        await self._folds.advance(adjustment.tenant_id, adjustment.session_uid)
-        if self._spending is not None:
-            await self._spending.correct(adjustment)
+        """Apply an adjustment to its session's totals and its tenant's budget; idempotent."""
+        await self._totals_updater.refresh(adjustment.tenant_id, adjustment.session_uid)
+        if self._budget_service is not None:
+            await self._budget_service.apply_adjustment(adjustment)

@@ -1,7 +1,7 @@
-"""Resolves calls that another server closed as unresolved, by what their own server knows of them.
+"""Resolves calls that another server closed as unresolved, by the data that only their own server has.
 
-A server that could not reach the database holds the provider's id or the usage of a call in memory alone. If another
-server closed the call meanwhile, its entry is final: what is found out by the id or the usage becomes a resolution.
+A server that could not reach the database has the provider's id or the usage of a call in memory only. If another
+server closed the call meanwhile, its entry is final: a cost found by the id or the usage becomes a resolution.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 import structlog
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.metering.call import CallState, ModelCall
+from godoty_service.ledger.entries import CallState, ModelCall
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 16
+_BATCH = 16
 
 
 @dataclass(slots=True)
@@ -24,10 +24,10 @@ class _LateCall:
     """A call that is unresolved in the ledger.
 
     Attributes:
-        call: What is known of it.
+        call: The call as its own server knows it.
         since: When it was found to be unresolved, by the database's time.
-        due: When it is tried next.
-        tries: How often it was tried.
+        due: The time of the next try.
+        tries: The number of tries so far.
     """
 
     call: ModelCall
@@ -37,7 +37,7 @@ class _LateCall:
 
 
 class LateCalls:
-    """The late calls of this server. They are in memory alone, as the entry of a final call is never changed."""
+    """The late calls of this server, in memory only: the entry of a final call never changes."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class LateCalls:
         """Build it.
 
         Args:
-            find: Returns a call, known for this long, as it is to be closed; None: its record is waited for.
+            find: Returns a call in its final state after a wait; None: wait longer for its record.
             resolve: Resolves a call.
-            wait: Returns how long to wait after so many tries.
-            longest: How long a call is tried.
+            wait: Returns how long to wait after a number of tries.
+            longest: How long to retry a call.
         """
         self._find = find
         self._resolve = resolve
@@ -62,7 +62,7 @@ class LateCalls:
         self._calls: dict[str, _LateCall] = {}
 
     def add(self, call: ModelCall, *, now: datetime) -> None:
-        """Add a call; it is due at once."""
+        """Add a call that is due at once."""
         self._calls.setdefault(call.call_id, _LateCall(call=call, since=now, due=now))
 
     async def resolve_due(self, now: datetime) -> None:
@@ -72,11 +72,11 @@ class LateCalls:
             StorageUnavailable: The database is out of reach.
         """
         due = [each for each in self._calls.values() if each.due <= now]
-        for start in range(0, len(due), _AT_ONCE):
-            await asyncio.gather(*(self._try(late, now) for late in due[start : start + _AT_ONCE]))
+        for start in range(0, len(due), _BATCH):
+            await asyncio.gather(*(self._try(late, now) for late in due[start : start + _BATCH]))
 
     def give_up(self) -> None:
-        """Log what is left, for an operator to resolve, and forget it."""
+        """Log and remove the remaining calls, for an operator to resolve."""
         for late in list(self._calls.values()):
             self._remove(late)
 
@@ -100,6 +100,6 @@ class LateCalls:
             self._remove(late)
 
     def _remove(self, late: _LateCall) -> None:
-        """Forget a call whose cost cannot be found, and log what identifies it at the provider."""
+        """Remove a call whose cost cannot be found, and log its id at the provider."""
         del self._calls[late.call.call_id]
         log.error("call_not_resolved", call_id=late.call.call_id, generation_id=late.call.generation_id)

@@ -1,1 +1,1 @@
-"""The provider edge: the Strands model, stream decoding, the catalogue's source and errors."""
+"""The provider edge: the Strands model, its HTTP client and stream decoding, the catalogue source, and errors."""

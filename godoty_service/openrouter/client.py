@@ -1,85 +1,29 @@
-"""The HTTP client to the provider: one for the service, its connections shared by all turns."""
+"""Sends requests to the provider as an `AsyncOpenAI` is configured, over one connection pool for all turns."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-import aiohttp
 import httpx2 as httpx
-from openai import APIConnectionError, APITimeoutError, AsyncOpenAI
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
-from godoty_service.openrouter.bounded_body import ENCODINGS, UnreadableBody, read_bounded
-from godoty_service.openrouter.pace import Pace
-from godoty_service.openrouter.transport import AiohttpTransport, limits_of
+from godoty_service.openrouter.read_pacer import ReadPacer
+from godoty_service.openrouter.transport import (
+    ENCODINGS,
+    AiohttpTransport,
+    UnreadableBody,
+    client_timeout,
+    read_bounded,
+)
 
-_OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}  # headers of the body as it was sent
-
-
-class OpenRouterClient(AsyncOpenAI):
-    """OpenAI's client, with a way to ask for a completion at a third of its cost."""
-
-    async def complete(self, body: Mapping[str, Any]) -> httpx.Response:
-        """Ask for a completion, once; returns as soon as the response's headers are here.
-
-        `chat.completions.create` copies the options four times, walks through the whole history, which changes nothing,
-        and types the answer, which is read as it comes.
-
-        Raises:
-            openai.APIConnectionError: No response came.
-            openai.APIStatusError: The response is an error; its body is read as far as `ErrorBodyLimits` permit.
-        """
-        http = cast("_Http", self._client)
-        try:
-            response = await http.transport.ask(
-                "POST", self._completions, headers=self._encoded_headers, content=to_json(body), limits=self._limits
-            )
-        except httpx.TimeoutException as error:
-            raise APITimeoutError(request=self._request(body)) from error
-        except Exception as error:
-            raise APIConnectionError(request=self._request(body)) from error
-        if not response.is_success:
-            read = await _read_error(response, http.error_limits, self._request(body))
-            raise self._make_status_error_from_response(read)
-        return response
-
-    async def fetch(self, path: str) -> httpx.Response:
-        """Send a GET request below the base URL, once; return the response, of any status, when its headers are here.
-
-        Raises:
-            httpx.TransportError: No response came.
-        """
-        http = cast("_Http", self._client)
-        url = f"{str(self.base_url).rstrip('/')}{path}"
-        return await http.transport.ask("GET", url, headers=self._encoded_headers, content=b"", limits=self._limits)
-
-    def _request(self, body: Mapping[str, Any]) -> httpx.Request:
-        """What an error names."""
-        return httpx.Request("POST", self._completions, headers=self._headers, content=to_json(body))
-
-    @cached_property
-    def _completions(self) -> str:
-        return f"{str(self.base_url).rstrip('/')}/chat/completions"
-
-    @cached_property
-    def _headers(self) -> dict[str, str]:
-        named = {**self.default_headers, **self.auth_headers}
-        return {name: value for name, value in named.items() if isinstance(value, str)}
-
-    @cached_property
-    def _encoded_headers(self) -> dict[str, str]:
-        return {**self._headers, "accept-encoding": ENCODINGS}
-
-    @cached_property
-    def _limits(self) -> aiohttp.ClientTimeout:
-        return limits_of(self._client.timeout.as_dict())
+_BODY_HEADERS = {"content-encoding", "content-length", "transfer-encoding"}  # of the body before decoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBodyLimits:
-    """Bounds of the body of an error answer; one beyond them is not read, and the error is known by its status.
+    """Bounds of an error answer's body; beyond them it is not read, and the error is known by its status alone.
 
     Attributes:
         size: Bytes, after decoding.
@@ -90,23 +34,92 @@ class ErrorBodyLimits:
     seconds: float = 5.0
 
 
-class _Http(httpx.AsyncClient):
-    """httpx's client, and the way past it."""
+class OpenRouterClient:
+    """Sends requests with the base URL, key, headers and timeouts of an `AsyncOpenAI`.
 
-    def __init__(self, transport: AiohttpTransport, *, error_limits: ErrorBodyLimits, **options: Any) -> None:
-        super().__init__(transport=transport, **options)
-        self.transport = transport
-        self.error_limits = error_limits
+    `chat.completions.create` copies the options four times, walks the whole history without changing it, and types the
+    answer, which is decoded as it arrives: sending without it costs a third.
+
+    Attributes:
+        openai: The configuration of every request; its own requests use the same connection pool.
+    """
+
+    def __init__(self, openai: AsyncOpenAI, transport: AiohttpTransport, *, error_limits: ErrorBodyLimits) -> None:
+        """Build it.
+
+        Args:
+            openai: Its HTTP client sends by `transport`.
+            transport: The connection pool.
+            error_limits: Bounds of the body of an error answer.
+        """
+        self.openai = openai
+        self._transport = transport
+        self._error_limits = error_limits
+        self._base_url = str(openai.base_url).rstrip("/")
+        named = {**openai.default_headers, **openai.auth_headers, "accept-encoding": ENCODINGS}
+        self._headers = {name: value for name, value in named.items() if isinstance(value, str)}
+        self._limits = client_timeout(httpx.Timeout(openai.timeout).as_dict())
+
+    @property
+    def api_key(self) -> str:
+        """The key that requests are sent with."""
+        return self.openai.api_key
+
+    def with_key(self, api_key: str) -> "OpenRouterClient":
+        """Return a client with another key on the same connection pool; it need not be closed."""
+        return OpenRouterClient(
+            self.openai.with_options(api_key=api_key), self._transport, error_limits=self._error_limits
+        )
+
+    async def complete(
+        self, body: Mapping[str, Any], *, on_sending: Callable[[], None] | None = None
+    ) -> httpx.Response:
+        """Request a completion, without retries; return the response when its headers have arrived.
+
+        Args:
+            body: The request.
+            on_sending: Called before the first byte is sent; if it raises, nothing is sent.
+
+        Raises:
+            openai.APIConnectionError: No response came.
+            openai.APIStatusError: The response is an error; its body is read within `ErrorBodyLimits`.
+        """
+        url = f"{self._base_url}/chat/completions"
+        try:
+            response = await self._transport.send(
+                "POST", url, headers=self._headers, content=to_json(body), limits=self._limits, on_sending=on_sending
+            )
+        except httpx.TimeoutException as error:
+            raise APITimeoutError(httpx.Request("POST", url)) from error
+        except Exception as error:
+            raise APIConnectionError(request=httpx.Request("POST", url)) from error
+        if not response.is_success:
+            read = await _read_error(response, self._error_limits, httpx.Request("POST", url))
+            raise APIStatusError(f"HTTP status {read.status_code}", response=read, body=None)
+        return response
+
+    async def fetch(self, path: str) -> httpx.Response:
+        """Send a GET request for a path below the base URL, without retries; return the response, of any status.
+
+        Raises:
+            httpx.TransportError: No response came.
+        """
+        url = f"{self._base_url}{path}"
+        return await self._transport.send("GET", url, headers=self._headers, content=b"", limits=self._limits)
+
+    async def close(self) -> None:
+        """Close the connection pool, also for the clients of other keys."""
+        await self.openai.close()
 
 
 async def _read_error(response: httpx.Response, limits: ErrorBodyLimits, request: httpx.Request) -> httpx.Response:
-    """Return an error answer with its decoded body, which is empty where it is too large, too slow or broken."""
+    """Return an error answer with its decoded body, which is empty if it is too large, too slow or broken."""
     try:
         async with asyncio.timeout(limits.seconds):
-            body = await read_bounded(response, most=limits.size)
+            body = await read_bounded(response, max_size=limits.size)
     except (UnreadableBody, TimeoutError, httpx.HTTPError):
         body = b""
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _OF_THE_BODY]
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _BODY_HEADERS]
     return httpx.Response(response.status_code, headers=headers, content=body, request=request)
 
 
@@ -118,32 +131,28 @@ def open_client(
     app_name: str,
     connect_timeout: float,
     read_timeout: float,
-    pace: Pace,
+    read_pacer: ReadPacer,
     error_limits: ErrorBodyLimits | None = None,
 ) -> OpenRouterClient:
-    """Build the client. It never retries: each request must stand in the ledger first.
+    """Build the client. It never retries: each request must be in the ledger first.
 
     Args:
         api_key: The account's key.
-        base_url: OpenRouter's `/api/v1`, or a gateway that speaks as it does.
+        base_url: OpenRouter's `/api/v1`, or a compatible gateway.
         site_url: Attribution, `HTTP-Referer`.
         app_name: Attribution, `X-Title`.
         connect_timeout: Seconds to connect.
         read_timeout: Seconds that a stream may be silent.
-        pace: The beat of its streams.
+        read_pacer: Paces the reads of its streams.
         error_limits: Bounds of the body of an error answer.
     """
-    timeout = httpx.Timeout(read_timeout, connect=connect_timeout)
-    return OpenRouterClient(
+    transport = AiohttpTransport(read_pacer)
+    openai = AsyncOpenAI(
         api_key=api_key,
         base_url=base_url,
         max_retries=0,
-        timeout=timeout,
+        timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
         default_headers={"HTTP-Referer": site_url, "X-Title": app_name, "X-OpenRouter-Title": app_name},
-        http_client=_Http(
-            AiohttpTransport(pace),
-            error_limits=error_limits or ErrorBodyLimits(),
-            base_url=base_url,
-            timeout=timeout,
-        ),
+        http_client=httpx.AsyncClient(transport=transport),
     )
+    return OpenRouterClient(openai, transport, error_limits=error_limits or ErrorBodyLimits())

@@ -1,4 +1,4 @@
-"""The Strands model that speaks to OpenRouter and lets nothing leave that is not in the ledger."""
+"""The Strands model for OpenRouter; it sends no request that is not in the ledger."""
 
 import asyncio
 import random
@@ -21,31 +21,29 @@ from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
-from godoty_service.openrouter import failures
-from godoty_service.openrouter.answer import Answer, Listener
+from godoty_service.openrouter import errors
+from godoty_service.openrouter.call_recorder import Meter, OpenCall
+from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.client import OpenRouterClient
-from godoty_service.openrouter.limits import AnswerLimits
-from godoty_service.openrouter.metered import Meter, OpenCall
-from godoty_service.openrouter.portable import MAKER, Portable
-from godoty_service.openrouter.reading import Reading
-from godoty_service.openrouter.reasoning import details_of, maker_of
-from godoty_service.openrouter.transport import SENDING
+from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
+from godoty_service.openrouter.reasoning_details import details_of, maker_of
+from godoty_service.openrouter.response_reader import ResponseReader
+from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
 
-LISTENER = "listener"  # in the invocation state: who hears the answer of the agent's own calls, not of a summary's
+LISTENER = "listener"  # in the invocation state: receives the answers to the agent's own calls, not to a summary's
 MAX_ATTEMPTS = 3
 _CUT: StreamEvent = {"messageStop": {"stopReason": "max_tokens"}}
-_NO_ANSWER = "[blank text]"  # what Strands says in place of an empty answer
-_MOST_TOKENS = 10**9  # of one call
-_LONGEST_WAIT = 20.0  # seconds; a provider that asks for more is not waited for
+_MAX_TOKENS = 10**9  # of one call
+_MAX_WAIT = 20.0  # seconds; no retry follows a longer `Retry-After`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTerms:
-    """The limits of one call, as budgets are when it is made.
+    """The limits of one call, from the budgets at the time of the call.
 
     Attributes:
-        max_output_tokens: The tokens that it may answer; None: no bound.
-        provider: The routing preferences of a call whose price is bounded, `max_price` among them; None: it is not.
+        max_output_tokens: Largest number of output tokens; None: unbounded.
+        provider: Routing preferences that bound the price, with `max_price`; None: the price is unbounded.
     """
 
     max_output_tokens: int | None = None
@@ -53,10 +51,10 @@ class CallTerms:
 
 
 class OpenRouterModel(OpenAIModel):
-    """A model for one turn: it retries before the first token only, and counts the tokens it has left.
+    """A model for one turn: it retries only before the first token, and counts the remaining output tokens.
 
-    Its stream holds, beside Strands' own events, one `{"modelCall": …}` for each request it made: the ledger's
-    entry, as the meter returned it.
+    Beside Strands' own events, its stream has one `{"modelCall": …}` for each request: the ledger's entry, as the meter
+    returned it.
 
     Attributes:
         cut_by_budget: Whether an answer to the agent ended at a limit that a budget or `max_cost_usd` had lowered.
@@ -82,21 +80,21 @@ class OpenRouterModel(OpenAIModel):
         """Build the model.
 
         Args:
-            client: The shared client.
-            meter: Writes each request ahead.
-            model: The model to ask.
-            fallback_models: Models to try when it cannot answer, in order.
-            max_output_tokens: Tokens that all of the agent's own calls together may answer.
-            side_output_tokens: Tokens that one other call (a summary) may answer.
-            call_terms: Returns the limits that one call carries, by the bytes of its request; None: it carries none.
-            user: The end user, as the provider may know him: pseudonymous.
-            session_key: Pins the provider, which keeps prompt caches warm: pseudonymous, too.
-            context_window: Tokens that the model takes in all.
-            maker: Returns which of the models served, by the name that the answer gives; None: the first.
-            provider: Routing preferences, as OpenRouter takes them.
-            limits: Bounds of what is kept of an answer.
+            client: Sends the requests.
+            meter: Inserts each request into the ledger before it is sent.
+            model: The requested model.
+            fallback_models: Models to try if it cannot answer, in order.
+            max_output_tokens: Output tokens of all of the agent's own calls together.
+            side_output_tokens: Output tokens of one other call (a summary).
+            call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
+            user: A pseudonym of the end user, for the provider.
+            session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
+            context_window: Largest number of input and output tokens of the model.
+            maker: Returns which of the models served, by the model name in the answer; None: the first.
+            provider: Routing preferences, in OpenRouter's form.
+            limits: Bounds of what is retained of an answer.
         """
-        super().__init__(client=cast("Any", client), model_id=model, context_window_limit=context_window)
+        super().__init__(client=client.openai, model_id=model, context_window_limit=context_window)
         self._client = client
         self._secrets = (client.api_key,)
         self._meter = meter
@@ -112,9 +110,9 @@ class OpenRouterModel(OpenAIModel):
             **({"user": user} if user else {}),
             **({"session_id": session_key} if session_key else {}),
         }
-        self._portable = Portable((model, *fallback_models))
+        self._normalizer = MessageNormalizer((model, *fallback_models))
         self._maker = maker or (lambda _: model)
-        self._readings: set[Reading] = set()
+        self._readers: set[ResponseReader] = set()
         self.cut_by_budget = False
 
     async def stream(
@@ -128,38 +126,38 @@ class OpenRouterModel(OpenAIModel):
         invocation_state: dict[str, Any] | None = None,
         **_: Any,
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Ask the model and stream its answer; the listener in the invocation state hears it piece by piece.
+        """Request an answer and stream it; the listener in the invocation state receives it piece by piece.
 
         Raises:
-            ProviderError: The provider failed, and a retry did not help or could not be made.
-            StorageUnavailable: The ledger entry could not be written; nothing was sent.
+            ProviderError: The provider failed, and a retry failed or was not possible.
+            StorageUnavailable: The ledger entry could not be inserted; nothing was sent.
         """
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call = await self._open(request, attempt, side=listener is None)
             if listener is not None:
-                listener.asking()
-            answer = Answer(
+                listener.on_request()
+            decoder = StreamDecoder(
                 listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
             )
             try:
-                async with aclosing(self._attempt(call, request, answer, side=listener is None)) as events:
+                async with aclosing(self._attempt(call, request, decoder, side=listener is None)) as events:
                     async for event in events:
                         yield event
             except ContextWindowExceeded as error:
-                # Strands makes the history smaller on its own error, and asks again: one more entry.
+                # On its own error Strands shortens the history and requests again, which is one more entry.
                 raise ContextWindowOverflowException(error.text) from error
             except ProviderError as error:
                 wait = _wait(error, attempt)
-                if answer.has_output or not error.retryable or wait is None:
+                if decoder.has_output or not error.retryable or wait is None:
                     raise
                 await asyncio.sleep(wait)
             else:
                 return
 
     async def structured_output(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override] # it never yields
-        """Refuse: this way goes past `stream`, and so past the ledger. `structured_output_model=` does not.
+        """Refuse: this method bypasses `stream`, and so the ledger. `structured_output_model=` does not.
 
         Raises:
             NotImplementedError: Always.
@@ -167,22 +165,22 @@ class OpenRouterModel(OpenAIModel):
         raise NotImplementedError("Use Agent(structured_output_model=...), which is metered.")
 
     async def aclose(self) -> None:
-        """Close the connections that a turn which ended early left open."""
-        while self._readings:
-            await self._readings.pop().aclose()
+        """Close the connections of responses that were not read to their end."""
+        while self._readers:
+            await self._readers.pop().aclose()
 
     async def _open(self, request: dict[str, Any], attempt: int, *, side: bool) -> OpenCall:
-        """Write a call ahead; its request says how many tokens it may answer.
+        """Insert a call into the ledger, and set its limits in the request.
 
         Raises:
             MaxTokensReachedException: The turn has no output tokens left.
         """
         size = len(to_json(request))
-        left = self._side_output if side else self._output_left
-        if left is not None and left < 1:
+        remaining = self._side_output if side else self._output_left
+        if remaining is not None and remaining < 1:
             raise MaxTokensReachedException("The turn has no output tokens left.")
         terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
-        limit = min((each for each in (left, terms.max_output_tokens) if each is not None), default=None)
+        limit = min((each for each in (remaining, terms.max_output_tokens) if each is not None), default=None)
         call = await self._meter.open(
             model=self._model,
             fallback_models=self._fallback_models,
@@ -191,12 +189,12 @@ class OpenRouterModel(OpenAIModel):
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
         )
-        carried = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
-        request.update({name: value for name, value in carried.items() if value})
+        limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
+        request.update({name: value for name, value in limits.items() if value})
         return call
 
     async def _attempt(
-        self, call: OpenCall, request: dict[str, Any], answer: Answer, *, side: bool
+        self, call: OpenCall, request: dict[str, Any], decoder: StreamDecoder, *, side: bool
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: GodotyError | None = None
@@ -204,46 +202,43 @@ class OpenRouterModel(OpenAIModel):
         metrics = Metrics(latencyMs=0)
         start_time = time.monotonic()
         try:
-            response = await self._send(call, request)
+            response = await self._client.complete({**request, **self._extra}, on_sending=call.sending)
         except (openai.APIError, httpx.HTTPError) as failure:
-            error = failures.from_exception(failure, secrets=self._secrets)
+            error = errors.from_exception(failure, secrets=self._secrets)
             entry = await _close_unanswered(call, failure, error)
         else:
-            reading = Reading(call, response, answer, drain_seconds=self._limits.drain_seconds)
-            self._readings.add(reading)
+            reader = ResponseReader(call, response, decoder, drain_seconds=self._limits.drain_seconds)
+            self._readers.add(reader)
             try:
-                async with aclosing(reading.events()) as events:
+                async with aclosing(reader.events()) as events:
                     async for event in events:
                         yield event
             except asyncio.CancelledError:
-                if answer.usage is not None:  # what it cost has come, whatever was still to come
-                    await _close_answered(call, answer)
+                if decoder.usage is not None:  # its cost is known, even though the answer is not complete
+                    await _close_answered(call, decoder)
                 raise
-            self._readings.discard(reading)
-            metrics = _metrics(start_time, first_time=reading.first_output_time, end_time=time.monotonic())
-            closing = _closing(answer, self._maker(answer.served_model))
-            error = answer.error
-            entry = await _close_answered(call, answer)
+            self._readers.discard(reader)
+            metrics = _metrics(start_time, first_time=reader.first_output_time, end_time=time.monotonic())
+            closing = _closing(decoder, self._maker(decoder.served_model))
+            error = decoder.error
+            entry = await _close_answered(call, decoder)
         yield cast("StreamEvent", {"modelCall": entry})
         if error is not None:
             if isinstance(error, ModelUnavailable):
                 error.metadata.setdefault("model", self._model)
             raise error
-        usage = _strands_usage(answer)
-        self.cut_by_budget |= call.clamped and not side and _CUT in closing
-        if self._output_left is not None and not side:
-            self._output_left = max(0, self._output_left - usage["outputTokens"])
+        usage = _strands_usage(decoder)
+        if not side:
+            self._count_output(usage["outputTokens"], cut_by_budget=call.clamped and _CUT in closing)
         for event in closing:
             yield event
         yield {"metadata": {"usage": usage, "metrics": metrics}}
 
-    async def _send(self, call: OpenCall, request: dict[str, Any]) -> httpx.Response:
-        """Send a request; the call hears when it leaves. Returns the response as soon as its headers are here."""
-        leaving = SENDING.set(call.sending)
-        try:
-            return await self._client.complete({**request, **self._extra})
-        finally:
-            SENDING.reset(leaving)
+    def _count_output(self, tokens: int, *, cut_by_budget: bool) -> None:
+        """Subtract the output tokens of one of the agent's own answers."""
+        self.cut_by_budget |= cut_by_budget
+        if self._output_left is not None:
+            self._output_left = max(0, self._output_left - tokens)
 
     def _request(
         self,
@@ -253,23 +248,24 @@ class OpenRouterModel(OpenAIModel):
         tool_choice: ToolChoice | None,
         system_prompt_content: list[SystemContentBlock] | None,
     ) -> dict[str, Any]:
+        """Format a request as Strands does, with messages that the models' providers accept."""
         request = self.format_request(
             messages, tool_specs, system_prompt, tool_choice, system_prompt_content=system_prompt_content
         )
         if not request["tools"]:
-            del request["tools"]  # some providers refuse an empty list
-        request["messages"] = self._portable.messages(request["messages"])
+            del request["tools"]  # some providers reject an empty list
+        request["messages"] = self._normalizer.normalize(request["messages"])
         return request
 
     @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:
-        """Format messages as Strands does, and give each answer its `reasoning_details` back."""
+        """Format messages as Strands does, and restore the `reasoning_details` of each answer."""
         formatted: list[dict[str, Any]] = []
         for message in messages:
             details = details_of(message)
             content = [block for block in message["content"] if "reasoningContent" not in block]
             if not content:
-                content = [{"text": _NO_ANSWER}]  # it only reasoned; without its turn, the user had two in a row
+                content = [{"text": BLANK_TEXT}]  # it only reasoned; without it, two user messages would be adjacent
             plain = super()._format_regular_messages([Message(role=message["role"], content=content)], **kwargs)
             if details and plain[-1]["role"] == "assistant":
                 plain[-1] |= {"reasoning_details": details, MAKER: maker_of(message)}
@@ -277,12 +273,12 @@ class OpenRouterModel(OpenAIModel):
         return formatted
 
 
-def _closing(answer: Answer, maker: str) -> list[StreamEvent]:
-    """Return the last events of an answer; one that is too large becomes an error."""
+def _closing(decoder: StreamDecoder, maker: str) -> list[StreamEvent]:
+    """Return the last events of an answer; fail an answer that is too large."""
     try:
-        return answer.end(maker=maker) if answer.error is None else []
+        return decoder.end(maker=maker) if decoder.error is None else []
     except TurnTooLarge as error:
-        answer.fail(error)
+        decoder.fail(error)
         return []
 
 
@@ -290,50 +286,50 @@ def _tool_call_ids(messages: Messages) -> set[str]:
     return {block["toolUse"]["toolUseId"] for message in messages for block in message["content"] if "toolUse" in block}
 
 
-async def _close_answered(call: OpenCall, answer: Answer) -> Any:
-    """Close a call with what came of its answer; an error and nothing else is a refusal, whatever its status."""
-    if isinstance(answer.error, ProviderError) and answer.refused:
-        return await call.refused(answer.error)
+async def _close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
+    """Close a call with its answer; an answer that is an error alone is a rejection, with any HTTP status."""
+    if isinstance(decoder.error, ProviderError) and decoder.refused:
+        return await call.refused(decoder.error)
     return await call.answered(
-        usage=answer.final_usage,
-        served_model=answer.served_model,
-        provider=answer.provider,
-        finish_reason=answer.finish_reason,
-        error=answer.error,
+        usage=decoder.final_usage,
+        served_model=decoder.served_model,
+        provider=decoder.provider,
+        finish_reason=decoder.finish_reason,
+        error=decoder.error,
     )
 
 
 async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
-    """Close a call whose request failed: never sent, refused by the provider, or nobody knows."""
+    """Close a call whose request failed: it was never sent, was rejected by the provider, or its outcome is unknown."""
     if not call.sent:
         return await call.void(error)
-    if failures.refused_cleanly(failure):
+    if errors.is_free_rejection(failure):
         return await call.refused(error)
-    if isinstance(failure, openai.APIStatusError) and (found := failures.generation_id(failure.response.headers)):
-        call.heard(found)
-    usage = failures.usage_of(failure)
+    if isinstance(failure, openai.APIStatusError) and (found := errors.generation_id(failure.response.headers)):
+        call.set_generation_id(found)
+    usage = errors.usage_of(failure)
     return await call.answered(usage=usage, served_model=None, provider=None, finish_reason=None, error=error)
 
 
 def _wait(error: ProviderError, attempt: int) -> float | None:
-    """Tell how many seconds to wait before the next attempt; None: make none."""
-    if attempt == MAX_ATTEMPTS or (error.retry_after or 0.0) > _LONGEST_WAIT:
+    """Return the seconds to wait before the next attempt; None: make none."""
+    if attempt == MAX_ATTEMPTS or (error.retry_after or 0.0) > _MAX_WAIT:
         return None
-    backoff: float = 0.25 * 2.0**attempt * (0.5 + random.random())  # noqa: S311 - it spreads load, it keeps no secret
+    backoff: float = 0.25 * 2.0**attempt * (0.5 + random.random())  # noqa: S311 - it spreads load, it is no secret
     return max(backoff, error.retry_after or 0.0)
 
 
 def _metrics(start_time: float, *, first_time: float | None, end_time: float) -> Metrics:
-    """Return how long a request took, in whole milliseconds, begun ones included: 0 would stand for "not measured"."""
+    """Return how long a request took, in milliseconds rounded up: 0 would mean "not measured"."""
     metrics = Metrics(latencyMs=ceil((end_time - start_time) * 1000))
     if first_time is not None:
         metrics["timeToFirstByteMs"] = ceil((first_time - start_time) * 1000)
     return metrics
 
 
-def _strands_usage(answer: Answer) -> Usage:
-    """Return the tokens as Strands counts them, for its limits; what they cost stands in the ledger."""
-    usage = answer.usage or {}
+def _strands_usage(decoder: StreamDecoder) -> Usage:
+    """Return the tokens as Strands counts them, for its limits; their cost is in the ledger."""
+    usage = decoder.usage or {}
     inputs = _count(usage, "prompt_tokens", "input_tokens") or 0
     outputs = _count(usage, "completion_tokens", "output_tokens") or 0
     counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
@@ -347,11 +343,11 @@ def _strands_usage(answer: Answer) -> Usage:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Read the first known counter; one that is no whole number, or absurd, is not known."""
+    """Return the first known counter; one that is not a whole number, or is absurdly large, is unknown."""
     for name in names:
         value = usage.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
             continue
-        if 0 <= value <= _MOST_TOKENS and value == int(value):
+        if 0 <= value <= _MAX_TOKENS and value == int(value):
             return int(value)
     return None

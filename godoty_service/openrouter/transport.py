@@ -1,30 +1,32 @@
-"""httpx's transport on aiohttp: its C parser reads a stream at a third of the cost.
+"""An httpx transport on aiohttp, whose C parser reads a stream at a third of the cost, and bounded body decoding.
 
-The openai client brings one, too. That one takes a connection that broke under a request for one that never stood,
-and does not say when a request leaves. Whether a call can have cost anything hangs on both, so this is our own.
+The openai client brings one, too. That one reports a connection that broke during a request as one that was never
+established, and cannot report when a request is sent. Whether a call can have cost anything depends on both.
 """
 
 import asyncio
 import ssl
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import httpx2 as httpx
 
-from godoty_service.openrouter.pace import Pace
+from godoty_service.openrouter.read_pacer import ReadPacer
 
-# Called when the first byte of the request that is being made leaves; what it raises keeps the byte from leaving.
-SENDING: ContextVar[Callable[[], None] | None] = ContextVar("sending", default=None)
+ENCODINGS = "gzip, deflate"  # what `decoded` decodes: a request's `Accept-Encoding`
 
 _BODY = "godoty_body"  # among a response's extensions
 _KEEP_ALIVE = 60.0  # seconds that an idle connection stays open
+_PIECE = 256 * 1024  # decoded bytes
+_ANY_ZLIB = 47  # window bits: zlib or gzip, by the header
 
-# The first that fits tells: those that never carried a byte come before the classes that they belong to.
+# The first match decides: errors before the first byte was sent precede the classes that they belong to.
 _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
@@ -38,34 +40,38 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 )
 
 
+class UnreadableBody(ValueError):
+    """The body is larger than allowed, or its encoding is unknown or broken."""
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """One pool of connections, as many as it takes; none is bound to a loop before the first request.
+    """An unbounded connection pool; it binds to the event loop at the first request.
 
     Args:
-        pace: Tells bodies when to rest.
+        read_pacer: Paces the reads of all response bodies.
     """
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, read_pacer: ReadPacer) -> None:
+        self._read_pacer = read_pacer
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; returns as soon as the response's headers are here.
+        """Send a request of an httpx client; return the response when its headers have arrived.
 
         Raises:
-            httpx.TransportError: It failed on the way.
+            httpx.TransportError: The request failed.
         """
-        response = await self.ask(
+        response = await self.send(
             request.method,
             str(request.url),
             headers=request.headers,
             content=request.content,
-            limits=limits_of(request.extensions.get("timeout", {})),
+            limits=client_timeout(request.extensions.get("timeout", {})),
         )
         response.request = request
         return response
 
-    async def ask(
+    async def send(
         self,
         method: str,
         url: str,
@@ -73,17 +79,34 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         headers: Mapping[str, str],
         content: bytes,
         limits: aiohttp.ClientTimeout,
+        on_sending: Callable[[], None] | None = None,
     ) -> httpx.Response:
-        """Send a request past httpx's client: a fifth of what a call costs. The response knows of no request.
+        """Send a request without an httpx client, which saves a fifth of a call's cost.
+
+        The response has no `request`.
+
+        Args:
+            method: The HTTP method.
+            url: The absolute URL.
+            headers: All headers but those of the connection.
+            content: The body; may be empty.
+            limits: Times for connecting, and for the silence of the response.
+            on_sending: Called before the first byte is sent; if it raises, nothing is sent.
 
         Raises:
-            httpx.TransportError: It failed on the way.
+            httpx.TransportError: The request failed.
         """
-        with _translated():
+        with _translate_errors():
             response = await self._open().request(
-                method, url, headers=headers, data=content or None, allow_redirects=False, timeout=limits
+                method,
+                url,
+                headers=headers,
+                data=content or None,
+                allow_redirects=False,
+                timeout=limits,
+                trace_request_ctx=on_sending,
             )
-        body = Body(response, self._pace, limits.sock_read)
+        body = Body(response, self._read_pacer, limits.sock_read)
         return httpx.Response(response.status, headers=response.raw_headers, stream=body, extensions={_BODY: body})
 
     async def aclose(self) -> None:
@@ -94,125 +117,189 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             tracing = aiohttp.TraceConfig()
-            tracing.on_request_headers_sent.append(_on_sending)
+            tracing.on_request_headers_sent.append(_call_on_sending)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE, ssl=_ssl_context()),
-                auto_decompress=False,  # httpx does
+                auto_decompress=False,  # `decoded` does it within bounds
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[tracing],
-                trust_env=bool(urllib.request.getproxies()),  # asked each time, it costs more than the request
+                trust_env=bool(urllib.request.getproxies()),  # per request, it would cost more than the request
             )
         return self._session
 
 
+async def _call_on_sending(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    """Call the request's `on_sending`; aiohttp has the headers ready and has written none of them."""
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx()
+
+
 @cache
 def _ssl_context() -> ssl.SSLContext:
-    """The certificates that httpx trusts, read once: 25 ms of CPU."""
+    """Return the certificates that httpx trusts, read once: 25 ms of CPU."""
     return httpx.create_ssl_context()
 
 
-def limits_of(timeout: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
-    """Tell how long it may take to connect, and how long a response may be silent, from what httpx says of both."""
+def client_timeout(timeout: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
+    """Convert httpx's timeouts: to connect, and for the silence of a response."""
     connect = timeout.get("connect")
     return aiohttp.ClientTimeout(sock_connect=connect, connect=connect, sock_read=timeout.get("read"))
 
 
 def body_of(response: httpx.Response) -> "Body | None":
-    """Tell a response's body as it is on the wire; None: the response is not one of ours."""
+    """Return a response's undecoded body; None: it is not a response of this transport."""
     return response.extensions.get(_BODY)
 
 
 class Body(httpx.AsyncByteStream):
-    """A response's body: at each step all that has arrived.
+    """A response's body, read in pieces of all that has arrived.
 
     Args:
-        response: Its headers are here.
-        pace: When to rest.
-        timeout: Seconds without a byte after which it has failed.
+        response: Its headers have arrived.
+        read_pacer: Paces the reads.
+        timeout: Seconds of silence after which the body has failed.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, pace: Pace, timeout: float | None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, read_pacer: ReadPacer, timeout: float | None) -> None:
         self._response = response
         self._content = response.content
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
-        self._pace = pace
+        self._read_pacer = read_pacer
         self._timeout = timeout
         self._seen = 0  # bytes
         self._seen_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         if response.connection is not None and response.connection.protocol is not None:
-            response.connection.protocol.read_timeout = None  # it sets a timer anew for each read: `_look` need not
+            response.connection.protocol.read_timeout = None  # it would set a new timer for each read; ours is lazy
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self._watched():
-            while data := await self._arrived():
+        with self._guarded():
+            while data := await self._read():
                 yield data
 
-    async def pour(self, take: Callable[[bytes], None]) -> None:
-        """Hand over the body to its end: the same without a generator's turns for each token.
+    async def read_into(self, sink: Callable[[bytes], None]) -> None:
+        """Read the body to its end into a sink, without the cost of a generator for each token.
 
         Raises:
-            httpx.TransportError: It broke off.
+            httpx.TransportError: The body broke off.
         """
-        with self._watched():
-            while data := await self._arrived():
-                take(data)
+        with self._guarded():
+            while data := await self._read():
+                sink(data)
 
     async def aclose(self) -> None:
-        """Give the connection back where the body was read to its end, else close it at once."""
+        """Release the connection to the pool if the body was read to its end, else close it at once."""
         if self._content.at_eof():
             self._response.release()
         else:
             self._response.close()
 
-    async def _arrived(self) -> bytes:
-        """Wait for what comes next: the first token at once, whatever the pace. Nothing: it has come to its end."""
+    async def _read(self) -> bytes:
+        """Wait for the next bytes: for the first ones without pacing. Return no bytes at the end."""
         content = self._content
         if self._seen:
-            await self._pace.rest(self._more)
+            await self._read_pacer.wait(self._has_more)
         data = await content.readany()
         self._seen, self._seen_at = content.total_bytes, self._now()
         return data
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
+        """Translate errors, and fail a silent body."""
         self._seen_at = self._now()
-        self._watch(self._timeout)
+        self._schedule_check(self._timeout)
         try:
-            with _translated():
+            with _translate_errors():
                 yield
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _more(self) -> bool:
+    def _has_more(self) -> bool:
         content = self._content
         return content.total_bytes > self._seen or content.is_eof() or content.exception() is not None
 
-    def _watch(self, seconds: float | None) -> None:
+    def _schedule_check(self, seconds: float | None) -> None:
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._look)
+            self._timer = self._loop.call_later(seconds, self._check_silence)
 
-    def _look(self) -> None:
+    def _check_silence(self) -> None:
         """Fail a body that has been silent for too long."""
         timeout = self._timeout or 0.0
-        left = timeout if self._more() else self._seen_at + timeout - self._now()
-        if left > 0:
-            self._watch(left)
+        remaining = timeout if self._has_more() else self._seen_at + timeout - self._now()
+        if remaining > 0:
+            self._schedule_check(remaining)
         else:
             self._content.set_exception(aiohttp.SocketTimeoutError("The response has been silent for too long."))
 
 
-async def _on_sending(*_: Any) -> None:
-    if (told := SENDING.get()) is not None:
-        told()
-
-
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, OSError) as failure:
         kind = next(kind for foreign, kind in _ERRORS if isinstance(failure, foreign))
         raise kind(str(failure) or type(failure).__name__) from failure
+
+
+async def read_bounded(response: httpx.Response, *, max_size: int) -> bytes:
+    """Read a body and close the response.
+
+    Args:
+        response: Its headers have arrived; nothing of its body was read.
+        max_size: Bytes, after decoding.
+
+    Raises:
+        UnreadableBody: The body is larger, or cannot be decoded.
+        httpx.TransportError: The connection broke.
+    """
+    body = bytearray()
+    try:
+        async for data in decoded(response, piece=min(_PIECE, max_size + 1)):
+            body += data
+            if len(body) > max_size:
+                raise UnreadableBody(f"more than {max_size} bytes")
+    finally:
+        await response.aclose()
+    return bytes(body)
+
+
+async def decoded(response: httpx.Response, *, piece: int = _PIECE) -> AsyncIterator[bytes]:
+    """Decode a body as it arrives, in bounded pieces: a compressed one may expand a thousandfold.
+
+    Args:
+        response: Its headers have arrived; nothing of its body was read.
+        piece: Bytes, after decoding.
+
+    Raises:
+        UnreadableBody: The body cannot be decoded.
+        httpx.TransportError: The connection broke.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
+        raise UnreadableBody("unknown content encoding")
+    decoder: zlib._Decompress | None = None
+    async for data in response.aiter_raw():
+        if encoding == "identity":
+            yield data
+            continue
+        rest = data
+        decoder = decoder or _decoder(encoding, data)
+        while rest:
+            try:
+                some, rest = decoder.decompress(rest, piece), decoder.unconsumed_tail
+            except zlib.error as error:
+                raise UnreadableBody("not the stated content encoding") from error
+            if some:
+                yield some
+            if rest:
+                await asyncio.sleep(0)
+    if decoder is not None and (some := decoder.flush()):
+        yield some
+
+
+def _decoder(encoding: str, first: bytes) -> "zlib._Decompress":
+    """Return the decoder of an encoding; some servers send `deflate` without the zlib header."""
+    is_raw = encoding == "deflate" and first[0] & 0x0F != zlib.DEFLATED
+    return zlib.decompressobj(-zlib.MAX_WBITS if is_raw else _ANY_ZLIB)

@@ -1,1 +1,1 @@
-"""The gRPC edge: one short method an RPC, interceptors, proto to domain and back, errors to statuses."""
+"""The gRPC layer: interceptor, one short method per RPC, codecs between protobuf and domain values, error statuses."""

@@ -1,4 +1,4 @@
-"""AgentService: one short method an RPC."""
+"""AgentService: one short method per RPC."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -6,24 +6,23 @@ from contextlib import aclosing
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
+from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.errors import MessageNotFound
-from godoty_service.metering.ledger import Ledger
-from godoty_service.metering.oracle import Oracle
-from godoty_service.metering.totals import SessionFold
-from godoty_service.rpc import requests
-from godoty_service.rpc.agent_messages import event_message, metrics_message, session_message
-from godoty_service.rpc.byte_limiter import ByteLimiter
-from godoty_service.rpc.edge import Call
-from godoty_service.rpc.message_codec import message_message, message_pieces
-from godoty_service.rpc.paging import fitting, page_size, read_place, read_time, write_token
-from godoty_service.rpc.seen_metrics import SeenMetrics
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.totals import SessionTotals
+from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.rpc import agent_codec
+from godoty_service.rpc.agent_codec import event_message, message_pieces, session_message, to_proto
+from godoty_service.rpc.interceptor import CallContext
+from godoty_service.rpc.pagination import PageRequest, decode_time
+from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
-from godoty_service.sessions.store import Sessions
-from godoty_service.tenancy.principal import Scope
-from godoty_service.turns.deletion import Deletions
-from godoty_service.turns.opening import opened_fold
-from godoty_service.turns.turns import Turns
+from godoty_service.sessions.store import SessionStore
+from godoty_service.tenancy.auth import Scope
+from godoty_service.turns.service import TurnService
+from godoty_service.turns.session_deletion import SessionDeletions
+from godoty_service.turns.session_metrics import load_totals
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
@@ -32,21 +31,34 @@ TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "Res
 
 
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
-    """Conversations with an agent, and what they cost."""
+    """Conversations with an agent, and their cost."""
 
     def __init__(
         self,
         *,
-        turns: Turns,
-        sessions: Sessions,
+        turns: TurnService,
+        sessions: SessionStore,
         messages: MessageStore,
-        deletions: Deletions,
+        deletions: SessionDeletions,
         ledger: Ledger,
-        oracle: Oracle,
+        oracle: PricingOracle,
         max_text_bytes: int,
         page_bytes: int,
         content_bytes: int,
     ) -> None:
+        """Create the service.
+
+        Args:
+            turns: Runs and resumes turns.
+            sessions: The sessions.
+            messages: Their messages.
+            deletions: Deletes sessions.
+            ledger: The model calls.
+            oracle: Has the catalogue of models.
+            max_text_bytes: Maximum bytes of a turn's text.
+            page_bytes: Bytes at which a page ends, and at which a message of a page is truncated.
+            content_bytes: Maximum bytes of messages that are loaded at the same time, by all calls together.
+        """
         self._turns = turns
         self._sessions = sessions
         self._messages = messages
@@ -55,84 +67,92 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._oracle = oracle
         self._max_text_bytes = max_text_bytes
         self._page_bytes = page_bytes
-        self._contents = ByteLimiter(content_bytes)
-        self._seen = SeenMetrics()
+        self._content_limiter = ByteLimiter(content_bytes)
+        self._metrics_cache = SessionMetricsCache()
 
-    async def Converse(self, request: pb.ConverseRequest, call: Call) -> AsyncIterator[pb.ConverseResponse]:
-        """Start a turn and read it as it comes."""
-        wanted = requests.turn_request(request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes)
-        async with aclosing(self._turns.converse(call.tenant_id, wanted, key_id=call.principal.key_id)) as events:
+    async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
+        """Start a turn and stream its events."""
+        turn_request = agent_codec.parse_turn_request(
+            request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
+        )
+        async with aclosing(self._turns.converse(call.tenant_id, turn_request, key_id=call.principal.key_id)) as events:
             async for turn_id, sequence, event in events:
                 yield event_message(turn_id, sequence, event)
 
-    async def ResumeTurn(self, request: pb.ResumeTurnRequest, call: Call) -> AsyncIterator[pb.ResumeTurnResponse]:
-        """Read the rest of a turn."""
-        turn_id, after = requests.resumption(request)
+    async def ResumeTurn(
+        self, request: pb.ResumeTurnRequest, call: CallContext
+    ) -> AsyncIterator[pb.ResumeTurnResponse]:
+        """Stream the rest of a turn's events."""
+        turn_id, after = agent_codec.parse_resumption(request)
         async with aclosing(self._turns.resume(call.tenant_id, turn_id, after=after)) as events:
             async for _, sequence, event in events:
                 yield pb.ResumeTurnResponse(event=event_message(turn_id, sequence, event))
 
-    async def CancelTurn(self, request: pb.CancelTurnRequest, call: Call) -> pb.CancelTurnResponse:
-        """End a turn."""
-        await self._turns.cancel(call.tenant_id, requests.turn_id(request.turn_id))
+    async def CancelTurn(self, request: pb.CancelTurnRequest, call: CallContext) -> pb.CancelTurnResponse:
+        """Cancel a turn."""
+        await self._turns.cancel(call.tenant_id, agent_codec.parse_turn_id(request.turn_id))
         return pb.CancelTurnResponse()
 
-    async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, call: Call) -> pb.GetSessionMetricsResponse:
-        """Read what a session has cost."""
-        key = (call.tenant_id, requests.session_id(request.session_id))
-        seen = self._seen.get(key)
-        session, unchanged = await self._sessions.look(*key, known=seen.version if seen is not None else None)
-        if seen is not None and unchanged:
-            return seen.message(session)
-        fold = await self._fold(session)
-        message = metrics_message(session, fold)
-        if session.lease is None and not session.unfolded and not fold.open:
-            self._seen.keep(key, session, message)
+    async def GetSessionMetrics(
+        self, request: pb.GetSessionMetricsRequest, call: CallContext
+    ) -> pb.GetSessionMetricsResponse:
+        """Return the metrics of a session."""
+        key = (call.tenant_id, agent_codec.parse_session_id(request.session_id))
+        cached = self._metrics_cache.get(key)
+        session, unchanged = await self._sessions.get_summary(
+            *key, known=cached.version if cached is not None else None
+        )
+        if cached is not None and unchanged:
+            return cached.message(session)
+        session_totals = await self._load_totals(session)
+        message = metrics_message(session, session_totals)
+        if session.lease is None and not session.totals_stale and not session_totals.open:
+            self._metrics_cache.put(key, session, message)
         return message
 
-    async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
-        """Read a session."""
-        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
-        return pb.GetSessionResponse(session=await self._message(session))
+    async def GetSession(self, request: pb.GetSessionRequest, call: CallContext) -> pb.GetSessionResponse:
+        """Return a session."""
+        session = await self._session(call, request.session_id)
+        return pb.GetSessionResponse(session=await self._session_message(session))
 
-    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
-        """Read a page of sessions."""
-        query = ("sessions", call.tenant_id, request.user)
-        size = page_size(request.page_size, default=50)
-        place = read_place(request.page_token, query, str, str)
-        after = (read_time(place[0]), place[1]) if place else None
-        page = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=size + 1)
-        sessions = fitting([await self._message(each) for each in page[:size]], most_bytes=self._page_bytes)
-        response = pb.ListSessionsResponse(sessions=sessions)
-        if len(page) > len(sessions):
-            last = page[len(sessions) - 1]
-            response.next_page_token = write_token(query, [last.update_time.isoformat(), last.uid])
-        return response
-
-    async def ListMessages(self, request: pb.ListMessagesRequest, call: Call) -> pb.ListMessagesResponse:
-        """Read a page of messages."""
-        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
-        query = ("messages", call.tenant_id, session.uid)
-        size = page_size(request.page_size, default=100)
-        place = read_place(request.page_token, query, int)
-        found, more = await self._messages.page(
-            call.tenant_id, session.uid, after=place[0] if place else 0, limit=size, most_bytes=self._page_bytes
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: CallContext) -> pb.ListSessionsResponse:
+        """Return a page of sessions."""
+        page = PageRequest(request, ("sessions", call.tenant_id, request.user), str, str, default_size=50)
+        after = (decode_time(page.position[0]), page.position[1]) if page.position else None
+        found = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=page.limit)
+        sessions, token = page.cut(
+            found,
+            [await self._session_message(each) for each in found[: page.size]],
+            position=lambda each: [each.update_time.isoformat(), each.uid],
+            max_bytes=self._page_bytes,
         )
-        async with self._contents.hold(sum(each.size for each in found)):
-            page = await self._messages.load(call.tenant_id, session.uid, found)
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=token)
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, call: CallContext) -> pb.ListMessagesResponse:
+        """Return a page of a session's messages."""
+        session = await self._session(call, request.session_id)
+        page = PageRequest(request, ("messages", call.tenant_id, session.uid), int)
+        after = page.position[0] if page.position else 0
+        found, more = await self._messages.page(
+            call.tenant_id, session.uid, after=after, limit=page.size, most_bytes=self._page_bytes
+        )
+        async with self._content_limiter.hold(sum(each.size for each in found)):
+            messages = await self._messages.load(call.tenant_id, session.uid, found)
             response = pb.ListMessagesResponse(
-                messages=[message_message(each, most_bytes=self._page_bytes) for each in page]
+                messages=[to_proto(each, max_bytes=self._page_bytes) for each in messages]
             )
         if more:
-            response.next_page_token = write_token(query, [found[-1].number])
+            response.next_page_token = page.next_token([found[-1].number])
         return response
 
-    async def ReadMessage(self, request: pb.ReadMessageRequest, call: Call) -> AsyncIterator[pb.ReadMessageResponse]:
-        """Read a message in pieces."""
-        session, _ = await self._sessions.look(call.tenant_id, requests.session_id(request.session_id))
-        number = requests.message_number(request.number)
+    async def ReadMessage(
+        self, request: pb.ReadMessageRequest, call: CallContext
+    ) -> AsyncIterator[pb.ReadMessageResponse]:
+        """Stream a whole message in pieces."""
+        session = await self._session(call, request.session_id)
+        number = agent_codec.parse_message_number(request.number)
         found = await self._messages.find(call.tenant_id, session.uid, number)
-        async with self._contents.hold(found.size if found is not None else 0):
+        async with self._content_limiter.hold(found.size if found is not None else 0):
             for message in await self._messages.load(call.tenant_id, session.uid, [found] if found is not None else []):
                 for piece in message_pieces(message):
                     yield piece
@@ -142,16 +162,20 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             metadata={"session_id": session.session_id, "number": str(number)},
         )
 
-    async def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionResponse:
-        """Delete a session; its ledger entries stay."""
-        await self._deletions.delete(call.tenant_id, requests.session_id(request.session_id))
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, call: CallContext) -> pb.DeleteSessionResponse:
+        """Delete a session; its ledger entries remain."""
+        await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
 
-    async def _fold(self, session: Session) -> SessionFold:
-        return await opened_fold(self._ledger, session, doubtful=session.lease is not None)
+    async def _session(self, call: CallContext, session_id: str) -> Session:
+        session, _ = await self._sessions.get_summary(call.tenant_id, agent_codec.parse_session_id(session_id))
+        return session
 
-    async def _message(self, session: Session) -> pb.Session:
+    async def _load_totals(self, session: Session) -> SessionTotals:
+        return await load_totals(self._ledger, session, doubtful=session.lease is not None)
+
+    async def _session_message(self, session: Session) -> pb.Session:
         count = session.message_count
-        if session.lease is not None:  # the turn that runs adds some
+        if session.lease is not None:  # the running turn inserts messages
             count = await self._messages.highest(session.tenant_id, session.uid)
-        return session_message(session, await self._fold(session), message_count=count)
+        return session_message(session, await self._load_totals(session), message_count=count)

@@ -1,4 +1,4 @@
-"""BillingService: one short method an RPC."""
+"""BillingService: one short method per RPC."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -7,20 +7,27 @@ from typing import Protocol
 from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import billing_service_pb2_grpc
 
+from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import TenantNotFound
-from godoty_service.metering.budgets import BudgetStatus
-from godoty_service.metering.catalogue import Catalogue
-from godoty_service.metering.ledger_export import LedgerExport
-from godoty_service.metering.ledger_pages import EntryFilter, LedgerPages, Place
-from godoty_service.metering.usage_groups import plain
-from godoty_service.metering.usage_query import MOST_GROUPS, Page, UsageQuery
-from godoty_service.rpc import billing_requests as requests
-from godoty_service.rpc.billing_messages import budget_messages, entry_messages, usage_answer_message
-from godoty_service.rpc.edge import Call
-from godoty_service.rpc.metering_messages import timestamp
-from godoty_service.rpc.paging import fitting, page_size, parts, read_place, read_token, write_token
-from godoty_service.tenancy.principal import Scope
+from godoty_service.ledger.entries import Entry
+from godoty_service.pricing.catalogue import Catalogue
+from godoty_service.rpc import billing_codec
+from godoty_service.rpc.billing_codec import budget_messages, entry_messages, usage_report_message
+from godoty_service.rpc.interceptor import CallContext
+from godoty_service.rpc.metering_codec import timestamp
+from godoty_service.rpc.pagination import (
+    PageRequest,
+    Position,
+    decode_any_token,
+    encode_token,
+    page_size,
+    split_by_size,
+)
+from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.tenants import Tenants
+from godoty_service.usage.grouping import key_to_texts
+from godoty_service.usage.ledger_pages import EntryCursor, EntryFilter, LedgerExport, LedgerPages
+from godoty_service.usage.query import MAX_GROUPS, Page, UsageQueries
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["BillingService"]
 SERVICE_NAME: str = _SERVICE.full_name
@@ -28,19 +35,19 @@ SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.BILLING, Scope.ADMIN) for met
 
 
 class BudgetStatuses(Protocol):
-    """Tells how budgets stand."""
+    """Reads the status of budgets."""
 
     async def status(self, tenant_id: str) -> list[BudgetStatus]:
-        """Tell how a tenant's budgets stand."""
+        """Return the status of a tenant's budgets."""
 
 
 class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
-    """What a tenant has used and what it cost."""
+    """A tenant's usage, ledger and budgets."""
 
     def __init__(
         self,
         *,
-        usage: UsageQuery,
+        usage: UsageQueries,
         pages: LedgerPages,
         exports: LedgerExport,
         budgets: BudgetStatuses,
@@ -48,76 +55,95 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         catalogue: Callable[[], Catalogue | None],
         page_bytes: int,
     ) -> None:
-        self._catalogue = catalogue
-        self._page_bytes = page_bytes
+        """Create the service.
+
+        Args:
+            usage: Runs usage queries.
+            pages: Reads pages of the ledger.
+            exports: Reads the whole ledger.
+            budgets: Reads the status of budgets.
+            tenants: The tenants.
+            catalogue: Returns the provider's models, or None if they are unknown.
+            page_bytes: Bytes at which a page ends.
+        """
         self._usage = usage
-        self._exports = exports
         self._pages = pages
+        self._exports = exports
         self._budgets = budgets
         self._tenants = tenants
+        self._catalogue = catalogue
+        self._page_bytes = page_bytes
 
-    async def GetUsage(self, request: pb.GetUsageRequest, call: Call) -> pb.GetUsageResponse:
-        """Sum a time range."""
-        question = requests.usage_question(request)
-        size = page_size(request.page_size, default=MOST_GROUPS, most=MOST_GROUPS)
-        tenant_id = await self._tenant(request.tenant_id, call)
-        query = ("usage", tenant_id, repr(question))
-        as_of, after = requests.usage_place(read_token(request.page_token, query), question)
-        page = Page(size=size, after=after)
-        answer = await self._usage.ask(tenant_id, replace(question, as_of=as_of), page)
-        later = answer.later if question.as_of is not None else None
-        response = await usage_answer_message(replace(answer, later=later), most_bytes=self._page_bytes)
+    async def GetUsage(self, request: pb.GetUsageRequest, call: CallContext) -> pb.GetUsageResponse:
+        """Return the usage in a time range, grouped."""
+        usage_query = billing_codec.parse_usage_query(request)
+        size = page_size(request.page_size, default=MAX_GROUPS, most=MAX_GROUPS)
+        tenant_id = await self._readable_tenant(request.tenant_id, call)
+        query = ("usage", tenant_id, repr(usage_query))
+        as_of, after = billing_codec.parse_usage_position(decode_any_token(request.page_token, query), usage_query)
+        report = await self._usage.run(tenant_id, replace(usage_query, as_of=as_of), Page(size=size, after=after))
+        later = report.later_cost if usage_query.as_of is not None else None
+        response = await usage_report_message(replace(report, later_cost=later), max_bytes=self._page_bytes)
         shown = len(response.rows)
-        end = answer.end if shown == len(answer.rows) else answer.rows[shown - 1].key
+        end = report.end if shown == len(report.rows) else report.rows[shown - 1].key
         if end is not None:
-            response.next_page_token = write_token(query, [answer.as_of.isoformat(), *plain(end)])
+            response.next_page_token = encode_token(query, [report.as_of.isoformat(), *key_to_texts(end)])
         return response
 
-    async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
-        """Read a page of entries."""
-        which = self._named(requests.entry_filter(request))
-        size = page_size(request.page_size, default=100)
-        tenant_id = await self._tenant(request.tenant_id, call)
-        query = ("ledger", tenant_id, repr(which))
-        after = requests.place(read_place(request.page_token, query, str, int, str))
-        page = await self._pages.page(tenant_id, which, after=after, limit=size + 1)
-        entries = fitting(await entry_messages(page[:size]), most_bytes=self._page_bytes)
-        response = pb.ListLedgerEntriesResponse(entries=entries)
-        if len(page) > len(entries):
-            last = Place.of(page[len(entries) - 1])
-            response.next_page_token = write_token(query, [last.start.isoformat(), last.number, last.entry_id])
-        return response
+    async def ListLedgerEntries(
+        self, request: pb.ListLedgerEntriesRequest, call: CallContext
+    ) -> pb.ListLedgerEntriesResponse:
+        """Return a page of ledger entries."""
+        entry_filter = self._with_other_names(billing_codec.parse_entry_filter(request))
+        tenant_id = await self._readable_tenant(request.tenant_id, call)
+        page = PageRequest(request, ("ledger", tenant_id, repr(entry_filter)), str, int, str)
+        after = billing_codec.parse_entry_position(page.position)
+        found = await self._pages.page(tenant_id, entry_filter, after=after, limit=page.limit)
+        entries, token = page.cut(
+            found,
+            await entry_messages(found[: page.size]),
+            position=_entry_position,
+            max_bytes=self._page_bytes,
+        )
+        return pb.ListLedgerEntriesResponse(entries=entries, next_page_token=token)
 
-    async def ExportLedger(self, request: pb.ExportLedgerRequest, call: Call) -> AsyncIterator[pb.ExportLedgerResponse]:
-        """Read all entries of one time, which the first message states."""
-        which = requests.entry_filter(request)
-        tenant_id = await self._tenant(request.tenant_id, call)
-        export = await self._exports.begin(tenant_id, which)
+    async def ExportLedger(
+        self, request: pb.ExportLedgerRequest, call: CallContext
+    ) -> AsyncIterator[pb.ExportLedgerResponse]:
+        """Stream all ledger entries as of one time, which the first response states."""
+        entry_filter = billing_codec.parse_entry_filter(request)
+        tenant_id = await self._readable_tenant(request.tenant_id, call)
+        export = await self._exports.begin(tenant_id, entry_filter)
         yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of))
         async for page in export.pages:
-            for entries in parts(await entry_messages(page), most_bytes=self._page_bytes):
+            for entries in split_by_size(await entry_messages(page), max_bytes=self._page_bytes):
                 yield pb.ExportLedgerResponse(entries=entries)
 
-    async def GetBudget(self, request: pb.GetBudgetRequest, call: Call) -> pb.GetBudgetResponse:
-        """Read how the budgets stand."""
-        tenant_id = await self._tenant(request.tenant_id, call)
+    async def GetBudget(self, request: pb.GetBudgetRequest, call: CallContext) -> pb.GetBudgetResponse:
+        """Return the status of a tenant's budgets."""
+        tenant_id = await self._readable_tenant(request.tenant_id, call)
         return pb.GetBudgetResponse(budgets=budget_messages(await self._budgets.status(tenant_id)))
 
-    def _named(self, which: EntryFilter) -> EntryFilter:
-        """Add the other names of the wanted model."""
+    def _with_other_names(self, entry_filter: EntryFilter) -> EntryFilter:
+        """Add the other names of the filter's model."""
         catalogue = self._catalogue()
-        if not which.model or catalogue is None:
-            return which
-        return replace(which, other_names=catalogue.other_names(which.model))
+        if not entry_filter.model or catalogue is None:
+            return entry_filter
+        return replace(entry_filter, other_names=catalogue.other_names(entry_filter.model))
 
-    async def _tenant(self, asked: str, call: Call) -> str:
-        """Tell whose data is asked for.
+    async def _readable_tenant(self, requested: str, call: CallContext) -> str:
+        """Return the tenant whose data the call may read.
 
         Raises:
-            TenantNotFound: There is no such tenant, or the key may not read it: which of them is not told.
+            TenantNotFound: It does not exist, or the key may not read it; the text does not distinguish them.
         """
-        if not asked or asked == call.tenant_id:
+        if not requested or requested == call.tenant_id:
             return call.tenant_id
-        if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(asked) is None:
-            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": asked[:128]})
-        return asked
+        if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(requested) is None:
+            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested[:128]})
+        return requested
+
+
+def _entry_position(entry: Entry) -> Position:
+    place = EntryCursor.of(entry)
+    return [place.start.isoformat(), place.number, place.entry_id]

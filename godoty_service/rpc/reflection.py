@@ -1,7 +1,7 @@
 """Server reflection, v1 and v1alpha, so that grpcurl and buf curl need no proto files.
 
-grpcio-reflection ships v1alpha only, and clients ask for v1 first. The two differ in their package's name alone:
-the same servicer answers both, and the descriptor of v1 is made from v1alpha's.
+grpcio-reflection ships v1alpha only, and clients try v1 first. The two differ only in the name of their package, so
+one servicer serves both, and the descriptor of v1 is derived from v1alpha's.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
 class _Reflection(ReflectionServicer):  # type: ignore[misc] # has no types
-    """Answers until the server stops: a client that keeps its stream open would delay that."""
+    """Serves until the server stops; a client that keeps its stream open would delay the shutdown."""
 
     def __init__(self, service_names: Iterable[str], *, pool: Any, stopped: asyncio.Event) -> None:
         super().__init__(service_names, pool=pool)
@@ -31,13 +31,13 @@ class _Reflection(ReflectionServicer):  # type: ignore[misc] # has no types
     async def ServerReflectionInfo(  # noqa: N802 - the protocol's name
         self, request_iterator: AsyncIterable[Any], context: Any
     ) -> AsyncIterator[Any]:
-        """Answer each question."""
+        """Answer each request of the stream."""
         async for answer in super().ServerReflectionInfo(_until(self._stopped, request_iterator), context):
             yield answer
 
 
 async def _until(event: asyncio.Event, items: AsyncIterable[Found]) -> AsyncIterator[Found]:
-    """Return items as they come, until an event is set."""
+    """Yield items as they arrive, until an event is set."""
     end: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
     item: asyncio.Future[Any] = end
     iterator = aiter(items)
@@ -54,12 +54,12 @@ async def _until(event: asyncio.Event, items: AsyncIterable[Found]) -> AsyncIter
 
 
 def add_reflection(server: grpc.aio.Server, service_names: Iterable[str], *, stopped: asyncio.Event) -> None:
-    """Serve both versions; both are in the list of services that they give.
+    """Register both versions with a server; its list of services includes both.
 
     Args:
         server: A server that has not started.
-        service_names: Full names of the other services it has, as in "godoty.v1.AgentService".
-        stopped: Set when open calls are to end.
+        service_names: Full names of its other services, such as "godoty.v1.AgentService".
+        stopped: Set when open calls must end.
     """
     servicer = _Reflection({*service_names, V1, V1ALPHA}, pool=_PoolWithV1(), stopped=stopped)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
@@ -72,38 +72,38 @@ def add_reflection(server: grpc.aio.Server, service_names: Iterable[str], *, sto
 
 
 class _PoolWithV1:
-    """The process's descriptors, and v1's in a pool apart, where a later grpcio-reflection cannot clash."""
+    """The process's descriptors, and v1's in a separate pool, so that a later grpcio-reflection cannot clash."""
 
     def __init__(self) -> None:
-        self._all = descriptor_pool.Default()
+        self._default = descriptor_pool.Default()
         self._v1 = descriptor_pool.DescriptorPool()
         self._v1.AddSerializedFile(_v1_file())
 
     def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - the pool's own names
-        return _first(self._all.FindFileByName, self._v1.FindFileByName, name)
+        return _first(self._default.FindFileByName, self._v1.FindFileByName, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's own names
         try:
-            return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, symbol)
-        except KeyError:  # the pools know no methods by name: those stand where their service does
+            return _first(self._default.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, symbol)
+        except KeyError:  # the pools do not index methods, which are in the file of their service
             service, _, _ = symbol.rpartition(".")
-            return _first(self._all.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, service)
+            return _first(self._default.FindFileContainingSymbol, self._v1.FindFileContainingSymbol, service)
 
     def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802 - the pool's own names
-        return _first(self._all.FindMessageTypeByName, self._v1.FindMessageTypeByName, name)
+        return _first(self._default.FindMessageTypeByName, self._v1.FindMessageTypeByName, name)
 
     def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:  # noqa: N802 - the same
-        return self._all.FindExtensionByNumber(message, number)
+        return self._default.FindExtensionByNumber(message, number)
 
     def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:  # noqa: N802 - the same
-        return self._all.FindAllExtensions(message)
+        return self._default.FindAllExtensions(message)
 
 
-def _first(one: Callable[[str], Found], other: Callable[[str], Found], name: str) -> Found:
+def _first(find: Callable[[str], Found], otherwise: Callable[[str], Found], name: str) -> Found:
     try:
-        return one(name)
+        return find(name)
     except KeyError:
-        return other(name)
+        return otherwise(name)
 
 
 def _v1_file() -> bytes:
@@ -115,13 +115,13 @@ def _v1_file() -> bytes:
     for message in proto.message_type:
         for field in message.field:
             if field.type_name:
-                field.type_name = _renamed(field.type_name)
+                field.type_name = _to_v1(field.type_name)
     for service in proto.service:
         for method in service.method:
-            method.input_type = _renamed(method.input_type)
-            method.output_type = _renamed(method.output_type)
+            method.input_type = _to_v1(method.input_type)
+            method.output_type = _to_v1(method.output_type)
     return proto.SerializeToString()
 
 
-def _renamed(type_name: str) -> str:
+def _to_v1(type_name: str) -> str:
     return type_name.replace(".grpc.reflection.v1alpha.", ".grpc.reflection.v1.")

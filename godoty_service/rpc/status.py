@@ -1,4 +1,4 @@
-"""Turns our errors into gRPC statuses, once. What each reason means to a caller stands in errors.proto."""
+"""Converts errors to gRPC statuses. errors.proto documents what each reason means to a caller."""
 
 import asyncio
 
@@ -51,40 +51,40 @@ _CODES = {
     "CONTEXT_WINDOW_EXCEEDED": grpc.StatusCode.FAILED_PRECONDITION,
     "MODEL_UNAVAILABLE": grpc.StatusCode.FAILED_PRECONDITION,
 }
-# Where a retry helps, and nobody said when.
+# Default retry delays in seconds, for errors without one of their own.
 _RETRY_AFTER = {"PROVIDER_THROTTLED": 5.0, "STORAGE_UNAVAILABLE": 1.0, "PROVIDER_UNAVAILABLE": 1.0}
 
 
 def code_of(error: GodotyError) -> grpc.StatusCode:
-    """Tell an error's status code."""
+    """Return the status code of an error."""
     return _CODES.get(error.reason, grpc.StatusCode.INTERNAL)
 
 
 async def abort(context: "grpc.aio.ServicerContext[object, object]", error: GodotyError) -> None:
-    """End a call with an error.
+    """Abort a call with an error.
 
     Raises:
-        grpc.aio.AbortError: Always: it leaves the handler.
+        grpc.aio.AbortError: Always, to end the handler.
     """
     details = to_status(error).SerializeToString()
     try:
         await context.abort(code_of(error), error.text, trailing_metadata=((DETAILS_KEY, details),))
     except grpc.aio.AbortError as aborted:
-        asyncio.get_running_loop().call_soon(_cut, aborted)
+        asyncio.get_running_loop().call_soon(_drop_frames, aborted)
         raise
 
 
-def _cut(aborted: BaseException) -> None:
-    """Drop the frames that an exception has left.
+def _drop_frames(aborted: BaseException) -> None:
+    """Drop the frames of an exception that was raised.
 
-    The call's context holds the exception, and the frames hold the context: only the garbage collector would free them.
-    Beside 200 refused calls a second it held the loop for 40 ms.
+    The call's context references the exception, and the frames reference the context, so only the garbage collector
+    would free them. At 200 refused calls a second, it blocked the loop for 40 ms.
     """
     aborted.__traceback__ = aborted.__context__ = None
 
 
 def to_status(error: GodotyError) -> status_pb2.Status:
-    """Build the status with its details: ErrorInfo always, each other type at most once."""
+    """Return an error's status and details: ErrorInfo always, each other type at most once."""
     status = status_pb2.Status(code=code_of(error).value[0], message=error.text)
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     retry_after = error.retry_after if error.retry_after is not None else _RETRY_AFTER.get(error.reason)

@@ -1,1 +1,1 @@
-"""What a conversation remembers: history, agent state and the lease."""
+"""A conversation's stored state: messages, agent state, totals, and the lease that one turn at a time holds."""

@@ -1,7 +1,7 @@
-"""This server's leases on sessions, and the one way in which they are released: by holder, until acknowledged.
+"""This server's leases on sessions, released by holder until the database acknowledges it.
 
-A holder is a turn or a deletion. A lease of this server whose holder does not run is released, whichever way it came
-to be left: an acquisition or a release whose answer was lost, a holder that failed, a database out of reach.
+A holder is a turn or a deletion. A lease of this server whose holder does not run is released, for any cause: the
+answer to an acquisition or a release was lost, the holder failed, or the database was unreachable.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import structlog
 
 from godoty_service.errors import GodotyError, StorageError
 from godoty_service.sessions.session import Claim, Session
-from godoty_service.sessions.store import Sessions
+from godoty_service.sessions.store import SessionStore
 
 log = structlog.get_logger(__name__)
 
@@ -26,69 +26,69 @@ class _Holder:
     Attributes:
         running: It has not ended.
         begun: It may have written messages.
-        unsure: The database may have given it a lease, and the answer was lost.
-        unfolded: It has written no message, but an entry that the session's fold does not know.
+        unsure: It may have a lease although the answer to the acquisition or release was lost.
+        totals_stale: It has written no message, but a ledger entry that the session's totals do not include.
     """
 
     running: bool = True
     begun: bool = False
     unsure: bool = False
-    unfolded: bool = False
+    totals_stale: bool = False
 
 
 class Leases:
     """The leases of this server's turns and deletions."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: SessionStore) -> None:
         self._sessions = sessions
         self._holders: dict[str, _Holder] = {}
-        self._wanted = asyncio.Event()
+        self._reap_requested = asyncio.Event()
 
     @contextmanager
     def holder(self, holder_id: str) -> Iterator[None]:
-        """Register a turn or a deletion while it runs. A lease that it has afterwards is released by `run`."""
+        """Register a turn or a deletion while it runs. `run` releases a lease that it has afterwards."""
         holder = self._holders[holder_id] = _Holder()
         try:
             yield
         finally:
             holder.running = False
             if holder_id in self._holders and (holder.begun or holder.unsure):
-                self._wanted.set()
-            if not holder.begun and not holder.unfolded:
+                self._reap_requested.set()
+            if not holder.begun and not holder.totals_stale:
                 self._holders.pop(holder_id, None)
 
     async def acquire(self, tenant_id: str, session_id: str, *, turn_id: str, **wanted: Any) -> Claim:
-        """Claim a session for a registered turn, as `Sessions.claim` does.
+        """Acquire a session for a registered turn, as `SessionStore.acquire` does.
 
         Raises:
-            StorageError: The turn may have the lease all the same; it is released when the turn ends.
+            StorageError: The turn may have the lease nevertheless; it is released when the turn ends.
         """
         try:
-            return await self._sessions.claim(tenant_id, session_id, turn_id=turn_id, **wanted)
+            return await self._sessions.acquire(tenant_id, session_id, turn_id=turn_id, **wanted)
         except StorageError:
             self._holders[turn_id].unsure = True
             raise
 
     def begin(self, turn_id: str) -> None:
-        """Record that a turn writes messages from now on: whoever has the session next closes its history."""
+        """Record that a turn may write messages from now on: if it dies, the next turn completes the history."""
         self._holders[turn_id].begun = True
 
-    def undo_begin(self, turn_id: str, *, unfolded: bool) -> None:
-        """Record that a turn has written no message: its session is left as it was before.
+    def undo_begin(self, turn_id: str, *, totals_stale: bool) -> None:
+        """Record that a turn has written no message: the release restores the session as it was before.
 
         Args:
             turn_id: The turn.
-            unfolded: It may have written an entry, which readers look for once the lease is released.
+            totals_stale: It may have written a ledger entry, which readers read once the lease is released.
         """
         self._holders[turn_id].begun = False
-        self._holders[turn_id].unfolded = unfolded
+        self._holders[turn_id].totals_stale = totals_stale
 
     def released(self, turn_id: str) -> None:
         """Record that the database has acknowledged the end of a turn's lease."""
         self._holders.pop(turn_id, None)
 
     async def release(self, session: Session) -> None:
-        """Release the lease that a session was claimed with; where the database fails, `run` tries again."""
+        """Release the lease that a session was acquired with; `run` retries it if the database fails."""
         turn_id = session.lease.turn_id if session.lease is not None else ""
         holder = self._holders.get(turn_id)
         try:
@@ -101,40 +101,40 @@ class Leases:
             self.released(turn_id)
 
     async def run(self, interval: float) -> None:
-        """Release what no running holder has, as soon as one ends in doubt and every `interval` seconds."""
+        """Release leases without a running holder: when a holder ends with a lease, and every `interval` seconds."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval):
-                    await self._wanted.wait()
-            self._wanted.clear()
+                    await self._reap_requested.wait()
+            self._reap_requested.clear()
             try:
                 await self.reap()
             except GodotyError as error:
                 log.warning("leases_not_reaped", error=str(error))
 
     async def reap(self) -> int:
-        """Release this server's leases whose holders do not run; return how many there were.
+        """Release this server's leases whose holders do not run; return their number.
 
         Raises:
-            StorageError: Some are left for the next time.
+            StorageError: Some remain, and are retried at the next call.
         """
         ended = {each for each, holder in self._holders.items() if not holder.running}
         running = [each for each in self._holders if each not in ended]
         released = 0
-        for session in await self._sessions.held(but=running):
+        for session in await self._sessions.leased(excluding=running):
             turn_id = session.lease.turn_id if session.lease is not None else ""
             ended.discard(turn_id)
             holder = self._holders.get(turn_id)
-            if holder is not None and holder.running:  # it has begun since the query was sent
+            if holder is not None and holder.running:  # it was registered after the query was sent
                 continue
             await self._release(session, holder)
             log.warning("lease_reaped", tenant_id=session.tenant_id, session_id=session.session_id, turn_id=turn_id)
             self._holders.pop(turn_id, None)
             released += 1
-        for turn_id in ended:  # their sessions are released, or somebody else's
+        for turn_id in ended:  # their sessions have no lease, or another holder's
             self._holders.pop(turn_id, None)
         return released
 
     async def _release(self, session: Session, holder: _Holder | None) -> None:
         holder = holder or _Holder()
-        await self._sessions.release(session, begun=holder.begun, unfolded=holder.unfolded)
+        await self._sessions.release(session, begun=holder.begun, totals_stale=holder.totals_stale)

@@ -1,6 +1,6 @@
-"""Messages in MongoDB: one document each, numbered by the turn that holds the session. Owns `messages`.
+"""Stores messages: one document each, numbered by the turn that holds the session. Owns the collection `messages`.
 
-The content is kept as JSON text: it comes back as it was, whatever keys a tool's input has.
+The content is stored as JSON text, so that it is read back unchanged with any keys of a tool's input.
 """
 
 import asyncio
@@ -9,24 +9,22 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from strands.types.content import Message, Messages
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
-from godoty_service.mongo import Collection, Document, Index
-from godoty_service.sessions import repair
+from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.sessions import history_repair
 
-_INLINE = 16 * 1024  # bytes of content that are read together with those of other messages
-_AT_ONCE = 64  # messages of one batch: 1 MiB at most
-
-INDEXES = (Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),)
+_INLINE = 16 * 1024  # bytes; larger contents are read separately
+_MAX_BATCH = 64  # messages: at most 1 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptMessage:
-    """A message as it is kept. `content` is a list of Strands' content blocks."""
+class StoredMessage:
+    """A message as it is stored. `content` is a list of Strands' content blocks."""
 
     number: int
     role: str
@@ -37,28 +35,33 @@ class KeptMessage:
 
 @dataclass(frozen=True, slots=True)
 class SizedMessage:
-    """A message that was found, and how large it is; only a small one has its content."""
+    """A message that was found, with its size; only a small one has its content."""
 
     document: Document
 
     @property
     def number(self) -> int:
-        """Its number in the session."""
+        """The message's number in the session."""
         return int(self.document["number"])
 
     @property
     def size(self) -> int:
-        """Bytes of its content, as it is stored."""
+        """The bytes of its stored content."""
         return int(self.document["bytes"])
 
     @property
     def inline(self) -> bool:
-        """Whether the content was read with it."""
+        """Whether the content was read with the message."""
         return "content" in self.document
 
 
 class MessageStore:
     """Messages by tenant and session."""
+
+    COLLECTION = "messages"
+    INDEXES: ClassVar[tuple[Index, ...]] = (
+        Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
+    )
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._messages = collection
@@ -67,23 +70,23 @@ class MessageStore:
     async def append(
         self, tenant_id: str, session_uid: str, *, number: int, turn_id: str, messages: Sequence[Message]
     ) -> None:
-        """Keep messages under a number and those after it.
+        """Insert messages at a number and those after it.
 
         Raises:
-            SessionLost: Somebody else wrote under one of them: the session was taken over.
+            SessionLost: Another turn has inserted one of these numbers: the session was taken over.
         """
         now = self._clock()
         documents: list[Document] = [
             {
                 "tenant_id": tenant_id,
                 "session_uid": session_uid,
-                "number": number + place,
+                "number": number + index,
                 "turn_id": turn_id,
                 "role": message["role"],
-                "content": _text(message["content"]),
+                "content": _to_json(message["content"]),
                 "create_time": now,
             }
-            for place, message in enumerate(messages)
+            for index, message in enumerate(messages)
         ]
         try:
             if len(documents) == 1:
@@ -94,22 +97,22 @@ class MessageStore:
             raise SessionLost("The session was taken over by another turn.", retry_after=1.0) from error
 
     async def window(self, tenant_id: str, session_uid: str, *, size: int, after: int = 0) -> Messages:
-        """Read the newest messages after a number, the oldest of them first, as Strands takes them."""
+        """Return the newest messages after a number, the oldest of them first, in Strands' format."""
         found = await self._find(tenant_id, session_uid, after=after, limit=size, order=-1)
-        return [_sent(each) for each in reversed(found)]
+        return [_for_model(each) for each in reversed(found)]
 
     async def page(
         self, tenant_id: str, session_uid: str, *, after: int, limit: int, most_bytes: int
     ) -> tuple[list[SizedMessage], bool]:
-        """Find messages after a number, the oldest first, until their contents have so many bytes together.
+        """Find messages after a number, the oldest first, up to a total size of their contents.
 
-        A message that is larger alone is found alone.
+        A message that exceeds `most_bytes` is found alone.
 
         Returns:
             The messages, and whether there are more.
         """
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
-        batch = min(limit + 1, _AT_ONCE)
+        batch = min(limit + 1, _MAX_BATCH)
         found: list[SizedMessage] = []
         total = 0
         documents = self._messages.iterate(query, sort=[("number", 1)], fields=_SIZED, batch=batch, limit=limit + 1)
@@ -122,13 +125,13 @@ class MessageStore:
         return found, False
 
     async def find(self, tenant_id: str, session_uid: str, number: int) -> SizedMessage | None:
-        """Find a message; None: there is none of this number."""
+        """Find a message by its number; None: there is none."""
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": number}
         document = await self._messages.find_one(query, fields=_SIZED)
         return SizedMessage(document) if document is not None else None
 
-    async def load(self, tenant_id: str, session_uid: str, found: Sequence[SizedMessage]) -> list[KeptMessage]:
-        """Read the contents of messages that were found; one that was deleted since is left out."""
+    async def load(self, tenant_id: str, session_uid: str, found: Sequence[SizedMessage]) -> list[StoredMessage]:
+        """Read the contents of messages that were found; messages that were deleted since are omitted."""
         large = [each.number for each in found if not each.inline]
         contents: dict[int, str] = {}
         if large:
@@ -138,22 +141,22 @@ class MessageStore:
         messages = []
         for each in found:
             if each.inline:
-                messages.append(_read(each.document))
+                messages.append(_from_document(each.document))
             elif each.number in contents:
-                messages.append(_read(each.document | {"content": contents.pop(each.number)}))
+                messages.append(_from_document(each.document | {"content": contents.pop(each.number)}))
                 await asyncio.sleep(0)
         return messages
 
     async def turn_ids(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> set[str]:
-        """Return the turns of the first messages after a number."""
+        """Return the ids of the turns that wrote the first messages after a number."""
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
         found = await self._messages.find(query, sort=[("number", 1)], limit=limit, fields={"turn_id": 1})
         return {each["turn_id"] for each in found}
 
-    async def newest(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[KeptMessage]:
-        """Read the newest messages after a number, the oldest of them first."""
+    async def newest(self, tenant_id: str, session_uid: str, *, after: int, limit: int) -> list[StoredMessage]:
+        """Return the newest messages after a number, the oldest of them first."""
         found = await self._find(tenant_id, session_uid, after=after, limit=limit, order=-1)
-        return [_read(each) for each in reversed(found)]
+        return [_from_document(each) for each in reversed(found)]
 
     async def _find(self, tenant_id: str, session_uid: str, *, after: int, limit: int, order: int) -> list[Document]:
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
@@ -165,14 +168,14 @@ class MessageStore:
         return await self._messages.find_one(query, sort=[("number", -1)], fields={"_id": 1}) is not None
 
     async def highest(self, tenant_id: str, session_uid: str) -> int:
-        """Tell the number of the last message; 0 where there is none."""
+        """Return the number of the last message; 0 if there is none."""
         last = await self._messages.find_one(
             {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], fields={"number": 1}
         )
         return last["number"] if last else 0
 
     async def withhold(self, tenant_id: str, session_uid: str, turn_id: str) -> None:
-        """Keep a turn's words from every model; readers of the conversation still see them."""
+        """Withhold a turn's messages from every model; readers of the conversation still see them."""
         await self._messages.update_many(
             {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}, {"$set": {"withheld": True}}
         )
@@ -180,6 +183,13 @@ class MessageStore:
     async def delete(self, tenant_id: str, session_uid: str) -> None:
         """Delete all messages of a session."""
         await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
+
+
+def tool_result_text(content: Any) -> str:
+    """Return the content of a tool's result as text, in the form that the model sees."""
+    return "\n".join(
+        block["text"] if "text" in block else json.dumps(block.get("json"), ensure_ascii=False) for block in content
+    )
 
 
 _BYTES = {"$strLenBytes": "$content"}
@@ -193,8 +203,8 @@ _SIZED = {
 }
 
 
-def _read(document: Document) -> KeptMessage:
-    return KeptMessage(
+def _from_document(document: Document) -> StoredMessage:
+    return StoredMessage(
         number=document["number"],
         role=document["role"],
         content=json.loads(document["content"]),
@@ -203,14 +213,14 @@ def _read(document: Document) -> KeptMessage:
     )
 
 
-def _sent(document: Document) -> Message:
-    """Return a message as models see it."""
+def _for_model(document: Document) -> Message:
+    """Return a message in the form that models see."""
     content = json.loads(document["content"])
     message = Message(role=document["role"], content=content)
-    return repair.withheld(message) if document.get("withheld") else message
+    return history_repair.withheld(message) if document.get("withheld") else message
 
 
-def _text(content: Any) -> str:
-    """Write content as JSON in UTF-8: escaped, a letter that is not Latin takes three times as much of a document."""
+def _to_json(content: Any) -> str:
+    """Return content as JSON text without ASCII escapes, which take three times the space of a non-Latin letter."""
     text = json.dumps(content, ensure_ascii=False)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""A session, as a value, and the lease that one turn at a time holds on it."""
+"""A session as a value, and the lease that one turn at a time holds on it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,16 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Who is at work on a session.
+    """The right of one turn or deletion to write to a session.
 
     Attributes:
-        turn_id: The turn.
-        replica_id: The server that runs it; its heartbeat tells whether it lives.
-        text: What the user said: it rides here, so that it is durable with the claim.
-        request_id: The id of the request that made the turn, if it has one.
-        model: The model that the request names; the session has it once the turn has ended.
-        user: The end user that the request names, likewise.
-        before: The turns that it took the session over from, one from the other: it may not have closed them yet.
+        turn_id: The turn, or the deletion.
+        replica_id: The server that runs it; its heartbeat shows whether it is alive. Empty: no server runs it.
+        text: The user's text, stored here so that it is durable with the lease; empty: a deletion.
+        request_id: The id of the turn's request; None: it has none.
+        model: The model that the request names; it becomes the session's when the turn ends.
+        user: The end user that the request names; likewise.
+        predecessors: The dead turns from which the session was taken over, the oldest first; their messages may not be
+            complete yet.
     """
 
     turn_id: str
@@ -25,21 +26,21 @@ class Lease:
     request_id: str | None = None
     model: str | None = None
     user: str | None = None
-    before: "tuple[Lease, ...]" = ()
+    predecessors: "tuple[Lease, ...]" = ()
 
     @property
     def deletes(self) -> bool:
-        """It is held to delete the session: no turn's text is blank."""
+        """Whether it is held to delete the session: no turn's text is empty."""
         return not self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What the model sees in place of a session's oldest messages.
+class HistorySummary:
+    """The messages that the model sees in place of a session's oldest messages.
 
     Attributes:
-        head: The messages in their place: a summary.
-        after: The number of the last message that they stand for.
+        head: The replacement: a summary, or nothing.
+        after: The number of the last message that is replaced.
     """
 
     head: list[dict[str, Any]]
@@ -51,13 +52,13 @@ class Session:
     """A conversation, without its messages.
 
     Attributes:
-        uid: Our id. `session_id` is the caller's, who may use it again after a deletion.
-        message_count: The number of the last message, as of the last turn that ended well.
+        uid: The generated id. `session_id` is the caller's, and can be used again after a deletion.
+        message_count: The number of the last message when the last turn ended.
         state: The agent's state.
-        context: What stands for the oldest messages, where they were summed up.
-        fold: The metering room's fold of the session's entries, as it wrote it; `fold_revision` counts its writes.
-        fence: How often the session was claimed. Each write of a turn carries the number it claimed with.
-        unfolded: There may be entries that the fold does not know, though no turn is running.
+        summary: The replacement of the oldest messages; None: there is none.
+        totals: The document of the session's totals; `totals_revision` counts its writes.
+        fence: The number of leases so far. Each write of a turn is filtered by the fence of its own lease.
+        totals_stale: The ledger may have entries that the totals do not include, although no turn is running.
     """
 
     uid: str
@@ -67,24 +68,24 @@ class Session:
     model: str
     message_count: int
     state: dict[str, Any]
-    context: Context | None
-    fold: dict[str, Any] | None
-    fold_revision: int
+    summary: HistorySummary | None
+    totals: dict[str, Any] | None
+    totals_revision: int
     fence: int
     lease: Lease | None
-    unfolded: bool
+    totals_stale: bool
     create_time: datetime
     update_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A session that a turn has claimed.
+    """A session whose lease a turn has acquired.
 
     Attributes:
-        session: As it is with the claim.
-        created: The claim made it.
-        taken_from: The lease of a dead server's turn that it was taken over from.
+        session: The session with the lease.
+        created: The session was created with the lease.
+        taken_from: The lease of a dead server's turn from which the session was taken over.
     """
 
     session: Session

@@ -1,1 +1,1 @@
-"""What the service tells its operators: log lines, traces and metrics, none of them with a tenant's words."""
+"""Logs, traces and metrics for operators, without the content of conversations."""

@@ -1,4 +1,4 @@
-"""The exporter of spans, by the standard variables: OTLP over HTTP or over gRPC."""
+"""Opens the exporter of spans that the standard variables choose: OTLP over HTTP or over gRPC."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 
 
 def otlp_protocol(environ: Mapping[str, str]) -> str:
-    """Return the protocol that the variables name, "http/protobuf" unless they do.
+    """Return the protocol that the variables name; "http/protobuf" by default.
 
     Raises:
         ValueError: A variable names an exporter or a protocol that is not supported.
@@ -27,9 +27,9 @@ def otlp_protocol(environ: Mapping[str, str]) -> str:
 
 
 def open_exporter(environ: Mapping[str, str]) -> SpanExporter:
-    """Return the exporter of the protocol that the variables name; endpoint, headers and the rest it reads itself.
+    """Return the exporter of the protocol that the variables name; it reads its endpoint and headers from them itself.
 
-    Each is imported where it is chosen: the other's packages are not loaded.
+    Only the chosen exporter is imported: the packages of the other one are not loaded.
 
     Raises:
         ValueError: The protocol is not supported.

@@ -1,4 +1,4 @@
-"""Log lines: structlog and the standard library's logging through one pipeline to stderr."""
+"""Configures logging: structlog and the standard library's logging through one pipeline to stderr."""
 
 import logging
 import sys
@@ -8,9 +8,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
-from godoty_service.telemetry.faults import describe, type_name
-from godoty_service.telemetry.foreign import WITHHELD, clean, is_trusted
-from godoty_service.telemetry.masking import mask
+from godoty_service.telemetry.log_redaction import WITHHELD, clean, describe, is_trusted, mask, type_name
 
 # Below WARNING these print prompts, answers, whole requests or database commands.
 QUIET = (
@@ -31,7 +29,7 @@ QUIET = (
 )
 OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
 
-# Under these names an event of ours carries a conversation's words.
+# Under these names an event of ours has content of a conversation.
 CONTENT_KEYS = frozenset(
     {
         "answer",
@@ -53,16 +51,16 @@ CONTENT_KEYS = frozenset(
 def configure_logs(
     *, level: str = "INFO", pretty: bool = False, log_content: bool = False, stream: TextIO | None = None
 ) -> None:
-    """Send every log record to one stream, as JSON lines unless `pretty`.
+    """Write every log record to one stream, as JSON lines unless `pretty`.
 
-    Call it once, first thing in the process; a second call replaces the first.
+    Call it once, at the start of the process; a second call replaces the first.
 
     Args:
-        level: The least level shown, by its standard name. Libraries that log content stay at WARNING.
-        pretty: Lines for a person at a terminal instead of JSON.
-        log_content: Whether prompts, answers and tool data may be logged, and foreign exceptions' texts with
-            them. Keys are masked in any case.
-        stream: Where lines go; stderr by default.
+        level: The lowest level that is logged, by its standard name. Libraries that log content stay at WARNING.
+        pretty: Write readable lines for a terminal instead of JSON.
+        log_content: Whether prompts, answers, tool data and the texts of foreign exceptions may be logged. Keys are
+            masked in any case.
+        stream: The stream; None: stderr.
     """
     target = sys.stderr if stream is None else stream
     shared = _shared_processors(log_content=log_content)
@@ -74,7 +72,7 @@ def configure_logs(
                 _renderer(pretty=pretty, colors=target.isatty()),
             ],
             foreign_pre_chain=[_ForeignCleaner(log_content=log_content), *shared],
-            use_get_message=False,  # a record's arguments are merged by us, or never
+            use_get_message=False,  # only `_ForeignCleaner` merges a record's arguments
             pass_foreign_args=True,
         )
     )
@@ -98,7 +96,7 @@ def _shared_processors(*, log_content: bool) -> list[Processor]:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *([] if log_content else [_withhold_content]),
-        _FaultDescriber(log_content=log_content),
+        _ExceptionDescriber(log_content=log_content),
         _mask_keys,
     ]
 
@@ -129,28 +127,28 @@ def _withhold_content(_logger: Any, _method: str, event: EventDict) -> EventDict
 
 
 def _mask_keys(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    # The formatter's own entries (`_record`, `_from_structlog`) are taken out by it before rendering.
+    # The formatter removes its own entries (`_record`, `_from_structlog`) before rendering.
     for key, value in event.items():
         if not key.startswith("_"):
             event[key] = mask(value)
     return event
 
 
-class _FaultDescriber:
+class _ExceptionDescriber:
     """Turns `exc_info` into `exception` and `exception_type`."""
 
     def __init__(self, *, log_content: bool) -> None:
         self._log_content = log_content
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
-        fault = _fault_of(event.pop("exc_info", None))
-        if fault is not None:
-            event["exception_type"] = type_name(fault)
-            event["exception"] = describe(fault, content=self._log_content)
+        error = _exception_of(event.pop("exc_info", None))
+        if error is not None:
+            event["exception_type"] = type_name(error)
+            event["exception"] = describe(error, content=self._log_content)
         return event
 
 
-def _fault_of(exc_info: Any) -> BaseException | None:
+def _exception_of(exc_info: Any) -> BaseException | None:
     if isinstance(exc_info, BaseException):
         return exc_info
     if isinstance(exc_info, tuple):
@@ -159,7 +157,7 @@ def _fault_of(exc_info: Any) -> BaseException | None:
 
 
 class _ForeignCleaner:
-    """Gives a library's record its text, without what it may quote."""
+    """Sets the text of a library's record, without what it may quote."""
 
     def __init__(self, *, log_content: bool) -> None:
         self._log_content = log_content

@@ -1,60 +1,98 @@
-"""Metrics for Prometheus. No tenant, session or user in any label; each label has a bounded number of values.
+"""Metrics for Prometheus. No label has a tenant, session or user; each label has a bounded number of values.
 
-Prometheus counts in floats. What is owed to the last decimal stands in the ledger.
+Prometheus counts in floats; exact amounts are in the ledger.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from godoty_service.telemetry.labels import OTHER, UNKNOWN, Bounded, provider_code
-
+OTHER: Final = "other"
+UNKNOWN: Final = "unknown"
 MAX_MODELS = 200
 MAX_ENDPOINTS = 200  # pairs of model and provider
 MAX_PROVIDERS = 100
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _FIRST_TOKEN_SECONDS = (0.1, 0.2, 0.4, 0.7, 1, 1.5, 2, 3, 5, 10, 30)
+_PROVIDER_FAILURES = frozenset({"timeout", "connection", "stream", UNKNOWN})
+
+T = TypeVar("T", bound=Hashable)
+
+
+class CardinalityLimit(Generic[T]):
+    """Bounds the number of a label's values: each distinct one is a time series that Prometheus stores.
+
+    Args:
+        limit: How many distinct values are admitted.
+        rest: Replaces all others.
+    """
+
+    def __init__(self, *, limit: int, rest: T) -> None:
+        self._limit = limit
+        self._rest = rest
+        self._admitted: set[T] = set()
+
+    def admit(self, value: T) -> T:
+        """Return the value if it is among the first `limit` distinct ones, otherwise `rest`."""
+        if value in self._admitted:
+            return value
+        if len(self._admitted) >= self._limit:
+            return self._rest
+        self._admitted.add(value)
+        return value
+
+
+def provider_code(code: int | str | None) -> str:
+    """Return the label of a failure: an HTTP status, "timeout", "connection" or "stream"; "unknown" for None.
+
+    Any other code is "other".
+    """
+    text = UNKNOWN if code is None else str(code)
+    is_status = text.isdecimal() and 100 <= int(text) <= 599  # noqa: PLR2004 - the range of HTTP statuses
+    return text if is_status or text in _PROVIDER_FAILURES else OTHER
 
 
 class Metrics:
-    """Everything that is measured, in a registry of its own.
+    """All metrics of a server, in a registry of their own.
 
     Args:
-        methods: The full gRPC methods that are served; calls of any other are counted as "unknown".
-        shared: Where this process and others keep what they count (see `shared_counts`); None: it is alone.
+        methods: The full names of the gRPC methods; calls of any other are counted as "unknown".
+        shared: The directory in which processes share their counts (see `shared_counts`); None: not shared.
     """
 
     def __init__(self, *, methods: Iterable[str], shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self._shared = shared
         self._methods = frozenset(methods)
-        self._models = Bounded(limit=MAX_MODELS, rest=OTHER)
-        self._endpoints = Bounded(limit=MAX_ENDPOINTS, rest=(OTHER, OTHER))
-        self._providers = Bounded(limit=MAX_PROVIDERS, rest=OTHER)
+        self._models = CardinalityLimit(limit=MAX_MODELS, rest=OTHER)
+        self._endpoints = CardinalityLimit(limit=MAX_ENDPOINTS, rest=(OTHER, OTHER))
+        self._providers = CardinalityLimit(limit=MAX_PROVIDERS, rest=OTHER)
         ProcessCollector(registry=self.registry)
         self._define_calls()
         self._define_model_calls()
         self._define_durations()
         self._define_ledger()
+        self._define_budgets_and_prices()
         self._define_clock()
 
     def _define_calls(self) -> None:
         self._requests = Counter("godoty_requests", "Finished calls.", ["method", "code"], registry=self.registry)
         self._request_seconds = Histogram(
             "godoty_request_duration_seconds",
-            "From a call's start to its end; a stream's whole length.",
+            "Duration of a call; of a stream, its whole duration.",
             ["method", "code"],
             buckets=_CALL_SECONDS,
             registry=self.registry,
         )
-        self._refused_keys = Counter("godoty_refused_keys", "Calls without a good API key.", registry=self.registry)
+        self._refused_keys = Counter("godoty_refused_keys", "Calls without a valid API key.", registry=self.registry)
         self._running = Gauge(
-            "godoty_running_turns", "Turns that run now.", registry=self.registry, multiprocess_mode="livesum"
+            "godoty_running_turns", "Running turns.", registry=self.registry, multiprocess_mode="livesum"
         )
 
     def _define_model_calls(self) -> None:
@@ -67,14 +105,14 @@ class Metrics:
         )
         self._tokens = Counter(
             "godoty_tokens",
-            "Tokens of settled model calls, as the provider counted them. input holds cache_read and"
-            " cache_write, output holds reasoning: do not add them up.",
+            "Tokens of settled model calls, as counted by the provider. input includes cache_read and"
+            " cache_write, output includes reasoning: do not sum the kinds.",
             ["model", "kind"],
             registry=self.registry,
         )
         self._provider_errors = Counter(
             "godoty_provider_errors",
-            "Model calls that the provider failed, by HTTP status, or connection, timeout, stream.",
+            "Model calls that failed at the provider, by HTTP status, or connection, timeout, stream.",
             ["code"],
             registry=self.registry,
         )
@@ -86,7 +124,7 @@ class Metrics:
         )
         self._refused = Gauge(
             "godoty_provider_account_refused",
-            "1 while the provider refuses this service's account. Page somebody.",
+            "1 while the provider refuses this service's account: alert on it.",
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
@@ -94,14 +132,14 @@ class Metrics:
     def _define_durations(self) -> None:
         self._model_call_seconds = Histogram(
             "godoty_model_call_duration_seconds",
-            "From sending a model call to its end; failed and cancelled ones count. Beyond 100 providers: other.",
+            "From sending a model call to its end, including failed and cancelled calls. Beyond 100 providers: other.",
             ["provider"],
             buckets=_CALL_SECONDS,
             registry=self.registry,
         )
         self._agent_cycle_seconds = Histogram(
             "godoty_agent_cycle_duration_seconds",
-            "A cycle of the agent's loop: a model call, with its retries, and the tools that it asked for.",
+            "A cycle of the agent's loop: a model call with its retries, and the tools that it called.",
             ["provider"],
             buckets=_CALL_SECONDS,
             registry=self.registry,
@@ -110,35 +148,37 @@ class Metrics:
     def _define_ledger(self) -> None:
         self._cost = Counter(
             "godoty_cost_usd",
-            "Cost of settled model calls, a float: the ledger is the truth.",
+            "Cost of settled model calls, as a float; exact costs are in the ledger.",
             ["model", "source"],
             registry=self.registry,
         )
         self._above_bound = Counter(
             "godoty_cost_above_bound",
-            "Settled calls that cost more than the upper bound computed before them. Budgets rely on that bound.",
+            "Settled calls that cost more than their upper bound. Budgets rely on that bound.",
             ["model"],
             registry=self.registry,
         )
         self._drift = Counter(
             "godoty_price_drift_usd",
-            "Sum of |billed - catalogue cost| of settled calls, a float; direction: billed over or under the"
+            "Sum of |billed - catalogue cost| of settled calls, as a float; direction: billed over or under the"
             " catalogue. Divided by godoty_cost_usd_total it is the relative drift.",
             ["model", "direction"],
             registry=self.registry,
         )
         self._open = Gauge(
             "godoty_ledger_open_entries",
-            "Entries that no charge is known for yet.",
+            "Pending entries: calls whose cost is not known yet.",
             registry=self.registry,
             multiprocess_mode="mostrecent",  # each process counts the whole ledger
         )
         self._unresolved = Gauge(
             "godoty_ledger_unresolved_entries",
-            "Entries given up on, waiting for a person.",
+            "Unresolved entries: calls whose cost an operator must resolve.",
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+
+    def _define_budgets_and_prices(self) -> None:
         self._budget_alerts = Counter(
             "godoty_budget_alerts",
             "Shares of tenants' budgets that were reached, in per cent; of several at once, the highest.",
@@ -147,13 +187,13 @@ class Metrics:
         )
         self._rejected_lists = Counter(
             "godoty_price_lists_rejected",
-            "Price lists that were fetched and not taken: they price nothing, or far less than the last one.",
+            "Price lists that were fetched and rejected: they price nothing, or far less than the last one.",
             ["list"],
             registry=self.registry,
         )
         self._catalogue_age = Gauge(
             "godoty_catalogue_age_seconds",
-            "Age of the prices in use; of several processes, the oldest.",
+            "Age of the price catalogue in use; of several processes, the highest.",
             registry=self.registry,
             multiprocess_mode="livemax",
         )
@@ -161,19 +201,19 @@ class Metrics:
     def _define_clock(self) -> None:
         self._clock_offset = Gauge(
             "godoty_clock_offset_seconds",
-            "How far the system clock is ahead of the database's time.",
+            "Seconds by which the system clock is ahead of the database's time.",
             registry=self.registry,
             multiprocess_mode="mostrecent",  # workers share the machine's clock
         )
         self._clock_out_of_tolerance = Counter(
             "godoty_clock_out_of_tolerance",
-            "Measurements that found the system clock beyond GODOTY_CLOCK_TOLERANCE; health is NOT_SERVING then.",
+            "Measurements of a system clock beyond GODOTY_CLOCK_TOLERANCE; health is NOT_SERVING then.",
             registry=self.registry,
         )
 
     @property
     def page(self) -> CollectorRegistry:
-        """What Prometheus is shown: of several processes, the sum. How each fares (`process_`) is shown of one only."""
+        """The registry to scrape: of several processes, the sum. Only a single process has `process_` metrics."""
         if self._shared is None:
             return self.registry
         page = CollectorRegistry()
@@ -181,31 +221,31 @@ class Metrics:
         return page
 
     def request_finished(self, method: str, code: str, seconds: float) -> None:
-        """Count a call: its full method, its status by name ("OK"), its length."""
+        """Count a call: its full method, the name of its status ("OK"), its duration."""
         labels = (method if method in self._methods else UNKNOWN, code)
         self._requests.labels(*labels).inc()
         self._request_seconds.labels(*labels).observe(seconds)
 
     def key_refused(self) -> None:
-        """Count a call without a good key."""
+        """Count a call without a valid key."""
         self._refused_keys.inc()
 
     @contextmanager
     def running_turn(self) -> Iterator[None]:
-        """Count a turn as running for as long as it does."""
+        """Count a turn as running while the block runs."""
         with self._running.track_inprogress():
             yield
 
     def first_token(self, model: str, provider: str | None, seconds: float) -> None:
-        """Record how long a call waited for its first token."""
+        """Record the time to a call's first token."""
         self._first_token.labels(*self._endpoints.admit((model, provider or UNKNOWN))).observe(seconds)
 
     def model_call(self, provider: str | None, seconds: float) -> None:
-        """Record how long a model call took, by who served it."""
+        """Record the duration of a model call, by its provider."""
         self._model_call_seconds.labels(self._providers.admit(provider or UNKNOWN)).observe(seconds)
 
     def agent_cycle(self, provider: str | None, seconds: float) -> None:
-        """Record how long a cycle of the agent's loop took, by who served its last model call."""
+        """Record the duration of a cycle of the agent's loop, by the provider of its last model call."""
         self._agent_cycle_seconds.labels(self._providers.admit(provider or UNKNOWN)).observe(seconds)
 
     def tokens(
@@ -231,8 +271,8 @@ class Metrics:
                 self._tokens.labels(label, kind).inc(count)
 
     def cost(self, model: str, source: str, cost_usd: Decimal) -> None:
-        """Add a settled call's charge; `source` is the cost source's name, as in "BILLED"."""
-        if cost_usd >= 0:  # a counter only grows; a credit is the ledger's business
+        """Add a settled call's cost; `source` is the name of its cost source, as in "BILLED"."""
+        if cost_usd >= 0:  # a counter only grows; credits are in the ledger alone
             self._cost.labels(self._models.admit(model), source).inc(float(cost_usd))
 
     def cost_above_bound(self, model: str) -> None:
@@ -240,20 +280,20 @@ class Metrics:
         self._above_bound.labels(self._models.admit(model)).inc()
 
     def drift(self, model: str, *, billed_usd: Decimal, catalogue_usd: Decimal) -> None:
-        """Add how far a bill was from the catalogue's price."""
+        """Add the difference between a billed cost and the catalogue's."""
         direction = "over" if billed_usd >= catalogue_usd else "under"
         self._drift.labels(self._models.admit(model), direction).inc(float(abs(billed_usd - catalogue_usd)))
 
     def open_entries(self, count: int) -> None:
-        """Set how many entries wait for their charge."""
+        """Set the number of pending entries."""
         self._open.set(count)
 
     def unresolved_entries(self, count: int) -> None:
-        """Set how many entries wait for a person."""
+        """Set the number of unresolved entries."""
         self._unresolved.set(count)
 
     def clock_offset(self, seconds: float, *, within_tolerance: bool) -> None:
-        """Set how far the system clock is ahead of the database's time, and count where that is too far."""
+        """Set how far the system clock is ahead of the database's time; count a measurement beyond the tolerance."""
         self._clock_offset.set(seconds)
         if not within_tolerance:
             self._clock_out_of_tolerance.inc()
@@ -263,15 +303,15 @@ class Metrics:
         self._budget_alerts.labels(window, str(percent)).inc()
 
     def watch_catalogue_age(self, age: Callable[[], float]) -> None:
-        """Ask `age` for the catalogue's age in seconds at every scrape; it runs in another thread."""
+        """Call `age` for the catalogue's age in seconds at every scrape, in another thread."""
         self._catalogue_age.set_function(age)
 
     def price_list_rejected(self, which: str) -> None:
-        """Count a price list that was fetched and not taken: of "models", or of a model's "providers"."""
+        """Count a price list that was fetched and rejected: of "models", or of a model's "providers"."""
         self._rejected_lists.labels(which).inc()
 
     def catalogue_age(self, seconds: float) -> None:
-        """Set the catalogue's age where it is not watched: another process that is scraped cannot ask."""
+        """Set the catalogue's age, for several processes: the one that is scraped cannot call the others."""
         self._catalogue_age.set(seconds)
 
     def provider_error(self, code: int | str | None) -> None:
@@ -279,10 +319,10 @@ class Metrics:
         self._provider_errors.labels(provider_code(code)).inc()
 
     def account_refused(self, code: int) -> None:
-        """Raise the alert: the provider does not serve this service's account."""
+        """Raise the alert: the provider refuses this service's account."""
         self._refusals.labels(provider_code(code)).inc()
         self._refused.set(1)
 
     def account_accepted(self) -> None:
-        """Take the alert back: the provider served a call on this service's account."""
+        """Clear the alert: the provider served a call of this service's account."""
         self._refused.set(0)

@@ -1,4 +1,4 @@
-"""Traces: a provider when somebody collects them, and the span of each call under its caller's trace."""
+"""Exports traces if an endpoint is configured; the span of each call is a child of its caller's span."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from godoty_service.telemetry.exporters import EXPORTER, open_exporter
-from godoty_service.telemetry.redaction import RedactingExporter
+from godoty_service.telemetry.span_redaction import RedactingExporter
 
 log = structlog.get_logger(__name__)
 
@@ -26,34 +26,34 @@ HEALTH_PREFIX = "/grpc.health.v1.Health/"
 
 CANCELLED = 1
 UNKNOWN = 2
-# What OpenTelemetry's conventions call a server's own fault: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
+# The codes that OpenTelemetry's conventions count as errors of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
 # INTERNAL, UNAVAILABLE, DATA_LOSS.
-SERVER_FAULTS = frozenset({2, 4, 12, 13, 14, 15})
+SERVER_ERRORS = frozenset({2, 4, 12, 13, 14, 15})
 
 _PROPAGATED = frozenset({"traceparent", "tracestate"})
 
 
 class ServerSpan:
-    """The span of one call; whoever serves the call says how it ended."""
+    """The span of one call."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self.code: int | None = None
 
     def set_code(self, code: int) -> None:
-        """Say which gRPC status the call ended with, as its number."""
+        """Set the number of the gRPC status that the call ended with."""
         self.code = code
 
-    def _end(self, otherwise: int) -> None:
-        code = otherwise if self.code is None else self.code
+    def _end(self, default: int) -> None:
+        code = default if self.code is None else self.code
         self._span.set_attribute("rpc.grpc.status_code", code)
-        if code in SERVER_FAULTS:
+        if code in SERVER_ERRORS:
             self._span.set_status(StatusCode.ERROR)
         self._span.end()
 
 
 class Tracing:
-    """Where spans go, if anywhere: `provider` is None when nobody collects them."""
+    """Starts spans; `provider` is None if they are not exported."""
 
     def __init__(self, *, provider: TracerProvider | None) -> None:
         self.provider = provider
@@ -61,14 +61,15 @@ class Tracing:
 
     @contextmanager
     def server_span(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[ServerSpan]:
-        """Span one call, as the current span, so that what the call starts becomes its child.
+        """Make the span of a call the current span while the block runs, so that spans started in it are its children.
 
         Args:
             method: The full gRPC method, as in `/godoty.v1.AgentService/Converse`.
             metadata: The call's metadata, whose `traceparent` names the caller's span.
 
         Yields:
-            What the call's status is told to. Untold it is OK, CANCELLED after a cancellation, else UNKNOWN.
+            The span, to set the status of the call. By default it is OK; CANCELLED after a cancellation; UNKNOWN after
+            another exception.
         """
         if self.provider is None or method.startswith(HEALTH_PREFIX):
             yield ServerSpan(INVALID_SPAN)
@@ -78,22 +79,22 @@ class Tracing:
             method.lstrip("/"), parent, kind=SpanKind.SERVER, attributes=_rpc_attributes(method)
         )
         call = ServerSpan(span)
-        otherwise = UNKNOWN
+        default = UNKNOWN
         try:
             with _current(trace.set_span_in_context(span, parent)):
                 yield call
-            otherwise = 0
+            default = 0
         except (asyncio.CancelledError, GeneratorExit):
-            otherwise = CANCELLED
+            default = CANCELLED
             raise
         finally:
-            call._end(otherwise)  # noqa: SLF001 - one module, one thought
+            call._end(default)  # noqa: SLF001 - the same module
 
     def close(self, timeout: float) -> None:
-        """Send the waiting spans and stop. Blocks until the collector has them, or for so many seconds."""
+        """Send the pending spans and shut down. Blocks until the collector has them, at most `timeout` seconds."""
         if self.provider is None:
             return
-        # The exporter's own retries end later than that; a daemon thread keeps no process from ending.
+        # The exporter may retry for longer than the timeout; a daemon thread does not keep the process alive.
         closing = threading.Thread(target=self.provider.shutdown, name="close-tracing", daemon=True)
         closing.start()
         closing.join(timeout)
@@ -102,7 +103,7 @@ class Tracing:
 
 
 def otlp_configured(environ: Mapping[str, str]) -> bool:
-    """Whether the standard OTLP variables ask for traces."""
+    """Return whether the standard OTLP variables configure an endpoint for traces."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if (environ.get(EXPORTER) or "otlp") != "otlp":
@@ -111,19 +112,19 @@ def otlp_configured(environ: Mapping[str, str]) -> bool:
 
 
 def open_tracing(*, enabled: bool, trace_content: bool = False, exporter: SpanExporter | None = None) -> Tracing:
-    """Start sending spans, or nothing at all.
+    """Set up the export of spans.
 
     Args:
-        enabled: Whether anybody collects them: `otlp_configured(os.environ)`.
-        trace_content: Whether prompts, answers and tool data may leave in spans.
-        exporter: Where spans go instead of the endpoint that the standard variables name.
+        enabled: Whether to export spans: `otlp_configured(os.environ)`.
+        trace_content: Whether spans may have prompts, answers and tool data.
+        exporter: Replaces the exporter that the standard variables configure.
 
     Raises:
         ValueError: The standard variables name a protocol that is not supported.
     """
     if not enabled:
         return Tracing(provider=None)
-    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes above our name.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over our name.
     resource = Resource.create().merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     target = open_exporter(os.environ) if exporter is None else exporter
@@ -132,7 +133,7 @@ def open_tracing(*, enabled: bool, trace_content: bool = False, exporter: SpanEx
 
 
 def context_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
-    """The caller's W3C trace context; an empty one when it sent none, or nonsense."""
+    """Return the caller's W3C trace context; an empty one if it sent none, or an invalid one."""
     carrier = {key: value for key, value in metadata if key in _PROPAGATED and isinstance(value, str)}
     return TraceContextTextMapPropagator().extract(carrier, Context())
 
@@ -148,6 +149,6 @@ def _current(context: Context) -> Iterator[None]:
     try:
         yield
     finally:
-        # An abandoned generator ends in another task, where there is nothing of ours to take back.
+        # An abandoned generator ends in another task, in which this context was never attached.
         if otel_context.get_current() is context:
             otel_context.detach(token)

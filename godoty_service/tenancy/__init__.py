@@ -1,1 +1,1 @@
-"""Tenants and their API keys."""
+"""Tenants, their API keys and provider keys, their policies and turn limits, and the audit of changes to them."""

@@ -1,4 +1,4 @@
-"""What administrators changed: who, when, what. Owns `admin_changes`; nothing of it is ever changed or deleted."""
+"""Audit log of administrators' changes. Owns `admin_changes`, which is append-only."""
 
 import json
 from collections.abc import Mapping
@@ -6,15 +6,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.ids import new_id
-from godoty_service.mongo import Collection, Document, Index
+from godoty_service.mongo.collection import Collection, Document, Index
 
-_AT_ONCE = 50  # changes of one batch: each has some 30 KB at most
-
-INDEXES = (Index(keys=[("tenant_id", 1), ("_id", -1)]),)
+_BATCH = 50  # changes per database batch: each has at most some 30 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +21,12 @@ class AdminChange:
 
     Attributes:
         change_id: Sorts by time.
-        time: When.
+        time: When it was made.
         by: The id of the API key, or the user of the command line.
-        action: The method, such as "SetPolicy"; of the command line alone "ResealProviderKeys", "ResolveCall" and
+        action: The method, such as "SetPolicy"; only from the command line: "ResealProviderKeys", "ResolveCall" and
             "RepairTimes".
-        tenant_id: To which tenant; empty: to none.
-        details: What it was set to, as JSON, without any secret.
+        tenant_id: The tenant that was changed; empty: none.
+        details: The new values as JSON, without secrets.
     """
 
     change_id: str
@@ -40,15 +38,18 @@ class AdminChange:
 
 
 class AdminChanges:
-    """The record of all changes."""
+    """The audit log."""
+
+    COLLECTION = "admin_changes"
+    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("_id", -1)]),)
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._changes = collection
         self._clock = clock
 
     async def record(self, *, by: str, action: str, tenant_id: str, details: Mapping[str, Any]) -> None:
-        """Write a change down. Details that say nothing (None, False, empty) are left out."""
-        said = {name: value for name, value in details.items() if value or (value == 0 and value is not False)}
+        """Insert a change. Details without a value (None, False, empty) are omitted."""
+        given = {name: value for name, value in details.items() if value or (value == 0 and value is not False)}
         now = self._clock()
         await self._changes.insert_one(
             {
@@ -57,37 +58,37 @@ class AdminChanges:
                 "by": by,
                 "action": action,
                 "tenant_id": tenant_id,
-                "details": json.dumps(said, default=_plain, ensure_ascii=False),
+                "details": json.dumps(given, default=_to_json, ensure_ascii=False),
             }
         )
 
     async def page(
-        self, *, tenant_id: str | None, before: str | None, limit: int, most_bytes: int | None = None
+        self, *, tenant_id: str | None, before: str | None, limit: int, max_bytes: int | None = None
     ) -> list[AdminChange]:
-        """Read changes, the newest first.
+        """Return changes, newest first.
 
         Args:
-            tenant_id: Only those to this tenant; None: to all.
-            before: The id of the last one of the page before.
-            limit: How many, at most.
-            most_bytes: No more are read once their details have more bytes together; None: no bound.
+            tenant_id: Only changes to this tenant; None: to any.
+            before: The id of the last change of the previous page; None: start with the newest.
+            limit: Maximum number of changes.
+            max_bytes: Stop once their details exceed this size together; None: no bound.
         """
         query: Document = {} if tenant_id is None else {"tenant_id": tenant_id}
         if before is not None:
             query["_id"] = {"$lt": before}
         changes: list[AdminChange] = []
-        left = most_bytes
-        documents = self._changes.iterate(query, sort=[("_id", -1)], limit=limit, batch=_AT_ONCE)
+        remaining = max_bytes
+        documents = self._changes.iterate(query, sort=[("_id", -1)], limit=limit, batch=_BATCH)
         async with aclosing(documents):
             async for each in documents:
                 changes.append(_read(each))
-                if left is not None and (left := left - len(each["details"])) < 0:
+                if remaining is not None and (remaining := remaining - len(each["details"])) < 0:
                     break
         return changes
 
 
 def _read(document: Document) -> AdminChange:
-    """Read a change; fields of a later build are ignored."""
+    """Convert a document; fields of a later build are ignored."""
     return AdminChange(
         change_id=document["_id"],
         time=document["time"],
@@ -98,14 +99,14 @@ def _read(document: Document) -> AdminChange:
     )
 
 
-def _plain(value: Any) -> str:
-    """Write what JSON has no form for.
+def _to_json(value: Any) -> str:
+    """Convert a value of a type that JSON lacks.
 
     Raises:
-        TypeError: Nobody said how.
+        TypeError: The type has no conversion.
     """
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"no form for a {type(value).__name__}")
+    raise TypeError(f"no JSON form for a {type(value).__name__}")

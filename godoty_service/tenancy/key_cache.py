@@ -1,18 +1,18 @@
-"""Caches API keys as the database has them: those that exist, and ids that do not, each within bounds of its own."""
+"""Caches API key documents, and ids that do not exist, each kind within its own bound."""
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from godoty_service.mongo import Document
+from godoty_service.mongo.collection import Document
 
-FRESH_FOR = 3.0  # seconds until a revocation is felt on every server
+FRESH_FOR = 3.0  # seconds until a revocation applies on every server
 MOST_KEYS = 10_000
 MOST_UNKNOWN = 10_000  # guessed ids evict each other, never a key
 
 
 class KeyCache:
-    """Documents of keys by id, the least recently used of them evicted first."""
+    """Key documents by id, evicted least recently used first."""
 
     def __init__(self, *, tick: Callable[[], float] = time.monotonic) -> None:
         self._tick = tick
@@ -23,9 +23,9 @@ class KeyCache:
         return len(self._known) + len(self._unknown)
 
     def get(self, key_id: str) -> tuple[bool, Document | None]:
-        """Return whether the answer is fresh, and the key; None: there was no such key.
+        """Return whether the cached result is fresh, and the document; None: the id was unknown.
 
-        The document of a key that exists is returned after that, too: it may be out of date.
+        The document of an existing key is returned after that, too; it may be out of date.
         """
         now = self._tick()
         if (known := self._known.get(key_id)) is not None:
@@ -35,7 +35,7 @@ class KeyCache:
         return unknown_at is not None and now - unknown_at < FRESH_FOR, None
 
     def put(self, key_id: str, document: Document | None) -> None:
-        """Cache what the database has under an id."""
+        """Cache what the database has under an id; None: no such key."""
         self.forget(key_id)
         if document is None:
             self._unknown[key_id] = self._tick()
@@ -47,6 +47,6 @@ class KeyCache:
             self._unknown.popitem(last=False)
 
     def forget(self, key_id: str) -> None:
-        """Have a key read again when it is used next."""
+        """Remove an id, so that its next use reads the database."""
         self._known.pop(key_id, None)
         self._unknown.pop(key_id, None)

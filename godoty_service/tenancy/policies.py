@@ -1,51 +1,89 @@
-"""What each tenant may do, as the database has it. Owns `policies`, one document a tenant."""
+"""Tenants' policies: allowed models, defaults, limits and budgets. Owns `policies`, one document per tenant."""
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 from bson.decimal128 import Decimal128
 
-from godoty_service.budget import Budget, BudgetWindow
-from godoty_service.mongo import Collection, Document
-from godoty_service.tenancy.policy import NO_POLICY, Policy
+from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.mongo.collection import Collection, Document
 
 _WINDOWS = frozenset(BudgetWindow)
-_CACHED_FOR = 3.0  # seconds until a change holds on every server
+_CACHED_FOR = 3.0  # seconds until a change applies on every server
 _CACHED_POLICIES = 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A tenant's policy. None, empty and False set no limit.
+
+    Attributes:
+        allowed_models: Model ids, or patterns with `*`.
+        default_model: Used if neither the request nor the session names a model.
+        default_fallback_models: Tried in order if the default model cannot answer.
+        max_output_tokens: Maximum output tokens of one turn.
+        turns_per_minute: Maximum number of turns that start in a minute.
+        concurrent_turns: Maximum number of turns that run at the same time.
+        provider: OpenRouter's provider routing preferences, in its own format.
+        zero_data_retention: Use only providers that retain no data.
+        budgets: At most one per window.
+    """
+
+    allowed_models: tuple[str, ...] = ()
+    default_model: str | None = None
+    default_fallback_models: tuple[str, ...] = ()
+    max_output_tokens: int | None = None
+    turns_per_minute: int | None = None
+    concurrent_turns: int | None = None
+    provider: dict[str, Any] | None = None
+    zero_data_retention: bool = False
+    budgets: tuple[Budget, ...] = ()
+
+    def allows(self, model: str) -> bool:
+        """Return whether the policy allows a model."""
+        return not self.allowed_models or any(fnmatchcase(model, pattern) for pattern in self.allowed_models)
+
+
+NO_POLICY = Policy()
+
+
 class Policies:
-    """Policies by tenant, with a short memory of those that were read."""
+    """Policies by tenant, cached for 3 seconds."""
+
+    COLLECTION = "policies"
 
     def __init__(self, collection: Collection, *, tick: Callable[[], float] = time.monotonic) -> None:
-        """Keep policies.
+        """Create the store.
 
         Args:
             collection: `policies`.
-            tick: Seconds of a clock that never turns back.
+            tick: Returns the seconds of a monotonic clock.
         """
         self._policies = collection
         self._tick = tick
-        self._seen: dict[str, tuple[float, Policy]] = {}
-        self._counted: set[str] = set()
+        self._cache: dict[str, tuple[float, Policy]] = {}
+        self._counted: set[str] = set()  # tenants whose spending is counted
 
     async def get(self, tenant_id: str) -> Policy:
-        """Read what a tenant may do, at most 3 seconds old; `NO_POLICY` where nobody said."""
-        seen, now = self._seen.get(tenant_id), self._tick()
-        if seen is not None and now - seen[0] < _CACHED_FOR:
-            return seen[1]
+        """Return a tenant's policy, at most 3 seconds old; `NO_POLICY` if none was set."""
+        cached, now = self._cache.get(tenant_id), self._tick()
+        if cached is not None and now - cached[0] < _CACHED_FOR:
+            return cached[1]
         policy = await self.read(tenant_id)
-        self._remember(tenant_id, now, policy)
+        self._put(tenant_id, now, policy)
         return policy
 
     async def budgets(self, tenant_id: str) -> tuple[Budget, ...] | None:
-        """Read a tenant's budgets, at most 3 seconds old; None: it never had any, and its spending is not counted."""
+        """Return a tenant's budgets, at most 3 seconds old; None: it never had one, so its spending is not counted."""
         budgets = (await self.get(tenant_id)).budgets
         return budgets if tenant_id in self._counted else None
 
     async def read(self, tenant_id: str) -> Policy:
-        """Read what a tenant may do as the database has it now: for whoever is about to change it."""
+        """Return a tenant's policy from the database, bypassing the cache; use it before a change."""
         found = await self._policies.find_one({"_id": tenant_id})
         if found is None:
             return NO_POLICY
@@ -54,22 +92,22 @@ class Policies:
         return _read(found)
 
     async def set(self, tenant_id: str, policy: Policy) -> None:
-        """Say what a tenant may do: here at once, on every server within 5 seconds."""
-        written = _written(policy)
-        if policy.budgets:  # to be counted, once begun, never ends: nothing is missing when a budget is set again
-            written["counted"] = True
+        """Replace a tenant's policy: effective here at once, on every server within 5 seconds."""
+        document = _to_document(policy)
+        if policy.budgets:  # counting never ends once it has started, so a later budget misses no spending
+            document["counted"] = True
             self._counted.add(tenant_id)
-        await self._policies.update_one({"_id": tenant_id}, {"$set": written}, upsert=True)
-        self._seen.pop(tenant_id, None)  # to be read: only the database knows whether it is counted
+        await self._policies.update_one({"_id": tenant_id}, {"$set": document}, upsert=True)
+        self._cache.pop(tenant_id, None)  # not replaced: only the database knows whether spending is counted
 
-    def _remember(self, tenant_id: str, now: float, policy: Policy) -> None:
-        if len(self._seen) >= _CACHED_POLICIES:
-            self._seen.clear()
-        self._seen[tenant_id] = (now, policy)
+    def _put(self, tenant_id: str, now: float, policy: Policy) -> None:
+        if len(self._cache) >= _CACHED_POLICIES:
+            self._cache.clear()
+        self._cache[tenant_id] = (now, policy)
 
 
-def _written(policy: Policy) -> Document:
-    """Write a policy down: each field, so that what it no longer says is gone."""
+def _to_document(policy: Policy) -> Document:
+    """Convert a policy with all its fields, so that the update also clears those that are unset now."""
     return {
         "allowed_models": list(policy.allowed_models),
         "default_model": policy.default_model,
@@ -77,7 +115,7 @@ def _written(policy: Policy) -> Document:
         "max_output_tokens": policy.max_output_tokens,
         "turns_per_minute": policy.turns_per_minute,
         "concurrent_turns": policy.concurrent_turns,
-        # As text: its keys are OpenRouter's, and MongoDB would read dots and dollars in them.
+        # As text: its keys are OpenRouter's, and MongoDB would interpret dots and dollar signs in them.
         "provider": None if policy.provider is None else json.dumps(policy.provider),
         "zero_data_retention": policy.zero_data_retention,
         "budgets": [
@@ -100,6 +138,6 @@ def _read(document: Document) -> Policy:
         budgets=tuple(
             Budget(window=BudgetWindow(each["window"]), limit=each["limit"].to_decimal(), hard=each["hard"])
             for each in document["budgets"]
-            if each["window"] in _WINDOWS  # a later build may know more
+            if each["window"] in _WINDOWS  # a later build may define more
         ),
     )

@@ -1,4 +1,4 @@
-"""OpenRouter's provider routing preferences, as a policy may hold them: its known fields, each of its kind."""
+"""Validates OpenRouter's provider routing preferences of a policy: known fields only, each of its type."""
 
 import json
 from decimal import Decimal
@@ -18,7 +18,7 @@ _Bound = Annotated[float, Field(ge=0, le=1e9)]
 
 
 def _price(value: Any) -> Any:
-    """Take a price as text, number or not: what is written is what is meant, so no float comes between."""
+    """Convert a price to text exactly as written, so that no float is involved."""
     return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
@@ -66,10 +66,10 @@ class _Preferences(_Strict):
 
 
 def read_preferences(text: str) -> dict[str, Any] | None:
-    """Read preferences; None: there are none. Prices come out as decimal texts.
+    """Parse preferences, or return None if the text is empty. Prices become decimal text.
 
     Raises:
-        ValueError: It is not what OpenRouter takes under `provider`; the text says what is wrong with which field.
+        ValueError: OpenRouter does not accept it as `provider`; the text names the field and its fault.
     """
     if not text:
         return None
@@ -84,11 +84,11 @@ def read_preferences(text: str) -> dict[str, Any] | None:
     try:
         return _Preferences.model_validate(fields).model_dump(exclude_none=True) or None
     except ValidationError as error:
-        raise ValueError(_said(error)) from error
+        raise ValueError(_describe(error)) from error
 
 
-def _said(error: ValidationError) -> str:
-    """Say what is wrong with the first wrong field."""
+def _describe(error: ValidationError) -> str:
+    """Return the path and the fault of the first invalid field."""
     first, *_ = error.errors(include_input=False, include_url=False)
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("_", "constrained-", "literal[")))
-    return f"{place[:100]}: {first['msg']}"
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("_", "constrained-", "literal[")))
+    return f"{path[:100]}: {first['msg']}"

@@ -6,12 +6,12 @@ from datetime import datetime
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import TenantNotFound
 from godoty_service.ids import new_id
-from godoty_service.mongo import Collection, Document
+from godoty_service.mongo.collection import Collection, Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Who pays, and whose data is his alone."""
+    """A customer: the unit of billing and of data isolation."""
 
     tenant_id: str
     name: str
@@ -21,35 +21,37 @@ class Tenant:
 class Tenants:
     """Tenants by id."""
 
+    COLLECTION = "tenants"
+
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._tenants = collection
         self._clock = clock
 
     async def create(self, name: str) -> Tenant:
-        """Make a tenant."""
-        return await self.keep(self.draft(name))
+        """Create and insert a tenant."""
+        return await self.insert(self.new(name))
 
-    def draft(self, name: str) -> Tenant:
-        """Make a tenant that is not kept yet."""
+    def new(self, name: str) -> Tenant:
+        """Return a new tenant that is not inserted yet."""
         return Tenant(tenant_id=new_id("tnt"), name=name, create_time=self._clock())
 
-    async def keep(self, tenant: Tenant) -> Tenant:
-        """Keep a tenant that was drafted."""
+    async def insert(self, tenant: Tenant) -> Tenant:
+        """Insert a tenant that `new` returned."""
         await self._tenants.insert_one(
             {"_id": tenant.tenant_id, "name": tenant.name, "create_time": tenant.create_time}
         )
         return tenant
 
     async def get(self, tenant_id: str) -> Tenant | None:
-        """Read a tenant."""
+        """Return a tenant, or None if it does not exist."""
         found = await self._tenants.find_one({"_id": tenant_id})
         return _read(found) if found else None
 
-    async def need(self, tenant_id: str) -> Tenant:
-        """Read a tenant that must be there.
+    async def require(self, tenant_id: str) -> Tenant:
+        """Return a tenant that must exist.
 
         Raises:
-            TenantNotFound: It is not.
+            TenantNotFound: It does not exist.
         """
         tenant = await self.get(tenant_id)
         if tenant is None:
@@ -57,7 +59,12 @@ class Tenants:
         return tenant
 
     async def page(self, *, after: str | None, limit: int) -> list[Tenant]:
-        """Read tenants, the oldest first: those after an id, or from the start."""
+        """Return tenants, oldest first.
+
+        Args:
+            after: Return those after this id; None: start with the oldest.
+            limit: Maximum number of tenants; 0: no limit.
+        """
         query: Document = {} if after is None else {"_id": {"$gt": after}}
         return [_read(each) for each in await self._tenants.find(query, sort=[("_id", 1)], limit=limit)]
 

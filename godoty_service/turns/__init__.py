@@ -1,1 +1,1 @@
-"""One turn of a conversation: claim, run, event log, cancel."""
+"""One turn of a conversation: start, execution and end, monitoring, recovery, and its readers."""

@@ -1,6 +1,6 @@
-"""Writes a turn's ledger entries onto Strands' spans: of the model call, of its cycle, and of the agent.
+"""Adds a turn's ledger entries to Strands' spans: of the model call, of its cycle, and of the agent.
 
-Strands counts an unknown number of tokens as 0; the entry knows what is unknown, so its figures replace Strands'.
+Strands counts an unknown number of tokens as 0; an entry distinguishes the two, so its figures replace Strands'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,38 +11,38 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from godoty_service.agents.tracing import CALL_SPAN, start_call_span
-from godoty_service.metering import money
-from godoty_service.metering.call import CallState, ModelCall
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.pricing import money
+from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.telemetry import attributes as names
+from godoty_service.telemetry.strands_tracing import CALL_SPAN, start_call_span
 
-_CYCLE = "event_loop_cycle_span"  # where Strands' invocation state has a cycle's span
+_CYCLE = "event_loop_cycle_span"  # the key of a cycle's span in Strands' invocation state
 
 Attributes = dict[str, Any]  # as OpenTelemetry takes them
 
 
 class CallSpans:
-    """The spans of one turn's model calls. Without a collector no span is recording, and nothing is done."""
+    """The spans of one turn's model calls. Without a collector no span records, and nothing is done."""
 
     def __init__(self, invocation: Mapping[str, Any]) -> None:
-        """Build it.
+        """Initialize the spans.
 
         Args:
-            invocation: The turn's invocation state, in which Strands keeps the agent and the current cycle's span.
+            invocation: The turn's invocation state, to which Strands adds the agent and the current cycle's span.
         """
         self._invocation = invocation
         self._calls: dict[str, ModelCall] = {}
-        self._spans: dict[str, tuple[Span, Span]] = {}  # by call: its own and its cycle's
+        self._spans: dict[str, tuple[Span, Span]] = {}  # the call's span and its cycle's, by call id
         self._own: set[Span] = set()
 
     def opened(self, call: ModelCall) -> None:
-        """Name a call that is about to be sent on the span that is current."""
+        """Add a call that is about to be sent to the current span."""
         current = trace.get_current_span()
         if not current.is_recording():
             return
         span = current
-        if getattr(current, "name", CALL_SPAN) != CALL_SPAN:  # a summary's: Strands makes no span of it
+        if getattr(current, "name", CALL_SPAN) != CALL_SPAN:  # a summary's: Strands starts no span for it
             span = start_call_span(call.requested_model)
             self._own.add(span)
         self._calls[call.call_id] = call
@@ -50,7 +50,7 @@ class CallSpans:
         self._write(call)
 
     def ended(self, call: ModelCall) -> None:
-        """Write what is known of a call at its end."""
+        """Add the final figures of a call, and end its span if it was started here."""
         if call.call_id not in self._spans:
             return
         self._calls[call.call_id] = call
@@ -60,7 +60,7 @@ class CallSpans:
             span.end()
 
     def close(self) -> None:
-        """End the spans that Strands leaves open where a turn is cancelled: they would never be exported."""
+        """End the spans that Strands does not end if a turn is cancelled: they would never be exported."""
         for each in self._spans.values():
             for span in each:
                 if span.is_recording():
@@ -68,19 +68,19 @@ class CallSpans:
 
     def _write(self, call: ModelCall) -> None:
         own, cycle = self._spans[call.call_id]
-        for place, span in enumerate((own, cycle)):
+        for position, span in enumerate((own, cycle)):
             if span.is_recording():
-                span.set_attributes(call_attributes(self._calls_of(place, span)))
+                span.set_attributes(call_attributes(self._calls_of(position, span)))
         agent = getattr(self._invocation.get("agent"), "trace_span", None)
         if agent is not None and agent.is_recording():
             agent.set_attributes(sum_attributes(list(self._calls.values())))
 
-    def _calls_of(self, place: int, span: Span) -> list[ModelCall]:
-        return [call for call_id, call in self._calls.items() if self._spans[call_id][place] is span]
+    def _calls_of(self, position: int, span: Span) -> list[ModelCall]:
+        return [call for call_id, call in self._calls.items() if self._spans[call_id][position] is span]
 
 
 def turn_attributes(*, tenant_id: str, session_id: str, turn_id: str) -> dict[str, str]:
-    """Return what each span of a turn carries."""
+    """Return the attributes of each span of a turn."""
     return {
         names.TENANT_ID: tenant_id,
         names.SESSION_ID: session_id,
@@ -90,7 +90,7 @@ def turn_attributes(*, tenant_id: str, session_id: str, turn_id: str) -> dict[st
 
 
 def call_attributes(calls: Sequence[ModelCall]) -> Attributes:
-    """Return the attributes of a span of one call or more: the last one's facts, and the sums of all."""
+    """Return the attributes of a span of one or more calls: the last call's properties, and the sums of all."""
     last = calls[-1]
     waited = last.time_to_first_token
     facts: Attributes = {
@@ -111,7 +111,7 @@ def call_attributes(calls: Sequence[ModelCall]) -> Attributes:
 
 
 def sum_attributes(calls: Sequence[ModelCall]) -> Attributes:
-    """Return how many calls were sent, and what they used and cost as far as it is known."""
+    """Return the number of calls that were sent, and their known usage and cost."""
     calls = [call for call in calls if call.state is not CallState.VOID]
     costs = [call.cost for call in calls if call.cost is not None]
     usage: TokenUsage = reduce(add, (call.usage for call in calls if call.usage is not None), TokenUsage())

@@ -1,66 +1,91 @@
-"""Closes the log of a turn that no server runs: it was interrupted, and what it cost is in the ledger.
+"""Recovers turns whose server is dead: writes the end of their event logs and completes their messages.
 
-One that never began has no log: its record is deleted, and a retry of its request runs it.
+A dead turn ends as interrupted; what it cost is in the ledger. A turn that never began has no log: its record is
+deleted, and a retry of its request runs it.
 """
 
-from godoty_service.errors import SessionNotFound, TurnNotFound
-from godoty_service.metering.call import CallState, ModelCall
-from godoty_service.metering.ledger import Ledger
-from godoty_service.metering.totals import SessionFold, fold
-from godoty_service.sessions.messages import MessageStore
-from godoty_service.sessions.session import Claim
-from godoty_service.sessions.store import Sessions
-from godoty_service.turns.chunks import Chunk, LogChunks
-from godoty_service.turns.events import StopReason, TurnFinished
-from godoty_service.turns.log import HIGH_WATER
-from godoty_service.turns.opening import opened_fold
-from godoty_service.turns.records import TurnRecord, TurnRecords
-from godoty_service.turns.shown_turn import ShownTurn, shown_turn
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from strands.types.content import ContentBlock, Message, Messages
+
+from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
+from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.totals import SessionTotals, totals_of_entries
+from godoty_service.sessions import history_repair
+from godoty_service.sessions.messages import MessageStore, StoredMessage
+from godoty_service.sessions.session import Claim, Lease, Session
+from godoty_service.sessions.store import SessionStore
+from godoty_service.turns.event_log.events import (
+    Event,
+    ModelCallFinished,
+    StopReason,
+    TextDelta,
+    ToolCallFinished,
+    TurnFinished,
+)
+from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+from godoty_service.turns.event_log.store import Chunk, EventLogStore
+from godoty_service.turns.session_metrics import load_totals
+from godoty_service.turns.turn_store import TurnRecord, TurnStore
+
+_NEWEST_MESSAGES = 1_000  # more than the last turn of a dead server can have written
+_ATTEMPTS = 10  # each failed one means that a late message of a dead server was inserted
 
 
 class Recovery:
-    """Closes logs."""
+    """Ends turns that no server runs.
+
+    Args:
+        turn_store: The turns' records.
+        event_logs: The turns' event logs.
+        sessions: The sessions, with their totals and leases.
+        messages: The sessions' messages.
+        ledger: The ledger with the turns' calls.
+        writer: The id of this server, as the writer of log chunks.
+    """
 
     def __init__(
         self,
         *,
-        records: TurnRecords,
-        chunks: LogChunks,
-        sessions: Sessions,
+        turn_store: TurnStore,
+        event_logs: EventLogStore,
+        sessions: SessionStore,
         messages: MessageStore,
         ledger: Ledger,
         writer: str,
     ) -> None:
-        self._records = records
-        self._chunks = chunks
+        self._turn_store = turn_store
+        self._event_logs = event_logs
         self._sessions = sessions
         self._messages = messages
         self._ledger = ledger
         self._writer = writer
 
     async def end(self, record: TurnRecord) -> None:
-        """End a turn that no server runs, unless another one has.
+        """End a turn that no server runs, unless another server has ended it.
 
         Raises:
-            TurnNotFound: It never began. Its record is deleted, and its request id may be used.
+            TurnNotFound: It never began. Its record is deleted, and its request id may be used again.
         """
-        if await self._chunks.begun(record.tenant_id, [record.turn_id]):
+        if await self._event_logs.begun(record.tenant_id, [record.turn_id]):
             await self.interrupt(record)
             return
-        if self._records.is_refused(record):
-            await self._records.forget(record)
+        if self._turn_store.is_refused(record):
+            await self._turn_store.delete_refused(record)
         else:
-            await self._records.abandon(
-                record
-            )  # first: its server, should it live after all, looks after it has claimed
+            # First: if its server is alive after all, it reads the record after it has acquired the session.
+            await self._turn_store.abandon(record)
             if await self._has_begun(record):
                 await self.interrupt(record)
                 return
-            await self._records.forget_abandoned(record)
-        raise TurnNotFound("The turn was never begun.", metadata={"turn_id": record.turn_id})
+            await self._turn_store.delete_abandoned(record)
+        raise TurnNotFound("The turn never began.", metadata={"turn_id": record.turn_id})
 
     async def _has_begun(self, record: TurnRecord) -> bool:
-        """Return whether a turn without a log has left a request, a message or a lease."""
+        """Return whether a turn without a log has written a ledger entry, a message or a lease."""
         entries = await self._ledger.of_turn(record.tenant_id, record.turn_id)
         if any(not isinstance(each, ModelCall) or each.state is not CallState.VOID for each in entries):
             return True
@@ -68,59 +93,188 @@ class Recovery:
             session = await self._sessions.get(record.tenant_id, record.session_id)
         except SessionNotFound:
             return False
-        holders = (*session.lease.before, session.lease) if session.lease is not None else ()
+        holders = (*session.lease.predecessors, session.lease) if session.lease is not None else ()
         if record.turn_id in {each.turn_id for each in holders}:
             return True
         return await self._messages.has_turn(record.tenant_id, session.uid, record.turn_id)
 
     async def interrupt(self, record: TurnRecord) -> list[Chunk]:
-        """Write a dead turn's end, unless it has one; returns what its log had before. Nothing is added to it later."""
-        while True:
-            kept = await self._chunks.read(record.tenant_id, record.turn_id, after=-1)
-            if kept and kept[-1].ended:
-                return kept
-            if await self._chunks.close(await self._end(record, place=kept[-1].place + 1 if kept else 0)):
-                return kept
+        """Write a dead turn's end, unless it has one; later writes of its server collide with it.
 
-    async def _end(self, record: TurnRecord, *, place: int) -> Chunk:
+        Returns:
+            The chunks that the log had before.
+        """
+        while True:
+            stored = await self._event_logs.read(record.tenant_id, record.turn_id, after=-1)
+            if stored and stored[-1].ended:
+                return stored
+            index = stored[-1].index + 1 if stored else 0
+            if await self._event_logs.close(await self._final_chunk(record, index=index)):
+                return stored
+
+    async def _final_chunk(self, record: TurnRecord, *, index: int) -> Chunk:
         """Return the last chunk of an interrupted turn's log."""
-        session_fold = await self._session_fold(record)
+        session_totals = await self._session_totals(record)
         finished = TurnFinished(
             stop_reason=StopReason.INTERRUPTED,
-            turn_totals=fold(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
-            session_totals=session_fold.view(),
+            turn_totals=totals_of_entries(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
+            session_totals=session_totals.current(),
             cycle_durations=(),
             tools=(),
         )
         return Chunk(
             turn_id=record.turn_id,
             tenant_id=record.tenant_id,
-            place=place,
-            first=HIGH_WATER + 1,
+            index=index,
+            first=RECOVERY_SEQUENCE + 1,
             events=(finished,),
             ended=True,
             error=None,
             writer=self._writer,
-            expire_time=self._records.log_expiry(),
+            expire_time=self._turn_store.log_expiry(),
         )
 
-    async def interrupt_predecessors(self, claim: Claim) -> dict[str, ShownTurn]:
-        """Write the ends of the turns that a session was taken over from, and return what their logs show, by turn.
+    async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:
+        """Write the ends of the turns that a session was taken over from.
 
-        One whose log is not kept any more needs no end.
+        A turn whose log has expired needs no end.
+
+        Returns:
+            What their logs show, by turn id.
         """
-        shown: dict[str, ShownTurn] = {}
+        logged: dict[str, LoggedTurn] = {}
         if claim.taken_from is not None:
-            for each in (*claim.taken_from.before, claim.taken_from):
-                record = await self._records.find(claim.session.tenant_id, each.turn_id)
+            for each in (*claim.taken_from.predecessors, claim.taken_from):
+                record = await self._turn_store.find(claim.session.tenant_id, each.turn_id)
                 if record is not None:
                     chunks = await self.interrupt(record)
-                    shown[each.turn_id] = shown_turn(event for chunk in chunks for event in chunk.events)
-        return shown
+                    logged[each.turn_id] = logged_turn(event for chunk in chunks for event in chunk.events)
+        return logged
 
-    async def _session_fold(self, record: TurnRecord) -> SessionFold:
+    async def _session_totals(self, record: TurnRecord) -> SessionTotals:
         try:
             session = await self._sessions.get(record.tenant_id, record.session_id)
         except SessionNotFound:
-            return SessionFold()
-        return await opened_fold(self._ledger, session, doubtful=True)
+            return SessionTotals()
+        return await load_totals(self._ledger, session, doubtful=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedTurn:
+    """What a turn's event log shows of its answers and tools: enough to complete the messages of a dead server.
+
+    Attributes:
+        answers: The texts of the answers, in order; empty ones are omitted, the last may be incomplete.
+        results: The results of the finished tool calls, by tool call id.
+    """
+
+    answers: tuple[str, ...] = ()
+    results: Mapping[str, ContentBlock] = field(default_factory=dict)
+
+    def text_after(self, answers: int) -> str:
+        """Return the text that follows a number of answers."""
+        return "\n\n".join(self.answers[answers:])
+
+
+_NOTHING_LOGGED: Mapping[str, LoggedTurn] = MappingProxyType({})
+
+
+def logged_turn(events: Iterable[Event]) -> LoggedTurn:
+    """Return what a turn's events show. A finished model call ends an answer."""
+    answers: list[list[str]] = [[]]
+    results: dict[str, ContentBlock] = {}
+    for event in events:
+        match event:
+            case TextDelta(text=text):
+                answers[-1].append(text)
+            case ModelCallFinished():
+                answers.append([])
+            case ToolCallFinished(tool_call_id=tool_call_id):
+                results[tool_call_id] = _result(event)
+    texts = ("".join(deltas) for deltas in answers)
+    return LoggedTurn(answers=tuple(text for text in texts if text), results=results)
+
+
+def _result(event: ToolCallFinished) -> ContentBlock:
+    return {
+        "toolResult": {
+            "toolUseId": event.tool_call_id,
+            "status": "success" if event.succeeded else "error",
+            "content": [{"text": event.output}],
+        }
+    }
+
+
+async def complete_dead_turns(
+    store: MessageStore, session: Session, dead: Sequence[Lease], logged: Mapping[str, LoggedTurn] = _NOTHING_LOGGED
+) -> int:
+    """Insert the messages that dead turns are missing at the next numbers, so that their late messages collide.
+
+    The missing messages are computed from the same read that yields the next number. If a late message takes that
+    number first, everything is read again.
+
+    Args:
+        store: The messages.
+        session: The session that was taken over.
+        dead: Its dead turns, the oldest first.
+        logged: What their event logs show, by turn id.
+
+    Returns:
+        The number of the session's last message.
+
+    Raises:
+        SessionLost: A turn that was considered dead is still writing.
+    """
+    for _ in range(_ATTEMPTS):
+        stored = await store.newest(session.tenant_id, session.uid, after=session.message_count, limit=_NEWEST_MESSAGES)
+        last_number = stored[-1].number if stored else session.message_count
+        try:
+            for turn_id, messages in missing_messages_by_turn(stored, dead, logged):
+                await store.append(
+                    session.tenant_id, session.uid, number=last_number + 1, turn_id=turn_id, messages=messages
+                )
+                last_number += len(messages)
+        except SessionLost:
+            continue
+        return last_number
+    raise SessionLost("A turn that was considered dead is still writing.", retry_after=1.0)
+
+
+def missing_messages_by_turn(
+    stored: Sequence[StoredMessage], dead: Sequence[Lease], logged: Mapping[str, LoggedTurn] = _NOTHING_LOGGED
+) -> list[tuple[str, Messages]]:
+    """Return the messages that dead turns are missing, by turn id: the user's text, tool results, answers, an end.
+
+    Args:
+        stored: The newest messages of the session, the newest last.
+        dead: Its dead turns, the oldest first. A turn wrote its first message after the turns before it had been
+            completed.
+        logged: What their event logs show, by turn id. A text that no message has yet is marked as interrupted.
+    """
+    history: Messages = [Message(role=each.role, content=each.content) for each in stored[-1:]]  # type: ignore[typeddict-item] # as written
+    wrote = {each.turn_id for each in stored}
+    first = max((index for index, each in enumerate(dead) if each.turn_id in wrote), default=0)
+    found: list[tuple[str, Messages]] = []
+    for each in dead[first:]:
+        request: Messages = []
+        if each.turn_id not in wrote:
+            request = [Message(role="user", content=[{"text": each.text}])]
+        turn = logged.get(each.turn_id, LoggedTurn())
+        missing: Messages = [
+            *request,
+            *history_repair.missing_messages(
+                [*history, *request],
+                partial_text=turn.text_after(_answer_count(stored, each.turn_id)),
+                results=turn.results,
+            ),
+        ]
+        if missing:
+            found.append((each.turn_id, missing))
+            history = missing[-1:]
+    return found
+
+
+def _answer_count(stored: Sequence[StoredMessage], turn_id: str) -> int:
+    """Return the number of a turn's stored answers that have text."""
+    own = (each for each in stored if each.turn_id == turn_id and each.role == "assistant")
+    return sum(any(block.get("text") for block in each.content) for each in own)

@@ -1,45 +1,85 @@
-"""Starts turns: writes them down, claims the session, and hands over to the claimed turn."""
+"""Starts turns: checks the request, acquires the session, and releases everything in reverse order at the end."""
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable
-from contextlib import AsyncExitStack, suppress
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import structlog
 
 from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled
 from godoty_service.sessions.session import Claim
-from godoty_service.sessions.store import DeletionUnfinished, HeldByTwin
-from godoty_service.tenancy.policy import Policy
-from godoty_service.turns.claimed import ClaimedTurn, TurnEnd
-from godoty_service.turns.records import TurnRecord
+from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
+from godoty_service.tenancy.policies import Policy
+from godoty_service.turns.dependencies import TurnDependencies
+from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
+from godoty_service.turns.factory import TurnFactory, fallback_models
 from godoty_service.turns.turn import Turn
-from godoty_service.turns.workbench import Workbench
+from godoty_service.turns.turn_store import TurnRecord
 
 log = structlog.get_logger(__name__)
 
-_POLL = (0.03, 0.15)  # seconds between two looks of a turn that waits for one in another server
-_CHECKED_FOR = 1.0  # seconds after which a turn that waits is checked again
-_TWIN_LOOKS = 20  # for a session that a turn of the same request holds, which is about to give it back
+_POLL = (0.03, 0.15)  # seconds between two attempts of a turn that waits for a turn of another server
+_CHECK_VALID = 1.0  # seconds; a turn that has waited longer is checked again
+_SAME_REQUEST_ATTEMPTS = 20  # for a session held by a turn of the same request, which is about to release it
+_BUSY_RETRY = 1.0  # seconds
 
 
-class AlreadyBegun(GodotyError):
-    """The request id was used before: by the turn of this record. Never leaves this room."""
+class DuplicateRequest(GodotyError):
+    """The request id was used before, by the turn of this record. Internal: `TurnService` reads that turn instead."""
 
     def __init__(self, record: TurnRecord) -> None:
         super().__init__("The request id was used before.")
         self.record = record
 
 
+class SessionQueue:
+    """The order of turns in each session on this server: first come, first served, without a database operation."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
+
+    @contextmanager
+    def join(self, tenant_id: str, session_id: str, *, wait: bool) -> Iterator[Awaitable[None]]:
+        """Enter a session's line; the awaitable is done once the turn is first.
+
+        Raises:
+            SessionBusy: The line is not empty, and the caller does not wait. Raised before anything is awaited.
+        """
+        key = (tenant_id, session_id)
+        line = self._lines.setdefault(key, deque())
+        if line and not wait:
+            raise SessionBusy("Another turn of the session is running.", retry_after=_BUSY_RETRY)
+        position: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(position)
+        _admit_first(line)
+        try:
+            yield position
+        finally:
+            line.remove(position)
+            _admit_first(line)
+            if not line:
+                del self._lines[key]
+
+
+def _admit_first(line: "deque[asyncio.Future[None]]") -> None:
+    if line and not line[0].done():  # a cancelled one is about to be removed
+        line[0].set_result(None)
+
+
 class TurnRunner:
     """Runs turns."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, dependencies: TurnDependencies, factory: TurnFactory) -> None:
+        self._dependencies = dependencies
+        self._factory = factory
+        self._session_queue = SessionQueue()
+        self._execution_queues = ExecutionQueues()
 
     async def run(self, turn: Turn) -> None:
-        """Run a turn to its end, whatever ends it; its log ends with it."""
+        """Run a turn to its end, and end its log on every way out."""
         structlog.contextvars.bind_contextvars(
             tenant_id=turn.tenant_id, session_id=turn.request.session_id, turn_id=turn.turn_id
         )
@@ -47,10 +87,10 @@ class TurnRunner:
         refusal: GodotyError | None = None
         end: TurnEnd | None = None
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._bench.leases.holder(turn.turn_id))
+            stack.enter_context(self._dependencies.leases.holder(turn.turn_id))
+            start = _TurnStart(self._dependencies, self._session_queue, turn=turn, record=record, stack=stack)
             try:
-                place = await self._admit(turn, stack)
-                claim = await self._begin(turn, record, place, stack)
+                claim = await start.run()
             except asyncio.CancelledError:
                 refusal = turn.cancelled_by or TurnCancelled("The turn was cancelled.")
             except GodotyError as error:
@@ -59,59 +99,22 @@ class TurnRunner:
                 log.exception("turn_fault")
                 refusal = _fault(turn)
             else:
-                turn.started = True
-                self._bench.journal.keep(turn)
-                with self._bench.observer.running_turn():
-                    end = await ClaimedTurn(self._bench, turn, claim).run()
-        # Its readers see the end when nothing that it held is in the way of the next turn.
+                end = await self._execute(turn, claim)
+        # The readers see the end once nothing that the turn held can delay the next turn.
         if end is not None and (turn.log.sequence or end.error is None):
-            _publish(turn, end)
+            _publish_end(turn, end)
         else:
             await self._refuse(turn, record, refusal or (end and end.error) or _fault(turn))
-        await self._bench.journal.kept(turn)
+        await self._dependencies.log_writer.wait_flushed(turn)
 
-    async def _admit(self, turn: Turn, stack: AsyncExitStack) -> Awaitable[None]:
-        """Check what can be refused before the turn is written down; a request that is known is never refused.
-
-        Returns:
-            Its place in the line of this server's turns in the session.
-
-        Raises:
-            SessionBusy: The session is held here, and the caller does not wait. Raised before the database is asked,
-                unless there is a request id to look up.
-            AlreadyBegun: The request id was used before.
-            QuotaExceeded: The tenant was refused a moment ago.
-            ModelNotAllowed: The tenant's policy does not allow a model.
-            ProviderKeysOff: The tenant's own provider key cannot be read.
-        """
-        if turn.request.request_id is None:
-            place = self._place(turn, stack)
-            await self._check(turn)
-            return place
-        # A known request is in no other's way: it enters the line only once it is known to be the first.
-        for failure in await asyncio.gather(self._refuse_known(turn), self._check(turn), return_exceptions=True):
-            if failure is not None:
-                raise failure
-        return self._place(turn, stack)
-
-    def _place(self, turn: Turn, stack: AsyncExitStack) -> Awaitable[None]:
-        request = turn.request
-        return stack.enter_context(self._bench.slots.place(turn.tenant_id, request.session_id, wait=request.wait))
-
-    async def _refuse_known(self, turn: Turn) -> None:
-        _refuse_second(await self._bench.records.of_request(turn.tenant_id, turn.request.request_id or ""))
-
-    async def _check(self, turn: Turn) -> None:
-        """Check a turn that comes in: against what it may do, and whether the tenant was refused a moment ago."""
-        await self._read_permissions(turn)
-        self._bench.gates.check(turn.tenant_id, turn.policy)
-
-    async def _read_permissions(self, turn: Turn) -> None:
-        """Read the tenant's policy and account, and check the turn's models against them."""
-        turn.policy, turn.account = await asyncio.gather(
-            self._bench.policies.get(turn.tenant_id), self._bench.accounts.of_tenant(turn.tenant_id)
+    async def _execute(self, turn: Turn, claim: Claim) -> TurnEnd:
+        turn.started = True
+        self._dependencies.log_writer.track(turn)
+        execution = TurnExecution(
+            self._dependencies, factory=self._factory, queues=self._execution_queues, turn=turn, claim=claim
         )
-        _check_models(turn, (*filter(None, [turn.request.model]), *self._bench.fallbacks(turn)))
+        with self._dependencies.observer.running_turn():
+            return await execution.run()
 
     def _record(self, turn: Turn) -> TurnRecord:
         return TurnRecord(
@@ -120,144 +123,236 @@ class TurnRunner:
             session_id=turn.request.session_id,
             request_id=turn.request.request_id,
             fingerprint=turn.request.fingerprint,
-            replica_id=self._bench.replicas.replica_id,
+            replica_id=self._dependencies.replicas.replica_id,
         )
 
-    async def _begin(self, turn: Turn, record: TurnRecord, place: Awaitable[None], stack: AsyncExitStack) -> Claim:
-        """Write the turn down and claim its session, side by side.
+    async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
+        """End a turn that has not begun; its request id can be used again."""
+        self._dependencies.log_writer.untrack(turn)
+        try:
+            if turn.recorded and not isinstance(error, DuplicateRequest):
+                await self._dependencies.turn_store.delete_refused(record)
+        except GodotyError as failure:  # `TurnStore.reap` retries it
+            log.warning("turn_record_not_deleted", error=str(failure))
+        finally:
+            turn.log.end(error)  # last: a reader that sees it may use the request id at once
+
+
+class _TurnStart:
+    """One turn's way to its session.
+
+    The order is: look the request id up, check the request and the tenant's limits, enter this server's line of the
+    session, insert the turn's record, acquire the tenant's limit, acquire the session's lease. What was acquired is
+    released by the stack, in reverse order, except the lease: a turn that starts releases it with its end, and one
+    that does not releases it here.
+
+    Args:
+        dependencies: The collaborators of turns.
+        queue: This server's lines of turns.
+        turn: The turn.
+        record: Its record.
+        stack: Releases what the turn has acquired.
+    """
+
+    def __init__(
+        self,
+        dependencies: TurnDependencies,
+        queue: SessionQueue,
+        *,
+        turn: Turn,
+        record: TurnRecord,
+        stack: AsyncExitStack,
+    ) -> None:
+        self._dependencies = dependencies
+        self._queue = queue
+        self._turn = turn
+        self._request = turn.request
+        self._record = record
+        self._stack = stack
+
+    async def run(self) -> Claim:
+        """Check the request and acquire its session.
 
         Raises:
-            AlreadyBegun: The request id was used before.
-            SessionBusy: Another turn holds the session.
+            DuplicateRequest: The request id was used before.
+            SessionBusy: Another turn holds the session, and the caller does not wait.
+            SessionLost: The server lost touch with the database, and the turn may run elsewhere.
+            QuotaExceeded: A limit of the tenant is reached.
+            ModelNotAllowed: The tenant's policy does not allow a model.
+            ProviderKeysOff: The tenant's own provider key cannot be decrypted.
+            InvalidApiKey: The API key was revoked or has expired while the turn waited.
         """
-        turn.begun, epoch = True, self._bench.replicas.epoch
-        claiming = asyncio.create_task(self._claim(turn, place, stack))
-        beginning = asyncio.create_task(self._bench.records.begin(record))
+        position = await self._check_request()
+        return await self._begin(position)
+
+    async def _check_request(self) -> Awaitable[None]:
+        """Check what can be refused before the turn is recorded; a request that is known is never refused.
+
+        Returns:
+            The turn's position in this server's line of the session.
+
+        Raises:
+            SessionBusy: The session is held here, and the caller does not wait. Raised before any database operation
+                unless there is a request id to look up.
+        """
+        if self._request.request_id is None:
+            position = self._join_queue()
+            await self._check_limits()
+            return position
+        # A known request must not delay other turns: it enters the line once it is known to be the first.
+        for failure in await asyncio.gather(self._check_duplicate(), self._check_limits(), return_exceptions=True):
+            if failure is not None:
+                raise failure
+        return self._join_queue()
+
+    def _join_queue(self) -> Awaitable[None]:
+        request = self._request
+        return self._stack.enter_context(self._queue.join(self._turn.tenant_id, request.session_id, wait=request.wait))
+
+    async def _check_duplicate(self) -> None:
+        _refuse_duplicate(
+            await self._dependencies.turn_store.of_request(self._turn.tenant_id, self._request.request_id or "")
+        )
+
+    async def _check_limits(self) -> None:
+        """Check the request against the tenant's policy and against a limit that was reached a moment ago."""
+        await self._read_permissions()
+        self._dependencies.turn_limiter.check(self._turn.tenant_id, self._turn.policy)
+
+    async def _read_permissions(self) -> None:
+        """Read the tenant's policy and provider client, and check the request's models."""
+        turn, dependencies = self._turn, self._dependencies
+        policy, client = await asyncio.gather(
+            dependencies.policies.get(turn.tenant_id), dependencies.client_pool.of_tenant(turn.tenant_id)
+        )
+        turn.admit(policy=policy, client=client)
+        self._check_models(*filter(None, [self._request.model]), *fallback_models(turn))
+
+    def _check_models(self, *models: str) -> None:
+        for model in models:
+            if not self._turn.policy.allows(model):
+                raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
+
+    async def _begin(self, position: Awaitable[None]) -> Claim:
+        """Insert the turn's record and acquire its session, concurrently."""
+        turn, dependencies = self._turn, self._dependencies
+        turn.recorded, epoch = True, dependencies.replicas.epoch
+        acquiring = asyncio.create_task(self._acquire(position))
+        inserting = asyncio.create_task(dependencies.turn_store.begin(self._record))
         try:
-            _refuse_second(await asyncio.shield(beginning))
-            claim = await asyncio.shield(claiming)
-            if not self._bench.replicas.holds(epoch):
-                await self._check_record(record)
-            _check_models(turn, (claim.session.model,))  # the one that the session used last, or the default
+            _refuse_duplicate(await asyncio.shield(inserting))
+            claim = await asyncio.shield(acquiring)
+            if not dependencies.replicas.lease_valid(epoch):
+                await self._check_record()
+            self._check_models(claim.session.model)  # the one that the session used last, or the default
         except BaseException:
-            turn.close()
+            turn.begin_cleanup()
             with suppress(GodotyError):
-                await beginning  # a record that lands late would use the request id up
-            await self._give_back(claiming)
+                await inserting  # a record that is inserted late would use up the request id
+            await self._release_lease(acquiring)
             raise
         return claim
 
-    async def _check_record(self, record: TurnRecord) -> None:
-        """Check that a turn is still this server's, after a time in which others could take the server for dead.
+    async def _check_record(self) -> None:
+        """Check that the turn is still this server's after a time in which others may have considered it dead.
 
         Raises:
             SessionLost: A retry of its request may run elsewhere.
         """
-        found = await self._bench.records.find(record.tenant_id, record.turn_id)
+        record = self._record
+        found = await self._dependencies.turn_store.find(record.tenant_id, record.turn_id)
         if found is None or found.replica_id != record.replica_id:
             raise SessionLost("The server lost touch with the database.", retry_after=1.0)
 
-    async def _claim(self, turn: Turn, place: Awaitable[None], stack: AsyncExitStack) -> Claim:
-        """Claim the session, first among this server's turns, then among all.
+    async def _acquire(self, position: Awaitable[None]) -> Claim:
+        """Acquire the session, first among this server's turns, then among all servers'.
 
-        The gate comes after the line of this server: who waits in it does not run.
+        The limit is acquired after this server's line: a turn that waits there does not run.
         """
-        entered: list[tuple[asyncio.Task[None], Policy]] = []
-        waited = not (isinstance(place, asyncio.Future) and place.done())
-        await place
+        waited = not (isinstance(position, asyncio.Future) and position.done())
+        await position
         if waited:
-            await self._check_again(turn)
-        checked = time.monotonic()
-        stack.push_async_callback(self._leave, turn, entered)
-        await self._enter(turn, entered)
-        looks = 0
+            await self._check_again()
+        checked_at = time.monotonic()
+        await self._acquire_limit()
+        attempts = 0
         while True:
-            looks += 1
-            if looks > 1 and time.monotonic() - checked > _CHECKED_FOR:
-                await self._check_again(turn)
-                checked = time.monotonic()
-            turn.epoch = self._bench.replicas.epoch
-            attempt = asyncio.create_task(self._acquire(turn))
+            attempts += 1
+            if attempts > 1 and time.monotonic() - checked_at > _CHECK_VALID:
+                await self._check_again()
+                checked_at = time.monotonic()
             try:
-                return await asyncio.shield(attempt)
-            except asyncio.CancelledError:
-                return await attempt  # it lands all the same, and is given back
+                return await self._acquire_lease()
             except DeletionUnfinished as unfinished:
-                await self._bench.deletions.finish(unfinished.session)
+                await self._dependencies.deletions.finish(unfinished.session)
             except SessionBusy as busy:
-                if not turn.request.wait and not (isinstance(busy, HeldByTwin) and looks < _TWIN_LOOKS):
+                same_request = isinstance(busy, HeldBySameRequest) and attempts < _SAME_REQUEST_ATTEMPTS
+                if not (self._request.wait or same_request):
                     raise
-                await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load, it keeps no secret
+                await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load and protects no secret
 
-    async def _acquire(self, turn: Turn) -> Claim:
-        request = turn.request
-        return await self._bench.leases.acquire(
-            turn.tenant_id,
-            request.session_id,
-            turn_id=turn.turn_id,
-            request_id=request.request_id,
-            text=request.text,
-            model=request.model,
-            default_model=turn.policy.default_model or self._bench.defaults.model,
-            user=request.user,
-            new=request.new_session,
+    async def _acquire_lease(self) -> Claim:
+        """Acquire the session's lease; an attempt that was sent is awaited though the turn is cancelled."""
+        turn, request = self._turn, self._request
+        turn.epoch = self._dependencies.replicas.epoch
+        attempt = asyncio.create_task(
+            self._dependencies.leases.acquire(
+                turn.tenant_id,
+                request.session_id,
+                turn_id=turn.turn_id,
+                request_id=request.request_id,
+                text=request.text,
+                model=request.model,
+                default_model=turn.policy.default_model or self._dependencies.defaults.model,
+                user=request.user,
+                new=request.new_session,
+            )
         )
-
-    async def _check_again(self, turn: Turn) -> None:
-        """Check, after a turn has waited, its key, and against what it may do by now; the gate checks the rest.
-
-        Raises:
-            InvalidApiKey: The key was revoked, or has expired.
-            ModelNotAllowed: The tenant's policy does not allow a model.
-            ProviderKeysOff: The tenant's own provider key cannot be read.
-        """
-        await asyncio.gather(self._bench.key_watch.check(turn), self._read_permissions(turn))
-
-    async def _enter(self, turn: Turn, entered: "list[tuple[asyncio.Task[None], Policy]]") -> None:
-        """Pass the tenant's gate; whatever becomes of the turn, it is let out again."""
-        entering = asyncio.create_task(self._bench.gates.enter(turn.tenant_id, turn.turn_id, turn.policy))
-        entered.append((entering, turn.policy))
-        await asyncio.shield(entering)
-
-    async def _leave(self, turn: Turn, entered: "list[tuple[asyncio.Task[None], Policy]]") -> None:
-        """Let a turn out of the gate by the policy with which it went in: another may hold by now."""
-        if not entered:
-            return
-        entering, policy = entered[0]
         try:
-            await entering  # one that lands late must not count for ever
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            with suppress(GodotyError):
+                return await attempt  # `_release_lease` releases it
+            raise
+
+    async def _check_again(self) -> None:
+        """Check the turn's key and its request after it has waited; the limiter checks the rest."""
+        await asyncio.gather(self._dependencies.key_monitor.check(self._turn), self._read_permissions())
+
+    async def _acquire_limit(self) -> None:
+        """Acquire the tenant's limit; the stack releases it, also if the acquisition is cancelled or fails."""
+        turn = self._turn
+        acquiring = asyncio.create_task(
+            self._dependencies.turn_limiter.acquire(turn.tenant_id, turn.turn_id, turn.policy)
+        )
+        self._stack.push_async_callback(self._release_limit, acquiring, turn.policy)
+        await asyncio.shield(acquiring)
+
+    async def _release_limit(self, acquiring: "asyncio.Task[None]", policy: Policy) -> None:
+        """Release the tenant's limit by the policy with which it was acquired: it may have changed since."""
+        try:
+            await acquiring  # one that is acquired late must not count until it expires
         except QuotaExceeded:
             return
-        except GodotyError as error:  # it may have landed all the same
-            log.warning("gate_not_entered", error=str(error))
-        await self._bench.gates.leave(turn.tenant_id, turn.turn_id, policy)
+        except GodotyError as error:  # it may have been acquired all the same
+            log.warning("turn_limit_not_acquired", error=str(error))
+        await self._dependencies.turn_limiter.release(self._turn.tenant_id, self._turn.turn_id, policy)
 
-    async def _give_back(self, claiming: "asyncio.Task[Claim]") -> None:
-        """Give back a claim that nobody wants any more, also one that is just landing.
+    async def _release_lease(self, acquiring: "asyncio.Task[Claim]") -> None:
+        """Release a lease that is no longer needed, even if it is just being acquired.
 
-        A claim that waits is cancelled in its sleep; one that is on its way to the database lands first.
+        A task that waits is cancelled in its sleep; an operation that was sent to the database is awaited.
         """
-        if not claiming.done():
-            claiming.cancel()
+        if not acquiring.done():
+            acquiring.cancel()
         with suppress(asyncio.CancelledError, GodotyError):
-            await claiming
-        if not claiming.cancelled() and claiming.exception() is None:
-            await self._bench.leases.release(claiming.result().session)
-
-    async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
-        """End a turn that has not begun; its request id may be used again."""
-        self._bench.journal.drop(turn)
-        try:
-            if turn.begun and not isinstance(error, AlreadyBegun):
-                await self._bench.records.forget(record)
-        except GodotyError as error_of_record:  # `TurnRecords.reap` goes on trying
-            log.warning("turn_not_forgotten", error=str(error_of_record))
-        finally:
-            turn.log.end(error)  # last: whoever hears of it may use the request id at once
+            await acquiring
+        if not acquiring.cancelled() and acquiring.exception() is None:
+            await self._dependencies.leases.release(acquiring.result().session)
 
 
-def _publish(turn: Turn, end: TurnEnd) -> None:
-    """Write the end of a turn into its log."""
+def _publish_end(turn: Turn, end: TurnEnd) -> None:
+    """Append the end of a turn to its log."""
     if end.finished is not None:
         turn.log.append(end.finished)
     turn.log.end(end.error)
@@ -267,12 +362,6 @@ def _fault(turn: Turn) -> GodotyError:
     return GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
 
 
-def _check_models(turn: Turn, models: tuple[str, ...]) -> None:
-    for model in models:
-        if not turn.policy.allows(model):
-            raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
-
-
-def _refuse_second(earlier: TurnRecord | None) -> None:
+def _refuse_duplicate(earlier: TurnRecord | None) -> None:
     if earlier is not None:
-        raise AlreadyBegun(earlier)
+        raise DuplicateRequest(earlier)

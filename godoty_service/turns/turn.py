@@ -1,4 +1,4 @@
-"""A turn of a conversation, as its readers see it: a task that writes an event log."""
+"""A turn of a conversation: a task that writes an event log, which any number of readers read."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,31 +6,31 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from godoty_service.errors import GodotyError
-from godoty_service.openrouter.accounts import Access
-from godoty_service.tenancy.policy import NO_POLICY
-from godoty_service.turns.events import StreamEvent
-from godoty_service.turns.log import EventLog
+from godoty_service.errors import GodotyError, InvalidApiKey
+from godoty_service.openrouter.client_pool import ProviderClient
+from godoty_service.tenancy.policies import NO_POLICY, Policy
+from godoty_service.turns.event_log.events import StreamEvent
+from godoty_service.turns.event_log.log import EventLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRequest:
-    """What a caller says. None and empty: not said.
+    """A caller's request. None and empty: not given.
 
     Attributes:
-        session_id: The caller's id of the session, or ours where he named none.
-        text: What the user says.
-        model: The model to ask.
-        fallback_models: Models to try when it cannot answer.
-        max_model_calls: How often the agent may call the model.
-        max_output_tokens: How many tokens all calls together may answer.
-        max_cost: What all calls together may cost, in US dollars.
+        session_id: The caller's session id, or a generated one if the caller gave none.
+        text: The user's text.
+        model: The model to call.
+        fallback_models: Models to try if it cannot answer.
+        max_model_calls: The number of model calls that the agent may make.
+        max_output_tokens: The output tokens of all calls together.
+        max_cost: The cost of all calls together, in US dollars.
         user: The tenant's end user.
-        request_id: Makes a retry safe.
-        fingerprint: Tells this request from another with the same id.
+        request_id: Identifies retries of the request.
+        fingerprint: Distinguishes the request from another one with the same id.
         wait: Wait while another turn of the session is running.
-        go_on: Go on when nobody reads any more.
-        new_session: The caller named none.
+        go_on: Continue when no reader is left.
+        new_session: The caller gave no session id.
     """
 
     session_id: str
@@ -49,50 +49,75 @@ class TurnRequest:
 
 
 class Turn:
-    """A turn that runs in this server, or has just ended."""
+    """A turn that runs in this server, or has just ended.
+
+    Attributes:
+        key_ended: The API key was revoked or has expired since: the turn makes no further model call.
+        epoch: The server's epoch in which the turn acquires its session.
+        policy: The tenant's policy, as it was read last.
+        log: The turn's events.
+        task: The task that runs it.
+        cancelled_by: The error that its readers get; None: it was cancelled by a caller, or was not cancelled.
+        recorded: Its record may have been inserted.
+        started: It has acquired its session.
+    """
 
     def __init__(
         self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int, key_id: str | None = None
     ) -> None:
-        """Make a turn.
+        """Initialize a turn.
 
         Args:
-            tenant_id: Whose it is.
-            key_id: The API key that started it; None: none did, and none can be revoked.
-            turn_id: Our id of it.
-            request: What was said.
-            epoch: The server's epoch in which it claims its session.
+            tenant_id: The tenant.
+            turn_id: The turn's id.
+            request: The caller's request.
+            epoch: The server's epoch in which the turn acquires its session.
+            key_id: The API key that started it; None: no key, so none can be revoked.
         """
         self.tenant_id = tenant_id
         self.key_id = key_id
-        self.key_ended = False  # revoked or expired since: the turn makes no further model call
+        self.key_ended = False
         self.turn_id = turn_id
         self.request = request
         self.epoch = epoch
         self.policy = NO_POLICY
-        self.account: Access | None = None  # who pays, once it is known
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
-        self.begun = False  # it may have been written down
-        self.started = False  # it holds its session
-        self._closing = False
+        self.recorded = False
+        self.started = False
+        self._client: ProviderClient | None = None
+        self._in_cleanup = False
+
+    def admit(self, *, policy: Policy, client: ProviderClient) -> None:
+        """Set the tenant's policy and provider client, as they were read last."""
+        self.policy = policy
+        self._client = client
 
     @property
-    def paid_by(self) -> Access:
-        """The account that pays for its calls.
+    def provider_client(self) -> ProviderClient:
+        """The provider client, whose key pays for the turn's calls.
 
         Raises:
-            RuntimeError: It was not admitted yet.
+            RuntimeError: The turn has not been admitted.
         """
-        if self.account is None:
+        if self._client is None:
             raise RuntimeError("a turn calls no model before it is admitted")
-        return self.account
+        return self._client
+
+    def check_key(self) -> None:
+        """Check the API key's state, as it was read last.
+
+        Raises:
+            InvalidApiKey: The key was revoked or has expired.
+        """
+        if self.key_ended:
+            raise InvalidApiKey("The API key that started the turn was revoked or has expired.")
 
     def events(
         self, *, after: int = 0, heartbeat: timedelta = timedelta()
     ) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-        """Read the turn, as `EventLog.read` does.
+        """Read the turn's events, as `EventLog.read` does.
 
         Raises:
             GodotyError: The turn failed.
@@ -101,21 +126,24 @@ class Turn:
 
     @property
     def unread(self) -> bool:
-        """Whether it has lost its last reader here and is to end with him; that in line goes on for nobody."""
+        """Whether the turn has lost its last reader here and ends with it.
+
+        A turn that is to continue does so only once it has begun: a queued turn without a reader ends.
+        """
         goes_on = self.request.go_on and (self.log.sequence > 0 or not self.request.wait)
-        return self.log.readers == 0 and not (goes_on or self._closing or self.log.ended)
+        return self.log.readers == 0 and not (goes_on or self._in_cleanup or self.log.ended)
 
-    def close(self) -> None:
-        """Say that the turn is on its way out, however it ended: from here on no cancel interrupts it."""
-        self._closing = True
+    def begin_cleanup(self) -> None:
+        """Mark the turn as ending: from here on no cancel interrupts it."""
+        self._in_cleanup = True
 
-    def cancel(self, why: GodotyError | None = None) -> None:
-        """End the turn now, unless it is on its way out already.
+    def cancel(self, error: GodotyError | None = None) -> None:
+        """Cancel the turn now, unless it is ending already.
 
         Args:
-            why: What its readers are told; None: that it was cancelled.
+            error: The error that its readers get; None: that it was cancelled.
         """
-        if self.task is not None and not self._closing and not self.log.ended:
-            self.close()
-            self.cancelled_by = why
+        if self.task is not None and not self._in_cleanup and not self.log.ended:
+            self.begin_cleanup()
+            self.cancelled_by = error
             self.task.cancel()

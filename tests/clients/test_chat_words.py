@@ -7,8 +7,8 @@ import grpc
 import pytest
 from godoty import FieldViolation, GodotyError
 from godoty.chat.advice import BY_REASON, advise
-from godoty.chat.settings import dialled, read_env_file
-from godoty.chat.words import printable, short, spent
+from godoty.chat.formatting import format_totals, printable, short
+from godoty.chat.settings import dial_address, read_env_file
 from godoty.v1.errors_pb2 import ErrorReason
 from godoty.v1.metering_pb2 import TokenUsage, Totals
 
@@ -20,21 +20,21 @@ def test_money_is_shown_as_the_server_sent_it() -> None:
     """No digit is lost on the way to the screen."""
     totals = Totals(cost_usd="0.0000000000000000000105", turns=1, model_calls=1, usage=TokenUsage(total_tokens=12))
 
-    assert spent(totals) == "$0.0000000000000000000105, 1 turn, 12 tokens"
+    assert format_totals(totals) == "$0.0000000000000000000105, 1 turn, 12 tokens"
 
 
 def test_what_is_open_is_shown_beside_the_sum() -> None:
     """Pending and unresolved calls are counted, with the bound where there is one."""
     totals = Totals(cost_usd="1", turns=3, model_calls=4, pending_calls=1, unresolved_calls=2)
 
-    assert spent(totals) == ("$1, 3 turns, tokens unknown, 1 call pending, 2 calls unresolved (no bound is known)")
+    assert format_totals(totals) == ("$1, 3 turns, tokens unknown, 1 call pending, 2 calls unresolved (no upper bound)")
     totals.unresolved_bound_usd = "0.5"
-    assert spent(totals).endswith("2 calls unresolved (at most $0.5)")
+    assert format_totals(totals).endswith("2 calls unresolved (at most $0.5)")
 
 
 def test_nothing_yet_costs_nothing() -> None:
     """A session without calls has used no tokens, which is known."""
-    assert spent(Totals(cost_usd="0")) == "$0, 0 turns, 0 tokens"
+    assert format_totals(Totals(cost_usd="0")) == "$0, 0 turns, 0 tokens"
 
 
 def test_an_answer_cannot_steer_the_terminal() -> None:
@@ -72,7 +72,7 @@ def test_advice_is_one_line() -> None:
 )
 def test_a_server_that_listens_everywhere_is_dialled_here(listen: str, expected: str) -> None:
     """GODOTY_LISTEN is the server's setting; the chat reads it as a place to go."""
-    assert dialled(listen) == expected
+    assert dial_address(listen) == expected
 
 
 def test_the_development_file_is_read(tmp_path: Path) -> None:

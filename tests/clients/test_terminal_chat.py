@@ -113,7 +113,7 @@ async def test_the_key_is_found_in_the_development_file(
 
     code, _, err = await _chat(command, chat_environment, cwd=tmp_path)
     assert code == 2
-    assert "there is no API key: set GODOTY_API_KEY" in err
+    assert "no API key: set GODOTY_API_KEY" in err
 
     (tmp_path / ".local").mkdir()
     lines = f"GODOTY_LISTEN={service.target}\nGODOTY_API_KEY={service.api_key}\n"

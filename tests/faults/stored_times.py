@@ -1,15 +1,15 @@
-"""The times that a database holds, wherever they stand in its documents."""
+"""Finds the times stored in a database, at any depth of its documents."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.database import Database
 
-EXPIRIES = {"expire_time", "until", "due", "since", "delete_time"}  # lie in the future on purpose
+EXPIRIES = {"expire_time", "until", "due", "since", "delete_time"}  # in the future by design
 
 
 def late_times(database: Database[dict[str, Any]], *, now: datetime) -> list[str]:
-    """Name the stored times after a time, but for expiries."""
+    """Return the stored times after `now`, except expiries."""
     return [
         f"{name} {path}: {time.isoformat()}"
         for name in database.list_collection_names()
@@ -20,7 +20,7 @@ def late_times(database: Database[dict[str, Any]], *, now: datetime) -> list[str
 
 
 def late_expiries(database: Database[dict[str, Any]], *, until: datetime) -> list[str]:
-    """Name the stored expiries after a time."""
+    """Return the stored times after `until`, expiries included."""
     return [
         f"{name} {path}: {time.isoformat()}"
         for name in database.list_collection_names()

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and how it ends."""
+"""The command line: its output and exit status."""
 
 import logging
 import os
@@ -16,13 +16,13 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.cli import main
-from godoty_service.sandbox.mongod import free_port
-from tests.service.service import Service
+from openrouter_sandbox.mongodb.mongod import free_port
+from tests.support.service import Service
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The exit status and the output of a command."""
 
     code: int
     out: str
@@ -33,8 +33,8 @@ Godoty = Callable[..., Outcome]
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Commands set logging up; put it back."""
+def _restore_logging() -> Iterator[None]:
+    """Restore the logging configuration that commands change."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -45,7 +45,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def godoty(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Godoty:
-    """Runs `godoty` on the shared server's database, as its entry point does."""
+    """Return a function that runs `godoty` on the shared server's database, through its entry point."""
 
     def run(*arguments: str, **environment: str) -> Outcome:
         known = {
@@ -69,7 +69,7 @@ def godoty(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def accepted(service: Service, key: str) -> bool:
-    """Tell whether the running server takes a key for a conversation."""
+    """Return whether the running server accepts a key for a conversation."""
     with grpc.insecure_channel(service.target) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         try:
@@ -81,8 +81,8 @@ def accepted(service: Service, key: str) -> bool:
     return True
 
 
-def test_a_tenant_and_his_key_are_made_and_revoked(godoty: Godoty, service: Service) -> None:
-    """What is printed can be used at once: an id, a key that a running server takes, and its end."""
+def test_tenant_and_key_are_created_and_revoked(godoty: Godoty, service: Service) -> None:
+    """The printed id and key work at once on a running server; a revoked key is refused."""
     made = godoty("tenant", "create", "Ada & Sons")
     tenant_id = made.out.strip()
     assert made == Outcome(0, f"{tenant_id}\n", "")
@@ -101,7 +101,7 @@ def test_a_tenant_and_his_key_are_made_and_revoked(godoty: Godoty, service: Serv
 
 
 def test_audit_trail_names_the_user_of_the_operating_system(godoty: Godoty, service: Service) -> None:
-    """Who ran a command is not what a variable says."""
+    """Environment variables do not change the recorded user."""
     variables = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER"), "mallory")
     tenant_id = godoty("tenant", "create", "Ada", **variables).out.strip()
     change = service.database["admin_changes"].find_one({"tenant_id": tenant_id})
@@ -110,8 +110,8 @@ def test_audit_trail_names_the_user_of_the_operating_system(godoty: Godoty, serv
     assert change["by"] == pwd.getpwuid(os.getuid()).pw_name
 
 
-def test_lists_can_be_copied_from(godoty: Godoty, service: Service) -> None:
-    """Ids stand there whole, wherever the output goes; secrets do not."""
+def test_lists_print_whole_ids(godoty: Godoty, service: Service) -> None:
+    """Ids are not truncated, on any output; secrets are not printed."""
     tenant_id = godoty("tenant", "create", "a name that is as long as names of companies sometimes are").out.strip()
     key = godoty("key", "issue", tenant_id, "--scope", "converse", "--scope", "billing").out.strip()
     _, key_id, secret = key.split("_", 2)
@@ -129,8 +129,8 @@ def test_lists_can_be_copied_from(godoty: Godoty, service: Service) -> None:
     [("key", "issue", "tnt_none"), ("key", "list", "tnt_none"), ("key", "revoke", "tnt_none", "0123456789abcdef")],
     ids=" ".join,
 )
-def test_what_is_not_there_is_told_in_one_line(godoty: Godoty, arguments: tuple[str, ...]) -> None:
-    """Exit code 1, and one line that says what is wrong."""
+def test_missing_tenant_is_an_error_of_one_line(godoty: Godoty, arguments: tuple[str, ...]) -> None:
+    """Exit status 1, and one line with the error."""
     outcome = godoty(*arguments)
 
     assert (outcome.code, outcome.out) == (1, "")
@@ -140,8 +140,8 @@ def test_what_is_not_there_is_told_in_one_line(godoty: Godoty, arguments: tuple[
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - asked, not bound
-def test_health_is_an_exit_code(godoty: Godoty, service: Service, host: str) -> None:
-    """0 where a server serves, also one that listens everywhere; 1 where none does."""
+def test_health_is_an_exit_status(godoty: Godoty, service: Service, host: str) -> None:
+    """0 if a server serves, even on a wildcard address; 1 if none does."""
     port = service.target.rpartition(":")[2]
 
     assert godoty("health", GODOTY_LISTEN=f"{host}:{port}") == Outcome(0, "serving\n", "")
@@ -151,7 +151,7 @@ def test_health_is_an_exit_code(godoty: Godoty, service: Service, host: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "expected"),
     [
         ({"GODOTY_MONGODB_URI": ""}, "GODOTY_MONGODB_URI"),
         ({}, "OPENROUTER_API_KEY"),
@@ -168,20 +168,20 @@ def test_health_is_an_exit_code(godoty: Godoty, service: Service, host: str) -> 
     ],
     ids=["no database", "no key", "no number", "no answer", "no address"],
 )
-def test_a_wrong_setting_is_told_in_one_line(godoty: Godoty, environment: dict[str, str], said: str) -> None:
-    """A server that cannot start says which setting is at fault, shows no value, and has no traceback."""
+def test_wrong_setting_is_an_error_of_one_line(godoty: Godoty, environment: dict[str, str], expected: str) -> None:
+    """A server that cannot start names the setting, without its value and without a traceback."""
     outcome = godoty("serve", **environment)
 
     assert outcome.code == 1
     last = outcome.err.splitlines()[-1]
     assert last.startswith("godoty: ")
-    assert said in last
+    assert expected in last
     assert "Traceback" not in outcome.err
     assert "hunter2" not in outcome.err
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(godoty: Godoty, service: Service) -> None:
-    """A second server on the same port fails, instead of sharing it unseen."""
+def test_address_in_use_is_an_error_of_one_line(godoty: Godoty, service: Service) -> None:
+    """A second server on the same port fails instead of sharing it."""
     outcome = godoty("serve", GODOTY_LISTEN=service.target, OPENROUTER_API_KEY="sandbox-tests")
 
     assert outcome.code == 1
@@ -189,8 +189,8 @@ def test_an_address_that_is_taken_is_told_in_one_line(godoty: Godoty, service: S
     assert "Traceback" not in outcome.err
 
 
-def test_help_tells_the_commands(godoty: Godoty) -> None:
-    """The list of them."""
+def test_help_lists_the_commands(godoty: Godoty) -> None:
+    """All commands are listed."""
     outcome = godoty("--help")
 
     assert outcome.code == 0
@@ -198,8 +198,8 @@ def test_help_tells_the_commands(godoty: Godoty) -> None:
         assert command in outcome.out
 
 
-def test_asking_for_health_loads_no_agent() -> None:
-    """A container asks every few seconds: that must not cost a second of CPU each time."""
+def test_health_does_not_import_strands() -> None:
+    """A container runs it every few seconds, so it must not cost a second of CPU."""
     code = "import sys, godoty_service.cli; print([n for n in ('strands', 'openai', 'motor') if n in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)  # noqa: S603 - ours
 

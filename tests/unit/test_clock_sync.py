@@ -3,13 +3,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
-from godoty_service.clock_sync import SynchronizedClock
+from godoty_service.cluster.clock_sync import SynchronizedClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class World:
-    """A database's clock, a system clock and a monotonic one, all turned by hand.
+    """A database's clock, a system clock and a monotonic one, all set by the test.
 
     Attributes:
         passed: Seconds since the start, on the monotonic clock.
@@ -59,7 +59,7 @@ async def test_measured_clock_returns_database_time(ahead: timedelta) -> None:
 
 
 async def test_system_clock_set_while_running_moves_no_time() -> None:
-    """The time goes on as before, and the next measurement shows the offset."""
+    """The time continues unchanged, and the next measurement shows the offset."""
     world = World()
     clock = world.clock()
     await clock.measure()
@@ -73,7 +73,7 @@ async def test_system_clock_set_while_running_moves_no_time() -> None:
 
 
 async def test_slow_reading_within_its_bounds_changes_nothing() -> None:
-    """A reading that took four seconds says less than the clock knows already."""
+    """A reading that took four seconds is less accurate than the clock already is."""
     world = World()
     clock = world.clock()
     await clock.measure()
@@ -84,7 +84,7 @@ async def test_slow_reading_within_its_bounds_changes_nothing() -> None:
 
 
 async def test_round_trip_widens_the_tolerance() -> None:
-    """An offset that the round trip may have made is not reported as one."""
+    """An offset that may be due to the round trip is not reported."""
     world = World()
     world.round_trip, world.ahead = 4.0, timedelta(seconds=3)
     clock = world.clock(tolerance=1.0)
@@ -93,8 +93,8 @@ async def test_round_trip_widens_the_tolerance() -> None:
     assert clock.within_tolerance
 
 
-async def test_small_step_back_holds_the_time() -> None:
-    """After a correction of less than a second the time stands still until it is right again."""
+async def test_small_step_back_stops_the_clock() -> None:
+    """After a correction back of less than a second, the clock stands still until it is right."""
     world = World()
     clock = world.clock()
     await clock.measure()
@@ -108,8 +108,8 @@ async def test_small_step_back_holds_the_time() -> None:
     assert abs(clock() - (world.now() + world.step)) <= timedelta(milliseconds=2)
 
 
-async def test_large_step_back_is_taken() -> None:
-    """After a failover to a member whose clock is behind, the time is that member's: it runs back by the correction."""
+async def test_large_step_back_sets_the_clock_back() -> None:
+    """After a failover to a member whose clock is behind, the clock is set back to that member's time."""
     world = World()
     clock = world.clock()
     await clock.measure()
@@ -121,7 +121,7 @@ async def test_large_step_back_is_taken() -> None:
 
 
 async def test_offset_beyond_tolerance_is_logged_once_and_its_end_too() -> None:
-    """Entering and leaving the tolerance are one line each."""
+    """Exceeding the tolerance and returning to it are one line each."""
     world = World()
     world.ahead = timedelta(minutes=2)
     clock = world.clock()

@@ -6,19 +6,19 @@ from decimal import Decimal
 import pytest
 from bson.decimal128 import Decimal128
 
-from godoty_service.metering.call import CallState, CostSource, ModelCall, PriceEvidence
-from godoty_service.metering.documents import call_from_document, entry_to_document
-from godoty_service.metering.fold_document import totals_from_document, totals_to_document
-from godoty_service.metering.prices import UnitPrices
-from godoty_service.metering.totals import Totals
-from godoty_service.metering.usage import TokenUsage
-from godoty_service.metering.usage_cells import Sum
-from godoty_service.metering.usage_curve import charge_of_curve, curve_from_document, curve_to_document
-from godoty_service.metering.usage_pipeline import read_totals
+from godoty_service.ledger.codec import call_from_document, entry_to_document
+from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
+from godoty_service.ledger.totals import Totals
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import PriceEvidence, UnitPrices
+from godoty_service.sessions.codec import lease_from_document
 from godoty_service.sessions.session import Lease
-from godoty_service.sessions.store import _read_lease
-from godoty_service.turns.event_document import event_from_document, event_to_document
-from godoty_service.turns.events import StopReason, TextDelta, ToolSummary, TurnFinished
+from godoty_service.turns.event_log.codec import event_from_document, event_to_document
+from godoty_service.turns.event_log.events import StopReason, TextDelta, ToolSummary, TurnFinished
+from godoty_service.usage.day_series import series_charge, series_from_document, series_to_document
+from godoty_service.usage.pipeline import read_totals
+from godoty_service.usage.rollup_keys import Sum
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 USAGE = TokenUsage(input_tokens=3, output_tokens=4)
@@ -58,33 +58,40 @@ def test_unknown_fields_of_an_entry_are_ignored() -> None:
 
 
 def test_entry_of_an_unknown_state_is_unresolved() -> None:
-    """Its cost is not known to count, so its bound does; an unknown source of a cost is none."""
-    document = entry_to_document(settled()) | {"state": "disputed", "cost_source": "agreed"}
+    """Its cost is not known to be final: its bound counts, and it has no cost."""
+    document = entry_to_document(settled()) | {"state": "disputed"}
 
     call = call_from_document(document)
 
-    assert (call.state, call.cost_source) == (CallState.UNRESOLVED, None)
+    assert (call.state, call.cost, call.cost_source) == (CallState.UNRESOLVED, None, None)
+
+
+def test_unknown_source_of_a_cost_is_none() -> None:
+    """The cost counts."""
+    call = call_from_document(entry_to_document(settled()) | {"cost_source": "agreed"})
+
+    assert (call.state, call.cost, call.cost_source) == (CallState.SETTLED, Decimal("0.1"), None)
 
 
 def test_unknown_counters_of_sums_are_ignored() -> None:
-    """Totals and a day's curve read the counters, amounts and counts that they know."""
+    """Totals and a day series read the counters, amounts and counts that they know."""
     totals = Totals(cost=Decimal("0.5"), usage=USAGE, model_calls=2, turns=1)
-    kept = totals_to_document(totals)
-    kept["usage"]["thought_tokens"] = 7
-    curve = curve_to_document(NOON, {NOON: Sum(totals=totals, latest=NOON)})
+    stored = totals_to_document(totals)
+    stored["usage"]["thought_tokens"] = 7
+    series = series_to_document(NOON, {NOON: Sum(totals=totals, last_change=NOON)})
     for kind, column in (("amounts", ["0.25"]), ("counts", [3]), ("usage", [7])):
-        curve[kind]["later"] = column
+        series[kind]["later"] = column
 
-    assert totals_from_document(kept) == totals
-    assert curve_from_document(NOON, curve)[NOON].totals == totals
-    assert charge_of_curve(curve, 96) == Decimal("0.5")
+    assert totals_from_document(stored) == totals
+    assert series_from_document(NOON, series)[NOON].totals == totals
+    assert series_charge(series, 96) == Decimal("0.5")
 
 
 def test_unknown_counter_of_a_group_is_ignored() -> None:
     """A group summed by the database names its counters; one of a later build is left out."""
     counts = {"model_calls": 1, "turns": 1, "pending_calls": 0, "unresolved_calls": 0, "unbounded_calls": 0}
     amounts = {"cost": "0.5", "unresolved_bound": "0"}
-    group = {**counts, **amounts, "told": {"input_tokens": 1, "thought_tokens": 7}, "input_tokens": 3}
+    group = {**counts, **amounts, "reported": {"input_tokens": 1, "thought_tokens": 7}, "input_tokens": 3}
 
     assert read_totals(group).usage == TokenUsage(input_tokens=3)
 
@@ -92,10 +99,10 @@ def test_unknown_counter_of_a_group_is_ignored() -> None:
 def test_unknown_fields_of_a_lease_are_ignored() -> None:
     """Also in the leases that it was taken over from."""
     before = {"turn_id": "t1", "replica_id": "", "text": "hi", "zone": "a"}
-    document = {"turn_id": "t2", "replica_id": "r", "text": "ho", "zone": "b", "before": [before]}
+    document = {"turn_id": "t2", "replica_id": "r", "text": "ho", "zone": "b", "predecessors": [before]}
 
-    assert _read_lease(document) == Lease(
-        turn_id="t2", replica_id="r", text="ho", before=(Lease(turn_id="t1", replica_id="", text="hi"),)
+    assert lease_from_document(document) == Lease(
+        turn_id="t2", replica_id="r", text="ho", predecessors=(Lease(turn_id="t1", replica_id="", text="hi"),)
     )
 
 

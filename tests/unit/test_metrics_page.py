@@ -1,4 +1,4 @@
-"""The page that Prometheus reads: clients that are slow or many do not keep others out."""
+"""The metrics page: slow or numerous clients do not block others."""
 
 import asyncio
 import socket
@@ -11,14 +11,14 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from godoty_service.telemetry.metrics import Metrics
-from godoty_service.telemetry.scrape import MetricsServer, serve_metrics
+from godoty_service.telemetry.metrics_server import MetricsServer, serve_metrics
 
 TIMEOUT = 0.5  # seconds
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "shared"])
 async def page(request: pytest.FixtureRequest) -> AsyncIterator[MetricsServer]:
-    """A page whose connections last half a second at most."""
+    """A page that closes connections after half a second."""
     registry = Metrics(methods=[]).registry
     server = serve_metrics(listen="127.0.0.1:0", registry=registry, shared=request.param, timeout=TIMEOUT)
     yield server
@@ -33,7 +33,7 @@ def fetch(page: MetricsServer) -> str:
 
 
 def closed_after(end: socket.socket, *, drip: bytes = b"") -> float:
-    """Return after how many seconds the server closes a connection, on which a byte is sent now and then."""
+    """Return after how many seconds the server closes a connection on which bytes are sent periodically."""
     begun = time.monotonic()
     end.settimeout(0.1)
     while time.monotonic() - begun < 10 * TIMEOUT:
@@ -55,7 +55,7 @@ def closed_after(end: socket.socket, *, drip: bytes = b"") -> float:
     ids=["nothing", "half a line", "byte by byte", "no end"],
 )
 async def test_slow_client_is_cut_off(page: MetricsServer, begin: bytes, drip: bytes) -> None:
-    """A connection ends after its time, whatever its client sends meanwhile, and leaves no thread."""
+    """A connection is closed after its time even if its client keeps sending, and its thread ends."""
     threads = threading.active_count()
     with socket.create_connection(("127.0.0.1", page.port)) as end:
         end.sendall(begin)
@@ -69,8 +69,8 @@ async def test_slow_client_is_cut_off(page: MetricsServer, begin: bytes, drip: b
     assert threading.active_count() <= threads + 1
 
 
-async def test_idle_connections_do_not_keep_a_scrape_out(page: MetricsServer) -> None:
-    """Two hundred idle connections are served by a bounded number of threads, and the page is back at once."""
+async def test_idle_connections_do_not_block_a_scrape(page: MetricsServer) -> None:
+    """Two hundred idle connections use a bounded number of threads, and the page is available again at once."""
     threads = threading.active_count()
     with ExitStack() as stack:
         for _ in range(200):

@@ -1,4 +1,4 @@
-"""The protocol to a collector, and a collector that does not answer."""
+"""The protocol of the trace exporter, and a collector that does not answer."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from godoty_service.telemetry.exporters import otlp_protocol
 from godoty_service.telemetry.traces import open_tracing
-from tests.service.handshake import unanswered_port
+from tests.support.handshake import unanswered_port
 
 METHOD = "/godoty.v1.AgentService/Converse"
 
@@ -21,13 +21,13 @@ METHOD = "/godoty.v1.AgentService/Converse"
     ],
 )
 def test_unsupported_protocol_is_refused(name: str, value: str, taken: str) -> None:
-    """The line names the variable, what it got and what it takes."""
+    """The error names the variable, its value and what it takes."""
     with pytest.raises(ValueError, match=f"{name}: got '{value}', takes one of {taken}"):
         otlp_protocol({name: value})
 
 
 def test_protocol_is_http_unless_another_is_named() -> None:
-    """As OpenTelemetry recommends; an empty variable is as good as none."""
+    """HTTP is the default that OpenTelemetry recommends; an empty variable counts as unset."""
     assert otlp_protocol({}) == "http/protobuf"
     assert otlp_protocol({"OTEL_EXPORTER_OTLP_PROTOCOL": "", "OTEL_TRACES_EXPORTER": "none"}) == "http/protobuf"
 
@@ -35,7 +35,7 @@ def test_protocol_is_http_unless_another_is_named() -> None:
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("answers", ["refused", "silent"])
 def test_dead_collector_delays_no_stop(monkeypatch: pytest.MonkeyPatch, protocol: str, answers: str) -> None:
-    """A collector that is not there, or says nothing, is waited for as long as the setting says."""
+    """A stop waits for an absent or silent collector no longer than the setting."""
     with unanswered_port() as port:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{1 if answers == 'refused' else port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)

@@ -12,15 +12,16 @@ REPOSITORY = Path(__file__).parents[2]
 NOT_COPIED = shutil.ignore_patterns("*.egg-info", "build", "__pycache__", "node_modules")
 NEEDED = {
     "clients/python": {"godoty/py.typed", "godoty/v1/agent_service_pb2.pyi", "godoty/chat/__main__.py"},
-    ".": {"godoty_service/py.typed", "godoty_service/sandbox/data/models.json", "godoty_service/cli/main.py"},
+    ".": {"godoty_service/py.typed", "openrouter_sandbox/data/models.json", "godoty_service/cli/app.py"},
 }
 each_package = pytest.mark.parametrize("name", NEEDED, ids=["client", "service"])
 
 
 def source_of(name: str, directory: Path) -> Path:
     """Copy what a package is built from."""
-    source, package = directory / "source", min(NEEDED[name]).partition("/")[0]
-    shutil.copytree(REPOSITORY / name / package, source / package, ignore=NOT_COPIED)
+    source = directory / "source"
+    for package in {each.partition("/")[0] for each in NEEDED[name]}:
+        shutil.copytree(REPOSITORY / name / package, source / package, ignore=NOT_COPIED)
     for each in ("pyproject.toml", "README.md"):
         if (REPOSITORY / name / each).exists():
             shutil.copy(REPOSITORY / name / each, source / each)

@@ -1,4 +1,4 @@
-"""Settings: what the environment says, and nothing that is secret said back."""
+"""Settings are read from the environment, and errors show no secrets."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from pydantic import SecretStr, ValidationError
 from godoty_service.settings import Settings
 
 
-def test_the_defaults_are_those_of_the_documentation() -> None:
-    """A name that scripts rely on has the default that DESIGN.md and the README tell."""
+def test_defaults_match_the_documentation() -> None:
+    """Settings that scripts rely on have the documented defaults."""
     settings = Settings()
 
     assert settings.listen == "127.0.0.1:50051"
@@ -27,8 +27,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert settings.lease > 2 * settings.heartbeat
 
 
-def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting under `GODOTY_` and its name, the provider's key under its own."""
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting has its variable with the prefix `GODOTY_`; the provider's key has another."""
     for name, value in {
         "GODOTY_LISTEN": "[::]:1",
         "GODOTY_MONGODB_URI": "mongodb://m",
@@ -45,15 +45,15 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.openrouter_api_key == SecretStr("sk-or-v1-secret")
 
 
-def test_the_providers_key_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under another name it is not read, so that nobody wonders which of two counts."""
+def test_provider_key_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read from another variable."""
     monkeypatch.setenv("GODOTY_OPENROUTER_API_KEY", "sk-or-v1-secret")
 
     assert Settings().openrouter_api_key is None
 
 
-def test_the_key_is_not_shown() -> None:
-    """Settings may be printed by accident."""
+def test_key_is_not_shown() -> None:
+    """The text of the settings does not have the key."""
     settings = Settings(OPENROUTER_API_KEY="sk-or-v1-secret")
 
     assert "sk-or-v1-secret" not in f"{settings!r} {settings} {settings.model_dump()}"
@@ -70,7 +70,7 @@ def test_the_key_is_not_shown() -> None:
         ("GODOTY_LOG_FORMAT", "xml"),
     ],
 )
-def test_a_wrong_setting_is_refused_without_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_setting_is_refused_without_its_value(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the setting; its value, which may be a secret in the wrong place, is not repeated."""
     monkeypatch.setenv(name, f"{value}swordfish" if not value.lstrip("-").isdigit() else value)
 
@@ -89,17 +89,17 @@ def test_a_wrong_setting_is_refused_without_its_value(name: str, value: str, mon
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o", "OTEL_SDK_DISABLED": "true"}, False),
     ],
 )
-def test_traces_are_asked_for_by_the_standard_variables(
+def test_standard_variables_configure_traces(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, wanted: bool
 ) -> None:
-    """OpenTelemetry's own variables decide."""
+    """Traces are enabled by OpenTelemetry's own variables."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     assert Settings().otlp_configured is wanted
 
 
-def test_tests_do_not_see_the_developers_environment() -> None:
-    """No setting and no key of the shell that started the tests reaches them."""
+def test_developer_environment_is_hidden() -> None:
+    """Tests see no setting and no key of the shell that started them."""
     assert [name for name in os.environ if name.startswith(("OPENROUTER_", "OTEL_"))] == []
     assert [name for name in os.environ if name.startswith("GODOTY_") and not name.startswith("GODOTY_TEST_")] == []

@@ -1,9 +1,9 @@
-"""The database counts as unavailable when nothing reaches it for a while, not when one connection was closed."""
+"""The database counts as unavailable after the timeout, not when one connection was closed."""
 
 import asyncio
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.storage_monitor import StorageMonitor
+from godoty_service.mongo.monitor import StorageMonitor
 
 
 class Database:
@@ -26,8 +26,8 @@ class Database:
             raise StorageUnavailable("connection closed")
 
 
-async def test_ping_that_fails_at_once_is_repeated() -> None:
-    """A closed connection ends no call: the next ping is answered, within the time that a probe has."""
+async def test_ping_that_fails_at_once_is_retried() -> None:
+    """A closed connection cancels no call: the next ping is answered within the timeout."""
     database = Database(failing=2)
 
     assert await StorageMonitor(database.ping, timeout=30).probe()
@@ -35,7 +35,7 @@ async def test_ping_that_fails_at_once_is_repeated() -> None:
 
 
 async def test_database_that_refuses_every_ping_is_unavailable_after_the_timeout() -> None:
-    """It is asked several times before."""
+    """It is pinged several times before."""
     database = Database(failing=10**9)
 
     assert not await StorageMonitor(database.ping, timeout=0.3).probe()

@@ -23,7 +23,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
-    """Leave logging as pytest set it up."""
+    """Restore pytest's logging configuration."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -116,8 +116,8 @@ def test_strands_raw_tool_input_is_withheld(lines: Lines, raw_input: str) -> Non
         (f"Task exception was never retrieved\nfuture: <Task {SECRET}>", "Task exception was never retrieved"),
     ],
 )  # fmt: skip
-def test_readily_formatted_text_of_a_library_is_cut_where_a_quote_begins(lines: Lines, text: str, shown: str) -> None:
-    """A library's text that was put together before it was logged keeps its constant beginning."""
+def test_formatted_text_of_a_library_is_cut_where_a_quote_begins(lines: Lines, text: str, shown: str) -> None:
+    """A library's text that was formatted before it was logged keeps its constant beginning."""
     logging.getLogger("strands.tools").warning(text)
 
     (line,) = lines()
@@ -125,7 +125,7 @@ def test_readily_formatted_text_of_a_library_is_cut_where_a_quote_begins(lines: 
 
 
 def test_unretrieved_task_does_not_quote_its_exception(lines: Lines) -> None:
-    """What asyncio says about a lost task holds its exception's type and place, and not its words."""
+    """Asyncio's record of an unretrieved task has its exception's type and location, not its text."""
 
     async def fail() -> None:
         raise ValueError(SECRET)
@@ -143,7 +143,7 @@ def test_unretrieved_task_does_not_quote_its_exception(lines: Lines) -> None:
 
 
 def test_warnings_do_not_quote_values(lines: Lines) -> None:
-    """A warning, as pydantic's on a value it cannot serialise, is logged by its place and category."""
+    """A warning, such as pydantic's about a value it cannot serialise, is logged by location and category."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=True)
@@ -154,8 +154,8 @@ def test_warnings_do_not_quote_values(lines: Lines) -> None:
     assert SECRET not in json.dumps(line)
 
 
-def test_keys_are_masked_wherever_they_stand(stream: io.StringIO, lines: Lines) -> None:
-    """What looks like a key is masked in texts, nested values, names and the reprs of objects."""
+def test_keys_are_masked_everywhere(stream: io.StringIO, lines: Lines) -> None:
+    """A key is masked in texts, nested values, names and the reprs of objects."""
 
     class Holder:
         def __repr__(self) -> str:
@@ -187,8 +187,8 @@ def test_keys_in_exceptions_are_masked(stream: io.StringIO, lines: Lines) -> Non
     assert "no route with [key]" in stream.getvalue()
 
 
-def test_foreign_exception_keeps_type_place_and_cause_but_not_its_words(lines: Lines) -> None:
-    """The words of a foreign exception may quote a prompt: its type, frames and cause are logged instead."""
+def test_foreign_exception_is_logged_without_its_text(lines: Lines) -> None:
+    """The text of a foreign exception may quote a prompt: its type, frames and cause are logged instead."""
     try:
         try:
             fail_with(KeyError(SECRET))
@@ -206,8 +206,8 @@ def test_foreign_exception_keeps_type_place_and_cause_but_not_its_words(lines: L
     assert "in fail_with" in text
 
 
-def test_own_exceptions_keep_their_words(lines: Lines) -> None:
-    """Texts of our own errors hold no prompt, so they are logged in full."""
+def test_own_exception_is_logged_with_its_text(lines: Lines) -> None:
+    """Texts of our own errors contain no prompt, so they are logged in full."""
     try:
         fail_with(ProviderUnavailable("the provider closed the stream"))
     except ProviderUnavailable:
@@ -225,8 +225,8 @@ def test_own_exceptions_keep_their_words(lines: Lines) -> None:
         ConnectionResetError("connection refused"),
     ],
 )
-def test_faults_of_machines_keep_their_words(lines: Lines, fault: Exception) -> None:
-    """What the network and the database say of a lost connection is logged: no prompt is in it."""
+def test_network_errors_are_logged_with_their_text(lines: Lines, fault: Exception) -> None:
+    """The texts of network and database errors contain no prompt, so they are logged."""
     structlog.get_logger("godoty_service").error("failed", exc_info=fault)
 
     (line,) = lines()
@@ -247,14 +247,14 @@ def test_content_is_withheld_from_own_events_unless_allowed(stream: io.StringIO)
 
 
 def test_content_allowed_still_masks_keys(stream: io.StringIO) -> None:
-    """Leave to log content is no leave to log keys."""
+    """Keys are masked even if content may be logged."""
     configure_logs(stream=stream, log_content=True)
     logging.getLogger("strands.tools").warning("tool input %s", KEY)
 
     assert "tool input [key]" in stream.getvalue()
 
 
-def test_pretty_lines_hold_the_same(stream: io.StringIO) -> None:
+def test_pretty_lines_have_the_same_content(stream: io.StringIO) -> None:
     """The console's lines go through the same pipeline: event, values, masked keys, exceptions."""
     configure_logs(stream=stream, pretty=True)
     try:

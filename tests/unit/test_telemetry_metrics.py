@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from godoty_service.telemetry.metrics import MAX_MODELS, Metrics
-from godoty_service.telemetry.scrape import serve_metrics
+from godoty_service.telemetry.metrics_server import serve_metrics
 
 METHOD = "/godoty.v1.AgentService/Converse"
 
@@ -29,7 +29,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def test_requests_are_counted_by_method_and_code(metrics: Metrics) -> None:
-    """A finished call counts once, with its length, under its method and status."""
+    """A finished call counts once, with its duration, under its method and status."""
     metrics.request_finished(METHOD, "OK", 0.3)
 
     assert sample(metrics, "godoty_requests_total", method=METHOD, code="OK") == 1
@@ -37,7 +37,7 @@ def test_requests_are_counted_by_method_and_code(metrics: Metrics) -> None:
 
 
 def test_unknown_methods_share_one_label(metrics: Metrics) -> None:
-    """A method that is not served makes no series of its own, whatever a caller invents."""
+    """Calls of methods that do not exist share one series."""
     metrics.request_finished("/evil/One", "UNIMPLEMENTED", 0.1)
     metrics.request_finished("/evil/Two", "UNIMPLEMENTED", 0.1)
 
@@ -66,7 +66,7 @@ def test_endpoints_beyond_the_bound_are_other(metrics: Metrics) -> None:
 
 
 def test_each_kind_of_token_has_its_series(metrics: Metrics) -> None:
-    """The five kinds of tokens are told apart, and a kind that was not used makes no series."""
+    """Each of the five kinds of tokens has a series, and an unused kind has none."""
     metrics.tokens("m", input_tokens=5, output_tokens=4, reasoning_tokens=3, cache_read_tokens=2)
 
     counts = {
@@ -77,7 +77,7 @@ def test_each_kind_of_token_has_its_series(metrics: Metrics) -> None:
 
 
 def test_cost_and_drift_are_summed_by_model(metrics: Metrics) -> None:
-    """Charges add up by source; drift adds up its distance, apart for bills over and under the catalogue."""
+    """Costs are summed by source, and drift separately for bills over and under the catalogue."""
     metrics.cost("m", "BILLED", Decimal("0.25"))
     metrics.cost("m", "BILLED", Decimal("0.5"))
     metrics.drift("m", billed_usd=Decimal("0.5"), catalogue_usd=Decimal("0.25"))
@@ -89,7 +89,7 @@ def test_cost_and_drift_are_summed_by_model(metrics: Metrics) -> None:
 
 
 def test_running_turns_go_up_and_down(metrics: Metrics) -> None:
-    """A turn counts while it runs, and no longer when it fails."""
+    """A turn counts while it runs, also if it fails."""
     during = []
     with contextlib.suppress(asyncio.CancelledError), metrics.running_turn():
         during.append(sample(metrics, "godoty_running_turns"))
@@ -100,7 +100,7 @@ def test_running_turns_go_up_and_down(metrics: Metrics) -> None:
 
 
 def test_refused_account_is_an_alert_until_accepted(metrics: Metrics) -> None:
-    """A refused account sets the alert and counts; the next served call takes the alert back."""
+    """A refused account sets the alert and counts; the next served call clears it."""
     metrics.account_refused(402)
     assert sample(metrics, "godoty_provider_account_refused") == 1
 
@@ -122,7 +122,7 @@ def test_provider_errors_have_bounded_codes(metrics: Metrics, code: int | str | 
 
 
 def test_rejected_price_lists_are_counted_by_kind(metrics: Metrics) -> None:
-    """A rejected list of models and one of a model's providers are different alarms."""
+    """Rejected lists of models and of a model's providers are counted separately."""
     metrics.price_list_rejected("models")
     metrics.price_list_rejected("providers")
     metrics.price_list_rejected("providers")
@@ -132,7 +132,7 @@ def test_rejected_price_lists_are_counted_by_kind(metrics: Metrics) -> None:
 
 
 def test_gauges_show_the_last_value(metrics: Metrics) -> None:
-    """Open and unresolved entries are what was said last; the catalogue's age is asked at each scrape."""
+    """Pending and unresolved entries have their last values; the catalogue's age is computed at each scrape."""
     ages = iter([1.0, 61.0])
     metrics.watch_catalogue_age(lambda: next(ages))
     metrics.open_entries(7)
@@ -145,7 +145,7 @@ def test_gauges_show_the_last_value(metrics: Metrics) -> None:
 
 
 def test_no_label_names_a_tenant_session_or_user(metrics: Metrics) -> None:
-    """No series can be told apart by who called."""
+    """No label identifies a caller."""
     metrics.request_finished(METHOD, "OK", 1)
     metrics.tokens("m", input_tokens=1)
 
@@ -169,8 +169,8 @@ async def test_page_is_served_over_http_until_closed(metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::]"], ids=["v4", "v6"])
-async def test_page_can_be_served_by_several(metrics: Metrics, host: str) -> None:
-    """Several servers share a page's port; it is answered for as long as there is one."""
+async def test_page_can_be_served_by_several_processes(metrics: Metrics, host: str) -> None:
+    """Several servers share a page's port; it answers while one of them runs."""
     metrics.open_entries(3)
     first = serve_metrics(listen=f"{host}:0", registry=metrics.registry, shared=True)
     second = serve_metrics(listen=f"{host}:{first.port}", registry=metrics.registry, shared=True)
@@ -181,8 +181,8 @@ async def test_page_can_be_served_by_several(metrics: Metrics, host: str) -> Non
     await second.close()
 
 
-def test_catalogue_age_can_be_told(metrics: Metrics) -> None:
-    """Where nobody can ask for it at a scrape, it is what was said last."""
+def test_catalogue_age_can_be_set(metrics: Metrics) -> None:
+    """If it cannot be computed at a scrape, it is the last value that was set."""
     metrics.catalogue_age(1.0)
     metrics.catalogue_age(2.0)
 
@@ -191,11 +191,11 @@ def test_catalogue_age_can_be_told(metrics: Metrics) -> None:
 
 @pytest.mark.parametrize("listen", ["9464", "host:", ":9464", "host:http"])
 def test_listen_address_without_host_or_port_is_refused(metrics: Metrics, listen: str) -> None:
-    """An address that is no host:port is refused with its text."""
+    """The error of an address that is not host:port has the address."""
     with pytest.raises(ValueError, match="host:port"):
         serve_metrics(listen=listen, registry=metrics.registry)
 
 
-def test_cost_help_names_the_ledger_as_the_truth(metrics: Metrics) -> None:
-    """Who reads the page learns that a float is not what is owed."""
-    assert b"the ledger is the truth" in generate_latest(metrics.registry)
+def test_cost_help_refers_to_the_ledger(metrics: Metrics) -> None:
+    """The help says that the float is not the exact cost."""
+    assert b"exact costs are in the ledger" in generate_latest(metrics.registry)

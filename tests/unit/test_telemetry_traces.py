@@ -35,7 +35,7 @@ def finished(tracing: Tracing, exporter: InMemorySpanExporter) -> list[ReadableS
 
 
 def test_call_is_a_server_span_under_its_callers_trace(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    """A call's span continues the caller's trace and says what was called and how it ended."""
+    """A call's span continues the caller's trace, and has its method and status."""
     with tracing.server_span(METHOD, [TRACEPARENT, ("authorization", "Bearer x")]) as call:
         call.set_code(0)
 
@@ -55,7 +55,7 @@ def test_call_is_a_server_span_under_its_callers_trace(tracing: Tracing, exporte
 
 
 async def test_spans_of_tasks_started_inside_are_children(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    """What a call starts, in a task of its own too, becomes its child; afterwards nothing is current."""
+    """Spans that a call starts, also in other tasks, are its children; afterwards no span is current."""
     assert tracing.provider is not None
     tracer = tracing.provider.get_tracer("t")
 
@@ -80,10 +80,10 @@ async def test_spans_of_tasks_started_inside_are_children(tracing: Tracing, expo
         (asyncio.CancelledError(), 1, StatusCode.UNSET),
     ],
 )
-def test_untold_end_is_read_from_the_exception(
+def test_default_status_depends_on_the_exception(
     tracing: Tracing, exporter: InMemorySpanExporter, fault: BaseException, code: int, status: StatusCode
 ) -> None:
-    """A call that nobody set a code for is UNKNOWN when it failed, and CANCELLED when it was cancelled."""
+    """A call without a status is UNKNOWN if it failed, and CANCELLED if it was cancelled."""
     with pytest.raises(type(fault)), tracing.server_span(METHOD, []):
         raise fault
 
@@ -93,7 +93,7 @@ def test_untold_end_is_read_from_the_exception(
 
 
 @pytest.mark.parametrize(("code", "status"), [(5, StatusCode.UNSET), (13, StatusCode.ERROR)])
-def test_only_the_servers_own_faults_are_errors(
+def test_only_server_errors_are_errors(
     tracing: Tracing, exporter: InMemorySpanExporter, code: int, status: StatusCode
 ) -> None:
     """NOT_FOUND is an answer, INTERNAL is an error."""
@@ -104,16 +104,16 @@ def test_only_the_servers_own_faults_are_errors(
     assert status == span.status.status_code
 
 
-def test_health_calls_stay_out(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
-    """A probe every few seconds makes no trace."""
+def test_health_calls_are_not_traced(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    """A probe every few seconds creates no trace."""
     with tracing.server_span("/grpc.health.v1.Health/Check", [TRACEPARENT]) as call:
         call.set_code(0)
 
     assert finished(tracing, exporter) == []
 
 
-def test_nothing_is_traced_when_nobody_collects() -> None:
-    """Without a collector there is no provider, and a call's span costs nothing and is not current."""
+def test_nothing_is_traced_without_an_exporter() -> None:
+    """Without an exporter there is no provider, and a call's span is a no-op."""
     tracing = open_tracing(enabled=False)
     with tracing.server_span(METHOD, [TRACEPARENT]) as call:
         call.set_code(0)
@@ -126,21 +126,21 @@ def test_nothing_is_traced_when_nobody_collects() -> None:
 
 @pytest.mark.parametrize("value", ["", "nonsense", "00-zz-yy-01", b"\x00\x01"])
 def test_broken_trace_context_starts_a_new_trace(value: str | bytes) -> None:
-    """A caller's nonsense gives an empty context, and no error."""
+    """An invalid context of a caller is ignored without an error."""
     context = context_from_metadata([("traceparent", value), ("blob-bin", b"\xff")])
 
     assert not trace.get_current_span(context).get_span_context().is_valid
 
 
 def test_trace_state_is_kept() -> None:
-    """`tracestate` travels with the caller's context."""
+    """`tracestate` is part of the caller's context."""
     context = context_from_metadata([TRACEPARENT, ("tracestate", "vendor=1")])
 
     assert trace.get_current_span(context).get_span_context().trace_state.get("vendor") == "1"
 
 
 def test_service_is_named_godoty_unless_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`service.name` is godoty; OTEL_SERVICE_NAME wins."""
+    """`service.name` is godoty; OTEL_SERVICE_NAME takes precedence."""
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     ours = open_tracing(enabled=True, exporter=InMemorySpanExporter())
     monkeypatch.setenv("OTEL_SERVICE_NAME", "godoty-eu")
@@ -166,14 +166,14 @@ def test_service_is_named_godoty_unless_the_environment_names_it(monkeypatch: py
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
     ],
 )
-def test_standard_variables_switch_traces_on(environ: dict[str, str], *, enabled: bool) -> None:
-    """Traces are on when an OTLP endpoint is named and nothing standard says otherwise."""
+def test_standard_variables_enable_traces(environ: dict[str, str], *, enabled: bool) -> None:
+    """Traces are exported if an OTLP endpoint is set and no standard variable disables them."""
     assert enabled is otlp_configured(environ)
 
 
 @pytest.mark.parametrize(("content", "words"), [(False, None), (True, "said hello with [key]")])
-def test_words_leave_in_spans_only_when_allowed(*, content: bool, words: str | None) -> None:
-    """Status texts, events and unknown attributes leave with `trace_content` only; keys never do."""
+def test_content_is_exported_only_if_allowed(*, content: bool, words: str | None) -> None:
+    """Status texts, events and unknown attributes are exported with `trace_content` only; keys never are."""
     exporter = InMemorySpanExporter()
     tracing = open_tracing(enabled=True, trace_content=content, exporter=exporter)
     assert tracing.provider is not None

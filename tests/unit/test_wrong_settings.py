@@ -1,4 +1,4 @@
-"""Wrong settings: each stops the start with one line that names the variable, what it got and what it takes."""
+"""Each wrong setting fails the start with one line: the variable, its value and what it takes."""
 
 import asyncio
 import logging
@@ -17,8 +17,8 @@ from godoty_service.cli import main
 from godoty_service.environment import edit_distance, read_environment, takes
 from godoty_service.settings import Settings
 from tests.conftest import server_environment
-from tests.service.command import Command
-from tests.service.surroundings import Surroundings
+from tests.support.command import Command
+from tests.support.environment import Surroundings
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
 GOOD = {
@@ -89,7 +89,7 @@ WRONG: list[tuple[str, str, str, str]] = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     lines: list[str]
@@ -100,7 +100,7 @@ Godoty = Callable[..., Outcome]
 
 @pytest.fixture
 def godoty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Godoty]:
-    """Runs `godoty` in this process; what it set up of the log is undone."""
+    """Runs `godoty` in this process, and restores the logging configuration."""
 
     def run(*arguments: str, **environment: str) -> Outcome:
         with monkeypatch.context() as patch:
@@ -124,7 +124,7 @@ def godoty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(("name", "value", "got", "wanted"), WRONG, ids=[f"{each[0]}={each[1]}" for each in WRONG])
 def test_wrong_setting_is_refused_in_one_line(godoty: Godoty, name: str, value: str, got: str, wanted: str) -> None:
-    """The line names the variable, what it got and what it takes, and shows no secret."""
+    """The line has the variable, its value and what it takes, and no secret."""
     outcome = godoty("config", "check", **{name: value})
 
     assert outcome.code == 1
@@ -136,23 +136,23 @@ def test_wrong_setting_is_refused_in_one_line(godoty: Godoty, name: str, value: 
 
 
 def test_each_wrong_setting_has_its_line(godoty: Godoty) -> None:
-    """Several wrong settings are all named at once."""
+    """All wrong settings are reported at once."""
     outcome = godoty("config", "check", GODOTY_WORKERS="0", GODOTY_HEARTBEAT="0", GODOTY_LEAES="1")
 
     assert [line.split(": ")[1] for line in outcome.lines] == ["GODOTY_LEAES", "GODOTY_WORKERS", "GODOTY_HEARTBEAT"]
 
 
-def test_good_settings_pass_the_check(godoty: Godoty) -> None:
-    """Exit status 0; where the provider's list cannot be read, that is said."""
+def test_correct_settings_pass_the_check(godoty: Godoty) -> None:
+    """The exit status is 0; if the provider's list cannot be fetched, that is reported."""
     outcome = godoty("config", "check")
 
     assert outcome.code == 0
-    assert [line for line in outcome.lines if "default model is not checked" not in line] == []
+    assert [line for line in outcome.lines if "default model was not checked" not in line] == []
 
 
 @pytest.mark.parametrize("name", ["GODOTY_MONGODB_URI", "OPENROUTER_API_KEY"])
 def test_missing_setting_is_named(godoty: Godoty, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a server cannot do without is missed by the check as by the start."""
+    """The check reports missing settings as the start does."""
     monkeypatch.delitem(GOOD, name)
     (line,) = godoty("config", "check").lines
 
@@ -170,7 +170,7 @@ def test_number_outside_its_range_is_refused(name: str, value: str, monkeypatch:
 
 
 def test_each_setting_has_a_range_and_a_line_of_documentation() -> None:
-    """A number without bounds would be taken whatever it is."""
+    """Each number has bounds, and each setting a description."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
         if name in NUMBERS:
@@ -188,8 +188,8 @@ def test_each_setting_has_a_range_and_a_line_of_documentation() -> None:
         {"GODOTY_METRICS_PORT": "tcp://10.0.0.1:9464", "GODOTY_METRICS_SERVICE_HOST": "10.0.0.1"},
     ],
 )
-def test_variables_of_others_are_passed_over(godoty: Godoty, environment: dict[str, str]) -> None:
-    """Those of clients, of tests and of Kubernetes' services are neither refused nor warned of."""
+def test_variables_of_other_programs_are_ignored(godoty: Godoty, environment: dict[str, str]) -> None:
+    """Those of clients, of tests and of Kubernetes' services cause neither errors nor warnings."""
     outcome = godoty("config", "check", **environment)
 
     assert outcome.code == 0
@@ -197,7 +197,7 @@ def test_variables_of_others_are_passed_over(godoty: Godoty, environment: dict[s
 
 
 def test_unknown_names_are_one_warning(godoty: Godoty) -> None:
-    """Names that are like no setting do not stop the start: one line names them all."""
+    """Unknown names do not fail the start: one warning lists them."""
     outcome = godoty("config", "check", GODOTY_COLOUR_SCHEME="dark", GODOTY_OPENROUTER_API_KEY="sk-secret")
 
     assert outcome.code == 0
@@ -208,7 +208,7 @@ def test_unknown_names_are_one_warning(godoty: Godoty) -> None:
 
 
 def test_http_to_a_public_host_may_be_allowed(godoty: Godoty) -> None:
-    """An operator who knows the network may send the key unencrypted; private addresses need no permission."""
+    """A setting allows sending the key unencrypted; private addresses need no permission."""
     allowed = {"GODOTY_OPENROUTER_BASE_URL": "http://gateway.invalid/v1", "GODOTY_ALLOW_PLAINTEXT_PROVIDER": "true"}
     assert godoty("config", "check", **allowed).code == 0
 
@@ -218,7 +218,7 @@ def test_http_to_a_public_host_may_be_allowed(godoty: Godoty) -> None:
 
 @pytest.mark.parametrize("host", ["10.1.2.3", "192.168.0.9:4000", "172.16.0.1", "[fd00::1]:80", "api.localhost"])
 def test_private_addresses_need_no_permission(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway in the same network is reached by http://."""
+    """A gateway in the same network may use http://."""
     monkeypatch.setenv("GODOTY_OPENROUTER_BASE_URL", f"http://{host}/api/v1")
 
     assert read_environment().settings.openrouter_base_url == f"http://{host}/api/v1"
@@ -243,7 +243,7 @@ def test_edit_distance_counts_swapped_letters_once(first: str, second: str, dist
 
 
 async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str]]:
-    """Start a server that is to fail; return its exit status and the lines that are not of the log."""
+    """Start a server that fails; return its exit status and the lines that are not log lines."""
     code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20)
     return code, [line for line in log.read_text().splitlines() if not line.startswith("{")]
 
@@ -265,7 +265,7 @@ async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str
 async def test_server_with_a_wrong_setting_does_not_start(
     surroundings: Surroundings, new_database: str, tmp_path: Path, environment: dict[str, str], said: str
 ) -> None:
-    """`godoty serve` ends with exit status 1 and one line; nothing has served."""
+    """`godoty serve` ends with exit status 1 and one line, and never serves."""
     log = tmp_path / "log"
     code, lines = await started(server_environment(surroundings, new_database) | environment, log)
 
@@ -276,7 +276,7 @@ async def test_server_with_a_wrong_setting_does_not_start(
 
 
 async def test_taken_metrics_port_is_named(surroundings: Surroundings, new_database: str, tmp_path: Path) -> None:
-    """Of two ports that a server listens on, the line says which is taken."""
+    """The error names which of the server's two ports is in use."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -300,7 +300,7 @@ def test_check_reads_the_providers_list(godoty: Godoty, surroundings: Surroundin
 
 @pytest.mark.parametrize("files", [("GODOTY_TLS_CERT",), ("GODOTY_TLS_KEY",)])
 def test_check_reads_the_files(godoty: Godoty, tmp_path: Path, files: tuple[str, ...]) -> None:
-    """One of two files that belong together, one that is absent, and a listener in plain text are refused."""
+    """A certificate without its key, an absent file, and a plain-text listener are refused."""
     absent = str(tmp_path / "absent")
     assert (
         "both GODOTY_TLS_CERT and GODOTY_TLS_KEY" in godoty("config", "check", **dict.fromkeys(files, absent)).lines[0]

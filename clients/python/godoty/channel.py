@@ -1,4 +1,4 @@
-"""The connection to a server: where plain text is allowed, and how the API key travels."""
+"""The connection to a server: TLS or plain text, and the metadata with the API key."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ipaddress
 
 import grpc.aio
 
-_UNBOUNDED = ("grpc.max_receive_message_length", -1)  # a page of long messages passes gRPC's 4 MiB
-_NO_PROXY = ("grpc.enable_http_proxy", 0)  # plain text that is meant for this machine stays on it
+_UNBOUNDED = ("grpc.max_receive_message_length", -1)  # a page of long messages exceeds gRPC's default of 4 MiB
+_NO_PROXY = ("grpc.enable_http_proxy", 0)  # plain text to this machine must not leave it through a proxy
 
 
 def open_channel(target: str, *, tls: bool | grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    """Opens a channel to "host:port": see `GodotyClient` for what `tls` means."""
+    """Open a channel to "host:port"; `tls` is documented in `GodotyClient`."""
     if isinstance(tls, grpc.ChannelCredentials):
         return grpc.aio.secure_channel(target, tls, options=[_UNBOUNDED])
     loopback = is_loopback(target)
@@ -22,7 +22,7 @@ def open_channel(target: str, *, tls: bool | grpc.ChannelCredentials | None) -> 
 
 
 def is_loopback(target: str) -> bool:
-    """Tells whether "host:port" names this machine."""
+    """Return whether "host:port" is an address of this machine."""
     if target.startswith("unix:"):
         return True
     host = target.rpartition(":")[0].strip("[]")
@@ -33,11 +33,11 @@ def is_loopback(target: str) -> bool:
 
 
 def authorization(api_key: str) -> tuple[tuple[str, str], ...]:
-    """Makes the metadata that carries the key.
+    """Return the metadata with the API key.
 
     Raises:
-        ValueError: Such a key cannot be sent. gRPC would refuse it too, with the key in its text.
+        ValueError: The key cannot be sent. gRPC would reject it too, but with the key in the error's text.
     """
     if not api_key or not all("!" <= character <= "~" for character in api_key):
-        raise ValueError("the API key is empty or has characters that no key has")
+        raise ValueError("the API key is empty or has invalid characters: copy the whole key, which begins with gdt_")
     return (("authorization", f"Bearer {api_key}"),)

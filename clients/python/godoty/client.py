@@ -1,4 +1,4 @@
-"""Conversations with Godoty's agents, and what they cost."""
+"""The asynchronous client: conversations with Godoty's agents, and their cost."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds that a call other than `converse` may take."""
+"""Default deadline of a call other than `converse`, in seconds."""
 
 
 class GodotyClient:
-    """A connection to Godoty, to be used as an asynchronous context manager.
+    """A connection to Godoty; an asynchronous context manager.
 
-    Every call raises `GodotyError` when it fails.
+    Every method raises `GodotyError` if its call fails.
 
     Args:
         target: The server, as "host:port".
-        api_key: A key of the scope `converse`. It is sent with each call and shown nowhere.
-        tls: None speaks plain text to this machine and TLS to any other. True speaks TLS in any case, False
-            plain text in any case; credentials speak TLS with these.
-        timeout: How long a call other than `converse` may take, in seconds.
+        api_key: A key of the scope `converse`. It is sent with each call and never shown in a text.
+        tls: None uses plain text to this machine and TLS to any other. True always uses TLS, False always plain text;
+            credentials use TLS with these credentials.
+        timeout: Deadline of a call other than `converse`, in seconds.
 
     Raises:
         ValueError: The key is empty or cannot be sent.
@@ -65,7 +65,7 @@ class GodotyClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; turns that still run over it are cancelled."""
+        """Close the connection; running turns are cancelled."""
         await self._channel.close(grace=None)
 
     async def converse(
@@ -79,21 +79,21 @@ class GodotyClient:
         user: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
     ) -> AsyncGenerator[pb.ConverseResponse, None]:
-        """Runs one turn and yields what happens in it, from `turn_started` to `turn_finished`.
+        """Run one turn and yield its events, from `turn_started` to `turn_finished`.
 
-        A `heartbeat` may come at any time: nothing has happened for some seconds, and the turn goes on.
+        A `heartbeat` may occur at any time: the turn is running, without an event for some seconds.
 
-        Leaving early cancels the turn on the server. Python closes a generator that `break` left only when
-        the garbage collector comes, so whoever may leave early uses `contextlib.aclosing`.
+        Closing the generator early cancels the turn on the server. After a `break` Python closes it only on garbage
+        collection; use `contextlib.aclosing` to close it at once.
 
         Args:
-            text: What the user says.
-            session_id: The session; empty for a new one, whose id `turn_started` tells.
-            model: The model to ask; empty for the one that the session used last.
-            fallback_models: The models to try when `model` cannot answer.
-            limits: Bounds on the turn.
+            text: The user's message.
+            session_id: The session; empty for a new one with a generated id, returned in `turn_started`.
+            model: The model; empty for the session's last model, else the default.
+            fallback_models: The models to try, in this order, if `model` is unavailable.
+            limits: Limits of the turn.
             user: The tenant's end user.
-            timeout: How long the whole turn may take, in seconds; None for no bound.
+            timeout: Deadline of the whole turn, in seconds; None for no deadline.
         """
         request = pb.ConverseRequest(
             session_id=session_id,
@@ -103,7 +103,7 @@ class GodotyClient:
             limits=limits,
             user=user,
         )
-        with _translated():
+        with _translate_errors():
             call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)
             try:
                 async for response in call:
@@ -112,33 +112,33 @@ class GodotyClient:
                 call.cancel()
 
     async def session_metrics(self, session_id: str) -> pb.GetSessionMetricsResponse:
-        """Tells what a session has cost and used."""
+        """Return the cost and usage of a session."""
         request = pb.GetSessionMetricsRequest(session_id=session_id)
-        with _translated():
+        with _translate_errors():
             response: pb.GetSessionMetricsResponse = await self._stub.GetSessionMetrics(
                 request, metadata=self._metadata, timeout=self._timeout
             )
         return response
 
     async def get_session(self, session_id: str) -> pb.Session:
-        """Reads a session, without its messages."""
+        """Return a session, without its messages."""
         request = pb.GetSessionRequest(session_id=session_id)
-        with _translated():
+        with _translate_errors():
             response: pb.GetSessionResponse = await self._stub.GetSession(
                 request, metadata=self._metadata, timeout=self._timeout
             )
         return response.session
 
     async def list_sessions(self, *, user: str = "", page_size: int = 0) -> AsyncGenerator[pb.Session, None]:
-        """Yields the tenant's sessions, the last used first, a page at a time.
+        """Yield the tenant's sessions, most recently used first; pages are requested as needed.
 
         Args:
-            user: Only those of this end user; empty for all.
-            page_size: How many to ask for at once; 0 for as many as the server likes.
+            user: Only sessions of this end user; empty for all.
+            page_size: Number of sessions per page; 0 for the server's default.
         """
         request = pb.ListSessionsRequest(user=user, page_size=page_size)
         while True:
-            with _translated():
+            with _translate_errors():
                 page: pb.ListSessionsResponse = await self._stub.ListSessions(
                     request, metadata=self._metadata, timeout=self._timeout
                 )
@@ -149,15 +149,15 @@ class GodotyClient:
             request.page_token = page.next_page_token
 
     async def list_messages(self, session_id: str, *, page_size: int = 0) -> AsyncGenerator[pb.Message, None]:
-        """Yields the messages of a session, the oldest first, a page at a time.
+        """Yield the messages of a session, oldest first; pages are requested as needed.
 
         Args:
             session_id: The session.
-            page_size: How many to ask for at once; 0 for as many as the server likes.
+            page_size: Number of messages per page; 0 for the server's default.
         """
         request = pb.ListMessagesRequest(session_id=session_id, page_size=page_size)
         while True:
-            with _translated():
+            with _translate_errors():
                 page: pb.ListMessagesResponse = await self._stub.ListMessages(
                     request, metadata=self._metadata, timeout=self._timeout
                 )
@@ -168,21 +168,21 @@ class GodotyClient:
             request.page_token = page.next_page_token
 
     async def read_message(self, session_id: str, number: int) -> AsyncGenerator[pb.ReadMessageResponse, None]:
-        """Yields one message in pieces, whole: also what `list_messages` shows cut (`ContentBlock.truncated`)."""
+        """Yield one complete message in pieces, also one that `list_messages` truncates (`ContentBlock.truncated`)."""
         request = pb.ReadMessageRequest(session_id=session_id, number=number)
-        with _translated():
+        with _translate_errors():
             async for piece in self._stub.ReadMessage(request, metadata=self._metadata, timeout=self._timeout):
                 yield piece
 
     async def delete_session(self, session_id: str) -> None:
-        """Deletes a session's conversation; its ledger entries stay."""
+        """Delete a session's conversation; its ledger entries remain."""
         request = pb.DeleteSessionRequest(session_id=session_id)
-        with _translated():
+        with _translate_errors():
             await self._stub.DeleteSession(request, metadata=self._metadata, timeout=self._timeout)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""What a call to Godoty can fail with."""
+"""Errors of calls to Godoty, decoded from gRPC statuses and their details."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request that was refused."""
+    """An invalid field of the request."""
 
     field: str
     description: str
@@ -34,12 +34,12 @@ class GodotyError(Exception):
 
     Attributes:
         code: The gRPC status.
-        message: What the server, or gRPC, says about it.
+        message: The error's text, from the server or from gRPC.
         reason: A `godoty.v1.ErrorReason` without its prefix, such as "SESSION_BUSY". Empty: the error is
             gRPC's own, for example an unreachable server.
-        metadata: What the reason comes with; errors.proto says what.
-        retry_delay: How long to wait before trying again. None: the server told no time.
-        field_violations: The fields that were refused.
+        metadata: The reason's metadata, as documented in errors.proto.
+        retry_delay: Time to wait before a retry. None: the server gave none.
+        field_violations: The invalid fields.
     """
 
     def __init__(
@@ -62,17 +62,18 @@ class GodotyError(Exception):
 
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> GodotyError:
-        """Translates gRPC's error and the `google.rpc` details that came with it."""
+        """Translate gRPC's error and its `google.rpc` details."""
         details = _details(error)
         info = _unpack(details, error_details_pb2.ErrorInfo())
-        ours = info is not None and info.domain == DOMAIN
+        if info is not None and info.domain != DOMAIN:  # set by a proxy
+            info = None
         retry = _unpack(details, error_details_pb2.RetryInfo())
         fields = _unpack(details, error_details_pb2.BadRequest())
         return cls(
             error.code(),
             error.details() or "",
-            reason=info.reason if info is not None and ours else "",
-            metadata=info.metadata if info is not None and ours else None,
+            reason=info.reason if info is not None else "",
+            metadata=info.metadata if info is not None else None,
             retry_delay=retry.retry_delay.ToTimedelta() if retry is not None else None,
             field_violations=tuple(
                 FieldViolation(violation.field, violation.description)
@@ -83,7 +84,7 @@ class GodotyError(Exception):
 
 def _details(error: grpc.aio.AioRpcError) -> Iterable[AnyMessage]:
     try:
-        status = rpc_status.from_call(cast("grpc.Call", error))  # it has what is asked for
+        status = rpc_status.from_call(cast("grpc.Call", error))  # it has the attributes that from_call reads
     except (DecodeError, ValueError):  # a proxy may have replaced the status but not its details
         return ()
     return () if status is None else status.details

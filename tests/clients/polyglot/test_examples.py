@@ -1,4 +1,4 @@
-"""The examples in other languages, against the real service: `make clients-test`, with go, node and maven."""
+"""The examples in other languages, against the real service: `make clients`, with go, node and maven."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.clients.polyglot.examples import run
-from tests.edge.test_response_sizes import keep, pages
-from tests.service.caller import Caller
+from tests.e2e.edge.test_response_sizes import keep, pages
+from tests.support.caller import Caller
 
 _WIDTHS = "aä€😀"  # characters of 1, 2, 3 and 4 bytes: no fixed number of bytes ends all pieces between characters
 _MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")

@@ -43,13 +43,13 @@ async def calculate(expression: Any) -> tuple[str, str]:
         ("(-1)**(10**900)", "1"),
     ],
 )
-async def test_arithmetic_is_exact_where_it_can_be(expression: str, written: str) -> None:
-    """Decimals and fractions are exact; what is not exact is rounded, and a cut fraction says so."""
+async def test_arithmetic_is_exact_if_possible(expression: str, written: str) -> None:
+    """Decimals and fractions are exact; other values are rounded, and a cut fraction has a note."""
     assert ("success", written) == await calculate(expression)
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "cause"),
     [
         ("1/0", "division by zero"),
         ("0**-1", "division by zero"),
@@ -73,20 +73,20 @@ async def test_arithmetic_is_exact_where_it_can_be(expression: str, written: str
         ("1+" * 600 + "1", "too long"),
     ],
 )
-async def test_what_has_no_answer_is_a_clear_error(expression: str, said: str) -> None:
-    """An expression without a value is a tool error that says what is wrong."""
+async def test_expression_without_value_is_clear_error(expression: str, cause: str) -> None:
+    """An expression without a value is a tool error with the cause."""
     status, text = await calculate(expression)
 
     assert status == "error"
-    assert said in text
+    assert cause in text
 
 
 @pytest.mark.parametrize(
     "expression",
     ["__import__('os').system('true')", "(1).__class__", "open('/etc/passwd')", "(lambda: 1)()", "'a' * 9"],
 )
-async def test_nothing_but_arithmetic_is_run(expression: str) -> None:
-    """Names, attributes, strings and calls outside the allow-list are refused."""
+async def test_only_arithmetic_is_evaluated(expression: str) -> None:
+    """Names, attributes, strings and calls outside the allow-list are rejected."""
     status, _ = await calculate(expression)
 
     assert status == "error"
@@ -112,8 +112,8 @@ async def test_nothing_but_arithmetic_is_run(expression: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
-async def test_large_work_is_refused_at_once(expression: str) -> None:
-    """No expression holds the event loop for longer than a moment, however large what it asks for."""
+async def test_large_expression_is_rejected_at_once(expression: str) -> None:
+    """No expression blocks the event loop noticeably, for any size of its operands."""
     started = time.thread_time()
     status, _ = await calculate(expression)
 
@@ -123,7 +123,7 @@ async def test_large_work_is_refused_at_once(expression: str) -> None:
 
 @given(st.text(alphabet="0123456789.+-*/%()e, sqrtlogminmax", max_size=60))
 def test_any_text_gives_a_number_or_a_value_error(text: str) -> None:
-    """Whatever a model writes, the answer is a number or a ValueError, soon."""
+    """Any text of a model yields a number or a ValueError, quickly."""
     started = time.thread_time()
     with contextlib.suppress(ValueError):
         evaluate(text)

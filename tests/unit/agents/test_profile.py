@@ -21,21 +21,21 @@ async def use(tool: AgentTool, **given: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({}, "2026-07-01T12:30:15+00:00 (Wednesday, UTC)"),
         ({"timezone": "Europe/Berlin"}, "2026-07-01T14:30:15+02:00 (Wednesday, Europe/Berlin)"),
         ({"timezone": "Pacific/Auckland"}, "2026-07-02T00:30:15+12:00 (Thursday, Pacific/Auckland)"),
     ],
 )
-async def test_time_is_told_in_the_zone(given: dict[str, str], told: str) -> None:
-    """The clock's instant is told in the asked zone, in UTC when none is asked."""
-    assert ("success", told) == await use(current_time(clock=clock), **given)
+async def test_time_is_returned_in_zone(given: dict[str, str], expected: str) -> None:
+    """The clock's time is returned in the given zone, or in UTC by default."""
+    assert ("success", expected) == await use(current_time(clock=clock), **given)
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "America", "../../etc/passwd", "/etc/localtime", "x" * 9_999])
 async def test_unknown_zone_is_a_clear_error(zone: str) -> None:
-    """What is no zone is a tool error that says how a zone is named, and is short."""
+    """An invalid zone is a short tool error with the expected form."""
     status, text = await use(current_time(clock=clock), timezone=zone)
 
     assert status == "error"
@@ -44,7 +44,7 @@ async def test_unknown_zone_is_a_clear_error(zone: str) -> None:
 
 
 def test_default_profile_has_both_tools() -> None:
-    """The assistant may calculate and tell the time; models see what each tool is for."""
+    """The assistant has the calculator and the clock; models see the purpose of each tool."""
     profile = assistant(clock=clock)
 
     assert [tool.tool_name for tool in profile.tools] == ["calculator", "current_time"]
@@ -52,7 +52,7 @@ def test_default_profile_has_both_tools() -> None:
 
 
 def test_profile_cannot_be_changed() -> None:
-    """All turns share one profile, so nobody may change it."""
+    """All turns share one profile, so it is immutable."""
     profile = AgentProfile(name="n", system_prompt="s", tools=())
 
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -9,32 +9,32 @@ from strands import Agent, tool
 from strands.models import Model
 from strands.telemetry import tracer as strands_tracer
 
-from godoty_service.agents.tracing import install_tracer
+from godoty_service.telemetry.strands_tracing import install_tracer
 from godoty_service.telemetry.traces import Tracing, open_tracing
 
 METHOD = "/godoty.v1.AgentService/Converse"
 
 
 class ScriptedModel(Model):
-    """Calls a tool that fails, then one with broken input, then fails itself; every text holds SECRET."""
+    """A model that calls a tool that fails, then one with broken input, then fails itself; every text has SECRET."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def update_config(self, **_: Any) -> None:
-        """Take none."""
+        """Accept no configuration."""
 
     def get_config(self) -> dict[str, Any]:
-        """Name the model."""
+        """Return the model's name."""
         return {"model_id": "vendor/model"}
 
     async def structured_output(self, *_: Any, **__: Any) -> AsyncIterator[Any]:  # type: ignore[override]
-        """Never asked."""
+        """Raise: it is never called."""
         raise NotImplementedError
         yield
 
     async def stream(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-        """Play the next scene."""
+        """Yield the next scene."""
         self.calls += 1
         if self.calls > 2:
             raise RuntimeError("provider quotes SECRET")
@@ -58,7 +58,7 @@ async def fail(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give Strands its tracer back afterwards."""
+    """Restore Strands' tracer afterwards."""
     monkeypatch.setattr(strands_tracer, "_tracer_instance", None)
 
 
@@ -82,8 +82,8 @@ async def run_turn(tracing: Tracing, *, content: bool) -> None:
 
 
 @pytest.mark.usefixtures("_conventions")
-async def test_no_word_of_a_turn_leaves_in_a_span(exporter: InMemorySpanExporter) -> None:
-    """Prompts, answers, tool data and errors' texts stay in, whichever conventions Strands is told to use."""
+async def test_spans_have_no_content_of_turn(exporter: InMemorySpanExporter) -> None:
+    """Prompts, answers, tool data and error texts are not exported, under any conventions that Strands is set to."""
     tracing = open_tracing(enabled=True, exporter=exporter)
     await run_turn(tracing, content=False)
 
@@ -92,8 +92,8 @@ async def test_no_word_of_a_turn_leaves_in_a_span(exporter: InMemorySpanExporter
     assert "SECRET" not in "".join(span.to_json() for span in spans)
 
 
-async def test_strands_own_tracer_is_held_back_by_the_exporter(exporter: InMemorySpanExporter) -> None:
-    """Should Strands gather content all the same, it ends at the exporter."""
+async def test_exporter_removes_content_of_strands_tracer(exporter: InMemorySpanExporter) -> None:
+    """Content that Strands adds nevertheless is removed by the exporter."""
     tracing = open_tracing(enabled=True, exporter=exporter)
     await run_turn(tracing, content=True)
 
@@ -101,14 +101,14 @@ async def test_strands_own_tracer_is_held_back_by_the_exporter(exporter: InMemor
 
 
 async def test_content_is_traced_when_allowed(exporter: InMemorySpanExporter) -> None:
-    """With `trace_content` the conversation is in the spans."""
+    """With `trace_content` the spans have the conversation."""
     tracing = open_tracing(enabled=True, trace_content=True, exporter=exporter)
     await run_turn(tracing, content=True)
 
     assert "SECRET" in "".join(span.to_json() for span in exporter.get_finished_spans())
 
 
-async def test_strands_spans_hang_under_the_calls_span(exporter: InMemorySpanExporter) -> None:
+async def test_strands_spans_are_children_of_call_span(exporter: InMemorySpanExporter) -> None:
     """The agent's span is a child of the call's, and all are in one trace."""
     tracing = open_tracing(enabled=True, exporter=exporter)
     await run_turn(tracing, content=False)
@@ -121,8 +121,8 @@ async def test_strands_spans_hang_under_the_calls_span(exporter: InMemorySpanExp
     assert {server.context.trace_id} == {span.context.trace_id for span in spans.values() if span.context}
 
 
-async def test_window_is_not_serialised_when_nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Untraced, Strands does not turn the window into JSON before each model call."""
+async def test_window_is_not_serialized_without_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tracing, Strands does not serialize the window to JSON before each model call."""
     serialised: list[Any] = []
 
     def serialize(value: Any) -> str:
@@ -132,7 +132,7 @@ async def test_window_is_not_serialised_when_nobody_collects(monkeypatch: pytest
     monkeypatch.setattr(strands_tracer, "serialize", serialize)
     await run_turn(open_tracing(enabled=False), content=False)
 
-    # What remains is small: the tools' names, and a tool's own input and output.
+    # The rest is small: the tools' names, and a tool's own input and output.
     assert [{"text": "SECRET"}] not in serialised
     assert not [value for value in serialised if "toolUse" in str(value)]
 

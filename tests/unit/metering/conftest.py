@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering import money
-from godoty_service.metering.catalogue import Catalogue
+from godoty_service.pricing import money
+from godoty_service.pricing.catalogue import Catalogue
 
 DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="session")
 def completions() -> list[Mapping[str, Any]]:
-    """Real completions: what was used, what was billed, what was listed."""
+    """Recorded completions with their usage, their charge and the listed prices."""
     return [money.loads(line) for line in (DATA / "priced_completions.jsonl").read_text().splitlines()]
 
 
@@ -24,17 +24,17 @@ def _listing(day: str) -> Catalogue:
 
 @pytest.fixture(scope="session")
 def listing() -> Catalogue:
-    """OpenRouter's listing of 2026-08-22, in part."""
+    """An excerpt of OpenRouter's listing of 2026-08-22."""
     return _listing("2026-08-22")
 
 
 @pytest.fixture(scope="session")
 def old_listing() -> Catalogue:
-    """OpenRouter's listing of 2026-02-10, in part."""
+    """An excerpt of OpenRouter's listing of 2026-02-10."""
     return _listing("2026-02-10")
 
 
 @pytest.fixture(scope="session", params=["2026-02-10", "2026-08-15", "2026-08-22"])
 def any_listing(request: pytest.FixtureRequest) -> Catalogue:
-    """Each of the listings at hand."""
+    """Each of the recorded listings."""
     return _listing(request.param)

@@ -1,4 +1,4 @@
-"""The proof of adjustments: each fault is named, and sound entries pass."""
+"""Verification of adjustments: each fault is reported, and correct entries pass."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from godoty_service.metering.call import Adjustment, CallState, CostSource, Entry, ModelCall
-from godoty_service.metering.correction_verification import amount_faults, correction_faults
+from godoty_service.ledger.adjustment_verification import amount_faults, correction_faults
+from godoty_service.ledger.entries import Adjustment, CallState, CostSource, Entry, ModelCall
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 CALL = ModelCall(
@@ -56,8 +56,8 @@ def _found(*entries: Entry) -> list[str]:
     "entries",
     [(CALL,), (CALL, MORE), (CALL, replace(MORE, cost=Decimal("-0.5"))), (UNRESOLVED, RESOLUTION, LATER)],
 )
-def test_sound_adjustments_pass(entries: tuple[Entry, ...]) -> None:
-    """Up, down to zero, and of a call that was resolved before."""
+def test_correct_adjustments_pass(entries: tuple[Entry, ...]) -> None:
+    """Upwards, down to zero, and of a call that was resolved before."""
     assert _found(*entries) == []
 
 
@@ -66,12 +66,12 @@ def test_sound_adjustments_pass(entries: tuple[Entry, ...]) -> None:
     [
         (
             (CALL, replace(MORE, corrects="other")),
-            "adjustment adj corrects call other, which its session does not have",
+            "adjustment adj corrects call other, which is not in its session",
         ),
         ((OPEN, MORE), "adjustment adj corrects call call, which is pending"),
         ((UNRESOLVED, MORE), "adjustment adj corrects call call, which was not resolved before"),
-        ((CALL, RESOLUTION), "adjustment adj_call resolves what is not unresolved"),
-        ((UNRESOLVED, replace(RESOLUTION, bound=None)), "adjustment adj_call takes another bound away"),
+        ((CALL, RESOLUTION), "adjustment adj_call resolves a call that is not unresolved"),
+        ((UNRESOLVED, replace(RESOLUTION, bound=None)), "adjustment adj_call subtracts another bound"),
         ((UNRESOLVED, RESOLUTION, replace(RESOLUTION, number=3)), "call call is resolved twice"),
         ((CALL, replace(MORE, cost=Decimal("-0.75"))), "call call: its total is -0.25, below zero"),
         ((CALL, replace(MORE, cost=Decimal("-0.75"))), "the session's total is -0.25, below zero"),
@@ -82,6 +82,6 @@ def test_sound_adjustments_pass(entries: tuple[Entry, ...]) -> None:
         ((CALL, replace(MORE, cost=Decimal("1E-40"))), "call call: its adjustments cannot be summed exactly"),
     ],
 )
-def test_fault_is_named(entries: tuple[Entry, ...], named: str) -> None:
-    """Each fault by the adjustment or the call, with the amount where there is one."""
+def test_fault_is_reported(entries: tuple[Entry, ...], named: str) -> None:
+    """Each fault with the adjustment or the call, and the amount if there is one."""
     assert [each for each in _found(*entries) if each.startswith(named)] != []

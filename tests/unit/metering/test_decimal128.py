@@ -1,4 +1,4 @@
-"""Amounts are written and read as bson itself writes and reads them."""
+"""Amounts are encoded and decoded for BSON exactly as bson itself does it."""
 
 from decimal import Decimal, DecimalException
 
@@ -7,7 +7,7 @@ from bson.decimal128 import Decimal128
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from godoty_service.metering import decimal128
+from godoty_service.pricing import money
 
 AMOUNTS = st.builds(
     lambda sign, coefficient, exponent: Decimal((sign, tuple(map(int, str(coefficient))), exponent)),
@@ -23,25 +23,25 @@ AMOUNTS = st.builds(
 @example(Decimal("0E-22"))
 @example(Decimal("9" * 34))
 @example(Decimal(f"-{'9' * 34}E-40"))
-def test_every_amount_is_written_and_read_to_the_digit(amount: Decimal) -> None:
-    """The same bytes as bson's, and the same digits and exponent back."""
-    written = decimal128.encode(amount)
+def test_every_amount_keeps_its_digits(amount: Decimal) -> None:
+    """The bytes equal bson's, and digits and exponent come back."""
+    written = money.to_decimal128(amount)
 
     assert written.bid == Decimal128(amount).bid
-    assert decimal128.decode(written).as_tuple() == written.to_decimal().as_tuple() == amount.as_tuple()
+    assert money.from_decimal128(written).as_tuple() == written.to_decimal().as_tuple() == amount.as_tuple()
 
 
 @pytest.mark.parametrize("amount", ["NaN", "Infinity", "1E+6000", "1E-6176", "1E+6111"])
-def test_what_is_no_amount_is_left_to_bson(amount: str) -> None:
-    """It is written, or refused, as bson does."""
+def test_special_values_are_encoded_by_bson(amount: str) -> None:
+    """NaN, infinities and extreme exponents give the bytes of bson."""
     stored = Decimal128(Decimal(amount))
 
-    assert decimal128.encode(Decimal(amount)).bid == stored.bid
-    assert str(decimal128.decode(stored)) == str(stored.to_decimal())
+    assert money.to_decimal128(Decimal(amount)).bid == stored.bid
+    assert str(money.from_decimal128(stored)) == str(stored.to_decimal())
 
 
 @pytest.mark.parametrize("amount", ["1" * 35, "1E-6200"])
-def test_what_does_not_fit_is_refused(amount: str) -> None:
-    """Nothing is rounded in silence."""
+def test_amount_of_too_many_digits_raises(amount: str) -> None:
+    """No amount is rounded in silence."""
     with pytest.raises(DecimalException):
-        decimal128.encode(Decimal(amount))
+        money.to_decimal128(Decimal(amount))

@@ -1,4 +1,4 @@
-"""Listings of a provider that errs: bodies that are no listing, entries that are no models, and the bounds of both."""
+"""Malformed listings: bodies that are no listing, entries that are no models, and the bounds of both."""
 
 import json
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering.catalogue import MAX_BODY, MAX_ENTRIES, Catalogue, EndpointPrices
+from godoty_service.pricing.catalogue import MAX_BODY, MAX_ENTRIES, Catalogue, EndpointPrices
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 
@@ -21,26 +21,26 @@ def _catalogue(*entries: Any) -> Catalogue:
 
 
 @pytest.mark.parametrize("name", [5, 1.5, True, None, "", ["x"], {"x": 1}, "x" * 300, "a b", "a\ud800", "a\x00b"])
-def test_entry_without_a_usable_id_is_left_out(name: Any) -> None:
-    """An id is a text of at most 256 printable characters: it names models in the ledger and in metrics."""
+def test_entry_without_a_valid_id_is_omitted(name: Any) -> None:
+    """An id is a text of at most 256 printable characters: the ledger and the metrics use it."""
     assert list(_catalogue(_entry(name), _entry("x/y")).models) == ["x/y"]
 
 
 @pytest.mark.parametrize("slug", [5, None, "", ["x"], {"x": 1}, "x" * 300, "\ud800"])
-def test_entry_without_a_usable_slug_has_its_id_alone(slug: Any) -> None:
-    """A canonical slug that is no name does not cost the model."""
+def test_entry_without_a_valid_slug_is_found_by_its_id(slug: Any) -> None:
+    """An invalid canonical slug does not exclude the model."""
     (model,) = _catalogue(_entry("x/y", canonical_slug=slug, alias_target={"slug": slug})).models.values()
 
     assert (model.canonical_slug, model.alias_target) == ("x/y", None)
 
 
-def test_id_that_stands_twice_with_different_prices_has_no_price() -> None:
-    """Which of them is charged cannot be known; equal entries are one."""
+def test_id_listed_twice_with_different_prices_has_no_price() -> None:
+    """It is unknown which of them is charged; equal entries count as one."""
     other = _entry("x/y") | {"pricing": {"prompt": "0", "completion": "0"}}
     twice, same = _catalogue(_entry("x/y"), other, _entry("x/y")), _catalogue(_entry("x/y"), _entry("x/y"))
 
     assert twice.models["x/y"].prices.prompt is None
-    assert {"prompt", "completion"} <= twice.models["x/y"].prices.depends
+    assert {"prompt", "completion"} <= twice.models["x/y"].prices.unpriced_keys
     assert same.models["x/y"].prices.prompt == Decimal(1)
     assert [len(each.by_slug["x/y"]) for each in (twice, same)] == [1, 1]
 
@@ -58,7 +58,7 @@ def test_id_that_stands_twice_with_different_prices_has_no_price() -> None:
     ],
     ids=["open", "deep", "long", "many-models", "many-endpoints", "digits"],
 )
-def test_body_beyond_every_bound_is_refused(read: Any, body: str) -> None:
-    """Nesting, length and number of entries are bounded; what is beyond is a ValueError, like any other non-listing."""
+def test_body_out_of_bounds_is_rejected(read: Any, body: str) -> None:
+    """Nesting, length and number of entries are bounded; beyond them is a ValueError, as for any other non-listing."""
     with pytest.raises(ValueError):  # noqa: PT011 - some texts are json's
         read(body)

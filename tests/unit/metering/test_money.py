@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.metering import money
+from godoty_service.pricing import money
 
 amounts = st.decimals(
     min_value=Decimal(-(10**12)), max_value=Decimal(10**12), allow_nan=False, allow_infinity=False, places=22
@@ -13,7 +13,7 @@ amounts = st.decimals(
 
 @given(amounts)
 def test_format_and_parse_round_trip(amount: Decimal) -> None:
-    """What is written is read back as the same amount, in plain notation without trailing zeros."""
+    """A formatted amount parses to the same amount, in plain notation without trailing zeros."""
     text = money.format_usd(amount)
 
     assert text is not None
@@ -48,17 +48,17 @@ def test_format(amount: Decimal | None, text: str | None) -> None:
     [("0.0000105", "0.0000105"), ("1e-7", "0.0000001"), (7, "7"), (Decimal("0.1"), "0.1"), ("-1", "-1"), (".5", "0.5")],
 )
 def test_parse(value: str | int | Decimal, amount: str) -> None:
-    """Text, whole numbers and decimals are read exactly."""
+    """Text, whole numbers and decimals are parsed exactly."""
     assert Decimal(amount) == money.parse(value)
 
 
 def test_parse_keeps_unknown() -> None:
-    """Nothing told is not zero."""
+    """A missing amount is not zero."""
     assert money.parse(None) is None
 
 
 @pytest.mark.parametrize("value", [0.1, 0.0, float("nan"), True, b"1", [1]])
-def test_parse_refuses_floats(value: object) -> None:
+def test_parse_rejects_floats(value: object) -> None:
     """A float has lost digits already, and a bool is no amount."""
     with pytest.raises(TypeError):
         money.parse(value)  # type: ignore[arg-type]
@@ -67,21 +67,21 @@ def test_parse_refuses_floats(value: object) -> None:
 @pytest.mark.parametrize(
     "value", ["", " 1", "1_000", "NaN", "Infinity", "0x10", "1,5", "٣", "1e99999", Decimal("NaN"), Decimal("-Infinity")]
 )
-def test_parse_refuses_what_is_no_amount(value: str | Decimal) -> None:
+def test_parse_rejects_malformed_amounts(value: str | Decimal) -> None:
     """NaN, infinities and loose spellings are no amounts."""
     with pytest.raises(ValueError, match="amount"):
         money.parse(value)
 
 
 @pytest.mark.parametrize("value", ["0." + "1" * 35, 10**34 + 1])
-def test_more_than_34_digits_are_refused(value: str | int) -> None:
-    """What the database cannot hold is refused, never rounded."""
+def test_more_than_34_digits_are_rejected(value: str | int) -> None:
+    """An amount that the database cannot store is rejected, never rounded."""
     with pytest.raises(ValueError, match="34 digits"):
         money.parse(value)
 
 
 def test_rounding_raises() -> None:
-    """Where 34 digits do not hold a result, there is no result."""
+    """A result of more than 34 digits raises."""
     with pytest.raises(Inexact):
         money.add(Decimal(10**20), Decimal("0.0000000000000000000001"))
     with pytest.raises(Inexact):
@@ -98,7 +98,7 @@ def test_the_22nd_decimal_survives() -> None:
     assert money.total([]) == Decimal(0)
 
 
-def test_loads_reads_fractions_as_decimals() -> None:
+def test_loads_parses_fractions_as_decimals() -> None:
     """A number with a fraction or exponent becomes a Decimal, digit for digit; a whole one stays int."""
     document = money.loads(b'{"cost": 0.0076509169000000005, "tiny": 9e-7, "count": 12, "deep": [{"x": 0.10}]}')
 
@@ -112,13 +112,13 @@ def test_loads_reads_fractions_as_decimals() -> None:
 
 
 @pytest.mark.parametrize("body", ['{"cost": NaN}', "[Infinity]", "-Infinity", "{", "1e9999999999999999999"])
-def test_loads_refuses_what_is_not_json(body: str) -> None:
-    """Python's extensions to JSON carry no money."""
+def test_loads_rejects_python_extensions_of_json(body: str) -> None:
+    """NaN and Infinity carry no money."""
     with pytest.raises(ValueError):  # noqa: PT011 - the texts are json's
         money.loads(body)
 
 
 @pytest.mark.parametrize("value", [-1, Decimal("-0.1"), "NaN", "-1", "", True, None, {}, Decimal("NaN")])
-def test_a_charge_that_is_no_amount_is_unknown(value: object) -> None:
-    """Nobody is charged a negative amount or a word: such a charge is unknown, never zero."""
+def test_malformed_charge_is_unknown(value: object) -> None:
+    """A negative amount or a word is no charge: it is unknown, never zero."""
     assert money.parse_charge(value) is None

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.clock import utc_now
-from godoty_service.metering.bounds import upper_bound
-from godoty_service.metering.catalogue import CatalogueModel
-from godoty_service.metering.planned_call import LEAST_OUTPUT_TOKENS, PlannedCall
-from godoty_service.metering.prices import UnitPrices
+from godoty_service.pricing.catalogue import CatalogueModel
+from godoty_service.pricing.planned_call import LEAST_OUTPUT_TOKENS, PlannedCall
+from godoty_service.pricing.unit_prices import UnitPrices
+from godoty_service.pricing.upper_bound import upper_bound
 
 PRICES = UnitPrices.from_listing({"prompt": "0.00000015", "completion": "0.0000006"})
 PLAIN = CatalogueModel(id="x/y", canonical_slug="x/y", prices=PRICES, context_length=128_000)
@@ -21,7 +21,7 @@ UNLIMITED = CatalogueModel(
 
 
 def planned(*models: CatalogueModel, asked: int | None) -> PlannedCall:
-    """Plan a call of a short request."""
+    """Return a planned call of a short request."""
 
     def bound(limit: int | None) -> Decimal | None:
         return upper_bound(request_bytes=952, max_output_tokens=limit, models=models)
@@ -35,7 +35,7 @@ def planned(*models: CatalogueModel, asked: int | None) -> PlannedCall:
     st.integers(min_value=0, max_value=20_000),
 )
 def test_limit_is_the_largest_whose_bound_fits(models: tuple[CatalogueModel, ...], asked: int, millionths: int) -> None:
-    """Never above what was asked, never below the least, and one token more would not fit; else there is none."""
+    """It is between the minimum and the requested limit, and one more token would not fit; else there is none."""
     call, amount = planned(*models, asked=asked), Decimal(millionths).scaleb(-6)
     limit = call.limit_within(amount)
 
@@ -55,6 +55,6 @@ def test_limit_is_the_largest_whose_bound_fits(models: tuple[CatalogueModel, ...
 @pytest.mark.parametrize(
     ("model", "asked"), [(UNLIMITED, 1000), (PLAIN, None)], ids=["the model ignores limits", "no limit is known"]
 )
-def test_call_whose_bound_no_limit_lowers_has_none(model: CatalogueModel, asked: int | None) -> None:
-    """Where a limit changes nothing there is nothing to clamp."""
+def test_limit_that_does_not_lower_the_bound_is_none(model: CatalogueModel, asked: int | None) -> None:
+    """If a limit does not change the bound, there is nothing to clamp."""
     assert planned(model, asked=asked).limit_within(Decimal("0.001")) is None

@@ -1,13 +1,13 @@
-"""The bound of what a request really permits: `max_price` as a pair, and reasoning beyond a small `max_tokens`."""
+"""The bound of the prices that a request permits: `max_price` as a pair, and reasoning beyond a small `max_tokens`."""
 
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from godoty_service.metering.bounds import upper_bound
-from godoty_service.metering.catalogue import CatalogueModel, Endpoint, EndpointPrices
-from godoty_service.metering.prices import UnitPrices
+from godoty_service.pricing.catalogue import CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.pricing.unit_prices import UnitPrices
+from godoty_service.pricing.upper_bound import upper_bound
 
 
 def _prices(prompt: str, completion: str, **more: str) -> UnitPrices:
@@ -33,23 +33,23 @@ def test_dearest_prompt_and_dearest_completion_count_together() -> None:
     assert _bound(model, *offers, max_price=permitted) == 5 * 3000 + 20 * 100 + 7
 
 
-def test_price_above_every_known_offer_that_the_request_permits_counts() -> None:
-    """The bound follows the request, not the offers alone."""
+def test_permitted_price_above_every_known_offer_counts() -> None:
+    """The bound follows the request, not the known offers alone."""
     permitted = {"prompt": Decimal(9), "completion": Decimal(30)}
 
     assert _bound(_model(_prices("1", "1")), max_price=permitted) == 9 * 3000 + 30 * 100
 
 
-def test_offer_without_a_price_has_no_bound_under_max_price_either() -> None:
-    """A router's price is not known, whatever the request permits."""
+def test_unpriced_offer_has_no_bound_under_max_price() -> None:
+    """A router's price is not known with any permitted price."""
     assert _bound(_model(_prices("-1", "-1")), max_price={"prompt": Decimal(1), "completion": Decimal(1)}) is None
 
 
 @pytest.mark.parametrize(
     ("limit", "tokens"), [(16, 1040), (100, 1124), (1024, 2048), (1025, 2048), (2048, 2048), (5000, 5000)]
 )
-def test_least_reasoning_comes_on_top_of_a_small_limit(limit: int, tokens: int) -> None:
-    """The provider gives reasoning 1,024 tokens at least; a limit that leaves room for them holds for all output."""
+def test_minimum_reasoning_is_added_to_a_small_limit(limit: int, tokens: int) -> None:
+    """The provider gives reasoning at least 1,024 tokens; a limit with space for them bounds all output."""
     prices = _prices("0", "1")
 
     assert _bound(_model(prices, reasons=True), limit=limit) == tokens

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering.catalogue import Catalogue, EndpointPrices
-from godoty_service.metering.prices import UnitPrices
+from godoty_service.pricing.catalogue import Catalogue, EndpointPrices
+from godoty_service.pricing.unit_prices import UnitPrices
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 
@@ -23,15 +23,15 @@ def _id(catalogue: Catalogue, name: str, requested: str | tuple[str, ...] = ()) 
     return None if found is None else found.id
 
 
-def test_every_entry_is_read(any_listing: Catalogue) -> None:
-    """Each model of each listing is found by its id (an alias: its target) and has prices or says that it depends."""
+def test_every_entry_is_parsed(any_listing: Catalogue) -> None:
+    """Each model of each listing is found by its id (an alias: its target) and is priced or known to be unpriced."""
     for name, model in any_listing.models.items():
         assert _id(any_listing, name) in {name, model.alias_target}
-        assert model.prices.depends or None not in (model.prices.prompt, model.prices.completion)
+        assert model.prices.unpriced_keys or None not in (model.prices.prompt, model.prices.completion)
 
 
 def test_entry(listing: Catalogue) -> None:
-    """What a call needs of an entry is read: names, limits, prices to the last of 22 decimals."""
+    """The fields of an entry that a call needs: names, limits, prices to the last of 22 decimals."""
     model = listing.models["google/gemini-3.7-flash"]
 
     assert model.canonical_slug == "google/gemini-3.7-flash-20260813"
@@ -85,7 +85,7 @@ def test_entry(listing: Catalogue) -> None:
     ],
 )
 def test_names(listing: Catalogue, served: str, requested: str | tuple[str, ...], expected: str | None) -> None:
-    """An id is priced as itself; a slug as the plain model, and not at all where a variant of it was asked for."""
+    """An id is priced as itself; a slug as the plain model, and not at all if a variant of it was requested."""
     assert expected == _id(listing, served, requested)
     assert listing.knows(served) == (_id(listing, served) is not None)
 
@@ -110,7 +110,7 @@ def test_names(listing: Catalogue, served: str, requested: str | tuple[str, ...]
 def test_one_name_for_a_model(
     listing: Catalogue, served: str, requested: str | tuple[str, ...], expected: str | None
 ) -> None:
-    """Every name of a model leads to its listed id; of several ids of one slug, the requested one is taken."""
+    """Every name of a model leads to its listed id; of several ids of one slug, the requested one wins."""
     assert expected == listing.listed_name(served, requested=requested)
 
 
@@ -122,7 +122,7 @@ def test_every_entry_has_its_own_name(any_listing: Catalogue) -> None:
 
 
 def test_slug_with_a_requested_variant_at_the_plain_price_is_priced() -> None:
-    """Whichever of the two served, the price is the same."""
+    """The price is the same for both that may have served."""
     same = [_entry("x/y", canonical_slug="x/s"), _entry("x/y:batch", canonical_slug="x/s")]
 
     assert _id(_catalogue(*same), "x/s", "x/y:batch") == "x/y"
@@ -137,14 +137,14 @@ def test_slug_whose_plain_model_is_not_listed_is_unknown_for_a_plain_request() -
     assert _id(catalogue, "x/y-2026", "x/y:free") == "x/y:free"
 
 
-def test_a_listed_variant_is_itself(old_listing: Catalogue) -> None:
+def test_listed_variant_has_its_own_entry(old_listing: Catalogue) -> None:
     """A variant that has an entry, as :exacto once had, is not its base."""
     assert _id(old_listing, "qwen/qwen3-coder:exacto") == "qwen/qwen3-coder:exacto"
     assert _id(old_listing, "qwen/qwen3-coder-480b-a35b-07-25") == "qwen/qwen3-coder"
 
 
-def test_searching_costs_more_than_can_be_counted(listing: Catalogue) -> None:
-    """`:online` searches through a plugin without a counter, also when the base model's name is given back."""
+def test_online_variant_has_uncounted_fees(listing: Catalogue) -> None:
+    """`:online` searches through a plugin without a counter, also if the base model's name is returned."""
     found = [
         listing.find("openai/gpt-4o-mini:online"),
         listing.find("openai/gpt-4o-mini", requested="openai/gpt-4o-mini:online"),
@@ -154,7 +154,7 @@ def test_searching_costs_more_than_can_be_counted(listing: Catalogue) -> None:
     assert [model and model.prices.uncounted_fees for model in found] == [True, True, False]
 
 
-def test_models_that_search_unasked(listing: Catalogue, old_listing: Catalogue) -> None:
+def test_models_that_search_unasked_have_uncounted_fees(listing: Catalogue, old_listing: Catalogue) -> None:
     """Models whose fees no counter shows are marked, and only those."""
     marked = [
         name for each in (listing, old_listing) for name, model in each.models.items() if model.prices.uncounted_fees
@@ -168,15 +168,15 @@ def test_models_that_search_unasked(listing: Catalogue, old_listing: Catalogue) 
     ]
 
 
-def test_a_searcher_without_a_fee_is_priced() -> None:
-    """Where no fee for searches is listed, the tokens are the whole price, whoever the author is."""
+def test_searching_model_without_a_fee_is_priced() -> None:
+    """If no fee for searches is listed, the tokens are the whole price, for any author."""
     model = _catalogue(_entry("perplexity/offline")).find("perplexity/offline")
 
     assert model is not None
     assert not model.prices.uncounted_fees
 
 
-def test_an_alias_offers_both_prices(listing: Catalogue) -> None:
+def test_alias_offers_both_prices(listing: Catalogue) -> None:
     """An alias has an entry of its own, at times with other prices: a bound needs both."""
     assert [model.id for model in listing.offers("~moonshotai/kimi-latest")] == [
         "~moonshotai/kimi-latest",
@@ -186,15 +186,15 @@ def test_an_alias_offers_both_prices(listing: Catalogue) -> None:
     assert listing.offers("nobody/nothing") == ()
 
 
-def test_an_alias_without_its_target_stands_for_itself() -> None:
+def test_alias_without_its_target_has_its_own_prices() -> None:
     """Its own entry has prices, which are better than none."""
     catalogue = _catalogue(_entry("~x/latest", alias_target={"slug": "x/gone"}))
 
     assert _id(catalogue, "~x/latest") == "~x/latest"
 
 
-def test_an_ambiguous_slug_is_unknown() -> None:
-    """Two entries of one slug with different prices and nothing to tell them apart: no guess."""
+def test_ambiguous_slug_is_unknown() -> None:
+    """Two entries of one slug with different prices and no distinction: no guess."""
     same = [_entry("x/a", canonical_slug="x/slug"), _entry("x/b", canonical_slug="x/slug")]
     other = [_entry("x/a", canonical_slug="x/slug"), _entry("x/b", "9", canonical_slug="x/slug")]
 
@@ -203,23 +203,23 @@ def test_an_ambiguous_slug_is_unknown() -> None:
     assert _id(_catalogue(*other), "x/slug", "x/b") == "x/b"
 
 
-def test_a_slug_with_one_variant_is_that_variant() -> None:
-    """Where only `:free` is listed, nothing else can have served under its slug."""
+def test_slug_with_one_variant_is_that_variant() -> None:
+    """If only `:free` is listed, no other model can have served under its slug."""
     catalogue = _catalogue(_entry("x/y:free", "0", canonical_slug="x/y-2026"))
 
     assert _id(catalogue, "x/y-2026") == "x/y:free"
     assert _id(catalogue, "x/y-2026:batch") is None
 
 
-def test_models_that_ignore_max_tokens(listing: Catalogue) -> None:
+def test_models_that_ignore_max_tokens_are_marked(listing: Catalogue) -> None:
     """A model that does not list the parameter does not honour it."""
     ignoring = {name for name, model in listing.models.items() if not model.supports_max_tokens}
 
     assert ignoring == {"openrouter/bodybuilder", "sakana/fugu-ultra"}
 
 
-def test_the_hash_is_of_what_a_call_needs() -> None:
-    """Order and words do not change the hash; a limit does, and a price in its last digit."""
+def test_hash_covers_the_fields_that_calls_need() -> None:
+    """Order and descriptions do not change the hash; a limit does, and a price in its last digit."""
     one, other = _entry("x/one"), _entry("x/other", "1.10")
     first = _catalogue(one, other).hash
 
@@ -230,16 +230,16 @@ def test_the_hash_is_of_what_a_call_needs() -> None:
     assert len(first) == 64
 
 
-def test_an_entry_that_cannot_be_read_is_left_out() -> None:
-    """One broken entry does not cost the whole listing."""
+def test_malformed_entry_is_omitted() -> None:
+    """One broken entry does not invalidate the whole listing."""
     catalogue = _catalogue(_entry("x/one"), {"id": "x/priceless"}, None, {"pricing": {}}, _entry("x/odd", "free"))
 
     assert list(catalogue.models) == ["x/one", "x/odd"]
-    assert catalogue.models["x/odd"].prices.depends == frozenset({"prompt"})
+    assert catalogue.models["x/odd"].prices.unpriced_keys == frozenset({"prompt"})
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", '{"error": {"code": 429}}', '{"data": {}}', "<html>", b"\xff"])
-def test_what_is_no_listing_is_refused(body: str | bytes) -> None:
+def test_body_without_listing_is_rejected(body: str | bytes) -> None:
     """An error page is not an empty catalogue."""
     with pytest.raises(ValueError):  # noqa: PT011 - some texts are json's
         Catalogue.parse(body, fetch_time=NOON)

@@ -1,4 +1,4 @@
-"""Conditional prices: when an override applies, and what an override that cannot be read does to the price."""
+"""Conditional prices: when an override applies, and the effect of a malformed one."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering.bounds import upper_bound
-from godoty_service.metering.catalogue import CatalogueModel
-from godoty_service.metering.prices import UnitPrices, price
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.pricing.catalogue import CatalogueModel
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import UnitPrices, price
+from godoty_service.pricing.upper_bound import upper_bound
 
 SATURDAY_NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 ONE_AND_ONE = TokenUsage(input_tokens=1, output_tokens=1)
@@ -73,8 +73,8 @@ def test_bound_covers_every_weekday() -> None:
         {"min_prompt_tokens": {}},
     ],
 )
-def test_condition_that_cannot_be_read_makes_the_price_unknown(override: dict[str, Any]) -> None:
-    """Neither the base price nor the override's is taken; there is no finite bound either, also after storage."""
+def test_unparsed_condition_makes_the_price_unknown(override: dict[str, Any]) -> None:
+    """Neither the base price nor the override's is used, and there is no finite bound, also after storage."""
     overrides = [{**override, "prompt": "5"}]
 
     assert _price(overrides) is None
@@ -83,24 +83,24 @@ def test_condition_that_cannot_be_read_makes_the_price_unknown(override: dict[st
     assert price(ONE_AND_ONE, stored, at=SATURDAY_NOON) is None
 
 
-def test_condition_that_is_readable_and_false_excludes_the_override() -> None:
+def test_false_condition_excludes_the_override() -> None:
     """An unknown condition beside one that fails cannot make the override apply."""
     assert _price([{"service_tier": "flex", "min_prompt_tokens": 5, "prompt": "5"}]) == 11
 
 
-def test_later_override_wins_over_one_that_cannot_be_read() -> None:
-    """The price of a key that a later, readable override sets is known."""
+def test_later_override_wins_over_an_unparsed_one() -> None:
+    """The price of a key that a later, parsed override sets is known."""
     assert _price([{"service_tier": "flex", "prompt": "5"}, {"prompt": "7"}]) == 17
 
 
 @pytest.mark.parametrize("overrides", [["x"], [None], [["prompt"]], {"prompt": "5"}, "x", 5, True])
-def test_overrides_that_are_no_overrides_make_the_price_unknown(overrides: Any) -> None:
-    """What stands in `overrides` and cannot be read may change every price."""
+def test_malformed_overrides_make_the_price_unknown(overrides: Any) -> None:
+    """A malformed value of `overrides` may change every price."""
     assert _price(overrides) is None
     assert _bound(overrides) is None
 
 
-def test_more_overrides_than_any_listing_has_make_the_price_unknown() -> None:
+def test_too_many_overrides_make_the_price_unknown() -> None:
     """The work for one price is bounded: the largest recorded listing has two overrides for a model."""
     assert _price([{"min_prompt_tokens": 1000 + each, "prompt": "5"} for each in range(1000)]) is None
 
@@ -111,4 +111,4 @@ def test_absurd_price_is_unknown(listed: Any) -> None:
     prices = UnitPrices.from_listing({"prompt": listed, "completion": "1"})
 
     assert prices.prompt is None
-    assert "prompt" in prices.depends
+    assert "prompt" in prices.unpriced_keys

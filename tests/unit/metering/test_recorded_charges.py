@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering import money
-from godoty_service.metering.bounds import upper_bound
-from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
-from godoty_service.metering.prices import UnitPrices, price
-from godoty_service.metering.usage import Billing, TokenUsage, from_openrouter
+from godoty_service.pricing import money
+from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.pricing.token_usage import ProviderCharge, TokenUsage, from_openrouter
+from godoty_service.pricing.unit_prices import UnitPrices, price
+from godoty_service.pricing.upper_bound import upper_bound
 
 Row = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ PROVIDER_PRICES: dict[tuple[str, str | None], tuple[str, ...]] = {
 }
 
 
-def _with(completions: list[Row], verdict: str) -> Iterator[tuple[Row, Billing]]:
+def _with(completions: list[Row], verdict: str) -> Iterator[tuple[Row, ProviderCharge]]:
     rows = [row for row in completions if row["verdict"].startswith(verdict)]
     assert rows
     return ((row, from_openrouter(row["usage"])) for row in rows)
@@ -69,20 +69,20 @@ def _provider_prices(row: Row) -> UnitPrices:
 
 
 def test_every_completion_has_a_verdict(completions: list[Row]) -> None:
-    """The recordings are all here, and each is explained."""
+    """All recordings are present, and each is explained."""
     assert Counter(row["verdict"] for row in completions) == VERDICTS
     assert sum(VERDICTS.values()) == 848
 
 
-def test_the_charge_is_what_was_billed(completions: list[Row]) -> None:
-    """The charge that is read from the usage is the billed one, in all 848, digit for digit."""
+def test_charge_equals_the_bill(completions: list[Row]) -> None:
+    """The charge that is parsed from the usage is the billed one, in all 848, digit for digit."""
     for row in completions:
         assert Decimal(row["cost"]) == from_openrouter(row["usage"]).cost
     assert sum("input_tokens" in row["usage"] for row in completions) == 8
 
 
 def test_every_usage_is_counted(completions: list[Row]) -> None:
-    """Input, output and total are told in each recording, under either API's names, and agree."""
+    """Input, output and total are reported in each recording, under either API's names, and agree."""
     for row in completions:
         usage = from_openrouter(row["usage"]).usage
         assert usage.input_tokens is not None
@@ -90,7 +90,7 @@ def test_every_usage_is_counted(completions: list[Row]) -> None:
         assert usage.total_tokens == usage.input_tokens + usage.output_tokens
 
 
-def test_the_oracle_is_exact(completions: list[Row]) -> None:
+def test_oracle_is_exact(completions: list[Row]) -> None:
     """List prices give the charge, digit for digit; one charge needs more digits than JSON's number had."""
     rounded = 0
     for row, billing in _with(completions, "exact"):
@@ -103,7 +103,7 @@ def test_the_oracle_is_exact(completions: list[Row]) -> None:
 
 
 def test_gemini_surcharge_is_the_rounded_one(completions: list[Row]) -> None:
-    """The one that JSON rounded: reads and writes overlap, priced with 23 decimals."""
+    """The charge that JSON rounded: reads and writes overlap, priced with 23 decimals."""
     ((row, billing),) = _with(completions, "exact:gemini")
 
     assert _oracle(row, billing.usage) == Decimal("0.00049701333333333334774")
@@ -136,7 +136,7 @@ def test_image_tokens_need_their_rate(completions: list[Row], listing: Catalogue
         assert _oracle(row, billing.usage, image_output=rate) == billing.cost
 
 
-def test_a_provider_may_ask_another_price(completions: list[Row]) -> None:
+def test_provider_price_replaces_the_list_price(completions: list[Row]) -> None:
     """The prices of the provider that served give the charge; the list price does not."""
     for row, billing in _with(completions, "provider_price_differs"):
         at = datetime.fromisoformat(row["recorded_utc"])
@@ -146,7 +146,7 @@ def test_a_provider_may_ask_another_price(completions: list[Row]) -> None:
 
 @pytest.mark.parametrize("verdict", ["exa_search_fee", "server_tool_nested_model"])
 def test_tools_that_openrouter_ran_have_no_price(completions: list[Row], verdict: str) -> None:
-    """Where OpenRouter ran a tool, its fee is in no list: the oracle says so instead of a lower price."""
+    """The fee of a tool that OpenRouter ran is in no list: the price is unknown instead of too low."""
     counted = [(row, billing) for row, billing in _with(completions, verdict) if billing.usage.server_tool_calls]
 
     assert len(counted) == VERDICTS[verdict]
@@ -154,7 +154,7 @@ def test_tools_that_openrouter_ran_have_no_price(completions: list[Row], verdict
 
 
 def test_exa_charges_7_dollars_for_1000_searches(completions: list[Row]) -> None:
-    """The tokens at list price and 0.007 are the charge, as far as binary sums go."""
+    """The tokens at list price plus 0.007 are the charge, to the precision of binary sums."""
     for row, billing in _with(completions, "exa_search_fee"):
         usage = replace(billing.usage, server_tool_calls=None, web_search_requests=None)
         at = datetime.fromisoformat(row["recorded_utc"])
@@ -164,16 +164,16 @@ def test_exa_charges_7_dollars_for_1000_searches(completions: list[Row]) -> None
         assert float(row["cost"]) == pytest.approx(float(tokens) + 0.007, rel=1e-15)
 
 
-def test_a_plugin_fee_has_no_counter(completions: list[Row]) -> None:
-    """OCR of a PDF cost 0.002 that nothing in the usage shows: the oracle, not knowing, is lower by that."""
+def test_plugin_fee_without_a_counter_is_not_priced(completions: list[Row]) -> None:
+    """OCR of a PDF cost 0.002 that no counter shows: the price is lower by that."""
     ((row, billing),) = _with(completions, "pdf_ocr_fee")
 
     assert billing.cost == Decimal("0.00216775")
     assert _oracle(row, billing.usage) == Decimal("0.00016775")
 
 
-def test_a_model_that_searches_by_itself_has_no_price(completions: list[Row], listing: Catalogue) -> None:
-    """Sonar's own charge is rounded and holds a search; neither price nor bound is told for it."""
+def test_model_that_searches_by_itself_has_no_price(completions: list[Row], listing: Catalogue) -> None:
+    """Sonar's own charge is rounded and includes a search; it has neither price nor bound."""
     ((row, billing),) = _with(completions, "provider_reported_cost")
     model = listing.find(row["served_model"])
 
@@ -183,7 +183,7 @@ def test_a_model_that_searches_by_itself_has_no_price(completions: list[Row], li
 
 
 def test_bounds_hold_for_every_priced_completion(completions: list[Row]) -> None:
-    """A bound from the list, and from the provider where that was dearer, is above each charge without plugin fees."""
+    """A bound from the list, or from a dearer provider, is above each charge without plugin fees."""
     checked = 0
     for row in completions:
         billing = from_openrouter(row["usage"])

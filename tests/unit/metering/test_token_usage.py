@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.metering import money
-from godoty_service.metering.usage import Billing, TokenUsage, from_generation, from_openrouter
+from godoty_service.pricing import money
+from godoty_service.pricing.token_usage import ProviderCharge, TokenUsage, from_generation, from_openrouter
 
 counts = st.none() | st.integers(min_value=0, max_value=10**9)
 usages = st.builds(TokenUsage, **{field.name: counts for field in fields(TokenUsage)})
 
 
 def test_chat_usage() -> None:
-    """Every counter of a chat completion is read by its name."""
+    """Every counter of a chat completion is parsed by its name."""
     usage = money.loads("""{
         "prompt_tokens": 2000, "completion_tokens": 100, "total_tokens": 2100, "cost": 0.0133176, "is_byok": false,
         "prompt_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 40, "audio_tokens": 50,
@@ -24,7 +24,7 @@ def test_chat_usage() -> None:
         "cost_details": {"upstream_inference_cost": 0.5, "input_audio_cache_read_tokens": 11},
         "server_tool_use_details": {"web_search_requests": 2, "tool_calls_requested": 4, "tool_calls_executed": 3}}""")
 
-    expected = Billing(
+    expected = ProviderCharge(
         usage=TokenUsage(
             input_tokens=2000,
             output_tokens=100,
@@ -48,7 +48,7 @@ def test_chat_usage() -> None:
 
 
 def test_responses_usage() -> None:
-    """The Responses API names the same things otherwise."""
+    """The Responses API has other names for the same counters."""
     usage = money.loads("""{
         "input_tokens": 78, "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 6}, "output_tokens": 37,
         "output_tokens_details": {"reasoning_tokens": 22}, "total_tokens": 115, "cost": 0.0000113, "is_byok": true,
@@ -56,7 +56,7 @@ def test_responses_usage() -> None:
                          "upstream_inference_output_cost": 0.0000074},
         "server_tool_use": {"web_search_requests": 0}}""")
 
-    expected = Billing(
+    expected = ProviderCharge(
         usage=TokenUsage(
             input_tokens=78,
             output_tokens=37,
@@ -74,19 +74,19 @@ def test_responses_usage() -> None:
 
 
 @pytest.mark.parametrize("usage", [{}, dict.fromkeys(["prompt_tokens", "cost", "is_byok", "cost_details"])])
-def test_nothing_told_is_unknown(usage: dict[str, Any]) -> None:
+def test_unreported_usage_is_unknown(usage: dict[str, Any]) -> None:
     """Missing and null are the same: unknown, not zero."""
-    assert Billing(usage=TokenUsage()) == from_openrouter(usage)
+    assert ProviderCharge(usage=TokenUsage()) == from_openrouter(usage)
 
 
 @pytest.mark.parametrize(
     "count", [-1, True, "12", Decimal("1.5"), Decimal("NaN"), [1], 10**12 + 1, 10**20, Decimal("1E+999999999")]
 )
-def test_a_counter_that_is_no_count_is_unknown(count: Any) -> None:
-    """What cannot be a number of tokens is not told; the rest is."""
+def test_malformed_counter_is_unknown(count: Any) -> None:
+    """A value that cannot be a number of tokens is ignored; the others are not."""
     billing = from_openrouter({"prompt_tokens": count, "completion_tokens": 3, "cost": Decimal("0.01")})
 
-    assert Billing(usage=TokenUsage(output_tokens=3), cost=Decimal("0.01")) == billing
+    assert ProviderCharge(usage=TokenUsage(output_tokens=3), cost=Decimal("0.01")) == billing
 
 
 def test_whole_decimals_are_counts() -> None:
@@ -98,22 +98,22 @@ def test_whole_decimals_are_counts() -> None:
     ("cost", "expected"), [(0, 0), (2, 2), ("0.5", Decimal("0.5")), (Decimal("1E-7"), Decimal("1E-7"))]
 )
 def test_cost(cost: Any, expected: Any) -> None:
-    """A charge of zero is told; any exact number will do."""
+    """A charge of zero is known; any exact number is accepted."""
     assert expected == from_openrouter({"cost": cost}).cost
 
 
 @pytest.mark.parametrize(
     "cost", [-1, Decimal("-0.5"), "NaN", Decimal("NaN"), None, "much", "1000000.1", "1e30", "1e-26"]
 )
-def test_a_cost_that_is_no_charge_is_unknown(cost: Any) -> None:
-    """A negative cost or NaN is not zero, it is unknown; so is one that would not fit into a sum."""
-    assert from_openrouter({"cost": cost, "prompt_tokens": 7}) == Billing(usage=TokenUsage(input_tokens=7))
-    assert from_generation({"total_cost": cost, "upstream_inference_cost": cost}) == Billing(usage=TokenUsage())
+def test_malformed_cost_is_unknown(cost: Any) -> None:
+    """A negative cost or NaN is not zero but unknown; so is one that would not fit into a sum."""
+    assert from_openrouter({"cost": cost, "prompt_tokens": 7}) == ProviderCharge(usage=TokenUsage(input_tokens=7))
+    assert from_generation({"total_cost": cost, "upstream_inference_cost": cost}) == ProviderCharge(usage=TokenUsage())
 
 
 @given(st.lists(st.integers(min_value=0, max_value=10**31).map(lambda digits: Decimal(f"{digits}E-25")), max_size=20))
-def test_what_is_a_charge_can_be_summed(costs: list[Decimal]) -> None:
-    """Whatever amounts are believed, their sum is exact: no provider's number can spoil a session's sums."""
+def test_accepted_charges_can_be_summed(costs: list[Decimal]) -> None:
+    """The sum of any accepted amounts is exact: no provider's number can spoil a session's totals."""
     believed = [cost for each in costs if (cost := from_openrouter({"cost": each}).cost) is not None]
 
     assert len(believed) == len(costs)
@@ -123,7 +123,7 @@ def test_what_is_a_charge_can_be_summed(costs: list[Decimal]) -> None:
 @pytest.mark.parametrize(
     "usage", [{"cost": 0.1}, {"cost_details": {"upstream_inference_cost": 0.1}}, {"cost": float("nan")}]
 )
-def test_a_float_is_refused(usage: dict[str, Any]) -> None:
+def test_float_is_rejected(usage: dict[str, Any]) -> None:
     """Money never passes through a float, not even through a harmless one."""
     with pytest.raises(TypeError, match="float"):
         from_openrouter(usage)
@@ -131,16 +131,16 @@ def test_a_float_is_refused(usage: dict[str, Any]) -> None:
         from_generation({"total_cost": 0.1})
 
 
-def test_more_reasoning_than_output_is_kept() -> None:
-    """11 reasoning tokens of 10 were recorded; the counters stay as told."""
+def test_more_reasoning_than_output_is_stored_as_reported() -> None:
+    """11 reasoning tokens of 10 were recorded; the counters stay as reported."""
     usage = {"completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 11}}
 
     assert TokenUsage(output_tokens=10, reasoning_tokens=11) == from_openrouter(usage).usage
 
 
 @pytest.mark.parametrize("tools", [{"web_search_requests": 1}, {"tool_calls_executed": 1}])
-def test_parts_of_an_upstream_cost_do_not_hold_tool_fees(tools: dict[str, int]) -> None:
-    """The two parts are added up only where nothing else can have cost anything."""
+def test_upstream_cost_with_tool_fees_is_not_the_sum_of_its_parts(tools: dict[str, int]) -> None:
+    """The two parts are added up only if no other fee can apply."""
     details = {"upstream_inference_prompt_cost": Decimal(1), "upstream_inference_completions_cost": Decimal(2)}
 
     assert from_openrouter({"cost_details": details}).upstream_cost == 3
@@ -149,13 +149,13 @@ def test_parts_of_an_upstream_cost_do_not_hold_tool_fees(tools: dict[str, int]) 
 
 
 def test_generation_record() -> None:
-    """The record of a generation tells native counts and the same charge."""
+    """A generation record reports native counts and the same charge."""
     record = money.loads("""{
         "total_cost": 0.0015, "usage": 0.0016, "upstream_inference_cost": 0.0012, "is_byok": true, "tokens_prompt": 99,
         "native_tokens_prompt": 10, "native_tokens_completion": 25, "native_tokens_reasoning": 5,
         "native_tokens_cached": 3, "native_tokens_completion_images": 0, "num_search_results": 5}""")
 
-    expected = Billing(
+    expected = ProviderCharge(
         usage=TokenUsage(
             input_tokens=10,
             output_tokens=25,
@@ -170,18 +170,18 @@ def test_generation_record() -> None:
     )
     assert expected == from_generation(record)
     assert from_generation({"usage": 0}).cost == 0
-    assert Billing(usage=TokenUsage()) == from_generation({})
+    assert ProviderCharge(usage=TokenUsage()) == from_generation({})
 
 
 @given(usages, usages, usages)
-def test_folding_has_no_order(first: TokenUsage, second: TokenUsage, third: TokenUsage) -> None:
-    """Totals are the same in whatever order calls are added; nothing told adds nothing."""
+def test_sum_is_independent_of_order(first: TokenUsage, second: TokenUsage, third: TokenUsage) -> None:
+    """Sums are the same in any order of the calls; unreported usage adds nothing."""
     assert (first + second) + third == third + (second + first)
     assert first == first + TokenUsage()
 
 
 def test_unknown_plus_unknown_is_unknown() -> None:
-    """Only what somebody told is counted."""
+    """Only reported counters are added."""
     total = TokenUsage(input_tokens=1) + TokenUsage(input_tokens=2, output_tokens=3)
 
     assert TokenUsage(input_tokens=3, output_tokens=3) == total

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.metering import money
-from godoty_service.metering.catalogue import Catalogue
-from godoty_service.metering.price_overrides import PRICE_KEYS
-from godoty_service.metering.prices import UnitPrices, price
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.pricing import money
+from godoty_service.pricing.catalogue import Catalogue
+from godoty_service.pricing.price_overrides import PRICE_KEYS
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import UnitPrices, price
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 PLAIN = UnitPrices.from_listing({"prompt": "0.000003", "completion": "0.000015"})
@@ -43,8 +43,8 @@ def priced(draw: st.DrawFn, *, calls: int) -> tuple[UnitPrices, list[TokenUsage]
 
 
 @given(priced(calls=2))
-def test_the_price_is_additive(case: tuple[UnitPrices, list[TokenUsage]]) -> None:
-    """Two calls cost what one call with both their usages costs, to the last digit."""
+def test_price_is_additive(case: tuple[UnitPrices, list[TokenUsage]]) -> None:
+    """Two calls cost as much as one call with both usages, to the last digit."""
     prices, (one, other) = case
     apart = [price(usage, prices, at=NOON) for usage in (one, other)]
 
@@ -52,7 +52,7 @@ def test_the_price_is_additive(case: tuple[UnitPrices, list[TokenUsage]]) -> Non
 
 
 @given(priced(calls=1), tokens, tokens)
-def test_the_price_is_monotone(case: tuple[UnitPrices, list[TokenUsage]], more_in: int, more_out: int) -> None:
+def test_price_is_monotone(case: tuple[UnitPrices, list[TokenUsage]], more_in: int, more_out: int) -> None:
     """More tokens never cost less."""
     prices, (usage,) = case
     more = usage + TokenUsage(input_tokens=more_in, output_tokens=more_out)
@@ -101,7 +101,7 @@ def test_cached_audio_has_its_own_rate() -> None:
 
 
 def test_gemini_charges_a_written_token_twice() -> None:
-    """Gemini's write price is rent: what is written is also read, or paid as prompt."""
+    """Gemini's write price is rent: a written token is also read, or paid as prompt."""
     both = TokenUsage(input_tokens=1000, output_tokens=0, cache_read_tokens=900, cache_write_tokens=900)
     write = replace(both, cache_read_tokens=0)
 
@@ -125,23 +125,23 @@ def test_gemini_charges_a_written_token_twice() -> None:
         {"image_output_tokens": 101},
     ],
 )
-def test_what_is_needed_and_unknown_makes_the_price_unknown(usage: dict[str, int | None]) -> None:
-    """A token nobody counted or priced, or counters that contradict each other, give no price, not a lower one."""
+def test_unknown_part_makes_the_price_unknown(usage: dict[str, int | None]) -> None:
+    """An uncounted or unpriced token, or contradicting counters, give no price, not a lower one."""
     counted = TokenUsage(**{"input_tokens": 100, "output_tokens": 100, **usage})
 
     assert price(counted, PLAIN, at=NOON) is None
 
 
 @pytest.mark.parametrize("usage", [{"cache_write_tokens": 101, "cache_read_tokens": 0}])
-def test_no_more_is_written_than_was_sent(usage: dict[str, int]) -> None:
-    """Such counters are wrong, whatever the provider's rules."""
+def test_more_cache_writes_than_input_have_no_price(usage: dict[str, int]) -> None:
+    """Such counters are wrong under any provider's rules."""
     assert price(TokenUsage(input_tokens=100, output_tokens=0, **usage), GEMINI, at=NOON) is None
 
 
 @pytest.mark.parametrize("key", ["prompt", "completion", "request", "input_cache_read"])
 @pytest.mark.parametrize("word", ["-1", "", "free", "NaN"])
-def test_a_price_that_depends_is_unknown(key: str, word: str) -> None:
-    """'-1' means that it depends: not free, not one dollar off, and not as if it were not listed."""
+def test_unpriced_key_is_unknown(key: str, word: str) -> None:
+    """'-1' means that the price depends: not free, not minus one dollar, and not as if it were not listed."""
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", key: word})
     usage = TokenUsage(input_tokens=2, output_tokens=1, cache_read_tokens=1)
 
@@ -149,14 +149,14 @@ def test_a_price_that_depends_is_unknown(key: str, word: str) -> None:
     assert prices == UnitPrices.from_document(prices.to_document())
 
 
-def test_an_unknown_price_that_is_not_needed_does_no_harm() -> None:
-    """Only what was used has to be priced."""
+def test_unknown_price_of_unused_kind_is_ignored() -> None:
+    """Only the used kinds must be priced."""
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "web_search": "-1", "audio": "-1"})
 
     assert price(TokenUsage(input_tokens=1, output_tokens=1, web_search_requests=0), prices, at=NOON) == 2
 
 
-def test_an_amount_that_34_digits_do_not_hold_is_unknown() -> None:
+def test_amount_of_more_than_34_digits_is_unknown() -> None:
     """A price of 26 digits times many tokens, or one of 10^30 USD beside a small one: not rounded, and no error."""
     long = UnitPrices.from_listing({"prompt": f"1.{'1' * 25}", "completion": "0"})
     wide = UnitPrices.from_listing({"prompt": "1e30", "completion": "1e-10"})
@@ -178,15 +178,15 @@ def test_uncounted_fees_make_the_price_unknown() -> None:
     assert price(TokenUsage(input_tokens=1, output_tokens=1), replace(PLAIN, uncounted_fees=True), at=NOON) is None
 
 
-def test_a_float_is_no_price() -> None:
-    """A listing must be read with money.loads."""
+def test_float_price_is_rejected() -> None:
+    """A listing must be parsed with money.loads."""
     with pytest.raises(TypeError, match="float"):
         UnitPrices.from_listing({"prompt": 0.1})
 
 
 @pytest.mark.parametrize(("prompt_tokens", "expected"), [(999, 999), (1000, 1000), (1001, 2002), (5001, 15003)])
 def test_long_prompts_cost_more_only_above_the_threshold(prompt_tokens: int, expected: int) -> None:
-    """The threshold has to be exceeded, and the later of two entries that apply wins."""
+    """The threshold must be exceeded, and the later of two entries that apply wins."""
     overrides = [{"min_prompt_tokens": 1000, "prompt": "2"}, {"min_prompt_tokens": 5000, "prompt": "3"}]
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "overrides": overrides})
 
@@ -194,7 +194,7 @@ def test_long_prompts_cost_more_only_above_the_threshold(prompt_tokens: int, exp
 
 
 def test_later_overrides_win_key_by_key() -> None:
-    """A later entry replaces the keys it names and leaves the others."""
+    """A later entry replaces the keys it names and no others."""
     overrides = [{"min_prompt_tokens": 1, "prompt": "5", "completion": "7"}, {"min_prompt_tokens": 1, "prompt": "3"}]
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "overrides": overrides})
 
@@ -218,7 +218,7 @@ def test_later_overrides_win_key_by_key() -> None:
     ],
 )
 def test_windows(start: int, end: int, clock: str, *, inside: bool) -> None:
-    """A window holds from its start to just before its end, in UTC, also across midnight."""
+    """A window applies from its start to just before its end, in UTC, also across midnight."""
     override = {"utc_start": start, "utc_end": end, "prompt": "2"}
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "overrides": [override]})
     at = datetime.fromisoformat(f"2026-08-22T{clock}:00+00:00")
@@ -229,7 +229,7 @@ def test_windows(start: int, end: int, clock: str, *, inside: bool) -> None:
     assert price(usage, prices, at=at.astimezone(timezone(timedelta(hours=5, minutes=30)))) == expected
 
 
-def test_every_condition_has_to_hold() -> None:
+def test_all_conditions_must_hold() -> None:
     """An entry with a window and a threshold applies inside the window and above the threshold only."""
     override = {"min_prompt_tokens": 10, "utc_start": 1200, "utc_end": 1300, "prompt": "2"}
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "overrides": [override]})
@@ -239,8 +239,8 @@ def test_every_condition_has_to_hold() -> None:
     assert charges == [10, 22, 11]
 
 
-def test_a_time_needs_a_zone() -> None:
-    """A clock time without a zone could be anywhere."""
+def test_time_without_a_zone_raises() -> None:
+    """A clock time without a zone is ambiguous."""
     with pytest.raises(ValueError, match="time zone"):
         price(TokenUsage(input_tokens=1, output_tokens=1), PLAIN, at=NOON.replace(tzinfo=None))
 
@@ -249,8 +249,8 @@ def test_a_time_needs_a_zone() -> None:
     "condition",
     [{"region": "eu"}, {"min_prompt_tokens": "many"}, {"utc_start": 100}, {"min_prompt_tokens": 0, "weekday": 6}],
 )
-def test_a_condition_nobody_can_read_makes_its_prices_unknown(condition: dict[str, Any]) -> None:
-    """Whether a new kind of condition holds is unknown, and so is what it would change; the rest stays known."""
+def test_unknown_condition_makes_its_prices_unknown(condition: dict[str, Any]) -> None:
+    """It is unknown whether a new kind of condition holds, and so are its prices; the others stay known."""
     listed = {"prompt": "1", "completion": "1", "overrides": [{"prompt": "2", **condition}]}
     prices = UnitPrices.from_listing(listed)
 
@@ -260,8 +260,8 @@ def test_a_condition_nobody_can_read_makes_its_prices_unknown(condition: dict[st
 
 
 @pytest.mark.parametrize("key", ["prompt", "request"])
-def test_an_override_that_depends_hides_the_base_price(key: str) -> None:
-    """'-1' in an entry that applies is unknown: not the base price, nor as if nothing were listed."""
+def test_unpriced_override_hides_the_base_price(key: str) -> None:
+    """'-1' in an entry that applies is unknown: not the base price, nor as if it were not listed."""
     overrides = [{"min_prompt_tokens": 10, key: "-1"}]
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "1", "overrides": overrides})
 
@@ -270,7 +270,7 @@ def test_an_override_that_depends_hides_the_base_price(key: str) -> None:
     assert prices == UnitPrices.from_document(prices.to_document())
 
 
-def test_prices_are_kept_as_they_are_listed() -> None:
+def test_prices_are_stored_as_listed() -> None:
     """An entry's evidence is a plain dict of decimal strings, with every digit and condition."""
     listed = {
         "prompt": "0.0000000208333333333333",
@@ -286,13 +286,13 @@ def test_prices_are_kept_as_they_are_listed() -> None:
 
 
 def test_listed_prices_round_trip(any_listing: Catalogue) -> None:
-    """What is stored beside an entry is read back equal, for every model of every listing."""
+    """Stored evidence decodes to equal prices, for every model of every listing."""
     for model in any_listing.models.values():
         assert model.prices == UnitPrices.from_document(model.prices.to_document())
 
 
 def test_every_price_key_is_a_field() -> None:
-    """The keys of a listing and the fields of the prices are the same names."""
-    names = {field.name for field in fields(UnitPrices)} - {"overrides", "depends", "uncounted_fees"}
+    """The keys of a listing and the fields of the prices have the same names."""
+    names = {field.name for field in fields(UnitPrices)} - {"overrides", "unpriced_keys", "uncounted_fees"}
 
     assert names == set(PRICE_KEYS)

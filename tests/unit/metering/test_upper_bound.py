@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.metering.bounds import LEAST_OUTPUT_LIMIT, TEMPLATE_TOKENS, output_limit, upper_bound
-from godoty_service.metering.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
-from godoty_service.metering.price_overrides import PRICE_KEYS
-from godoty_service.metering.prices import UnitPrices, price
-from godoty_service.metering.usage import TokenUsage
+from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.pricing.price_overrides import PRICE_KEYS
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import UnitPrices, price
+from godoty_service.pricing.upper_bound import LEAST_OUTPUT_LIMIT, TEMPLATE_TOKENS, output_limit, upper_bound
 
 MIDNIGHT = datetime(2026, 8, 22, tzinfo=UTC)
 
@@ -30,7 +30,7 @@ def _bound(*models: CatalogueModel, **more: Any) -> Decimal | None:
 
 @st.composite
 def listings(draw: st.DrawFn) -> UnitPrices:
-    """Prices of every kind, with overrides by length and by time of day that contradict each other."""
+    """Prices of every kind, with contradicting overrides by length and by time of day."""
     base = {key: rate for key in PRICE_KEYS if (rate := draw(rates)) is not None}
     overrides = []
     for _ in range(draw(st.integers(min_value=0, max_value=3))):
@@ -49,7 +49,7 @@ def listings(draw: st.DrawFn) -> UnitPrices:
 def test_no_usage_that_fits_the_request_costs_more(
     data: st.DataObject, prices: UnitPrices, request_bytes: int, limit: int
 ) -> None:
-    """Whatever the split into kinds of tokens, and at any time of day, the bound is not below the price."""
+    """For any split into kinds of tokens, and at any time of day, the bound is not below the price."""
     count = data.draw(st.integers(min_value=0, max_value=request_bytes + TEMPLATE_TOKENS))
     output = data.draw(st.integers(min_value=0, max_value=limit))
     some, few = st.integers(min_value=0, max_value=count), st.integers(min_value=0, max_value=output)
@@ -103,13 +103,13 @@ def test_bound() -> None:
         ({"overrides": [{"utc_start": 0, "utc_end": 100, "completion": "5"}]}, 4000),
     ],
 )
-def test_the_dearest_rate_counts(listed: dict[str, Any], expected: int) -> None:
-    """Any rate that can apply counts, whatever the time; those that cannot, do not."""
+def test_dearest_rate_counts(listed: dict[str, Any], expected: int) -> None:
+    """Any rate that can apply counts, at any time; those that cannot, do not."""
     assert _bound(_model(**listed)) == expected
 
 
-def test_searches_and_audio_count_where_they_are_asked_for() -> None:
-    """Fees of native searches and the rate of audio come in when the request allows them."""
+def test_searches_and_audio_count_if_requested() -> None:
+    """Fees of native searches and the rate of audio count if the request allows them."""
     model = _model(web_search="5", audio="4", input_audio_cache="2")
 
     assert _bound(model) == 4000
@@ -118,8 +118,8 @@ def test_searches_and_audio_count_where_they_are_asked_for() -> None:
     assert _bound(_model(), web_searches=1) is None
 
 
-def test_the_dearest_of_fallbacks_and_providers_counts() -> None:
-    """Whoever serves, the bound holds."""
+def test_dearest_of_fallbacks_and_providers_counts() -> None:
+    """The bound covers every model and provider that may serve."""
     dear = Endpoint(provider_name="Dear", tag="dear", prices=UnitPrices(prompt=Decimal(5), completion=Decimal(1)))
     listed = EndpointPrices(model_id="x/y", endpoints=(dear,))
 
@@ -139,12 +139,12 @@ def test_the_dearest_of_fallbacks_and_providers_counts() -> None:
         {"prompt": "1e30", "completion": "1e-10"},
     ],
 )
-def test_an_unknown_price_has_no_bound(listed: dict[str, Any]) -> None:
-    """One unknown price among the offers is enough, or one beyond 34 digits: nothing finite can be told."""
+def test_unknown_price_has_no_bound(listed: dict[str, Any]) -> None:
+    """One unknown price among the offers is enough, or one beyond 34 digits: there is no finite bound."""
     assert _bound(_model(), _model(**listed)) is None
 
 
-def test_nobody_to_serve_has_no_bound() -> None:
+def test_unlisted_model_has_no_bound() -> None:
     """A model that is not in the catalogue is not free."""
     assert _bound() is None
 
@@ -169,22 +169,22 @@ def test_uncounted_fees_have_no_bound() -> None:
         ({}, 0, 3000 + 10 * LEAST_OUTPUT_LIMIT),
     ],
 )
-def test_output_is_bounded_by_the_first_limit_known(
+def test_output_is_bounded_by_the_first_known_limit(
     limits: dict[str, Any], max_output_tokens: int | None, expected: int | None
 ) -> None:
-    """The request's limit, where it is honoured; else the model's; else its context; else nothing."""
+    """The request's limit if it is honoured; else the model's; else its context; else none."""
     assert _bound(replace(_model(), **limits), max_output_tokens=max_output_tokens) == expected
 
 
 @pytest.mark.parametrize("size", [{"request_bytes": -1}, {"max_output_tokens": -1}, {"web_searches": -1}])
-def test_negative_sizes_are_refused(size: dict[str, int]) -> None:
+def test_negative_sizes_are_rejected(size: dict[str, int]) -> None:
     """A negative size would lower the bound."""
     with pytest.raises(ValueError, match="negative"):
         _bound(_model(), **size)
 
 
 def test_listed_models_have_bounds(listing: Catalogue) -> None:
-    """Every listed model has a bound but routers, whose price depends, and those that search unasked."""
+    """Every listed model has a bound, except routers, whose price depends, and those that search unasked."""
     unbounded = {name for name in listing.models if _bound(*listing.offers(name), request_bytes=10**6) is None}
 
     assert unbounded == {
@@ -208,17 +208,17 @@ def test_listed_models_have_bounds(listing: Catalogue) -> None:
     ],
     ids=["own", "context", "all-of-the-context", "long-input", "no-context", "unknown"],
 )
-def test_a_request_asks_for_what_the_model_can_answer(
+def test_output_limit_fits_the_model(
     context: int | None, most: int | None, request_bytes: int, limit: int | None
 ) -> None:
-    """Its own limit, as far as the context has room beside the input: a provider refuses what does not fit."""
+    """Its own limit, within the context beside the input: a provider refuses a larger one."""
     model = replace(_model(), context_length=context, max_completion_tokens=most)
 
     assert output_limit(request_bytes=request_bytes, models=[model]) == limit
 
 
-def test_a_request_asks_for_what_each_model_can_answer() -> None:
-    """Whichever of them serves: the least of their limits; one that nobody told bounds nothing."""
+def test_output_limit_fits_every_model() -> None:
+    """The smallest of the models' limits; an unknown one bounds nothing."""
     models = [replace(_model(), max_completion_tokens=most) for most in (4096, None, 1024)]
 
     assert output_limit(request_bytes=1000, models=models) == 1024

@@ -14,17 +14,17 @@ import openai
 import pytest
 
 from godoty_service.errors import ProviderAccountRefused, ProviderThrottled
-from godoty_service.openrouter import failures
+from godoty_service.openrouter import errors
 from godoty_service.openrouter.client import ErrorBodyLimits, open_client
-from godoty_service.openrouter.pace import Pace
+from godoty_service.openrouter.read_pacer import ReadPacer
 
 LIMITS = ErrorBodyLimits(size=10_000, seconds=0.5)
 CHUNK = b"x" * 1_000
 REFUSAL = {"error": {"code": 429, "message": "Slow down"}, "usage": {"cost": 0.25}}
 
 
-class Refusing:
-    """A server that answers each request with an error, and counts what it could send of the body."""
+class ErrorServer:
+    """A server that answers each request with an error, and counts the bytes of the body that it sent."""
 
     def __init__(self, head: str, body: Any, *, pause: float) -> None:
         self.sent = 0
@@ -48,9 +48,11 @@ class Refusing:
 
 
 @asynccontextmanager
-async def refused(head: str, body: Any, *, pause: float = 0) -> AsyncIterator[tuple[openai.APIStatusError, Refusing]]:
-    """The error that a completion ends with, and the server that refused it."""
-    refusing = Refusing(head, body, pause=pause)
+async def failed_completion(
+    head: str, body: Any, *, pause: float = 0
+) -> AsyncIterator[tuple[openai.APIStatusError, ErrorServer]]:
+    """Yield the error that a completion ends with, and the server that sent it."""
+    refusing = ErrorServer(head, body, pause=pause)
     server = await asyncio.start_server(refusing.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     client = open_client(
@@ -60,7 +62,7 @@ async def refused(head: str, body: Any, *, pause: float = 0) -> AsyncIterator[tu
         app_name="",
         connect_timeout=5,
         read_timeout=60,
-        pace=Pace(),
+        read_pacer=ReadPacer(),
         error_limits=LIMITS,
     )
     try:
@@ -76,39 +78,42 @@ async def refused(head: str, body: Any, *, pause: float = 0) -> AsyncIterator[tu
 @pytest.mark.parametrize("pause", [0, 0.05], ids=["fast", "slow"])
 async def test_endless_error_body_is_closed_and_its_status_translated(pause: float) -> None:
     """Reading ends at the bound of bytes or of seconds; status and `Retry-After` still count."""
-    async with refused("429 x\r\nretry-after: 7", repeat(CHUNK if not pause else b"x"), pause=pause) as (error, server):
+    async with failed_completion("429 x\r\nretry-after: 7", repeat(CHUNK if not pause else b"x"), pause=pause) as (
+        error,
+        server,
+    ):
         async with asyncio.timeout(60):
             await server.ended.wait()
 
-        translated = failures.from_exception(error)
+        translated = errors.from_exception(error)
         assert isinstance(translated, ProviderThrottled)
         assert translated.retry_after == 7
-        assert not failures.refused_cleanly(error)
+        assert not errors.is_free_rejection(error)
 
 
-async def test_compressed_error_body_is_not_expanded_beyond_the_bound() -> None:
+async def test_compressed_error_body_is_not_expanded_beyond_bound() -> None:
     """A small body that expands to 100 MB needs little memory; the error is known by its status."""
     bomb = gzip.compress(b"\0" * 100_000_000)
     tracemalloc.start()
     try:
-        async with refused("402 x\r\ncontent-encoding: gzip", [bomb]) as (error, _):
+        async with failed_completion("402 x\r\ncontent-encoding: gzip", [bomb]) as (error, _):
             peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
-    assert isinstance(failures.from_exception(error), ProviderAccountRefused)
+    assert isinstance(errors.from_exception(error), ProviderAccountRefused)
     assert peak < 10_000_000
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-async def test_error_body_within_the_bound_is_read(encoding: str) -> None:
-    """What it says counts, plain or compressed: its code, its usage, and the generation of its headers."""
+async def test_error_body_within_bound_is_read(encoding: str) -> None:
+    """Its code, its usage and the generation of its headers count, plain or compressed."""
     body = json.dumps(REFUSAL).encode()
     head = "503 x\r\nx-generation-id: gen-1" + (f"\r\ncontent-encoding: {encoding}" if encoding else "")
-    async with refused(head, [gzip.compress(body) if encoding else body]) as (error, _):
-        assert isinstance(failures.from_exception(error), ProviderThrottled)
-        assert failures.usage_of(error) == {"cost": Decimal("0.25")}
-        assert failures.generation_id(error.response.headers) == "gen-1"
+    async with failed_completion(head, [gzip.compress(body) if encoding else body]) as (error, _):
+        assert isinstance(errors.from_exception(error), ProviderThrottled)
+        assert errors.usage_of(error) == {"cost": Decimal("0.25")}
+        assert errors.generation_id(error.response.headers) == "gen-1"
 
 
 @pytest.mark.parametrize(
@@ -116,15 +121,15 @@ async def test_error_body_within_the_bound_is_read(encoding: str) -> None:
     ["402 x\r\ncontent-length: 100", "402 x\r\ncontent-encoding: gzip", "402 x\r\ncontent-encoding: br"],
     ids=["broken", "not gzip", "unknown encoding"],
 )
-async def test_error_body_that_cannot_be_read_leaves_the_status(head: str) -> None:
-    """A body that breaks off or cannot be decoded is none."""
-    async with refused(head, [b"xyz"]) as (error, _):
-        assert isinstance(failures.from_exception(error), ProviderAccountRefused)
-        assert failures.usage_of(error) is None
+async def test_unreadable_error_body_is_known_by_its_status(head: str) -> None:
+    """A body that breaks off or cannot be decoded counts as empty."""
+    async with failed_completion(head, [b"xyz"]) as (error, _):
+        assert isinstance(errors.from_exception(error), ProviderAccountRefused)
+        assert errors.usage_of(error) is None
 
 
-async def test_deeply_nested_error_body_leaves_the_status() -> None:
-    """JSON that no parser follows to its depth is no body."""
-    async with refused("402 x", [b"[" * 9_999]) as (error, _):
-        assert isinstance(failures.from_exception(error), ProviderAccountRefused)
-        assert not failures.refused_cleanly(error)
+async def test_deeply_nested_error_body_is_known_by_its_status() -> None:
+    """JSON beyond the parser's depth counts as no body."""
+    async with failed_completion("402 x", [b"[" * 9_999]) as (error, _):
+        assert isinstance(errors.from_exception(error), ProviderAccountRefused)
+        assert not errors.is_free_rejection(error)

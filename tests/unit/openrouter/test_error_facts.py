@@ -1,4 +1,4 @@
-"""What error bodies mean, in the wordings of the providers behind the gateway."""
+"""The meaning of error bodies, in the wordings of the providers behind the gateway."""
 
 import json
 import time
@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.errors import ContextWindowExceeded, ProviderAccountRefused, ProviderError, ProviderThrottled
-from godoty_service.openrouter.failures import from_body
+from godoty_service.openrouter.errors import from_body
 
 
 def _raw(message: str, **more: Any) -> dict[str, Any]:
-    """An error whose own words stand in the provider's raw text."""
+    """Return an error whose message is in the upstream provider's raw text."""
     raw = json.dumps({"error": {"message": message, **more}})
     return {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw, "provider_name": "P"}}
 
@@ -39,16 +39,16 @@ def _raw(message: str, **more: Any) -> dict[str, Any]:
         (200, {"message": "maximum context length is 9", "code": 400}),
     ],
 )
-def test_context_overflow_is_recognised_in_any_wording(status: int, error: dict[str, Any] | None) -> None:
-    """By code, by type, in the raw text, by 413: the history can then be made smaller."""
+def test_context_overflow_is_recognized_in_any_wording(status: int, error: dict[str, Any] | None) -> None:
+    """By code, by type, in the raw text, by 413: the history can then be shortened."""
     assert isinstance(from_body(status, {"error": error}, {}), ContextWindowExceeded)
 
 
 @pytest.mark.parametrize(
     "message", ["temperature must be below 2", "max_tokens must be at least 16", "Unknown parameter: 'foo'"]
 )
-def test_other_bad_request_is_no_overflow(message: str) -> None:
-    """What is wrong with the request itself stays the request's fault."""
+def test_other_bad_request_is_not_context_overflow(message: str) -> None:
+    """A fault of the request itself remains a rejected request."""
     assert from_body(400, {"error": {"message": message, "code": 400}}, {}).reason == "PROVIDER_REJECTED_REQUEST"
 
 
@@ -62,8 +62,8 @@ def test_other_bad_request_is_no_overflow(message: str) -> None:
         (400, {"message": "x", "code": 400, "error_type": "content_policy_violation"}),
     ],
 )
-def test_moderation_is_the_requests_fault(status: int, error: dict[str, Any]) -> None:
-    """A flagged input refuses the request, not this service's account, and the flagged words are not repeated."""
+def test_moderation_is_rejected_request(status: int, error: dict[str, Any]) -> None:
+    """A flagged input rejects the request, not this service's account, and the flagged words are not repeated."""
     found = from_body(status, {"error": error}, {})
 
     assert (found.reason, found.moderated) == ("PROVIDER_REJECTED_REQUEST", True)
@@ -79,8 +79,8 @@ def test_moderation_is_the_requests_fault(status: int, error: dict[str, Any]) ->
         (401, {"message": "User not found.", "code": 401}),
     ],
 )
-def test_refused_account_is_no_moderation(status: int, error: dict[str, Any]) -> None:
-    """A spent key and a refused region stay the operator's."""
+def test_refused_account_is_not_moderation(status: int, error: dict[str, Any]) -> None:
+    """A spent key and a refused region concern the operator."""
     assert isinstance(from_body(status, {"error": error}, {}), ProviderAccountRefused)
 
 
@@ -93,8 +93,8 @@ def test_refused_account_is_no_moderation(status: int, error: dict[str, Any]) ->
         lambda _: {"retry_after_seconds": 90},
     ],
 )
-def test_reset_inside_the_body_is_honoured(metadata: Callable[[int], dict[str, Any]]) -> None:
-    """A rate limit that says when it ends is waited for as a Retry-After header would be."""
+def test_limit_reset_in_body_is_retry_delay(metadata: Callable[[int], dict[str, Any]]) -> None:
+    """A rate limit's reset time delays the retry as a Retry-After header does."""
     reset = int(time.time() + 90)
     body = {"error": {"message": "Rate limit exceeded", "code": 429, "metadata": metadata(reset)}}
     error = from_body(429, body, {})
@@ -104,8 +104,8 @@ def test_reset_inside_the_body_is_honoured(metadata: Callable[[int], dict[str, A
     assert 0 < error.retry_after <= 90
 
 
-def test_header_outranks_the_body() -> None:
-    """Retry-After is the answer to when to come again; the body is asked where there is none."""
+def test_retry_after_header_has_precedence_over_body() -> None:
+    """The body counts only without the header."""
     body = {"error": {"code": 429, "message": "m", "metadata": {"headers": {"Retry-After": "9"}}}}
 
     assert from_body(429, body, {"retry-after": "3"}).retry_after == 3.0
@@ -131,7 +131,7 @@ _ERRORS = st.recursive(_ANY, lambda inner: st.dictionaries(st.sampled_from(_NAME
 
 
 @given(error=_ERRORS, status=st.integers(200, 599))
-def test_any_body_is_an_error_of_ours(error: Any, status: int) -> None:
-    """Whatever stands where a string or a number belongs is passed over."""
+def test_any_body_becomes_provider_error(error: Any, status: int) -> None:
+    """A value of the wrong type in any field is skipped."""
     assert isinstance(from_body(status, {"error": error}, {}), ProviderError)
     assert isinstance(from_body(status, error, {}), ProviderError)

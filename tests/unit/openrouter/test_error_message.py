@@ -1,4 +1,4 @@
-"""The provider's message in an error: found in every shape, cleaned of keys, and bounded."""
+"""The provider's message in an error: found in every shape, with keys masked, and bounded."""
 
 import time
 from typing import Any
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.error_message import MAX_CHARACTERS, clean_message
-from godoty_service.openrouter.failures import from_body, from_exception
+from godoty_service.openrouter.errors import from_body, from_exception
+from godoty_service.openrouter.text import MAX_MESSAGE_CHARACTERS, clean_message
 
 KEY = "local-gateway-secret"
 WORDS = "temperature must be below 2"
@@ -29,19 +29,19 @@ WORDS = "temperature must be below 2"
     ],
 )
 def test_message_is_found_in_each_shape_of_body(body: Any) -> None:
-    """OpenRouter's, providers' own inside it, and those of other gateways."""
+    """In OpenRouter's, in upstream providers' own inside it, and in those of other gateways."""
     assert from_body(400, body, {}).message == WORDS
 
 
-def test_message_of_a_refused_field_names_the_field() -> None:
-    """FastAPI lists what it refuses, each with its place."""
+def test_message_of_invalid_field_names_the_field() -> None:
+    """FastAPI lists invalid fields, each with its location."""
     body = {"detail": [{"loc": ["body", "temperature"], "msg": "Input should be less than 2", "input": "hidden"}]}
 
     assert from_body(422, body, {}).message == "body.temperature Input should be less than 2"
 
 
-def test_general_message_is_followed_by_the_providers_own() -> None:
-    """OpenRouter says that the provider refused, the provider says why; neither is repeated."""
+def test_general_message_is_followed_by_upstream_message() -> None:
+    """OpenRouter states the rejection, the upstream provider its reason; neither is repeated."""
     raw = '{"error": {"message": "temperature must be below 2", "type": "invalid_request_error"}}'
     body = {"error": {"code": 400, "message": "Provider returned error", "metadata": {"raw": raw}}}
 
@@ -49,7 +49,7 @@ def test_general_message_is_followed_by_the_providers_own() -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], 7, {}, {"error": None}, {"error": {"message": 7}}, {"message": " "}])
-def test_body_without_words_has_no_message(body: Any) -> None:
+def test_body_without_text_has_no_message(body: Any) -> None:
     """An unknown message is None, not an empty text."""
     assert from_body(500, body, {}).message is None
 
@@ -57,8 +57,8 @@ def test_body_without_words_has_no_message(body: Any) -> None:
 @pytest.mark.parametrize(
     ("content_type", "message"), [("text/plain; charset=utf-8", WORDS), ("text/html", None), ("application/json", None)]
 )
-def test_plain_text_body_is_a_message_and_a_page_is_none(content_type: str, message: str | None) -> None:
-    """A proxy's error page says nothing of the request."""
+def test_plain_text_body_is_message_and_page_is_not(content_type: str, message: str | None) -> None:
+    """A proxy's error page has no message about the request."""
     request = httpx.Request("POST", "http://localhost/v1/chat/completions")
     response = httpx.Response(400, headers={"content-type": content_type}, content=WORDS.encode(), request=request)
 
@@ -86,8 +86,8 @@ def test_plain_text_body_is_a_message_and_a_page_is_none(content_type: str, mess
         ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA", "iVBOR"),
     ],
 )
-def test_keys_are_masked_in_a_message(text: str, hidden: str) -> None:
-    """The key that the request was sent with, ours, other vendors', and tokens that look like one; the words stay."""
+def test_keys_are_masked_in_message(text: str, hidden: str) -> None:
+    """The key of the request, ours, other vendors', and tokens of their shape; the words remain."""
     cleaned = clean_message(f"Refused ({text}): {WORDS}", secrets=[KEY])
 
     assert hidden not in cleaned
@@ -105,44 +105,44 @@ def test_keys_are_masked_in_a_message(text: str, hidden: str) -> None:
         "0af76519-16cd-43dd-8448-eb211c80319c",
     ],
 )
-def test_ordinary_words_stay_in_a_message(text: str) -> None:
-    """Names of models, parameters and paths are not taken for keys."""
+def test_ordinary_words_remain_in_message(text: str) -> None:
+    """Names of models, parameters and paths are not mistaken for keys."""
     assert clean_message(text, secrets=["EMPTY"]) == text
 
 
 def test_message_is_one_line_without_control_characters() -> None:
-    """A terminal, a log and a table show it as it is: no escapes, line breaks, or marks that turn its direction."""
+    """A terminal, a log and a table can show it: no escapes, line breaks, or marks that change its direction."""
     cleaned = clean_message("a\x1b[31mred\r\nline\u2028two\u202e\u200b\x00 \ud800end")
 
     assert cleaned == "a [31mred line two \ufffdend"
 
 
-def test_message_is_cut_to_500_characters_and_never_within_a_key() -> None:
+def test_message_is_cut_to_500_characters_and_never_within_key() -> None:
     """A key at the cut is masked as a whole: the text is cut after it is cleaned."""
     text = "x " * 245 + KEY + " and so on" * 100
 
     cut = clean_message(text, secrets=[KEY])
 
-    assert len(cut) == MAX_CHARACTERS
+    assert len(cut) == MAX_MESSAGE_CHARACTERS
     assert KEY[:4] not in cut
-    assert len(from_body(400, {"error": {"message": "ü" * 10_000}}, {}).message or "") <= MAX_CHARACTERS
+    assert len(from_body(400, {"error": {"message": "ü" * 10_000}}, {}).message or "") <= MAX_MESSAGE_CHARACTERS
 
 
 @given(st.text(max_size=300))
 def test_any_text_becomes_one_bounded_printable_line(text: str) -> None:
-    """Whatever a gateway sends."""
+    """For any text of a gateway."""
     cleaned = clean_message(text * 3, secrets=[KEY])
 
-    assert len(cleaned) <= MAX_CHARACTERS
+    assert len(cleaned) <= MAX_MESSAGE_CHARACTERS
     assert "\n" not in cleaned
     assert all(each.isprintable() for each in cleaned)
 
 
 @pytest.mark.parametrize("part", ["a", "sk-", "1a", "api_key", "data:", "://a:", "eyJ", "bearer ", "authorization"])
 def test_long_message_is_cleaned_in_milliseconds(part: str) -> None:
-    """Nothing in it makes the patterns slow: the event loop goes on."""
+    """No input makes the patterns slow, which would block the event loop."""
     text = part * 10**5
-    begun = time.process_time()
+    started = time.process_time()
     from_body(400, {"error": {"message": text, "metadata": {"raw": text}}}, {})
 
-    assert time.process_time() - begun < 0.05
+    assert time.process_time() - started < 0.05

@@ -1,4 +1,4 @@
-"""Server-sent events, however the network cuts them."""
+"""Server-sent events are decoded equally for any cut by the network."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ END = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 def decode(data: bytes, cuts: list[int]) -> list[bytes]:
-    """Feed data in the pieces that the cuts leave."""
+    """Feed data in the pieces between the cuts."""
     decoder = EventDecoder()
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     pieces = [data[start:end] for start, end in pairwise(places)]
@@ -29,10 +29,10 @@ def decode(data: bytes, cuts: list[int]) -> list[bytes]:
 @given(
     events=st.lists(EVENT, max_size=5), comments=st.lists(COMMENT, max_size=3), end=END, cuts=st.lists(st.integers(0))
 )
-def test_any_cut_gives_the_same_events(
+def test_any_cut_gives_same_events(
     events: list[list[bytes]], comments: list[bytes], end: bytes, cuts: list[int]
 ) -> None:
-    """Lines end with LF, CRLF or CR; comments and other fields are passed over; data lines are joined by LF."""
+    """Lines end with LF, CRLF or CR; comments and other fields are skipped; data lines are joined by LF."""
     noise = b"".join(comment + end for comment in comments)
     data = b"".join(noise + b"".join(b"data: " + line + end for line in event) + end for event in events)
 
@@ -40,7 +40,7 @@ def test_any_cut_gives_the_same_events(
 
 
 @given(events=st.lists(EVENT, min_size=1, max_size=3), end=END, cuts=st.lists(st.integers(0)))
-def test_the_last_event_needs_no_end(events: list[list[bytes]], end: bytes, cuts: list[int]) -> None:
+def test_last_event_needs_no_end(events: list[list[bytes]], end: bytes, cuts: list[int]) -> None:
     """A stream that stops without its last empty line, or in its last line, loses nothing."""
     data = b"".join(b"".join(b"data: " + line + end for line in event) + end for event in events)
 
@@ -48,14 +48,14 @@ def test_the_last_event_needs_no_end(events: list[list[bytes]], end: bytes, cuts
     assert decode(data[: -len(end)], cuts) == decode(data[: -2 * len(end)], cuts) == whole
 
 
-def test_the_space_after_the_colon_is_not_needed() -> None:
-    """One space is taken off, and only one."""
+def test_space_after_colon_is_optional() -> None:
+    """One space is removed, and only one."""
     assert decode(b"data:a\n\ndata: b\n\ndata:  c\n\ndata\n\n", []) == [b"a", b"b", b" c"]
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
-def test_recorded_streams_survive_any_network(path: Path) -> None:
-    """A real stream gives the same events byte by byte, by lines, and at once."""
+def test_recorded_stream_gives_same_events_for_any_cut(path: Path) -> None:
+    """Byte by byte, by lines, and at once."""
     data = path.read_bytes()
     at_once = decode(data, [])
 
@@ -64,13 +64,13 @@ def test_recorded_streams_survive_any_network(path: Path) -> None:
     assert decode(data, [place for place, byte in enumerate(data) if byte == 10]) == at_once
 
 
-def test_an_event_that_outgrows_all_reason_ends_it() -> None:
+def test_line_above_24_mib_is_too_large() -> None:
     """A provider that sends no line end does not fill the memory."""
     with pytest.raises(EventTooLarge):
         decode(b"x" * 26 * MEBIBYTE, [number * MEBIBYTE for number in range(26)])
 
 
-def test_many_small_lines_that_make_one_event_end_it_too() -> None:
+def test_lines_of_one_event_above_24_mib_are_too_large() -> None:
     """Data lines without an empty line between them count together."""
     line = b"data: " + b"x" * MEBIBYTE + b"\n"
     with pytest.raises(EventTooLarge):

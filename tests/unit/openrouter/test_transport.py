@@ -1,4 +1,4 @@
-"""The transport tells of a request what money hangs on: whether it left, and how it failed."""
+"""The transport reports the facts of a request that its cost depends on: whether it was sent, and how it failed."""
 
 import asyncio
 import socket
@@ -9,29 +9,40 @@ import httpx2 as httpx
 import pytest
 
 from godoty_service.errors import SessionLost
-from godoty_service.openrouter.pace import Pace
-from godoty_service.openrouter.transport import SENDING, AiohttpTransport
-from tests.service.handshake import unanswered_port
+from godoty_service.openrouter.read_pacer import ReadPacer
+from godoty_service.openrouter.transport import AiohttpTransport, client_timeout
+from tests.support.handshake import unanswered_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+LIMITS = client_timeout({"connect": 0.3, "read": 0.5})
+
+
+class Client:
+    """Sends requests to one server, and records which of them were sent."""
+
+    def __init__(self, port: int) -> None:
+        self.transport = AiohttpTransport(ReadPacer())
+        self.url = f"http://127.0.0.1:{port}/"
+        self.sent: list[str] = []
+
+    async def post(self, *, on_sending: Callable[[], None] | None = None) -> httpx.Response:
+        """Send a request with a small body."""
+        on_sending = on_sending or (lambda: self.sent.append("sent"))
+        return await self.transport.send(
+            "POST", self.url, headers={}, content=b"x", limits=LIMITS, on_sending=on_sending
+        )
 
 
 @asynccontextmanager
-async def client(handler: Handler | None, *, port: int = 0) -> AsyncIterator[tuple[httpx.AsyncClient, list[str]]]:
-    """A client of a server that does just what its handler does, and what was told of requests leaving."""
+async def client(handler: Handler | None, *, port: int = 0) -> AsyncIterator[Client]:
+    """Connect a client to a server that runs a handler, or to a port."""
     server = await asyncio.start_server(handler, "127.0.0.1", 0) if handler is not None else None
-    if server is not None:
-        port = server.sockets[0].getsockname()[1]
-    sent: list[str] = []
-    token = SENDING.set(lambda: sent.append("sent"))
+    made = Client(server.sockets[0].getsockname()[1] if server is not None else port)
     try:
-        timeout = httpx.Timeout(0.5, connect=0.3)
-        base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, transport=AiohttpTransport(Pace()), timeout=timeout) as made:
-            yield made, sent
+        yield made
     finally:
-        SENDING.reset(token)
+        await made.transport.aclose()
         if server is not None:
             server.close()
 
@@ -44,63 +55,63 @@ async def request_head(reader: asyncio.StreamReader) -> bytes:
 
 
 def unused_port() -> int:
-    """A port on which nobody listens."""
+    """Return a port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-async def test_a_request_to_nobody_never_left() -> None:
-    """A refused connection carries nothing."""
-    async with client(None, port=unused_port()) as (asking, sent):
+async def test_refused_connection_sends_nothing() -> None:
+    """A request to a port without a server was never sent."""
+    async with client(None, port=unused_port()) as made:
         with pytest.raises(httpx.ConnectError):
-            await asking.post("/", content=b"x")
+            await made.post()
 
-    assert sent == []
+    assert made.sent == []
 
 
-async def test_a_connection_that_never_stands_carries_nothing() -> None:
-    """A host that does not answer the handshake: the time to connect runs out, and nothing has left."""
+async def test_connection_that_is_never_established_sends_nothing() -> None:
+    """A host does not answer the handshake: the time to connect expires, and nothing was sent."""
     with unanswered_port() as port:
-        async with client(None, port=port) as (asking, sent):
+        async with client(None, port=port) as made:
             with pytest.raises(httpx.ConnectTimeout):
-                await asking.post("/", content=b"x")
+                await made.post()
 
-    assert sent == []
+    assert made.sent == []
 
 
-async def test_a_connection_that_breaks_under_a_request_is_not_one_that_never_stood() -> None:
-    """The request left: what the other side did with it is not known."""
+async def test_connection_that_breaks_during_request_counts_as_sent() -> None:
+    """The request was sent; what the server did with it is unknown."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_head(reader)
         writer.close()
 
-    async with client(hang_up) as (asking, sent):
+    async with client(hang_up) as made:
         with pytest.raises(httpx.TransportError) as caught:
-            await asking.post("/", content=b"x")
+            await made.post()
 
     assert not isinstance(caught.value, (httpx.ConnectError, httpx.ConnectTimeout))
-    assert sent == ["sent"]
+    assert made.sent == ["sent"]
 
 
-async def test_silence_after_the_request_is_a_read_timeout() -> None:
-    """It left, and nothing came in time."""
+async def test_silence_after_request_is_read_timeout() -> None:
+    """The request was sent, and no answer came in time."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_head(reader)
         await asyncio.sleep(2)
         writer.close()
 
-    async with client(say_nothing) as (asking, sent):
+    async with client(say_nothing) as made:
         with pytest.raises(httpx.ReadTimeout):
-            await asking.post("/", content=b"x")
+            await made.post()
 
-    assert sent == ["sent"]
+    assert made.sent == ["sent"]
 
 
-async def test_silence_in_the_middle_of_an_answer_is_a_read_timeout() -> None:
-    """An answer may take as long as it likes while bytes come; once none do, it has failed."""
+async def test_silence_within_answer_is_read_timeout() -> None:
+    """An answer may take any time while bytes arrive; once none do, it has failed."""
 
     async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_head(reader)
@@ -110,45 +121,63 @@ async def test_silence_in_the_middle_of_an_answer_is_a_read_timeout() -> None:
             await writer.drain()
             await asyncio.sleep(0.25)
         with suppress(ConnectionError):
-            await reader.read()  # until the other side has had enough
+            await reader.read()  # until the client closes
         writer.close()
 
-    got = [b""]
+    received = bytearray()
 
-    async def listen(response: httpx.Response) -> None:
-        async for data in response.aiter_bytes():
-            got[0] += data
+    async def receive(response: httpx.Response) -> None:
+        async for data in response.aiter_raw():
+            received.extend(data)
 
-    async with client(fall_silent) as (asking, _), asking.stream("POST", "/", content=b"x") as response:
+    async with client(fall_silent) as made:
+        response = await made.post()
         with pytest.raises(httpx.ReadTimeout):
-            await asyncio.wait_for(listen(response), 10)
+            await asyncio.wait_for(receive(response), 10)
 
-    assert got == [b"xxxx"]
+    assert received == b"xxxx"
 
 
-async def test_what_objects_keeps_the_request_from_leaving() -> None:
-    """Not a byte of a request arrives to which the listener said no."""
+async def test_error_in_on_sending_keeps_request_from_being_sent() -> None:
+    """Not a byte of the request arrives, and the error is raised unchanged."""
     arrived: list[bytes] = []
 
-    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         arrived.append(await reader.read(1024))
         writer.close()
 
-    def object_() -> None:
+    def refuse() -> None:
         raise SessionLost("no")
 
-    async with client(note) as (asking, _):
-        token = SENDING.set(object_)
+    async with client(record) as made:
         with pytest.raises(SessionLost):
-            await asking.post("/", content=b"x")
-        SENDING.reset(token)
+            await made.post(on_sending=refuse)
         await asyncio.sleep(0.05)
 
     assert b"".join(arrived) == b""
 
 
-async def test_a_body_that_was_read_leaves_its_connection_for_the_next() -> None:
-    """Two requests, one connection."""
+async def test_each_of_two_concurrent_requests_calls_its_own_on_sending() -> None:
+    """One request is refused while another is sent: the two callbacks are not confused."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_head(reader)
+        writer.write(HEAD + b"0\r\n\r\n")
+        writer.close()
+
+    def refuse() -> None:
+        raise SessionLost("no")
+
+    async with client(answer) as made:
+        refused, response = await asyncio.gather(made.post(on_sending=refuse), made.post(), return_exceptions=True)
+
+    assert isinstance(refused, SessionLost)
+    assert isinstance(response, httpx.Response)
+    assert made.sent == ["sent"]
+
+
+async def test_connection_of_read_body_is_reused() -> None:
+    """Two requests use one connection."""
     connections = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,16 +189,16 @@ async def test_a_body_that_was_read_leaves_its_connection_for_the_next() -> None
                 writer.write(HEAD + b"3\r\nabc\r\n0\r\n\r\n")
         writer.close()
 
-    async with client(answer) as (asking, sent):
+    async with client(answer) as made:
         for _ in range(2):
-            async with asking.stream("POST", "/", content=b"x") as response:
-                assert [each async for each in response.aiter_bytes()] == [b"abc"]
+            response = await made.post()
+            assert await response.aread() == b"abc"
 
-    assert (connections, sent) == (1, ["sent", "sent"])
+    assert (connections, made.sent) == (1, ["sent", "sent"])
 
 
-async def test_a_body_that_was_left_closes_its_connection_at_once() -> None:
-    """Whoever stops reading stops the provider, too."""
+async def test_connection_of_unread_body_is_closed_at_once() -> None:
+    """To stop reading stops the provider as well."""
     gone = asyncio.Event()
 
     async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,16 +208,15 @@ async def test_a_body_that_was_left_closes_its_connection_at_once() -> None:
         gone.set()
         writer.close()
 
-    async with client(go_on) as (asking, _):
-        request = asking.build_request("POST", "/", content=b"x")
-        response = await asking.send(request, stream=True)
-        assert await anext(response.aiter_bytes()) == b"abc"
+    async with client(go_on) as made:
+        response = await made.post()
+        assert await anext(response.aiter_raw()) == b"abc"
         await response.aclose()
         await asyncio.wait_for(gone.wait(), 1)
 
 
-async def test_a_stream_that_is_cut_is_an_error() -> None:
-    """A body without its end is not taken for a whole one."""
+async def test_body_without_its_end_is_error() -> None:
+    """A body that is cut is not mistaken for a complete one."""
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_head(reader)
@@ -196,7 +224,21 @@ async def test_a_stream_that_is_cut_is_an_error() -> None:
         await writer.drain()
         writer.close()
 
-    async with client(cut) as (asking, _):
+    async with client(cut) as made:
+        response = await made.post()
         with pytest.raises(httpx.TransportError):
-            async with asking.stream("POST", "/", content=b"x") as response:
-                assert [each async for each in response.aiter_bytes()] == [b"abc"]
+            assert [each async for each in response.aiter_raw()] == [b"abc"]
+
+
+async def test_httpx_client_sends_by_transport() -> None:
+    """The `AsyncOpenAI`'s own requests use the same connections, with its client's time limits."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_head(reader)
+        writer.write(HEAD + b"3\r\nabc\r\n")
+        await reader.read()
+        writer.close()
+
+    async with client(answer) as made, httpx.AsyncClient(transport=made.transport, timeout=0.3) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post(made.url, content=b"x")

@@ -1,4 +1,4 @@
-"""Amounts in requests: one rule for a turn's bound and for a tenant's budgets."""
+"""Amounts in requests: one rule for a turn's cost limit and for a tenant's budgets."""
 
 from decimal import Decimal
 
@@ -8,7 +8,7 @@ from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import admin_requests, requests
+from godoty_service.rpc import admin_codec, agent_codec
 
 FINEST = f"0.{'0' * 24}1"
 REFUSED = (f"0.{'0' * 25}1", "1000000.0000001", "1000001", "9" * 5000, "1e-3", "-1", "0", "NaN", " 1", "")
@@ -17,20 +17,20 @@ ACCEPTED = (FINEST, "1000000", "0.05")
 
 def _max_cost(text: str) -> Decimal | None:
     request = agent_pb.ConverseRequest(text="hi", limits=agent_pb.TurnLimits(max_cost_usd=text))
-    return requests.turn_request(request, catalogue=None, max_text_bytes=100).max_cost
+    return agent_codec.parse_turn_request(request, catalogue=None, max_text_bytes=100).max_cost
 
 
 def _budget(text: str) -> Decimal:
     budget = admin_pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd=text)
-    _, policy = admin_requests.policy(
+    _, policy = admin_codec.parse_policy(
         admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[budget])), catalogue=None
     )
     return policy.budgets[0].limit
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_amount_beyond_the_rule_is_refused(text: str) -> None:
-    """More than 25 decimals or a million dollars, no plain decimal, or nothing: the field is named."""
+def test_amount_outside_the_rule_is_refused(text: str) -> None:
+    """More than 25 decimals, above a million dollars, not a plain decimal, or empty: the error names the field."""
     with pytest.raises(InvalidRequest) as turn:
         _max_cost(text)
     with pytest.raises(InvalidRequest) as budget:
@@ -42,5 +42,5 @@ def test_amount_beyond_the_rule_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_amount_within_the_rule_is_exact(text: str) -> None:
-    """The finest and the largest amount are taken as they are."""
+    """The finest and the largest amount are accepted unchanged."""
     assert _max_cost(text) == _budget(text) == Decimal(text)

@@ -14,10 +14,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from bench.hostile_inputs import HUGE
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import admin_requests, billing_requests, requests
-from godoty_service.rpc.call_adjuster import adjustment_order
-from godoty_service.rpc.field_limits import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
-from godoty_service.rpc.paging import read_token
+from godoty_service.rpc import admin_codec, agent_codec, billing_codec
+from godoty_service.rpc.pagination import decode_any_token
+from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
@@ -31,12 +30,12 @@ BOUNDED = 2000  # lines of Python: what is done with a request that is refused f
 
 
 def names(methods: list[MethodDescriptor]) -> list[str]:
-    """Name test cases."""
+    """Return the ids of test cases."""
     return [method.name for method in methods]
 
 
 def fields(descriptor: Descriptor | None) -> Iterator[FieldDescriptor]:
-    """Return the fields of a message and of those in it."""
+    """Return the fields of a message and of its nested messages."""
     for field in descriptor.fields if descriptor is not None else ():
         yield field
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -44,7 +43,7 @@ def fields(descriptor: Descriptor | None) -> Iterator[FieldDescriptor]:
 
 
 def full(descriptor: Descriptor) -> Any:
-    """Return a message whose fields are all as long as they may be, of the widest letters."""
+    """Return a message whose fields all have their maximum length, in the widest characters."""
     message = message_factory.GetMessageClass(descriptor)()
     for field in descriptor.fields:
         count = COUNTS[field.name] if field.is_repeated else 1
@@ -70,7 +69,7 @@ def full(descriptor: Descriptor) -> Any:
 
 @pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
 def test_each_field_has_a_limit(method: MethodDescriptor) -> None:
-    """A text, or a repeated field, that is added to the contract needs one."""
+    """A text or repeated field that is added to the contract needs a limit."""
     for field in fields(method.input_type):
         assert field.type != FieldDescriptor.TYPE_BYTES, "say how long they may be"
         if field.type == FieldDescriptor.TYPE_STRING and field.name != "text":
@@ -80,8 +79,8 @@ def test_each_field_has_a_limit(method: MethodDescriptor) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
-def test_message_as_long_as_its_fields_may_be_is_decoded(method: MethodDescriptor) -> None:
-    """The bytes of a method follow from what its fields may hold: none of them is refused for the others' sake."""
+def test_message_with_fields_of_maximum_length_is_decoded(method: MethodDescriptor) -> None:
+    """A method's maximum bytes follow from its fields: a message of maximum fields is within them."""
     body = full(method.input_type).SerializeToString()
     decode = message_factory.GetMessageClass(method.input_type).FromString
     decoder = LIMITS.decoder(f"/{method.containing_service.full_name}/{method.name}", decode)
@@ -92,14 +91,14 @@ def test_message_as_long_as_its_fields_may_be_is_decoded(method: MethodDescripto
 
 @pytest.mark.parametrize("method", METHODS, ids=names(METHODS))
 def test_larger_message_is_not_decoded(method: MethodDescriptor) -> None:
-    """It is refused by its bytes alone."""
+    """A message above its method's maximum bytes is refused before decoding."""
 
     def decode(_: bytes) -> None:
         raise AssertionError("it was decoded")
 
     decoder = LIMITS.decoder(f"/{method.containing_service.full_name}/{method.name}", decode)
 
-    with pytest.raises(RequestTooLarge, match="this method takes at most"):
+    with pytest.raises(RequestTooLarge, match="this method accepts at most"):
         decoder(b"x" * (LIMITS.largest(method.input_type) + 1))
 
 
@@ -121,8 +120,8 @@ TOO_LONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "request_"), TOO_LONG, ids=[field for field, _ in TOO_LONG])
-def test_field_that_is_too_long_is_named(field: str, request_: Any) -> None:
-    """The violation has its path, and what it may hold."""
+def test_too_long_field_is_named(field: str, request_: Any) -> None:
+    """The violation has the field's path and its limit."""
     with pytest.raises(InvalidRequest) as caught:
         LIMITS.check(request_)
 
@@ -131,8 +130,8 @@ def test_field_that_is_too_long_is_named(field: str, request_: Any) -> None:
     assert "at most" in violation.description
 
 
-def test_all_fields_that_are_too_long_are_named_at_once() -> None:
-    """One answer tells them all."""
+def test_all_too_long_fields_are_named_in_one_error() -> None:
+    """One error names them all."""
     with pytest.raises(InvalidRequest) as caught:
         LIMITS.check(pb.ConverseRequest(session_id="a" * 300, user="a" * 300, model="a" * 300))
 
@@ -140,7 +139,7 @@ def test_all_fields_that_are_too_long_are_named_at_once() -> None:
 
 
 def lines_of(work: Callable[[], Any]) -> int:
-    """Return how many lines of Python a refusal takes, each turn of a loop counted."""
+    """Return the number of lines of Python that a refusal executes, each loop iteration counted."""
     count = 0
 
     def trace(_frame: Any, event: str, _argument: Any) -> Any:
@@ -163,26 +162,26 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "limits of messages": lambda: LIMITS.check(
         admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY))
     ),
-    "GetUsage groups": lambda: billing_requests.usage_question(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
-    "IssueKey scopes": lambda: admin_requests.new_key(
+    "GetUsage groups": lambda: billing_codec.parse_usage_query(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
+    "IssueKey scopes": lambda: admin_codec.parse_key_request(
         admin_pb.IssueKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
     ),
-    "SetPolicy budgets": lambda: admin_requests.policy(
+    "SetPolicy budgets": lambda: admin_codec.parse_policy(
         admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY)),
         catalogue=None,
     ),
-    "SetPolicy models": lambda: admin_requests.policy(
+    "SetPolicy models": lambda: admin_codec.parse_policy(
         admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(allowed_models=["a"] * MANY)), catalogue=None
     ),
-    "Converse fallbacks": lambda: requests.turn_request(
+    "Converse fallbacks": lambda: agent_codec.parse_turn_request(
         pb.ConverseRequest(text="hi", model="a", fallback_models=["a"] * MANY), catalogue=None, max_text_bytes=100
     ),
-    "a page token": lambda: read_token("W" * HUGE, ("sessions", "tenant", "")),
-    "AdjustCall why": lambda: adjustment_order(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),
+    "a page token": lambda: decode_any_token("W" * HUGE, ("sessions", "tenant", "")),
+    "AdjustCall why": lambda: admin_codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_done_before_a_refusal_does_not_grow_with_the_request(name: str) -> None:
-    """Lengths come first: two hundred thousand values are refused without a look at each."""
+def test_work_before_a_refusal_does_not_grow_with_the_request(name: str) -> None:
+    """Lengths are checked first: two hundred thousand values are refused without visiting each."""
     assert lines_of(HOSTILE[name]) < BOUNDED

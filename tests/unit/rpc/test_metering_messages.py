@@ -1,4 +1,4 @@
-"""What the ledger keeps of a call is what its message says: every counter, and the prices that it was priced with."""
+"""A call's message has all that the ledger stores: every counter and the unit prices."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2, metering_pb2
 
-from godoty_service.metering.call import CallState, ModelCall, PriceEvidence
-from godoty_service.metering.prices import UnitPrices, price
-from godoty_service.metering.usage import TokenUsage
-from godoty_service.rpc.metering_messages import call_message, timestamp, usage_message
+from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import PriceEvidence, UnitPrices, price
+from godoty_service.rpc.metering_codec import call_message, timestamp, usage_message
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 SEEN = datetime(2026, 8, 22, 11, 55, tzinfo=UTC)
@@ -30,7 +30,7 @@ LISTED = {
 
 
 def make(listed: dict[str, Any], usage: TokenUsage | None = None, **changes: Any) -> ModelCall:
-    """Make a call that was priced with these prices."""
+    """Return a call that was priced with these prices."""
     prices = UnitPrices.from_listing(listed)
     call = ModelCall(
         call_id="call",
@@ -51,8 +51,8 @@ def make(listed: dict[str, Any], usage: TokenUsage | None = None, **changes: Any
     return replace(call, **changes)
 
 
-def test_every_counter_is_told() -> None:
-    """Each kind of token that the ledger counts has a field of its name; those that nobody told are unset."""
+def test_every_counter_has_a_field() -> None:
+    """Each kind of token that the ledger counts has a field of its name; unknown counters are unset."""
     counters = {field.name: number for number, field in enumerate(fields(TokenUsage), 1)}
 
     message = usage_message(TokenUsage(**counters))
@@ -63,8 +63,8 @@ def test_every_counter_is_told() -> None:
     ]
 
 
-def test_the_prices_of_a_call_explain_its_cost() -> None:
-    """Whoever multiplies what is told gets the catalogue's cost: no price that was used is missing."""
+def test_unit_prices_of_a_call_explain_its_cost() -> None:
+    """The counters times the unit prices give the catalogue's cost: no price is missing."""
     usage = TokenUsage(
         input_tokens=1000,
         output_tokens=500,
@@ -78,7 +78,7 @@ def test_the_prices_of_a_call_explain_its_cost() -> None:
     )
     call = make(LISTED, usage)
 
-    told = {field.name: value for field, value in call_message(call).unit_prices.ListFields()}
+    unit_prices = {field.name: value for field, value in call_message(call).unit_prices.ListFields()}
 
     lines = {
         "input_usd": 1000 - 300 - 100 - 50,
@@ -92,8 +92,8 @@ def test_the_prices_of_a_call_explain_its_cost() -> None:
         "web_search_usd": 2,
         "request_usd": 1,
     }
-    assert {name for name in told if name.endswith("_usd")} == set(lines)
-    amount = sum((Decimal(told[name]) * quantity for name, quantity in lines.items()), Decimal(0))
+    assert {name for name in unit_prices if name.endswith("_usd")} == set(lines)
+    amount = sum((Decimal(unit_prices[name]) * quantity for name, quantity in lines.items()), Decimal(0))
     assert amount == price(usage, UnitPrices.from_listing(LISTED), at=NOON)
 
 
@@ -106,10 +106,8 @@ def test_the_prices_of_a_call_explain_its_cost() -> None:
         (TokenUsage(input_tokens=200_001, output_tokens=5), ("0.000006", "0.000015")),
     ],
 )
-def test_the_price_of_a_long_prompt_is_told_where_it_was_used(
-    usage: TokenUsage | None, expected: tuple[str, str]
-) -> None:
-    """Above the threshold the override's, key by key; until the prompt is counted, those of a short one."""
+def test_call_with_long_prompt_has_the_override_prices(usage: TokenUsage | None, expected: tuple[str, str]) -> None:
+    """Above the threshold the override's prices, key by key; until the prompt is counted, those of a short one."""
     listed = {**LISTED, "overrides": [{"min_prompt_tokens": 200_000, "prompt": "0.000006"}]}
 
     prices = call_message(make(listed, usage)).unit_prices
@@ -118,23 +116,23 @@ def test_the_price_of_a_long_prompt_is_told_where_it_was_used(
 
 
 @pytest.mark.parametrize(("hour", "expected"), [(12, "0.000001"), (18, "0.000003")])
-def test_the_price_of_an_hour_is_told_where_it_was_used(hour: int, expected: str) -> None:
-    """It is the hour at which the call started that counts."""
+def test_call_has_the_prices_of_its_start_hour(hour: int, expected: str) -> None:
+    """The hour at which the call started decides."""
     listed = {**LISTED, "overrides": [{"utc_start": 1130, "utc_end": 1800, "prompt": "0.000001"}]}
 
     assert call_message(make(listed, start_time=NOON.replace(hour=hour))).unit_prices.input_usd == expected
 
 
-def test_a_price_that_is_not_known_is_unset() -> None:
-    """A missing price is not "0"; what is read from a cache without a price of its own costs what the prompt does."""
+def test_unknown_price_is_unset() -> None:
+    """A missing price is not "0"; a cache read without a price of its own costs as much as the prompt."""
     prices = call_message(make({"prompt": "0.000003", "completion": "-1", "input_cache_write": "0"})).unit_prices
 
-    told = {field.name: value for field, value in prices.ListFields() if field.name.endswith("_usd")}
-    assert told == {"input_usd": "0.000003", "cache_read_usd": "0.000003", "cache_write_usd": "0"}
+    amounts = {field.name: value for field, value in prices.ListFields() if field.name.endswith("_usd")}
+    assert amounts == {"input_usd": "0.000003", "cache_read_usd": "0.000003", "cache_write_usd": "0"}
 
 
-def test_the_evidence_is_told() -> None:
-    """The catalogue, and where a provider's own list held the prices, that list."""
+def test_message_has_the_price_evidence() -> None:
+    """The catalogue, and the provider's price list if the prices came from it."""
     evidence = PriceEvidence(
         prices=UnitPrices.from_listing(LISTED),
         catalogue_hash="c0ffee",
@@ -158,7 +156,7 @@ def test_the_evidence_is_told() -> None:
 @pytest.mark.parametrize(
     "file", [metering_pb2, agent_service_pb2, billing_service_pb2, admin_service_pb2], ids=lambda file: file.__name__
 )
-def test_an_amount_can_be_unknown(file: Any) -> None:
+def test_every_amount_is_optional(file: Any) -> None:
     """Each field that ends in `_usd`, and no other money, is an optional string: unset is not "0"."""
     found = [
         field

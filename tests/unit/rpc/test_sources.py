@@ -1,8 +1,8 @@
-"""The source of a call: an address, a network, or what a trusted proxy forwards."""
+"""The source of a call: an address, a network, or the address that a trusted proxy forwards."""
 
 import pytest
 
-from godoty_service.rpc.sources import Sources
+from godoty_service.rpc.auth_throttle import Sources
 from godoty_service.setting_types import read_networks
 
 
@@ -22,7 +22,7 @@ from godoty_service.setting_types import read_networks
     ],
 )
 def test_source_is_an_address_or_a_network(peer: str, source: str) -> None:
-    """Of IPv6 the network: a host has as many addresses in it as it likes. Ports are no difference."""
+    """For IPv6 the 64-bit network, because a host can use any address in it. The port does not matter."""
     assert Sources().of(peer, ()) == source
 
 
@@ -44,7 +44,7 @@ def test_source_is_an_address_or_a_network(peer: str, source: str) -> None:
     ],
 )
 def test_forwarded_address_of_a_trusted_proxy_is_the_source(forwarded: list[str], source: str) -> None:
-    """The last one that is no trusted proxy's: what stands before it may be forged."""
+    """The last address that is not a trusted proxy's; those before it may be forged."""
     sources = Sources(read_networks("10.0.0.0/8, fd00::/8"))
     metadata = [("x-forwarded-for", each) for each in forwarded]
 
@@ -52,13 +52,13 @@ def test_forwarded_address_of_a_trusted_proxy_is_the_source(forwarded: list[str]
 
 
 def test_forwarded_address_of_any_other_peer_is_ignored() -> None:
-    """Whoever connects directly may write what it likes."""
+    """A direct client can forge the header."""
     sources = Sources(read_networks("10.0.0.0/8"))
 
     assert sources.of("ipv4:192.0.2.1:5000", [("x-forwarded-for", "203.0.113.7")]) == "192.0.2.1"
 
 
-def test_networks_are_read_and_nonsense_is_refused() -> None:
+def test_networks_are_parsed_and_invalid_text_is_refused() -> None:
     """Addresses and networks, separated by commas."""
     assert [str(each) for each in read_networks(" 10.0.0.0/8,192.0.2.1")] == ["10.0.0.0/8", "192.0.2.1/32"]
     with pytest.raises(ValueError, match="nonsense"):

@@ -1,4 +1,4 @@
-"""Errors and their statuses: what errors.proto says is what callers get."""
+"""Errors and their statuses agree with errors.proto."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 
 from godoty_service import errors
 from godoty_service.rpc.status import code_of, to_status
-from godoty_service.rpc.wire import MalformedRequest
+from godoty_service.rpc.validation import MalformedRequest
 
 PROTO = (Path(__file__).parents[3] / "protos/godoty/v1/errors.proto").read_text()
 DOCUMENTED = {
@@ -23,7 +23,7 @@ DOCUMENTED = {
 
 
 def subclasses(kind: type[errors.GodotyError]) -> set[type[errors.GodotyError]]:
-    """A class and all below it."""
+    """Return a class and all its subclasses."""
     return {kind}.union(*(subclasses(each) for each in kind.__subclasses__()))
 
 
@@ -34,7 +34,7 @@ KINDS = sorted(
 
 
 def test_every_reason_is_documented_with_its_status() -> None:
-    """The comment of each reason begins with the status that it comes with."""
+    """The comment of each reason starts with its status."""
     reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum's method
 
     assert set(DOCUMENTED) == reasons - {"UNSPECIFIED"}
@@ -42,7 +42,7 @@ def test_every_reason_is_documented_with_its_status() -> None:
 
 
 def test_every_reason_has_an_example() -> None:
-    """Whoever reads the comment of a reason sees when it comes."""
+    """The comment of each reason has an example."""
     comments = re.findall(r"((?:  //[^\n]*\n)+)  ERROR_REASON_([A-Z_]+) =", PROTO)
 
     assert {name for comment, name in comments if "or example" not in comment} == {"UNSPECIFIED"}
@@ -50,13 +50,13 @@ def test_every_reason_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_has_the_status_that_its_reason_documents(kind: type[errors.GodotyError]) -> None:
-    """What the code does is what errors.proto says; a reason that is not there would be sent to nobody's knowledge."""
+def test_error_has_the_status_of_its_reason(kind: type[errors.GodotyError]) -> None:
+    """The code returns the documented status, and every reason that it sends is documented."""
     assert DOCUMENTED[kind.reason] == code_of(kind.__new__(kind)).name
 
 
-def test_each_detail_comes_at_most_once() -> None:
-    """ErrorInfo always; RetryInfo and BadRequest where there is something to say."""
+def test_each_detail_occurs_at_most_once() -> None:
+    """ErrorInfo always; RetryInfo and BadRequest only if they have contents."""
     violation = errors.FieldViolation(field="text", description="must not be blank")
     status = to_status(
         errors.InvalidRequest("no", metadata={"a": "b"}, retry_after=1.5, violations=[violation, violation])
@@ -85,15 +85,15 @@ def test_each_detail_comes_at_most_once() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_retry_info_comes_where_a_retry_helps(error: errors.GodotyError, *, helps: bool) -> None:
-    """And nowhere else."""
+def test_retry_info_is_set_only_if_a_retry_helps(error: errors.GodotyError, *, helps: bool) -> None:
+    """Errors that a retry cannot fix have none."""
     types: list[Any] = [detail.TypeName() for detail in to_status(error).details]
 
     assert ("google.rpc.RetryInfo" in types) is helps
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """errors.py opens with a drawing of its classes: each stands there, below its parent."""
+def test_docstring_draws_the_class_tree() -> None:
+    """The docstring of errors.py draws each class below its parent."""
     drawn = re.findall(r"^([│├└─ ]*)([A-Z]\w+)", errors.__doc__ or "", re.MULTILINE)
     names = {name for _, name in drawn}
 

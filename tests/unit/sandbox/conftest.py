@@ -1,4 +1,4 @@
-"""A running sandbox and a client that talks to it over real HTTP."""
+"""A running sandbox, and clients that call it over HTTP."""
 
 import json
 import ssl
@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from godoty_service.sandbox.server import Sandbox
+from openrouter_sandbox.server import Sandbox
 
 _RECORDED = Path(__file__).parents[2] / "data" / "recorded"
 
 
 @pytest.fixture
 def recorded() -> Path:
-    """The folder of recorded responses."""
+    """Return the folder of recorded responses."""
     return _RECORDED
 
 
@@ -29,7 +29,7 @@ async def sandbox(recorded: Path) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def http(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the account "sandbox-a"."""
+    """Return a client of the account "sandbox-a"."""
     headers = {"authorization": "Bearer sandbox-a"}
     async with _client(sandbox.base_url, headers) as client:
         yield client
@@ -37,19 +37,19 @@ async def http(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def control(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the sandbox's own endpoints."""
+    """Return a client of the control endpoints."""
     async with _client(f"{sandbox.origin}/_sandbox", {}) as client:
         yield client
 
 
 def _client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
-    no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default one reads all root certificates
+    no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default context loads all root certificates
     return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=5, verify=no_tls)
 
 
 @pytest.fixture
 def ask(http: httpx.AsyncClient) -> Callable[..., Awaitable[httpx.Response]]:
-    """Ask a model one thing, with more fields of the request by keyword."""
+    """Return a function that sends one user message; keyword arguments set further fields of the request."""
 
     async def post(text: str, **body: Any) -> httpx.Response:
         messages = body.pop("messages", [{"role": "user", "content": text}])
@@ -61,7 +61,7 @@ def ask(http: httpx.AsyncClient) -> Callable[..., Awaitable[httpx.Response]]:
 
 @pytest.fixture
 def chunks() -> Callable[[httpx.Response], list[dict[str, Any]]]:
-    """The chunks of a streamed response, each number as it was written."""
+    """Return a function that parses a stream's chunks, with exact decimals."""
 
     def parse(response: httpx.Response) -> list[dict[str, Any]]:
         lines = [line for line in response.text.splitlines() if line.startswith("data: {")]
@@ -71,8 +71,8 @@ def chunks() -> Callable[[httpx.Response], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def said(chunks: Callable[[httpx.Response], list[dict[str, Any]]]) -> Callable[[httpx.Response], str]:
-    """The text of a streamed response."""
+def streamed_text(chunks: Callable[[httpx.Response], list[dict[str, Any]]]) -> Callable[[httpx.Response], str]:
+    """Return a function that joins the text of a streamed response."""
 
     def join(response: httpx.Response) -> str:
         deltas = [choice["delta"] for chunk in chunks(response) for choice in chunk["choices"]]

@@ -1,4 +1,4 @@
-"""The short memory of keys: it spares the database, forgets in time, and cannot be filled."""
+"""The cache of API keys: it saves database reads, expires in time, and is bounded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from godoty_service.errors import InvalidApiKey
+from godoty_service.tenancy.api_keys import ApiKeys
+from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.key_cache import KeyCache
-from godoty_service.tenancy.keys import ApiKeys
-from godoty_service.tenancy.principal import Scope
 
 
 class Counting:
-    """Stands in for the collection, and counts reads."""
+    """A stand-in for the collection that counts reads."""
 
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
         self.reads = 0
 
     async def insert_one(self, document: dict[str, Any]) -> None:
-        """Keep a key."""
+        """Insert a key."""
         self.documents[document["_id"]] = document
 
     async def find_one(self, query: dict[str, Any]) -> dict[str, Any] | None:
@@ -40,8 +40,8 @@ def keys(collection: Counting) -> ApiKeys:
     return ApiKeys(stand_in)
 
 
-async def test_a_key_in_use_is_read_once_in_a_while(keys: ApiKeys, collection: Counting) -> None:
-    """Many calls in a moment cost one read."""
+async def test_key_in_use_is_read_once_per_interval(keys: ApiKeys, collection: Counting) -> None:
+    """Many calls at once cost one read."""
     _, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
     for _ in range(20):
         await keys.verify(text)
@@ -49,8 +49,8 @@ async def test_a_key_in_use_is_read_once_in_a_while(keys: ApiKeys, collection: C
     assert collection.reads == 1
 
 
-async def test_a_key_is_read_again_after_seconds(keys: ApiKeys, collection: Counting) -> None:
-    """So that a revocation is felt."""
+async def test_key_is_read_again_after_three_seconds(keys: ApiKeys, collection: Counting) -> None:
+    """So a revocation takes effect."""
     now = [100.0]
     keys._cache = KeyCache(tick=lambda: now[0])
     _, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
@@ -62,7 +62,7 @@ async def test_a_key_is_read_again_after_seconds(keys: ApiKeys, collection: Coun
 
 
 async def test_malformed_keys_are_not_looked_up(keys: ApiKeys, collection: Counting) -> None:
-    """What cannot be a key costs no read."""
+    """A malformed key costs no read."""
     for text in ("", "gdt_", "gdt_x_y", "sk-or-v1-abc", "gdt_" + "g" * 16 + "_" + "a" * 43, "x" * 9999, "gdt_ü"):
         with pytest.raises(InvalidApiKey):
             await keys.verify(text)
@@ -70,8 +70,8 @@ async def test_malformed_keys_are_not_looked_up(keys: ApiKeys, collection: Count
     assert collection.reads == 0
 
 
-async def test_guessed_keys_neither_fill_the_memory_nor_evict_good_keys(keys: ApiKeys, collection: Counting) -> None:
-    """The memory has a bound, whoever tries ids; a key that is in use is not read again for them."""
+async def test_guessed_keys_neither_fill_the_cache_nor_evict_valid_keys(keys: ApiKeys, collection: Counting) -> None:
+    """Unknown ids have a bound of their own; a key in use is not read again because of them."""
     _, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
     await keys.verify(text)
     for number in range(25_000):
@@ -83,8 +83,8 @@ async def test_guessed_keys_neither_fill_the_memory_nor_evict_good_keys(keys: Ap
     assert collection.reads == 25_001
 
 
-async def test_keys_in_use_are_bounded_and_the_latest_stay(keys: ApiKeys, collection: Counting) -> None:
-    """More good keys than the cache holds: the least recently used of them is read again."""
+async def test_least_recently_used_key_is_evicted(keys: ApiKeys, collection: Counting) -> None:
+    """With more valid keys than the cache holds, the least recently used one is read again."""
     texts = [(await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE})))[1] for _ in range(10_001)]
     for text in texts:
         await keys.verify(text)
@@ -94,8 +94,8 @@ async def test_keys_in_use_are_bounded_and_the_latest_stay(keys: ApiKeys, collec
     assert collection.reads == 10_001
 
 
-async def test_lookup_is_asked_for_unproven_keys_only(keys: ApiKeys, collection: Counting) -> None:
-    """A key that was good is read again without asking; a wrong secret of its id, and a new key, are not."""
+async def test_only_unproven_keys_enter_the_lookup(keys: ApiKeys, collection: Counting) -> None:
+    """A key that was valid is read again without it; a wrong secret of its id, and a new key, are not."""
     now = [100.0]
     keys._cache = KeyCache(tick=lambda: now[0])
     key, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))

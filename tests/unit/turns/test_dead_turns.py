@@ -1,17 +1,16 @@
-"""What the messages of a dead turn lack, by what its log shows."""
+"""The messages that a dead turn is missing, by its event log."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from godoty_service.metering.call import CallState, ModelCall
-from godoty_service.sessions.messages import KeptMessage
-from godoty_service.sessions.repair import INTERRUPTED
+from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.sessions.history_repair import INTERRUPTED
+from godoty_service.sessions.messages import StoredMessage
 from godoty_service.sessions.session import Lease
-from godoty_service.turns.events import Event, ModelCallFinished, TextDelta, ToolCallFinished, ToolCallStarted
-from godoty_service.turns.predecessors import missing_messages
-from godoty_service.turns.shown_turn import shown_turn
+from godoty_service.turns.event_log.events import Event, ModelCallFinished, TextDelta, ToolCallFinished, ToolCallStarted
+from godoty_service.turns.recovery import logged_turn, missing_messages_by_turn
 
 NOW = datetime(2026, 8, 22, tzinfo=UTC)
 DEAD = Lease(turn_id="dead", replica_id="", text="the words")
@@ -47,10 +46,10 @@ SAYS, MORE = TextDelta("I look "), TextDelta("it up.")
 ASKED = (SAYS, MORE, CALL, BEGUN)
 
 
-def kept(*contents: list[dict[str, Any]]) -> list[KeptMessage]:
-    """Messages of the dead turn, the user's and the assistant's by turns."""
+def stored(*contents: list[dict[str, Any]]) -> list[StoredMessage]:
+    """Return messages of the dead turn, alternately the user's and the assistant's."""
     return [
-        KeptMessage(
+        StoredMessage(
             number=number, role=("assistant", "user")[number % 2], content=content, turn_id="dead", create_time=NOW
         )
         for number, content in enumerate(contents, 1)
@@ -58,48 +57,48 @@ def kept(*contents: list[dict[str, Any]]) -> list[KeptMessage]:
 
 
 def marked(text: str) -> list[dict[str, Any]]:
-    """The assistant's last message."""
+    """Return the content of the assistant's last message."""
     return [{"text": f"{text}\n\n{INTERRUPTED}" if text else INTERRUPTED}]
 
 
 ASKS = [{"text": "I look it up."}, USE]
-CASES: dict[str, tuple[tuple[Event, ...], list[KeptMessage], list[list[dict[str, Any]]]]] = {
+CASES: dict[str, tuple[tuple[Event, ...], list[StoredMessage], list[list[dict[str, Any]]]]] = {
     "nothing was shown": ((), [], [[WORDS], marked("")]),
-    "some text was shown": ((SAYS, MORE), kept([WORDS]), [marked("I look it up.")]),
-    "its user's words were not kept either": ((SAYS,), [], [[WORDS], marked("I look ")]),
-    "its whole answer was shown": ((SAYS, MORE, CALL), kept([WORDS]), [marked("I look it up.")]),
-    "its answer was kept": ((SAYS, MORE, CALL), kept([WORDS], [{"text": "I look it up."}]), []),
-    "its log is behind its messages": ((SAYS,), kept([WORDS], ASKS), [[LOST], marked("")]),
-    "a tool has ended": ((*ASKED, ENDED), kept([WORDS], ASKS), [[RESULT], marked("")]),
-    "a tool runs": (ASKED, kept([WORDS], ASKS), [[LOST], marked("")]),
-    "the second answer was shown, the result not kept": (
+    "some text was shown": ((SAYS, MORE), stored([WORDS]), [marked("I look it up.")]),
+    "its user's text was not stored either": ((SAYS,), [], [[WORDS], marked("I look ")]),
+    "its whole answer was shown": ((SAYS, MORE, CALL), stored([WORDS]), [marked("I look it up.")]),
+    "its answer was stored": ((SAYS, MORE, CALL), stored([WORDS], [{"text": "I look it up."}]), []),
+    "its log is behind its messages": ((SAYS,), stored([WORDS], ASKS), [[LOST], marked("")]),
+    "a tool has ended": ((*ASKED, ENDED), stored([WORDS], ASKS), [[RESULT], marked("")]),
+    "a tool runs": (ASKED, stored([WORDS], ASKS), [[LOST], marked("")]),
+    "the second answer was shown, the result not stored": (
         (*ASKED, ENDED, TextDelta("It is 42")),
-        kept([WORDS], ASKS),
+        stored([WORDS], ASKS),
         [[RESULT], marked("It is 42")],
     ),
     "the second answer was shown": (
         (*ASKED, ENDED, TextDelta("It is 42")),
-        kept([WORDS], ASKS, [RESULT]),
+        stored([WORDS], ASKS, [RESULT]),
         [marked("It is 42")],
     ),
     "the first answer had no text": (
         (CALL, BEGUN, ENDED, TextDelta("It is 42")),
-        kept([WORDS], [USE], [RESULT]),
+        stored([WORDS], [USE], [RESULT]),
         [marked("It is 42")],
     ),
     "its last message was closed by its own server": (
         (SAYS, MORE),
-        kept([WORDS], marked("I look it up.")),
+        stored([WORDS], marked("I look it up.")),
         [],
     ),
 }
 
 
 @pytest.mark.parametrize(("events", "there", "missing"), CASES.values(), ids=CASES)
-def test_messages_are_completed_from_the_log(
-    events: tuple[Event, ...], there: list[KeptMessage], missing: list[list[dict[str, Any]]]
+def test_messages_are_completed_from_log(
+    events: tuple[Event, ...], there: list[StoredMessage], missing: list[list[dict[str, Any]]]
 ) -> None:
-    """Text that stands in no message is added once and marked; a tool that has ended keeps its result."""
-    found = missing_messages(there, [DEAD], {"dead": shown_turn(events)})
+    """Text that no message has is added once and marked; a finished tool keeps its result."""
+    found = missing_messages_by_turn(there, [DEAD], {"dead": logged_turn(events)})
 
     assert [message["content"] for _, messages in found for message in messages] == missing

@@ -1,4 +1,4 @@
-"""A turn's event log: its readers get everything, each at its own pace."""
+"""A turn's event log: each reader gets all events at its own pace."""
 
 import asyncio
 from dataclasses import replace
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.errors import SessionBusy, TurnTooLarge
-from godoty_service.metering.totals import Totals
-from godoty_service.turns.events import (
+from godoty_service.ledger.totals import Totals
+from godoty_service.turns.event_log.events import (
     HEARTBEAT,
     Event,
     Heartbeat,
@@ -21,7 +21,7 @@ from godoty_service.turns.events import (
     ToolCallStarted,
     TurnFinished,
 )
-from godoty_service.turns.log import HIGH_WATER, LARGEST_LOG, EventLog
+from godoty_service.turns.event_log.log import LARGEST_LOG, RECOVERY_SEQUENCE, EventLog
 
 TOOL = ToolCallStarted(tool_call_id="t", name="f", input_json="{}")
 END = TurnFinished(
@@ -42,13 +42,13 @@ async def read(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
 
 
 def write(log: EventLog, event: Event, *, times: int) -> None:
-    """Write an event so often."""
+    """Append an event a number of times."""
     for _ in range(times):
         log.append(event)
 
 
 def joined(events: list[Event]) -> list[Event]:
-    """The same events with adjacent deltas of a kind put together."""
+    """Return the events with adjacent deltas of a kind joined."""
     whole: list[Event] = []
     for event in events:
         last = whole[-1] if whole else None
@@ -62,8 +62,8 @@ def joined(events: list[Event]) -> list[Event]:
 
 
 @given(events=EVENTS)
-def test_who_comes_late_gets_adjacent_deltas_as_one(events: list[Event]) -> None:
-    """Nothing is lost or moved; a merged message has the number of the last delta in it."""
+def test_late_reader_gets_adjacent_deltas_merged(events: list[Event]) -> None:
+    """Nothing is lost or reordered; a merged message has the number of its last delta."""
     log = EventLog()
     for event in events:
         log.append(event)
@@ -77,8 +77,8 @@ def test_who_comes_late_gets_adjacent_deltas_as_one(events: list[Event]) -> None
 
 
 @given(events=EVENTS, after=st.integers(0, 12))
-def test_a_reader_may_begin_anywhere(events: list[Event], after: int) -> None:
-    """After a number come the events behind it, and no others."""
+def test_reader_may_begin_at_any_number(events: list[Event], after: int) -> None:
+    """A reader gets the events after its number, and no others."""
     log = EventLog()
     for event in events:
         log.append(event)
@@ -87,13 +87,13 @@ def test_a_reader_may_begin_anywhere(events: list[Event], after: int) -> None:
     assert [event for _, event in asyncio.run(read(log, after))] == joined(events[after:])
 
 
-async def test_a_reader_that_keeps_up_gets_each_delta() -> None:
-    """No delta is held back while somebody waits for it."""
+async def test_reader_that_keeps_up_gets_each_delta() -> None:
+    """No delta is delayed while a reader waits for it."""
     log, got = EventLog(), []
 
     async def follow() -> None:
         async for numbered in log.read():
-            got.append(numbered)  # noqa: PERF401 - it is watched while it grows
+            got.append(numbered)  # noqa: PERF401 - the list is read while it grows
 
     reading = asyncio.create_task(follow())
     for text in "abc":
@@ -106,8 +106,8 @@ async def test_a_reader_that_keeps_up_gets_each_delta() -> None:
     assert got == [(1, TextDelta("a")), (2, TextDelta("b")), (3, TextDelta("c"))]
 
 
-async def test_readers_do_not_disturb_each_other() -> None:
-    """One that leaves, one that lags and one that follows: each gets what is his."""
+async def test_readers_are_independent() -> None:
+    """A reader that leaves, one that lags and one that keeps up each get their own events."""
     log = EventLog()
     early = asyncio.create_task(read(log))
     leaver = log.read()
@@ -121,8 +121,8 @@ async def test_readers_do_not_disturb_each_other() -> None:
     assert await read(log) == [(2, TextDelta("ab"))]
 
 
-async def test_the_error_comes_after_all_that_happened() -> None:
-    """A failed turn's readers get its events first, then its error; the first end counts."""
+async def test_error_follows_all_events() -> None:
+    """A failed turn's readers get its events first, then its error; only the first end counts."""
     log = EventLog()
     log.append(TextDelta("so far"))
     log.end(SessionBusy("no"))
@@ -135,8 +135,8 @@ async def test_the_error_comes_after_all_that_happened() -> None:
     assert log.ended
 
 
-async def test_a_merged_message_stays_below_its_bound() -> None:
-    """Deltas are joined to at most 64 Ki characters, and one that is larger by itself is not cut."""
+async def test_merged_message_is_bounded() -> None:
+    """Deltas are joined to at most 64 Ki characters, and a larger one is not cut."""
     log = EventLog()
     sizes = [40_000, 20_000, 10_000, 100_000, 5]
     for size in sizes:
@@ -149,8 +149,8 @@ async def test_a_merged_message_stays_below_its_bound() -> None:
     assert [number for number, _ in got] == [2, 3, 4, 5]
 
 
-def test_a_log_has_an_end_to_its_memory() -> None:
-    """A turn that writes without end is stopped; its last word still fits."""
+def test_log_is_bounded() -> None:
+    """A turn that writes without end is stopped; its last event still fits."""
     log = EventLog()
     with pytest.raises(TurnTooLarge):
         write(log, TextDelta("x" * 100_000), times=1_000)
@@ -159,18 +159,18 @@ def test_a_log_has_an_end_to_its_memory() -> None:
     assert log.sequence <= LARGEST_LOG // 100_000 + 1
 
 
-def test_no_log_reaches_the_mark_above_which_recovery_writes() -> None:
-    """The smallest events fill a log before their numbers reach the mark."""
+def test_no_log_reaches_recovery_sequence() -> None:
+    """The smallest events fill a log before their numbers reach the reserved ones."""
     log = EventLog()
     with pytest.raises(TurnTooLarge):
-        write(log, TextDelta("x"), times=HIGH_WATER + 1)
+        write(log, TextDelta("x"), times=RECOVERY_SEQUENCE + 1)
     log.append(END)
 
-    assert log.sequence < HIGH_WATER
+    assert log.sequence < RECOVERY_SEQUENCE
 
 
-def test_tool_data_counts() -> None:
-    """Large inputs and outputs of tools fill a log, too."""
+def test_tool_data_counts_towards_log_limit() -> None:
+    """Large inputs and outputs of tools count towards the log's limit."""
     output = ToolCallFinished(tool_call_id="t", succeeded=True, output="x" * 1_000_000, duration=timedelta())
     for event in (output, replace(TOOL, input_json="x" * 1_000_000)):
         with pytest.raises(TurnTooLarge):
@@ -178,26 +178,26 @@ def test_tool_data_counts() -> None:
 
 
 async def test_reader_of_a_silent_log_gets_heartbeats() -> None:
-    """Each period of silence is heard once, with the number of the last event, and the events go on after it."""
+    """Each period of silence yields one heartbeat with the number of the last event, and later events follow."""
     log, loop = EventLog(), asyncio.get_running_loop()
     write(log, TOOL, times=500)
     reader = log.read(heartbeat=timedelta(seconds=0.1))
     for number in range(1, 501):
         assert await anext(reader) == (number, TOOL)
     begun = loop.time()
-    heard = [await anext(reader) for _ in range(3)]
+    received = [await anext(reader) for _ in range(3)]
     silent = loop.time() - begun
     log.append(TOOL)
 
-    assert heard == [(500, HEARTBEAT)] * 3
+    assert received == [(500, HEARTBEAT)] * 3
     assert 0.29 <= silent < 20
     assert await anext(reader) == (501, TOOL)
     await reader.aclose()
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_event_that_comes_in_the_moment_of_a_heartbeat_is_read_instead(*, ended: bool) -> None:
-    """The timer has woken the reader, and before it runs the log goes on, or ends: there is no silence to report."""
+async def test_event_concurrent_with_heartbeat_is_read_instead(*, ended: bool) -> None:
+    """The timer has woken the reader, and before it runs an event or the end arrives: there is no silence to report."""
     log = EventLog()
     reader = log.read(heartbeat=timedelta(hours=1))
     reading = asyncio.ensure_future(anext(reader, None))

@@ -1,4 +1,4 @@
-"""A history is made smaller in two steps, whatever stands in it, and stays one that models take."""
+"""A history is trimmed in two steps, with any content, and remains acceptable to models."""
 
 import json
 from typing import Any
@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from strands.types.content import Message, Messages
 
-from godoty_service.turns.overflow import OverflowTrimmer
+from godoty_service.turns.history import OverflowTrimmer
 
 TEXT = some.text(max_size=400)
 
 
 def _turn(number: int, words: str, results: list[str], answer: str) -> Messages:
-    """A turn of a history: the user's words, a loop of one tool each, an answer."""
+    """Build a turn of a history: a user text, a loop with one tool each, an answer."""
     messages: list[Any] = [Message(role="user", content=[{"text": words}])]
     for place, result in enumerate(results):
         name = f"call_{number}_{place}"
@@ -38,8 +38,8 @@ def _ids(messages: Messages, kind: str) -> list[str]:
 
 @settings(max_examples=200, deadline=None)
 @given(history=HISTORIES, context_tokens=some.none() | some.integers(500, 3000), fixed=some.integers(0, 300))
-def test_trimmed_history_is_whole_and_smaller(history: Messages, context_tokens: int | None, fixed: int) -> None:
-    """It begins with words of the user, each use has its result, and a step that says so has taken something away."""
+def test_trimmed_history_is_complete_and_smaller(history: Messages, context_tokens: int | None, fixed: int) -> None:
+    """It begins with a user text, each use has its result, and a step that returns True has removed something."""
     trimmer = OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=fixed)
     for _ in range(3):
         before = _size(history)
@@ -51,7 +51,7 @@ def test_trimmed_history_is_whole_and_smaller(history: Messages, context_tokens:
 
 
 def test_second_step_fits_when_each_byte_is_a_token() -> None:
-    """What the second step leaves fits any tokenizer: three quarters of the context, less what each request holds."""
+    """The second step's result fits any tokenizer: three quarters of the context, less a request's fixed part."""
     history = [message for number in range(60) for message in _turn(number, "w" * 90, [], "a" * 90)]
     trimmer = OverflowTrimmer(context_tokens=4000, fixed_bytes=500)
     trimmer.trim(history)
@@ -62,7 +62,7 @@ def test_second_step_fits_when_each_byte_is_a_token() -> None:
 
 
 def test_results_of_the_last_turn_are_shortened_not_dropped() -> None:
-    """Where nothing older is left, tools' results keep their beginnings and ends."""
+    """If there are no older messages, tool results keep their starts and ends."""
     history = _turn(1, "question", ["x" * 9_000, "y" * 9_000], "answer")[:-1]
     trimmer = OverflowTrimmer(context_tokens=2_000, fixed_bytes=0)
 

@@ -1,9 +1,9 @@
-"""How a turn failed, as its log keeps it for later readers."""
+"""A turn's error in its log, for later readers."""
 
 import pytest
 
 from godoty_service.errors import BudgetReserved, GodotyError, SessionBusy
-from godoty_service.turns.event_document import error_from_document, error_to_document
+from godoty_service.turns.event_log.codec import error_from_document, error_to_document
 
 
 @pytest.mark.parametrize(
@@ -14,8 +14,8 @@ from godoty_service.turns.event_document import error_from_document, error_to_do
     ],
     ids=["quota", "plain"],
 )
-def test_stored_error_is_the_one_that_its_first_reader_got(error: GodotyError) -> None:
-    """Text, metadata, quota and the time of a retry survive the database."""
+def test_stored_error_equals_original(error: GodotyError) -> None:
+    """Text, metadata, quota and the retry time survive the database."""
     found = error_from_document(error_to_document(error))
 
     assert type(found) is type(error)

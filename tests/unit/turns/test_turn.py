@@ -1,4 +1,4 @@
-"""A turn and its readers: the last one who leaves ends it, unless it goes on or is read in another server."""
+"""A turn and its readers: it ends with the last one, unless it is to continue or another server has a reader."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Collection
 import pytest
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.turns.events import TextDelta
+from godoty_service.turns.event_log.events import TextDelta
+from godoty_service.turns.monitor import TurnMonitor
 from godoty_service.turns.turn import Turn, TurnRequest
-from godoty_service.turns.watch import Watch
 
 
 @pytest.fixture
 async def turn(request: pytest.FixtureRequest) -> AsyncIterator[Turn]:
-    """A turn that works until it is cancelled."""
+    """Yield a turn that runs until it is cancelled."""
     wanted = TurnRequest(session_id="s", text="t", go_on=getattr(request, "param", False))
     running = Turn(tenant_id="tenant", turn_id="turn", request=wanted, epoch=0)
 
@@ -30,13 +30,13 @@ async def turn(request: pytest.FixtureRequest) -> AsyncIterator[Turn]:
 
 
 class Records:
-    """The records of turns, which tell what a test says of readers elsewhere."""
+    """Turn records with the remote readers that a test sets."""
 
     def __init__(self, answer: set[str] | BaseException | None) -> None:
         self.answer = answer
 
-    async def followed(self, turn_ids: Collection[str]) -> set[str]:
-        """Tell which of these turns are read elsewhere; None: never answer."""
+    async def with_remote_reader(self, turn_ids: Collection[str]) -> set[str]:
+        """Return the turns with a remote reader; None: never answer."""
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, BaseException):
@@ -44,80 +44,78 @@ class Records:
         return (self.answer or set()) & set(turn_ids)
 
     async def to_cancel(self, running: Collection[str]) -> set[str]:
-        """Nobody asks for that."""
+        """Return no cancel requests."""
         return set()
 
 
 class Replicas:
-    """A heartbeat that is in time."""
+    """A valid heartbeat."""
 
-    def holds(self, epoch: int) -> bool:
-        """It is."""
+    def lease_valid(self, epoch: int) -> bool:
+        """Return True."""
         return True
 
 
-def watching(answer: set[str] | BaseException | None) -> Watch:
-    """Build a watch on records that answer so."""
-    return Watch(records=Records(answer), replicas=Replicas())  # type: ignore[arg-type] # stand-ins
+def monitor_with(answer: set[str] | BaseException | None) -> TurnMonitor:
+    """Build a monitor with the given answer of the turn store."""
+    return TurnMonitor(turn_store=Records(answer), replicas=Replicas())  # type: ignore[arg-type] # stand-ins
 
 
-async def test_the_last_reader_who_leaves_cancels_the_turn(turn: Turn) -> None:
-    """While somebody reads it goes on."""
-    watch = watching(set())
+async def test_loss_of_last_reader_cancels_turn(turn: Turn) -> None:
+    """It runs while it has a reader."""
+    monitor = monitor_with(set())
     first, second = turn.events(), turn.events()
     turn.log.append(TextDelta("a"))
     await anext(first)
     await anext(second)
     await first.aclose()
-    watch.left(turn)
+    monitor.on_reader_left(turn)
     await asyncio.sleep(0.01)
     assert turn.task is not None
     assert not turn.task.done()
 
     await second.aclose()
-    watch.left(turn)
+    monitor.on_reader_left(turn)
     await asyncio.sleep(0.01)
     assert turn.task.cancelled()
 
 
 @pytest.mark.parametrize("turn", [True], indirect=True)
-async def test_a_turn_that_is_to_go_on_does(turn: Turn) -> None:
-    """Asked to continue, it does not mind that nobody reads."""
-    watch = watching(set())
+async def test_continuing_turn_runs_without_readers(turn: Turn) -> None:
+    """A turn that is to continue runs without readers."""
+    monitor = monitor_with(set())
     reader = turn.events()
     turn.log.append(TextDelta("a"))
     await anext(reader)
     await reader.aclose()
-    watch.left(turn)
-    await watch.look([turn])
+    monitor.on_reader_left(turn)
+    await monitor.check([turn])
     await asyncio.sleep(0.01)
 
     assert turn.task is not None
     assert not turn.task.done()
 
 
-async def test_a_reader_elsewhere_counts_as_long_as_his_mark_is_fresh(turn: Turn) -> None:
-    """A turn that lost its last reader here goes on for one elsewhere; when he has gone too, a later look ends it."""
+async def test_remote_reader_counts_while_its_mark_is_valid(turn: Turn) -> None:
+    """A turn without a reader here runs while a remote reader's mark is valid; a later check ends it."""
     records = Records({"turn"})
-    watch = Watch(records=records, replicas=Replicas())  # type: ignore[arg-type] # stand-ins
-    watch.left(turn)
-    await watch.look([turn])
+    monitor = TurnMonitor(turn_store=records, replicas=Replicas())  # type: ignore[arg-type] # stand-ins
+    monitor.on_reader_left(turn)
+    await monitor.check([turn])
     await asyncio.sleep(0.01)
     assert turn.task is not None
     assert not turn.task.done()
 
     records.answer = set()
-    await watch.look([turn])
+    await monitor.check([turn])
     await asyncio.sleep(0)
     assert turn.task.cancelling()
 
 
 @pytest.mark.parametrize("answer", [StorageUnavailable("gone"), None], ids=["fails", "hangs"])
-async def test_a_turn_ends_where_nobody_can_tell_of_readers_elsewhere(
-    turn: Turn, answer: StorageUnavailable | None
-) -> None:
-    """A database that fails or does not answer keeps no turn running for nobody."""
-    watching(answer).left(turn)
+async def test_unread_turn_ends_if_remote_readers_are_unknown(turn: Turn, answer: StorageUnavailable | None) -> None:
+    """A database that fails or does not answer keeps no turn running without readers."""
+    monitor_with(answer).on_reader_left(turn)
     assert turn.task is not None
     async with asyncio.timeout(5):
         await asyncio.wait([turn.task])
@@ -125,9 +123,9 @@ async def test_a_turn_ends_where_nobody_can_tell_of_readers_elsewhere(
     assert turn.task.cancelled()
 
 
-async def test_a_reader_who_comes_while_somebody_looks_keeps_the_turn(turn: Turn) -> None:
-    """Between the last reader's leaving and the answer of the database another one may have come."""
-    watching(set()).left(turn)
+async def test_reader_that_arrives_during_check_keeps_turn_running(turn: Turn) -> None:
+    """Between the loss of the last reader and the database's answer another reader may have come."""
+    monitor_with(set()).on_reader_left(turn)
     turn.log.append(TextDelta("a"))
     reader = turn.events()
     await anext(reader)
@@ -137,8 +135,8 @@ async def test_a_reader_who_comes_while_somebody_looks_keeps_the_turn(turn: Turn
     assert not turn.task.done()
 
 
-async def test_a_turn_is_cancelled_once(turn: Turn) -> None:
-    """What it does on its way out is not interrupted by a second cancel."""
+async def test_turn_is_cancelled_once(turn: Turn) -> None:
+    """Its cleanup is not interrupted by a second cancel."""
     turn.cancel()
     await asyncio.sleep(0)
     turn.cancel()

@@ -1,4 +1,4 @@
-"""The terminal chat: a conversation that shows what it costs."""
+"""The terminal chat: a conversation with its cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the chat, or says what to install for it."""
+    """Run the chat, or exit with the command that installs its dependencies."""
     try:
         from godoty.chat.app import app  # noqa: PLC0415 - the library works without the chat's packages
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`python -m godoty.chat`."""
+"""Run the chat: `python -m godoty.chat`."""
 
 from godoty.chat import main
 

@@ -1,4 +1,4 @@
-"""What a person can do about an error."""
+"""Advice for the user by error reason."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import grpc
 if TYPE_CHECKING:
     from godoty.errors import GodotyError
 
-_AGAIN = "say it again; /metrics shows what it cost until then"
+_SEND_AGAIN = "send the message again; /metrics shows the cost so far"
 _OTHER_MODEL = "choose another model with /model NAME"
 
 BY_REASON = {
     "MALFORMED_REQUEST": "update the client: the server may be of another version",
-    "INVALID_FIELD": "change what is named and say it again",
+    "INVALID_FIELD": "change the field named and send the message again",
     "UNKNOWN_MODEL": _OTHER_MODEL,
     "INVALID_API_KEY": "check GODOTY_API_KEY, --api-key or .local/dev.env, which `make run` writes",
     "SCOPE_MISSING": "use a key with the scope `converse`",
-    "SESSION_NOT_FOUND": "/sessions lists those that there are",
-    "SESSION_BUSY": "another turn of the session is running: wait for its end, or take a /new session",
+    "SESSION_NOT_FOUND": "/sessions lists the sessions",
+    "SESSION_BUSY": "another turn of the session is running: wait for its end, or start a /new session",
     "STORAGE_UNAVAILABLE": "try again in a moment; nothing was charged",
     "SHUTTING_DOWN": "try again in a moment: another server answers",
-    "PROVIDER_ACCOUNT_REFUSED": "ask the operator to see to the service's account at the provider",
+    "PROVIDER_ACCOUNT_REFUSED": "ask the operator to check the service's account at the provider",
     "PROVIDER_THROTTLED": "wait a little, or choose another model with /model NAME",
-    "PROVIDER_UNAVAILABLE": _AGAIN,
+    "PROVIDER_UNAVAILABLE": _SEND_AGAIN,
     "PROVIDER_REJECTED_REQUEST": _OTHER_MODEL,
-    "CONTEXT_WINDOW_EXCEEDED": "choose a model with a larger window with /model NAME, or take a /new session",
+    "CONTEXT_WINDOW_EXCEEDED": "choose a model with a larger context window with /model NAME, or start a /new session",
     "MODEL_UNAVAILABLE": _OTHER_MODEL,
-    "INTERNAL": "try once more, and report it if it stays",
-    "TURN_CANCELLED": _AGAIN,
-    "DEADLINE_EXCEEDED": _AGAIN,
-    "SESSION_LOST": _AGAIN,
-    "REQUEST_ID_REUSED": "say it again: the chat names no request twice",
-    "TURN_NOT_FOUND": "its log is no longer kept: /metrics shows what it cost",
-    "TURN_TOO_LARGE": "ask for less in one turn",
+    "INTERNAL": "try once more, and report it if it persists",
+    "TURN_CANCELLED": _SEND_AGAIN,
+    "DEADLINE_EXCEEDED": _SEND_AGAIN,
+    "SESSION_LOST": _SEND_AGAIN,
+    "REQUEST_ID_REUSED": "send the message again: the chat uses a new request id",
+    "TURN_NOT_FOUND": "its log has expired; /metrics shows the cost",
+    "TURN_TOO_LARGE": "request less in one turn",
     "BUDGET_SPENT": "ask the administrator to raise the budget, or wait for the next window",
     "BUDGET_RESERVED": "wait until the running turns have ended",
     "COST_UNBOUNDED": _OTHER_MODEL,
-    "MAX_COST_TOO_LOW": "allow the turn to cost more",
+    "MAX_COST_TOO_LOW": "raise the turn's maximum cost",
     "RATE_LIMITED": "wait a little",
     "TOO_MANY_TURNS": "wait until one of the running turns has ended",
     "MODEL_NOT_ALLOWED": _OTHER_MODEL,
     "TENANT_NOT_FOUND": "check the tenant's id",
     "KEY_NOT_FOUND": "check the key's id",
     "CALL_NOT_FOUND": "check the model call's id",
-    "CALL_NOT_ADJUSTABLE": "wait until its cost is known, or resolve it first",
-    "AMOUNT_REFUSED": "state an amount that such a call can cost",
+    "CALL_NOT_ADJUSTABLE": "wait until the call's cost is known, or resolve it first",
+    "AMOUNT_REFUSED": "choose an amount between 0 and the call's upper bound",
     "MESSAGE_NOT_FOUND": "check the message's number",
-    "RESPONSE_TOO_LARGE": "ask for a smaller page",
+    "RESPONSE_TOO_LARGE": "request a smaller page",
     "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
     "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
 }
@@ -56,18 +56,18 @@ BY_REASON = {
 
 _BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: "is the server running at {target}? `make run` starts one",
-    grpc.StatusCode.UNIMPLEMENTED: "the server at {target} does not know this call: update it",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "the server at {target} is slow or out of reach: try again",
+    grpc.StatusCode.UNIMPLEMENTED: "the server at {target} does not support this call: update it",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the server at {target} is slow or unreachable: try again",
 }
 
 
 def advise(error: GodotyError, *, target: str) -> str:
-    """Says in one line what went wrong and what to do."""
-    said = str(error) + "".join(
+    """Return one line with the error, the advice and the delay before a retry."""
+    text = str(error) + "".join(
         f" [{violation.field}: {violation.description}]" for violation in error.field_violations
     )
     advice = BY_REASON.get(error.reason) or _BY_CODE.get(error.code, "").format(target=target)
     wait = ""
     if error.retry_delay is not None:
         wait = f"try again in {error.retry_delay.total_seconds():g} s"
-    return " — ".join(part for part in (" ".join(said.split()), advice, wait) if part)
+    return " — ".join(part for part in (" ".join(text.split()), advice, wait) if part)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from godoty.chat.screen import Screen
-from godoty.chat.settings import DEFAULT_LISTEN, DEV_ENV, dialled, read_env_file
+from godoty.chat.settings import DEFAULT_LISTEN, DEV_ENV, dial_address, read_env_file
 from godoty.chat.terminal import Terminal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # its tracebacks show locals: the key
@@ -16,47 +16,52 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # its t
 @app.command()
 def chat(
     *,
-    session: Annotated[
-        str,
-        typer.Option(help="The session to open: it goes on where it was left, and is made when it is new."),
-    ] = "chat",
+    session: Annotated[str, typer.Option(help="The session to continue; it is created if it does not exist.")] = "chat",
     model: Annotated[
-        str, typer.Option(help="The model to ask. Without it the one that the session used last, else the default.")
+        str, typer.Option(help="The model; by default the session's last model, else the server's default.")
     ] = "",
     target: Annotated[
         str,
-        typer.Option(envvar="GODOTY_LISTEN", help=f"The server, HOST:PORT. Else {DEV_ENV}, else {DEFAULT_LISTEN}."),
+        typer.Option(
+            envvar="GODOTY_LISTEN", help=f"The server, HOST:PORT; by default from {DEV_ENV}, else {DEFAULT_LISTEN}."
+        ),
     ] = "",
     api_key: Annotated[
-        str, typer.Option(envvar="GODOTY_API_KEY", help=f"The API key; better told by the variable. Else {DEV_ENV}.")
+        str, typer.Option(envvar="GODOTY_API_KEY", help=f"The API key; prefer the variable. By default from {DEV_ENV}.")
     ] = "",
     plaintext: Annotated[
         bool,
-        typer.Option("--plaintext", help="Speak plain text to another machine, too. The key can be read on the way."),
+        typer.Option("--plaintext", help="Use plain text for another machine too; the key can be read on the network."),
     ] = False,
-    history: Annotated[int, typer.Option(min=0, help="How many messages of an earlier session to show.")] = 40,
-    once: Annotated[str | None, typer.Option(metavar="TEXT", help="Say this, show the answer and leave.")] = None,
+    history: Annotated[int, typer.Option(min=0, help="Number of earlier messages to show.")] = 40,
+    once: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Send this message, print the answer and exit.")
+    ] = None,
 ) -> None:
-    """Talk to an agent, and see what it costs.
+    """Chat with an agent, with the cost of each turn.
 
-    Without --session the session "chat" is opened, so the conversation goes on from one start to the next;
-    /sessions, /open and /new go elsewhere. Each line of a pipe is a turn.
+    By default the session "chat" is continued on each start; /sessions, /open and /new switch sessions. With a pipe
+    as input each line is a turn.
     """
-    known = read_env_file(DEV_ENV)
-    target = dialled(target or known.get("GODOTY_LISTEN") or DEFAULT_LISTEN)
-    api_key = api_key or known.get("GODOTY_API_KEY", "")
+    with _open_terminal(target, api_key, tls=False if plaintext else None) as terminal:
+        if once is None:
+            code = terminal.run_loop(session_id=session, model=model, history=history)
+        else:
+            code = terminal.send_once(once, session_id=session, model=model)
+    raise typer.Exit(code)
+
+
+def _open_terminal(target: str, api_key: str, *, tls: bool | None) -> Terminal:
+    """Open the terminal; complete the settings from the development environment file."""
+    dev_env = read_env_file(DEV_ENV)
+    target = dial_address(target or dev_env.get("GODOTY_LISTEN") or DEFAULT_LISTEN)
+    api_key = api_key or dev_env.get("GODOTY_API_KEY", "")
     screen = Screen()
     if not api_key:
-        screen.error(f"there is no API key: set GODOTY_API_KEY, or start `make run`, which writes {DEV_ENV}")
+        screen.error(f"no API key: set GODOTY_API_KEY, or start `make run`, which writes {DEV_ENV}")
         raise typer.Exit(2)
     try:
-        terminal = Terminal(screen, target, api_key, tls=False if plaintext else None)
+        return Terminal(screen, target, api_key, tls=tls)
     except ValueError as error:
         screen.error(str(error))
         raise typer.Exit(2) from None
-    with terminal:
-        if once is None:
-            code = terminal.talk(session_id=session, model=model, history=history)
-        else:
-            code = terminal.say(once, session_id=session, model=model)
-    raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""What can be typed beside a text: lines that begin with a slash."""
+"""The chat's commands: lines that begin with a slash."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ if TYPE_CHECKING:
     from godoty.chat.screen import Screen
 
 HELP = (
-    ("/sessions", "list the sessions used last"),
-    ("/open ID", "go to a session"),
-    ("/new", "begin a new session"),
-    ("/metrics", "show what this session has cost"),
-    ("/model NAME", "ask this model from now on; without NAME, say which one is asked"),
-    ("/help", "show this"),
-    ("/quit", "leave; so do Ctrl-D, and Ctrl-C at the prompt"),
-    ("//text", "say a text that begins with a slash"),
+    ("/sessions", "list the most recent sessions"),
+    ("/open ID", "open a session"),
+    ("/new", "start a new session"),
+    ("/metrics", "show the cost and latency of this session"),
+    ("/model NAME", "use this model from now on; without NAME, show the current one"),
+    ("/help", "show the commands"),
+    ("/quit", "exit; also Ctrl-D, or Ctrl-C at the prompt"),
+    ("//text", "send a message that begins with a slash"),
 )
 
 
 async def execute(line: str, conversation: Conversation, screen: Screen) -> bool:
-    """Does what a line asks for.
+    """Execute a command, or send the line as a message.
 
     Returns:
-        Whether the conversation goes on.
+        False if the chat should exit.
     """
     if not line.startswith("/") or line.startswith("//"):
-        await conversation.say(line.removeprefix("/") if line.startswith("//") else line)
+        await conversation.send(line.removeprefix("/") if line.startswith("//") else line)
         return True
     command, _, argument = line.partition(" ")
     argument = argument.strip()
@@ -44,9 +44,9 @@ async def execute(line: str, conversation: Conversation, screen: Screen) -> bool
             await conversation.open(argument)
         case "/model":
             conversation.model = argument or conversation.model
-            screen.line(f"model: {conversation.model or 'the one that the session used last, else the default'}")
+            screen.line(f"model: {conversation.model or 'the last model of the session, else the default'}")
         case "/help":
-            screen.table("", ("type", "to"), HELP)
+            screen.table("", ("command", "effect"), HELP)
         case _:
-            screen.error(f"there is no {line}: /help lists what there is")
+            screen.error(f"unknown command {line}: /help lists the commands")
     return True

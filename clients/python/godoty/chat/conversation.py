@@ -1,4 +1,4 @@
-"""The conversation that the terminal holds: its session, its model and what can be asked about them."""
+"""A conversation in the terminal: its session, its model, its history and its metrics."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from godoty.chat.formatting import count_of, format_cost, format_duration, format_tokens, format_totals
 from godoty.chat.turn import TurnView
-from godoty.chat.words import counted, money, spent, tokens, took
 from godoty.errors import GodotyError
 from godoty.v1 import agent_service_pb2 as pb
 
@@ -21,11 +21,11 @@ _SESSIONS = 20
 
 
 class Conversation:
-    """A session on the screen.
+    """A conversation in one session.
 
     Attributes:
-        session_id: The session; empty until the server has named a new one.
-        model: The model to ask; empty for the one that the session used last.
+        session_id: The session; empty until the server has generated the id of a new one.
+        model: The model; empty for the session's last model, else the default.
     """
 
     def __init__(self, client: GodotyClient, screen: Screen, *, session_id: str, model: str, history: int = 0) -> None:
@@ -36,7 +36,7 @@ class Conversation:
         self.model = model
 
     async def open(self, session_id: str) -> None:
-        """Goes to a session: shows its latest messages and what it has cost so far."""
+        """Open a session and show its latest messages and its cost."""
         try:
             session = await self._client.get_session(session_id) if session_id else None
         except GodotyError as error:
@@ -47,15 +47,15 @@ class Conversation:
         if session is None:
             self._screen.line(f"A new session, {session_id}." if session_id else "A new session.", style="bold")
             return
-        last_model = f", last answered with {session.model}" if session.model else ""
+        last_model = f", last model {session.model}" if session.model else ""
         self._screen.line(f"Session {session_id}{last_model}.", style="bold")
         if self._history:
             await self._show_history(session.message_count)
         metrics = await self._client.session_metrics(session_id)
-        self._screen.line(f"so far: {spent(metrics.totals)}", style="green")
+        self._screen.line(f"so far: {format_totals(metrics.totals)}", style="green")
 
-    async def say(self, text: str) -> None:
-        """Runs a turn and shows it as it comes."""
+    async def send(self, text: str) -> None:
+        """Run a turn and show its events as they arrive."""
         view = TurnView(self._screen)
         events = self._client.converse(text, session_id=self.session_id, model=self.model)
         try:
@@ -67,28 +67,33 @@ class Conversation:
             self._screen.end_line()
 
     async def show_sessions(self) -> None:
-        """Lists the sessions that were used last."""
+        """List the most recently used sessions."""
         rows: list[tuple[str, ...]] = []
         async with aclosing(self._client.list_sessions(page_size=_SESSIONS)) as sessions:
             async for session in sessions:
                 if len(rows) == _SESSIONS:
                     break
                 rows.append(_session_row(session))
-        title = f"The {counted(len(rows), 'session')} used last; /open ID goes to one"
+        title = f"The last {count_of(len(rows), 'session')}; /open ID opens one"
         self._screen.table(title, ("session", "cost", "messages", "model", "last used (UTC)"), rows)
 
     async def show_metrics(self) -> None:
-        """Shows what the session has cost and how fast it was answered."""
+        """Show the cost and the latency of the session."""
         if not self.session_id:
-            self._screen.line("The session begins with the first text: so far it has cost nothing.")
+            self._screen.line("The session starts with the first message; so far it has no cost.")
             return
         metrics = await self._client.session_metrics(self.session_id)
-        self._screen.line(f"{self.session_id}: {spent(metrics.totals)}", style="green")
+        self._screen.line(f"{self.session_id}: {format_totals(metrics.totals)}", style="green")
         self._screen.table(
             "By model",
             ("model", "cost", "calls", "tokens"),
             (
-                (each.model, money(each.totals.cost_usd), str(each.totals.model_calls), tokens(each.totals.usage))
+                (
+                    each.model,
+                    format_cost(each.totals.cost_usd),
+                    str(each.totals.model_calls),
+                    format_tokens(each.totals.usage),
+                )
                 for each in metrics.by_model
             ),
         )
@@ -99,7 +104,7 @@ class Conversation:
                 (
                     each.provider or "all",
                     str(each.model_calls),
-                    _summary(each.time_to_first_token) if each.HasField("time_to_first_token") else "no token came",
+                    _summary(each.time_to_first_token) if each.HasField("time_to_first_token") else "no token received",
                     _summary(each.duration),
                 )
                 for each in metrics.latency
@@ -111,7 +116,7 @@ class Conversation:
         async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
             latest.append(message)
         if count > len(latest):
-            self._screen.line(f"… {counted(count - len(latest), 'earlier message')} …", style="dim")
+            self._screen.line(f"… {count_of(count - len(latest), 'earlier message')} …", style="dim")
         results = {
             block.tool_result.tool_call_id: block.tool_result
             for message in latest
@@ -136,13 +141,13 @@ class Conversation:
                     failed = result.status != pb.TOOL_CALL_STATUS_SUCCESS
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
             if block.truncated:
-                self._screen.line(f"… cut: {block.size:,} bytes in all …", style="dim")
+                self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
 
 
 def _session_row(session: pb.Session) -> tuple[str, ...]:
     used = session.update_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
-    return session.session_id, money(session.cost_usd), str(session.message_count), session.model, used
+    return session.session_id, format_cost(session.cost_usd), str(session.message_count), session.model, used
 
 
 def _summary(summary: LatencySummary) -> str:
-    return " / ".join(took(duration) for duration in (summary.median, summary.p95, summary.last))
+    return " / ".join(format_duration(duration) for duration in (summary.median, summary.p95, summary.last))

@@ -1,4 +1,4 @@
-"""What the person types, or the pipe brings."""
+"""Reads the user's input from a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
     from godoty.chat.screen import Screen
 
-with contextlib.suppress(ImportError):  # Windows has none
-    import readline  # gives input() its editing and its history
+with contextlib.suppress(ImportError):  # not available on Windows
+    import readline  # adds line editing and history to input()
 
-    if "libedit" not in (readline.__doc__ or ""):  # which has no such mode
-        # The terminal marks what is pasted, so that several lines are one text and wait for Enter; Python turns it off.
+    if "libedit" not in (readline.__doc__ or ""):  # libedit has no bracketed paste
+        # With bracketed paste, several pasted lines are one text and wait for Enter; Python disables it by default.
         readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def lines(screen: Screen) -> Iterator[str]:
-    """Yields each line or pasted text that is not blank, until Ctrl-D, Ctrl-C or the pipe's end."""
+    """Yield each line or pasted text that is not blank, until Ctrl-D, Ctrl-C or the end of the pipe."""
     interactive = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     while True:
         try:
-            line = input("> ") if interactive else _next_of_pipe()
+            line = input("> ") if interactive else _read_pipe_line()
         except (EOFError, KeyboardInterrupt):
             screen.line("")
             return
@@ -38,7 +38,7 @@ def lines(screen: Screen) -> Iterator[str]:
         yield line.strip()
 
 
-def _next_of_pipe() -> str:
+def _read_pipe_line() -> str:
     line = sys.stdin.readline()
     if not line:
         raise EOFError

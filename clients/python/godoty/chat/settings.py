@@ -1,18 +1,18 @@
-"""Where the server is and which key opens it."""
+"""The server's address and the API key from the development environment file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 DEV_ENV = Path(".local/dev.env")
-"""What `make run` writes: KEY=VALUE lines."""
+"""Written by `make run`: KEY=VALUE lines."""
 DEFAULT_LISTEN = "127.0.0.1:50051"
 
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - dialled, not bound
+_WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Reads KEY=VALUE lines; a file that is not there has none."""
+    """Read KEY=VALUE lines; return an empty dict if the file is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -21,7 +21,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs if not key.lstrip().startswith("#")}
 
 
-def dialled(listen: str) -> str:
-    """Turns the address that a server listens on into one to dial: a server everywhere is here, too."""
+def dial_address(listen: str) -> str:
+    """Return the address to connect to for a listen address: a wildcard host becomes the loopback address."""
     host, colon, port = listen.rpartition(":")
-    return _EVERYWHERE.get(host, host) + colon + port
+    return _WILDCARDS.get(host, host) + colon + port

@@ -1,4 +1,4 @@
-"""The person's side of the chat: one thing at a time, which Ctrl-C ends without ending the chat."""
+"""The chat's main loop: one operation at a time; Ctrl-C cancels it without ending the chat."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _T = TypeVar("_T")
 
 OK = 0
 FAILED = 1
-INTERRUPTED = 130  # what shells tell of a program that Ctrl-C ended
+INTERRUPTED = 130  # the shells' exit code of a program ended by Ctrl-C
 
 
 class Terminal:
     """A chat with one server.
 
-    While something runs, `asyncio.Runner` turns Ctrl-C into its cancellation; between two things, at the prompt,
-    Ctrl-C is Python's own.
+    During an operation `asyncio.Runner` turns Ctrl-C into its cancellation; at the prompt, Ctrl-C raises
+    KeyboardInterrupt.
 
     Raises:
         ValueError: The key is empty or cannot be sent.
@@ -54,13 +54,13 @@ class Terminal:
         with self._runner:
             self._runner.run(self._client.close())
 
-    def say(self, text: str, *, session_id: str, model: str) -> int:
-        """Says one thing. Returns the exit code."""
+    def send_once(self, text: str, *, session_id: str, model: str) -> int:
+        """Send one message; return the exit code."""
         conversation = Conversation(self._client, self._screen, session_id=session_id, model=model)
-        return self._run(conversation.say(text))[0]
+        return self._run(conversation.send(text))[0]
 
-    def talk(self, *, session_id: str, model: str, history: int) -> int:
-        """Opens a session and talks until the person leaves. Returns the exit code."""
+    def run_loop(self, *, session_id: str, model: str, history: int) -> int:
+        """Open a session and execute the user's lines until the chat is closed; return the exit code."""
         conversation = Conversation(self._client, self._screen, session_id=session_id, model=model, history=history)
         code, _ = self._run(conversation.open(session_id))
         if code != OK:
@@ -68,9 +68,9 @@ class Terminal:
         if sys.stdin.isatty():
             self._screen.line("/help lists the commands.", style="dim")
         for line in prompt.lines(self._screen):
-            said, goes_on = self._run(execute(line, conversation, self._screen))
-            code = code or said
-            if goes_on is False:
+            line_code, keep_running = self._run(execute(line, conversation, self._screen))
+            code = code or line_code
+            if keep_running is False:
                 break
         return OK if sys.stdin.isatty() else code
 
@@ -78,7 +78,7 @@ class Terminal:
         try:
             return OK, self._runner.run(work)
         except KeyboardInterrupt:
-            self._screen.line("Cancelled. What it cost until then is in the ledger: /metrics shows it.", style="yellow")
+            self._screen.line("Cancelled. /metrics shows the cost so far.", style="yellow")
             return INTERRUPTED, None
         except GodotyError as error:
             self._screen.error(advise(error, target=self._target))
@@ -86,4 +86,4 @@ class Terminal:
 
 
 async def _connect(target: str, api_key: str, *, tls: bool | None) -> GodotyClient:
-    return GodotyClient(target, api_key, tls=tls)  # within the loop that will run its calls
+    return GodotyClient(target, api_key, tls=tls)  # gRPC binds the channel to the running loop

@@ -1,10 +1,10 @@
-"""One turn on the screen."""
+"""Shows the events of one turn."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from godoty.chat.words import money, spent, took
+from godoty.chat.formatting import format_cost, format_duration, format_totals
 from godoty.v1 import agent_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from godoty.v1.metering_pb2 import ModelCall
 
 _STOPPED = {
-    pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its bound on tokens",
-    pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its bound on model calls",
+    pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its limit of output tokens",
+    pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its limit of model calls",
     pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
     pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
     pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
@@ -21,7 +21,7 @@ _STOPPED = {
 
 
 class TurnView:
-    """Shows the events of a turn as they come."""
+    """Shows the events of a turn as they arrive."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -30,7 +30,7 @@ class TurnView:
         self.session_id = ""
 
     def show(self, response: pb.ConverseResponse) -> None:
-        """Shows one event; one of a later contract is passed over."""
+        """Show one event; an event of a later version of the contract is skipped."""
         match response.WhichOneof("event"):
             case "turn_started":
                 self.session_id = response.turn_started.session_id
@@ -55,7 +55,7 @@ class TurnView:
     def _end_tool(self, end: pb.ToolCallFinished) -> None:
         call = self._tools.pop(end.tool_call_id, pb.ToolCallStarted(name="tool"))
         failed = end.status == pb.TOOL_CALL_STATUS_ERROR
-        outcome = f"{'failed' if failed else 'ok'} in {took(end.duration)}: {end.output}"
+        outcome = f"{'failed' if failed else 'ok'} in {format_duration(end.duration)}: {end.output}"
         self._screen.tool(call.name, call.input_json, outcome, failed=failed)
         waiting_for = ", ".join(tool.name for tool in self._tools.values())
         self._screen.wait(f"running {waiting_for}" if waiting_for else "waiting for the model")
@@ -64,13 +64,16 @@ class TurnView:
         if call.served_model and call.served_model not in self._served:
             self._served.append(call.served_model)
         if call.error:
-            cost = money(call.cost_usd)
+            cost = format_cost(call.cost_usd)
             self._screen.line(f"model call, attempt {call.attempt}: {call.error} (cost: {cost})", style="yellow")
 
     def _finish(self, end: pb.TurnFinished) -> None:
         if end.stop_reason in _STOPPED:
             self._screen.line(f"stopped: {_STOPPED[end.stop_reason]}", style="yellow")
-        parts = [f"turn: {spent(end.turn_totals, turns=False)}", f"session: {spent(end.session_totals)}"]
+        parts = [
+            f"turn: {format_totals(end.turn_totals, turns=False)}",
+            f"session: {format_totals(end.session_totals)}",
+        ]
         if self._served:
             parts.append(", ".join(self._served))
         self._screen.line(" | ".join(parts), style="green")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Tenants, their keys and what they may do. Each call needs an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
     """
 
     def __init__(self, channel):
@@ -98,90 +98,90 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Tenants, their keys and what they may do. Each call needs an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
     """
 
     def CreateTenant(self, request, context):
-        """Makes a tenant.
+        """Creates a tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTenant(self, request, context):
-        """A tenant.
+        """Returns a tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTenants(self, request, context):
-        """All tenants, the oldest first.
+        """Lists all tenants, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def IssueKey(self, request, context):
-        """Makes an API key. Its text is in this answer and nowhere else.
+        """Creates an API key. Its text is in this response only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """A tenant's keys, without their secrets, the oldest first.
+        """Lists a tenant's keys, without their secrets, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Puts a key out of force, on every server within 5 seconds.
+        """Revokes a key; takes effect on every server within 5 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Makes a key like another, with the same scopes and, from now on, the same lifetime, and lets the old one expire after
-        a while.
+        """Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
+        overlap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """What a tenant may do.
+        """Returns a tenant's policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPolicy(self, request, context):
-        """Sets what a tenant may do; it holds on every server within 5 seconds.
+        """Sets a tenant's policy; takes effect on every server within 5 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetProviderKey(self, request, context):
-        """Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it.
+        """Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdjustCall(self, request, context):
-        """Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
-        A call may be adjusted any number of times. One that is unresolved must be resolved first.
+        """Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
+        not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAdminChanges(self, request, context):
-        """What was changed, by whom and when, the newest first.
+        """Lists the recorded changes, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,7 +259,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Tenants, their keys and what they may do. Each call needs an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
     """
 
     @staticmethod

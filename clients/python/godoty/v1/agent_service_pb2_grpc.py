@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """Conversations with an agent. Each call needs the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all it reads and writes belongs to the key's tenant. See errors.proto for how calls fail.
+    """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
+    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
     """
 
     def __init__(self, channel):
@@ -84,72 +84,72 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """Conversations with an agent. Each call needs the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all it reads and writes belongs to the key's tenant. See errors.proto for how calls fail.
+    """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
+    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
     """
 
     def Converse(self, request, context):
-        """Says something to the agent and streams what it does: one turn of the conversation.
+        """Sends a message to the agent and streams the events of the turn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTurn(self, request, context):
-        """The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
-        log is kept for 24 hours after its end.
+        """Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
+        is retained for 24 hours after its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTurn(self, request, context):
-        """Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
-        that has ended stays as it is.
+        """Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
+        has ended does not change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSessionMetrics(self, request, context):
-        """What a session has cost and used, exact to the last decimal, at any moment and after any restart.
+        """Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """A session, without its messages.
+        """Returns a session, without its messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The tenant's sessions, the last used first.
+        """Lists the tenant's sessions, most recently used first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """The messages of a session, the oldest first.
+        """Lists the messages of a session, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadMessage(self, request, context):
-        """One message of a session, whole, in pieces: also what ListMessages shows cut.
+        """Streams one complete message of a session in pieces, also one that ListMessages truncates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-        SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
-        its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
+        """Deletes a session's conversation and agent state. Its ledger entries remain. A session with a running turn is
+        SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
+        remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,8 +212,8 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """Conversations with an agent. Each call needs the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all it reads and writes belongs to the key's tenant. See errors.proto for how calls fail.
+    """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
+    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
     """
 
     @staticmethod

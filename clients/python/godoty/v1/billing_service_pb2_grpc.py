@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class BillingServiceStub:
-    """What a tenant has used and what it cost. Each call needs an API key of the scope `billing`, and reads the key's own
-    tenant; one of the scope `admin` may name any.
+    """A tenant's usage and cost. Each call requires an API key of the scope `billing` and reads the key's own tenant; a key
+    of the scope `admin` may name any tenant.
     """
 
     def __init__(self, channel):
@@ -59,34 +59,35 @@ class BillingServiceStub:
 
 
 class BillingServiceServicer:
-    """What a tenant has used and what it cost. Each call needs an API key of the scope `billing`, and reads the key's own
-    tenant; one of the scope `admin` may name any.
+    """A tenant's usage and cost. Each call requires an API key of the scope `billing` and reads the key's own tenant; a key
+    of the scope `admin` may name any tenant.
     """
 
     def GetUsage(self, request, context):
-        """Sums over a time range, by groups: exact at any moment. An entry belongs to the time at which its call started.
+        """Returns the totals of a time range by groups, exact at any time. An entry belongs to the time at which its call
+        started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLedgerEntries(self, request, context):
-        """Ledger entries, the oldest first.
+        """Lists ledger entries, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportLedger(self, request, context):
-        """All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
-        in the state in which it is read. What is inserted later is not in it, whatever time it started.
+        """Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
+        time of reading. Entries inserted later are not included, even if their call started earlier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBudget(self, request, context):
-        """How much of each budget is spent and reserved.
+        """Returns the spent and reserved amount of each budget.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,8 +125,8 @@ def add_BillingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BillingService:
-    """What a tenant has used and what it cost. Each call needs an API key of the scope `billing`, and reads the key's own
-    tenant; one of the scope `admin` may name any.
+    """A tenant's usage and cost. Each call requires an API key of the scope `billing` and reads the key's own tenant; a key
+    of the scope `admin` may name any tenant.
     """
 
     @staticmethod

@@ -18,9 +18,9 @@ import {
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Adjustment, BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
 
-/** Tenants, their keys and what they may do. The command line `godoty` does the same by hand. */
+/** Tenants, their keys and policies. The command line `godoty` has the same operations. */
 
-/** What an API key may be used for. */
+/** The services that an API key may call. */
 export enum ApiScope {
   /** API_SCOPE_UNSPECIFIED - Never sent. */
   API_SCOPE_UNSPECIFIED = 0,
@@ -72,75 +72,75 @@ export function apiScopeToJSON(object: ApiScope): string {
 
 /** A tenant. */
 export interface Tenant {
-  /** Our id of it. */
+  /** The tenant's id, generated. */
   tenantId: string;
-  /** What people call it. */
+  /** The display name. */
   name: string;
-  /** When it was made. */
+  /** The time of creation. */
   createTime: Date | undefined;
 }
 
 /** A key, without its secret. */
 export interface ApiKey {
-  /** Its id, the middle part of its text. */
+  /** The key's id, the middle part of its text. */
   keyId: string;
   /** The tenant. */
   tenantId: string;
-  /** What it may be used for. */
+  /** The scopes. */
   scopes: ApiScope[];
-  /** When it was made. */
+  /** The time of creation. */
   createTime:
     | Date
     | undefined;
-  /** When it expires. Unset: never. */
+  /** The time of expiry. Unset: it does not expire. */
   expireTime:
     | Date
     | undefined;
-  /** When it was revoked. Unset: it was not. */
+  /** The time of revocation. Unset: it is not revoked. */
   revokeTime:
     | Date
     | undefined;
-  /** When it was last used, to within a minute. Unset: never. */
+  /** The time of last use, accurate to a minute. Unset: never used. */
   lastUseTime: Date | undefined;
 }
 
-/** What a tenant may do. A field that is unset, empty or 0 sets no bound: for turns, those of each server hold then. */
+/** A tenant's limits. A field that is unset, empty or 0 sets no limit; for turns, each server's own limits apply then. */
 export interface Policy {
-  /** Models that may be asked for: ids, or patterns with `*`, such as "openai/*". */
+  /** The models that may be requested: ids, or patterns with `*`, such as "openai/*". */
   allowedModels: string[];
-  /** Asked when neither request nor session names one. */
+  /** The model used if neither request nor session names one. */
   defaultModel: string;
-  /** Tried when that one cannot answer, in order; at most 8. */
+  /** Models to try, in this order, if the default model is unavailable; at most 8. */
   defaultFallbackModels: string[];
-  /** Output tokens of one turn, at most. */
+  /** Maximum number of output tokens of one turn. */
   maxOutputTokens: number;
-  /** Turns that may start in a minute, on all servers together. */
+  /** Maximum number of turns that start in a minute, on all servers together. */
   turnsPerMinute: number;
-  /** Turns that may run at the same time, on all servers together. One that waits in its server's line does not run. */
+  /** Maximum number of concurrent turns, on all servers together. A turn in its server's queue does not count. */
   concurrentTurns: number;
-  /** OpenRouter's provider routing preferences, as the JSON object that it takes under `provider`. */
+  /** OpenRouter's provider routing preferences: the JSON object of its request field `provider`. */
   providerJson: string;
-  /** Only providers that keep nothing. */
+  /** Use only providers without data retention. */
   zeroDataRetention: boolean;
   /** At most one for each window. */
   budgets: Budget[];
 }
 
-/** A budget. At 50, 80 and 100 per cent, the stream of the turn that reaches it tells. */
+/** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
 export interface Budget {
-  /** What it covers. */
+  /** The period that the budget covers. */
   window: BudgetWindow;
-  /** Required. Its amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
+  /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
   limitUsd?:
     | string
     | undefined;
-  /** A call that might not fit is refused, and it can never be overspent. */
+  /** A call that might exceed the budget is rejected, so that it is never exceeded. */
   hard: boolean;
 }
 
-/** Which name. */
+/** The tenant to create. */
 export interface CreateTenantRequest {
-  /** Required. What people call it: at most 200 characters. */
+  /** Required. The display name: at most 200 characters. */
   name: string;
 }
 
@@ -150,7 +150,7 @@ export interface CreateTenantResponse {
   tenant: Tenant | undefined;
 }
 
-/** Which tenant. */
+/** The tenant to return. */
 export interface GetTenantRequest {
   /** Required. The tenant. */
   tenantId: string;
@@ -162,29 +162,29 @@ export interface GetTenantResponse {
   tenant: Tenant | undefined;
 }
 
-/** Which page. */
+/** A query for tenants. */
 export interface ListTenantsRequest {
-  /** At most so many; 0 means 100, and more than 500 are cut to 500. */
+  /** Maximum number of tenants; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before. Empty: the first page. */
+  /** The `next_page_token` of the previous page. Empty: the first page. */
   pageToken: string;
 }
 
-/** A page of tenants. A page ends after about 1 MiB, so it may hold fewer tenants than were asked for. */
+/** A page of tenants. A page is limited to about 1 MiB, so it may contain fewer tenants than requested. */
 export interface ListTenantsResponse {
   /** The tenants. */
   tenants: Tenant[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** What the key is to be. */
+/** The key to create. */
 export interface IssueKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. What it may be used for. */
+  /** Required. The scopes. */
   scopes: ApiScope[];
-  /** When it expires, in the future. Unset: never. */
+  /** The time of expiry, in the future. Unset: it does not expire. */
   expireTime: Date | undefined;
 }
 
@@ -194,29 +194,29 @@ export interface IssueKeyResponse {
   key:
     | ApiKey
     | undefined;
-  /** Its text, `gdt_...`: shown this once. */
+  /** The key's text, `gdt_...`; it cannot be retrieved again. */
   text: string;
 }
 
-/** Which tenant's keys. */
+/** A query for keys. */
 export interface ListKeysRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** At most so many; 0 means 100, and more than 500 are cut to 500. */
+  /** Maximum number of keys; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before, from the same query. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
-/** A page of keys. A page ends after about 1 MiB, so it may hold fewer keys than were asked for. */
+/** A page of keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested. */
 export interface ListKeysResponse {
   /** The keys. */
   keys: ApiKey[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** Which key. */
+/** The key to revoke. */
 export interface RevokeKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
@@ -224,17 +224,17 @@ export interface RevokeKeyRequest {
   keyId: string;
 }
 
-/** The key is out of force. */
+/** The key is revoked. */
 export interface RevokeKeyResponse {
 }
 
-/** Which key, and how long it still serves. */
+/** The key to rotate, and the overlap. */
 export interface RotateKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
   /** Required. The key. */
   keyId: string;
-  /** Seconds that the old one still serves: 0 to 30 days. */
+  /** Seconds during which the old key remains valid: 0 to 30 days. */
   overlapSeconds: number;
 }
 
@@ -244,57 +244,57 @@ export interface RotateKeyResponse {
   key:
     | ApiKey
     | undefined;
-  /** Its text, `gdt_...`: shown this once. */
+  /** The key's text, `gdt_...`; it cannot be retrieved again. */
   text: string;
 }
 
-/** Which tenant. */
+/** The tenant whose policy to return. */
 export interface GetPolicyRequest {
   /** Required. The tenant. */
   tenantId: string;
 }
 
-/** What the tenant may do. */
+/** The tenant's policy. */
 export interface GetPolicyResponse {
   /** The policy. */
   policy:
     | Policy
     | undefined;
-  /** It has an OpenRouter key of its own. */
+  /** The tenant has an OpenRouter key of its own. */
   hasProviderKey: boolean;
 }
 
-/** Which tenant, and what it may do. */
+/** The policy to set. */
 export interface SetPolicyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. All of it: what is left out is no bound any more. */
+  /** Required. The complete policy: it replaces the previous one, and an unset field sets no limit. */
   policy: Policy | undefined;
 }
 
-/** What the tenant may do from now on. */
+/** The tenant's new policy. */
 export interface SetPolicyResponse {
   /** The policy. */
   policy: Policy | undefined;
 }
 
-/** Which tenant, and its key. */
+/** The provider key to set. */
 export interface SetProviderKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Its OpenRouter key. Empty: it has none of its own any more. */
+  /** The OpenRouter key. Empty removes the tenant's own key. */
   providerKey: string;
 }
 
-/** The key is kept. */
+/** The key is stored, or removed. */
 export interface SetProviderKeyResponse {
 }
 
-/** Which call, and what it cost. */
+/** The adjustment to make. */
 export interface AdjustCallRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. The call: settled, void, or unresolved and resolved since. */
+  /** Required. The call: settled, void, or unresolved and since resolved. */
   callId: string;
   /**
    * Required. The correction, in US dollars: a plain decimal of at most 1000000 and at most 25 decimals. The call's
@@ -303,12 +303,12 @@ export interface AdjustCallRequest {
   change:
     | //
     /**
-     * What the call cost in all. The entry has the difference to what it cost before, exact also where others adjust
-     * the call at the same time.
+     * The call's new total. The entry has the difference to the previous total, exact also with concurrent adjustments
+     * of the call.
      */
     { $case: "costUsd"; value: string }
     | //
-    /** What is added to the call's total; not 0, and negative where less was charged. */
+    /** The amount to add to the call's total; not 0, negative if less was charged. */
     { $case: "addUsd"; value: string }
     | undefined;
   /** Required. The reason: 1 to 1000 printable characters. */
@@ -318,54 +318,51 @@ export interface AdjustCallRequest {
    * adjustment that was made; with another content, or by another key, it is refused as REQUEST_ID_REUSED.
    */
   requestId: string;
-  /** The call's total may be above its upper bound. */
+  /** Allow a total above the call's upper bound. */
   aboveBound: boolean;
 }
 
 /** The adjustment. */
 export interface AdjustCallResponse {
-  /** The new entry, or the one that the same request made before. */
+  /** The new entry, or the entry that the same request created before. */
   adjustment:
     | Adjustment
     | undefined;
-  /** What the call costs now, with all its adjustments. */
+  /** The call's total with all its adjustments. */
   totalCostUsd?: string | undefined;
 }
 
-/** Which changes. */
+/** A query for changes. */
 export interface ListAdminChangesRequest {
-  /** Only those to this tenant. Empty: to all. */
+  /** Only changes to this tenant. Empty: to all tenants. */
   tenantId: string;
-  /** At most so many; 0 means 100, and more than 500 are cut to 500. */
+  /** Maximum number of changes; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before, from the same query. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
-/** A page of changes. A page ends after about 1 MiB, so it may hold fewer changes than were asked for. */
+/** A page of changes. A page is limited to about 1 MiB, so it may contain fewer changes than requested. */
 export interface ListAdminChangesResponse {
   /** The changes. */
   changes: AdminChange[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** A change that an administrator made. */
+/** A change made by an administrator. */
 export interface AdminChange {
-  /** When. */
+  /** The time of the change. */
   time:
     | Date
     | undefined;
-  /** Who: the id of the API key, or the user of the command line. */
+  /** The author: the id of the API key, or the user of the command line. */
   by: string;
-  /**
-   * What: the method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
-   * "RepairTimes".
-   */
+  /** The method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes". */
   action: string;
-  /** To which tenant. Empty: to none. */
+  /** The tenant concerned. Empty: none. */
   tenantId: string;
-  /** What it was set to, as JSON, without any secret. */
+  /** The values set, as JSON, without secrets. */
   detailsJson: string;
 }
 
@@ -3352,10 +3349,10 @@ export const AdminChange: MessageFns<AdminChange> = {
   },
 };
 
-/** Tenants, their keys and what they may do. Each call needs an API key of the scope `admin`. Every change is recorded. */
+/** Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded. */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
-  /** Makes a tenant. */
+  /** Creates a tenant. */
   createTenant: {
     path: "/godoty.v1.AdminService/CreateTenant" as const,
     requestStream: false as const,
@@ -3366,7 +3363,7 @@ export const AdminServiceService = {
       Buffer.from(CreateTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateTenantResponse => CreateTenantResponse.decode(value),
   },
-  /** A tenant. */
+  /** Returns a tenant. */
   getTenant: {
     path: "/godoty.v1.AdminService/GetTenant" as const,
     requestStream: false as const,
@@ -3376,7 +3373,7 @@ export const AdminServiceService = {
     responseSerialize: (value: GetTenantResponse): Buffer => Buffer.from(GetTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetTenantResponse => GetTenantResponse.decode(value),
   },
-  /** All tenants, the oldest first. */
+  /** Lists all tenants, oldest first. */
   listTenants: {
     path: "/godoty.v1.AdminService/ListTenants" as const,
     requestStream: false as const,
@@ -3386,7 +3383,7 @@ export const AdminServiceService = {
     responseSerialize: (value: ListTenantsResponse): Buffer => Buffer.from(ListTenantsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTenantsResponse => ListTenantsResponse.decode(value),
   },
-  /** Makes an API key. Its text is in this answer and nowhere else. */
+  /** Creates an API key. Its text is in this response only. */
   issueKey: {
     path: "/godoty.v1.AdminService/IssueKey" as const,
     requestStream: false as const,
@@ -3396,7 +3393,7 @@ export const AdminServiceService = {
     responseSerialize: (value: IssueKeyResponse): Buffer => Buffer.from(IssueKeyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): IssueKeyResponse => IssueKeyResponse.decode(value),
   },
-  /** A tenant's keys, without their secrets, the oldest first. */
+  /** Lists a tenant's keys, without their secrets, oldest first. */
   listKeys: {
     path: "/godoty.v1.AdminService/ListKeys" as const,
     requestStream: false as const,
@@ -3406,7 +3403,7 @@ export const AdminServiceService = {
     responseSerialize: (value: ListKeysResponse): Buffer => Buffer.from(ListKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
   },
-  /** Puts a key out of force, on every server within 5 seconds. */
+  /** Revokes a key; takes effect on every server within 5 seconds. */
   revokeKey: {
     path: "/godoty.v1.AdminService/RevokeKey" as const,
     requestStream: false as const,
@@ -3417,8 +3414,8 @@ export const AdminServiceService = {
     responseDeserialize: (value: Buffer): RevokeKeyResponse => RevokeKeyResponse.decode(value),
   },
   /**
-   * Makes a key like another, with the same scopes and, from now on, the same lifetime, and lets the old one expire after
-   * a while.
+   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
+   * overlap.
    */
   rotateKey: {
     path: "/godoty.v1.AdminService/RotateKey" as const,
@@ -3429,7 +3426,7 @@ export const AdminServiceService = {
     responseSerialize: (value: RotateKeyResponse): Buffer => Buffer.from(RotateKeyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RotateKeyResponse => RotateKeyResponse.decode(value),
   },
-  /** What a tenant may do. */
+  /** Returns a tenant's policy. */
   getPolicy: {
     path: "/godoty.v1.AdminService/GetPolicy" as const,
     requestStream: false as const,
@@ -3439,7 +3436,7 @@ export const AdminServiceService = {
     responseSerialize: (value: GetPolicyResponse): Buffer => Buffer.from(GetPolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetPolicyResponse => GetPolicyResponse.decode(value),
   },
-  /** Sets what a tenant may do; it holds on every server within 5 seconds. */
+  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
   setPolicy: {
     path: "/godoty.v1.AdminService/SetPolicy" as const,
     requestStream: false as const,
@@ -3449,7 +3446,7 @@ export const AdminServiceService = {
     responseSerialize: (value: SetPolicyResponse): Buffer => Buffer.from(SetPolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetPolicyResponse => SetPolicyResponse.decode(value),
   },
-  /** Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it. */
+  /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: {
     path: "/godoty.v1.AdminService/SetProviderKey" as const,
     requestStream: false as const,
@@ -3462,8 +3459,8 @@ export const AdminServiceService = {
     responseDeserialize: (value: Buffer): SetProviderKeyResponse => SetProviderKeyResponse.decode(value),
   },
   /**
-   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
-   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   * Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
+   * not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
    */
   adjustCall: {
     path: "/godoty.v1.AdminService/AdjustCall" as const,
@@ -3474,7 +3471,7 @@ export const AdminServiceService = {
     responseSerialize: (value: AdjustCallResponse): Buffer => Buffer.from(AdjustCallResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AdjustCallResponse => AdjustCallResponse.decode(value),
   },
-  /** What was changed, by whom and when, the newest first. */
+  /** Lists the recorded changes, newest first. */
   listAdminChanges: {
     path: "/godoty.v1.AdminService/ListAdminChanges" as const,
     requestStream: false as const,
@@ -3489,40 +3486,40 @@ export const AdminServiceService = {
 } as const;
 
 export interface AdminServiceServer extends UntypedServiceImplementation {
-  /** Makes a tenant. */
+  /** Creates a tenant. */
   createTenant: handleUnaryCall<CreateTenantRequest, CreateTenantResponse>;
-  /** A tenant. */
+  /** Returns a tenant. */
   getTenant: handleUnaryCall<GetTenantRequest, GetTenantResponse>;
-  /** All tenants, the oldest first. */
+  /** Lists all tenants, oldest first. */
   listTenants: handleUnaryCall<ListTenantsRequest, ListTenantsResponse>;
-  /** Makes an API key. Its text is in this answer and nowhere else. */
+  /** Creates an API key. Its text is in this response only. */
   issueKey: handleUnaryCall<IssueKeyRequest, IssueKeyResponse>;
-  /** A tenant's keys, without their secrets, the oldest first. */
+  /** Lists a tenant's keys, without their secrets, oldest first. */
   listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
-  /** Puts a key out of force, on every server within 5 seconds. */
+  /** Revokes a key; takes effect on every server within 5 seconds. */
   revokeKey: handleUnaryCall<RevokeKeyRequest, RevokeKeyResponse>;
   /**
-   * Makes a key like another, with the same scopes and, from now on, the same lifetime, and lets the old one expire after
-   * a while.
+   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
+   * overlap.
    */
   rotateKey: handleUnaryCall<RotateKeyRequest, RotateKeyResponse>;
-  /** What a tenant may do. */
+  /** Returns a tenant's policy. */
   getPolicy: handleUnaryCall<GetPolicyRequest, GetPolicyResponse>;
-  /** Sets what a tenant may do; it holds on every server within 5 seconds. */
+  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
   setPolicy: handleUnaryCall<SetPolicyRequest, SetPolicyResponse>;
-  /** Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it. */
+  /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: handleUnaryCall<SetProviderKeyRequest, SetProviderKeyResponse>;
   /**
-   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
-   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   * Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
+   * not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
    */
   adjustCall: handleUnaryCall<AdjustCallRequest, AdjustCallResponse>;
-  /** What was changed, by whom and when, the newest first. */
+  /** Lists the recorded changes, newest first. */
   listAdminChanges: handleUnaryCall<ListAdminChangesRequest, ListAdminChangesResponse>;
 }
 
 export interface AdminServiceClient extends Client {
-  /** Makes a tenant. */
+  /** Creates a tenant. */
   createTenant(
     request: CreateTenantRequest,
     callback: (error: ServiceError | null, response: CreateTenantResponse) => void,
@@ -3538,7 +3535,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateTenantResponse) => void,
   ): ClientUnaryCall;
-  /** A tenant. */
+  /** Returns a tenant. */
   getTenant(
     request: GetTenantRequest,
     callback: (error: ServiceError | null, response: GetTenantResponse) => void,
@@ -3554,7 +3551,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetTenantResponse) => void,
   ): ClientUnaryCall;
-  /** All tenants, the oldest first. */
+  /** Lists all tenants, oldest first. */
   listTenants(
     request: ListTenantsRequest,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
@@ -3570,7 +3567,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
   ): ClientUnaryCall;
-  /** Makes an API key. Its text is in this answer and nowhere else. */
+  /** Creates an API key. Its text is in this response only. */
   issueKey(
     request: IssueKeyRequest,
     callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
@@ -3586,7 +3583,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
   ): ClientUnaryCall;
-  /** A tenant's keys, without their secrets, the oldest first. */
+  /** Lists a tenant's keys, without their secrets, oldest first. */
   listKeys(
     request: ListKeysRequest,
     callback: (error: ServiceError | null, response: ListKeysResponse) => void,
@@ -3602,7 +3599,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListKeysResponse) => void,
   ): ClientUnaryCall;
-  /** Puts a key out of force, on every server within 5 seconds. */
+  /** Revokes a key; takes effect on every server within 5 seconds. */
   revokeKey(
     request: RevokeKeyRequest,
     callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
@@ -3619,8 +3616,8 @@ export interface AdminServiceClient extends Client {
     callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Makes a key like another, with the same scopes and, from now on, the same lifetime, and lets the old one expire after
-   * a while.
+   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
+   * overlap.
    */
   rotateKey(
     request: RotateKeyRequest,
@@ -3637,7 +3634,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
   ): ClientUnaryCall;
-  /** What a tenant may do. */
+  /** Returns a tenant's policy. */
   getPolicy(
     request: GetPolicyRequest,
     callback: (error: ServiceError | null, response: GetPolicyResponse) => void,
@@ -3653,7 +3650,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetPolicyResponse) => void,
   ): ClientUnaryCall;
-  /** Sets what a tenant may do; it holds on every server within 5 seconds. */
+  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
   setPolicy(
     request: SetPolicyRequest,
     callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
@@ -3669,7 +3666,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
   ): ClientUnaryCall;
-  /** Sets the tenant's own OpenRouter key, which is kept encrypted and never told again; empty removes it. */
+  /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey(
     request: SetProviderKeyRequest,
     callback: (error: ServiceError | null, response: SetProviderKeyResponse) => void,
@@ -3686,8 +3683,8 @@ export interface AdminServiceClient extends Client {
     callback: (error: ServiceError | null, response: SetProviderKeyResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Corrects what a model call cost, by a new, dated ledger entry under the caller's key; the call's own entry stays.
-   * A call may be adjusted any number of times. One that is unresolved must be resolved first.
+   * Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
+   * not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
    */
   adjustCall(
     request: AdjustCallRequest,
@@ -3704,7 +3701,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AdjustCallResponse) => void,
   ): ClientUnaryCall;
-  /** What was changed, by whom and when, the newest first. */
+  /** Lists the recorded changes, newest first. */
   listAdminChanges(
     request: ListAdminChangesRequest,
     callback: (error: ServiceError | null, response: ListAdminChangesResponse) => void,

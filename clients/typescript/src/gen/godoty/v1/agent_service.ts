@@ -22,15 +22,15 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
 import { ModelCall, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 
-/** Conversations with an agent, and what they cost. */
+/** Conversations with an agent, and their cost. */
 
-/** What a turn does while another one of its session is running. */
+/** Behaviour of a turn while another turn of its session is running. */
 export enum OnBusy {
   /** ON_BUSY_UNSPECIFIED - REJECT. */
   ON_BUSY_UNSPECIFIED = 0,
   /** ON_BUSY_REJECT - The call ends with SESSION_BUSY. */
   ON_BUSY_REJECT = 1,
-  /** ON_BUSY_WAIT - The turn waits, until the call's deadline: first come, first served on one server. */
+  /** ON_BUSY_WAIT - The turn waits, at most until the call's deadline; in order of arrival on one server. */
   ON_BUSY_WAIT = 2,
   UNRECOGNIZED = -1,
 }
@@ -67,13 +67,13 @@ export function onBusyToJSON(object: OnBusy): string {
   }
 }
 
-/** What becomes of a turn when nobody reads it any more. */
+/** Behaviour of a turn once it has no reader. */
 export enum OnDisconnect {
   /** ON_DISCONNECT_UNSPECIFIED - CANCEL. */
   ON_DISCONNECT_UNSPECIFIED = 0,
-  /** ON_DISCONNECT_CANCEL - It is cancelled: at once, or within a few seconds where its last reader was on another server. */
+  /** ON_DISCONNECT_CANCEL - The turn is cancelled: at once, or within a few seconds if its last reader was on another server. */
   ON_DISCONNECT_CANCEL = 1,
-  /** ON_DISCONNECT_CONTINUE - It runs to its end; ResumeTurn reads what was missed. */
+  /** ON_DISCONNECT_CONTINUE - The turn runs to its end; ResumeTurn returns the events missed. */
   ON_DISCONNECT_CONTINUE = 2,
   UNRECOGNIZED = -1,
 }
@@ -110,13 +110,13 @@ export function onDisconnectToJSON(object: OnDisconnect): string {
   }
 }
 
-/** How a tool ended. */
+/** The outcome of a tool call. */
 export enum ToolCallStatus {
   /** TOOL_CALL_STATUS_UNSPECIFIED - Never sent. */
   TOOL_CALL_STATUS_UNSPECIFIED = 0,
-  /** TOOL_CALL_STATUS_SUCCESS - It gave a result. */
+  /** TOOL_CALL_STATUS_SUCCESS - The tool returned a result. */
   TOOL_CALL_STATUS_SUCCESS = 1,
-  /** TOOL_CALL_STATUS_ERROR - It failed; the model is told why. */
+  /** TOOL_CALL_STATUS_ERROR - The tool failed; the model receives the error. */
   TOOL_CALL_STATUS_ERROR = 2,
   UNRECOGNIZED = -1,
 }
@@ -153,26 +153,26 @@ export function toolCallStatusToJSON(object: ToolCallStatus): string {
   }
 }
 
-/** Why a turn ended. */
+/** The reason why a turn ended. */
 export enum StopReason {
   /** STOP_REASON_UNSPECIFIED - Never sent. */
   STOP_REASON_UNSPECIFIED = 0,
-  /** STOP_REASON_END_TURN - The agent has answered. */
+  /** STOP_REASON_END_TURN - The agent has completed its answer. */
   STOP_REASON_END_TURN = 1,
-  /** STOP_REASON_MAX_OUTPUT_TOKENS - The answer reached the model's or the turn's bound on output tokens. */
+  /** STOP_REASON_MAX_OUTPUT_TOKENS - The answer reached the model's or the turn's limit of output tokens. */
   STOP_REASON_MAX_OUTPUT_TOKENS = 2,
-  /** STOP_REASON_MAX_MODEL_CALLS - The turn reached its bound on model calls. */
+  /** STOP_REASON_MAX_MODEL_CALLS - The turn reached its limit of model calls. */
   STOP_REASON_MAX_MODEL_CALLS = 3,
   /** STOP_REASON_CONTENT_FILTERED - The provider's filter stopped the answer. */
   STOP_REASON_CONTENT_FILTERED = 4,
   /**
-   * STOP_REASON_INTERRUPTED - The server that ran the turn died. What was answered until then is kept, and marked; `cycle_durations` and `tools`
-   * are not known.
+   * STOP_REASON_INTERRUPTED - The server that ran the turn died. The partial answer is persisted and marked; `cycle_durations` and `tools` are
+   * unknown.
    */
   STOP_REASON_INTERRUPTED = 5,
   /**
-   * STOP_REASON_BUDGET - The tenant's hard budget or the turn's `max_cost_usd` does not cover more: the answer was cut where its output
-   * tokens reached what was left, or the next model call was not made.
+   * STOP_REASON_BUDGET - The tenant's hard budget or the turn's `max_cost_usd` is exhausted: the answer was truncated at the output tokens
+   * that the remaining amount covers, or the next model call was not made.
    */
   STOP_REASON_BUDGET = 6,
   UNRECOGNIZED = -1,
@@ -230,11 +230,11 @@ export function stopReasonToJSON(object: StopReason): string {
   }
 }
 
-/** Who speaks. */
+/** The author of a message. */
 export enum Role {
   /** ROLE_UNSPECIFIED - Never sent. */
   ROLE_UNSPECIFIED = 0,
-  /** ROLE_USER - The user; also the results of tools, which the model sees as the user's. */
+  /** ROLE_USER - The user; also tool results, which the model receives as user messages. */
   ROLE_USER = 1,
   /** ROLE_ASSISTANT - The agent. */
   ROLE_ASSISTANT = 2,
@@ -273,102 +273,100 @@ export function roleToJSON(object: Role): string {
   }
 }
 
-/** What a caller says. */
+/** A request for one turn. */
 export interface ConverseRequest {
   /**
-   * The session, in the caller's own words: 1 to 128 of `[A-Za-z0-9._:-]`. It is made when the tenant first uses
-   * it. Empty: a new session with an id of ours, which `turn_started` tells.
+   * The session id, chosen by the caller: 1 to 128 of `[A-Za-z0-9._:-]`. The session is created on the tenant's first
+   * use of the id. Empty: a new session with a generated id, returned in `turn_started`.
    */
   sessionId: string;
-  /** Required. What the user says: not blank, at most 256 KiB of UTF-8. */
+  /** Required. The user's message: not blank, at most 256 KiB of UTF-8. */
   text: string;
   /**
-   * The OpenRouter model to ask, such as "openai/gpt-4o-mini". Empty: the one that the session used last, else
-   * the default. It may change from turn to turn.
+   * The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the session's last
+   * model, else the default.
    */
   model: string;
-  /** Models to try, in this order, when `model` cannot answer; at most 8. The one that served is charged. */
+  /** Models to try, in this order, if `model` is unavailable; at most 8. The cost is that of the model that served. */
   fallbackModels: string[];
-  /** Bounds on this turn. */
+  /** Limits of this turn. */
   limits:
     | TurnLimits
     | undefined;
   /**
-   * The tenant's end user, opaque to us: at most 128 characters. A session keeps its first one; another one in a
-   * later turn is refused.
+   * The tenant's end user, an opaque id of at most 128 characters. Fixed by the session's first turn; a different user
+   * in a later turn is rejected.
    */
   user: string;
   /**
-   * Makes a retry safe: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id
-   * with the same request attaches to the turn, or replays it, and never charges again; with another request it is
-   * REQUEST_ID_REUSED. A turn that was refused before `turn_started`, or whose server died before it began, does not
-   * use its id up. Kept as long as the log, also when the session is deleted: the same request is then TURN_NOT_FOUND.
+   * Idempotency key: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id with
+   * the same request attaches to the turn or replays it, without a second charge; with another request it is
+   * REQUEST_ID_REUSED. A turn that was rejected before `turn_started`, or that did not begin because its server died,
+   * does not use up its id. Retained as long as the log, even if the session is deleted: the same request is then
+   * TURN_NOT_FOUND.
    */
   requestId: string;
-  /** What to do while another turn of the session is running. */
+  /** Behaviour while another turn of the session is running. */
   onBusy: OnBusy;
-  /** What becomes of the turn when nobody reads it any more: the caller has gone, or its deadline has passed. */
+  /** Behaviour once the turn has no reader: the caller has disconnected, or its deadline has passed. */
   onDisconnect: OnDisconnect;
 }
 
-/** Bounds on one turn. Unset: the server's own bound holds. */
+/** Limits of one turn. Unset: the server's limit applies. */
 export interface TurnLimits {
-  /**
-   * How many times the agent may call the model: at least 1. Reaching it ends the turn with
-   * STOP_REASON_MAX_MODEL_CALLS.
-   */
+  /** Maximum number of model calls: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS. */
   maxModelCalls?:
     | number
     | undefined;
   /**
-   * How many tokens the model may answer in all of the turn's calls together: at least 1. Reaching it ends the turn
-   * with STOP_REASON_MAX_OUTPUT_TOKENS.
+   * Maximum number of output tokens of all model calls of the turn together: at least 1. Reaching it ends the turn with
+   * STOP_REASON_MAX_OUTPUT_TOKENS.
    */
   maxOutputTokens?:
     | number
     | undefined;
   /**
-   * What the turn may cost, in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
-   * Each model call may answer only as many tokens as what is left covers. An answer that is cut by this ends the turn
-   * with STOP_REASON_BUDGET. So does a model call for which not even 256 tokens are covered (or as many as
-   * `max_output_tokens` leaves, if those are fewer): it is not made.
+   * Maximum cost of the turn in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
+   * The output tokens of each model call are limited to those that the remaining amount covers. An answer truncated by
+   * this limit ends the turn with STOP_REASON_BUDGET. So does a remaining amount that does not cover 256 output tokens
+   * (or the remainder of `max_output_tokens`, if smaller): the model call is not made.
    */
   maxCostUsd?: string | undefined;
 }
 
 /**
- * Something that happened in a turn. The first message of a stream is `turn_started`, the last `turn_finished`,
- * unless the call ends with an error. Between them, for each call of the model: `reasoning_delta` and `text_delta`
- * as they come, `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that
- * the model asked for, side by side. A `heartbeat` may come at any time, also before `turn_started`.
+ * An event of a turn. The first message of a stream is `turn_started`, the last is `turn_finished`, unless the call
+ * ends with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
+ * `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
+ * tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`.
  */
 export interface ConverseResponse {
   /**
-   * Strictly increasing within a turn, but a `heartbeat` repeats the last one that was sent (0: none was). A message
-   * covers everything since the one before it.
+   * Strictly increasing within a turn; a `heartbeat` repeats the last number sent (0: none). A message covers all
+   * events since the previous message.
    */
   sequence: bigint;
   /** The turn. */
   turnId: string;
-  /** What happened. */
+  /** The event. */
   event:
     | //
-    /** The turn has begun: the text is kept, whatever happens now. */
+    /** The turn has begun: the user's message is persisted. */
     { $case: "turnStarted"; value: TurnStarted }
     | //
-    /** The model answered some text. */
+    /** A part of the answer's text. */
     { $case: "textDelta"; value: TextDelta }
     | //
-    /** The model reasoned. */
+    /** A part of the model's reasoning. */
     { $case: "reasoningDelta"; value: ReasoningDelta }
     | //
-    /** A tool began to run. */
+    /** A tool call has started. */
     { $case: "toolCallStarted"; value: ToolCallStarted }
     | //
-    /** A tool ended. */
+    /** A tool call has finished. */
     { $case: "toolCallFinished"; value: ToolCallFinished }
     | //
-    /** A request to the provider ended and stands in the ledger. */
+    /** A request to the provider has ended and is recorded in the ledger. */
     { $case: "modelCallFinished"; value: ModelCallFinished }
     | //
     /** The turn has ended. */
@@ -378,55 +376,55 @@ export interface ConverseResponse {
     { $case: "budgetAlert"; value: BudgetAlert }
     | //
     /**
-     * Nothing has happened for some seconds: the turn waits for another one of its session, for its model, for a tool,
-     * or for the server that runs it. Clients need not react.
+     * No event for some seconds: the turn waits for another turn of its session, its model, a tool, or the server that
+     * runs it. Clients can ignore it.
      */
     { $case: "heartbeat"; value: Heartbeat }
     | undefined;
 }
 
-/** Nothing has happened for some seconds (5 unless the server is configured otherwise), and the stream is alive. */
+/** The stream is alive without an event for some seconds (5 unless the server is configured otherwise). */
 export interface Heartbeat {
 }
 
 /**
- * The tenant's spending has reached a share of a budget: 50, 80 or 100 per cent. It is told once in each window and
- * for each limit, to the turn whose call reached it, or to the next one where no turn's call did.
+ * The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
+ * to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
  */
 export interface BudgetAlert {
-  /** What the budget covers. */
+  /** The period that the budget covers. */
   window: BudgetWindow;
-  /** The share that was reached, in per cent. */
+  /** The share reached, in per cent. */
   percent: number;
-  /** What is spent now. */
+  /** The amount spent so far. */
   spentUsd?:
     | string
     | undefined;
-  /** The budget. */
+  /** The amount of the budget. */
   limitUsd?: string | undefined;
 }
 
-/** Which turn, and what of it is known. */
+/** The turn to resume, and the position to resume from. */
 export interface ResumeTurnRequest {
   /** Required. The turn. */
   turnId: string;
-  /** The `sequence` of the last message that was received; 0 reads the turn from its beginning. */
+  /** The `sequence` of the last message received; 0 reads the turn from its beginning. */
   afterSequence: bigint;
 }
 
-/** Something that happened in a turn. */
+/** An event of a turn. */
 export interface ResumeTurnResponse {
-  /** What happened, as Converse tells it. */
+  /** The event, as Converse sends it. */
   event: ConverseResponse | undefined;
 }
 
-/** Which turn. */
+/** The turn to cancel. */
 export interface CancelTurnRequest {
   /** Required. The turn. */
   turnId: string;
 }
 
-/** The turn ends, or has ended. */
+/** The turn is being cancelled, or has ended. */
 export interface CancelTurnResponse {
 }
 
@@ -434,109 +432,109 @@ export interface CancelTurnResponse {
 export interface TurnStarted {
   /** The session. */
   sessionId: string;
-  /** The turn made the session. */
+  /** The session was created by this turn. */
   sessionCreated: boolean;
-  /** What the session has cost and used before this turn. */
+  /** Cost and usage of the session before this turn. */
   totals: Totals | undefined;
 }
 
-/** Some more text of the answer. */
+/** A part of the answer's text. */
 export interface TextDelta {
   /** The text, to be appended. */
   text: string;
 }
 
-/** Some more of the model's reasoning, where it is told. */
+/** A part of the model's reasoning, if the provider returns it. */
 export interface ReasoningDelta {
   /** The text, to be appended. */
   text: string;
 }
 
-/** A tool began to run. */
+/** A tool call has started. */
 export interface ToolCallStarted {
-  /** The id that the model gave the call. */
+  /** The id of the call, assigned by the model. */
   toolCallId: string;
-  /** The tool. */
+  /** The name of the tool. */
   name: string;
-  /** What it was given, as JSON. */
+  /** The input, as JSON. */
   inputJson: string;
 }
 
-/** A tool ended. */
+/** A tool call has finished. */
 export interface ToolCallFinished {
-  /** The id that the model gave the call. */
+  /** The id of the call, assigned by the model. */
   toolCallId: string;
-  /** How it ended. */
+  /** The outcome. */
   status: ToolCallStatus;
-  /** What the model is told, as text. */
+  /** The output that the model receives, as text. */
   output: string;
-  /** How long it ran. */
+  /** The duration of the call. */
   duration: Duration | undefined;
 }
 
-/** A request to the provider ended. */
+/** A request to the provider has ended. */
 export interface ModelCallFinished {
   /** Its ledger entry. */
   call: ModelCall | undefined;
 }
 
-/** The turn has ended. It waits for no record of the provider: what is still open is counted as pending. */
+/** The turn has ended. It does not wait for the provider's records: calls without a known cost count as pending. */
 export interface TurnFinished {
-  /** Why it ended. */
+  /** The reason why the turn ended. */
   stopReason: StopReason;
-  /** What this turn cost and used. */
+  /** Cost and usage of this turn. */
   turnTotals:
     | Totals
     | undefined;
-  /** What the session has cost and used, this turn included. */
+  /** Cost and usage of the session, including this turn. */
   sessionTotals:
     | Totals
     | undefined;
-  /** How long each cycle of the agent's loop took: a call of the model and the tools that it asked for. */
+  /** The duration of each cycle of the agent's loop: a model call and the tool calls that it requested. */
   cycleDurations: Duration[];
-  /** The tools that ran. */
+  /** The tools used. */
   tools: ToolSummary[];
 }
 
-/** How a tool did in a turn. */
+/** Statistics of a tool in a turn. */
 export interface ToolSummary {
-  /** The tool. */
+  /** The name of the tool. */
   name: string;
-  /** How often it ran. */
+  /** Number of calls. */
   calls: number;
-  /** How often it failed. */
+  /** Number of failed calls. */
   errors: number;
-  /** How long it ran in all. */
+  /** Total duration of the calls. */
   duration: Duration | undefined;
 }
 
-/** Which session. */
+/** The session whose metrics to return. */
 export interface GetSessionMetricsRequest {
   /** Required. The session. */
   sessionId: string;
 }
 
-/** What a session has cost and used. */
+/** Cost and usage of a session. */
 export interface GetSessionMetricsResponse {
-  /** All of it. */
+  /** The totals of the session. */
   totals:
     | Totals
     | undefined;
-  /** The same by served model, the dearest first. */
+  /** The totals by served model, highest cost first. */
   byModel: ModelTotals[];
-  /** The newest 50 turns and the models that served them, the newest first. */
+  /** The newest 50 pairs of turn and served model, newest first. */
   recentRuns: Run[];
-  /** How fast the newest 100 calls were answered: all together first, then by provider. */
+  /** Latency of the newest 100 calls: of all calls first, then by provider. */
   latency: ProviderLatency[];
-  /** When the session was made. */
+  /** The time of creation. */
   createTime:
     | Date
     | undefined;
-  /** When it was last used. */
+  /** The time of last use. */
   updateTime: Date | undefined;
 }
 
-/** Which session. */
+/** The session to return. */
 export interface GetSessionRequest {
   /** Required. The session. */
   sessionId: string;
@@ -550,55 +548,55 @@ export interface GetSessionResponse {
 
 /** A conversation, without its messages. */
 export interface Session {
-  /** Its id. */
+  /** The session id. */
   sessionId: string;
-  /** The tenant's end user it was made for. Empty: none was named. */
+  /** The tenant's end user. Empty: none was given. */
   user: string;
-  /** The model that the last turn asked for. */
+  /** The model requested by the last turn. */
   model: string;
-  /** How many messages it holds. */
+  /** The number of messages. */
   messageCount: bigint;
-  /** What it has cost: the sum of its settled calls. */
+  /** The cost: the sum of the settled calls. */
   costUsd?:
     | string
     | undefined;
-  /** When it was made. */
+  /** The time of creation. */
   createTime:
     | Date
     | undefined;
-  /** When it was last used. */
+  /** The time of last use. */
   updateTime: Date | undefined;
 }
 
-/** Which sessions. */
+/** A query for sessions. */
 export interface ListSessionsRequest {
-  /** At most so many sessions; 0 means 50, and more than 500 are cut to 500. */
+  /** Maximum number of sessions; 0 means 50, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before, from the same query. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
-  /** Only sessions of this end user. Empty: of all. */
+  /** Only sessions of this end user. Empty: all sessions. */
   user: string;
 }
 
-/** A page of sessions. A page ends after about 1 MiB, so it may hold fewer sessions than were asked for. */
+/** A page of sessions. A page is limited to about 1 MiB, so it may contain fewer sessions than requested. */
 export interface ListSessionsResponse {
-  /** The sessions, the last used first. */
+  /** The sessions, most recently used first. */
   sessions: Session[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** Which messages. */
+/** A query for messages. */
 export interface ListMessagesRequest {
   /** Required. The session. */
   sessionId: string;
-  /** At most so many messages; 0 means 100, and more than 500 are cut to 500. */
+  /** Maximum number of messages; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before, from the same query. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
-/** Which message. */
+/** The message to read. */
 export interface ReadMessageRequest {
   /** Required. The session. */
   sessionId: string;
@@ -607,97 +605,97 @@ export interface ReadMessageRequest {
 }
 
 /**
- * A piece of a message: of one content block, at most 256 KiB of its text. Pieces come in order. A message without
- * content comes as one response without `content`.
+ * A piece of a message: at most 256 KiB of the text of one content block. Pieces arrive in order. A message without
+ * content is one response without `content`.
  */
 export interface ReadMessageResponse {
   /** The message without its content. Set in the first response only. */
   message:
     | Message
     | undefined;
-  /** The place of the block in the message's content: 0, 1, 2 … */
+  /** The index of the block in the message's content: 0, 1, 2 … */
   blockIndex: number;
   /**
-   * The piece. The text of a block is the texts of its pieces, joined: `text`, `reasoning`, `tool_use.input_json` or
-   * `tool_result.output`. All other fields are the same in each piece.
+   * The piece. The text of a block is the concatenation of the texts of its pieces: `text`, `reasoning`,
+   * `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece.
    */
   content: ContentBlock | undefined;
 }
 
 /**
- * A page of messages. A page ends after about 1 MiB, so it may hold fewer messages than were asked for. A message that
- * is larger than that alone comes with its content cut (`ContentBlock.truncated`).
+ * A page of messages. A page is limited to about 1 MiB, so it may contain fewer messages than requested. The content of
+ * a message that exceeds the limit alone is truncated (`ContentBlock.truncated`).
  */
 export interface ListMessagesResponse {
-  /** The messages, the oldest first. */
+  /** The messages, oldest first. */
   messages: Message[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
 /** A message of a conversation. */
 export interface Message {
-  /** Its number in the session: 1, 2, 3 … */
+  /** The number of the message in the session: 1, 2, 3 … */
   number: bigint;
-  /** Who speaks. */
+  /** The author. */
   role: Role;
-  /** What it holds, in order. */
+  /** The content blocks, in order. */
   content: ContentBlock[];
-  /** When it was kept. */
+  /** The time at which the message was persisted. */
   createTime:
     | Date
     | undefined;
-  /** The turn that it belongs to. */
+  /** The turn of the message. */
   turnId: string;
 }
 
-/** A part of a message. */
+/** A content block of a message. */
 export interface ContentBlock {
-  /** The part. */
+  /** The block. */
   block:
     | //
     /** Text. */
     { $case: "text"; value: string }
     | //
-    /** The model's reasoning, where it was told. */
+    /** The model's reasoning, if the provider returned it. */
     { $case: "reasoning"; value: string }
     | //
-    /** The model asks for a tool. */
+    /** A tool call requested by the model. */
     { $case: "toolUse"; value: ToolUse }
     | //
-    /** What a tool gave. */
+    /** The result of a tool call. */
     { $case: "toolResult"; value: ToolResult }
     | undefined;
   /**
-   * The end of the block's text is left out here; ReadMessage reads all of it. The text is `text`, `reasoning`,
-   * `tool_use.input_json` (which is no JSON then) or `tool_result.output`.
+   * The block's text is truncated; ReadMessage returns all of it. The text is `text`, `reasoning`,
+   * `tool_use.input_json` (which is then not valid JSON) or `tool_result.output`.
    */
   truncated: boolean;
-  /** How many bytes of UTF-8 the whole text has. Set only with `truncated`. */
+  /** The size of the complete text in bytes of UTF-8. Set only with `truncated`. */
   size: bigint;
 }
 
-/** The model asks for a tool. */
+/** A tool call requested by the model. */
 export interface ToolUse {
-  /** The id that the model gave the call. */
+  /** The id of the call, assigned by the model. */
   toolCallId: string;
-  /** The tool. */
+  /** The name of the tool. */
   name: string;
-  /** What it is given, as JSON. */
+  /** The input, as JSON. */
   inputJson: string;
 }
 
-/** What a tool gave. */
+/** The result of a tool call. */
 export interface ToolResult {
-  /** The id that the model gave the call. */
+  /** The id of the call, assigned by the model. */
   toolCallId: string;
-  /** How it ended. */
+  /** The outcome. */
   status: ToolCallStatus;
-  /** What the model is told, as text. */
+  /** The output that the model receives, as text. */
   output: string;
 }
 
-/** Which session. */
+/** The session to delete. */
 export interface DeleteSessionRequest {
   /** Required. The session. */
   sessionId: string;
@@ -4490,12 +4488,12 @@ export const DeleteSessionResponse: MessageFns<DeleteSessionResponse> = {
 };
 
 /**
- * Conversations with an agent. Each call needs the metadata `authorization: Bearer gdt_...` with an API key of
- * the scope `converse`; all it reads and writes belongs to the key's tenant. See errors.proto for how calls fail.
+ * Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
+ * the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
  */
 export type AgentServiceService = typeof AgentServiceService;
 export const AgentServiceService = {
-  /** Says something to the agent and streams what it does: one turn of the conversation. */
+  /** Sends a message to the agent and streams the events of the turn. */
   converse: {
     path: "/godoty.v1.AgentService/Converse" as const,
     requestStream: false as const,
@@ -4506,8 +4504,8 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ConverseResponse => ConverseResponse.decode(value),
   },
   /**
-   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
-   * log is kept for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
+   * is retained for 24 hours after its end.
    */
   resumeTurn: {
     path: "/godoty.v1.AgentService/ResumeTurn" as const,
@@ -4519,8 +4517,8 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ResumeTurnResponse => ResumeTurnResponse.decode(value),
   },
   /**
-   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
-   * that has ended stays as it is.
+   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
+   * has ended does not change.
    */
   cancelTurn: {
     path: "/godoty.v1.AgentService/CancelTurn" as const,
@@ -4531,7 +4529,7 @@ export const AgentServiceService = {
     responseSerialize: (value: CancelTurnResponse): Buffer => Buffer.from(CancelTurnResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CancelTurnResponse => CancelTurnResponse.decode(value),
   },
-  /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
+  /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics: {
     path: "/godoty.v1.AgentService/GetSessionMetrics" as const,
     requestStream: false as const,
@@ -4543,7 +4541,7 @@ export const AgentServiceService = {
       Buffer.from(GetSessionMetricsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetSessionMetricsResponse => GetSessionMetricsResponse.decode(value),
   },
-  /** A session, without its messages. */
+  /** Returns a session, without its messages. */
   getSession: {
     path: "/godoty.v1.AgentService/GetSession" as const,
     requestStream: false as const,
@@ -4553,7 +4551,7 @@ export const AgentServiceService = {
     responseSerialize: (value: GetSessionResponse): Buffer => Buffer.from(GetSessionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetSessionResponse => GetSessionResponse.decode(value),
   },
-  /** The tenant's sessions, the last used first. */
+  /** Lists the tenant's sessions, most recently used first. */
   listSessions: {
     path: "/godoty.v1.AgentService/ListSessions" as const,
     requestStream: false as const,
@@ -4564,7 +4562,7 @@ export const AgentServiceService = {
       Buffer.from(ListSessionsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListSessionsResponse => ListSessionsResponse.decode(value),
   },
-  /** The messages of a session, the oldest first. */
+  /** Lists the messages of a session, oldest first. */
   listMessages: {
     path: "/godoty.v1.AgentService/ListMessages" as const,
     requestStream: false as const,
@@ -4575,7 +4573,7 @@ export const AgentServiceService = {
       Buffer.from(ListMessagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListMessagesResponse => ListMessagesResponse.decode(value),
   },
-  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  /** Streams one complete message of a session in pieces, also one that ListMessages truncates. */
   readMessage: {
     path: "/godoty.v1.AgentService/ReadMessage" as const,
     requestStream: false as const,
@@ -4586,9 +4584,9 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ReadMessageResponse => ReadMessageResponse.decode(value),
   },
   /**
-   * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
-   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
+   * Deletes a session's conversation and agent state. Its ledger entries remain. A session with a running turn is
+   * SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
+   * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: {
     path: "/godoty.v1.AgentService/DeleteSession" as const,
@@ -4603,38 +4601,38 @@ export const AgentServiceService = {
 } as const;
 
 export interface AgentServiceServer extends UntypedServiceImplementation {
-  /** Says something to the agent and streams what it does: one turn of the conversation. */
+  /** Sends a message to the agent and streams the events of the turn. */
   converse: handleServerStreamingCall<ConverseRequest, ConverseResponse>;
   /**
-   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
-   * log is kept for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
+   * is retained for 24 hours after its end.
    */
   resumeTurn: handleServerStreamingCall<ResumeTurnRequest, ResumeTurnResponse>;
   /**
-   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
-   * that has ended stays as it is.
+   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
+   * has ended does not change.
    */
   cancelTurn: handleUnaryCall<CancelTurnRequest, CancelTurnResponse>;
-  /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
+  /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics: handleUnaryCall<GetSessionMetricsRequest, GetSessionMetricsResponse>;
-  /** A session, without its messages. */
+  /** Returns a session, without its messages. */
   getSession: handleUnaryCall<GetSessionRequest, GetSessionResponse>;
-  /** The tenant's sessions, the last used first. */
+  /** Lists the tenant's sessions, most recently used first. */
   listSessions: handleUnaryCall<ListSessionsRequest, ListSessionsResponse>;
-  /** The messages of a session, the oldest first. */
+  /** Lists the messages of a session, oldest first. */
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
-  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  /** Streams one complete message of a session in pieces, also one that ListMessages truncates. */
   readMessage: handleServerStreamingCall<ReadMessageRequest, ReadMessageResponse>;
   /**
-   * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
-   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
+   * Deletes a session's conversation and agent state. Its ledger entries remain. A session with a running turn is
+   * SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
+   * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
 }
 
 export interface AgentServiceClient extends Client {
-  /** Says something to the agent and streams what it does: one turn of the conversation. */
+  /** Sends a message to the agent and streams the events of the turn. */
   converse(request: ConverseRequest, options?: Partial<CallOptions>): ClientReadableStream<ConverseResponse>;
   converse(
     request: ConverseRequest,
@@ -4642,8 +4640,8 @@ export interface AgentServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ConverseResponse>;
   /**
-   * The rest of a turn, running or finished: exactly what followed a sequence number, whichever server ran it. A turn's
-   * log is kept for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
+   * is retained for 24 hours after its end.
    */
   resumeTurn(request: ResumeTurnRequest, options?: Partial<CallOptions>): ClientReadableStream<ResumeTurnResponse>;
   resumeTurn(
@@ -4652,8 +4650,8 @@ export interface AgentServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ResumeTurnResponse>;
   /**
-   * Ends a running turn: the connection to the provider is closed, and what it cost until then is settled. A turn
-   * that has ended stays as it is.
+   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
+   * has ended does not change.
    */
   cancelTurn(
     request: CancelTurnRequest,
@@ -4670,7 +4668,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CancelTurnResponse) => void,
   ): ClientUnaryCall;
-  /** What a session has cost and used, exact to the last decimal, at any moment and after any restart. */
+  /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics(
     request: GetSessionMetricsRequest,
     callback: (error: ServiceError | null, response: GetSessionMetricsResponse) => void,
@@ -4686,7 +4684,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetSessionMetricsResponse) => void,
   ): ClientUnaryCall;
-  /** A session, without its messages. */
+  /** Returns a session, without its messages. */
   getSession(
     request: GetSessionRequest,
     callback: (error: ServiceError | null, response: GetSessionResponse) => void,
@@ -4702,7 +4700,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetSessionResponse) => void,
   ): ClientUnaryCall;
-  /** The tenant's sessions, the last used first. */
+  /** Lists the tenant's sessions, most recently used first. */
   listSessions(
     request: ListSessionsRequest,
     callback: (error: ServiceError | null, response: ListSessionsResponse) => void,
@@ -4718,7 +4716,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListSessionsResponse) => void,
   ): ClientUnaryCall;
-  /** The messages of a session, the oldest first. */
+  /** Lists the messages of a session, oldest first. */
   listMessages(
     request: ListMessagesRequest,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
@@ -4734,7 +4732,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
   ): ClientUnaryCall;
-  /** One message of a session, whole, in pieces: also what ListMessages shows cut. */
+  /** Streams one complete message of a session in pieces, also one that ListMessages truncates. */
   readMessage(request: ReadMessageRequest, options?: Partial<CallOptions>): ClientReadableStream<ReadMessageResponse>;
   readMessage(
     request: ReadMessageRequest,
@@ -4742,9 +4740,9 @@ export interface AgentServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ReadMessageResponse>;
   /**
-   * Deletes a session's conversation and agent state. Its ledger entries stay. A session with a running turn is
-   * SESSION_BUSY. The id may be used again: it then names a new session, whose totals start at "0". The request ids of
-   * its turns stay in use until they expire: Converse with one of them is TURN_NOT_FOUND.
+   * Deletes a session's conversation and agent state. Its ledger entries remain. A session with a running turn is
+   * SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
+   * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession(
     request: DeleteSessionRequest,

@@ -20,9 +20,9 @@ import {
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { CallState, callStateFromJSON, callStateToJSON, ModelCall, TokenUsage, Totals } from "./metering.js";
 
-/** What a tenant has used and what it cost. */
+/** A tenant's usage and cost. */
 
-/** What sums are grouped by. */
+/** A dimension to group totals by. */
 export enum UsageGroup {
   /** USAGE_GROUP_UNSPECIFIED - No group. */
   USAGE_GROUP_UNSPECIFIED = 0,
@@ -32,9 +32,9 @@ export enum UsageGroup {
   USAGE_GROUP_DAY = 2,
   /** USAGE_GROUP_MONTH - The month, in the request's time zone. */
   USAGE_GROUP_MONTH = 3,
-  /** USAGE_GROUP_MODEL - The model that served; the requested one where none did. */
+  /** USAGE_GROUP_MODEL - The model that served; the requested model if none served. */
   USAGE_GROUP_MODEL = 4,
-  /** USAGE_GROUP_PROVIDER - Who served it. */
+  /** USAGE_GROUP_PROVIDER - The provider that served. */
   USAGE_GROUP_PROVIDER = 5,
   /** USAGE_GROUP_AGENT - The agent's profile. */
   USAGE_GROUP_AGENT = 6,
@@ -107,7 +107,7 @@ export function usageGroupToJSON(object: UsageGroup): string {
   }
 }
 
-/** What a budget covers. */
+/** The period that a budget covers. */
 export enum BudgetWindow {
   /** BUDGET_WINDOW_UNSPECIFIED - Never sent. */
   BUDGET_WINDOW_UNSPECIFIED = 0,
@@ -157,206 +157,209 @@ export function budgetWindowToJSON(object: BudgetWindow): string {
   }
 }
 
-/** Which sums. */
+/** A query for usage totals. */
 export interface GetUsageRequest {
-  /** Whose. Empty: the key's own tenant. Another one needs the scope `admin`. */
+  /** The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`. */
   tenantId: string;
-  /** Required. From this time on. */
+  /** Required. The start of the range, inclusive. */
   startTime:
     | Date
     | undefined;
-  /** Required. Until just before this time; at most 400 days later. */
+  /** Required. The end of the range, exclusive; at most 400 days after its start. */
   endTime:
     | Date
     | undefined;
   /**
-   * Groups, at most one of time and two others. Empty: one sum. Groups by end user or session are summed from the
-   * entries themselves, of which the range may have two million by default; there may be any number of such groups. Of
-   * others more than 10,000 with entries are refused. A refusal says what to narrow.
+   * The groups: at most one of time and two others. Empty: one total. Totals by end user or session are computed from
+   * the entries, for ranges of up to two million entries by default, with any number of groups. Other queries are
+   * rejected if more than 10,000 groups have entries. The error says what to narrow.
    */
   groupBy: UsageGroup[];
-  /** The IANA name of the zone in which hours, days and months are cut, such as "Europe/Berlin". Empty: UTC. */
+  /** The IANA name of the time zone of hours, days and months, such as "Europe/Berlin". Empty: UTC. */
   timeZone: string;
-  /** What was known at this time: it reproduces an earlier answer. Unset: now. */
+  /** Return the totals as known at this time, which reproduces an earlier response. Unset: now. */
   asOf:
     | Date
     | undefined;
   /**
-   * At most so many rows; 0 means 10,000, and more than that are cut to 10,000. A page ends
-   * after about 1 MiB, and may have fewer rows.
+   * Maximum number of rows; 0 means 10,000, values above 10,000 are reduced to 10,000. A page is limited to about 1
+   * MiB, so it may contain fewer rows.
    */
   pageSize: number;
   /**
-   * The `next_page_token` of the page before, from the same query. Empty: the first page. It holds the `as_of` of the
-   * first page, so all pages together are one answer.
+   * The `next_page_token` of the previous page of the same query. Empty: the first page. It contains the `as_of` of the
+   * first page, so that all pages together are one consistent response.
    */
   pageToken: string;
 }
 
-/** Sums. */
+/** Usage totals. */
 export interface GetUsageResponse {
-  /** One for each group whose sums are not all zero, in the order of their keys. */
+  /** One row for each group with totals that are not all zero, in the order of their keys. */
   rows: UsageRow[];
-  /** All rows together, those of other pages as well. */
+  /** The sum of all rows, including those of other pages. */
   totals:
     | Totals
     | undefined;
-  /** What was known at this time is in the sums. Give it as `as_of` to get the same again. */
+  /** The time as of which the totals are known. Use it as `as_of` to reproduce this response. */
   asOf:
     | Date
     | undefined;
-  /** Of calls in the time range, what was settled or adjusted later than `as_of`. Unset: `as_of` was not given. */
+  /**
+   * The amount by which settlements and adjustments after `as_of` have changed the cost of calls in the time range.
+   * Unset: `as_of` was not given.
+   */
   adjustedLaterUsd?:
     | string
     | undefined;
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** The sum of a group. */
+/** The totals of a group. */
 export interface UsageRow {
   /**
-   * What the group has in common: one key for each entry of `group_by`, in its order. Times are in ISO 8601 with the
-   * zone's offset; an empty key means that the entries name none.
+   * The group's keys: one for each entry of `group_by`, in its order. Times are in ISO 8601 with the zone's offset; a
+   * key is empty if the entries have no value.
    */
   keys: string[];
-  /** The sum. */
+  /** The totals. */
   totals: Totals | undefined;
 }
 
-/** Which entries. */
+/** A query for ledger entries. */
 export interface ListLedgerEntriesRequest {
-  /** Whose. Empty: the key's own tenant. Another one needs the scope `admin`. */
+  /** The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`. */
   tenantId: string;
-  /** Only those that started at this time or later. Unset: from the beginning. */
+  /** Only entries that started at this time or later. Unset: from the beginning. */
   startTime:
     | Date
     | undefined;
-  /** Only those that started before this time. Unset: until now. */
+  /** Only entries that started before this time. Unset: until now. */
   endTime:
     | Date
     | undefined;
-  /** Only those of this session. Empty: of all. */
+  /** Only entries of this session. Empty: of all sessions. */
   sessionId: string;
-  /** Only those of this model, by its listed id or by the name that the provider sent. Empty: of all. */
+  /** Only entries of this model, by its listed id or by the name that the provider sent. Empty: of all models. */
   model: string;
-  /** Only calls in this state. Unspecified: in any, and adjustments too. */
+  /** Only calls in this state. Unspecified: calls in any state, and adjustments. */
   state: CallState;
-  /** At most so many; 0 means 100, and more than 500 are cut to 500. */
+  /** Maximum number of entries; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the page before, from the same query. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
-/** A page of entries. A page ends after about 1 MiB, so it may hold fewer entries than were asked for. */
+/** A page of entries. A page is limited to about 1 MiB, so it may contain fewer entries than requested. */
 export interface ListLedgerEntriesResponse {
-  /** The entries, the oldest first. */
+  /** The entries, oldest first. */
   entries: LedgerEntry[];
-  /** Asks for the next page. Empty: this was the last. */
+  /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
 /** An entry of the ledger. */
 export interface LedgerEntry {
-  /** What it records. */
+  /** The content of the entry. */
   entry:
     | //
     /** A request to the provider. */
     { $case: "call"; value: ModelCall }
     | //
-    /** What changed after a call was final. */
+    /** A correction of a call with a final state. */
     { $case: "adjustment"; value: Adjustment }
     | undefined;
-  /** The tenant's end user. Empty: none was named. */
+  /** The tenant's end user. Empty: none was given. */
   user: string;
 }
 
-/** What changed after a call was final: a new entry that never touches the old one. */
+/** A correction of a call with a final state: a new entry, which does not change the call's own entry. */
 export interface Adjustment {
-  /** Our id of it. */
+  /** The id of the adjustment, generated by this service. */
   adjustmentId: string;
-  /** The call that it is about. */
+  /** The call that is corrected. */
   callId: string;
-  /** The session it belongs to. */
+  /** The session of the call. */
   sessionId: string;
-  /** Its number in the session. */
+  /** The entry's number in the session. */
   number: bigint;
-  /** What it adds to the cost. */
+  /** The amount added to the cost. */
   costUsd?:
     | string
     | undefined;
-  /** What it adds to the tokens. Unset: nothing. */
+  /** The tokens added to the usage. Unset: none. */
   usage:
     | TokenUsage
     | undefined;
-  /** When it was made. */
+  /** The time of creation. */
   createTime:
     | Date
     | undefined;
-  /** How it is known. */
+  /** The reason. */
   why: string;
-  /** Who made it. */
+  /** The author. */
   by: string;
-  /** It says what an unresolved call has cost. Else it adjusts a call whose cost was known. */
+  /** The adjustment sets the cost of an unresolved call. Otherwise it changes a known cost. */
   resolves: boolean;
-  /** The id of the request that made it. Empty: it has none. */
+  /** The id of the request that created it. Empty: none. */
   requestId: string;
 }
 
-/** Which entries. */
+/** The entries to export. */
 export interface ExportLedgerRequest {
-  /** Whose. Empty: the key's own tenant. Another one needs the scope `admin`. */
+  /** The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`. */
   tenantId: string;
-  /** Only those that started at this time or later. Unset: from the beginning. */
+  /** Only entries that started at this time or later. Unset: from the beginning. */
   startTime:
     | Date
     | undefined;
-  /** Only those that started before this time. Unset: all that the ledger held by `as_of`. */
+  /** Only entries that started before this time. Unset: all entries inserted by `as_of`. */
   endTime: Date | undefined;
 }
 
-/** Some entries. */
+/** A part of the export. */
 export interface ExportLedgerResponse {
   /** The next entries, at most 500. The first message may have none. */
   entries: LedgerEntry[];
   /**
-   * In the first message: an entry is in the export if the ledger held it by this time. At most a minute old when the
-   * export begins; every entry that the ledger held when it began is in it.
+   * In the first message only: the export contains the entries inserted by this time. It is at most a minute old when
+   * the export begins; every entry inserted before the export began is included.
    */
   asOf: Date | undefined;
 }
 
-/** Whose budgets. */
+/** The tenant whose budgets to return. */
 export interface GetBudgetRequest {
-  /** Whose. Empty: the key's own tenant. Another one needs the scope `admin`. */
+  /** The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`. */
   tenantId: string;
 }
 
 /** The budgets. */
 export interface GetBudgetResponse {
-  /** Each of them, as it stands now. */
+  /** The current status of each budget. */
   budgets: BudgetStatus[];
 }
 
-/** How much of a budget is spent. */
+/** The current status of a budget. */
 export interface BudgetStatus {
-  /** What it covers. */
+  /** The period that the budget covers. */
   window: BudgetWindow;
-  /** Its amount. */
+  /** The amount of the budget. */
   limitUsd?:
     | string
     | undefined;
-  /** A call that would not fit is refused. */
+  /** A call that might exceed the budget is rejected. */
   hard: boolean;
-  /** What the calls of the window have cost; an unresolved one counts with its bound. */
+  /** The cost of the window's calls; an unresolved call counts with its upper bound. */
   spentUsd?:
     | string
     | undefined;
-  /** What the open calls can cost at the most. */
+  /** The sum of the open calls' upper bounds. */
   reservedUsd?:
     | string
     | undefined;
-  /** When the window began, in UTC. Unset: it covers all time. */
+  /** The start of the window, in UTC. Unset: the budget covers all time. */
   windowStartTime: Date | undefined;
 }
 
@@ -2039,12 +2042,15 @@ export const BudgetStatus: MessageFns<BudgetStatus> = {
 };
 
 /**
- * What a tenant has used and what it cost. Each call needs an API key of the scope `billing`, and reads the key's own
- * tenant; one of the scope `admin` may name any.
+ * A tenant's usage and cost. Each call requires an API key of the scope `billing` and reads the key's own tenant; a key
+ * of the scope `admin` may name any tenant.
  */
 export type BillingServiceService = typeof BillingServiceService;
 export const BillingServiceService = {
-  /** Sums over a time range, by groups: exact at any moment. An entry belongs to the time at which its call started. */
+  /**
+   * Returns the totals of a time range by groups, exact at any time. An entry belongs to the time at which its call
+   * started.
+   */
   getUsage: {
     path: "/godoty.v1.BillingService/GetUsage" as const,
     requestStream: false as const,
@@ -2054,7 +2060,7 @@ export const BillingServiceService = {
     responseSerialize: (value: GetUsageResponse): Buffer => Buffer.from(GetUsageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetUsageResponse => GetUsageResponse.decode(value),
   },
-  /** Ledger entries, the oldest first. */
+  /** Lists ledger entries, oldest first. */
   listLedgerEntries: {
     path: "/godoty.v1.BillingService/ListLedgerEntries" as const,
     requestStream: false as const,
@@ -2067,8 +2073,8 @@ export const BillingServiceService = {
     responseDeserialize: (value: Buffer): ListLedgerEntriesResponse => ListLedgerEntriesResponse.decode(value),
   },
   /**
-   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
-   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
+   * time of reading. Entries inserted later are not included, even if their call started earlier.
    */
   exportLedger: {
     path: "/godoty.v1.BillingService/ExportLedger" as const,
@@ -2080,7 +2086,7 @@ export const BillingServiceService = {
       Buffer.from(ExportLedgerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExportLedgerResponse => ExportLedgerResponse.decode(value),
   },
-  /** How much of each budget is spent and reserved. */
+  /** Returns the spent and reserved amount of each budget. */
   getBudget: {
     path: "/godoty.v1.BillingService/GetBudget" as const,
     requestStream: false as const,
@@ -2093,21 +2099,27 @@ export const BillingServiceService = {
 } as const;
 
 export interface BillingServiceServer extends UntypedServiceImplementation {
-  /** Sums over a time range, by groups: exact at any moment. An entry belongs to the time at which its call started. */
+  /**
+   * Returns the totals of a time range by groups, exact at any time. An entry belongs to the time at which its call
+   * started.
+   */
   getUsage: handleUnaryCall<GetUsageRequest, GetUsageResponse>;
-  /** Ledger entries, the oldest first. */
+  /** Lists ledger entries, oldest first. */
   listLedgerEntries: handleUnaryCall<ListLedgerEntriesRequest, ListLedgerEntriesResponse>;
   /**
-   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
-   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
+   * time of reading. Entries inserted later are not included, even if their call started earlier.
    */
   exportLedger: handleServerStreamingCall<ExportLedgerRequest, ExportLedgerResponse>;
-  /** How much of each budget is spent and reserved. */
+  /** Returns the spent and reserved amount of each budget. */
   getBudget: handleUnaryCall<GetBudgetRequest, GetBudgetResponse>;
 }
 
 export interface BillingServiceClient extends Client {
-  /** Sums over a time range, by groups: exact at any moment. An entry belongs to the time at which its call started. */
+  /**
+   * Returns the totals of a time range by groups, exact at any time. An entry belongs to the time at which its call
+   * started.
+   */
   getUsage(
     request: GetUsageRequest,
     callback: (error: ServiceError | null, response: GetUsageResponse) => void,
@@ -2123,7 +2135,7 @@ export interface BillingServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetUsageResponse) => void,
   ): ClientUnaryCall;
-  /** Ledger entries, the oldest first. */
+  /** Lists ledger entries, oldest first. */
   listLedgerEntries(
     request: ListLedgerEntriesRequest,
     callback: (error: ServiceError | null, response: ListLedgerEntriesResponse) => void,
@@ -2140,8 +2152,8 @@ export interface BillingServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListLedgerEntriesResponse) => void,
   ): ClientUnaryCall;
   /**
-   * All ledger entries of a time range, the oldest first, in a stream: each entry that the ledger held by `as_of`, once,
-   * in the state in which it is read. What is inserted later is not in it, whatever time it started.
+   * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
+   * time of reading. Entries inserted later are not included, even if their call started earlier.
    */
   exportLedger(
     request: ExportLedgerRequest,
@@ -2152,7 +2164,7 @@ export interface BillingServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ExportLedgerResponse>;
-  /** How much of each budget is spent and reserved. */
+  /** Returns the spent and reserved amount of each budget. */
   getBudget(
     request: GetBudgetRequest,
     callback: (error: ServiceError | null, response: GetBudgetResponse) => void,

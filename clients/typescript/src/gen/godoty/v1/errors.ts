@@ -3,24 +3,24 @@
 
 /* eslint-disable */
 
-/** Why a call failed, in a form that programs can act on. */
+/** The reasons of errors, for programs. */
 
 /**
- * The `reason` of the google.rpc.ErrorInfo that each error carries, without the prefix `ERROR_REASON_`;
- * its `domain` is "godoty.app". Errors that gRPC itself answers (unknown method, a message over the size
- * limit) carry none.
+ * The `reason` of the google.rpc.ErrorInfo in each error, without the prefix `ERROR_REASON_`; its `domain` is
+ * "godoty.app". Errors of gRPC itself (an unknown method, a message over the size limit) have none.
  */
 export enum ErrorReason {
   /** ERROR_REASON_UNSPECIFIED - Never sent. */
   ERROR_REASON_UNSPECIFIED = 0,
   /**
-   * ERROR_REASON_MALFORMED_REQUEST - INVALID_ARGUMENT. The bytes of the request are not the message that the method takes, for example a
-   * string that is not UTF-8; or they are more than all its fields may hold together. Do not retry.
+   * ERROR_REASON_MALFORMED_REQUEST - INVALID_ARGUMENT. The request's bytes cannot be decoded as the method's message, for example because of a
+   * string that is not UTF-8; or the request is larger than its fields allow together. Do not retry.
    */
   ERROR_REASON_MALFORMED_REQUEST = 1,
   /**
-   * ERROR_REASON_INVALID_FIELD - INVALID_ARGUMENT. One or more fields are refused; google.rpc.BadRequest names each with what it may
-   * hold, for example `session_id: must match [A-Za-z0-9._:-]{1,128}`. Do not retry unchanged.
+   * ERROR_REASON_INVALID_FIELD - INVALID_ARGUMENT. One or more fields are invalid; google.rpc.BadRequest names each with its constraint.
+   * Do not retry unchanged.
+   * For example: `session_id: must match [A-Za-z0-9._:-]{1,128}`.
    */
   ERROR_REASON_INVALID_FIELD = 2,
   /**
@@ -29,165 +29,164 @@ export enum ErrorReason {
    */
   ERROR_REASON_UNKNOWN_MODEL = 3,
   /**
-   * ERROR_REASON_INVALID_API_KEY - UNAUTHENTICATED. No `authorization: Bearer gdt_...` came with the call, or the key is unknown, expired
-   * or revoked. Do not retry with the same key. It also ends a turn that waits or runs within 5 seconds after
-   * the key that started it was revoked or has expired.
+   * ERROR_REASON_INVALID_API_KEY - UNAUTHENTICATED. The metadata `authorization: Bearer gdt_...` is missing, or the key is unknown, expired or
+   * revoked. Do not retry with the same key. A waiting or running turn ends with this error within 5 seconds after the
+   * key that started it is revoked or expires.
    * For example: the key was revoked a minute ago.
    */
   ERROR_REASON_INVALID_API_KEY = 4,
   /**
-   * ERROR_REASON_SCOPE_MISSING - PERMISSION_DENIED. The key is good, but lacks the scope that the method needs. metadata: scope.
+   * ERROR_REASON_SCOPE_MISSING - PERMISSION_DENIED. The key is valid but lacks the scope that the method requires. metadata: scope.
    * Do not retry with the same key.
    * For example: a key of the scope `converse` calls GetUsage. metadata: scope=billing.
    */
   ERROR_REASON_SCOPE_MISSING = 5,
   /**
    * ERROR_REASON_SESSION_NOT_FOUND - NOT_FOUND. The tenant has no such session. metadata: session_id. Do not retry.
-   * For example: GetSession of a session that was deleted. metadata: session_id=first.
+   * For example: GetSession of a deleted session. metadata: session_id=first.
    */
   ERROR_REASON_SESSION_NOT_FOUND = 6,
   /**
-   * ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo says when to try again: in 1 s if this server
-   * runs that turn, else after the time for which the lease of the other server holds. If that server is dead, the
-   * session is free then.
+   * ERROR_REASON_SESSION_BUSY - ABORTED. Another turn of the session is running. google.rpc.RetryInfo has the delay: 1 s if this server runs that
+   * turn, else the remaining time of the other server's lease. If that server is dead, the session is free then.
    * For example: a second Converse in the session before the first has ended, `on_busy` unset; retry in 1 s.
    */
   ERROR_REASON_SESSION_BUSY = 7,
   /**
-   * ERROR_REASON_STORAGE_UNAVAILABLE - UNAVAILABLE. The database cannot be reached, has no primary, or does not answer; calls that wait for it
-   * are refused within 5 seconds. Nothing was charged by this call; but a turn that asked for
-   * ON_DISCONNECT_CONTINUE may run once the database answers. Retry with backoff, a turn with its `request_id`.
+   * ERROR_REASON_STORAGE_UNAVAILABLE - UNAVAILABLE. The database is unreachable, has no primary or does not respond; calls that wait for it fail within
+   * 5 seconds. This call charged nothing; but a turn with ON_DISCONNECT_CONTINUE may still run once the database
+   * responds. Retry with backoff, a turn with its `request_id`.
    * For example: the database elects a new primary, which takes about 10 s.
    */
   ERROR_REASON_STORAGE_UNAVAILABLE = 8,
   /**
-   * ERROR_REASON_SHUTTING_DOWN - UNAVAILABLE. The server is stopping and takes no new turns. Retry: another server answers.
+   * ERROR_REASON_SHUTTING_DOWN - UNAVAILABLE. The server is stopping and accepts no new turns. Retry: another server answers.
    * For example: a new version is being rolled out.
    */
   ERROR_REASON_SHUTTING_DOWN = 9,
   /**
-   * ERROR_REASON_PROVIDER_ACCOUNT_REFUSED - UNAVAILABLE. The provider refused this service's account (a bad key, no credits, a region block). The
-   * operator is alerted; retrying soon does not help. metadata: provider_code; provider_message only if the tenant's own
-   * provider key was refused.
+   * ERROR_REASON_PROVIDER_ACCOUNT_REFUSED - UNAVAILABLE. The provider rejected this service's account (an invalid key, no credits, a blocked region). The
+   * operator is alerted; retrying soon does not help. metadata: provider_code; provider_message only if the tenant's
+   * own provider key was rejected.
    * For example: the account's credits are used up. metadata: provider_code=402.
    */
   ERROR_REASON_PROVIDER_ACCOUNT_REFUSED = 10,
   /**
-   * ERROR_REASON_PROVIDER_THROTTLED - UNAVAILABLE. The provider is rate limiting. google.rpc.RetryInfo says when to try again.
-   * metadata: provider_code, and where they are known provider and provider_message.
+   * ERROR_REASON_PROVIDER_THROTTLED - UNAVAILABLE. The provider's rate limit is reached. google.rpc.RetryInfo has the delay.
+   * metadata: provider_code, and provider and provider_message if known.
    * For example: "The provider is rate limiting." metadata: provider_code=429, provider=Azure.
    */
   ERROR_REASON_PROVIDER_THROTTLED = 11,
   /**
-   * ERROR_REASON_PROVIDER_UNAVAILABLE - UNAVAILABLE. The provider failed, timed out, broke the connection or sent what cannot be read. What the
-   * call cost until then is in the ledger. Retry with backoff. metadata: provider_code, and provider_message where the
-   * provider said anything.
-   * For example: the stream broke off in the middle of an answer. metadata: provider_code=connection.
+   * ERROR_REASON_PROVIDER_UNAVAILABLE - UNAVAILABLE. The provider failed, timed out, closed the connection or sent an unreadable response. The cost up to
+   * then is in the ledger. Retry with backoff. metadata: provider_code, and provider_message if the provider sent one.
+   * For example: the stream ended in the middle of an answer. metadata: provider_code=connection.
    */
   ERROR_REASON_PROVIDER_UNAVAILABLE = 12,
   /**
-   * ERROR_REASON_PROVIDER_REJECTED_REQUEST - INVALID_ARGUMENT. The provider refused the request itself, for example a parameter that the model does
-   * not take, or words that its moderation flagged: those stay in the conversation, and no model sees them again.
-   * Do not retry unchanged. metadata: provider_code, and where they are known provider and provider_message: what the
-   * provider said, at most 500 characters, without keys and control characters.
+   * ERROR_REASON_PROVIDER_REJECTED_REQUEST - INVALID_ARGUMENT. The provider rejected the request itself, for example because of a parameter that the model does
+   * not support, or of words that its moderation flagged: those remain in the conversation, but are not sent to a model
+   * again. Do not retry unchanged. metadata: provider_code, and provider and provider_message if known: the provider's
+   * message, at most 500 characters, without keys and control characters.
    * For example: metadata: provider_code=400, provider_message=temperature must be below 2.
    */
   ERROR_REASON_PROVIDER_REJECTED_REQUEST = 13,
   /**
-   * ERROR_REASON_CONTEXT_WINDOW_EXCEEDED - FAILED_PRECONDITION. The conversation does not fit the model's context window. Choose a model with a
-   * larger one, or start another session. metadata: provider_code, and provider_message where the provider said anything.
-   * For example: a pasted book, 300,000 tokens long, to a model that takes 128,000.
+   * ERROR_REASON_CONTEXT_WINDOW_EXCEEDED - FAILED_PRECONDITION. The conversation exceeds the model's context window. Choose a model with a larger one, or
+   * start another session. metadata: provider_code, and provider_message if the provider sent one.
+   * For example: a pasted text of 300,000 tokens, to a model with a context window of 128,000.
    */
   ERROR_REASON_CONTEXT_WINDOW_EXCEEDED = 14,
   /**
-   * ERROR_REASON_MODEL_UNAVAILABLE - FAILED_PRECONDITION. No provider serves the model just now. Choose another, or name fallback models.
-   * metadata: model, and provider_message where the provider said anything.
+   * ERROR_REASON_MODEL_UNAVAILABLE - FAILED_PRECONDITION. No provider serves the model at the moment. Choose another, or name fallback models.
+   * metadata: model, and provider_message if the provider sent one.
    * For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404.
    */
   ERROR_REASON_MODEL_UNAVAILABLE = 15,
   /**
-   * ERROR_REASON_INTERNAL - INTERNAL. A fault of the server's own; the log has it under the request id in metadata: request_id.
-   * Retry once; report it if it stays.
-   * For example: "The server failed." metadata: request_id=turn_01a2..., which stands in each line of the log.
+   * ERROR_REASON_INTERNAL - INTERNAL. An internal error of the server; the log has it under the request id in metadata: request_id.
+   * Retry once; report it if it persists.
+   * For example: metadata: request_id=turn_01a2..., which is in each line of the log.
    */
   ERROR_REASON_INTERNAL = 16,
   /**
-   * ERROR_REASON_TURN_CANCELLED - CANCELLED. The turn was cancelled before it had an answer. What it cost until then is in the ledger.
-   * For example: CancelTurn in the middle of an answer, or its last reader has left.
+   * ERROR_REASON_TURN_CANCELLED - CANCELLED. The turn was cancelled before its answer was complete. The cost up to then is in the ledger.
+   * For example: CancelTurn in the middle of an answer, or the last reader has disconnected.
    */
   ERROR_REASON_TURN_CANCELLED = 17,
   /**
-   * ERROR_REASON_DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. The turn took longer than any may, an hour by default. What it cost until then is in the ledger.
-   * Or the message of the request did not arrive in time, 10 s by default: nothing was done.
-   * Where the caller's own deadline passes first, gRPC ends the call itself, without a reason. Ask for less in one turn.
-   * For example: "The turn took longer than it may: 1:00:00."
+   * ERROR_REASON_DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. The turn exceeded the server's time limit, 1 hour by default; the cost up to then is in the
+   * ledger. Or the request's message did not arrive in time, 10 s by default; nothing was done. If the caller's own
+   * deadline passes first, gRPC ends the call itself, without a reason. Request less in one turn.
+   * For example: a turn that calls tools for more than an hour.
    */
   ERROR_REASON_DEADLINE_EXCEEDED = 18,
   /**
-   * ERROR_REASON_SESSION_LOST - ABORTED. The session was taken over by another server, or deleted, while this turn ran. What the turn
-   * cost until then is in the ledger. google.rpc.RetryInfo says when to try again.
-   * For example: the server was cut off from the database for longer than its lease of 15 s; retry in 1 s.
+   * ERROR_REASON_SESSION_LOST - ABORTED. Another server acquired the session, or the session was deleted, while this turn ran. The cost up to then
+   * is in the ledger. google.rpc.RetryInfo has the delay.
+   * For example: the server had no connection to the database for longer than its lease of 15 s; retry in 1 s.
    */
   ERROR_REASON_SESSION_LOST = 19,
   /**
    * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
-   * For example: request id "order-7" came with the text "hi" an hour ago, and now with "hello".
+   * For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
    */
   ERROR_REASON_REQUEST_ID_REUSED = 20,
   /**
-   * ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log is no longer kept. From Converse: the request id is that of a
-   * turn that was deleted with its session; another id begins a new turn. metadata: turn_id. Do not retry.
+   * ERROR_REASON_TURN_NOT_FOUND - NOT_FOUND. The tenant has no such turn, or its log has expired. From Converse: the request id is that of a turn
+   * that was deleted with its session; another id begins a new turn. metadata: turn_id. Do not retry.
    * For example: ResumeTurn of a turn that ended two days ago. metadata: turn_id=turn_01a2....
    */
   ERROR_REASON_TURN_NOT_FOUND = 21,
   /**
-   * ERROR_REASON_TURN_TOO_LARGE - RESOURCE_EXHAUSTED. The turn wrote more than its log may hold (8 MiB) and was ended. What it cost until then is in
-   * the ledger. Ask for less in one turn.
+   * ERROR_REASON_TURN_TOO_LARGE - RESOURCE_EXHAUSTED. The turn exceeded the maximum size of its log (8 MiB) and was ended. The cost up to then is in
+   * the ledger. Request less in one turn.
    * For example: a tool printed 10 MB.
    */
   ERROR_REASON_TURN_TOO_LARGE = 22,
   /**
-   * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. What is not spent of a hard budget covers no answer of 256 tokens, or of the fewer that were
-   * asked for: google.rpc.QuotaFailure names the window. Do not retry before the window ends or the budget is raised.
-   * metadata, exact decimals in US dollars: limit_usd, spent_usd, held_usd (the bounds of open calls), needed_usd (what
-   * the refused call may cost).
+   * ERROR_REASON_BUDGET_SPENT - RESOURCE_EXHAUSTED. The rest of a hard budget does not cover an answer of 256 tokens, or of the number requested if
+   * that is smaller. google.rpc.QuotaFailure names the window. Do not retry before the window ends or the budget is
+   * raised. metadata, exact decimals in US dollars: limit_usd, spent_usd, held_usd (the upper bounds of open calls),
+   * needed_usd (the upper bound of the rejected call).
    * For example: 9.999 of 10 USD a day are spent, and the call may cost 0.0021. Quota: budget/day. metadata:
    * limit_usd=10, spent_usd=9.999, held_usd=0, needed_usd=0.0021.
    */
   ERROR_REASON_BUDGET_SPENT = 23,
   /**
-   * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget just now, because of what open calls have reserved,
-   * or because the server's clock is in a day or month that others have left.
-   * google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the window. metadata: the figures of
+   * ERROR_REASON_BUDGET_RESERVED - RESOURCE_EXHAUSTED. The call does not fit the tenant's budget at the moment, because of the reservations of open
+   * calls, or because the server's clock is still in a day or month that has ended on other servers.
+   * google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the window. metadata: the figures of
    * ERROR_REASON_BUDGET_SPENT.
-   * For example: 1 of 10 USD is not spent, and nine open calls may cost 0.11 each. Quota: budget/day. metadata:
+   * For example: 9 of 10 USD are spent, and nine open calls may cost 0.11 each. Quota: budget/day. metadata:
    * limit_usd=10, spent_usd=9, held_usd=0.99, needed_usd=0.11.
    */
   ERROR_REASON_BUDGET_RESERVED = 24,
   /**
-   * ERROR_REASON_COST_UNBOUNDED - FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite bound,
-   * because a price is unknown. metadata: model. Choose another model.
-   * For example: openrouter/auto, whose price depends on the model that it chooses. metadata: model=openrouter/auto.
+   * ERROR_REASON_COST_UNBOUNDED - FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite
+   * bound, because a price is unknown. metadata: model. Choose another model.
+   * For example: openrouter/auto, whose price depends on the model that it selects. metadata: model=openrouter/auto.
    */
   ERROR_REASON_COST_UNBOUNDED = 25,
   /**
-   * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's own `max_cost_usd` covers no answer of 256 tokens, or of the fewer that were asked
-   * for, by its first model call. Raise it, or ask for fewer output tokens. metadata: the figures of
+   * ERROR_REASON_MAX_COST_TOO_LOW - RESOURCE_EXHAUSTED. The turn's `max_cost_usd` does not cover an answer of 256 tokens, or of the number requested if
+   * that is smaller, for its first model call. Raise it, or request fewer output tokens. metadata: the figures of
    * ERROR_REASON_BUDGET_SPENT.
    * For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. metadata: limit_usd=0.0001, spent_usd=0,
    * held_usd=0, needed_usd=0.003.
    */
   ERROR_REASON_MAX_COST_TOO_LOW = 26,
   /**
-   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has started as many turns as it may in a minute, or has as many calls open on the
-   * server as it may; or, of health checks and reflection, the caller's address has. google.rpc.RetryInfo says when to try again, google.rpc.QuotaFailure names the limit.
-   * For example: the 61st turn in a minute, where 60 may start. Quota: turns/minute.
+   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
+   * or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
+   * delay, google.rpc.QuotaFailure names the limit.
+   * For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
    */
   ERROR_REASON_RATE_LIMITED = 27,
   /**
-   * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. As many turns of the tenant are running as may at the same time. google.rpc.RetryInfo says when
-   * to try again, google.rpc.QuotaFailure names the limit.
-   * For example: the eleventh turn, where ten may run. Quota: turns/concurrent.
+   * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
+   * google.rpc.QuotaFailure names the limit.
+   * For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
    */
   ERROR_REASON_TOO_MANY_TURNS = 28,
   /**
@@ -196,7 +195,7 @@ export enum ErrorReason {
    */
   ERROR_REASON_MODEL_NOT_ALLOWED = 29,
   /**
-   * ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. There is no such tenant, or the key may not read it. metadata: tenant_id.
+   * ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. The tenant does not exist, or the key may not read it. metadata: tenant_id.
    * For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
    */
   ERROR_REASON_TENANT_NOT_FOUND = 30,
@@ -206,8 +205,8 @@ export enum ErrorReason {
    */
   ERROR_REASON_KEY_NOT_FOUND = 31,
   /**
-   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be kept, or the one that is kept cannot be read: the server
-   * has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
+   * server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
    * For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
    */
   ERROR_REASON_PROVIDER_KEYS_OFF = 32,
@@ -217,30 +216,30 @@ export enum ErrorReason {
    */
   ERROR_REASON_CALL_NOT_FOUND = 33,
   /**
-   * ERROR_REASON_CALL_NOT_ADJUSTABLE - FAILED_PRECONDITION. The call has no cost that could be adjusted: it is pending (retry once it is closed), or it is
-   * unresolved (resolve it first, with `godoty ledger resolve`). metadata: call_id, state.
+   * ERROR_REASON_CALL_NOT_ADJUSTABLE - FAILED_PRECONDITION. The call has no cost to adjust: it is pending (retry once it is closed), or it is unresolved
+   * (resolve it first, with `godoty ledger resolve`). metadata: call_id, state.
    * For example: AdjustCall while the call's answer is still streamed. metadata: call_id=call_01a2..., state=pending.
    */
   ERROR_REASON_CALL_NOT_ADJUSTABLE = 34,
   /**
    * ERROR_REASON_AMOUNT_REFUSED - FAILED_PRECONDITION. With this amount the call's total would be below zero, above its upper bound without
-   * `above_bound`, or beyond what any amount may be (1,000,000 USD, 25 decimals). metadata: call_id, total_usd (what it
-   * would be), and upper_bound_usd where that is exceeded. Do not retry unchanged.
+   * `above_bound`, or outside the range of amounts (1,000,000 USD, 25 decimals). metadata: call_id, total_usd (the
+   * resulting total), and upper_bound_usd if that is exceeded. Do not retry unchanged.
    * For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
    */
   ERROR_REASON_AMOUNT_REFUSED = 35,
   /**
-   * ERROR_REASON_TOO_MANY_WRONG_KEYS - RESOURCE_EXHAUSTED. Many wrong API keys came from the caller's address, and this one is not known to the server yet:
-   * it was not checked. Keys that are in use are not affected. google.rpc.RetryInfo says when to try again,
+   * ERROR_REASON_TOO_MANY_WRONG_KEYS - RESOURCE_EXHAUSTED. Many invalid API keys came from the caller's address, and this key is not yet known to the
+   * server: it was not checked. Keys in use are not affected. google.rpc.RetryInfo has the delay,
    * google.rpc.QuotaFailure names the limit.
-   * For example: a new key, used first behind a proxy through which somebody tries keys; retry in 0.2 s.
+   * For example: a new key, first used behind a proxy that also forwards a client that guesses keys; retry in 0.2 s.
    * Quota: key_lookups/second.
    */
   ERROR_REASON_TOO_MANY_WRONG_KEYS = 36,
   /**
-   * ERROR_REASON_RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. The response would have more than 3 MiB, which clients refuse by default. Ask for a smaller page.
+   * ERROR_REASON_RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. The response would exceed 3 MiB, which clients reject by default. Request a smaller page.
    * metadata: bytes.
-   * For example: a list whose single entry is larger than that. metadata: bytes=3500000.
+   * For example: a list with a single entry that is larger than that. metadata: bytes=3500000.
    */
   ERROR_REASON_RESPONSE_TOO_LARGE = 37,
   /**

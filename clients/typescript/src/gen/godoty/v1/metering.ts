@@ -7,22 +7,22 @@ import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /**
- * What model calls used and what they cost.
+ * Usage and cost of model calls.
  *
- * Money is an optional string that ends in `_usd`: an exact decimal number of US dollars in plain notation, without
- * exponent or trailing zeros ("0.0000105", "0"). An unset field means that the amount is not known, which is
- * never the same as "0".
+ * Money is an optional string field with a name that ends in `_usd`: an exact decimal number of US dollars in plain
+ * notation, without exponent or trailing zeros ("0.0000105", "0"). An unset field means that the amount is unknown,
+ * which is not the same as "0".
  */
 
-/** Where the cost of a call comes from. */
+/** The source of a call's cost. */
 export enum CostSource {
-  /** COST_SOURCE_UNSPECIFIED - The call is still open, or its cost is not known. */
+  /** COST_SOURCE_UNSPECIFIED - The call is still open, or its cost is unknown. */
   COST_SOURCE_UNSPECIFIED = 0,
-  /** COST_SOURCE_BILLED - The provider said what it charged, in its answer. */
+  /** COST_SOURCE_BILLED - The charge reported in the provider's response. */
   COST_SOURCE_BILLED = 1,
-  /** COST_SOURCE_RECONCILED - The provider said what it charged, in its record of the generation. */
+  /** COST_SOURCE_RECONCILED - The charge reported in the provider's generation record. */
   COST_SOURCE_RECONCILED = 2,
-  /** COST_SOURCE_CATALOGUE - Priced from the provider's catalogue: its answer had usage, but no cost. */
+  /** COST_SOURCE_CATALOGUE - Computed from the provider's catalogue: the response had usage, but no cost. */
   COST_SOURCE_CATALOGUE = 3,
   UNRECOGNIZED = -1,
 }
@@ -64,17 +64,17 @@ export function costSourceToJSON(object: CostSource): string {
   }
 }
 
-/** What is known of a model call's cost. */
+/** The state of a model call's cost. */
 export enum CallState {
   /** CALL_STATE_UNSPECIFIED - Never sent. */
   CALL_STATE_UNSPECIFIED = 0,
-  /** CALL_STATE_PENDING - Written before the request was sent; its cost is not known yet. */
+  /** CALL_STATE_PENDING - The entry was written before the request was sent; the cost is not yet known. */
   CALL_STATE_PENDING = 1,
-  /** CALL_STATE_SETTLED - Its cost is known and final. */
+  /** CALL_STATE_SETTLED - The cost is known and final. */
   CALL_STATE_SETTLED = 2,
-  /** CALL_STATE_UNRESOLVED - It was sent and no record tells what it cost: `upper_bound_usd` covers it. */
+  /** CALL_STATE_UNRESOLVED - The request was sent, and no record has its cost; `upper_bound_usd` covers it. */
   CALL_STATE_UNRESOLVED = 3,
-  /** CALL_STATE_VOID - It was never sent and cost nothing. */
+  /** CALL_STATE_VOID - The request was never sent and cost nothing. */
   CALL_STATE_VOID = 4,
   UNRECOGNIZED = -1,
 }
@@ -121,25 +121,25 @@ export function callStateToJSON(object: CallState): string {
   }
 }
 
-/** Tokens by kind, as the provider counted them. An unset field was not told. */
+/** Tokens by kind, as the provider counted them. An unset field was not reported. */
 export interface TokenUsage {
-  /** All tokens of the prompt, those read from and written to a cache included. */
+  /** All tokens of the prompt, including those read from and written to a cache. */
   inputTokens?:
     | bigint
     | undefined;
-  /** All tokens of the answer, those of its reasoning included. */
+  /** All tokens of the answer, including those of its reasoning. */
   outputTokens?:
     | bigint
     | undefined;
-  /** Input and output together. */
+  /** The sum of input and output tokens. */
   totalTokens?:
     | bigint
     | undefined;
-  /** Prompt tokens that were read from the provider's prompt cache. */
+  /** Prompt tokens read from the provider's prompt cache. */
   cacheReadTokens?:
     | bigint
     | undefined;
-  /** Prompt tokens that were written to the provider's prompt cache. */
+  /** Prompt tokens written to the provider's prompt cache. */
   cacheWriteTokens?:
     | bigint
     | undefined;
@@ -155,11 +155,11 @@ export interface TokenUsage {
   imageOutputTokens?:
     | bigint
     | undefined;
-  /** Web searches that the provider ran and charges by the piece. */
+  /** Web searches that the provider ran, each charged separately. */
   webSearchRequests?:
     | bigint
     | undefined;
-  /** Of the cache reads, those that are audio. */
+  /** Audio tokens read from the provider's prompt cache, a part of `cache_read_tokens`. */
   audioCacheReadTokens?:
     | bigint
     | undefined;
@@ -171,13 +171,13 @@ export interface TokenUsage {
   videoInputTokens?:
     | bigint
     | undefined;
-  /** Tools that OpenRouter ran itself. Their fees are in no price list. */
+  /** Tool calls that OpenRouter ran itself. Their fees are in no price list. */
   serverToolCalls?: bigint | undefined;
 }
 
 /**
- * The prices that a call was priced with, in USD for one token (or one request), and where they come from: those that
- * held when it started and, once its prompt is counted, for a prompt of that length. Unset prices are not known.
+ * The unit prices of a call, in USD per token (or per request), and their source: the prices in effect when the call
+ * started and, once its prompt is counted, for a prompt of that length. Unset prices are unknown.
  */
 export interface UnitPrices {
   /** A prompt token. */
@@ -188,7 +188,7 @@ export interface UnitPrices {
   outputUsd?:
     | string
     | undefined;
-  /** A prompt token read from the cache. Where none is listed, it is that of a prompt token. */
+  /** A prompt token read from the cache. If none is listed, the price of a prompt token. */
   cacheReadUsd?:
     | string
     | undefined;
@@ -200,9 +200,9 @@ export interface UnitPrices {
   requestUsd?:
     | string
     | undefined;
-  /** SHA-256 of the catalogue of the time, in hexadecimal. */
+  /** SHA-256 of the catalogue in effect, in hexadecimal. */
   catalogueHash: string;
-  /** When that catalogue was first seen. */
+  /** The time at which that catalogue was first seen. */
   catalogueTime:
     | Date
     | undefined;
@@ -226,9 +226,12 @@ export interface UnitPrices {
   webSearchUsd?:
     | string
     | undefined;
-  /** SHA-256 of the list of the model's providers that held the prices, in hexadecimal. Empty: the catalogue held them. */
+  /**
+   * SHA-256 of the list of the model's providers, in hexadecimal, if the prices are from it. Empty: they are from the
+   * catalogue.
+   */
   providerPricesHash: string;
-  /** When that list was first seen. Unset: the catalogue held the prices. */
+  /** The time at which that list was first seen. Unset: the prices are from the catalogue. */
   providerPricesTime: Date | undefined;
 }
 
@@ -237,128 +240,128 @@ export interface UnitPrices {
  * side call has one.
  */
 export interface ModelCall {
-  /** Our id of the call. */
+  /** The id of the call, generated by this service. */
   callId: string;
-  /** The session it belongs to. */
+  /** The session of the call. */
   sessionId: string;
-  /** The turn it belongs to. */
+  /** The turn of the call. */
   turnId: string;
-  /** Its number in the session: 1, 2, 3 … */
+  /** The entry's number in the session: 1, 2, 3 … */
   number: bigint;
-  /** What is known of its cost. */
+  /** The state of the cost. */
   state: CallState;
-  /** The model that was asked for. */
+  /** The model requested. */
   requestedModel: string;
   /**
-   * The model that answered, which is the one that is charged: its id in the provider's listing, and never a dated slug;
-   * the provider's own name where it is not listed. Empty until it is known.
+   * The model that served, and whose price applies: its id in the provider's listing, never a dated slug; for an
+   * unlisted model, the provider's name for it. Empty until known.
    */
   servedModel: string;
-  /** Who served it. Empty until it is known. */
+  /** The provider that served. Empty until known. */
   provider: string;
-  /** The provider's own id of the generation. Empty until it is known. */
+  /** The provider's id of the generation. Empty until known. */
   generationId: string;
-  /** Tokens, as the provider counted them. Unset until they are known. */
+  /** Tokens, as the provider counted them. Unset until known. */
   usage:
     | TokenUsage
     | undefined;
-  /** What the account was charged. */
+  /** The charge to the account. */
   costUsd?:
     | string
     | undefined;
-  /** Where `cost_usd` comes from. */
+  /** The source of `cost_usd`. */
   costSource: CostSource;
-  /** What the catalogue's prices make of the usage; beside `cost_usd` it shows the drift. */
+  /** The cost of the usage at the catalogue's prices; its difference to `cost_usd` is the drift. */
   catalogueCostUsd?:
     | string
     | undefined;
-  /** What the call can cost at the most, told before it was made. Unset: no finite bound could be told. */
+  /** The maximum cost of the call, computed before it was sent. Unset: no finite bound could be computed. */
   upperBoundUsd?:
     | string
     | undefined;
-  /** What the provider behind OpenRouter charged. Under bring-your-own-key this is paid beside `cost_usd`. */
+  /** The charge of the provider behind OpenRouter. Under bring-your-own-key it is paid in addition to `cost_usd`. */
   upstreamCostUsd?:
     | string
     | undefined;
-  /** The call ran on the account's own provider key. Unset: not told. */
+  /** The call used the account's own provider key. Unset: not reported. */
   isByok?:
     | boolean
     | undefined;
-  /** Names the provider key that made the call (never the key): its record can only be read with that key. */
+  /**
+   * The id (never the text) of the provider key that made the call: its generation record can only be read with that
+   * key.
+   */
   providerKeyId: string;
-  /** The prices in force when the call started. Unset: the catalogue did not know the model. */
+  /** The prices in effect when the call started. Unset: the model was not in the catalogue. */
   unitPrices:
     | UnitPrices
     | undefined;
-  /** When the entry was written, just before the request was sent. */
+  /** The time at which the entry was written, just before the request was sent. */
   startTime:
     | Date
     | undefined;
-  /** From sending the request to the first token. Unset: no token came. */
+  /** Time from sending the request to the first token. Unset: no token was received. */
   timeToFirstToken:
     | Duration
     | undefined;
-  /** From sending the request to the end of the answer. Unset while open. */
+  /** Time from sending the request to the end of the answer. Unset while open. */
   duration:
     | Duration
     | undefined;
-  /** 1 for the first try of a request, 2 and 3 for its retries. */
+  /** 1 for the first attempt of a request, 2 and 3 for its retries. */
   attempt: number;
-  /** Why the model stopped, in the provider's words ("stop", "tool_calls", "length"). Empty: not told. */
+  /** The provider's finish reason ("stop", "tool_calls", "length"). Empty: not reported. */
   finishReason: string;
-  /** What went wrong, in short. Empty: nothing. */
+  /** A short description of the error. Empty: no error. */
   error: string;
-  /**
-   * The name of the model that answered as the provider sent it: an id or a dated slug, at most 256 characters. Empty
-   * until it is known.
-   */
+  /** The served model's name as the provider sent it: an id or a dated slug, at most 256 characters. Empty until known. */
   servedSlug: string;
   /**
-   * What the provider said of the error, at most 500 characters: keys are masked in it, control characters removed. Empty:
-   * it said nothing, or only what concerns the service's account with it.
+   * The provider's error message, at most 500 characters, with keys masked and control characters removed. Empty: none,
+   * or one that concerns only the service's account with the provider.
    */
   errorMessage: string;
 }
 
 /** A sum of ledger entries. */
 export interface Totals {
-  /** The sum of all settled entries. What is pending or unresolved is not in it, but counted below. */
+  /** The cost of all settled entries. Pending and unresolved calls are not included; they are counted below. */
   costUsd?:
     | string
     | undefined;
-  /** Tokens of the settled calls, and those that are known of the unresolved ones. */
+  /** Tokens of the settled calls, and the known tokens of the unresolved ones. */
   usage:
     | TokenUsage
     | undefined;
-  /** Requests to the provider, the open ones included. */
+  /** Requests to the provider, including open ones. */
   modelCalls: bigint;
-  /** Turns that came as far as a request: those of void calls alone are not counted. */
+  /** Turns with at least one request sent: turns with void calls alone are not counted. */
   turns: bigint;
-  /** Calls whose cost is not known yet. */
+  /** Calls with a cost that is not yet known. */
   pendingCalls: bigint;
-  /** Calls whose cost no record tells. */
+  /** Calls with a cost that is in no record. */
   unresolvedCalls: bigint;
-  /** What the unresolved calls cost at the most. Unset: one of them has no finite bound. */
+  /** The sum of the unresolved calls' upper bounds. Unset: one of them has no finite bound. */
   unresolvedBoundUsd?: string | undefined;
 }
 
 /** A sum of ledger entries of one model. */
 export interface ModelTotals {
-  /** The model that served the calls; the requested one where none did. Its id in the provider's listing. */
+  /** The id, in the provider's listing, of the model that served the calls; of the requested model if none served. */
   model: string;
-  /** Their sum. */
+  /** The sum. */
   totals: Totals | undefined;
 }
 
-/** A turn, as far as one served model took part in it. */
+/** The calls of one turn that were served by one model. */
 export interface Run {
-  /** When its first call started. */
+  /** The start of the first call. */
   time:
     | Date
     | undefined;
   /** The served model. */
   model: string;
-  /** What it cost. Unset: no call of it is settled. */
+  /** The cost. Unset: none of the calls is settled. */
   costUsd?:
     | string
     | undefined;
@@ -376,21 +379,21 @@ export interface LatencySummary {
   p95:
     | Duration
     | undefined;
-  /** The newest. */
+  /** The newest value. */
   last: Duration | undefined;
 }
 
-/** How fast a provider answered. */
+/** The latency of a provider. */
 export interface ProviderLatency {
-  /** Who served the calls; empty for all of them together. */
+  /** The provider; empty for all providers together. */
   provider: string;
-  /** How many calls the figures are from. */
+  /** The number of calls measured. */
   modelCalls: number;
-  /** From sending the request to the first token. Unset: no token came in any of them. */
+  /** Time from sending the request to the first token. Unset: none of the calls received a token. */
   timeToFirstToken:
     | LatencySummary
     | undefined;
-  /** From sending the request to the end of the answer. */
+  /** Time from sending the request to the end of the answer. */
   duration: LatencySummary | undefined;
 }
 

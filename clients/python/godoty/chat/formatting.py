@@ -1,0 +1,67 @@
+"""Formats totals, durations and texts. Amounts of money are shown as the server sent them."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+    from godoty.v1.metering_pb2 import TokenUsage, Totals
+
+
+def printable(text: str) -> str:
+    """Remove control characters, so that an answer cannot control the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) != "Cc")
+
+
+def short(text: str, width: int) -> str:
+    """Return the text as one line of at most `width` characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def format_cost(cost_usd: str) -> str:
+    """Format an amount; an empty one is unknown, which is not 0."""
+    return f"${cost_usd}" if cost_usd else "unknown"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Format a number with its noun: "1 turn", "2 turns"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_tokens(usage: TokenUsage) -> str:
+    """Format the number of tokens, if the provider reported it."""
+    return count_of(usage.total_tokens, "token") if usage.HasField("total_tokens") else "tokens unknown"
+
+
+def open_calls(totals: Totals) -> list[str]:
+    """Format the number of calls with a cost that is not in the sum; empty without such calls."""
+    parts = []
+    if totals.pending_calls:
+        parts.append(f"{count_of(totals.pending_calls, 'call')} pending")
+    if totals.unresolved_calls:
+        bounded = totals.HasField("unresolved_bound_usd")
+        bound = f"at most {format_cost(totals.unresolved_bound_usd)}" if bounded else "no upper bound"
+        parts.append(f"{count_of(totals.unresolved_calls, 'call')} unresolved ({bound})")
+    return parts
+
+
+def format_totals(totals: Totals, *, turns: bool = True) -> str:
+    """Format the cost and usage of a turn or a session."""
+    parts = [format_cost(totals.cost_usd)]
+    if turns:
+        parts.append(count_of(totals.turns, "turn"))
+    no_tokens_yet = not totals.model_calls and not totals.usage.HasField("total_tokens")
+    parts.append("0 tokens" if no_tokens_yet else format_tokens(totals.usage))
+    return ", ".join(parts + open_calls(totals))
+
+
+def format_duration(duration: Duration) -> str:
+    """Format a duration: "12 ms", "1.5 s"."""
+    seconds = duration.ToTimedelta().total_seconds()
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,1 @@
+"""Small asyncio tools: batching, caching, limits, admission queues, periodic and cooperative loops."""

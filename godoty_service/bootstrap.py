@@ -1,0 +1,378 @@
+"""Builds the components that the server and the command line share: the database, the provider, the ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from godoty_service.budgets.entry_sums import EntrySums
+from godoty_service.budgets.maintenance import BudgetMaintenance
+from godoty_service.budgets.opening_balance import OpeningBalanceJob
+from godoty_service.budgets.service import BudgetService
+from godoty_service.budgets.store import BudgetAlert, BudgetStore
+from godoty_service.clock import Clock
+from godoty_service.cluster.clock_sync import SynchronizedClock
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.ids import new_id
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.metering.adjustments import Adjustments
+from godoty_service.metering.time_repair import TimeRepair
+from godoty_service.migrations import registry
+from godoty_service.migrations.migrator import Migrator
+from godoty_service.migrations.schema import Schema
+from godoty_service.mongo.client import Database, open_database
+from godoty_service.mongo.collection import Collection
+from godoty_service.mongo.diagnosis import reach
+from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.store import SessionStore
+from godoty_service.settings import Settings
+from godoty_service.tenancy.admin import Administration
+from godoty_service.tenancy.api_keys import ApiKeys
+from godoty_service.tenancy.audit import AdminChanges
+from godoty_service.tenancy.encryption import SecretBox
+from godoty_service.tenancy.policies import Policies
+from godoty_service.tenancy.provider_keys import ProviderKeys
+from godoty_service.tenancy.tenants import Tenants
+from godoty_service.tenancy.turn_limits import DefaultLimits, TurnLimiter
+from godoty_service.turns.event_log.store import EventLogStore
+from godoty_service.turns.session_deletion import SessionDeletions
+from godoty_service.turns.turn_store import TurnStore
+from godoty_service.usage.entries import UsageEntries
+from godoty_service.usage.entry_scan import ScanLimits
+from godoty_service.usage.ledger_pages import LedgerExport, LedgerPages
+from godoty_service.usage.query import UsageQueries
+from godoty_service.usage.rollup_job import RollupJob
+from godoty_service.usage.rollup_store import RollupStore
+
+_INDEXED_STORES = (
+    SessionStore,
+    MessageStore,
+    ReplicaHeartbeats,
+    Ledger,
+    RollupStore,
+    RollupJob,
+    PricingOracle,
+    ProviderPrices,
+    TurnStore,
+    EventLogStore,
+    ApiKeys,
+    ProviderKeys,
+    AdminChanges,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenancyComponents:
+    """Tenants, and what each of them may do."""
+
+    tenants: Tenants
+    api_keys: ApiKeys
+    policies: Policies
+    provider_keys: ProviderKeys
+    turn_limiter: TurnLimiter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationComponents:
+    """Sessions and turns, as the database stores them."""
+
+    sessions: SessionStore
+    leases: Leases
+    messages: MessageStore
+    turn_store: TurnStore
+    event_logs: EventLogStore
+    deletions: SessionDeletions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageComponents:
+    """Roll-ups of the ledger, and the queries that read it."""
+
+    entries: UsageEntries
+    rollups: RollupStore
+    rollup_job: RollupJob
+    queries: UsageQueries
+    pages: LedgerPages
+    exports: LedgerExport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingComponents:
+    """The ledger, and what is derived from its entries: session totals and budgets."""
+
+    ledger: Ledger
+    totals_updater: SessionTotalsUpdater
+    adjustments: Adjustments
+    budget_store: BudgetStore
+    budget_service: BudgetService
+    budget_maintenance: BudgetMaintenance
+    entry_sums: EntrySums
+    time_repair: TimeRepair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """The components that need the settings alone. None of them runs in the background by itself."""
+
+    database: Database
+    schema: Schema
+    clock: SynchronizedClock
+    replicas: ReplicaHeartbeats
+    tenancy: TenancyComponents
+    conversations: ConversationComponents
+    usage: UsageComponents
+    accounting: AccountingComponents
+    administration: Administration
+
+
+@asynccontextmanager
+async def open_components(
+    settings: Settings,
+    *,
+    migrate: bool = False,
+    indexes: bool = True,
+    on_alert: Callable[[BudgetAlert], None] = lambda _: None,
+) -> AsyncIterator[Components]:
+    """Open the database, create missing indexes, and build the components that use it.
+
+    Args:
+        settings: The settings.
+        migrate: Bring an older database to this build's schema; else it is refused.
+        indexes: Create missing indexes. A verification of the ledger must also run on entries that violate one.
+        on_alert: Called for each share of a budget that a turn of this process reaches.
+
+    Raises:
+        StorageUnavailable: The database cannot be reached.
+        SchemaError: Its schema version does not fit this build.
+        ValueError: The settings name no database.
+    """
+    database = open_database(
+        uri=settings.database_uri,
+        name=settings.mongodb_database,
+        driver=settings.mongodb_driver,
+        timeout=settings.storage_timeout,
+    )
+    try:
+        await reach(database, settings.database_uri)
+        schema = Schema(database, registry.MIGRATIONS)
+        if migrate:
+            await Migrator(database, schema, server_lease=timedelta(seconds=settings.lease)).run()
+        await schema.require_current()
+        if indexes:
+            await _create_indexes(database)
+        clock = await _synchronized_clock(database, tolerance=timedelta(seconds=settings.clock_tolerance))
+        yield _components(settings, database, schema, clock, on_alert=on_alert)
+    finally:
+        await database.close()
+
+
+async def _create_indexes(database: Database) -> None:
+    await asyncio.gather(*(database.collection(store.COLLECTION).ensure(store.INDEXES) for store in _INDEXED_STORES))
+
+
+async def _synchronized_clock(database: Database, *, tolerance: timedelta) -> SynchronizedClock:
+    clock = SynchronizedClock(database.now, tolerance=tolerance)
+    for _ in range(2):  # the first may wait for a connection, so it is right to within a second only
+        await clock.measure()
+    return clock
+
+
+def _components(
+    settings: Settings,
+    database: Database,
+    schema: Schema,
+    clock: SynchronizedClock,
+    *,
+    on_alert: Callable[[BudgetAlert], None],
+) -> Components:
+    replicas = ReplicaHeartbeats(
+        database.collection(ReplicaHeartbeats.COLLECTION),
+        replica_id=new_id("replica"),
+        lease=timedelta(seconds=settings.lease),
+        schema=schema.supported,
+    )
+    entries = database.collection(Ledger.COLLECTION)
+    tenancy = _tenancy(settings, database, clock, replicas)
+    conversations = _conversations(settings, database, clock, replicas)
+    usage = _usage(settings, database, entries, owner=replicas.replica_id)
+    accounting = _accounting(
+        database,
+        Ledger(entries, clock=clock),
+        entries,
+        usage=usage,
+        sessions=conversations.sessions,
+        policies=tenancy.policies,
+        replicas=replicas,
+        clock=clock,
+        on_alert=on_alert,
+    )
+    return Components(
+        database=database,
+        schema=schema,
+        clock=clock,
+        replicas=replicas,
+        tenancy=tenancy,
+        conversations=conversations,
+        usage=usage,
+        accounting=accounting,
+        administration=Administration(
+            tenants=tenancy.tenants,
+            keys=tenancy.api_keys,
+            policies=tenancy.policies,
+            provider_keys=tenancy.provider_keys,
+            changes=AdminChanges(database.collection(AdminChanges.COLLECTION), clock=clock),
+            counting=accounting.budget_service.tracking,
+        ),
+    )
+
+
+def _tenancy(settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats) -> TenancyComponents:
+    return TenancyComponents(
+        tenants=Tenants(database.collection(Tenants.COLLECTION), clock=clock),
+        api_keys=ApiKeys(database.collection(ApiKeys.COLLECTION), clock=clock),
+        policies=Policies(database.collection(Policies.COLLECTION)),
+        provider_keys=ProviderKeys(
+            database.collection(ProviderKeys.COLLECTION), sealer=_secret_box(settings), clock=clock
+        ),
+        turn_limiter=TurnLimiter(
+            database.collection(TurnLimiter.COLLECTION),
+            replica_id=replicas.replica_id,
+            living=replicas.alive,
+            defaults=DefaultLimits(
+                turns_per_minute=settings.default_turns_per_minute,
+                concurrent_turns=settings.default_concurrent_turns,
+            ),
+        ),
+    )
+
+
+def _conversations(
+    settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats
+) -> ConversationComponents:
+    sessions = SessionStore(database.collection(SessionStore.COLLECTION), replicas=replicas, clock=clock)
+    leases = Leases(sessions)
+    messages = MessageStore(database.collection(MessageStore.COLLECTION), clock=clock)
+    turn_store = TurnStore(
+        database.collection(TurnStore.COLLECTION),
+        retention=timedelta(seconds=settings.turn_log_retention),
+        max_duration=timedelta(seconds=settings.longest_turn),
+        clock=clock,
+    )
+    event_logs = EventLogStore(database.collection(EventLogStore.COLLECTION))
+    return ConversationComponents(
+        sessions=sessions,
+        leases=leases,
+        messages=messages,
+        turn_store=turn_store,
+        event_logs=event_logs,
+        deletions=SessionDeletions(
+            sessions=sessions, leases=leases, messages=messages, turn_store=turn_store, event_logs=event_logs
+        ),
+    )
+
+
+def _usage(settings: Settings, database: Database, ledger: Collection, *, owner: str) -> UsageComponents:
+    entries = UsageEntries(ledger)
+    rollups = RollupStore(database.collection(RollupStore.COLLECTION))
+    rollup_job = RollupJob(
+        database.collection(RollupJob.COLLECTION), entries=entries, rollups=rollups, now=database.now, owner=owner
+    )
+    pages = LedgerPages(ledger)
+    return UsageComponents(
+        entries=entries,
+        rollups=rollups,
+        rollup_job=rollup_job,
+        queries=UsageQueries(
+            database=database,
+            rollup_job=rollup_job,
+            rollups=rollups,
+            entries=entries,
+            limits=ScanLimits(piece=settings.usage_piece_entries, entries=settings.usage_max_entries),
+        ),
+        pages=pages,
+        exports=LedgerExport(rollup_job=rollup_job, pages=pages),
+    )
+
+
+def _accounting(
+    database: Database,
+    ledger: Ledger,
+    entries: Collection,
+    *,
+    usage: UsageComponents,
+    sessions: SessionStore,
+    policies: Policies,
+    replicas: ReplicaHeartbeats,
+    clock: Clock,
+    on_alert: Callable[[BudgetAlert], None],
+) -> AccountingComponents:
+    totals_updater = SessionTotalsUpdater(sessions, ledger)
+    budget_store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock)
+    entry_sums = EntrySums(entries)
+    balance = OpeningBalanceJob(
+        database=database, rollup_job=usage.rollup_job, rollups=usage.rollups, entries=entry_sums
+    )
+    budget_service = BudgetService(
+        budgets=budget_store,
+        balance=balance,
+        adjustments=ledger.adjustments,
+        budgets_of=policies.budgets,
+        now=database.now,
+        on_alert=on_alert,
+    )
+    return AccountingComponents(
+        ledger=ledger,
+        totals_updater=totals_updater,
+        adjustments=Adjustments(ledger, totals_updater, budget_service=budget_service, clock=clock),
+        budget_store=budget_store,
+        budget_service=budget_service,
+        budget_maintenance=_budget_maintenance(
+            database,
+            ledger=ledger,
+            budget_store=budget_store,
+            budget_service=budget_service,
+            balance=balance,
+            replicas=replicas,
+        ),
+        entry_sums=entry_sums,
+        time_repair=TimeRepair(
+            ledger=ledger,
+            rollup_job=usage.rollup_job,
+            totals_updater=totals_updater,
+            restate_budgets=budget_service.rebuild,
+        ),
+    )
+
+
+def _budget_maintenance(
+    database: Database,
+    *,
+    ledger: Ledger,
+    budget_store: BudgetStore,
+    budget_service: BudgetService,
+    balance: OpeningBalanceJob,
+    replicas: ReplicaHeartbeats,
+) -> BudgetMaintenance:
+    return BudgetMaintenance(
+        budget_service=budget_service,
+        budgets=budget_store,
+        ledger=ledger,
+        balance=balance,
+        now=database.now,
+        living=replicas.alive,
+        owner=replicas.replica_id,
+    )
+
+
+def _secret_box(settings: Settings) -> SecretBox:
+    """Build the encryption of tenants' own provider keys.
+
+    Raises:
+        ValueError: An encryption key is malformed.
+    """
+    return SecretBox.of(settings.encryption_keys.get_secret_value() if settings.encryption_keys else "")

@@ -1,0 +1,1 @@
+"""Tenant budgets: spending, reservations of open calls, hard limits and alerts."""

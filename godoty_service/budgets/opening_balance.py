@@ -1,0 +1,119 @@
+"""Sums a tenant's charges before tracking starts: from roll-ups, and from the entries that they do not include.
+
+All of it is read in one snapshot. A batch in progress is included in some documents and not yet in others: each day
+series records the last batch that it includes.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.charges import OpeningBalance
+from godoty_service.budgets.entry_sums import DaySums, EntrySums, document_charge, is_made_before
+from godoty_service.errors import SnapshotLost, StorageUnavailable
+from godoty_service.ledger.entries import CallState
+from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Document, Snapshot
+from godoty_service.pricing import money
+from godoty_service.usage.rollup_job import Batch, RollupJob
+from godoty_service.usage.rollup_keys import floor_quarter
+from godoty_service.usage.rollup_store import RollupStore
+
+_TRIES = 5  # snapshots: one is lost while an index is being built
+
+
+@dataclass(frozen=True, slots=True)
+class _InBatch:
+    """The entries of the batch in progress: those that the day series include, and those that they do not."""
+
+    ids: tuple[str, ...]
+    rolled_up: list[Document]
+    missing: list[Document]
+
+
+class OpeningBalanceJob:
+    """Sums opening balances by tenant."""
+
+    def __init__(self, *, database: Database, rollup_job: RollupJob, rollups: RollupStore, entries: EntrySums) -> None:
+        """Create it.
+
+        Args:
+            database: Takes snapshots.
+            rollup_job: Returns the batch in progress.
+            rollups: The sums of the rolled-up entries.
+            entries: Sums entries that are not rolled up.
+        """
+        self._database = database
+        self._rollup_job = rollup_job
+        self._rollups = rollups
+        self._entries = entries
+
+    async def before(self, tenant_id: str, end: datetime, *, at: datetime) -> OpeningBalance:
+        """Return the balance of the calls that started before `end`, without adjustments that were made later.
+
+        Args:
+            tenant_id: The tenant.
+            end: The calls started before this time.
+            at: The balance has the windows of this time and later ones.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached, or the snapshots expired too early.
+        """
+        for _ in range(_TRIES):
+            try:
+                async with self._database.snapshot() as snapshot:
+                    return (await self._sums(tenant_id, end, snapshot)).opening_balance(at)
+            except SnapshotLost:
+                continue
+        raise StorageUnavailable("The database cannot be reached just now.")
+
+    async def from_start(self, tenant_id: str, start: datetime) -> OpeningBalance:
+        """Return the balance of the calls that started at a time or later, in its windows and later ones."""
+        sums = DaySums()
+        await self._entries.add_entries(sums, tenant_id, start=start)
+        return sums.opening_balance(start)
+
+    async def _sums(self, tenant_id: str, end: datetime, snapshot: Snapshot) -> DaySums:
+        entries, cut = self._entries.read_at(snapshot), floor_quarter(end)
+        state = await self._rollup_job.read_at(snapshot).get(tenant_id)
+        days = await self._rollups.read_at(snapshot).charges_by_day(tenant_id, cut)
+        batch = await _in_batch(entries, tenant_id, cut, state.batch if state else None, days)
+        sums = DaySums()
+        for day, (amount, _) in days.items():
+            sums.add(day, amount)
+        _correct(sums, batch, end)
+        later = await entries.adjustments(tenant_id, end=cut, made_from=end, rolled_up=True, excluded=batch.ids)
+        for day, amount in later.amounts.items():
+            sums.subtract(day, amount)
+        await entries.add_not_rolled_up(sums, tenant_id, end=cut, made_before=end, excluded=batch.ids)
+        await entries.add_entries(sums, tenant_id, start=cut, end=end, made_before=end)
+        return sums
+
+
+async def _in_batch(
+    entries: EntrySums, tenant_id: str, cut: datetime, batch: Batch | None, days: dict[str, tuple[Decimal, int]]
+) -> _InBatch:
+    if batch is None:
+        return _InBatch((), [], [])
+    rolled_up: list[Document] = []
+    missing: list[Document] = []
+    for each in await entries.read(tenant_id, batch.ready):
+        if each["start_time"] < cut:
+            _, through = days.get(_day(each), (money.ZERO, 0))
+            (rolled_up if through >= batch.number else missing).append(each)
+    return _InBatch(batch.ready, rolled_up, missing)
+
+
+def _correct(sums: DaySums, batch: _InBatch, end: datetime) -> None:
+    """Add the entries of the batch that the day series lack, and subtract the adjustments after the balance's end."""
+    for each in batch.missing:
+        if each.get("state") != CallState.PENDING.value and is_made_before(each, end):
+            sums.add(_day(each), document_charge(each))
+    for each in batch.rolled_up:
+        if not is_made_before(each, end):
+            sums.subtract(_day(each), document_charge(each))
+
+
+def _day(document: Document) -> str:
+    return BudgetWindow.DAY.key(document["start_time"])

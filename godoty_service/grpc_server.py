@@ -1,0 +1,148 @@
+"""Builds the gRPC server: its interceptor, its services and the limits of its connections."""
+
+import grpc
+from godoty.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
+)
+
+from godoty_service.aio.limits import ConcurrencyLimiter
+from godoty_service.bootstrap import Components
+from godoty_service.mongo.monitor import StorageMonitor
+from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.rpc import admin_service, agent_service, billing_service
+from godoty_service.rpc.admin_service import AdminService, CallAdjuster
+from godoty_service.rpc.agent_service import AgentService
+from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
+from godoty_service.rpc.billing_service import BillingService
+from godoty_service.rpc.interceptor import ServiceInterceptor
+from godoty_service.rpc.keyless import KeylessCalls
+from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, raise_file_limit
+from godoty_service.rpc.validation import FieldLimits
+from godoty_service.settings import Settings
+from godoty_service.telemetry.metrics import Metrics
+from godoty_service.telemetry.traces import Tracing
+from godoty_service.turns.service import TurnService
+
+SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
+SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
+_DESCRIPTORS = tuple(
+    service
+    for file in (agent_service_pb2, admin_service_pb2, billing_service_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+
+
+def build_interceptor(
+    settings: Settings, components: Components, *, storage: StorageMonitor, metrics: Metrics, tracing: Tracing
+) -> ServiceInterceptor:
+    """Build the interceptor of all calls."""
+    sources = Sources(settings.trusted_networks)
+    return ServiceInterceptor(
+        scopes=SCOPES,
+        keys=components.tenancy.api_keys,
+        sources=sources,
+        throttle=AuthThrottle(lookups_per_second=settings.wrong_key_lookups),
+        calls=ConcurrencyLimiter(
+            turn_methods=agent_service.TURN_METHODS,
+            streams=settings.tenant_streams,
+            others=settings.tenant_calls,
+        ),
+        limits=FieldLimits(_DESCRIPTORS, max_text_bytes=settings.max_text_bytes),
+        storage=storage,
+        keyless=KeylessCalls(
+            sources=sources,
+            per_source=settings.keyless_calls_per_source,
+            most=settings.keyless_calls,
+            request_timeout=settings.request_timeout,
+        ),
+        metrics=metrics,
+        tracing=tracing,
+        request_timeout=settings.request_timeout,
+    )
+
+
+def build_server(
+    settings: Settings,
+    components: Components,
+    oracle: PricingOracle,
+    *,
+    turns: TurnService,
+    interceptor: ServiceInterceptor,
+    shared: bool,
+) -> grpc.aio.Server:
+    """Build the gRPC server and its services."""
+    agent = _agent_service(settings, components, oracle, turns)
+    admin = _admin_service(settings, components, oracle)
+    billing = _billing_service(settings, components, oracle)
+    server = grpc.aio.server(
+        interceptors=[interceptor],
+        options=[
+            ("grpc.so_reuseport", int(shared)),  # off: a second server on the port must fail, not share it silently
+            *_connection_limits(settings).options(),
+        ],
+    )
+    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
+    billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
+    return server
+
+
+def _agent_service(
+    settings: Settings, components: Components, oracle: PricingOracle, turns: TurnService
+) -> AgentService:
+    conversations = components.conversations
+    return AgentService(
+        turns=turns,
+        sessions=conversations.sessions,
+        messages=conversations.messages,
+        deletions=conversations.deletions,
+        ledger=components.accounting.ledger,
+        oracle=oracle,
+        max_text_bytes=settings.max_text_bytes,
+        page_bytes=settings.page_bytes,
+        content_bytes=settings.content_bytes,
+    )
+
+
+def _admin_service(settings: Settings, components: Components, oracle: PricingOracle) -> AdminService:
+    administration = components.administration
+    return AdminService(
+        administration=administration,
+        adjuster=CallAdjuster(adjustments=components.accounting.adjustments, administration=administration),
+        catalogue=lambda: oracle.current,
+        page_bytes=settings.page_bytes,
+        clock=components.clock,
+    )
+
+
+def _billing_service(settings: Settings, components: Components, oracle: PricingOracle) -> BillingService:
+    usage = components.usage
+    return BillingService(
+        usage=usage.queries,
+        pages=usage.pages,
+        exports=usage.exports,
+        budgets=components.accounting.budget_service,
+        tenants=components.tenancy.tenants,
+        catalogue=lambda: oracle.current,
+        page_bytes=settings.page_bytes,
+    )
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        connections=bounded_connections(settings.max_connections, files=raise_file_limit(settings.open_files)),
+        streams=settings.max_connection_streams,
+        handshake=settings.handshake_timeout,
+        idle=settings.connection_idle,
+        age=settings.connection_age,
+        grace=settings.connection_grace,
+        keepalive_time=settings.keepalive_time,
+        keepalive_timeout=settings.keepalive_timeout,
+        ping_interval=settings.min_ping_interval,
+        request_bytes=settings.max_request_bytes,
+    )

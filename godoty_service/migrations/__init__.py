@@ -1,0 +1,1 @@
+"""The schema version of the database, and the migrations from each version to the next."""

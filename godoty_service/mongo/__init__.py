@@ -1,0 +1,1 @@
+"""MongoDB: the client, collections, batched writes, error translation, monitoring and diagnosis."""

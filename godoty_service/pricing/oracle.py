@@ -1,0 +1,360 @@
+"""The pricing oracle: prices calls by the catalogue in force when they started. Owns `catalogues`."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar
+
+import structlog
+from bson.binary import Binary
+
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import GodotyError, provider_message
+from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
+from godoty_service.pricing.listing_checks import check_priced, check_shrink
+from godoty_service.pricing.money import format_usd, multiply
+from godoty_service.pricing.provider_prices import PriceSnapshot, ProviderPrices
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import PriceEvidence, price
+from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, output_limit, upper_bound
+
+log = structlog.get_logger(__name__)
+
+_CACHED_CATALOGUES = 8  # in memory; the database has all
+
+Fetch = Callable[[], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """The catalogue's price of a call; None: unknown."""
+
+    cost: Decimal | None
+    evidence: PriceEvidence | None
+
+
+class PricingOracle:
+    """Refreshes the current catalogue, stores all of them, and prices calls by the one that was in force."""
+
+    COLLECTION = "catalogues"
+    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("seen_time", -1)]),)
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        fetch_models: Fetch,
+        providers: ProviderPrices,
+        least_share: float = 0.5,
+        on_rejected: Callable[[str], None] = lambda _: None,
+        clock: Clock = utc_now,
+    ) -> None:
+        """Build the oracle.
+
+        Args:
+            collection: Stores the catalogues.
+            fetch_models: Fetches the body of the provider's model listing.
+            providers: The providers' own prices.
+            least_share: The smallest accepted ratio of priced models to those of the listing before.
+            on_rejected: Called with "models" for each listing that was fetched and rejected.
+            clock: Returns the time.
+        """
+        self._catalogues = collection
+        self._fetch_models = fetch_models
+        self._providers = providers
+        self._least_share = least_share
+        self._on_rejected = on_rejected
+        self._clock = clock
+        self._by_hash: dict[str, Catalogue] = {}
+        self.current: Catalogue | None = None
+        self.seen_time: datetime | None = None
+
+    async def load(self) -> None:
+        """Load the newest stored catalogue as the current one."""
+        newest = await _newest(self._catalogues)
+        catalogue = await _decode_or_none(newest)
+        if newest is not None and catalogue is not None:
+            self._set_current(catalogue, newest["seen_time"])
+
+    async def refresh(self) -> bool:
+        """Fetch the catalogue and return whether it was accepted.
+
+        If it cannot be fetched, or is malformed or implausible, the last one stays in force. A listing that the
+        database has already was accepted before, by a server or by an operator.
+        """
+        try:
+            body = await self._fetch_models()
+        except GodotyError as error:
+            message = provider_message(error)
+            log.warning("catalogue_fetch_failed", error=str(error), provider_message=message, age_seconds=self.age())
+            return False
+        try:
+            catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+            check_priced(catalogue)
+            known = await self._catalogues.find_one({"_id": catalogue.hash})
+            if known is None:
+                check_shrink(catalogue, before=await self._last_accepted(), least_share=self._least_share)
+        except (ValueError, TypeError) as error:
+            log.error("price_list_rejected", list="models", error=str(error), age_seconds=self.age())  # noqa: TRY400 - the text is the whole cause
+            self._on_rejected("models")
+            return False
+        await self._store(catalogue, body, known)
+        return True
+
+    async def accept(self) -> Catalogue:
+        """Fetch the catalogue and accept it even if it is far smaller than the last one: an operator's decision.
+
+        Raises:
+            ProviderError: It cannot be fetched.
+            ValueError: The body is no listing, or no model in it has a price.
+        """
+        body = await self._fetch_models()
+        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
+        check_priced(catalogue)
+        await self._store(catalogue, body, await self._catalogues.find_one({"_id": catalogue.hash}))
+        return catalogue
+
+    async def _store(self, catalogue: Catalogue, body: bytes, known: Document | None) -> None:
+        await self._catalogues.update_one(
+            {"_id": catalogue.hash},
+            {
+                "$set": {"seen_time": catalogue.fetch_time},
+                "$setOnInsert": {"fetch_time": catalogue.fetch_time, "body": Binary(zlib.compress(body))},
+            },
+            upsert=True,
+        )
+        first = replace(catalogue, fetch_time=known["fetch_time"]) if known else catalogue  # equal hash: equal entries
+        self._set_current(first, catalogue.fetch_time)
+
+    async def _last_accepted(self) -> Catalogue | None:
+        """Return the newest catalogue that any server accepted."""
+        newest = await _newest(self._catalogues)
+        if newest is None or (self.current is not None and self.current.hash == newest["_id"]):
+            return self.current
+        return await _decode_or_none(newest) or self.current
+
+    async def run(self, interval: float) -> None:
+        """Refresh until cancelled, once per interval in seconds."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.refresh()
+            except GodotyError as error:
+                log.warning("catalogue_not_stored", error=str(error))
+
+    def age(self) -> float | None:
+        """Return the seconds since the provider last confirmed the catalogue; None: there is none."""
+        return (self._clock() - self.seen_time).total_seconds() if self.seen_time else None
+
+    async def prepare(self, models: tuple[str, ...]) -> None:
+        """Load the providers' own prices of these models; wait at most two seconds."""
+        found = [self.current.find(model) for model in models] if self.current else []
+        await self._providers.prepare({model.id for model in found if model is not None})
+
+    def bound(
+        self,
+        models: tuple[str, ...],
+        *,
+        request_bytes: int,
+        max_output_tokens: int | None,
+        max_price: Mapping[str, str] | None = None,
+    ) -> Decimal | None:
+        """Return the upper bound of a request's cost for any of the models; None: it is not known.
+
+        Args:
+            models: The model and its fallbacks.
+            request_bytes: The length of the request.
+            max_output_tokens: The output limit that the request carries.
+            max_price: `provider.max_price` as the request carries it; None: it carries none.
+        """
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        if not offers or not all(catalogue and catalogue.offers(model) for model in models):
+            return None
+        known = [self._providers.newest(offer.id) for offer in offers]
+        return upper_bound(
+            request_bytes=request_bytes,
+            max_output_tokens=max_output_tokens,
+            models=offers,
+            endpoint_prices=[prices for prices in known if prices is not None],
+            max_price=None if max_price is None else _per_token(max_price),
+        )
+
+    def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
+        """Return the largest output limit that all of these models accept; None: it is not known."""
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        return output_limit(request_bytes=request_bytes, models=offers)
+
+    def max_price(self, models: tuple[str, ...], *, request_bytes: int) -> dict[str, str]:
+        """Return the dearest known prices of these models in the form of OpenRouter's `provider.max_price`.
+
+        They are in US dollars per million tokens, for prompts that this request can have: no dearer provider may serve.
+        """
+        longest = request_bytes + TEMPLATE_TOKENS
+        rates = [rate for offer in self._offers(models) for rate in offer.prices.variants(max_prompt_tokens=longest)]
+        dearest = {
+            "prompt": [rate.prompt for rate in rates if rate.prompt is not None],
+            "completion": [rate.completion for rate in rates if rate.completion is not None],
+        }
+        return {name: format_usd(multiply(max(prices), 1_000_000)) or "0" for name, prices in dearest.items() if prices}
+
+    def _offers(self, models: tuple[str, ...]) -> list[CatalogueModel | Endpoint]:
+        """Return all known offers of these models: the catalogue's and the providers' own."""
+        catalogue = self.current
+        listed = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        known = [self._providers.newest(offer.id) for offer in listed]
+        return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
+
+    def listed_name(self, model: str) -> str | None:
+        """Return the listing's id of a requested model; None: it is the requested name, or not known."""
+        name = self.current.listed_name(model) if self.current is not None else None
+        return None if name == model else name
+
+    def price(
+        self,
+        usage: TokenUsage | None,
+        *,
+        served_model: str,
+        requested: tuple[str, ...],
+        provider: str | None,
+        at: datetime,
+        catalogue: Catalogue | None,
+    ) -> Priced:
+        """Price a call.
+
+        Args:
+            usage: The usage; None: only the evidence is wanted.
+            served_model: The model that answered.
+            requested: The requested models in order: they determine the variant.
+            provider: The provider that served it: its own prices apply if they are known.
+            at: When the call started.
+            catalogue: The catalogue in force then.
+        """
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        if catalogue is None or model is None:
+            return Priced(cost=None, evidence=None)
+        snapshot = self._providers.at(model.id, at) if provider else None
+        return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
+
+    async def load_display_name(self, slug: str, *, requested: tuple[str, ...], catalogue_hash: str | None) -> str:
+        """Return the name under which a served model is shown, by the catalogue in force at the call's start.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        catalogue = await self._load(catalogue_hash) if catalogue_hash is not None else self.current
+        return display_name(slug, requested=requested, catalogue=catalogue)
+
+    async def price_historical(
+        self,
+        usage: TokenUsage,
+        *,
+        served_model: str,
+        requested: tuple[str, ...],
+        provider: str | None,
+        at: datetime,
+        catalogue_hash: str,
+    ) -> Priced:
+        """Price a call of any time and any server as `price` does, by the catalogue of this hash.
+
+        Raises:
+            StorageUnavailable: The database is out of reach.
+        """
+        catalogue = await self._load(catalogue_hash)
+        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        if catalogue is None or model is None:
+            return Priced(cost=None, evidence=None)
+        snapshot = await self._providers.load_at(model.id, at) if provider else None
+        return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
+
+    async def _load(self, catalogue_hash: str) -> Catalogue | None:
+        if catalogue_hash not in self._by_hash:
+            found = await self._catalogues.find_one({"_id": catalogue_hash})
+            catalogue = await _decode_or_none(found)
+            if catalogue is None:
+                return None
+            self._cache(catalogue)
+        return self._by_hash[catalogue_hash]
+
+    def _set_current(self, catalogue: Catalogue, seen_time: datetime) -> None:
+        self.current = catalogue
+        self.seen_time = seen_time
+        self._cache(catalogue)
+
+    def _cache(self, catalogue: Catalogue) -> None:
+        self._by_hash[catalogue.hash] = catalogue
+        for old in list(self._by_hash)[:-_CACHED_CATALOGUES]:
+            if self.current is None or old != self.current.hash:
+                del self._by_hash[old]
+
+
+def _per_token(max_price: Mapping[str, str]) -> dict[str, Decimal]:
+    """Return the prices of `provider.max_price` per token."""
+    return {name: Decimal(max_price[name]).scaleb(-6) for name in ("prompt", "completion") if name in max_price}
+
+
+def display_name(slug: str, *, requested: tuple[str, ...], catalogue: Catalogue | None) -> str:
+    """Return the one name of a served model: the listing's id, or an unlisted model's provider name.
+
+    Args:
+        slug: The name that the provider sent.
+        requested: The requested models in order: of several ids of one slug, one of these wins.
+        catalogue: The catalogue in force when the call started.
+    """
+    return (catalogue.listed_name(slug, requested=requested) if catalogue is not None else None) or slug
+
+
+def _priced(
+    usage: TokenUsage | None,
+    catalogue: Catalogue,
+    model: CatalogueModel,
+    snapshot: PriceSnapshot | None,
+    *,
+    provider: str | None,
+    at: datetime,
+) -> Priced:
+    """Price a call by its provider's own prices if they are known, else by the catalogue's."""
+    own = snapshot.prices.for_provider(provider) if snapshot and provider else None
+    # The fees of a variant (`:online` searches) apply with every provider.
+    prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
+    evidence = PriceEvidence(
+        prices=prices,
+        catalogue_hash=catalogue.hash,
+        catalogue_time=catalogue.fetch_time,
+        provider_prices_hash=snapshot.hash if snapshot and own else None,
+        provider_prices_time=snapshot.first_seen if snapshot and own else None,
+    )
+    return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
+
+
+async def newest_catalogue(collection: Collection) -> Catalogue | None:
+    """Return the newest stored catalogue; None: none is stored yet."""
+    newest = await _newest(collection)
+    return None if newest is None else await _decode(newest)
+
+
+async def _newest(collection: Collection) -> Document | None:
+    return await collection.find_one({}, sort=[("seen_time", -1)])
+
+
+async def _decode_or_none(document: Document | None) -> Catalogue | None:
+    """Decode a stored catalogue; None for one that cannot be decoded."""
+    try:
+        return None if document is None else await _decode(document)
+    except (ValueError, TypeError, KeyError, zlib.error) as error:
+        log.warning("stored_catalogue_unreadable", error=str(error))
+        return None
+
+
+async def _decode(document: Document) -> Catalogue:
+    """Decode a stored catalogue in a thread. Its key is its hash, even if this version would compute another."""
+    body, fetch_time = document["body"], document["fetch_time"]
+    if not isinstance(body, bytes) or not isinstance(fetch_time, datetime):
+        raise TypeError("not a stored catalogue")
+    parsed = await asyncio.to_thread(lambda: Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time))
+    return replace(parsed, hash=document["_id"])

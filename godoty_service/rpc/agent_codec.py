@@ -1,0 +1,384 @@
+"""Converts between agent_service.proto and domain values, and checks the requests."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.errors import InvalidRequest
+from godoty_service.ids import new_id
+from godoty_service.ledger.totals import SessionTotals
+from godoty_service.pricing import money
+from godoty_service.pricing.catalogue import Catalogue
+from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.metering_codec import (
+    call_message,
+    duration,
+    timestamp,
+    totals_message,
+)
+from godoty_service.rpc.validation import CALLER_ID, MAX_FALLBACK_MODELS, MODEL_ID, Violations, unknown_model
+from godoty_service.sessions.messages import StoredMessage, tool_result_text
+from godoty_service.sessions.session import Session
+from godoty_service.turns.event_log import events
+from godoty_service.turns.turn import TurnRequest
+
+PIECE = 256 * 1024  # bytes of text in one response of ReadMessage
+_BLOCK_OVERHEAD = 16  # bytes that an empty content block takes of the limit
+_MAX_USER = 128  # characters
+_TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
+_ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
+_STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
+
+
+def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, max_text_bytes: int) -> TurnRequest:
+    """Return the turn to run.
+
+    Args:
+        request: The request.
+        catalogue: The provider's models; None: unknown, so any model is accepted.
+        max_text_bytes: Maximum bytes of the text.
+
+    Raises:
+        InvalidRequest: One or more fields are invalid.
+        UnknownModel: A model does not exist.
+    """
+    violations = Violations()
+    _check_text(request.text, max_text_bytes, violations)
+    _check_models(request, violations)
+    _check_limits(request.limits, violations)
+    _check_ids(request, violations)
+    for name, values in (("on_busy", pb.OnBusy), ("on_disconnect", pb.OnDisconnect)):
+        if getattr(request, name) not in values.values():
+            violations.add(name, "must be one of its values")
+    violations.raise_if_any()
+    for model in filter(None, (request.model, *request.fallback_models)):
+        if catalogue is not None and not catalogue.knows(model):
+            raise unknown_model("model" if model == request.model else "fallback_models", model)
+    limits = request.limits
+    return TurnRequest(
+        session_id=request.session_id or new_id("session"),
+        new_session=not request.session_id,
+        text=request.text,
+        model=request.model or None,
+        fallback_models=tuple(request.fallback_models),
+        max_model_calls=limits.max_model_calls if limits.HasField("max_model_calls") else None,
+        max_output_tokens=limits.max_output_tokens if limits.HasField("max_output_tokens") else None,
+        max_cost=_parse_max_cost(limits),
+        user=request.user or None,
+        request_id=request.request_id or None,
+        fingerprint=_fingerprint(request) if request.request_id else "",
+        wait=request.on_busy == pb.ON_BUSY_WAIT,
+        go_on=request.on_disconnect == pb.ON_DISCONNECT_CONTINUE,
+    )
+
+
+def parse_session_id(text: str) -> str:
+    """Check the id of a session.
+
+    Raises:
+        InvalidRequest: It cannot be an id.
+    """
+    if not CALLER_ID.fullmatch(text):
+        raise InvalidRequest.of("session_id", f"must match {CALLER_ID.pattern}")
+    return text
+
+
+def parse_message_number(number: int) -> int:
+    """Check the number of a message.
+
+    Raises:
+        InvalidRequest: It is below 1.
+    """
+    if number < 1:
+        raise InvalidRequest.of("number", "must be at least 1")
+    return number
+
+
+def parse_turn_id(text: str) -> str:
+    """Check the id of a turn.
+
+    Raises:
+        InvalidRequest: It cannot be an id.
+    """
+    if not _TURN_ID.fullmatch(text):
+        raise InvalidRequest.of("turn_id", "must be the id of a turn")
+    return text
+
+
+def parse_resumption(request: pb.ResumeTurnRequest) -> tuple[str, int]:
+    """Return the id of the turn to resume, and the sequence number after which to resume it.
+
+    Raises:
+        InvalidRequest: A field is invalid.
+    """
+    if request.after_sequence < 0:
+        raise InvalidRequest.of("after_sequence", "must not be negative")
+    return parse_turn_id(request.turn_id), request.after_sequence
+
+
+def event_message(turn_id: str, sequence: int, event: events.StreamEvent) -> pb.ConverseResponse:
+    """Convert an event of a turn."""
+    response = pb.ConverseResponse(sequence=sequence, turn_id=turn_id)
+    _FILL[type(event)](response, event)
+    return response
+
+
+def session_message(session: Session, session_totals: SessionTotals, *, message_count: int) -> pb.Session:
+    """Convert a session."""
+    return pb.Session(
+        session_id=session.session_id,
+        user=session.user or "",
+        model=session.model,
+        message_count=message_count,
+        cost_usd=format_usd(session_totals.totals.cost),
+        create_time=timestamp(session.create_time),
+        update_time=timestamp(session.update_time),
+    )
+
+
+def to_proto(message: StoredMessage, *, max_bytes: int) -> pb.Message:
+    """Convert a message of a session; its content blocks are truncated once their text exceeds `max_bytes` together."""
+    converted, remaining = _without_content(message), max_bytes
+    for block in _blocks(message):
+        text = text_of(block)
+        size = byte_length(text)
+        if size > remaining:
+            set_text(block, cut(text, remaining))
+            block.truncated, block.size = True, size
+        remaining = max(0, remaining - min(size, remaining) - _BLOCK_OVERHEAD)
+        converted.content.append(block)
+    return converted
+
+
+def message_pieces(message: StoredMessage) -> Iterator[pb.ReadMessageResponse]:
+    """Convert a whole message of a session to responses of at most `PIECE` bytes of text, in order; at least one."""
+    response = pb.ReadMessageResponse(message=_without_content(message))
+    for index, block in enumerate(_blocks(message)):
+        for text in _pieces(text_of(block)):
+            set_text(block, text)
+            response.block_index = index
+            response.content.CopyFrom(block)
+            yield response
+            response = pb.ReadMessageResponse()
+    if response.HasField("message"):
+        yield response
+
+
+def text_of(block: pb.ContentBlock) -> str:
+    """Return the text of a content block of any type."""
+    match block.WhichOneof("block"):
+        case "text":
+            return block.text
+        case "reasoning":
+            return block.reasoning
+        case "tool_use":
+            return block.tool_use.input_json
+        case _:
+            return block.tool_result.output
+
+
+def set_text(block: pb.ContentBlock, text: str) -> None:
+    """Replace the text of a content block of any type."""
+    match block.WhichOneof("block"):
+        case "text":
+            block.text = text
+        case "reasoning":
+            block.reasoning = text
+        case "tool_use":
+            block.tool_use.input_json = text
+        case _:
+            block.tool_result.output = text
+
+
+def byte_length(text: str) -> int:
+    """Return the length of a text in bytes of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def cut(text: str, max_bytes: int) -> str:
+    """Return the start of a text: whole characters of at most `max_bytes` of UTF-8."""
+    return text[:max_bytes].encode()[:max_bytes].decode(errors="ignore")
+
+
+def _fingerprint(request: pb.ConverseRequest) -> str:
+    """Return a hash of all of a request but its request id."""
+    rest = pb.ConverseRequest()
+    rest.CopyFrom(request)
+    rest.ClearField("request_id")
+    return hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _parse_max_cost(limits: pb.TurnLimits) -> Decimal | None:
+    """Return the maximum cost of the turn, or None if it is unset.
+
+    Raises:
+        ValueError: It is not a plain decimal above 0 within `money.AMOUNT_RULE`.
+    """
+    if not limits.HasField("max_cost_usd"):
+        return None
+    amount = money.read_amount(limits.max_cost_usd)
+    if amount <= 0:
+        raise ValueError("not above 0")
+    return amount
+
+
+def _check_text(text: str, max_bytes: int, violations: Violations) -> None:
+    if len(text) > max_bytes or len(text.encode()) > max_bytes:
+        violations.add("text", f"must have at most {max_bytes} bytes of UTF-8")
+    elif not text.strip():
+        violations.add("text", "must not be blank")
+
+
+def _check_models(request: pb.ConverseRequest, violations: Violations) -> None:
+    if request.model and not MODEL_ID.fullmatch(request.model):
+        violations.add("model", "must be the id of a model, such as openai/gpt-4o-mini")
+    if len(request.fallback_models) > MAX_FALLBACK_MODELS:
+        violations.add("fallback_models", f"must be at most {MAX_FALLBACK_MODELS}")
+    elif not all(MODEL_ID.fullmatch(model) for model in request.fallback_models):
+        violations.add("fallback_models", "each must be the id of a model")
+    elif request.fallback_models and not request.model:
+        violations.add("fallback_models", "need a model")
+
+
+def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
+    if request.session_id and not CALLER_ID.fullmatch(request.session_id):
+        violations.add("session_id", f"must match {CALLER_ID.pattern}, or be empty")
+    if len(request.user) > _MAX_USER:
+        violations.add("user", f"must have at most {_MAX_USER} characters")
+    if request.request_id and not CALLER_ID.fullmatch(request.request_id):
+        violations.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
+
+
+def _check_limits(limits: pb.TurnLimits, violations: Violations) -> None:
+    for name in ("max_model_calls", "max_output_tokens"):
+        if limits.HasField(name) and getattr(limits, name) < 1:
+            violations.add(f"limits.{name}", "must be at least 1")
+    try:
+        _parse_max_cost(limits)
+    except ValueError:
+        text = f'must be a plain decimal above 0 such as "0.05", {money.AMOUNT_RULE}'
+        violations.add("limits.max_cost_usd", text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Split a text into pieces of at most `PIECE` bytes; an empty one is one empty piece."""
+    start = 0
+    while True:
+        piece = cut(text[start : start + PIECE], PIECE)
+        yield piece
+        start += len(piece)
+        if start >= len(text):
+            return
+
+
+def _without_content(message: StoredMessage) -> pb.Message:
+    return pb.Message(
+        number=message.number,
+        role=_ROLES[message.role],
+        create_time=timestamp(message.create_time),
+        turn_id=message.turn_id,
+    )
+
+
+def _blocks(message: StoredMessage) -> Iterator[pb.ContentBlock]:
+    return (block for each in message.content if (block := _block(each)) is not None)
+
+
+def _block(block: dict[str, Any]) -> pb.ContentBlock | None:
+    """Convert a content block; one without readable text, such as encrypted reasoning, is omitted."""
+    if "text" in block:
+        return pb.ContentBlock(text=block["text"])
+    if use := block.get("toolUse"):
+        input_json = json.dumps(use["input"], ensure_ascii=False)
+        return pb.ContentBlock(
+            tool_use=pb.ToolUse(tool_call_id=use["toolUseId"], name=use["name"], input_json=input_json)
+        )
+    if result := block.get("toolResult"):
+        return pb.ContentBlock(
+            tool_result=pb.ToolResult(
+                tool_call_id=result["toolUseId"],
+                status=_tool_status(succeeded=result["status"] == "success"),
+                output=tool_result_text(result["content"]),
+            )
+        )
+    reasoning = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
+    return pb.ContentBlock(reasoning=reasoning) if reasoning else None
+
+
+def _tool_status(*, succeeded: bool) -> pb.ToolCallStatus:
+    return pb.TOOL_CALL_STATUS_SUCCESS if succeeded else pb.TOOL_CALL_STATUS_ERROR
+
+
+def _started(response: pb.ConverseResponse, event: events.TurnStarted) -> None:
+    response.turn_started.session_id = event.session_id
+    response.turn_started.session_created = event.session_created
+    response.turn_started.totals.CopyFrom(totals_message(event.totals))
+
+
+def _text(response: pb.ConverseResponse, event: events.TextDelta) -> None:
+    response.text_delta.text = event.text
+
+
+def _reasoning(response: pb.ConverseResponse, event: events.ReasoningDelta) -> None:
+    response.reasoning_delta.text = event.text
+
+
+def _tool_started(response: pb.ConverseResponse, event: events.ToolCallStarted) -> None:
+    started = response.tool_call_started
+    started.tool_call_id, started.name, started.input_json = event.tool_call_id, event.name, event.input_json
+
+
+def _tool_finished(response: pb.ConverseResponse, event: events.ToolCallFinished) -> None:
+    finished = response.tool_call_finished
+    finished.tool_call_id, finished.output = event.tool_call_id, event.output
+    finished.status = _tool_status(succeeded=event.succeeded)
+    finished.duration.FromTimedelta(event.duration)
+
+
+def _call_finished(response: pb.ConverseResponse, event: events.ModelCallFinished) -> None:
+    response.model_call_finished.call.CopyFrom(call_message(event.call))
+
+
+def _turn_finished(response: pb.ConverseResponse, event: events.TurnFinished) -> None:
+    finished = response.turn_finished
+    finished.stop_reason = _STOP_REASONS[event.stop_reason]  # type: ignore[assignment] # a number at run time
+    finished.turn_totals.CopyFrom(totals_message(event.turn_totals))
+    finished.session_totals.CopyFrom(totals_message(event.session_totals))
+    for cycle in event.cycle_durations:
+        finished.cycle_durations.add().FromTimedelta(cycle)
+    for tool in event.tools:
+        finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
+
+
+def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) -> None:
+    alert = event.alert
+    response.budget_alert.CopyFrom(
+        pb.BudgetAlert(
+            window=f"BUDGET_WINDOW_{alert.window.name}",
+            percent=alert.percent,
+            spent_usd=format_usd(alert.spent),
+            limit_usd=format_usd(alert.limit),
+        )
+    )
+
+
+def _heartbeat(response: pb.ConverseResponse, _: events.Heartbeat) -> None:
+    response.heartbeat.SetInParent()
+
+
+_FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
+    events.TurnStarted: _started,
+    events.TextDelta: _text,
+    events.ReasoningDelta: _reasoning,
+    events.ToolCallStarted: _tool_started,
+    events.ToolCallFinished: _tool_finished,
+    events.ModelCallFinished: _call_finished,
+    events.TurnFinished: _turn_finished,
+    events.BudgetReached: _budget_reached,
+    events.Heartbeat: _heartbeat,
+}

@@ -1,0 +1,243 @@
+"""Converts between billing_service.proto and domain values, and checks the requests."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo, available_timezones
+
+from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import metering_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from godoty_service.aio.cooperative import yielding_batches
+from godoty_service.budgets.store import BudgetStatus
+from godoty_service.errors import InvalidRequest
+from godoty_service.ledger.entries import Adjustment, CallState, Entry
+from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.metering_codec import call_message, timestamp, totals_message, usage_message
+from godoty_service.rpc.pagination import Position, decode_time, encoded_size
+from godoty_service.rpc.validation import Violations
+from godoty_service.usage.calendar import TimeGroup
+from godoty_service.usage.grouping import Group, Grouping, Key, NamedGroup
+from godoty_service.usage.ledger_pages import EntryCursor, EntryFilter
+from godoty_service.usage.query import UsageQuery, UsageReport
+
+_MAX_RANGE = timedelta(days=400)
+_MAX_NAMED_GROUPS = 2  # besides the time group
+_LEDGER_STEP = timedelta(milliseconds=1)  # the resolution of the ledger's times
+_GROUPS: dict[int, Group] = {
+    pb.USAGE_GROUP_HOUR: TimeGroup.HOUR,
+    pb.USAGE_GROUP_DAY: TimeGroup.DAY,
+    pb.USAGE_GROUP_MONTH: TimeGroup.MONTH,
+    pb.USAGE_GROUP_MODEL: NamedGroup.MODEL,
+    pb.USAGE_GROUP_PROVIDER: NamedGroup.PROVIDER,
+    pb.USAGE_GROUP_AGENT: NamedGroup.AGENT,
+    pb.USAGE_GROUP_USER: NamedGroup.USER,
+    pb.USAGE_GROUP_SESSION: NamedGroup.SESSION,
+}
+_STATES: dict[int, CallState] = {
+    metering_pb2.CALL_STATE_PENDING: CallState.PENDING,
+    metering_pb2.CALL_STATE_SETTLED: CallState.SETTLED,
+    metering_pb2.CALL_STATE_UNRESOLVED: CallState.UNRESOLVED,
+    metering_pb2.CALL_STATE_VOID: CallState.VOID,
+}
+
+
+def parse_usage_query(request: pb.GetUsageRequest) -> UsageQuery:
+    """Return the usage query of a request.
+
+    Raises:
+        InvalidRequest: One or more fields are invalid.
+    """
+    violations = Violations()
+    start, end = _parse_range(request, violations)
+    for name, time in (("start_time", start), ("end_time", end)):
+        if time is None and not request.HasField(name):
+            violations.add(name, "is required")
+    if start is not None and end is not None and end - start > _MAX_RANGE:
+        violations.add("end_time", f"must be at most {_MAX_RANGE.days} days after start_time")
+    groups = _parse_groups(request.group_by, violations)
+    if request.time_zone and request.time_zone not in _time_zones():
+        violations.add("time_zone", "must be the IANA name of a time zone, such as Europe/Berlin")
+    as_of = _parse_time("as_of", request.as_of, _floor, violations) if request.HasField("as_of") else None
+    violations.raise_if_any()
+    if start is None or end is None:  # refused above
+        raise InvalidRequest.of("start_time", "is required")
+    zone = ZoneInfo(request.time_zone or "UTC")
+    return UsageQuery(start=start, end=end, groups=groups, zone=zone, as_of=as_of)
+
+
+def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerRequest) -> EntryFilter:
+    """Return the filter of ledger entries of a request.
+
+    Raises:
+        InvalidRequest: One or more fields are invalid.
+    """
+    violations = Violations()
+    start, end = _parse_range(request, violations)
+    if isinstance(request, pb.ExportLedgerRequest):
+        violations.raise_if_any()
+        return EntryFilter(start=start, end=end)
+    if request.state and request.state not in _STATES:
+        violations.add("state", "must be one of its values")
+    violations.raise_if_any()
+    return EntryFilter(
+        start=start,
+        end=end,
+        session_id=request.session_id,
+        model=request.model,
+        state=_STATES.get(request.state),
+    )
+
+
+def parse_usage_position(position: Position | None, query: UsageQuery) -> tuple[datetime | None, Key | None]:
+    """Return the `as_of` of a page token and the key after which its page starts.
+
+    Raises:
+        InvalidRequest: The token has none.
+    """
+    if position is None:
+        return query.as_of, None
+    try:
+        as_of, *parts = [str(each) for each in position]
+        key = Grouping(query.groups, query.zone).parse_key(parts)
+        if key is not None:
+            return decode_time(as_of), key
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+
+
+def parse_entry_position(position: Position | None) -> EntryCursor | None:
+    """Return the ledger position of a page token, or None for the first page.
+
+    Raises:
+        InvalidRequest: The token has none.
+    """
+    match position:
+        case None:
+            return None
+        case [str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
+            return EntryCursor(decode_time(start), number, entry_id)
+    raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+
+
+async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.GetUsageResponse:
+    """Convert a usage report with its first rows, as many as fit `max_bytes`; there may be thousands."""
+    message = pb.GetUsageResponse(
+        totals=totals_message(report.totals),
+        as_of=timestamp(report.as_of),
+        adjusted_later_usd=format_usd(report.later_cost),
+    )
+    remaining = max_bytes
+    async for rows in yielding_batches(report.rows):
+        for row in rows:
+            converted = pb.UsageRow(keys=row.keys, totals=totals_message(row.totals))
+            remaining -= encoded_size(converted)
+            if remaining < 0 and message.rows:
+                return message
+            message.rows.append(converted)
+    return message
+
+
+async def entry_messages(entries: Sequence[Entry]) -> list[pb.LedgerEntry]:
+    """Convert ledger entries, of which there may be hundreds."""
+    return [_entry_message(entry) async for batch in yielding_batches(entries) for entry in batch]
+
+
+def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
+    """Convert the status of budgets."""
+    return [
+        pb.BudgetStatus(
+            window=f"BUDGET_WINDOW_{each.window.name}",
+            limit_usd=format_usd(each.limit),
+            hard=each.hard,
+            spent_usd=format_usd(each.spent),
+            reserved_usd=format_usd(each.reserved),
+            window_start_time=timestamp(each.window_start) if each.window_start is not None else None,
+        )
+        for each in budgets
+    ]
+
+
+def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+    """Convert an adjustment."""
+    return pb.Adjustment(
+        adjustment_id=adjustment.entry_id,
+        call_id=adjustment.corrects,
+        session_id=adjustment.session_id,
+        number=adjustment.number,
+        cost_usd=format_usd(adjustment.cost),
+        usage=usage_message(adjustment.usage) if adjustment.usage is not None else None,
+        create_time=timestamp(adjustment.time),
+        why=adjustment.why,
+        by=adjustment.by,
+        resolves=adjustment.resolves,
+        request_id=adjustment.request_id or "",
+    )
+
+
+def _entry_message(entry: Entry) -> pb.LedgerEntry:
+    if isinstance(entry, Adjustment):
+        return pb.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
+    return pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
+
+
+def _parse_range(
+    request: pb.GetUsageRequest | pb.ListLedgerEntriesRequest | pb.ExportLedgerRequest, violations: Violations
+) -> tuple[datetime | None, datetime | None]:
+    start, end = (
+        _parse_time(name, getattr(request, name), _ceil, violations) if request.HasField(name) else None
+        for name in ("start_time", "end_time")
+    )
+    if start is not None and end is not None and _exact(request.end_time) <= _exact(request.start_time):
+        violations.add("end_time", "must be after start_time")
+    return start, end
+
+
+def _parse_time(
+    field: str, time: Timestamp, convert: Callable[[Timestamp], datetime], violations: Violations
+) -> datetime | None:
+    try:
+        return convert(time)
+    except (ValueError, OverflowError):
+        violations.add(field, "must be a time between the years 1 and 9999")
+        return None
+
+
+def _parse_groups(values: Sequence[int], violations: Violations) -> tuple[Group, ...]:
+    if len(values) > len(_GROUPS):
+        violations.add("group_by", f"must be at most {len(_GROUPS)}")
+        return ()
+    groups = tuple(_GROUPS[each] for each in values if each in _GROUPS)
+    if len(groups) < len(values):
+        violations.add("group_by", "each must be one of its values")
+    elif len(set(groups)) < len(groups):
+        violations.add("group_by", "must not repeat a group")
+    elif sum(isinstance(each, TimeGroup) for each in groups) > 1:
+        violations.add("group_by", "must name at most one of hour, day and month")
+    elif sum(isinstance(each, NamedGroup) for each in groups) > _MAX_NAMED_GROUPS:
+        violations.add("group_by", f"must name at most {_MAX_NAMED_GROUPS} groups besides the time group")
+    return groups
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    """Return the known names: ZoneInfo would open any other as a file."""
+    return frozenset(available_timezones())
+
+
+def _exact(time: Timestamp) -> tuple[int, int]:
+    return time.seconds, time.nanos
+
+
+def _ceil(time: Timestamp) -> datetime:
+    """Round up to the ledger's milliseconds."""
+    floor = _floor(time)
+    return floor if time.nanos % 1_000_000 == 0 else floor + _LEDGER_STEP
+
+
+def _floor(time: Timestamp) -> datetime:
+    """Round down to the ledger's milliseconds."""
+    exact = time.ToDatetime(tzinfo=UTC)
+    return exact.replace(microsecond=exact.microsecond // 1000 * 1000)

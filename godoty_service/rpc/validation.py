@@ -1,0 +1,303 @@
+"""Checks messages: how long a request takes to arrive, its bytes and field lengths, and the size of a response.
+
+Handlers get a request only after admission, so that a caller without a valid key costs no decoding. The field lengths
+are defined here, once; the codecs check what else the fields must contain, and rely on these lengths.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+
+from godoty_service.errors import FieldViolation, GodotyError, InvalidRequest, UnknownModel
+from godoty_service.rpc.pagination import MAX_TOKEN_LENGTH
+
+Context = Any  # grpc.aio.ServicerContext, whose type parameters are of no use here
+Decode = Callable[[bytes], Any]
+Encode = Callable[[Any], bytes]
+
+MAX_RESPONSE_BYTES = 3 * 1024 * 1024  # clients refuse more than 4 MiB by default
+CALLER_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id that the caller chooses
+MODEL_ID = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
+MAX_FALLBACK_MODELS = 8
+
+# Maximum characters of a text field, by its name; a field of another name in any request is a bug.
+LENGTHS = {
+    "add_usd": 64,
+    "allowed_models": 128,
+    "call_id": 128,
+    "cost_usd": 64,
+    "default_fallback_models": 128,
+    "default_model": 128,
+    "fallback_models": 128,
+    "key_id": 128,
+    "limit_usd": 64,
+    "max_cost_usd": 64,
+    "model": 128,
+    "name": 200,
+    "page_token": MAX_TOKEN_LENGTH,
+    "provider_json": 8192,
+    "provider_key": 256,
+    "request_id": 128,
+    "session_id": 128,
+    "tenant_id": 128,
+    "time_zone": 64,
+    "turn_id": 128,
+    "user": 128,
+    "why": 1000,
+}
+# Maximum number of values of a repeated field, by its name.
+COUNTS = {
+    "allowed_models": 100,
+    "budgets": 16,
+    "default_fallback_models": 8,
+    "fallback_models": 8,
+    "group_by": 16,
+    "scopes": 16,
+}
+_TURN_TEXT = "text"  # its maximum length is a setting
+_TOLERANCE = 2  # a text is refused here above this multiple of its length; below, the codec names all its faults
+_UTF8 = 4  # maximum bytes of a character
+_OVERHEAD = 16  # maximum bytes of a field's tag and length, or of a number
+_UNKNOWN_FIELDS = 4096  # bytes for fields of a later build
+
+
+class MalformedRequest(GodotyError):
+    """The bytes are not the message that the method accepts."""
+
+    reason = "MALFORMED_REQUEST"
+
+
+class RequestTooLarge(GodotyError):
+    """The request has more bytes than its method accepts."""
+
+    reason = "MALFORMED_REQUEST"
+
+
+class RequestNotReceived(GodotyError):
+    """The call was started, but its message did not arrive in time."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ResponseTooLarge(GodotyError):
+    """The response has more bytes than clients accept."""
+
+    reason = "RESPONSE_TOO_LARGE"
+
+
+class Violations:
+    """Collects the invalid fields of a request, so that one error names them all.
+
+    Attributes:
+        found: The invalid fields, in the order in which they were added.
+    """
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Add an invalid field.
+
+        Args:
+            field: Its path in the request.
+            description: What it must be, as in "must not be negative".
+        """
+        self.found.append(FieldViolation(field=field, description=description))
+
+    def check_id(self, field: str, text: str) -> None:
+        """Add a field whose value cannot be the id of anything."""
+        longest = LENGTHS[field]
+        if not 0 < len(text) <= longest:
+            self.add(field, f"must have 1 to {longest} characters")
+
+    def raise_if_any(self) -> None:
+        """Refuse the request if any field is invalid.
+
+        Raises:
+            InvalidRequest: One or more fields are invalid; the error names them all.
+        """
+        if self.found:
+            text = "; ".join(f"{each.field}: {each.description}" for each in self.found)
+            raise InvalidRequest(text, violations=self.found)
+
+
+def unknown_model(field: str, model: str) -> UnknownModel:
+    """Return the error for a model that the provider does not list.
+
+    Args:
+        field: The path of the field that names it.
+        model: Its id.
+    """
+    return UnknownModel(
+        f"The provider's catalogue has no model {model}.",
+        metadata={"model": model},
+        violations=[FieldViolation(field=field, description="no such model")],
+    )
+
+
+class FieldLimits:
+    """Checks the size of requests: their bytes before they are decoded, then the length of each field."""
+
+    def __init__(self, services: Sequence[ServiceDescriptor], *, max_text_bytes: int) -> None:
+        """Create the limits.
+
+        Args:
+            services: The services whose requests are checked.
+            max_text_bytes: Maximum bytes of a turn's text; a text of up to twice that is decoded, so that the error
+                can name the field.
+        """
+        self._text = _TOLERANCE * max_text_bytes
+        self._max_bytes = {
+            f"/{service.full_name}/{method.name}": self.largest(method.input_type)
+            for service in services
+            for method in service.methods
+        }
+
+    def decoder(self, method: str, decode: Decode) -> Decode:
+        """Return a decoder of a method's requests that refuses those above the limits.
+
+        Args:
+            method: Its full name.
+            decode: Decodes a request of any size.
+        """
+        max_bytes = self._max_bytes[method]
+
+        def bounded(body: bytes) -> Any:
+            if len(body) > max_bytes:
+                raise RequestTooLarge(
+                    f"The request has {len(body):,} bytes; this method accepts at most {max_bytes:,}."
+                )
+            request = decode(body)
+            self.check(request)
+            return request
+
+        return bounded
+
+    def largest(self, descriptor: Descriptor) -> int:
+        """Return the maximum bytes of a request of this type."""
+        return _UNKNOWN_FIELDS + _max_bytes(descriptor, self._text)
+
+    def check(self, request: Message) -> None:
+        """Refuse a request with a field that is too long.
+
+        Raises:
+            InvalidRequest: One or more fields are too long; the error names them all.
+        """
+        violations = Violations()
+        violations.found.extend(self._violations(request, ""))
+        violations.raise_if_any()
+
+    def _violations(self, message: Message, path: str) -> Iterator[FieldViolation]:
+        for field, value in message.ListFields():
+            name = f"{path}{field.name}"
+            if not field.is_repeated:
+                yield from self._field_violations(field, value, name)
+            elif len(value) > COUNTS[field.name]:
+                yield FieldViolation(field=name, description=f"must be at most {COUNTS[field.name]}")
+            elif field.type == FieldDescriptor.TYPE_MESSAGE:
+                for index, each in enumerate(value):
+                    yield from self._violations(each, f"{name}[{index}].")
+            elif field.type == FieldDescriptor.TYPE_STRING and value:
+                yield from self._field_violations(field, max(value, key=len), name)
+
+    def _field_violations(self, field: FieldDescriptor, value: Any, name: str) -> Iterator[FieldViolation]:
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from self._violations(value, f"{name}.")
+        elif field.type != FieldDescriptor.TYPE_STRING or field.name == _TURN_TEXT:
+            return
+        elif len(value) > _TOLERANCE * LENGTHS[field.name]:
+            yield FieldViolation(field=name, description=f"must have at most {LENGTHS[field.name]} characters")
+
+
+async def read_request(context: Context, decode: Decode, *, seconds: float) -> Any:
+    """Read the only message of a call.
+
+    Args:
+        context: The call.
+        decode: Decodes the message's bytes.
+        seconds: Time in which the whole message must arrive.
+
+    Raises:
+        RequestNotReceived: It did not arrive in time.
+        MalformedRequest: There is none, or it cannot be decoded.
+    """
+    body = await _receive(context, seconds=seconds)
+    if body is None:
+        raise MalformedRequest("The call has no request message.")
+    return _decode(decode, body)
+
+
+async def read_requests(context: Context, decode: Decode, *, seconds: float) -> AsyncIterator[Any]:
+    """Read the messages of a call until the client ends its stream.
+
+    Args:
+        context: The call.
+        decode: Decodes a message's bytes.
+        seconds: Time in which each message must arrive.
+
+    Raises:
+        RequestNotReceived: One did not arrive in time.
+        MalformedRequest: One cannot be decoded.
+    """
+    while (body := await _receive(context, seconds=seconds)) is not None:
+        yield _decode(decode, body)
+
+
+def encode_response(encode: Encode, response: Any) -> bytes:
+    """Encode a response.
+
+    Raises:
+        ResponseTooLarge: It has more than `MAX_RESPONSE_BYTES`.
+    """
+    body = encode(response)
+    if len(body) > MAX_RESPONSE_BYTES:
+        raise response_too_large(body)
+    return body
+
+
+def response_too_large(body: bytes) -> ResponseTooLarge:
+    """Return the error for a response that is too large."""
+    return ResponseTooLarge(
+        f"The response has {len(body):,} bytes, above the limit of {MAX_RESPONSE_BYTES:,}: request a smaller page.",
+        metadata={"bytes": str(len(body))},
+    )
+
+
+async def _receive(context: Context, *, seconds: float) -> bytes | None:
+    try:
+        async with asyncio.timeout(seconds):
+            body = await context.read()
+    except TimeoutError:
+        raise RequestNotReceived(f"The request message did not arrive within {seconds:g} s.") from None
+    return None if body is grpc.aio.EOF else body  # type: ignore[attr-defined] # the stubs hide it
+
+
+def _decode(decode: Decode, body: bytes) -> Any:
+    try:
+        return decode(body)
+    except GodotyError:  # refused for its contents
+        raise
+    except Exception as error:
+        raise MalformedRequest("The request could not be decoded.") from error
+
+
+@cache
+def _max_bytes(descriptor: Descriptor, text: int) -> int:
+    """Return the maximum bytes of a message's fields together."""
+    total = 0
+    for field in descriptor.fields:
+        size = _OVERHEAD
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            size += _max_bytes(field.message_type, text)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            size += text if field.name == _TURN_TEXT else _TOLERANCE * _UTF8 * LENGTHS[field.name]
+        total += size * (COUNTS[field.name] if field.is_repeated else 1)
+    return total

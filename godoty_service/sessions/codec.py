@@ -1,0 +1,82 @@
+"""Converts sessions and leases to documents and back."""
+
+import json
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+from godoty_service.ids import new_id
+from godoty_service.mongo.collection import Document
+from godoty_service.sessions.session import HistorySummary, Lease, Session
+
+_LEASE_FIELDS = tuple(field.name for field in fields(Lease))
+
+
+def new_session_document(*, model: str, user: str | None, time: datetime) -> Document:
+    """Return the document of a new session, without its ids and lease."""
+    return {
+        "_id": new_id("ses"),
+        "message_count": 0,
+        "state": "{}",
+        "context": None,
+        "totals": None,
+        "totals_revision": 0,
+        "totals_stale": False,
+        "create_time": time,
+        "update_time": time,
+        "model": model,
+        "user": user,
+    }
+
+
+def session_from_document(document: Document) -> Session:
+    """Return the session of a document; the fields `state`, `context` and `totals` may be missing."""
+    lease, summary = document["lease"], document.get("context")
+    return Session(
+        uid=document["_id"],
+        tenant_id=document["tenant_id"],
+        session_id=document["session_id"],
+        user=document["user"],
+        model=document["model"],
+        message_count=document["message_count"],
+        state=json.loads(document.get("state", "{}")),
+        summary=HistorySummary(head=json.loads(summary["head"]), after=summary["after"]) if summary else None,
+        totals=document.get("totals"),
+        totals_revision=document["totals_revision"],
+        fence=document["fence"],
+        lease=lease_from_document(lease) if lease else None,
+        totals_stale=document["totals_stale"],
+        create_time=document["create_time"],
+        update_time=document["update_time"],
+    )
+
+
+def summary_to_document(summary: HistorySummary | None) -> Document | None:
+    """Return the document of a history summary, if there is one."""
+    return {"head": json.dumps(summary.head), "after": summary.after} if summary is not None else None
+
+
+def lease_from_document(document: Document) -> Lease:
+    """Return the lease of a document; fields of later versions are ignored."""
+    known: dict[str, Any] = {name: document[name] for name in _LEASE_FIELDS if name in document}
+    return Lease(**{**known, "predecessors": tuple(map(lease_from_document, document.get("predecessors", ())))})
+
+
+def unowned_lease_document(lease: Lease) -> Document:
+    """Return the document of a lease that no server holds any more."""
+    return {
+        "turn_id": lease.turn_id,
+        "replica_id": "",
+        "text": lease.text,
+        "model": lease.model,
+        "user": lease.user,
+        "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
+    }
+
+
+def predecessor_documents(lease: Lease | None) -> list[Document]:
+    """Return the predecessors of a lease that is taken over from another; a deletion is not one itself."""
+    if lease is None:
+        return []
+    own = () if lease.deletes else (replace(lease, predecessors=()),)
+    return [unowned_lease_document(each) for each in (*lease.predecessors, *own)]

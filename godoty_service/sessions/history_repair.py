@@ -1,0 +1,75 @@
+"""Computes the messages that complete a history after an interrupted turn. No I/O.
+
+Models reject a tool use without a result and two consecutive user messages. The completing messages are stored like
+any others, so that every later reader, of any version, sees the same history.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from strands.types.content import ContentBlock, Message, Messages
+
+INTERRUPTED = "[The answer was interrupted.]"
+LEFT_OUT = "[What was said before is left out.]"
+WITHHELD = "[Withheld: the provider's moderation refused what was said here.]"
+_NO_RESULT = "The tool was interrupted before it gave a result."
+
+
+def missing_messages(
+    history: Messages,
+    *,
+    partial_text: str = "",
+    note: str = INTERRUPTED,
+    results: Mapping[str, ContentBlock] = MappingProxyType({}),
+) -> Messages:
+    """Return the messages to append so that the history ends with an assistant message.
+
+    Args:
+        history: The stored messages, the newest last.
+        partial_text: The assistant's text when it was interrupted.
+        note: Why the answer ends; it follows the partial text.
+        results: Known results of tool calls that the history has no result for, by tool call id.
+    """
+    if not history or (history[-1]["role"] == "assistant" and not _tool_uses(history[-1])):
+        return []
+    missing: Messages = []
+    if tool_results := [results.get(use) or _no_result(use) for use in _tool_uses(history[-1])]:
+        missing.append(Message(role="user", content=tool_results))
+    text = f"{partial_text}\n\n{note}" if partial_text else note
+    missing.append(Message(role="assistant", content=[{"text": text}]))
+    return missing
+
+
+def window(history: Messages) -> Messages:
+    """Return the history from its first user text: a window may begin in the middle of a turn."""
+    for index, message in enumerate(history):
+        if message["role"] == "user" and not any("toolResult" in block for block in message["content"]):
+            return history[index:]
+    return []
+
+
+def assistant_suffix(history: Messages) -> Messages:
+    """Return the history from its first assistant message, for a window without a user text; `LEFT_OUT` precedes it."""
+    for index, message in enumerate(history):
+        if message["role"] == "assistant":
+            return history[index:]
+    return []
+
+
+def withheld(message: Message) -> Message:
+    """Return a message without its text; tool uses and their results remain, as pairs."""
+    content: list[ContentBlock] = []
+    for block in message["content"]:
+        if "toolUse" in block:
+            content.append({"toolUse": {**block["toolUse"], "input": {}}})
+        elif "toolResult" in block:
+            content.append({"toolResult": {**block["toolResult"], "content": [{"text": WITHHELD}]}})
+    return Message(role=message["role"], content=content or [{"text": WITHHELD}])
+
+
+def _tool_uses(message: Message) -> list[str]:
+    return [block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block]
+
+
+def _no_result(tool_use_id: str) -> ContentBlock:
+    return {"toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _NO_RESULT}]}}

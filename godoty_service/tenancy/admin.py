@@ -1,0 +1,154 @@
+"""Administrators' changes, by gRPC or by the command line: each is recorded in the audit log before it is made.
+
+So no crash leaves a change unrecorded; a change whose write then failed is recorded, too.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from godoty_service.tenancy.api_keys import ApiKey, ApiKeys
+from godoty_service.tenancy.audit import AdminChanges
+from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policies, Policy
+from godoty_service.tenancy.provider_keys import ProviderKeys
+from godoty_service.tenancy.tenants import Tenant, Tenants
+
+Counting = Callable[[str], AbstractAsyncContextManager[None]]
+
+
+class Administration:
+    """Makes changes. `by` is the id of an API key, or the user of the command line."""
+
+    def __init__(
+        self,
+        *,
+        tenants: Tenants,
+        keys: ApiKeys,
+        policies: Policies,
+        provider_keys: ProviderKeys,
+        changes: AdminChanges,
+        counting: Counting,
+    ) -> None:
+        """Create the service.
+
+        Args:
+            tenants: The tenants.
+            keys: The API keys.
+            policies: The policies.
+            provider_keys: The tenants' own provider keys.
+            changes: The audit log.
+            counting: Returns a context that counts a tenant's spending; a policy with budgets is set inside it.
+        """
+        self.tenants = tenants
+        self.keys = keys
+        self.policies = policies
+        self.provider_keys = provider_keys
+        self.changes = changes
+        self._counting = counting
+
+    async def create_tenant(self, by: str, *, name: str) -> Tenant:
+        """Create a tenant."""
+        tenant = self.tenants.new(name)
+        await self._record(by, "CreateTenant", tenant.tenant_id, name=name)
+        return await self.tenants.insert(tenant)
+
+    async def issue_key(
+        self, by: str, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None
+    ) -> tuple[ApiKey, str]:
+        """Issue an API key; return it with its text, which is shown only this once.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+        """
+        await self.tenants.require(tenant_id)
+        key = self.keys.new(tenant_id, scopes=scopes, expire_time=expire_time)
+        await self._record(by, "IssueKey", tenant_id, **_key_details(key))
+        return key, await self.keys.insert(key)
+
+    async def revoke_key(self, by: str, tenant_id: str, key_id: str) -> None:
+        """Revoke a key, on every server within 5 seconds. Revoking it again has no effect.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            KeyNotFound: It has no such key.
+        """
+        await self.tenants.require(tenant_id)
+        await self.keys.require(tenant_id, key_id)
+        await self._record(by, "RevokeKey", tenant_id, key_id=key_id)
+        await self.keys.revoke(tenant_id, key_id)
+
+    async def rotate_key(self, by: str, tenant_id: str, key_id: str, *, overlap: timedelta) -> tuple[ApiKey, str]:
+        """Issue a successor of a key, which then expires after the overlap.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            KeyNotFound: It has no such key in force.
+        """
+        await self.tenants.require(tenant_id)
+        old = await self.keys.require(tenant_id, key_id, in_force=True)
+        key = self.keys.successor(old)
+        seconds = int(overlap.total_seconds())
+        await self._record(by, "RotateKey", tenant_id, old_key_id=key_id, overlap_seconds=seconds, **_key_details(key))
+        text = await self.keys.insert(key)
+        await self.keys.expire(tenant_id, key_id, after=overlap)
+        return key, text
+
+    async def set_policy(self, by: str, tenant_id: str, policy: Policy) -> None:
+        """Set a tenant's policy; it is in force on every server within 5 seconds.
+
+        If the spending under its budgets cannot be counted, the policy is not set.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+        """
+        await self.tenants.require(tenant_id)
+        await self._record(by, "SetPolicy", tenant_id, **asdict(policy))
+        async with self._counting(tenant_id) if policy.budgets else nullcontext():
+            await self.policies.set(tenant_id, policy)
+
+    async def set_provider_key(self, by: str, tenant_id: str, secret: str | None) -> None:
+        """Set a tenant's own OpenRouter key; None removes it.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            ProviderKeysOff: The server has no encryption key.
+        """
+        await self.tenants.require(tenant_id)
+        if secret is None:
+            await self._record(by, "SetProviderKey", tenant_id, removed=True)
+            await self.provider_keys.remove(tenant_id)
+            return
+        sealed = self.provider_keys.seal(tenant_id, secret)
+        await self._record(by, "SetProviderKey", tenant_id, provider_key_id=sealed["key_id"])
+        await self.provider_keys.insert(sealed)
+
+    async def reseal_provider_keys(self, by: str) -> int:
+        """Re-encrypt with the first encryption key what others encrypted; return the number of keys changed.
+
+        Raises:
+            ProviderKeysOff: One cannot be decrypted.
+        """
+        await self._record(by, "ResealProviderKeys", "")
+        return await self.provider_keys.reseal()
+
+    async def record_resolution(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that an unresolved call is about to be resolved; the ledger stores the resolution itself."""
+        await self.changes.record(by=by, action="ResolveCall", tenant_id=tenant_id, details=details)
+
+    async def record_adjustment(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that a call's cost is about to be adjusted; the ledger stores the adjustment itself."""
+        await self.changes.record(by=by, action="AdjustCall", tenant_id=tenant_id, details=details)
+
+    async def record_time_repair(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+        """Record that entries' times are about to be replaced; the details include the old times."""
+        await self.changes.record(by=by, action="RepairTimes", tenant_id=tenant_id, details=details)
+
+    async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
+        await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)
+
+
+def _key_details(key: ApiKey) -> dict[str, object]:
+    """Return what the audit log records of a key: nothing secret."""
+    return {"key_id": key.key_id, "scopes": sorted(key.scopes), "expire_time": key.expire_time}

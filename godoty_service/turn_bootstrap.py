@@ -1,0 +1,140 @@
+"""Builds the turn service and starts its background loops."""
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from godoty_service.agents.profile import assistant
+from godoty_service.bootstrap import Components
+from godoty_service.call_metrics import CallMetrics
+from godoty_service.openrouter.chunk import AnswerLimits
+from godoty_service.provider_bootstrap import ProviderComponents
+from godoty_service.reporting import background
+from godoty_service.settings import Settings
+from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
+from godoty_service.turns.event_log.writer import EventLogWriter
+from godoty_service.turns.factory import TurnFactory
+from godoty_service.turns.monitor import KeyMonitor, TurnMonitor
+from godoty_service.turns.recovery import Recovery
+from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.runner import TurnRunner
+from godoty_service.turns.service import TurnService
+
+_LIMITER_INTERVAL = 1.0  # seconds between two tries to release turns whose end the database did not store
+
+
+def start_turns(
+    stack: AsyncExitStack,
+    settings: Settings,
+    components: Components,
+    provider: ProviderComponents,
+    call_metrics: CallMetrics,
+) -> TurnService:
+    """Build the turn service, and start the loops that monitor its turns."""
+    conversations, replicas = components.conversations, components.replicas
+    log_writer = EventLogWriter(
+        conversations.event_logs, writer=replicas.replica_id, expiry=conversations.turn_store.log_expiry
+    )
+    key_monitor = KeyMonitor(components.tenancy.api_keys)
+    recovery = _recovery(components)
+    dependencies = _dependencies(
+        settings,
+        components,
+        provider,
+        log_writer=log_writer,
+        recovery=recovery,
+        key_monitor=key_monitor,
+        observer=call_metrics,
+    )
+    turns = _turn_service(settings, components, dependencies, recovery)
+    background(stack, log_writer.run(settings.turn_log_interval))
+    background(stack, turns.run(settings.turn_watch_interval))
+    background(stack, turns.run_lost(settings.heartbeat))
+    background(stack, key_monitor.run(settings.key_watch_interval, turns.all))
+    background(stack, components.tenancy.turn_limiter.run(_LIMITER_INTERVAL))
+    background(stack, conversations.leases.run(settings.heartbeat))
+    return turns
+
+
+def _recovery(components: Components) -> Recovery:
+    conversations = components.conversations
+    return Recovery(
+        turn_store=conversations.turn_store,
+        event_logs=conversations.event_logs,
+        sessions=conversations.sessions,
+        messages=conversations.messages,
+        ledger=components.accounting.ledger,
+        writer=components.replicas.replica_id,
+    )
+
+
+def _dependencies(
+    settings: Settings,
+    components: Components,
+    provider: ProviderComponents,
+    *,
+    log_writer: EventLogWriter,
+    recovery: Recovery,
+    key_monitor: KeyMonitor,
+    observer: CallMetrics,
+) -> TurnDependencies:
+    conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
+    return TurnDependencies(
+        sessions=conversations.sessions,
+        leases=conversations.leases,
+        messages=conversations.messages,
+        replicas=components.replicas,
+        ledger=accounting.ledger,
+        oracle=provider.oracle,
+        adjustments=accounting.adjustments,
+        totals_updater=accounting.totals_updater,
+        budget_service=accounting.budget_service,
+        policies=tenancy.policies,
+        turn_limiter=tenancy.turn_limiter,
+        key_monitor=key_monitor,
+        turn_store=conversations.turn_store,
+        deletions=conversations.deletions,
+        log_writer=log_writer,
+        recovery=recovery,
+        client_pool=provider.client_pool,
+        profile=assistant(
+            clock=components.clock, window_size=settings.history_messages, summarize=settings.history_summary
+        ),
+        defaults=_defaults(settings),
+        observer=observer,
+        clock=components.clock,
+    )
+
+
+def _defaults(settings: Settings) -> TurnDefaults:
+    return TurnDefaults(
+        model=settings.default_model,
+        max_model_calls=settings.max_model_calls,
+        summary_output_tokens=settings.summary_max_output_tokens,
+        tool_output_bytes=settings.tool_output_bytes,
+        answer_limits=AnswerLimits(
+            text_bytes=settings.answer_text_bytes,
+            tool_calls=settings.answer_tool_calls,
+            tool_input_bytes=settings.answer_tool_input_bytes,
+            reasoning_details=settings.answer_reasoning_details,
+            reasoning_details_bytes=settings.answer_reasoning_details_bytes,
+            drain_seconds=settings.answer_drain,
+        ),
+    )
+
+
+def _turn_service(
+    settings: Settings, components: Components, dependencies: TurnDependencies, recovery: Recovery
+) -> TurnService:
+    turn_store, replicas = components.conversations.turn_store, components.replicas
+    return TurnService(
+        runner=TurnRunner(dependencies, TurnFactory(dependencies)),
+        turn_store=turn_store,
+        remote_reader=RemoteTurnReader(
+            turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
+        ),
+        monitor=TurnMonitor(turn_store=turn_store, replicas=replicas),
+        replicas=replicas,
+        recovery=recovery,
+        max_duration=timedelta(seconds=settings.longest_turn),
+        heartbeat=timedelta(seconds=settings.stream_heartbeat),
+    )

@@ -1,0 +1,167 @@
+"""Converts a turn's events to documents and back. Deltas, which are most of the events, take the least space."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from bson.decimal128 import Decimal128
+
+from godoty_service import errors
+from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.store import BudgetAlert
+from godoty_service.errors import GodotyError
+from godoty_service.ledger.codec import call_from_document, entry_to_document
+from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
+from godoty_service.ledger.totals import Totals
+from godoty_service.turns.event_log.events import (
+    BudgetReached,
+    Event,
+    ModelCallFinished,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolSummary,
+    TurnFinished,
+    TurnStarted,
+)
+
+Document = dict[str, Any]
+_MICROSECOND = timedelta(microseconds=1)
+_STOP_REASONS = frozenset(StopReason)
+_WINDOWS = frozenset(BudgetWindow)
+
+
+def event_to_document(event: Event) -> Any:
+    """Return a text delta's text, or a document with one key for any other event."""
+    if isinstance(event, TextDelta):
+        return event.text
+    name = _NAMES[type(event)]
+    return {name: _ENCODERS[name](event)}
+
+
+def event_from_document(document: Any) -> Event:
+    """Return the event of a document; an event of a later version becomes an empty text and retains its number."""
+    if isinstance(document, str):
+        return TextDelta(document)
+    return next((_DECODERS[name](value) for name, value in document.items() if name in _DECODERS), TextDelta(""))
+
+
+def error_to_document(error: GodotyError) -> Document:
+    """Return the document of the error that a turn failed with."""
+    return {
+        "reason": error.reason,
+        "text": error.text,
+        "metadata": error.metadata,
+        "retry_after": error.retry_after,
+        "quota": error.quota if isinstance(error, errors.QuotaExceeded) else None,
+    }
+
+
+def error_from_document(document: Document) -> GodotyError:
+    """Return the error that a turn failed with: the same that its first reader got."""
+    kind = _ERRORS.get(document["reason"], GodotyError)
+    known: dict[str, Any] = {"metadata": document["metadata"], "retry_after": document["retry_after"]}
+    if issubclass(kind, errors.QuotaExceeded):
+        known["quota"] = document["quota"] or ""
+    return kind(document["text"], **known)
+
+
+def _by_reason(base: type[GodotyError]) -> dict[str, type[GodotyError]]:
+    found = {base.reason: base}
+    for kind in base.__subclasses__():
+        for reason, each in _by_reason(kind).items():
+            found.setdefault(reason, each)
+    return found
+
+
+_ERRORS = _by_reason(errors.GodotyError)
+
+
+def _encode_totals(totals: Totals) -> Document:
+    return {**totals_to_document(totals), "pending_calls": totals.pending_calls}
+
+
+def _decode_totals(document: Document) -> Totals:
+    return replace(totals_from_document(document), pending_calls=document["pending_calls"])
+
+
+def _encode_finished(event: TurnFinished) -> Document:
+    return {
+        "stop": event.stop_reason.value,
+        "turn": _encode_totals(event.turn_totals),
+        "session": _encode_totals(event.session_totals),
+        "cycles": [cycle // _MICROSECOND for cycle in event.cycle_durations],
+        "tools": [[tool.name, tool.calls, tool.errors, tool.duration // _MICROSECOND] for tool in event.tools],
+    }
+
+
+def _decode_finished(document: Document) -> TurnFinished:
+    return TurnFinished(
+        stop_reason=_stop_reason(document["stop"]),
+        turn_totals=_decode_totals(document["turn"]),
+        session_totals=_decode_totals(document["session"]),
+        cycle_durations=tuple(cycle * _MICROSECOND for cycle in document["cycles"]),
+        tools=tuple(
+            ToolSummary(name=name, calls=calls, errors=failed, duration=duration * _MICROSECOND)
+            for name, calls, failed, duration, *_ in document["tools"]
+        ),
+    )
+
+
+def _stop_reason(value: str) -> StopReason:
+    """Return a stop reason; one of a later version is an ordinary end."""
+    return StopReason(value) if value in _STOP_REASONS else StopReason.END_TURN
+
+
+def _decode_budget(value: Any) -> Event:
+    if value[0] not in _WINDOWS:
+        return TextDelta("")
+    return BudgetReached(
+        alert=BudgetAlert(
+            window=BudgetWindow(value[0]),
+            percent=value[1],
+            spent=value[2].to_decimal(),
+            limit=value[3].to_decimal(),
+        )
+    )
+
+
+_NAMES: dict[type, str] = {
+    TurnStarted: "started",
+    ReasoningDelta: "reasoning",
+    ToolCallStarted: "tool",
+    ToolCallFinished: "result",
+    ModelCallFinished: "call",
+    TurnFinished: "finished",
+    BudgetReached: "budget",
+}
+_ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "started": lambda event: [event.session_id, event.session_created, _encode_totals(event.totals)],
+    "reasoning": lambda event: event.text,
+    "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
+    "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
+    "call": lambda event: entry_to_document(event.call),
+    "finished": _encode_finished,
+    "budget": lambda event: [
+        event.alert.window.value,
+        event.alert.percent,
+        Decimal128(event.alert.spent),
+        Decimal128(event.alert.limit),
+    ],
+}
+_DECODERS: dict[str, Callable[[Any], Event]] = {
+    "started": lambda value: TurnStarted(
+        session_id=value[0], session_created=value[1], totals=_decode_totals(value[2])
+    ),
+    "reasoning": ReasoningDelta,
+    "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
+    "result": lambda value: ToolCallFinished(
+        tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
+    ),
+    "call": lambda value: ModelCallFinished(call=call_from_document(value)),
+    "finished": _decode_finished,
+    "budget": _decode_budget,
+}

@@ -1,0 +1,117 @@
+"""The events of a turn. The package `rpc` converts each into a message of the stream."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from godoty_service.budgets.store import BudgetAlert
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.totals import Totals
+
+
+class StopReason(StrEnum):
+    """Why a turn ended."""
+
+    END_TURN = "end_turn"
+    MAX_OUTPUT_TOKENS = "max_output_tokens"
+    MAX_MODEL_CALLS = "max_model_calls"
+    CONTENT_FILTERED = "content_filtered"
+    INTERRUPTED = "interrupted"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStarted:
+    """The turn has started, and the user's text is durable. `totals` are the session's before the turn."""
+
+    session_id: str
+    session_created: bool
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallStarted:
+    """A tool call has started."""
+
+    tool_call_id: str
+    name: str
+    input_json: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallFinished:
+    """A tool call has ended."""
+
+    tool_call_id: str
+    succeeded: bool
+    output: str
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCallFinished:
+    """A request to the provider has ended."""
+
+    call: ModelCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSummary:
+    """A tool's calls in the turn."""
+
+    name: str
+    calls: int
+    errors: int
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished:
+    """The turn has ended."""
+
+    stop_reason: StopReason
+    turn_totals: Totals
+    session_totals: Totals
+    cycle_durations: tuple[timedelta, ...]
+    tools: tuple[ToolSummary, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetReached:
+    """The tenant's spending has reached an alert threshold of a budget."""
+
+    alert: BudgetAlert
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The turn is running, and no event has occurred for a while. No log contains it."""
+
+
+HEARTBEAT = Heartbeat()
+
+Event = (
+    TurnStarted
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallStarted
+    | ToolCallFinished
+    | ModelCallFinished
+    | TurnFinished
+    | BudgetReached
+)
+StreamEvent = Event | Heartbeat  # the events of a reader

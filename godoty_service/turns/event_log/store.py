@@ -1,0 +1,203 @@
+"""Stores turns' event logs in numbered chunks, inserted in batches. Owns the collection `turn_logs`.
+
+A chunk's index is its fence: recovery closes a dead turn's log by inserting the next chunk, and a later insert of the
+dead server collides with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+from typing import ClassVar
+
+from bson import encode
+
+from godoty_service.errors import DuplicateKey, GodotyError, StorageError, StorageUnavailable, TurnNotFound
+from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.mongo.errors import UNWRITABLE
+from godoty_service.turns.event_log.codec import (
+    error_from_document,
+    error_to_document,
+    event_from_document,
+    event_to_document,
+)
+from godoty_service.turns.event_log.events import Event
+from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+
+_DELETION = "deletion"  # the writer of a tombstone
+_EMPTIED: Document = {"$set": {"writer": _DELETION, "events": [], "error": None}}
+_MAX_TURNS = 100  # turns of one query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive events of a turn.
+
+    Attributes:
+        index: The chunk's number in the turn, from 0.
+        first: The sequence of its first event.
+        ended: It is the log's last chunk.
+        error: The error that the turn failed with, in the last chunk.
+        writer: The server that wrote it.
+    """
+
+    turn_id: str
+    tenant_id: str
+    index: int
+    first: int
+    events: tuple[Event, ...]
+    ended: bool
+    error: GodotyError | None
+    writer: str
+    expire_time: datetime
+
+
+class Outcome(Enum):
+    """The result of a chunk's insertion."""
+
+    STORED = auto()
+    LOST = auto()  # another server has closed the log
+    UNWRITABLE = auto()  # the database cannot encode it
+
+
+def writable(chunk: Chunk) -> Chunk:
+    """Return the chunk up to its first event that the database cannot encode."""
+    for index, event in enumerate(chunk.events):
+        try:
+            encode({"event": event_to_document(event)})
+        except UNWRITABLE:
+            return replace(chunk, events=chunk.events[:index])
+    return chunk
+
+
+class EventLogStore:
+    """Chunks by turn."""
+
+    COLLECTION = "turn_logs"
+    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("expire_time", 1)], expire_after=0),)
+
+    def __init__(self, collection: Collection) -> None:
+        self._chunks = collection
+
+    async def append(self, chunks: Sequence[Chunk]) -> dict[str, Outcome]:
+        """Insert chunks of many turns in one operation; return the outcome by turn id.
+
+        A chunk that an earlier attempt inserted, whose answer was lost, counts as stored.
+
+        Raises:
+            StorageUnavailable: It is not known which of them were inserted.
+        """
+        outcomes: dict[str, Outcome] = {}
+        faults = await self._chunks.insert_each([_to_document(chunk) for chunk in chunks])
+        for chunk, fault in zip(chunks, faults, strict=True):
+            outcomes[chunk.turn_id] = await self._outcome(chunk, fault)
+        return outcomes
+
+    async def _outcome(self, chunk: Chunk, fault: StorageError | None) -> Outcome:
+        if fault is None:
+            return Outcome.STORED
+        if isinstance(fault, StorageUnavailable):
+            raise fault
+        if not isinstance(fault, DuplicateKey):
+            return Outcome.UNWRITABLE
+        stored = await self._chunks.find_one({"_id": _key(chunk.turn_id, chunk.index)}, fields={"writer": 1})
+        return Outcome.STORED if stored is not None and stored["writer"] == chunk.writer else Outcome.LOST
+
+    async def close(self, chunk: Chunk) -> bool:
+        """Insert a turn's last chunk; return False if the log has a chunk with this index already."""
+        try:
+            await self._chunks.insert_one(_to_document(chunk))
+        except DuplicateKey:
+            return False
+        return True
+
+    async def read(self, tenant_id: str, turn_id: str, *, after: int) -> list[Chunk]:
+        """Return a turn's chunks after an index (-1: all), in order."""
+        found = await self._chunks.find(
+            {
+                "tenant_id": tenant_id,
+                "_id": {"$gt": _key(turn_id, after) if after >= 0 else f"{turn_id}/", "$lt": f"{turn_id}0"},
+            },
+            sort=[("_id", 1)],
+        )
+        return [_from_document(each) for each in found]
+
+    async def begun(self, tenant_id: str, turn_ids: Sequence[str]) -> dict[str, bool]:
+        """Return those of these turns that have a log, with whether it has ended."""
+        found: dict[str, bool] = {}
+        for query in _logs(tenant_id, turn_ids):
+            for each in await self._chunks.find(query, fields={"turn_id": 1, "ended": 1}):
+                found[each["turn_id"]] = found.get(each["turn_id"], False) or each["ended"]
+        return found
+
+    async def insert_tombstone(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
+        """Close the log of a deleted turn, so that later writes of its server collide and store nothing.
+
+        The last chunk remains, without its events: its server inserts it again if the answer was lost.
+        """
+        while True:
+            stored = await self.read(tenant_id, turn_id, after=-1)
+            if stored and stored[-1].ended:
+                return
+            if stored:
+                await self._chunks.update_one({"_id": _key(turn_id, stored[-1].index)}, _EMPTIED)
+            tombstone = Chunk(
+                turn_id=turn_id,
+                tenant_id=tenant_id,
+                index=stored[-1].index + 1 if stored else 0,
+                first=RECOVERY_SEQUENCE + 1,
+                events=(),
+                ended=True,
+                error=TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id}),
+                writer=_DELETION,
+                expire_time=expire_time,
+            )
+            if await self.close(tombstone):
+                return
+
+    async def delete(self, tenant_id: str, turn_ids: Sequence[str]) -> None:
+        """Delete the logs of turns, but not their tombstones; a last chunk becomes one, as it may be inserted again."""
+        for query in _logs(tenant_id, turn_ids):
+            await self._chunks.update_many({**query, "ended": True, "writer": {"$ne": _DELETION}}, _EMPTIED)
+            await self._chunks.delete_many({**query, "writer": {"$ne": _DELETION}})
+
+
+def _logs(tenant_id: str, turn_ids: Sequence[str]) -> Iterator[Document]:
+    """Yield queries for the logs of turns, by the ranges of their keys."""
+    for start in range(0, len(turn_ids), _MAX_TURNS):
+        ranges = [{"_id": {"$gt": f"{each}/", "$lt": f"{each}0"}} for each in turn_ids[start : start + _MAX_TURNS]]
+        yield {"tenant_id": tenant_id, "$or": ranges}
+
+
+def _key(turn_id: str, index: int) -> str:
+    return f"{turn_id}/{index:08d}"  # "0" follows "/", which gives the range of a turn's keys
+
+
+def _to_document(chunk: Chunk) -> Document:
+    return {
+        "_id": _key(chunk.turn_id, chunk.index),
+        "turn_id": chunk.turn_id,
+        "tenant_id": chunk.tenant_id,
+        "place": chunk.index,
+        "first": chunk.first,
+        "events": [event_to_document(event) for event in chunk.events],
+        "ended": chunk.ended,
+        "error": error_to_document(chunk.error) if chunk.error is not None else None,
+        "writer": chunk.writer,
+        "expire_time": chunk.expire_time,
+    }
+
+
+def _from_document(document: Document) -> Chunk:
+    error = document["error"]
+    return Chunk(
+        turn_id=document["turn_id"],
+        tenant_id=document["tenant_id"],
+        index=document["place"],
+        first=document["first"],
+        events=tuple(event_from_document(each) for each in document["events"]),
+        ended=document["ended"],
+        error=error_from_document(error) if error else None,
+        writer=document["writer"],
+        expire_time=document["expire_time"],
+    )

@@ -1,0 +1,147 @@
+"""Writes the event logs of this server's turns: one batch for all of them, a few times a second.
+
+Readers of a log in memory may be ahead of what is stored. Recovery therefore ends a dead turn's log above any sequence
+that its server can have used (`recovery.py`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+
+from godoty_service.errors import GodotyError, SessionLost
+from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome, writable
+from godoty_service.turns.turn import Turn
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _TrackedLog:
+    """A log that is being written.
+
+    Attributes:
+        stored: The number of events that are stored.
+        stored_bytes: Their bytes, including those of `chunk`.
+        index: The index of the next chunk.
+        chunk: The chunk that is being inserted; None: all is stored.
+        done: Set once the log is stored to its end, or was closed by another server.
+    """
+
+    turn: Turn
+    stored: int = 0
+    stored_bytes: int = 0
+    index: int = 0
+    chunk: Chunk | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class EventLogWriter:
+    """Writes the logs of running turns."""
+
+    def __init__(self, event_logs: EventLogStore, *, writer: str, expiry: Callable[[], datetime]) -> None:
+        """Initialize the writer.
+
+        Args:
+            event_logs: The stored logs.
+            writer: The id of this server.
+            expiry: Returns the expiry time for chunks written now.
+        """
+        self._event_logs = event_logs
+        self._writer = writer
+        self._expiry = expiry
+        self._logs: dict[str, _TrackedLog] = {}
+
+    def track(self, turn: Turn) -> None:
+        """Write a turn's log from now on."""
+        self._logs[turn.turn_id] = _TrackedLog(turn)
+
+    def untrack(self, turn: Turn) -> None:
+        """Write nothing of a turn that was refused."""
+        self._logs.pop(turn.turn_id, None)
+
+    async def wait_flushed(self, turn: Turn) -> None:
+        """Wait until a turn's log is stored to its end, or another server has closed it."""
+        tracked = self._logs.get(turn.turn_id)
+        if tracked is not None:
+            await tracked.done.wait()
+
+    async def run(self, interval: float) -> None:
+        """Flush the logs every `interval` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.flush()
+            except GodotyError as error:
+                log.warning("event_logs_not_written", error=str(error), turns=len(self._logs))
+            except Exception:
+                log.exception("event_log_writer_fault")
+
+    async def flush(self) -> None:
+        """Insert the events that were appended since the last flush.
+
+        Raises:
+            StorageError: It is not known which of them were inserted; the next flush inserts the same chunks.
+        """
+        for tracked in self._logs.values():
+            self._cut(tracked)
+        pending = [tracked for tracked in self._logs.values() if tracked.chunk is not None]
+        if not pending:
+            return
+        outcomes = await self._event_logs.append([each.chunk for each in pending if each.chunk is not None])
+        for tracked in pending:
+            self._on_outcome(tracked, outcomes[tracked.turn.turn_id])
+
+    def _cut(self, tracked: _TrackedLog) -> None:
+        """Make the next chunk, unless one is still being inserted: that one is retried unchanged."""
+        turn_log = tracked.turn.log
+        if tracked.chunk is not None or not (turn_log.sequence > tracked.stored or turn_log.ended):
+            return
+        events, size = turn_log.chunk(tracked.stored, tracked.stored_bytes)
+        tracked.stored_bytes += size
+        ended = turn_log.ended and tracked.stored + len(events) == turn_log.sequence
+        tracked.chunk = Chunk(
+            turn_id=tracked.turn.turn_id,
+            tenant_id=tracked.turn.tenant_id,
+            index=tracked.index,
+            first=tracked.stored + 1,
+            events=events,
+            ended=ended,
+            error=turn_log.error if ended else None,
+            writer=self._writer,
+            expire_time=self._expiry(),
+        )
+
+    def _on_outcome(self, tracked: _TrackedLog, outcome: Outcome) -> None:
+        chunk = tracked.chunk
+        if chunk is None:
+            return
+        if outcome is Outcome.UNWRITABLE:
+            self._fail(tracked, chunk)
+            return
+        lost = outcome is Outcome.LOST
+        tracked.chunk = None
+        tracked.stored += len(chunk.events)
+        tracked.index += 1
+        if lost:
+            tracked.turn.cancel(SessionLost("The session was taken over by another server.", retry_after=1.0))
+        if lost or chunk.ended:
+            self._finish(tracked)
+
+    def _fail(self, tracked: _TrackedLog, chunk: Chunk) -> None:
+        """End a turn and its log before an event that the database cannot encode; other logs are not affected."""
+        error = GodotyError("The turn's events cannot be stored.", metadata={"request_id": tracked.turn.turn_id})
+        log.error("turn_log_unwritable", turn_id=tracked.turn.turn_id, tenant_id=tracked.turn.tenant_id)
+        tracked.turn.cancel(error)
+        if not chunk.events:  # nothing of it can be stored
+            self._finish(tracked)
+            return
+        part = writable(chunk)
+        events = part.events if len(part.events) < len(chunk.events) else ()
+        tracked.chunk = replace(chunk, events=events, ended=True, error=error)
+
+    def _finish(self, tracked: _TrackedLog) -> None:
+        self._logs.pop(tracked.turn.turn_id, None)
+        tracked.done.set()

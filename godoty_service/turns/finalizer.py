@@ -1,0 +1,138 @@
+"""Writes a turn's end: a complete history, the agent's state and the session's totals, and releases the session."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from strands.types.content import Message, Messages
+
+from godoty_service.errors import SessionLost
+from godoty_service.ledger.entries import Entry
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.session_totals import (
+    SessionTotalsUpdater,
+    session_totals_from_document,
+    session_totals_to_document,
+)
+from godoty_service.ledger.totals import SessionTotals
+from godoty_service.metering.meter import TurnMeter
+from godoty_service.sessions import history_repair
+from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.session import Claim, HistorySummary
+from godoty_service.sessions.store import SessionStore
+from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinalizer:
+    """The end of one turn.
+
+    Attributes:
+        sessions: Stores the session.
+        leases: Releases it.
+        ledger: Stores its entries.
+        totals_updater: Updates its totals if the turn cannot.
+        claim: The acquired session.
+        manager: Stores its messages.
+        meter: Counted the turn's calls.
+        totals: The session's totals before the turn.
+        state: The agent's state.
+        summary: The replacement of the session's oldest messages.
+        partial_text: The text of an answer that was interrupted.
+        note: The note that ends the history if the agent did not.
+        refused: The turn was refused, or the database failed, before its first request: it changes nothing.
+    """
+
+    sessions: SessionStore
+    leases: Leases
+    ledger: Ledger
+    totals_updater: SessionTotalsUpdater
+    claim: Claim
+    manager: MongoSessionManager
+    meter: TurnMeter
+    totals: SessionTotals
+    state: dict[str, Any]
+    summary: HistorySummary | None
+    partial_text: str
+    note: str
+    refused: bool
+
+    async def write(self) -> SessionTotals:
+        """Write the turn's end, once; return the session's totals.
+
+        Raises:
+            SessionLost: Another turn has taken the session over.
+            StorageError: It could not be written. The lease is released without it once the turn has ended.
+        """
+        if self.refused:
+            return await self._undo()
+        try:
+            await self.manager.append(self._missing())
+            return await self._finish(self.manager.last_number)
+        except SessionLost:
+            # An entry that was inserted after the takeover has a number above those that the next turn has read.
+            session = self.claim.session
+            await self.totals_updater.refresh(session.tenant_id, session.uid)
+            raise
+
+    async def _undo(self) -> SessionTotals:
+        """Restore the session as it was before the turn, or delete it if the turn created it.
+
+        A void entry of the turn retains its number, so that the session's numbers have no gap, and the totals include
+        it.
+        """
+        session = self.claim.session
+        has_entry = bool(self.meter.entries) or self.meter.has_uncertain_insert
+        self.leases.undo_begin(self.claim.turn_id, totals_stale=has_entry)
+        await self.leases.release(session)
+        if has_entry:
+            await self.totals_updater.refresh(session.tenant_id, session.uid)
+        return self.totals
+
+    async def _finish(self, message_count: int) -> SessionTotals:
+        """Store the totals of all the session's entries and release it, in one write."""
+        session = self.claim.session
+        totals, revision = await self._with_own_entries(), session.totals_revision
+        while not await self.sessions.finish(
+            session,
+            message_count=message_count,
+            state={**self.state, METRICS_KEY: state_metrics(totals)},
+            summary=self.summary,
+            totals=session_totals_to_document(totals),
+            totals_revision=revision,
+            totals_stale=self.meter.has_uncertain_insert,
+        ):
+            found = await self.sessions.read_totals(session.tenant_id, session.uid)
+            if found is None or not await self.sessions.holds(session):
+                raise SessionLost("The session was taken over by another turn.", retry_after=1.0)
+            revision = found[1]
+            totals = await self._with_all_entries(session_totals_from_document(found[0]))
+        self.leases.released(self.claim.turn_id)
+        return totals
+
+    async def _with_own_entries(self) -> SessionTotals:
+        """Return the totals with the turn's own entries, or with all if another writer's entry precedes one of them."""
+        entries: list[Entry] = list(self.meter.entries)
+        totals = self.totals.apply(entries)
+        complete = all(entry.number <= totals.last_number for entry in entries)
+        return totals if complete else await self._with_all_entries(self.totals)
+
+    async def _with_all_entries(self, base: SessionTotals) -> SessionTotals:
+        """Return totals with every entry that the ledger has after them, by any writer."""
+        session = self.claim.session
+        return base.apply(
+            await self.ledger.entries_after(session.tenant_id, session.uid, after=base.last_number, also=base.open)
+        )
+
+    def _missing(self) -> Messages:
+        """Return the messages that the history lacks: the user's text if the agent did not add it, and an end."""
+        lease = self.claim.session.lease
+        request: Messages = []
+        if not self.manager.added and lease is not None:
+            request = [Message(role="user", content=[{"text": lease.text}])]
+        return [
+            *request,
+            *history_repair.missing_messages(
+                [*self.manager.history, *request], partial_text=self.partial_text, note=self.note
+            ),
+        ]

@@ -1,0 +1,101 @@
+"""Cancels running turns that must not continue.
+
+A turn must not continue if its lease is lost, a caller of another server cancels it, no reader is left, or its API key
+is no longer valid.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+
+import structlog
+
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.errors import GodotyError, SessionLost
+from godoty_service.tenancy.api_keys import ApiKeys
+from godoty_service.turns.turn import Turn
+from godoty_service.turns.turn_store import TurnStore
+
+log = structlog.get_logger(__name__)
+
+_READER_TIMEOUT = 0.05  # seconds for the read of remote readers: a turn without any is cancelled at once
+
+
+class TurnMonitor:
+    """Checks this server's turns."""
+
+    def __init__(self, *, turn_store: TurnStore, replicas: ReplicaHeartbeats) -> None:
+        self._turn_store = turn_store
+        self._replicas = replicas
+        self._checks: set[asyncio.Task[None]] = set()
+
+    async def check(self, turns: Sequence[Turn]) -> None:
+        """Cancel those of these turns that must not continue."""
+        for turn in turns:
+            if not self._replicas.lease_valid(turn.epoch):
+                turn.cancel(SessionLost("The server lost touch with the database.", retry_after=1.0))
+        if turns:
+            await self._cancel_requested(turns)
+        await self._cancel_unread([turn for turn in turns if turn.unread])
+
+    def on_reader_left(self, turn: Turn) -> None:
+        """Cancel a turn that ends with its last reader, unless another server has a reader of it."""
+        if turn.unread:
+            check = asyncio.create_task(self._cancel_unread([turn]))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+
+    async def _cancel_requested(self, turns: Sequence[Turn]) -> None:
+        try:
+            requested = await self._turn_store.to_cancel([turn.turn_id for turn in turns])
+        except GodotyError as error:
+            log.warning("cancel_requests_not_read", error=str(error))
+            return
+        for turn in turns:
+            if turn.turn_id in requested:
+                turn.cancel()
+
+    async def _cancel_unread(self, turns: Sequence[Turn]) -> None:
+        """Cancel those of these turns that have no reader in another server; a failed read counts as none."""
+        if not turns:
+            return
+        try:
+            async with asyncio.timeout(_READER_TIMEOUT):
+                read_remotely = await self._turn_store.with_remote_reader([turn.turn_id for turn in turns])
+        except (GodotyError, TimeoutError) as error:
+            log.warning("remote_readers_not_read", error=str(error))
+            read_remotely = set()
+        for turn in turns:
+            if turn.unread and turn.turn_id not in read_remotely:
+                turn.cancel()
+
+
+class KeyMonitor:
+    """Marks turns whose API key was revoked or has expired: one database operation for all of them."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+
+    async def run(self, interval: float, turns: Callable[[], Collection[Turn]]) -> None:
+        """Check the keys of the running turns every `interval` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.mark(turns())
+            except GodotyError as error:  # without the database no model call is made either
+                log.warning("keys_not_read", error=str(error))
+
+    async def mark(self, turns: Collection[Turn]) -> None:
+        """Mark the turns whose key is no longer valid."""
+        key_ids = {each.key_id for each in turns if each.key_id is not None and not each.key_ended}
+        ended = await self._keys.ended(key_ids) if key_ids else set()
+        for turn in turns:
+            turn.key_ended = turn.key_ended or turn.key_id in ended
+
+    async def check(self, turn: Turn) -> None:
+        """Read the state of a turn's key and check it.
+
+        Raises:
+            InvalidApiKey: The key was revoked or has expired.
+        """
+        await self.mark([turn])
+        turn.check_key()

@@ -1,0 +1,268 @@
+"""Starts, resumes and cancels turns: those of this server directly, those of other servers through the database."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, suppress
+from datetime import timedelta
+
+import structlog
+
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.errors import (
+    GodotyError,
+    RequestIdReused,
+    ShuttingDown,
+    TurnCancelled,
+    TurnNotFound,
+    TurnTimedOut,
+)
+from godoty_service.ids import new_id
+from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
+from godoty_service.turns.event_log.heartbeats import with_heartbeats
+from godoty_service.turns.monitor import TurnMonitor
+from godoty_service.turns.recovery import Recovery
+from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.runner import DuplicateRequest, TurnRunner
+from godoty_service.turns.turn import Turn, TurnRequest
+from godoty_service.turns.turn_store import TurnRecord, TurnStore
+
+log = structlog.get_logger(__name__)
+
+TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
+
+
+class TurnService:
+    """Starts turns, resumes and cancels them, and waits for them when the server stops."""
+
+    def __init__(
+        self,
+        *,
+        runner: TurnRunner,
+        turn_store: TurnStore,
+        remote_reader: RemoteTurnReader,
+        monitor: TurnMonitor,
+        replicas: ReplicaHeartbeats,
+        recovery: Recovery,
+        max_duration: timedelta,
+        heartbeat: timedelta,
+    ) -> None:
+        """Initialize the service.
+
+        Args:
+            runner: Runs turns.
+            turn_store: The turns' records.
+            remote_reader: Reads turns of other servers.
+            monitor: Cancels turns that must not continue.
+            replicas: This server's heartbeat.
+            recovery: Ends turns that no server runs.
+            max_duration: The longest duration of a turn, including its wait for the session.
+            heartbeat: The silence after which a reader gets a heartbeat; zero: no heartbeats.
+        """
+        self._runner = runner
+        self._turn_store = turn_store
+        self._remote_reader = remote_reader
+        self._monitor = monitor
+        self._replicas = replicas
+        self._recovery = recovery
+        self._max_duration = max_duration
+        self._heartbeat = heartbeat
+        self._running: dict[str, Turn] = {}
+        self._by_request: dict[tuple[str, str], Turn] = {}
+        self._draining = False
+
+    @property
+    def running(self) -> int:
+        """The number of turns that run or wait in this server."""
+        return len(self._running)
+
+    def all(self) -> list[Turn]:
+        """Return the turns that run or wait in this server."""
+        return list(self._running.values())
+
+    async def converse(
+        self, tenant_id: str, request: TurnRequest, *, key_id: str | None = None
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Start a turn and read it; if its request id was used before, read that turn instead.
+
+        Args:
+            tenant_id: The tenant.
+            request: The caller's request.
+            key_id: The caller's API key: once it is no longer valid, the turn makes no further model call.
+
+        Raises:
+            GodotyError: The turn failed.
+            RequestIdReused: The request id was used for another request.
+            ShuttingDown: The server accepts no new turns.
+        """
+        while True:
+            turn = self._attach(tenant_id, request, key_id)
+            try:
+                async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
+                    async for sequence, event in events:
+                        yield turn.turn_id, sequence, event
+            except DuplicateRequest as duplicate:
+                earlier = _matching(duplicate.record, request)
+            else:
+                return
+            finally:
+                self._monitor.on_reader_left(turn)
+            has_read = False
+            try:
+                async with aclosing(self._read(earlier, after=0)) as events:
+                    async for numbered in events:
+                        has_read = has_read or not isinstance(numbered[2], Heartbeat)
+                        yield numbered
+            except TurnNotFound:
+                if has_read:
+                    raise
+                continue  # it was refused meanwhile, and its request id is free again
+            return
+
+    async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[TurnEvent, None]:
+        """Read the events after a sequence, whichever server runs the turn.
+
+        Raises:
+            GodotyError: The turn failed.
+            TurnNotFound: The tenant has no such turn, or its log has expired.
+        """
+        record = await self._find(tenant_id, turn_id)
+        async with aclosing(self._read(record, after=after)) as events:
+            async for numbered in events:
+                yield numbered
+
+    async def cancel(self, tenant_id: str, turn_id: str) -> None:
+        """Cancel a turn, whichever server runs it.
+
+        Raises:
+            TurnNotFound: The tenant has no such turn.
+        """
+        record = await self._find(tenant_id, turn_id)
+        turn = self._running.get(turn_id)
+        if turn is not None:
+            turn.cancel()
+        else:
+            await self._turn_store.request_cancel(record)
+
+    async def run(self, interval: float) -> None:
+        """Monitor the running turns every `interval` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            await self._monitor.check(list(self._running.values()))
+
+    async def run_lost(self, interval: float) -> None:
+        """Delete records of refused turns and end lost turns of this server every `interval` seconds."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self._turn_store.reap()
+                await self._end_lost()
+            except GodotyError as error:
+                log.warning("lost_turns_not_ended", error=str(error))
+
+    async def _end_lost(self) -> None:
+        """End turns of this server that have remote readers and do not run: one of their writes was applied late."""
+        for record in await self._turn_store.remotely_read(self._replicas.replica_id, excluding=list(self._running)):
+            if record.turn_id not in self._running:  # else it has begun since the query was sent
+                with suppress(TurnNotFound):
+                    await self._recovery.end(record)
+
+    async def drain(self, grace: float) -> None:
+        """Accept no new turns, refuse those that wait, and let the running ones finish.
+
+        Turns that still run after `grace` seconds are cancelled; their calls are closed within as much time again.
+        """
+        self._draining = True
+        for turn in list(self._running.values()):
+            if not turn.started:
+                turn.cancel(_stopping())
+        await self._wait(grace)
+        for turn in list(self._running.values()):
+            turn.cancel(_stopping())
+        await self._wait(grace)
+
+    async def _wait(self, seconds: float) -> None:
+        tasks = [turn.task for turn in self._running.values() if turn.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+        """Return the turn of a request that runs here, or start it. One that has ended is found by its record."""
+        turn = self._by_request.get((tenant_id, request.request_id or ""))
+        if turn is None or turn.log.ended:
+            return self._start(tenant_id, request, key_id)
+        if turn.request.fingerprint != request.fingerprint:
+            raise _reused()
+        return turn
+
+    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+        if self._draining:
+            raise _stopping()
+        turn = Turn(
+            tenant_id=tenant_id,
+            turn_id=new_id("turn"),
+            request=request,
+            epoch=self._replicas.epoch,
+            key_id=key_id,
+        )
+        self._running[turn.turn_id] = turn
+        if request.request_id:
+            self._by_request[tenant_id, request.request_id] = turn
+        turn.task = asyncio.create_task(self._runner.run(turn))
+        timed_out = TurnTimedOut(f"The turn took longer than it may: {self._max_duration}.")
+        timer = asyncio.get_running_loop().call_later(self._max_duration.total_seconds(), turn.cancel, timed_out)
+        turn.task.add_done_callback(lambda _: self._on_end(turn, timer))
+        return turn
+
+    def _on_end(self, turn: Turn, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        turn.log.end(turn.cancelled_by or TurnCancelled("The turn was cancelled."))  # if its task never ran
+        del self._running[turn.turn_id]
+        key = (turn.tenant_id, turn.request.request_id or "")
+        if self._by_request.get(key) is turn:
+            del self._by_request[key]
+
+    async def _find(self, tenant_id: str, turn_id: str) -> TurnRecord:
+        record = await self._turn_store.find(tenant_id, turn_id)
+        if record is None:
+            raise TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id})
+        return record
+
+    async def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[TurnEvent, None]:
+        """Read a turn's log from memory if it runs here, else from the database."""
+        turn = self._running.get(record.turn_id)
+        try:
+            async with AsyncExitStack() as stack:
+                if turn is not None:
+                    events = turn.events(after=after, heartbeat=self._heartbeat)
+                else:
+                    source = await stack.enter_async_context(aclosing(self._remote_reader.read(record, after=after)))
+                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
+                await stack.enter_async_context(aclosing(events))
+                async for sequence, event in events:
+                    yield record.turn_id, sequence, event
+        finally:
+            if turn is not None:
+                self._monitor.on_reader_left(turn)
+
+
+def _stopping() -> ShuttingDown:
+    return ShuttingDown("The server is stopping.", retry_after=1.0)
+
+
+def _matching(earlier: TurnRecord, request: TurnRequest) -> TurnRecord:
+    """Return the record of the turn that a request's id was used for, if it was the same request.
+
+    Raises:
+        RequestIdReused: It was another request.
+        TurnNotFound: The turn was deleted with its session.
+    """
+    if earlier.fingerprint != request.fingerprint:
+        raise _reused() from None
+    if earlier.deleted:
+        text = "The request's turn was deleted with its session. To begin a new turn, send another request id."
+        raise TurnNotFound(text, metadata={"turn_id": earlier.turn_id}) from None
+    return earlier
+
+
+def _reused() -> RequestIdReused:
+    return RequestIdReused("The request id was used for another request.")

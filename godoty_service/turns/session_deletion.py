@@ -1,0 +1,153 @@
+"""Deletes sessions, each in its own task, which runs until the deletion is complete. Ledger entries are retained.
+
+A deletion acquires the session first, so that no turn runs in it meanwhile. If its server dies, the lease remains, and
+the next caller that deletes the session or uses its id finishes the deletion.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError
+from godoty_service.ids import new_id
+from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.messages import MessageStore
+from godoty_service.sessions.session import Session
+from godoty_service.sessions.store import SessionStore
+from godoty_service.turns.event_log.store import EventLogStore
+from godoty_service.turns.turn_store import TurnStore
+
+log = structlog.get_logger(__name__)
+
+_RECENT = 200  # messages; turns whose logs are not stored yet have written some of them
+_MIN_BACKOFF, _MAX_BACKOFF = 0.2, 5.0  # seconds between two attempts while the database fails
+
+
+@dataclass(slots=True)
+class _Deletion:
+    """A running deletion: its task, and the outcome of its current or next attempt."""
+
+    attempt: "asyncio.Future[None]"
+    task: "asyncio.Task[None] | None" = None
+
+
+class SessionDeletions:
+    """The running deletions of this server."""
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        leases: Leases,
+        messages: MessageStore,
+        turn_store: TurnStore,
+        event_logs: EventLogStore,
+    ) -> None:
+        self._sessions = sessions
+        self._leases = leases
+        self._messages = messages
+        self._turn_store = turn_store
+        self._event_logs = event_logs
+        self._running: dict[str, _Deletion] = {}
+
+    async def delete(self, tenant_id: str, session_id: str) -> None:
+        """Delete a session, its messages and the logs of its turns.
+
+        Raises:
+            SessionNotFound: The tenant has no session with this id.
+            SessionBusy: A turn is running in it.
+            StorageError: The database failed; a deletion that has begun continues.
+        """
+        await self.finish(await self._sessions.get(tenant_id, session_id))
+
+    async def finish(self, session: Session) -> None:
+        """Delete a session that was just read; concurrent callers in this server share one deletion.
+
+        Raises:
+            SessionBusy: A turn is running in it.
+            StorageError: The database failed; the deletion continues.
+        """
+        deletion = self._running.get(session.uid)
+        if deletion is None:
+            deletion = self._running[session.uid] = _Deletion(_outcome())
+            deletion.task = asyncio.create_task(self._run(session, deletion))
+        await asyncio.shield(deletion.attempt)
+
+    async def stop(self, grace: float) -> None:
+        """Wait up to `grace` seconds for the running deletions, then cancel them: other servers finish them."""
+        tasks = [each.task for each in self._running.values() if each.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _run(self, session: Session, deletion: _Deletion) -> None:
+        """Attempt a deletion until it is complete or refused; each attempt has an outcome, which its callers await."""
+        deletion_id, backoff = new_id("del"), _MIN_BACKOFF
+        try:
+            with self._leases.holder(deletion_id):
+                while (error := await self._attempt(session, deletion_id)) is not None:
+                    attempt, deletion.attempt = deletion.attempt, _outcome()
+                    attempt.set_exception(error)
+                    if not isinstance(error, StorageError):
+                        return
+                    await asyncio.sleep(backoff)
+                    backoff = min(_MAX_BACKOFF, backoff * 2)
+            deletion.attempt.set_result(None)
+        finally:
+            self._running.pop(session.uid, None)
+            if not deletion.attempt.done():  # the next attempt, which is not made
+                deletion.attempt.set_exception(ShuttingDown("The server is stopping.", retry_after=1.0))
+
+    async def _attempt(self, session: Session, deletion_id: str) -> GodotyError | None:
+        """Acquire a session and delete its contents; return the error, or None if it is deleted."""
+        try:
+            found = await self._sessions.get(session.tenant_id, session.session_id)
+            if found.uid == session.uid:  # else another session uses its id by now
+                await self._delete_contents(await self._sessions.acquire_for_deletion(found, deletion_id=deletion_id))
+        except SessionNotFound:
+            return None
+        except GodotyError as error:
+            log.warning("session_not_deleted", session_id=session.session_id, error=str(error))
+            return error
+        except Exception:
+            log.exception("deletion_fault", session_id=session.session_id)
+            return GodotyError("The server failed.")
+        return None
+
+    async def _delete_contents(self, session: Session) -> None:
+        """Delete a session that was acquired, with its messages and the logs of its turns.
+
+        Turns that wait for the session have not begun: they retain their records, and so their request ids. The log of
+        a turn that has just ended may not be stored completely: a tombstone closes it. Turns of dead servers may have
+        written nothing: their records are deleted as well.
+
+        Raises:
+            SessionLost: Another server deletes it; its id may belong to another session by now.
+        """
+        tenant_id = session.tenant_id
+        known = await self._turn_store.of_session(tenant_id, session.session_id)
+        if not await self._sessions.holds(session):
+            raise SessionLost("Another server deletes the session.", retry_after=1.0)
+        ended = await self._event_logs.begun(tenant_id, known)
+        after = max(0, session.message_count - _RECENT)
+        recent = await self._messages.turn_ids(tenant_id, session.uid, after=after, limit=2 * _RECENT)
+        dead = session.lease.predecessors if session.lease is not None else ()
+        wrote = recent | {each.turn_id for each in dead}
+        turns = [each for each in known if each in ended or each in wrote]
+        for turn_id in turns:
+            if not ended.get(turn_id):
+                await self._event_logs.insert_tombstone(tenant_id, turn_id, expire_time=self._turn_store.log_expiry())
+        await self._event_logs.delete(tenant_id, turns)
+        await self._turn_store.delete(tenant_id, turns)
+        await self._messages.delete(tenant_id, session.uid)
+        await self._sessions.delete(session)
+
+
+def _outcome() -> "asyncio.Future[None]":
+    """Return a future whose exception need not be retrieved."""
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return outcome

@@ -1,0 +1,1 @@
+"""The models on offer: the listing, the providers that serve them, routing and prices."""

@@ -1,0 +1,1 @@
+"""Local MongoDB servers and replica sets for development and tests."""

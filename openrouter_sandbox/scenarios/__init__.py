@@ -1,0 +1,1 @@
+"""Scenarios: how requests are answered, which one applies to a request, and answers that pause until released."""

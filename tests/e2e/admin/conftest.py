@@ -1,0 +1,90 @@
+"""Administrators of the shared server."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import admin_service_pb2_grpc
+
+from godoty_service.tenancy.auth import Scope
+from tests.support.caller import Failure, failure_of
+from tests.support.service import Service
+
+ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+@dataclass
+class Admin:
+    """A client of AdminService with a key of the scope `admin`.
+
+    Attributes:
+        service: A server, and the tenant whose key it is.
+        key: The key.
+        stub: AdminService.
+        channel: What it is called over.
+    """
+
+    service: Service
+    key: str
+    stub: Any
+    channel: grpc.aio.Channel
+
+    @property
+    def key_id(self) -> str:
+        """Return the id of the key, the author in the audit log."""
+        return self.key.split("_")[1]
+
+    async def call(self, method: str, **fields: Any) -> Any:
+        """Call a method."""
+        request = getattr(pb, f"{method}Request")(**fields)
+        return await getattr(self.stub, method)(
+            request, metadata=(("authorization", f"Bearer {self.key}"),), timeout=30
+        )
+
+    async def refused(self, method: str, **fields: Any) -> Failure:
+        """Call a method that must fail."""
+        return await failure_of(self.call(method, **fields))
+
+    async def tenant(self, name: str = "acme") -> str:
+        """Create a tenant."""
+        return str((await self.call("CreateTenant", name=name)).tenant.tenant_id)
+
+    async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[pb.ApiKey, str]:
+        """Issue a key."""
+        answer = await self.call("IssueKey", tenant_id=tenant_id, scopes=scopes or [pb.API_SCOPE_CONVERSE], **fields)
+        return answer.key, answer.text
+
+    async def changes(self, tenant_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return the audit log, newest first: author, method and details."""
+        answer = await self.call("ListAdminChanges", tenant_id=tenant_id)
+        return [(each.by, each.action, json.loads(each.details_json)) for each in answer.changes]
+
+
+@pytest.fixture
+async def admin_of(issue: Callable[..., str]) -> AsyncIterator[Callable[[Service], Admin]]:
+    """Return a function that creates administrators; their channels are closed after the test."""
+    channels: list[grpc.aio.Channel] = []
+
+    def make(service: Service) -> Admin:
+        channel = grpc.aio.insecure_channel(service.target)
+        channels.append(channel)
+        stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        key = issue(service, scopes=frozenset({Scope.ADMIN}))
+        return Admin(service=service, key=key, stub=stub, channel=channel)
+
+    yield make
+    for channel in channels:
+        await channel.close(None)
+
+
+@pytest.fixture
+async def admin(service: Service, admin_of: Callable[[Service], Admin]) -> Admin:
+    """Return an administrator of the shared server, whose tenant is new for each test."""
+    return admin_of(service)

@@ -1,0 +1,254 @@
+"""Three tenants on one server use each other's ids: none receives a byte of another's data.
+
+6 runs of 30 moves; GODOTY_TEST_LONG=1 makes 200, and shrinks what fails.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import grpc
+import pytest
+from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from godoty_service.bootstrap import open_components
+from godoty_service.tenancy.auth import Scope
+from tests.e2e.admin.tenants import Answer, House, Tenant, converse
+from tests.support.environment import Surroundings
+
+OK, MISSING, DENIED = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+LONG = bool(os.environ.get("GODOTY_TEST_LONG"))
+WHO = st.integers(0, 2)
+MADE_UP = (
+    *("$ne", '{"$ne": null}', '{"$gt": ""}', "a.b", "talk.$", "talk\0", "\0", "tаlk", "ｔalk", " talk", "*", ".*", "%"),  # noqa: RUF001 - look-alikes
+    *("turn_" + "0" * 28, "tnt_" + "0" * 28, "0" * 16, "null", "../talk", "x" * 128, "x" * 129, ""),
+)
+TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1,128}")
+START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
+
+
+class Strangers(RuleBasedStateMachine):
+    """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
+
+    channel: ClassVar[grpc.Channel]
+    pool: ClassVar[Iterator[Tenant]]
+
+    @initialize()
+    def begin(self) -> None:
+        """Create three tenants, each with a session."""
+        self.house = House(self.channel, [next(self.pool) for _ in range(3)])
+        for number, who in enumerate(self.house.tenants):
+            session_id = f"session-{who.mark[5:]}-{number}"
+            answer = self.house.ask(who, Scope.CONVERSE, "agent", "Converse", converse(who, session_id, user=who.user))
+            assert answer.code is OK
+            assert who.mark in str(answer.messages)  # the answer repeats the text, so the search can find it
+            who.sessions.append(session_id)
+
+    def agent(self, who: Tenant, method: str, **fields: Any) -> Answer:
+        """Call AgentService."""
+        request = getattr(agent_pb, f"{method}Request")(**fields)
+        return self.house.ask(who, Scope.CONVERSE, "agent", method, request)
+
+    def draw_id(self, data: st.DataObject, who: Tenant, prefix: str) -> str:
+        """Draw an id: of this kind its own, another's or guessed; another's of any kind; or invented."""
+        own = [each for each in (*who.ids, *who.sessions) if each.startswith(prefix)]
+        others = [
+            text
+            for each in self.house.tenants
+            if each is not who
+            for text in (*each.ids, *each.sessions, each.tenant_id, each.user)
+        ]
+        guessed = [f"{each[:-1]}{'0' if each[-1] != '0' else '1'}" for each in own]
+        stolen = [each for each in others if each.startswith(prefix)]
+        choices = data.draw(st.sampled_from([stolen, own, guessed, others, MADE_UP]), label="whose") or others
+        return choices[data.draw(st.integers(0, 10_000), label="which") % len(choices)]
+
+    def refused(self, answer: Answer, requested: str, form: re.Pattern[str]) -> None:
+        """Check a refusal; an impossible id may be named as such."""
+        assert answer.code in ((MISSING, DENIED) if form.fullmatch(requested) else (MISSING, DENIED, INVALID))
+        assert answer.messages == []
+
+    @rule(who=WHO, data=st.data())
+    def converse_anywhere(self, who: int, data: st.DataObject) -> None:
+        """Another tenant's session id creates a session of its own; another's request id is unknown."""
+        me = self.house.tenants[who]
+        session_id, request_id = self.draw_id(data, me, "session-"), self.draw_id(data, me, "turn_")
+        requested = converse(me, session_id, request_id=request_id)
+        answer = self.house.ask(me, Scope.CONVERSE, "agent", "Converse", requested)
+        if answer.code is not OK:
+            assert answer.code in (INVALID, grpc.StatusCode.ALREADY_EXISTS)  # malformed, or used for another session
+            return
+        me.made.add(session_id)
+        assert me.mark in "".join(each.text_delta.text for each in answer.messages)
+
+    @rule(number=st.integers(0, 2))
+    def retry_under_one_name(self, number: int) -> None:
+        """The same request id names a turn of each tenant: a retry replays its own."""
+        requested = [converse(each, each.sessions[0], request_id=f"same-{number}") for each in self.house.tenants]
+        for _ in range(2):
+            turns = set()
+            for who, request in zip(self.house.tenants, requested, strict=True):
+                answer = self.house.ask(who, Scope.CONVERSE, "agent", "Converse", request)
+                assert answer.code is OK
+                assert who.mark in "".join(each.text_delta.text for each in answer.messages)
+                turns.add(answer.messages[0].turn_id)
+            assert len(turns) == 3
+
+    @rule(who=WHO, data=st.data(), method=st.sampled_from(["ResumeTurn", "CancelTurn"]))
+    def reach_a_turn(self, who: int, data: st.DataObject, method: str) -> None:
+        """Another tenant's turn is not found."""
+        me = self.house.tenants[who]
+        turn_id = self.draw_id(data, me, "turn_")
+        answer = self.agent(me, method, turn_id=turn_id)
+        if turn_id in me.ids and turn_id.startswith("turn_"):
+            assert answer.code is OK
+        else:
+            self.refused(answer, turn_id, TURN)
+
+    @rule(
+        who=WHO,
+        data=st.data(),
+        method=st.sampled_from(["GetSession", "GetSessionMetrics", "ListMessages", "DeleteSession"]),
+    )
+    def reach_a_session(self, who: int, data: st.DataObject, method: str) -> None:
+        """Another tenant's session is not found, unless the tenant created one of that id."""
+        me = self.house.tenants[who]
+        session_id = self.draw_id(data, me, "session-")
+        mine = session_id in me.sessions or session_id in me.made
+        if method == "DeleteSession" and mine:
+            return  # keep it as a target for the others
+        answer = self.agent(me, method, session_id=session_id)
+        if mine:
+            assert answer.code is OK
+        else:
+            self.refused(answer, session_id, SESSION)
+
+    @rule(who=WHO, data=st.data())
+    def list_with_anothers_filter_or_page(self, who: int, data: st.DataObject) -> None:
+        """Another tenant's end user has no sessions here, and another's page token is refused."""
+        me, other = self.house.tenants[who], self.house.tenants[(who + data.draw(st.integers(1, 2))) % 3]
+        assert not self.agent(me, "ListSessions", user=other.user).messages[0].sessions
+        token = self.draw_id(data, me, "Wy")
+        lists: list[tuple[str, dict[str, str]]] = [
+            ("ListSessions", {}),
+            ("ListMessages", {"session_id": me.sessions[0]}),
+        ]
+        for method, fields in lists:
+            assert self.agent(me, method, page_size=1, **fields).code is OK
+            assert self.agent(me, method, page_size=1, page_token=token, **fields).code in (OK, INVALID)
+
+    @rule(
+        who=WHO,
+        data=st.data(),
+        scope=st.sampled_from([Scope.BILLING, Scope.ADMIN]),
+        method=st.sampled_from(["GetUsage", "ListLedgerEntries", "ExportLedger", "GetBudget"]),
+    )
+    def read_the_bill(self, who: int, data: st.DataObject, scope: Scope, method: str) -> None:
+        """Only an administrator reads another tenant's bill, which contains no text of a conversation."""
+        me = self.house.tenants[who]
+        other = self.house.tenants[(who + data.draw(st.integers(1, 2))) % 3]
+        known = [other.tenant_id, other.tenant_id, me.tenant_id, f"{other.tenant_id[:-1]}~"]
+        requested = [*known, data.draw(st.sampled_from(MADE_UP))][data.draw(st.integers(0, len(known)))]
+        fields: dict[str, Any] = {"tenant_id": requested}
+        if method in ("GetUsage", "ExportLedger"):
+            groups = [billing_pb.USAGE_GROUP_SESSION, billing_pb.USAGE_GROUP_USER]
+            fields |= {"start_time": START, "end_time": END} | ({"group_by": groups} if method == "GetUsage" else {})
+        if method == "ListLedgerEntries":
+            fields |= {"page_size": 1, "session_id": self.draw_id(data, other, "session-")}
+        answer = self.house.ask(me, scope, "billing", method, getattr(billing_pb, f"{method}Request")(**fields))
+        if requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
+            assert answer.code is OK or (method == "ListLedgerEntries" and answer.code is INVALID)
+        else:
+            assert answer.code in (MISSING, DENIED) or (method == "ListLedgerEntries" and answer.code is INVALID)
+
+    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING]))
+    def administer(self, who: int, data: st.DataObject, scope: Scope) -> None:
+        """A tenant without the scope admin is refused every method, on any tenant."""
+        me = self.house.tenants[who]
+        other = self.house.tenants[data.draw(WHO)]
+        method = data.draw(st.sampled_from(tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)))
+        request = getattr(admin_pb, method.input_type.name)()
+        if "tenant_id" in method.input_type.fields_by_name:
+            request.tenant_id = other.tenant_id
+        if "key_id" in method.input_type.fields_by_name:
+            request.key_id = other.keys[Scope.CONVERSE].split("_")[1]
+        assert self.house.ask(me, scope, "admin", method.name, request).code is DENIED
+
+    @rule(who=WHO, data=st.data())
+    def administer_with_the_key(self, who: int, data: st.DataObject) -> None:
+        """An administrator reads any tenant, but finds no key under another's id, and no conversation's text."""
+        me, other = self.house.tenants[who], self.house.tenants[(who + 1) % 3]
+        key_id = other.keys[Scope.CONVERSE].split("_")[1]
+        requested = data.draw(st.sampled_from(MADE_UP))
+        ask = self.house.ask
+        own = admin_pb.RevokeKeyRequest(tenant_id=me.tenant_id, key_id=key_id)
+        assert ask(me, Scope.ADMIN, "admin", "RevokeKey", own).code is MISSING
+        for method in ("GetTenant", "GetPolicy", "ListKeys"):
+            request = getattr(admin_pb, f"{method}Request")
+            assert ask(me, Scope.ADMIN, "admin", method, request(tenant_id=other.tenant_id)).code is OK
+            assert ask(me, Scope.ADMIN, "admin", method, request(tenant_id=requested)).code in (MISSING, INVALID)
+        changes = admin_pb.ListAdminChangesRequest(tenant_id=other.tenant_id)
+        assert ask(me, Scope.ADMIN, "admin", "ListAdminChanges", changes).code is OK
+
+    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.ADMIN]))
+    def converse_without_the_scope(self, who: int, data: st.DataObject, scope: Scope) -> None:
+        """A key of another scope opens no conversation, not even of its own tenant."""
+        me, other = self.house.tenants[who], self.house.tenants[data.draw(WHO)]
+        for method, fields in (
+            ("Converse", {"session_id": other.sessions[0], "text": "hi"}),
+            ("GetSession", {"session_id": other.sessions[0]}),
+            ("ListMessages", {"session_id": other.sessions[0]}),
+            ("ListSessions", {}),
+        ):
+            request = getattr(agent_pb, f"{method}Request")(**fields)
+            assert self.house.ask(me, scope, "agent", method, request).code is DENIED
+
+
+@pytest.fixture
+def strangers(surroundings: Surroundings, shared_server: tuple[str, str]) -> Iterator[type[Strangers]]:
+    """Return the state machine, on the shared server, with its tenants."""
+    target, database = shared_server
+
+    async def some() -> list[Tenant]:
+        async with open_components(surroundings.settings(database)) as components:
+
+            async def make() -> Tenant:
+                tenant = await components.tenancy.tenants.create("stranger")
+                keys = {
+                    scope: (await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({scope})))[1]
+                    for scope in Scope
+                }
+                return Tenant(tenant_id=tenant.tenant_id, keys=keys)
+
+            return list(await asyncio.gather(*(make() for _ in range(60))))
+
+    def endless() -> Iterator[Tenant]:
+        while True:
+            yield from surroundings.run(some())
+
+    with grpc.insecure_channel(target) as channel:
+        Strangers.channel, Strangers.pool = channel, endless()
+        yield Strangers
+
+
+def test_no_tenant_receives_data_of_another(strangers: type[Strangers]) -> None:
+    """All methods, with keys of every scope, and ids that are another's, guessed, malformed or injected."""
+    run_state_machine_as_test(
+        strangers,
+        settings=settings(
+            max_examples=200 if LONG else 6,
+            stateful_step_count=30,
+            deadline=None,
+            phases=[Phase.generate, *([Phase.shrink] if LONG else [])],  # to shrink takes minutes
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

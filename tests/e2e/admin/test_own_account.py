@@ -1,0 +1,126 @@
+"""A tenant with its own OpenRouter key pays itself: calls, records and failures use that key."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+
+from godoty_service.ids import key_id_of
+from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from openrouter_sandbox.mongodb.mongod import free_port
+from tests.conftest import Start
+from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
+from tests.support.caller import Caller
+from tests.support.environment import ACCOUNT
+from tests.support.service import Service
+
+OWN = "sandbox-of-a-tenant-itself"
+
+
+@pytest.fixture
+async def started(serve: Start) -> Service:
+    """Return a server with an encryption key that reads records soon."""
+    return await serve(encryption_keys=ENCRYPTION_KEY)
+
+
+async def settled(service: Service, session_id: str) -> ModelCall:
+    """Wait until the session's only call is settled."""
+    async with asyncio.timeout(20):
+        while True:
+            (call,) = service.entries(session_id)
+            if call.state is not CallState.PENDING:
+                return call
+            await asyncio.sleep(0.1)
+
+
+async def test_calls_are_billed_to_the_tenants_own_account(
+    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+) -> None:
+    """Within 5 seconds after the change; and back again. The ledger has the key id of each call."""
+    admin, caller = admin_of(started), connect(started)
+    await caller.converse("hi", session_id="before")
+    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    await caller.converse("hi", session_id="own")
+    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key="")
+    await caller.converse("hi", session_id="after")
+
+    paid = {session_id: [line.key for line in started.invoice(session_id)] for session_id in ("before", "own", "after")}
+    assert paid == {"before": [ACCOUNT], "own": [OWN], "after": [ACCOUNT]}
+    ids = [started.entries(session_id)[0].provider_key_id for session_id in ("before", "own", "after")]
+    assert ids == [key_id_of(ACCOUNT), key_id_of(OWN), key_id_of(ACCOUNT)]
+
+
+async def test_record_is_read_with_the_key_that_made_the_call(
+    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+) -> None:
+    """A cancelled call is settled from its record, even after the tenant replaced that key."""
+    admin, caller = admin_of(started), connect(started)
+    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    call = caller.start("@sandbox slow tokens=200 delay_ms=20", session_id="cut")
+    async for response in call:
+        if response.HasField("text_delta"):
+            break
+    call.cancel()
+    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=f"{OWN}-2")
+
+    entry = await settled(started, "cut")
+    (line,) = started.invoice("cut")
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert (entry.cost, line.key) == (line.cost, OWN)
+
+
+async def test_refused_key_of_a_tenant_fails_its_turns(
+    serve: Start, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+) -> None:
+    """The service does not pay instead, and the operator is not alerted."""
+    page = free_port()
+    service = await serve(encryption_keys=ENCRYPTION_KEY, metrics_listen=f"127.0.0.1:{page}")
+    admin, caller = admin_of(service), connect(service)
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key="no-key-of-openrouter")
+    turn = await caller.converse("hi")
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.UNAVAILABLE, "PROVIDER_ACCOUNT_REFUSED")
+    assert service.invoice("talk") == []
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{page}/metrics")).text
+    assert "godoty_provider_account_refused 0.0" in text.splitlines()
+    other = connect(service.another_tenant())
+    assert (await other.converse("hi")).finished
+
+
+async def test_undecryptable_key_stops_its_tenant_only(
+    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller], serve: Start
+) -> None:
+    """A server that lost the encryption key refuses the tenant's turns, and never bills the service for them."""
+    await admin_of(started).call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    other = await serve(database=started.database.name)
+    turn = await connect(started.at(other.target)).converse("hi")
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_KEYS_OFF")
+    assert started.entries("talk") == []
+    assert (await connect(other).converse("hi")).finished
+    assert (await connect(started).converse("hi")).finished
+
+
+@pytest.mark.parametrize(("own", "stays"), [("1000", False), ("0.000001", True)])
+async def test_price_limit_of_a_tenant_never_raises_that_of_a_hard_budget(
+    admin: Admin, caller: Caller, *, own: str, stays: bool
+) -> None:
+    """Under a hard budget, the request carries the lower of the two."""
+    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_TOTAL, limit_usd="10", hard=True)
+    policy = pb.Policy(provider_json=f'{{"max_price": {{"completion": {own}}}}}', budgets=[budget])
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=policy)
+    turn = await caller.converse("hi", model="openai/gpt-4o-mini")
+
+    (request,) = caller.service.requests("talk")
+    sent: dict[str, Any] = request["provider"]["max_price"]
+    assert (sent["completion"] == own) is stays
+    assert float(sent["completion"]) < 100
+    assert turn.responses

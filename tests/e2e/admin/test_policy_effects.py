@@ -1,0 +1,101 @@
+"""The effect of each field of a policy on a turn: sent to the provider, or refused to the caller."""
+
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+
+from tests.e2e.admin.conftest import Admin
+from tests.support.caller import Caller
+
+POLICY = pb.Policy(
+    allowed_models=["openai/*"],
+    default_model="openai/gpt-4o-mini",
+    default_fallback_models=["openai/gpt-4o"],
+    max_output_tokens=1000,
+    turns_per_minute=60,
+    concurrent_turns=5,
+    provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}',
+    zero_data_retention=True,
+    budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
+)
+TINY = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
+
+
+async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None:
+    """Models, tokens, routing with retention, and the lower of both maximum prices; nothing else."""
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=POLICY)
+    assert (await caller.converse("hello")).finished
+    (body,) = caller.service.requests("talk")
+    named = await caller.converse("hello", model="openai/gpt-4o-mini", limits=agent_pb.TurnLimits(max_output_tokens=9))
+    other = caller.service.requests("talk")[-1]
+
+    routing = {"order": ["openai"], "allow_fallbacks": False, "zdr": True}
+    assert {name: value for name, value in body.items() if name not in ("messages", "tools")} == {
+        "model": "openai/gpt-4o-mini",
+        "models": ["openai/gpt-4o-mini", "openai/gpt-4o"],
+        "max_tokens": 1000,
+        "provider": {**routing, "max_price": {"prompt": "2", "completion": "10", "image": "0.5"}},  # gpt-4o: 2.50, 10
+        "session_id": caller.service.upstream_name("talk"),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert named.finished
+    dearest = {
+        "prompt": "0.165",
+        "completion": "0.66",
+        "image": "0.5",
+    }  # one provider is above the listed price
+    assert other["provider"] == {**routing, "max_price": dearest}
+    assert other["max_tokens"] == 9
+    assert "models" not in other  # a named model has no fallbacks
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted", "reason", "quotas"),
+    [
+        ({"allowed_models": ["anthropic/*"]}, {}, "MODEL_NOT_ALLOWED", ()),
+        ({"budgets": [TINY]}, {}, "BUDGET_SPENT", ("budget/day",)),
+        ({}, {"limits": agent_pb.TurnLimits(max_cost_usd="0.0000001")}, "MAX_COST_TOO_LOW", ("turn/max_cost_usd",)),
+    ],
+    ids=["models", "budget", "max-cost"],
+)
+async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
+    caller: Caller,
+    admin: Admin,
+    *,
+    policy: dict[str, Any],
+    wanted: dict[str, Any],
+    reason: str,
+    quotas: tuple[str, ...],
+) -> None:
+    """The reason, and the quota if one is exhausted; nothing is sent. Turn limits: `test_limits.py`."""
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(**policy))
+    refused = (await caller.converse("hello", model="openai/gpt-4o-mini", **wanted)).failure
+
+    assert refused is not None
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if quotas else grpc.StatusCode.PERMISSION_DENIED
+    assert (refused.code, refused.reason, refused.quotas) == (code, reason, quotas)
+    assert all(entry.state == "void" for entry in caller.service.entries("talk"))
+
+
+async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, admin: Admin) -> None:
+    """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`."""
+    call = caller.start("@sandbox tool-loop calls=3 first_delay_ms=300", model="openai/gpt-4o-mini")
+    async for response in call:
+        if response.HasField("model_call_finished"):
+            break
+    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
+    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(budgets=[budget]))
+    async for _ in call:
+        pass
+
+    bodies = caller.service.requests("talk")
+    carried = [("max_tokens" in body, body.get("provider", {}).get("max_price")) for body in bodies]
+    dearest = {"prompt": "0.165", "completion": "0.66"}
+    assert carried[0] == (False, None)
+    assert carried[-1] == (True, dearest)
+    assert all(tokens == (price is not None) for tokens, price in carried)

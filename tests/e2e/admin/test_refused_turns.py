@@ -1,0 +1,89 @@
+"""A turn that is refused before its request is sent leaves nothing that counts, and the session unchanged."""
+
+from typing import Any
+
+import pytest
+from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+
+from godoty_service.bootstrap import open_components
+from godoty_service.ledger.verification import verify
+from godoty_service.usage.verification import verify_usage
+from tests.e2e.admin.conftest import Admin
+from tests.support.caller import Caller
+from tests.support.service import Service
+
+BUDGET = pb.Policy(budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)])
+MAX_COST = {"limits": agent_pb.TurnLimits(max_cost_usd="0.0000001")}
+REFUSALS = pytest.mark.parametrize(
+    ("policy", "wanted"), [(BUDGET, {}), (pb.Policy(), MAX_COST)], ids=["budget", "max-cost"]
+)
+
+
+async def _differences(service: Service) -> list[str]:
+    async with open_components(service.surroundings.settings(service.database.name)) as components:
+        session_differences = verify(
+            database=components.database,
+            ledger=components.accounting.ledger,
+            totals_store=components.conversations.sessions,
+        )
+        usage = verify_usage(
+            database=components.database,
+            entries=components.usage.entries,
+            rollups=components.usage.rollups,
+            rollup_job=components.usage.rollup_job,
+        )
+        return [each.what async for each in session_differences] + [each.what async for each in usage]
+
+
+@REFUSALS
+async def test_refused_first_turn_leaves_no_session(
+    caller: Caller, admin: Admin, *, policy: pb.Policy, wanted: dict[str, Any]
+) -> None:
+    """No session, no message, no event; the request id is free, and the next turn is the session's first."""
+    service = caller.service
+    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=policy)
+    refused = await caller.converse("hello", request_id="one", **wanted)
+
+    assert refused.failure is not None
+    assert refused.failure.reason in ("BUDGET_SPENT", "MAX_COST_TOO_LOW")
+    assert refused.responses == ()
+    assert service.session("talk") is None
+    assert service.database["messages"].count_documents({"tenant_id": service.tenant_id}) == 0
+    assert {each.state for each in service.entries("talk")} <= {"void"}
+    assert await _differences(service) == []
+    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=pb.Policy())
+    turn = await caller.converse("hello", request_id="one")
+    assert turn.finished.session_totals.turns == 1
+    assert turn.started.session_created
+    assert [each.number for each in service.entries("talk")][-1:] == [1]
+    assert await _differences(service) == []
+
+
+@REFUSALS
+async def test_refused_later_turn_leaves_the_session_unchanged(
+    caller: Caller, admin: Admin, *, policy: pb.Policy, wanted: dict[str, Any]
+) -> None:
+    """Its messages, totals, model, user and update time do not change, and the next turn continues from there."""
+    service = caller.service
+    await caller.converse("hello", model="openai/gpt-4o-mini")
+    messages, metrics = await caller.messages(), await caller.metrics()
+    before = service.session("talk") or {}
+    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=policy)
+    refused = await caller.converse("on", model="openai/gpt-4o", user="ann", request_id="one", **wanted)
+
+    assert refused.failure is not None
+    assert refused.failure.reason in ("BUDGET_SPENT", "MAX_COST_TOO_LOW")
+    assert await caller.messages() == messages
+    assert (await caller.metrics()).totals == metrics.totals
+    after = service.session("talk") or {}
+    for name in ("message_count", "state", "context", "model", "user", "update_time", "lease", "totals_stale"):
+        assert after[name] == before[name], name
+    assert await _differences(service) == []
+    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=pb.Policy())
+    turn = await caller.converse("and on", request_id="one")
+    assert turn.started.totals == metrics.totals
+    assert (turn.finished.session_totals.turns, turn.finished.session_totals.model_calls) == (2, 2)
+    assert len(await caller.messages()) == 2 * len(messages)
+    assert await _differences(service) == []

@@ -1,0 +1,141 @@
+"""Servers whose system clock is wrong store times of the database's clock."""
+
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from godoty_service.bootstrap import open_components
+from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policy
+from tests.conftest import StartProcess
+from tests.e2e.clocks.conftest import health
+from tests.e2e.metering.conftest import Godoty
+from tests.faults.stored_times import late_expiries, late_times
+from tests.integration.billing.caller import Biller
+from tests.support.caller import Caller
+from tests.support.service import Service, soon
+from tests.support.system_clock import SKEW
+
+Connect = Callable[[Service], Caller]
+MONTH, DAY, TEN_MINUTES = timedelta(days=31), timedelta(days=1), timedelta(minutes=10)
+CANCELLED = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=20"
+
+
+def skewed(by: timedelta) -> dict[str, str]:
+    """The environment of a server whose clock is ahead."""
+    return {SKEW: str(by.total_seconds())}
+
+
+@pytest.mark.parametrize("ahead", [MONTH, -MONTH, TEN_MINUTES])
+async def test_server_with_wrong_clock_stores_times_of_the_database(
+    serve_process: StartProcess, connect: Connect, ahead: timedelta
+) -> None:
+    """Sessions, messages, turns, entries, prices, roll-ups and heartbeats have the database's time."""
+    begun = datetime.now(UTC)
+    _, service = await serve_process(**skewed(ahead), GODOTY_ROLLUP_INTERVAL="0.1", GODOTY_KEY_USE_INTERVAL="0.1")
+    caller = connect(service)
+    await caller.converse("hello")
+    await caller.converse("@sandbox tool-loop calls=2")
+    states = service.database["usage_rollup_state"]
+    await soon(lambda: states.find_one({"_id": service.tenant_id, "last_batch": {"$gt": 0}}))
+    await soon(lambda: service.database["api_keys"].find_one({"last_use_time": {"$ne": None}}))
+
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    assert late_times(service.database, now=now) == []
+    assert late_expiries(service.database, until=now + timedelta(hours=26)) == []
+    entries = service.entries("talk")
+    assert all(begun - timedelta(seconds=1) < each.start_time for each in entries)
+    assert [each.start_time for each in entries] == sorted(each.start_time for each in entries)
+    session = service.session("talk") or {}
+    assert begun - timedelta(seconds=1) < session["update_time"] < now
+    turn = service.database["turns"].find_one({"tenant_id": service.tenant_id}) or {}
+    assert turn["expire_time"] > begun + timedelta(hours=24)
+
+
+async def test_clock_beyond_tolerance_makes_health_not_serving_and_turns_still_run(
+    serve_process: StartProcess, connect: Connect, metrics_port: int
+) -> None:
+    """The server logs its offset, counts it, and is NOT_SERVING; a turn still runs."""
+    process, service = await serve_process(**skewed(DAY), GODOTY_METRICS_LISTEN=f"127.0.0.1:{metrics_port}")
+
+    assert await health(service.target) == "NOT_SERVING"
+    assert await health(service.target, "godoty.v1.AgentService") == "NOT_SERVING"
+    assert (await connect(service).converse("hello")).finished.turn_totals.model_calls == 1
+    page = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).read().decode()  # noqa: ASYNC210 - a test may block its own loop
+    figures = {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if line.startswith("godoty_clock")}
+    assert abs(figures["godoty_clock_offset_seconds"] - DAY.total_seconds()) < 5
+    assert figures["godoty_clock_out_of_tolerance_total"] >= 1
+    assert '"event": "clock_out_of_tolerance"' in process.log.read_text()
+
+
+async def test_clock_within_tolerance_serves(serve_process: StartProcess) -> None:
+    """Ten minutes are within a tolerance of eleven."""
+    _, service = await serve_process(**skewed(TEN_MINUTES), GODOTY_CLOCK_TOLERANCE="660")
+
+    assert await health(service.target) == "SERVING"
+
+
+async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
+    serve_process: StartProcess, connect: Connect, new_database: str
+) -> None:
+    """After it, a server with a correct clock counts the month's spending and permits the next call."""
+    _, service = await serve_process(database=new_database)
+    _, ahead = await serve_process(database=new_database, **skewed(MONTH))
+    async with open_components(service.surroundings.settings(new_database)) as components:
+        hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
+        await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
+        await connect(service.at(ahead.target)).converse("hello")
+        spent = (await connect(service).converse("hello")).finished.session_totals.cost_usd
+        (status,) = await components.accounting.budget_service.status(service.tenant_id)
+
+    assert status.spent == Decimal(spent) > 0
+
+
+async def test_settlement_by_a_server_a_day_ahead_leaves_usage_live(
+    serve_process: StartProcess, connect: Connect, new_database: str, issue: Callable[..., str]
+) -> None:
+    """`as_of` stays the database's time, and a later call is in the next answer."""
+    _, service = await serve_process(database=new_database)
+    _, ahead = await serve_process(database=new_database, **skewed(DAY))
+    caller = connect(service)
+    biller = Biller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
+    start, end = datetime.now(UTC) - DAY, datetime.now(UTC) + 2 * DAY
+    await connect(service.at(ahead.target)).converse("hello")
+    first = await biller.usage(start, end)
+    await caller.converse("hello")
+    second = await biller.usage(start, end)
+
+    times = [each.as_of.ToDatetime(tzinfo=UTC) for each in (first, second)]
+    assert times[0] <= times[1] < datetime.now(UTC) + timedelta(seconds=1)
+    assert [each.totals.model_calls for each in (first, second)] == [1, 2]
+
+
+async def test_api_key_expires_by_the_time_of_the_database(
+    serve_process: StartProcess, connect: Connect, issue: Callable[..., str]
+) -> None:
+    """A key that expires in ten minutes is valid on a server whose clock is a day ahead."""
+    _, service = await serve_process(**skewed(DAY))
+    key = issue(service, scopes=frozenset({Scope.CONVERSE}), expire_time=datetime.now(UTC) + TEN_MINUTES)
+    caller = connect(Service(place=service.place, tenant_id=service.tenant_id, api_key=key, key_id=""))
+
+    assert (await caller.converse("hello")).finished.turn_totals.model_calls == 1
+
+
+async def test_command_on_a_machine_with_a_wrong_clock_stores_times_of_the_database(
+    service: Service, godoty: Godoty
+) -> None:
+    """A key for one day expires a day from now, and the audit record has the database's time."""
+    said = await godoty(service, "key", "issue", service.tenant_id, "--days", "1", **skewed(MONTH))
+
+    assert said.status == 0, said.err
+    key = service.database["api_keys"].find_one({"tenant_id": service.tenant_id}, sort=[("create_time", -1)]) or {}
+    left = key["expire_time"].replace(tzinfo=UTC) - datetime.now(UTC)
+    assert DAY - timedelta(minutes=1) < left <= DAY
+    change = service.database["admin_changes"].find_one({"tenant_id": service.tenant_id}) or {}
+    made = int(change["_id"].partition("_")[2][:12], 16) / 1000
+    assert abs(made - datetime.now(UTC).timestamp()) < 60
+    assert abs((change["time"].replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()) < 60

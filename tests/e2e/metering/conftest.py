@@ -1,0 +1,120 @@
+"""Servers that do not reconcile, and reconcilers that a test runs beside them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from godoty_service.bootstrap import open_components
+from godoty_service.ids import new_id
+from godoty_service.metering.settlement import RecordTimeouts
+from godoty_service.provider_bootstrap import open_provider
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from tests.conftest import Start
+from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
+from tests.support.caller import Caller
+from tests.support.command import Command
+from tests.support.environment import ACCOUNT, Surroundings
+from tests.support.service import Service
+
+NEVER = 3600.0
+
+
+class Serve(Protocol):
+    """Starts a server and connects a caller to it."""
+
+    async def __call__(self, **settings: Any) -> Caller:
+        """Start it with these settings."""
+
+
+class StartHarness(Protocol):
+    """Starts a reconciler harness beside a server."""
+
+    async def __call__(
+        self, service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any
+    ) -> ReconcilerHarness:
+        """Give it the server's database, and settings of its own."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """The output and the exit status of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Godoty(Protocol):
+    """Runs the command line as a process."""
+
+    async def __call__(self, service: Service, *arguments: str, **environment: str) -> CommandResult:
+        """Run a command on a server's database."""
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """A MongoDB of its own that takes fail points, and a sandbox."""
+    directory = tmp_path_factory.mktemp("fragile")
+    mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
+    asyncio.run(mongo.start())
+    try:
+        # A real server that steps down notifies its clients; here they must poll until it is healthy again.
+        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
+            yield surroundings
+    finally:
+        asyncio.run(mongo.stop())
+
+
+@pytest.fixture
+async def calling(serve: Start, connect: Callable[[Service], Caller]) -> Serve:
+    """Starts servers that reconcile ten times a second by default."""
+
+    async def start(**settings: Any) -> Caller:
+        return connect(await serve(**{"reconcile_interval": 0.1, **settings}))
+
+    return start
+
+
+@pytest.fixture
+async def start_harness() -> AsyncIterator[StartHarness]:
+    """Starts reconciler harnesses."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any) -> ReconcilerHarness:
+            chosen = service.surroundings.settings(service.database.name, **settings)
+            components = await stack.enter_async_context(open_components(chosen))
+            provider = await stack.enter_async_context(open_provider(chosen, components, record=lambda _: None))
+            await provider.oracle.load()
+            return ReconcilerHarness(components, provider, timeouts=timeouts)
+
+        yield begin
+
+
+@pytest.fixture
+def godoty(tmp_path: Path) -> Godoty:
+    """Runs commands."""
+
+    async def run(service: Service, *arguments: str, **environment: str) -> CommandResult:
+        process = Command(
+            *arguments,
+            environment={
+                **os.environ,
+                "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+                "GODOTY_MONGODB_DATABASE": service.database.name,
+                "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+                "OPENROUTER_API_KEY": ACCOUNT,
+                **environment,
+            },
+            out=(out := tmp_path / f"{new_id('result')}.out"),
+            err=(err := out.with_suffix(".err")),
+        )
+        status = await asyncio.wait_for(process.wait(), 60)
+        return CommandResult(status, out.read_text(), err.read_text())
+
+    return run

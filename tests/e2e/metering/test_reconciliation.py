@@ -1,0 +1,165 @@
+"""Calls that their stream did not settle are settled by the server itself, at the amount that the provider billed."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from godoty_service.ledger.entries import CallState, CostSource
+from tests.e2e.metering.conftest import Serve
+from tests.e2e.metering.reconciler_harness import (
+    billed,
+    calls,
+    cancelled,
+    closed,
+    eventually,
+    last_call_after_turn,
+    steadily,
+)
+from tests.support.caller import Caller
+from tests.support.service import plain
+
+LISTED = {"openai/gpt-4o-mini": "0.00000015", "deepseek/deepseek-v3.2": "0.00000026"}  # USD for a prompt token
+
+
+async def assert_totals(caller: Caller, *, cost: Decimal | None, pending: int = 0, unresolved: int = 0) -> None:
+    """Check the totals that a reader sees; an unresolved session has no cost in place of its 0."""
+    totals = (await caller.metrics()).totals
+    assert totals.cost_usd == plain(cost or Decimal(0))
+    assert (totals.pending_calls, totals.unresolved_calls) == (pending, unresolved)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "tokens"),
+    [("openai/gpt-4o-mini", "OpenAI", range(1, 40)), ("google/gemini-2.5-flash", "Google", range(40, 41))],
+)
+async def test_cancelled_call_is_settled_at_its_bill(calling: Serve, model: str, provider: str, tokens: range) -> None:
+    """If closing stops billing, it is the streamed part; if not, the whole answer. Both to the digit."""
+    caller = await calling()
+
+    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=400", model=model)
+    assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
+    await assert_totals(caller, cost=None, pending=1)
+
+    entry = await closed(caller)
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
+    assert entry.cost == billed(caller, entry) == caller.service.invoiced("talk") > 0
+    assert entry.provider == provider
+    assert entry.usage is not None
+    assert entry.usage.output_tokens in tokens
+    assert entry.catalogue_cost == entry.cost
+    await assert_totals(caller, cost=entry.cost)
+
+
+async def test_call_waits_until_its_record_is_there(calling: Serve) -> None:
+    """For 1.5 s the provider answers 404: the call stays pending, and settles once the record is there."""
+    caller = await calling()
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=1500")
+
+    async def is_pending() -> bool:
+        return (await caller.metrics()).totals.pending_calls == 1
+
+    await steadily(is_pending, for_=1.0)
+    settled = await closed(caller)
+
+    assert (settled.cost, settled.cost_source) == (billed(caller, settled), CostSource.RECONCILED)
+    assert settled.settle_time is not None
+    assert settled.settle_time - entry.start_time >= timedelta(seconds=1.5)
+    assert caller.service.entry_documents("talk")[0].keys() & {"due", "tries"} == set()
+
+
+async def test_usage_without_cost_is_settled_by_the_record(calling: Serve) -> None:
+    """The stream reported tokens and no cost; its record comes, and outranks the catalogue."""
+    caller = await calling()
+
+    turn = await caller.converse("@sandbox no-cost record_ms=300 fee=0.002")
+    assert turn.finished.session_totals.pending_calls == 1
+    assert not turn.calls[0].HasField("cost_usd")
+    entry = await closed(caller)
+
+    assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
+    assert entry.catalogue_cost is not None
+    assert entry.cost is not None
+    assert entry.cost - entry.catalogue_cost == Decimal("0.002")
+    await assert_totals(caller, cost=entry.cost)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "factor"),
+    [
+        ("openai/gpt-4o-mini", "OpenAI", "1"),
+        ("openai/gpt-4o-mini", "Azure", "1.1"),
+        ("deepseek/deepseek-v3.2", "Groq", "2"),
+    ],
+)
+async def test_usage_without_cost_or_record_is_priced_by_the_catalogue(
+    calling: Serve, model: str, provider: str, factor: str
+) -> None:
+    """After the timeout the service prices the tokens itself, by the prices of the provider that served."""
+    caller = await calling(record_patience_with_usage=0.6)
+
+    turn = await caller.converse(f"@sandbox no-cost record_ms=-1 provider={provider}", model=model)
+    entry = await closed(caller)
+
+    assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.CATALOGUE)
+    assert (entry.provider, turn.calls[0].provider) == (provider, provider)
+    assert entry.cost == entry.catalogue_cost == billed(caller, entry)
+    assert entry.settle_time is not None
+    assert entry.settle_time - entry.start_time >= timedelta(seconds=0.6)
+    (line,) = caller.service.invoice("talk")
+    assert line.provider == provider
+    assert entry.evidence is not None
+    assert entry.evidence.prices.prompt == Decimal(LISTED[model]) * Decimal(factor)
+    await assert_totals(caller, cost=entry.cost)
+
+
+@pytest.mark.parametrize("billing", ["", " bill=full"], ids=["not billed", "billed"])
+async def test_call_without_generation_id_is_unresolved_with_its_bound(calling: Serve, billing: str) -> None:
+    """The connection broke before any header: no record can be requested, and each attempt has its bound."""
+    caller = await calling()
+
+    turn = await caller.converse(f"@sandbox reset n=0{billing}")
+    assert turn.failure is not None
+    await closed(caller)
+
+    entries = caller.service.entries("talk")
+    assert [(each.state, each.generation_id, each.cost) for each in entries] == [(CallState.UNRESOLVED, None, None)] * 3
+    bounds = [each.upper_bound for each in entries if each.upper_bound is not None]
+    lines = [line.cost for line in caller.service.invoice("talk")]
+    assert len(lines) == (3 if billing else 0)
+    assert all(bound > cost for bound, cost in zip(bounds, lines, strict=False))
+    totals = (await caller.metrics()).totals
+    assert (totals.unresolved_calls, totals.pending_calls, totals.cost_usd) == (3, 0, "0")
+    assert totals.unresolved_bound_usd == plain(sum(bounds, Decimal(0)))
+
+
+async def test_call_without_a_record_is_unresolved_after_the_timeout(calling: Serve) -> None:
+    """The id is known and the record never comes: pending until the timeout, then unresolved."""
+    caller = await calling(record_patience=1.2)
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=-1")
+    assert entry.generation_id is not None
+
+    closed_entry = await closed(caller)
+
+    assert (closed_entry.state, closed_entry.cost) == (CallState.UNRESOLVED, None)
+    assert closed_entry.settle_time is not None
+    assert closed_entry.settle_time - entry.start_time >= timedelta(seconds=1.2)
+    assert closed_entry.upper_bound is not None
+    assert closed_entry.upper_bound > billed(caller, closed_entry) > 0
+    await assert_totals(caller, cost=None, unresolved=1)
+
+
+async def test_call_in_the_middle_of_a_tool_loop_is_settled_in_place(calling: Serve) -> None:
+    """The second of three calls is deferred: later ones have the next numbers, and it is settled under its own."""
+    caller = await calling()
+    await caller.converse("@sandbox no-cost record_ms=1000")
+    turn = await caller.converse("@sandbox tool-loop calls=3")
+
+    assert turn.started.totals.pending_calls == turn.finished.session_totals.pending_calls == 1
+    assert [each.number for each in turn.calls] == [2, 3, 4]
+    first = caller.service.entries("talk")[0]
+    assert first.state is CallState.PENDING
+    await last_call_after_turn(caller)
+    await eventually(lambda: calls(caller)[0].state is not CallState.PENDING)
+    assert [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED] * 4
+    await assert_totals(caller, cost=caller.service.invoiced("talk"))

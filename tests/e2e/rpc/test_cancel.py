@@ -1,0 +1,234 @@
+"""A caller who cancels ends the turn at once: upstream, in the session, and in the ledger."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import metering_pb2
+
+from godoty_service.ledger.entries import CallState
+from tests.conftest import Start
+from tests.support.caller import Caller, failure_of, read
+from tests.support.handshake import unanswered_port
+from tests.support.history import assert_whole
+from tests.support.service import Service, eventually, soon
+from tests.support.waiting import free, when_free
+
+pytestmark = pytest.mark.usefixtures("driver")
+
+# One token every 50 ms, then a hold that nothing ends, and a record that never comes: what is left open stays open.
+SLOW = "@sandbox slow tokens=100 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
+INTERRUPTED = "[The answer was interrupted.]"
+
+
+async def some_text(call: Any) -> str:
+    """Read a turn until part of its answer has arrived."""
+    text = ""
+    while not text.endswith("t2 "):
+        text += (await anext(aiter(call))).text_delta.text
+    return text
+
+
+async def closed_upstream(service: Service) -> None:
+    """Wait until the provider sees the session's connection close; its answer alone would never end."""
+    connections = service.surroundings.sandbox.connections
+    generation = service.entries("talk")[-1].generation_id
+
+    def noticed() -> bool:
+        aborted = service.surroundings.ask(connections.as_dict)["aborted"]
+        return any(each["generation_id"] == generation for each in aborted)
+
+    await soon(noticed)
+
+
+async def test_cancel_closes_the_connection_to_the_provider(caller: Caller) -> None:
+    """A cancel during the stream keeps the partial answer, and the call pending."""
+    call = caller.start(SLOW)
+    seen = await some_text(call)
+    call.cancel()
+
+    await closed_upstream(caller.service)
+    session = await free(caller.service)
+    assert session["message_count"] == 2
+    question, answer = await caller.messages()
+    assert question.content[0].text == SLOW
+    assert answer.content[0].text.startswith(seen)
+    assert answer.content[0].text.endswith(INTERRUPTED)
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.error, entry.cost) == (CallState.PENDING, "interrupted", None)
+    assert entry.generation_id
+    assert entry.time_to_first_token is not None
+    assert entry.duration is not None
+    (line,) = caller.service.invoice("talk")
+    assert line.generation_id == entry.generation_id
+    assert entry.upper_bound is not None
+    assert line.cost <= entry.upper_bound
+
+
+async def test_session_continues_after_a_cancel(caller: Caller) -> None:
+    """The next turn is served at once; it has the partial answer, and counts the pending call."""
+    call = caller.start(SLOW)
+    await some_text(call)
+    call.cancel()
+    await free(caller.service)
+
+    turn, _ = await when_free(caller, "and now?")
+    assert turn.started.totals.pending_calls == 1
+    totals = turn.finished.session_totals
+    assert (totals.pending_calls, totals.model_calls, totals.turns) == (1, 2, 2)
+    assert totals.cost_usd == turn.finished.turn_totals.cost_usd
+    assert_whole(await caller.messages())
+    roles = [(each["role"], each["content"]) for each in caller.service.requests("talk")[-1]["messages"]]
+    assert [role for role, _ in roles] == ["system", "user", "assistant", "user"]
+    assert "t0 t1 t2 " in str(roles[2][1])
+
+
+async def test_deadline_cancels_the_turn(caller: Caller) -> None:
+    """When the caller's deadline passes, the turn ends as after a cancel."""
+    turn = await caller.converse(SLOW, timeout=1.5)
+
+    assert turn.failure is not None
+    assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await closed_upstream(caller.service)
+    await free(caller.service)
+    (entry,) = caller.service.entries("talk")
+    assert entry.state is CallState.PENDING
+    assert (await caller.messages())[1].content[0].text.endswith(INTERRUPTED)
+    assert (await when_free(caller, "and now?"))[0].finished
+
+
+async def test_lost_connection_cancels_the_turn(service: Service, connect: Callable[[Service], Caller]) -> None:
+    """A closed connection is treated as a cancel."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        await some_text(Caller(service, channel).start(SLOW))
+
+    await closed_upstream(service)
+    await free(service)
+    assert (await when_free(connect(service), "and now?"))[0].finished
+
+
+async def test_cancel_before_the_first_token_keeps_the_users_text(caller: Caller) -> None:
+    """The user's text is stored although no answer arrived, and the history is repaired."""
+    call = caller.start("@sandbox slow first_delay_ms=5000 record_ms=-1")
+    assert (await anext(aiter(call))).HasField("turn_started")
+    await soon(lambda: any(entry.generation_id for entry in caller.service.entries("talk")))
+    call.cancel()
+
+    await free(caller.service)
+    question, answer = await caller.messages()
+    assert question.content[0].text.startswith("@sandbox slow")
+    assert answer.content[0].text == INTERRUPTED
+    assert caller.service.entries("talk")[0].state is CallState.PENDING
+
+
+async def test_cancel_during_a_retry_delay_charges_nothing(caller: Caller) -> None:
+    """Between two attempts no call is open: the turn ends with the refused one."""
+    call = caller.start("@sandbox error-before status=429 retry_after=10")
+    await soon(lambda: any(entry.state is CallState.SETTLED for entry in caller.service.entries("talk")))
+    call.cancel()
+
+    await free(caller.service)
+    (entry,) = caller.service.entries("talk")
+    assert entry.cost == 0
+    assert (await caller.metrics()).totals.pending_calls == 0
+    assert_whole(await caller.messages())
+
+
+@pytest.mark.parametrize("after", [0.0, 0.002, 0.005, 0.01, 0.02])
+async def test_cancel_at_any_time_leaves_a_usable_session(caller: Caller, after: float) -> None:
+    """However early the caller cancels, the session is free, its history complete, and no entry missing."""
+    await caller.converse("hi")
+    call = caller.start("@sandbox tool-loop calls=4 delay_ms=2")
+    await asyncio.sleep(after)
+    call.cancel()
+    await asyncio.sleep(0.05)
+    await free(caller.service)
+
+    turn, _ = await when_free(caller, "and now?")
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert_whole(await caller.messages())
+    numbers = [entry.number for entry in caller.service.entries("talk")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_second_turn_of_a_busy_session_is_refused(caller: Caller) -> None:
+    """During a turn another one is SESSION_BUSY with a retry delay, and changes nothing; other sessions run."""
+    call = caller.start(SLOW)
+    await some_text(call)
+
+    refused = await caller.converse("me too")
+    assert refused.failure is not None
+    assert (refused.failure.code, refused.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    assert refused.failure.retry_after is not None
+    assert refused.failure.retry_after > 0
+    assert refused.responses == ()
+    assert len(await caller.messages()) == 1
+    assert len(caller.service.entries("talk")) == 1
+    assert (await caller.converse("elsewhere", session_id="other")).finished
+    call.cancel()
+    await free(caller.service)
+    assert (await when_free(caller, "me too"))[0].finished
+
+
+async def test_one_of_concurrent_turns_of_a_new_session_runs(caller: Caller) -> None:
+    """One creates the session and runs, the others are SESSION_BUSY."""
+    turns = await asyncio.gather(*(caller.converse("@sandbox plain delay_ms=10") for _ in range(6)))
+
+    (served,) = [turn for turn in turns if turn.failure is None]
+    assert served.started.session_created
+    reasons = {turn.failure.reason for turn in turns if turn.failure is not None}
+    assert reasons == {"SESSION_BUSY"}
+    assert len(caller.service.entries("talk")) == 1
+    assert_whole(await caller.messages())
+
+
+async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
+    """The running call is pending from the moment it is sent; finished ones are in the totals."""
+    call = caller.start("@sandbox tool-loop calls=2 fault=hang at=2 hang_after=0")
+    responses: list[pb.ConverseResponse] = []
+    while not responses or not responses[-1].HasField("tool_call_finished"):
+        responses.append(await anext(aiter(call)))
+    (first,) = [each.model_call_finished.call for each in responses if each.HasField("model_call_finished")]
+
+    async def second_call() -> metering_pb2.Totals | None:
+        totals = (await caller.metrics()).totals
+        return totals if totals.model_calls == 2 else None
+
+    totals = await eventually(second_call)
+    assert totals is not None
+    assert (totals.cost_usd, totals.pending_calls, totals.turns) == (first.cost_usd, 1, 1)
+    session = (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session
+    assert (session.cost_usd, session.message_count) == (first.cost_usd, 3)
+    call.cancel()
+    await free(caller.service)
+
+
+async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> None:
+    """DeleteSession during a turn is SESSION_BUSY, and the turn continues."""
+    call = caller.start("@sandbox plain tokens=12 hold_after=3 hold=deletion")
+    await some_text(call)
+
+    failure = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
+    assert failure.retry_after is not None
+    caller.service.surroundings.allow("deletion")
+    rest = await read(call)
+    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert len(await caller.messages()) == 2
+
+
+async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """A provider that does not answer the handshake received nothing, so nothing can have been charged."""
+    with unanswered_port() as port:
+        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=1.5))
+        call = caller.start("hi")
+        await soon(lambda: caller.service.entries("talk"))
+        await asyncio.sleep(0.2)
+        call.cancel()
+        await free(caller.service)
+
+    (entry,) = caller.service.entries("talk")
+    assert (entry.state, entry.cost) == (CallState.VOID, None)

@@ -1,0 +1,121 @@
+"""Spans are exported by the protocol that the standard OTLP variables select."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from godoty_service.telemetry.exporters import open_exporter
+from tests.conftest import StartProcess, server_environment
+from tests.faults.cluster import ServerProcess
+from tests.support.caller import Caller
+from tests.support.environment import Surroundings
+from tests.support.service import Service, soon
+
+Connect = Callable[[Service], Caller]
+Received = list[pb.ExportTraceServiceRequest]
+_EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
+
+
+@asynccontextmanager
+async def grpc_collector(received: Received) -> AsyncIterator[str]:
+    """Collect by OTLP over gRPC."""
+
+    async def export(request: pb.ExportTraceServiceRequest, _: Any) -> pb.ExportTraceServiceResponse:
+        received.append(request)
+        return pb.ExportTraceServiceResponse()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        export,
+        request_deserializer=pb.ExportTraceServiceRequest.FromString,
+        response_serializer=pb.ExportTraceServiceResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_EXPORT, {"Export": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"http://127.0.0.1:{port}"
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def http_collector(received: Received) -> AsyncIterator[str]:
+    """Collect by OTLP over HTTP, uncompressed."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith("post /v1/traces ")
+        length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
+        received.append(pb.ExportTraceServiceRequest.FromString(await reader.readexactly(int(length[15:]))))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def _costs(received: Received) -> list[str]:
+    """Return the costs on the spans of model calls."""
+    spans = [span for each in received for resource in each.resource_spans for span in _spans(resource)]
+    named = [{each.key: each.value for each in span.attributes} for span in spans if span.name == "chat"]
+    return [each["godoty.cost_usd"].string_value for each in named]
+
+
+def _spans(resource: Any) -> list[Any]:
+    return [span for scope in resource.scope_spans for span in scope.spans]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "collector"), [("grpc", grpc_collector), ("http/protobuf", http_collector), ("", http_collector)]
+)
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+async def test_spans_are_exported_by_the_selected_protocol(
+    serve_process: StartProcess, connect: Connect, protocol: str, collector: Any, variable: str
+) -> None:
+    """Over gRPC, over HTTP, and over HTTP by default; the span has the cost of the call."""
+    received: Received = []
+    async with collector(received) as endpoint:
+        _, service = await serve_process(
+            **{"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, variable: protocol, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        )
+        turn = await connect(service).converse("hi")
+
+        await soon(lambda: _costs(received))
+        assert _costs(received) == [turn.finished.turn_totals.cost_usd]
+
+
+async def test_unknown_protocol_stops_the_start_with_one_line(surroundings: Surroundings, tmp_path: Path) -> None:
+    """The line names the variable, its value and the valid values."""
+    environment = server_environment(surroundings, surroundings.new_database()) | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+    }
+    process = ServerProcess(environment=environment, log=tmp_path / "server.log")
+
+    with pytest.raises(RuntimeError, match="the server exited"):
+        await process.start()
+
+    lines = [line for line in process.log.read_text().splitlines() if line.strip()]
+    message = "OTEL_EXPORTER_OTLP_PROTOCOL: got 'http/json', takes one of http/protobuf, grpc."
+    assert lines == [f"godoty: {message}"]
+
+
+@pytest.mark.parametrize("protocol", ["http/json", "GRPC"])
+def test_unknown_protocol_is_refused(protocol: str) -> None:
+    """The variable of traces takes precedence over the general one."""
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+    with pytest.raises(ValueError, match=f"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: got '{protocol}'"):
+        open_exporter(variables)
+
+
+def test_default_exporter_uses_http() -> None:
+    """Without any variable it exports over HTTP."""
+    assert isinstance(open_exporter({}), SpanExporter)

@@ -1,0 +1,129 @@
+"""A database that does not respond: health reports it within 5 seconds, and no call waits longer."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from godoty_service.bootstrap import open_components
+from godoty_service.server import running
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from tests.e2e.clocks.conftest import health
+from tests.support.caller import Caller, Failure, failure_of, read
+from tests.support.environment import Surroundings
+from tests.support.service import Service, eventually
+
+PROMISE = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A server on a MongoDB that a test can suspend."""
+
+    caller: Caller
+    mongo: LocalMongo
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Suspend the database while the block runs."""
+        pid = self.mongo.mongod.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(0.1)  # until each of its threads is stopped
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    async def health(self) -> str:
+        """Return the server's health."""
+        return await health(self.caller.service.target)
+
+
+@pytest.fixture
+async def frozen(tmp_path: Path, connect: Callable[[Service], Caller]) -> AsyncIterator[Frozen]:
+    """Return a server on its own MongoDB."""
+    own = tmp_path / "surroundings"
+    own.mkdir()
+    async with LocalMongo(tmp_path / "mongo") as mongo:
+        with Surroundings(own, mongo.uri) as surroundings:
+            database = surroundings.new_database()
+            async with open_components(surroundings.settings(database)):
+                pass
+            async with running(surroundings.settings(database)) as server:
+                yield Frozen(connect(surroundings.service(server.address, database)), mongo)
+
+
+async def timed(call: Any) -> tuple[Failure, float]:
+    """Return the failure of a call, and its seconds."""
+    begun = time.monotonic()
+    return await failure_of(call), time.monotonic() - begun
+
+
+def assert_unavailable(failure: Failure) -> None:
+    """Check that the error has a retry delay."""
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+    assert failure.retry_after
+
+
+async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> None:
+    """Waiting calls end, later ones are refused at once; when the database resumes, all are served again."""
+    caller = frozen.caller
+    await caller.converse("hello")
+    assert await frozen.health() == "SERVING"
+
+    with frozen.stopped():
+        begun = time.monotonic()
+        waiting = [
+            timed(caller.call("ListSessions", pb.ListSessionsRequest())),
+            timed(caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))),
+            timed(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="other"))),
+            timed(anext(aiter(caller.start("hello", session_id="new")))),
+            timed(anext(aiter(caller.start("hello", session_id="kept", request_id="one")))),
+        ]
+        for failure, seconds in await asyncio.gather(*waiting):
+            assert_unavailable(failure)
+            assert seconds < PROMISE
+        assert await frozen.health() == "NOT_SERVING"
+        assert time.monotonic() - begun < PROMISE + 1
+        for _ in range(3):
+            failure, seconds = await timed(caller.call("ListSessions", pb.ListSessionsRequest()))
+            assert_unavailable(failure)
+            assert seconds < 1
+
+    async def serving() -> bool:
+        return await frozen.health() == "SERVING"
+
+    await eventually(serving)
+
+    async def served() -> bool:
+        turn = await caller.converse("hello", session_id="kept", request_id="one", timeout=10)
+        assert turn.failure is None or turn.failure.reason in ("SESSION_BUSY", "STORAGE_UNAVAILABLE", "SESSION_LOST")
+        return turn.failure is None
+
+    await eventually(served)
+
+
+async def test_running_turn_outlives_a_frozen_database(frozen: Frozen) -> None:
+    """A turn that has responded continues, and ends when the database resumes."""
+    call = frozen.caller.start("@sandbox slow tokens=40 first_delay_ms=0 delay_ms=100", on_disconnect=1)
+    await anext(aiter(call))
+    await anext(aiter(call))
+    with frozen.stopped():
+
+        async def noticed() -> bool:
+            return await frozen.health() == "NOT_SERVING"
+
+        await eventually(noticed, within=PROMISE)
+        await asyncio.sleep(0.5)
+
+    assert (await read(call)).finished

@@ -1,0 +1,99 @@
+"""Two checkouts on one machine: each `godoty dev` finds its own ports, and reuses them."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+
+from tests.support.caller import stub_of
+
+pytestmark = pytest.mark.usefixtures("first_ports")
+LOCAL = "kept"
+KEPT = ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_API_KEY")
+
+
+@asynccontextmanager
+async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """Run `godoty dev` with its own local directory; yield the settings of its dev.env."""
+    folder.mkdir(exist_ok=True)
+    dev_env = folder / LOCAL / "dev.env"
+    environment = {**os.environ, "GODOTY_LOCAL_DIR": str(folder / LOCAL), "GODOTY_MONGODB_DATABASE": "godoty_test_dev"}
+    with (folder / "out").open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "godoty_service.cli", "dev"),
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    try:
+        async with asyncio.timeout(120):
+            while not dev_env.exists():
+                assert process.returncode is None, (folder / "out").read_text()
+                await asyncio.sleep(0.05)
+        yield dict(line.split("=", 1) for line in dev_env.read_text().splitlines())
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        code = await asyncio.wait_for(process.wait(), 60)
+    assert code == 0, (folder / "out").read_text()
+
+
+async def answer(settings: dict[str, str]) -> str:
+    """Run a turn with the settings of a dev.env."""
+    metadata = (("authorization", f"Bearer {settings['GODOTY_API_KEY']}"),)
+    async with grpc.aio.insecure_channel(settings["GODOTY_LISTEN"]) as channel:
+        call = stub_of(channel).Converse(pb.ConverseRequest(text="What is 12*13?"), metadata=metadata, timeout=30)
+        return "".join([each.text_delta.text async for each in call])
+
+
+async def taken(port: int) -> asyncio.Server:
+    """Listen on a port like another process that closes every connection."""
+    return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+
+
+def kept(settings: dict[str, str]) -> dict[str, str]:
+    """Return the settings that stay the same between starts."""
+    return {name: settings[name] for name in KEPT}
+
+
+async def test_two_checkouts_serve_at_the_same_time_and_keep_their_ports(tmp_path: Path) -> None:
+    """Started concurrently they get different ports; each has the same ones at its next start, and prints them."""
+    async with AsyncExitStack() as stack:
+        both = await asyncio.gather(*(stack.enter_async_context(dev(tmp_path / name)) for name in ("first", "second")))
+        for name in ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_OPENROUTER_BASE_URL"):
+            assert len({settings[name] for settings in both}) == 2, name
+        assert all("156" in each for each in await asyncio.gather(*map(answer, both)))
+
+    async with dev(tmp_path / "second") as again:
+        assert kept(again) == kept(both[1])
+    lines = (tmp_path / "first" / "out").read_text()
+    assert [
+        each for each in ("Starting MongoDB", "Starting the sandbox", "Starting the service") if each not in lines
+    ] == []
+
+
+async def test_used_port_is_replaced_by_another(tmp_path: Path) -> None:
+    """The data is served on another port, which is then reused."""
+    async with dev(tmp_path / "here") as first:
+        pass
+    port = int(first["GODOTY_LISTEN"].rpartition(":")[2])
+    mongo = int(first["GODOTY_MONGODB_URI"].rpartition("127.0.0.1:")[2].partition("/")[0])
+    async with await taken(port), await taken(mongo), dev(tmp_path / "here") as second:
+        assert "156" in await answer(second)
+    async with dev(tmp_path / "here") as third:
+        pass
+
+    assert second["GODOTY_API_KEY"] == first["GODOTY_API_KEY"]
+    assert {second["GODOTY_LISTEN"], second["GODOTY_MONGODB_URI"]}.isdisjoint(
+        {first["GODOTY_LISTEN"], first["GODOTY_MONGODB_URI"]}
+    )
+    assert kept(third) == kept(second)

@@ -1,0 +1,63 @@
+"""Fixtures of the turn tests: a second replica, and a ledger verification after each test."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+
+import pytest
+
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.verification import verify
+from godoty_service.mongo.client import open_database
+from godoty_service.sessions.store import SessionStore
+from tests.conftest import server_environment
+from tests.faults.cluster import ServerProcess
+from tests.support.caller import Caller
+from tests.support.environment import Surroundings
+from tests.support.service import Service
+
+LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
+
+
+@pytest.fixture(scope="session")
+def second_server(
+    surroundings: Surroundings, shared_server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Return the address of a second server process on the shared server's database."""
+    log = tmp_path_factory.mktemp("second") / "server.log"
+    process = ServerProcess(environment=server_environment(surroundings, shared_server[1]), log=log)
+    surroundings.run(process.start())
+    yield process.address
+    surroundings.run(process.stop())
+
+
+@pytest.fixture
+def twin(service: Service, second_server: str, connect: Callable[[Service], Caller]) -> Caller:
+    """Return a caller of the second server, of the same tenant as `caller`."""
+    return connect(service.at(second_server))
+
+
+@pytest.fixture(autouse=True)
+async def audited(surroundings: Surroundings, shared_server: tuple[str, str]) -> AsyncIterator[None]:
+    """Verify the ledger of every tenant that a test wrote for, as `godoty ledger verify` does."""
+    shared = surroundings.mongo[shared_server[1]]["ledger"]
+    databases, tenants = len(surroundings._databases), set(shared.distinct("tenant_id"))
+    yield
+    for tenant_id in set(shared.distinct("tenant_id")) - tenants:  # other tests have providers report absurd amounts
+        assert await differences(surroundings.mongodb_uri, shared_server[1], tenant_id) == []
+    for name in {*surroundings._databases[databases:]} - {shared_server[1]}:
+        assert await differences(surroundings.mongodb_uri, name) == []
+
+
+async def differences(mongodb_uri: str, name: str, tenant_id: str | None = None) -> list[str]:
+    """Return the differences that `verify` finds in a database, for one tenant or for all."""
+    database = open_database(uri=mongodb_uri, name=name)
+    try:
+        replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="auditor", lease=timedelta(seconds=1))
+        sessions = SessionStore(database.collection("sessions"), replicas=replicas)
+        ledger = Ledger(database.collection("ledger"))
+        found = verify(database=database, ledger=ledger, totals_store=sessions, tenant_id=tenant_id)
+        return [f"{each.session_id}: {each.what}" async for each in found]
+    finally:
+        await database.close()

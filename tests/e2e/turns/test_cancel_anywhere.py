@@ -1,0 +1,121 @@
+"""A cancel at any await of a turn leaves no open call, no partial history and no unpaid cost."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from strands import tool
+
+from godoty_service import turn_bootstrap as composition
+from godoty_service.agents.profile import AgentProfile, assistant
+from godoty_service.server import Running, running
+from tests.e2e.turns.cancel_injector import Stepper
+from tests.e2e.turns.conftest import LONG
+from tests.e2e.turns.streams import chunks, until
+from tests.support.caller import Caller, Turn
+from tests.support.environment import Surroundings
+from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.service import Service
+
+# A database write, a streaming model, a tool that waits, and the same again.
+SCRIPT = "@sandbox tool-loop calls=2 tool=nap input={} reasoning=2 delay_ms=3 record_ms=-1"
+
+
+@tool
+async def nap() -> str:
+    """Sleep for a moment."""
+    for _ in range(3):
+        await asyncio.sleep(0.005)
+    return "rested"
+
+
+def napping(**wishes: Any) -> AgentProfile:
+    """Build the assistant with a slow tool."""
+    profile = assistant(**wishes)
+    return dataclasses.replace(profile, tools=(*profile.tools, nap))
+
+
+def tasks() -> set[Any]:
+    """Return the running tasks, without gRPC's own for the next request and those of the driver's monitors."""
+    return {each for each in asyncio.all_tasks() if not _is_of_a_library(each.get_coro())}
+
+
+def _is_of_a_library(coroutine: Any) -> bool:
+    code = getattr(coroutine, "cr_code", None)
+    driver = code is not None and "pymongo" in code.co_filename
+    return driver or getattr(coroutine, "__qualname__", "").startswith("AioServer")
+
+
+async def wait_for_no_other_tasks(before: set[Any]) -> None:
+    """Wait until no tasks run except those of before."""
+    try:
+        await until(lambda: not tasks() - before)
+    except AssertionError as error:
+        raise AssertionError(f"left: {tasks() - before}") from error
+
+
+async def assert_nothing_left(
+    caller: Caller, server: Running, turn: Turn, *, session_id: str, before: set[Any], struck: float
+) -> None:
+    """Check that a cancelled turn has left no resource behind."""
+    service = caller.service
+    await until(lambda: server.turns.running == 0)
+    await wait_for_no_other_tasks(before)
+    connections = service.surroundings.ask(service.surroundings.sandbox.connections.as_dict)
+    assert connections["open"] == 0
+    assert all(each["noticed_at"] - struck < 0.1 for each in connections["aborted"] if each["noticed_at"] > struck)
+    session = service.session(session_id)
+    assert session is None or session["lease"] is None
+    for entry in service.entry_documents(session_id):
+        left = entry["state"] == "pending" and entry["due"] is not None
+        unseen = entry["state"] == "unresolved" and not entry.get("generation_id") and entry.get("upper_bound")
+        assert left or unseen or entry["state"] in ("settled", "void"), entry
+    if turn.responses:
+        kept = chunks(service, turn.responses[0].turn_id)
+        assert [each["ended"] for each in kept] == [False] * (len(kept) - 1) + [True]
+    else:  # it never began, so its request id is not used
+        assert service.database["turns"].count_documents({"session_id": session_id}) == 0
+    assert not server.ledger.open_calls
+
+
+async def test_cancel_at_any_await_settles_turn(
+    surroundings: Surroundings,
+    new_database: str,
+    connect: Callable[[Service], Caller],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At every await: upstream is closed within 100 ms, every entry is closed or due, and the next turn works."""
+    monkeypatch.setattr(composition, "assistant", napping)
+    stepper = Stepper(monkeypatch)
+    async with running(surroundings.settings(new_database, turn_log_interval=0.01)) as server:
+        caller = connect(surroundings.service(server.address, new_database))
+        whole = await caller.converse(SCRIPT, session_id="whole")
+        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        awaits = stepper.awaits
+        await until(lambda: server.turns.running == 0)
+        await asyncio.sleep(0.05)
+        before = tasks()
+        cases = [(at, late) for at in range(awaits + 1) for late in (False, True) if LONG or late == at % 2]
+        outcomes: dict[str, int] = {}
+        for at, late in cases:
+            session_id = f"at-{at}-{late}"
+            stepper.arm(at, late=late)
+            turn = await caller.converse(SCRIPT, session_id=session_id, timeout=10)
+            struck, stepper.at = stepper.fired_at, None
+            outcome = turn.failure.reason if turn.failure is not None else "finished"
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            assert outcome in ("TURN_CANCELLED", "finished"), (at, late, turn.failure)
+            await assert_nothing_left(
+                caller, server, turn, session_id=session_id, before=before, struck=struck or time.time()
+            )
+            again = await caller.converse("and now?", session_id=session_id)
+            assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
+            assert_whole(await caller.messages(session_id))
+            assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+            await until(lambda: server.turns.running == 0)
+    print(f"[stepper] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
+    assert outcomes["TURN_CANCELLED"] > awaits // 3

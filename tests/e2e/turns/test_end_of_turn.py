@@ -1,0 +1,50 @@
+"""Once a turn's last event is readable, nothing that the turn held delays the next one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from godoty_service.bootstrap import open_components
+from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.turn_limits import TurnLimiter
+from tests.conftest import Start
+from tests.support.caller import Caller
+from tests.support.service import Service
+
+FAST = "@sandbox plain tokens=1 flat=1"
+SLOWLY = 0.1  # seconds that the release of a turn limit takes
+
+
+async def test_concurrency_limit_is_released_before_end_is_readable(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns that begin when the previous one has ended, with or without error, never exceed the concurrency limit."""
+    let_out = TurnLimiter._try_release
+
+    async def let_out_slowly(gates: TurnLimiter, *given: Any) -> None:
+        await asyncio.sleep(SLOWLY)
+        await let_out(gates, *given)
+
+    monkeypatch.setattr(TurnLimiter, "_try_release", let_out_slowly)
+    caller = connect(await serve())
+    await limit(caller.service, Policy(concurrent_turns=1))
+    for number in range(4):
+        assert (await caller.converse(FAST, session_id=f"well-{number}")).failure is None
+        failed = await caller.converse("@sandbox error status=400", session_id=f"ill-{number}")
+        assert failed.failure is not None
+        assert failed.failure.reason != "TOO_MANY_TURNS"
+
+
+async def test_session_is_released_before_end_is_readable(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """Turns of one session that begin when the previous one has ended are never SESSION_BUSY."""
+    caller = connect(await serve())
+    for number in range(50):
+        assert (await caller.converse(f"{FAST} {number}")).failure is None
+
+
+async def limit(service: Service, policy: Policy) -> None:
+    """Set a tenant's policy."""
+    async with open_components(service.surroundings.settings(service.database.name), indexes=False) as components:
+        await components.administration.set_policy("test", service.tenant_id, policy)

@@ -1,0 +1,185 @@
+"""Database operations of a turn: their number, and its write round trips before the request; needs no clock."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
+
+from godoty_service.metering.open_call import OpenCall
+from godoty_service.mongo.collection import Collection
+from godoty_service.tenancy.auth import Scope
+from tests.conftest import Start
+from tests.e2e.turns.streams import seed, until
+from tests.support.caller import Caller
+from tests.support.service import Service
+
+WRITES = frozenset(
+    {
+        *("insert_one", "insert_many", "insert_each", "delete_one"),
+        *("update_one", "update_once", "update_many", "update_each", "find_one_and_update"),
+    }
+)
+METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
+_SLOWLY = 0.05  # seconds added to each write: operations that do not wait for it overtake it
+# Background tasks do not interfere.
+QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
+QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0}
+
+
+@dataclass
+class Operations:
+    """The operations of a turn, in the order of their starts and ends."""
+
+    done: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, int]] = field(default_factory=list)  # started or ended, and the operation's index
+    sent: int | None = None  # the step at which the first request was sent
+
+    @property
+    def counted(self) -> Counter[str]:
+        """The number of operations, by collection and method."""
+        return Counter(f"{name}.{method}" for name, method in self.done)
+
+    @property
+    def own(self) -> Counter[str]:
+        """The turn's own operations: keys and policies are cached, and logs are written for all turns."""
+        shared = ("api_keys.", "policies.", "turn_logs.")
+        return Counter({name: count for name, count in self.counted.items() if not name.startswith(shared)})
+
+    @property
+    def write_round_trips_before_the_request(self) -> int:
+        """The longest chain of writes before the request, each started after the one before had ended."""
+        chain = waited = 0
+        depth: dict[int, int] = {}
+        for what, which in self.steps[: self.sent]:
+            name, method = self.done[which]
+            if method not in WRITES or name == "turn_logs":  # no turn waits for its log
+                continue
+            if what == "begun":
+                depth[which] = waited + 1
+                chain = max(chain, depth[which])
+            else:
+                waited = max(waited, depth[which])
+        return chain
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
+    """Record the database operations from now on."""
+    found = Operations()
+
+    def wrapped(method: str) -> Callable[..., Any]:
+        original = getattr(Collection, method)
+
+        async def call(collection: Collection, *given: Any, **named: Any) -> Any:
+            done, steps = found.done, found.steps
+            which = len(done)
+            done.append((collection.name, method))
+            steps.append(("begun", which))
+            try:
+                return await original(collection, *given, **named)
+            finally:
+                if method in WRITES:
+                    await asyncio.sleep(_SLOWLY)
+                steps.append(("ended", which))
+
+        return call
+
+    for method in METHODS:
+        monkeypatch.setattr(Collection, method, wrapped(method))
+    sending = OpenCall.sending
+
+    def send(call: OpenCall) -> None:
+        found.sent = found.sent or len(found.steps)
+        sending(call)
+
+    monkeypatch.setattr(OpenCall, "sending", send)
+    return found
+
+
+async def turn(caller: Caller, operations: Operations, text: str, session_id: str, **fields: Any) -> Operations:
+    """Run a turn, and return its operations once its log is stored."""
+    database = caller.service.database
+    operations.done, operations.steps, operations.sent = [], [], None
+    taken = await caller.converse(text, session_id=session_id, **fields)
+    assert taken.finished
+    ended = {"turn_id": taken.responses[0].turn_id, "ended": True}
+    await until(lambda: database["turn_logs"].count_documents(ended) == 1)
+    return Operations(operations.done, operations.steps, operations.sent)
+
+
+async def test_turn_with_one_model_call_is_bounded(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """At most twelve operations, and at most two write round trips before the request, in new and old sessions."""
+    caller = connect(await serve(**QUIET))
+    await caller.converse("hi", session_id="old")
+    cases: tuple[tuple[str, dict[str, Any], int], ...] = (
+        ("old", {}, 9),
+        ("old", {"request_id": "one"}, 10),  # its id is looked up before anything is acquired
+        ("new", {"user": "ada"}, 8),  # it has no history to read
+    )
+    for session_id, fields, expected in cases:
+        found = await turn(caller, operations, "hello", session_id, **fields)
+
+        assert sum(found.own.values()) == expected, found.counted
+        assert found.counted["turn_logs.insert_each"] <= 3  # one each flush interval, for all turns together
+        assert found.write_round_trips_before_the_request <= 2, found
+
+
+async def test_long_session_has_same_operations_as_short_one(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """A turn after 10,000 messages has the same operations as one after ten."""
+    caller = connect(await serve(**QUIET))
+    counted = {}
+    for session_id, messages in (("short", 8), ("long", 9_998)):
+        await caller.converse("hi", session_id=session_id)
+        seed(caller.service, session_id, messages)
+        counted[session_id] = (await turn(caller, operations, "hello", session_id)).own
+        assert (caller.service.session(session_id) or {})["message_count"] == messages + 4
+
+    assert counted["short"] == counted["long"]
+
+
+async def test_further_call_of_loop_has_only_writes(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """A loop's call writes its entry, its id, its end and two messages, and reads nothing."""
+    caller = connect(await serve(**QUIET))
+    await caller.converse("hi", session_id="warm")
+    one, four = [
+        await turn(caller, operations, f"@sandbox tool-loop calls={calls} tool=calculator", "warm") for calls in (1, 4)
+    ]
+    more = four.own - one.own
+
+    assert more.total() == 3 * 5, more
+    assert all(name.split(".")[1] in WRITES for name in more)
+
+
+async def test_hard_budget_costs_two_writes_and_no_read(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations, issue: Callable[..., str]
+) -> None:
+    """A call reserves and settles its bound; the budget is read once, unless a call may exceed what remains of it."""
+    service = await serve(**QUIET)
+    caller = connect(service)
+    await caller.converse("hi", session_id="warm")
+    plain = (await turn(caller, operations, "hello", "warm")).own
+    budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.05", hard=True)
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        await stub.SetPolicy(
+            admin_pb.SetPolicyRequest(tenant_id=service.tenant_id, policy=admin_pb.Policy(budgets=[budget])),
+            metadata=(("authorization", f"Bearer {issue(service, scopes=frozenset({Scope.ADMIN}))}"),),
+        )
+    first, second = [await turn(caller, operations, "hello", "warm") for _ in range(2)]
+
+    assert first.own - second.own == Counter({"budgets.find_one": 1})
+    assert second.own - plain == Counter({"budgets.update_one": 1, "budgets.find_one_and_update": 1})
+    assert second.write_round_trips_before_the_request <= 2

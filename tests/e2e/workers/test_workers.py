@@ -1,0 +1,240 @@
+"""`godoty serve` with two workers, in a fresh interpreter: one port, one metrics page, and a correct ledger."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from prometheus_client.parser import text_string_to_metric_families
+
+from godoty_service.ledger.entries import CallState, ModelCall
+from tests.conftest import server_environment
+from tests.e2e.turns.streams import until_text
+from tests.support.caller import Caller, Turn, read
+from tests.support.command import Command
+from tests.support.environment import Surroundings
+from tests.support.service import Service, eventually, soon
+
+SHORT = "@sandbox slow tokens=20 first_delay_ms=0 delay_ms=50"
+_CONNECTIONS = 40  # enough for each of two workers to get one
+
+
+@dataclass
+class Server:
+    """A `godoty serve` with two workers."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    environment: dict[str, str]
+    service: Service
+    stack: AsyncExitStack
+    callers: list[Caller] = field(default_factory=list)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return its log lines of an event."""
+        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == event]
+
+    def workers(self) -> set[int]:
+        """Return the process ids of its workers."""
+        pid = self.process.pid
+        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+    async def connect(self) -> Caller:
+        """Connect a caller; the kernel chooses the worker."""
+        channel = grpc.aio.insecure_channel(self.service.target, [("grpc.use_local_subchannel_pool", 1)])
+        await self.stack.enter_async_context(channel)
+        self.callers.append(Caller(self.service, channel))
+        return self.callers[-1]
+
+    async def one_of_each(self) -> dict[str, Caller]:
+        """Connect callers until both workers have one; return them by the replica id of the worker."""
+        found: dict[str, Caller] = {}
+        for _ in range(_CONNECTIONS):
+            caller = await self.connect()
+            session_id = f"s{len(self.callers)}"
+            assert (await caller.converse("hi", session_id=session_id)).failure is None
+            (entry,) = self.service.entries(session_id)
+            found[str(entry.owner)] = caller
+            if len(found) == len(self.workers()):
+                return found
+        raise AssertionError(f"all connections went to {set(found)}")
+
+    async def page(self) -> dict[str, float]:
+        """Return the metrics by their names and labels."""
+        port = self.logged("serving")[0]["metrics_port"]
+        with await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        return {" ".join((each.name, *map(str, sorted(each.labels.values())))): each.value for each in samples}
+
+
+@pytest.fixture
+async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """Starts it as an operator would, and kills its processes after the test."""
+    environment = server_environment(surroundings, new_database) | {
+        "GODOTY_WORKERS": "2",
+        "GODOTY_METRICS_LISTEN": "127.0.0.1:0",
+        "GODOTY_LEASE": "3",
+        "GODOTY_HEARTBEAT": "0.2",
+        "TMPDIR": str(tmp_path),
+    }
+    log = tmp_path / "server.log"
+    command = (sys.executable, "-m", "godoty_service.cli", "serve")
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=log.open("wb"), stderr=log.open("ab"), start_new_session=True
+    )
+    try:
+        async with AsyncExitStack() as stack:
+            server = Server(process, log, environment, surroundings.service("", new_database), stack)
+            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2, within=30)
+            assert process.returncode is None, log.read_text()
+            server.service = server.service.at(server.logged("serving")[0]["address"])
+            yield server
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def assert_single_thread(server: Server) -> None:
+    """Check that the supervisor has no further thread: forked processes could not use it."""
+    assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) == 1
+
+
+async def assert_port_is_reserved(server: Server, tmp_path: Path) -> None:
+    """Check that a second server on the port fails, with workers or without, and reports it in one line."""
+    address = server.service.target
+    for workers in ("1", "2"):
+        log = tmp_path / f"second-{workers}.log"
+        environment = {**server.environment, "GODOTY_LISTEN": address, "GODOTY_WORKERS": workers}
+        assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20) == 1
+        assert log.read_text().splitlines()[-1].startswith(f"godoty: GODOTY_LISTEN={address}: the address cannot")
+
+
+async def test_two_workers_serve_as_one(server: Server, tmp_path: Path) -> None:
+    """Both get calls, one page counts all of them, and no other server can listen on the port."""
+    callers = await server.one_of_each()
+    assert set(callers) == {line["replica_id"] for line in server.logged("serving")}
+    assert_single_thread(server)
+    running = [caller.start(SHORT, session_id=f"long-{number}") for number, caller in enumerate(callers.values())]
+    for call in running:
+        await anext(aiter(call))
+    await eventually(lambda: shows(server, "godoty_running_turns", 2))
+    turns = [await read(call) for call in running]
+
+    assert [turn.failure for turn in turns] == [None, None]
+    calls = len(server.callers) + 2
+    await eventually(lambda: shows(server, "godoty_requests_total /godoty.v1.AgentService/Converse OK", calls))
+    charged = float(sum(each["cost"].to_decimal() for each in server.service.database["ledger"].find()))
+    for _ in range(8):  # of either worker
+        page = await server.page()
+        assert page["godoty_requests_total /godoty.v1.AgentService/Converse OK"] == calls
+        assert sum(value for name, value in page.items() if name.startswith("godoty_cost_usd_total")) == pytest.approx(
+            charged
+        )
+        assert page["godoty_running_turns"] == 0
+        assert 0 <= page["godoty_catalogue_age_seconds"] < 30
+    await assert_port_is_reserved(server, tmp_path)
+
+
+async def shows(server: Server, name: str, value: float) -> bool:
+    """Return whether the page has a value."""
+    return (await server.page()).get(name) == value
+
+
+async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> None:
+    """The other worker's turn continues, the killed one's call is settled as billed; then all workers drain."""
+    callers = await server.one_of_each()
+    counted = len(server.callers)
+    before = server.workers()
+    calls = {name: caller.start(SHORT, session_id=name) for name, caller in callers.items()}
+    for call in calls.values():
+        await until_text(call, "t2 ")
+    os.kill(min(before), signal.SIGKILL)
+    turns = {name: await read(call) for name, call in calls.items()}
+
+    (killed,) = [name for name, turn in turns.items() if turn.failure is not None]
+    assert [turn.finished.stop_reason for turn in turns.values() if not turn.failure] == [pb.STOP_REASON_END_TURN]
+    await soon(lambda: len(server.logged("serving")) == 3, within=10)
+    assert len(server.workers() - before) == 1
+    assert set(await server.one_of_each()) == {line["replica_id"] for line in server.logged("serving")} - {killed}
+    assert (await settled(server.service, killed)).cost == server.service.invoiced(killed)
+    page = await server.page()
+    assert page["godoty_running_turns"] == 0
+    assert page["godoty_requests_total /godoty.v1.AgentService/Converse OK"] > counted
+    await assert_signal_drains(server)
+
+
+async def settled(service: Service, session_id: str) -> ModelCall:
+    """Wait until a session's only call is settled."""
+    await soon(lambda: service.entries(session_id)[0].state is CallState.SETTLED, within=10)
+    (call,) = service.entries(session_id)
+    return call
+
+
+async def assert_signal_drains(server: Server) -> None:
+    """Check that a signal to supervisor and workers drains a running turn, and that no process or file remains."""
+    workers = server.workers()
+    caller = server.callers[-1]
+    call = caller.start(SHORT, session_id="last")
+    await anext(aiter(call))
+    os.killpg(server.process.pid, signal.SIGTERM)
+    turn: Turn = await read(call)
+
+    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert await asyncio.wait_for(server.process.wait(), 60) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert list(server.log.parent.glob("godoty-metrics-*")) == []
+
+
+async def test_workers_drain_when_the_supervisor_is_killed(
+    surroundings: Surroundings, new_database: str, tmp_path: Path, connect: Callable[[Service], Caller]
+) -> None:
+    """Its workers finish their turns, and end."""
+    log = tmp_path / "server.log"
+    environment = server_environment(surroundings, new_database) | {"GODOTY_WORKERS": "2"}
+    supervisor = Command("serve", environment=environment, out=log)
+    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2, within=30)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    address = next(line["address"] for line in lines if line["event"] == "serving")
+    workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
+    call = connect(surroundings.service(address, new_database)).start(SHORT)
+    await anext(aiter(call))
+    supervisor.send_signal(signal.SIGKILL)
+
+    assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=10)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_failed_start_is_reported_in_one_line(
+    surroundings: Surroundings, new_database: str, tmp_path: Path
+) -> None:
+    """A wrong setting is reported once, not by each worker; the exit status is 1."""
+    log = tmp_path / "server.log"
+    environment = server_environment(surroundings, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
+    environment.pop("OPENROUTER_API_KEY")
+    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20)
+
+    assert code == 1
+    assert [line for line in log.read_text().splitlines() if not line.startswith("{")] == [
+        "godoty: OPENROUTER_API_KEY is not set: set the account's key, or use `godoty dev`."
+    ]

@@ -1,0 +1,180 @@
+"""ListLedgerEntries and ExportLedger: each entry once, in order, in constant memory."""
+
+import os
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import grpc
+from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import metering_pb2
+
+from godoty_service.ids import new_id
+from godoty_service.ledger.codec import entry_to_document
+from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.mongo.client import open_database
+from godoty_service.pricing import money
+from tests.conftest import StartProcess
+from tests.integration.billing.caller import Biller, entry_name, timestamp
+from tests.integration.billing.conftest import Bill
+from tests.integration.billing.harness import Tenant
+from tests.support.caller import failure_of
+from tests.support.service import Service
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+EXPORTED = 30_000
+
+
+async def _fill(tenant: Tenant, calls: int) -> None:
+    for number in range(calls):
+        call = await tenant.open(NOON + timedelta(milliseconds=number // 7))  # several start at once
+        if number % 5:
+            closed = await tenant.close(call, NOON)
+            if closed.state is CallState.UNRESOLVED:
+                await tenant.adjust(closed, NOON + timedelta(days=90))
+
+
+def _started(tenant: Tenant, entry: pb.LedgerEntry) -> datetime:
+    """Return the start of an entry's call."""
+    return tenant.calls[entry.call.call_id or entry.adjustment.call_id].start_time
+
+
+async def test_pages_have_each_entry_once_oldest_first(service: Service, served: Tenant, bill: Bill) -> None:
+    """Adjustments follow their calls, with any page size."""
+    await _fill(served, 60)
+    everything = {each["_id"] for each in await served.documents()}
+    assert any(each.startswith("adj") for each in everything)
+    for size in (1, 7, 500, 0):
+        found = await bill(service).all_entries(page_size=size)
+
+        assert len(found) == len(everything)
+        assert {entry_name(each) for each in found} == everything
+        assert [_started(served, each) for each in found] == sorted(_started(served, each) for each in found)
+    names = [entry_name(each) for each in found]
+    for each in found:
+        if each.HasField("adjustment"):
+            assert names.index(each.adjustment.call_id) < names.index(each.adjustment.adjustment_id)
+            assert each.adjustment.why == "a test"
+    exported = await bill(service).export()
+    assert [entry_name(each) for page in exported for each in page.entries] == names
+
+
+async def test_entries_match_each_filter(service: Service, served: Tenant, bill: Bill) -> None:
+    """Time, session, model and state, alone and together, as in a scan."""
+    await _fill(served, 60)
+    biller = bill(service)
+    documents = await served.documents()
+    calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
+
+    def names(chosen: Any) -> set[str]:
+        return {each["_id"] for each in documents if chosen(each, calls[each.get("corrects", each["_id"])])}
+
+    async def found(**fields: Any) -> set[str]:
+        return {entry_name(each) for each in await biller.all_entries(**fields)}
+
+    assert await found(session_id="s2") == names(lambda each, _: each["session_id"] == "s2")
+    assert await found(session_id="none") == set()
+    for state in ("pending", "settled", "unresolved", "void"):
+        wanted = metering_pb2.CallState.Value(f"CALL_STATE_{state.upper()}")
+        assert await found(state=wanted) == names(lambda each, _, state=state: each.get("state") == state)
+    for model in ("a/one", "c/four"):
+        assert await found(model=model) == names(
+            lambda _, call, model=model: (call.get("served_model") or call["requested_model"]) == model
+        )
+    start, end = NOON + timedelta(milliseconds=3), NOON + timedelta(milliseconds=6)
+    within = names(lambda _, call: start <= call["start_time"] < end)
+    assert await found(start_time=timestamp(start), end_time=timestamp(end)) == within
+    exported = await biller.export(start_time=timestamp(start), end_time=timestamp(end))
+    assert {entry_name(each) for page in exported for each in page.entries} == within
+    assert await found(start_time=timestamp(start), session_id="s1", model="a/one") == names(
+        lambda each, call: (
+            call["start_time"] >= start
+            and each["session_id"] == "s1"
+            and (call.get("served_model") or call["requested_model"]) == "a/one"
+        )
+    )
+
+
+async def test_entries_of_a_period_add_up_to_its_sums(service: Service, served: Tenant, bill: Bill) -> None:
+    """Including adjustments that were made in later months."""
+    await _fill(served, 60)
+    end = NOON + timedelta(milliseconds=5)
+    exported = await bill(service).export(end_time=timestamp(end))
+    entries = [each for page in exported for each in page.entries]
+    costs = [each.adjustment.cost_usd or each.call.cost_usd or "0" for each in entries]
+    usage = await bill(service).usage(NOON, end)
+
+    assert money.total(map(Decimal, costs)) == Decimal(usage.totals.cost_usd)
+    assert {each.user for each in entries} == {"", "ann", "bob"}
+
+
+async def test_foreign_page_token_is_refused(service: Service, served: Tenant, bill: Bill) -> None:
+    """Of another query, of another tenant, and an invented one."""
+    await _fill(served, 5)
+    biller = bill(service)
+    first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=1))
+    token = first.next_page_token
+    assert token
+    refused = [
+        _page(biller, token, session_id="s1"),
+        _page(bill(service.another_tenant()), token),
+        _page(biller, token[:-3]),
+        biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=-1)),
+        biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(state=17)),  # type: ignore[arg-type] # unknown
+    ]
+    for call in refused:
+        assert (await failure_of(call)).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def _page(biller: Biller, token: str, **fields: Any) -> Any:
+    return await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_token=token, **fields))
+
+
+def _resident(process: int) -> int:
+    """Return the resident memory of a process, in bytes."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _insert(tenant: Tenant, calls: int) -> None:
+    """Insert entries faster than the ledger does."""
+    made = await tenant.open(NOON)
+    documents = [
+        entry_to_document(
+            replace(made, call_id=new_id("call"), number=number, start_time=NOON + timedelta(seconds=number // 3))
+        )
+        for number in range(2, calls + 1)
+    ]
+    for start in range(0, len(documents), 10_000):
+        await tenant.database.collection("ledger").insert_many(documents[start : start + 10_000])
+
+
+async def test_memory_of_an_export_is_constant(serve_process: StartProcess, bill: Bill) -> None:
+    """30,000 entries reach the caller, each once, at most 500 a message; the server grows by less than 20 MB."""
+    process, service = await serve_process()
+    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    tenant = Tenant(database, Ledger(database.collection("ledger")), random.Random(7))
+    tenant.tenant_id = service.tenant_id
+    await tenant.live()
+    await _insert(tenant, EXPORTED)
+    assert process.process is not None
+    server = process.process.pid
+    biller = bill(service)
+    await biller.export(end_time=timestamp(NOON + timedelta(seconds=1000)))  # warms up
+    before = most = _resident(server)
+    seen: set[str] = set()
+    stream = biller.stub.ExportLedger(pb.ExportLedgerRequest(), metadata=biller._metadata, timeout=120)
+    async for page in stream:
+        assert len(page.entries) <= 500
+        names = {entry_name(each) for each in page.entries}
+        assert not names & seen
+        seen |= names
+        most = max(most, _resident(server))
+    await database.close()
+
+    assert len(seen) == EXPORTED
+    assert most - before < 20_000_000, f"grew by {(most - before) / 1e6:.1f} MB"

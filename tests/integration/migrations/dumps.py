@@ -1,0 +1,41 @@
+"""Databases of schema 0, made by builds from before schema versions (tests/data/schema/README.md)."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import bson
+from pymongo.database import Database
+
+_FOLDER = Path(__file__).parents[2] / "data" / "schema"
+BUILDS = ("34cb0c6", "313f0b1")
+Document = dict[str, Any]
+
+
+def restore(build: str, database: Database[Document]) -> None:
+    """Write the documents and indexes that a build left."""
+    for part in bson.decode_all(gzip.decompress((_FOLDER / build / "dump.bson.gz").read_bytes())):
+        collection = database.create_collection(part["collection"])
+        if part["documents"]:
+            collection.insert_many(part["documents"])
+        for index in part["indexes"]:
+            keys = [(key, int(direction)) for key, direction in index.pop("key").items()]
+            if index.pop("name") != "_id_":
+                index.pop("v")
+                collection.create_index(keys, **index)
+
+
+def figures(build: str) -> Document:
+    """Return what that build reported of the database."""
+    found: Document = json.loads((_FOLDER / build / "figures.json").read_text())
+    return found
+
+
+def known_part(new: Any, old: Any) -> Any:
+    """Return the fields of a report that an older build's report has, too."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        return {name: known_part(new[name], old[name]) for name in old if name in new}
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [known_part(*pair) for pair in zip(new, old, strict=True)]
+    return new

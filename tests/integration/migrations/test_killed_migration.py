@@ -1,0 +1,123 @@
+"""A migration that is killed anywhere goes on where it was, and two processes do not migrate at once."""
+
+import asyncio
+import multiprocessing
+import signal
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from godoty_service.migrations.migrator import Migrator
+from godoty_service.migrations.registry import MIGRATIONS
+from godoty_service.migrations.schema import Migration, Schema
+from godoty_service.migrations.steps import Progress, Rename, UpdateDocuments
+from godoty_service.mongo.client import Database, open_database
+from tests.integration.migrations.dumps import BUILDS
+from tests.integration.migrations.killing import LEASE, migrate, migrate_and_die, small_batches
+from tests.support.environment import Surroundings
+
+_FORKS = multiprocessing.get_context("forkserver")
+_STEPS = len(MIGRATIONS[0].steps)
+Document = dict[str, Any]
+
+
+async def kill_in(surroundings: Surroundings, database: Database, step: int, batches: int = 0) -> None:
+    """Have a migration killed."""
+    process = _FORKS.Process(target=migrate_and_die, args=(surroundings.mongodb_uri, database.name, step, batches))
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def content(surroundings: Surroundings, database: Database) -> Document:
+    """Return all documents and indexes."""
+    found = surroundings.mongo[database.name]
+    return {
+        name: (
+            sorted(found[name].find(), key=lambda each: str(each["_id"])),
+            sorted(each["name"] for each in found[name].list_indexes()),
+        )
+        for name in found.list_collection_names()
+    }
+
+
+@pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
+async def test_migration_killed_after_each_step_goes_on(surroundings: Surroundings, old_database: Database) -> None:
+    """Killed after every step, and within each update, it ends with the documents of one that is not killed."""
+    twin = open_database(uri=surroundings.mongodb_uri, name=surroundings.new_database())
+    for name, (documents, _) in content(surroundings, old_database).items():
+        collection = surroundings.mongo[twin.name].create_collection(name)
+        if documents:
+            collection.insert_many(documents)
+        for index in surroundings.mongo[old_database.name][name].list_indexes():
+            if index["name"] != "_id_":
+                options = {key: value for key, value in index.items() if key not in ("key", "name", "v")}
+                collection.create_index(list(index["key"].items()), **options)
+    await migrate(twin, MIGRATIONS[0])
+
+    for number, step in enumerate(MIGRATIONS[0].steps):
+        if isinstance(step, UpdateDocuments) and step.collection in ("ledger", "sessions"):
+            await kill_in(surroundings, old_database, number, batches=2)
+        await kill_in(surroundings, old_database, number)
+        assert (await Schema(old_database, MIGRATIONS).read()).version == 0
+    await migrate(old_database, small_batches())
+
+    assert content(surroundings, old_database) == content(surroundings, twin)
+    await twin.close()
+
+
+async def test_two_processes_migrate_once(old_database: Database) -> None:
+    """The other one waits, and runs no step."""
+    lines: list[str] = []
+
+    async def run() -> None:
+        schema = Schema(old_database, MIGRATIONS)
+        await Migrator(old_database, schema, server_lease=LEASE, report=lines.append).run()
+
+    await asyncio.gather(run(), run(), run())
+
+    assert (await Schema(old_database, MIGRATIONS).read()).version == 1
+    assert len([each for each in lines if each.startswith("schema 1, step")]) == _STEPS
+
+
+async def test_migrator_that_lost_its_lease_stops(surroundings: Surroundings, old_database: Database) -> None:
+    """A process that stood still for longer than its lease does not go on beside the one that replaced it."""
+    stands = asyncio.Event()
+
+    @dataclass(frozen=True)
+    class Standing:
+        name: str = "rename collection usage_books to usage_rollup_state"
+
+        async def run(self, database: Database, progress: Progress) -> None:
+            if stands.is_set():
+                await MIGRATIONS[0].steps[0].run(database, progress)
+                return
+            stands.set()
+            await asyncio.sleep(60)
+
+    slow = replace(MIGRATIONS[0], steps=(Standing(), *MIGRATIONS[0].steps[1:]))
+    first = asyncio.create_task(migrate(old_database, slow))
+    await stands.wait()
+    leases = surroundings.mongo[old_database.name]["schema"]
+    leases.update_one({"_id": "lease"}, {"$set": {"owner": "another process"}})
+    await asyncio.sleep(LEASE.total_seconds())
+    leases.delete_one({"_id": "lease"})
+    await migrate(old_database, MIGRATIONS[0])
+
+    await asyncio.wait_for(first, 10)
+    assert (await Schema(old_database, MIGRATIONS).read()).version == 1
+
+
+@pytest.mark.parametrize("value", [{"old": None}, {"old": "open", "kept": 1}, {"old": "later"}, {}])
+async def test_renamed_field_keeps_its_value(database: Database, value: Document) -> None:
+    """Also null, a value that the table does not have, and a field that is missing."""
+    await database.collection("ledger").insert_one({"_id": "a", **value})
+    step = UpdateDocuments("ledger", (Rename("old", "new", {"open": "pending"}),))
+    migration = Migration(version=1, steps=(step,))
+    for _ in range(2):
+        await migrate(database, migration)
+
+    found = await database.collection("ledger").find_one({"_id": "a"})
+    new = {"new": {"open": "pending"}.get(value["old"], value["old"])} if "old" in value else {}
+    assert found == {"_id": "a", **{name: each for name, each in value.items() if name != "old"}, **new}

@@ -1,0 +1,22 @@
+"""A database for each test, by either driver."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from godoty_service.mongo.client import Database, Driver, open_database
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """The driver of the database."""
+    found: Driver = request.param
+    return found
+
+
+@pytest.fixture
+async def database(mongodb_uri: str, new_database: str, driver: Driver) -> AsyncIterator[Database]:
+    """An empty database."""
+    opened = open_database(uri=mongodb_uri, name=new_database, driver=driver)
+    yield opened
+    await opened.close()

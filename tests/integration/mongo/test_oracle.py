@@ -1,0 +1,153 @@
+"""The oracle over time: prices change, servers come and go, and each call keeps the prices of its start."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from godoty_service.mongo.client import Database
+from godoty_service.pricing.oracle import Priced, PricingOracle
+from godoty_service.pricing.token_usage import TokenUsage
+from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
+
+ONE = TokenUsage(input_tokens=1, output_tokens=0)
+
+
+@pytest.fixture
+def provider() -> Provider:
+    """A provider of one model at 0.001 USD for a prompt token."""
+    return Provider()
+
+
+async def past(oracle: PricingOracle, catalogue_hash: str, *, at: datetime, provider: str | None = None) -> Priced:
+    """Price one prompt token of a call that started then."""
+    return await oracle.price_historical(
+        ONE, served_model=MODEL, requested=(MODEL,), provider=provider, at=at, catalogue_hash=catalogue_hash
+    )
+
+
+def running(oracle: PricingOracle, *, at: datetime, provider: str | None = None) -> Priced:
+    """Price one prompt token of a call of this server."""
+    return oracle.price(ONE, served_model=MODEL, requested=(MODEL,), provider=provider, at=at, catalogue=oracle.current)
+
+
+async def hash_of(oracle: PricingOracle) -> str:
+    """Fetch the catalogue, and tell its hash."""
+    assert await oracle.refresh()
+    assert oracle.current is not None
+    return oracle.current.hash
+
+
+async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Database, provider: Provider) -> None:
+    """Of two catalogues each prices its own calls, also for a server that has seen neither, and names itself."""
+    oracle, _ = await provider.server(database)
+    start = provider.now
+    cheap = await hash_of(oracle)
+    provider.now += timedelta(hours=1)
+    provider.listed = "0.009"
+    dear = await hash_of(oracle)
+    assert cheap != dear
+    restarted, _ = await provider.server(database)
+
+    for each in (oracle, restarted):
+        before, after = await past(each, cheap, at=start), await past(each, dear, at=provider.now)
+        assert (before.cost, after.cost) == (Decimal("0.001"), Decimal("0.009"))
+        assert before.evidence is not None
+        assert (before.evidence.catalogue_hash, before.evidence.catalogue_time) == (cheap, start)
+        assert (await past(each, "another", at=start)).cost is None
+
+
+async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
+    database: Database, provider: Provider
+) -> None:
+    """What another server confirmed last is taken up, with its age; until then nothing is known, nothing free."""
+    oracle, _ = await provider.server(database)
+    await oracle.refresh()
+    provider.now += timedelta(hours=1)
+    provider.listed = "0.009"
+    newest = await hash_of(oracle)
+    provider.reachable = False
+    provider.now += timedelta(minutes=3)
+    restarted, _ = await provider.server(database)
+    assert not await restarted.refresh()
+    assert running(restarted, at=provider.now) == Priced(cost=None, evidence=None)
+    assert restarted.bound((MODEL,), request_bytes=10, max_output_tokens=10) is None
+
+    await restarted.load()
+
+    assert running(restarted, at=provider.now).cost == Decimal("0.009")
+    assert restarted.current is not None
+    assert restarted.current.hash == newest
+    assert restarted.age() == 180
+    assert restarted.bound((MODEL,), request_bytes=10, max_output_tokens=10) is not None
+
+
+async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, provider: Provider) -> None:
+    """Prices go up and down again: the first catalogue is confirmed anew, and a restart takes that one up."""
+    oracle, _ = await provider.server(database)
+    first = await hash_of(oracle)
+    for price in ("0.009", "0.001"):
+        provider.now += timedelta(hours=1)
+        provider.listed = price
+        await oracle.refresh()
+    restarted, _ = await provider.server(database)
+    await restarted.load()
+
+    assert restarted.current is not None
+    assert restarted.current.hash == first
+
+
+async def test_the_bound_is_that_of_the_dearest_provider(database: Database, provider: Provider) -> None:
+    """Whoever serves, the call costs no more: one who asks nine times the listed price raises the bound ninefold."""
+    provider.own = {"Acme": "0.001", "Dear": "0.009"}
+    oracle, _ = await provider.server(database)
+    await oracle.refresh()
+    listed = oracle.bound((MODEL,), request_bytes=10, max_output_tokens=10)
+    assert listed is not None
+
+    await oracle.prepare((MODEL,))
+
+    assert oracle.bound((MODEL,), request_bytes=10, max_output_tokens=10) == 9 * listed
+    assert oracle.max_price((MODEL,), request_bytes=10) == {"prompt": "9000", "completion": "0"}
+
+
+async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Database, provider: Provider) -> None:
+    """He raises his price while the call runs, or before it is settled elsewhere: the call's price stays."""
+    oracle, providers = await provider.server(database)
+    catalogue = await hash_of(oracle)
+    await oracle.prepare((MODEL,))
+    seen = provider.now
+    provider.now += timedelta(seconds=1)
+    start = provider.now
+    before = running(oracle, at=start, provider="Acme")
+    provider.own = {"Acme": "0.009"}
+    provider.now += KEEP_FOR
+    await provider.tell(providers)
+    provider.now += timedelta(seconds=1)
+    restarted, _ = await provider.server(database)
+
+    assert before.cost == Decimal("0.001")
+    assert running(oracle, at=start, provider="Acme") == before
+    assert await past(oracle, catalogue, at=start, provider="Acme") == before
+    assert await past(restarted, catalogue, at=start, provider="Acme") == before
+    after = await past(restarted, catalogue, at=provider.now, provider="Acme")
+    assert after.cost == running(oracle, at=provider.now, provider="Acme").cost == Decimal("0.009")
+    assert before.evidence is not None
+    assert after.evidence is not None
+    assert before.evidence.catalogue_hash == after.evidence.catalogue_hash == catalogue
+    assert before.evidence.provider_prices_hash != after.evidence.provider_prices_hash
+    assert before.evidence.provider_prices_time == seen
+    assert after.evidence.provider_prices_time == seen + timedelta(seconds=1) + KEEP_FOR
+
+
+async def test_the_catalogue_prices_a_provider_whom_no_list_names(database: Database, provider: Provider) -> None:
+    """The evidence then names the catalogue alone."""
+    oracle, _ = await provider.server(database)
+    await oracle.refresh()
+    await oracle.prepare((MODEL,))
+
+    found = running(oracle, at=provider.now, provider="Nobody")
+
+    assert found.cost == Decimal("0.001")
+    assert found.evidence is not None
+    assert (found.evidence.provider_prices_hash, found.evidence.provider_prices_time) == (None, None)

@@ -1,0 +1,1 @@
+"""Support for tests: the environment of the service, clients, commands and checks."""

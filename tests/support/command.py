@@ -1,0 +1,82 @@
+"""Runs a `godoty` command in a process, without the second and a half that its imports take.
+
+The process is forked from one that has imported the service and started nothing. Commands that behave differently in a
+fresh interpreter (`godoty dev`, TLS, several workers) are tested in one.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from godoty_service.cli.app import main
+from tests.support.later_schema import LATER_SCHEMA, install
+from tests.support.system_clock import SKEW, skew
+
+FILES = "GODOTY_TEST_OPEN_FILES"  # in a command's environment: its soft limit of open files
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["godoty_service.cli.app", "godoty_service.server", __name__])
+
+
+class Command:
+    """A running or finished command.
+
+    Attributes:
+        pid: Its process id.
+    """
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str], out: Path, err: Path | None = None) -> None:
+        """Start it.
+
+        Args:
+            arguments: The arguments of `godoty`.
+            environment: Its whole environment.
+            out: The file that its output is appended to.
+            err: The file that its error output is appended to; None: the same file.
+        """
+        self._process = _FORKS.Process(target=_run, args=(arguments, dict(environment), str(out), str(err or out)))
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, negative if a signal ended it; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        while self._process.exitcode is None:
+            ended = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._process.sentinel, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(self._process.sentinel)
+        return self._process.exitcode
+
+
+def _run(arguments: tuple[str, ...], environment: dict[str, str], out: str, err: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    if ahead := os.environ.pop(SKEW, None):
+        skew(float(ahead))
+    if os.environ.pop(LATER_SCHEMA, None):
+        install()
+    if files := os.environ.pop(FILES, None):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    sys.argv = ["godoty", *arguments]
+    for stream, path in ((1, out), (2, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, stream)
+        os.close(file)
+    main()

@@ -1,0 +1,148 @@
+"""The environment of the service, shared by all tests: a real MongoDB, and the sandbox OpenRouter with its invoice."""
+
+import asyncio
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pymongo import MongoClient
+
+from godoty_service.bootstrap import Components, open_components
+from godoty_service.settings import Settings
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.replica_set import LocalMongo
+from openrouter_sandbox.server import Sandbox
+from openrouter_sandbox.settings import SandboxSettings
+from tests.support.service import Place, Service
+
+T = TypeVar("T")
+
+ACCOUNT = "sandbox-tests"  # the default provider key of servers
+_RECORDED = Path(__file__).parents[1] / "data" / "recorded"
+_MAX_WAIT = 60.0
+
+
+class Surroundings:
+    """MongoDB and the sandbox in a thread, so that blocking and asynchronous tests and other processes can use them.
+
+    Attributes:
+        mongodb_uri: The URI of MongoDB.
+        mongo: A blocking client.
+        sandbox: The provider. It runs in the thread: call it by `ask`.
+    """
+
+    def __init__(self, directory: Path, mongodb_uri: str | None) -> None:
+        """Prepare the environment; entering it starts the servers.
+
+        Args:
+            directory: The data directory of a MongoDB that is started.
+            mongodb_uri: A MongoDB that runs already; None: one is started.
+        """
+        self._directory = directory
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="surroundings", daemon=True)
+        self._stack = AsyncExitStack()
+        self._databases: list[str] = []
+        self._opened = ""  # the database of the open components
+        self._open_components = AsyncExitStack()
+        self._last: Components | None = None
+        self._borrowed = mongodb_uri is not None
+        self.mongodb_uri = mongodb_uri or ""
+        # All histories of the tests must be ones that strict providers accept.
+        self.sandbox = Sandbox(recorded=_RECORDED, settings=SandboxSettings(strict="openai,anthropic"))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self._start())
+        self.mongo: MongoClient[dict[str, Any]] = MongoClient(self.mongodb_uri, tz_aware=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._borrowed:
+            for name in self._databases:
+                self.mongo.drop_database(name)
+        self.mongo.close()
+        self.run(self._open_components.aclose())
+        self.run(self._stack.aclose())
+        shutil.rmtree(self._directory)  # deletes all databases of a MongoDB that was started
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the thread, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_MAX_WAIT)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Run a function of the sandbox in its thread."""
+
+        async def answer() -> T:
+            return question()
+
+        return self.run(answer())
+
+    def allow(self, hold: str, tokens: int | None = None) -> None:
+        """Let the answers that wait at a hold continue, by `tokens` tokens or to their end."""
+        self.ask(lambda: self.sandbox.holds.allow(hold, tokens))
+
+    def new_database(self) -> str:
+        """Return the name of a new database, which is dropped in the end."""
+        name = f"godoty_test_{secrets.token_hex(6)}"
+        self._databases.append(name)
+        return name
+
+    def settings(self, database: str, **others: Any) -> Settings:
+        """Return settings for this environment."""
+        return Settings(
+            **{
+                "listen": "127.0.0.1:0",
+                "mongodb_uri": self.mongodb_uri,
+                "mongodb_database": database,
+                "openrouter_base_url": self.sandbox.base_url,
+                "OPENROUTER_API_KEY": ACCOUNT,
+                "drain_grace": 2.0,
+                "wrong_key_lookups": 1_000_000.0,  # all tests call from one address
+                **others,
+            }
+        )
+
+    def service(self, target: str, database: str) -> Service:
+        """Create a tenant in a server's database, and an API key of it."""
+        tenant_id, api_key, key_id = self.run(self._issue(database, frozenset({Scope.CONVERSE})))
+        place = Place(target=target, database=self.mongo[database], surroundings=self)
+        return Service(place=place, tenant_id=tenant_id, api_key=api_key, key_id=key_id)
+
+    def issue_key(self, database: str, tenant_id: str, *, scopes: frozenset[Scope], **others: Any) -> str:
+        """Create a key of an existing tenant."""
+
+        async def issue() -> str:
+            components = await self._open(database)
+            return (await components.tenancy.api_keys.issue(tenant_id, scopes=scopes, **others))[1]
+
+        return self.run(issue())
+
+    async def _start(self) -> None:
+        if not self._borrowed:
+            mongo = await self._stack.enter_async_context(LocalMongo(self._directory))
+            self.mongodb_uri = mongo.uri
+        await self._stack.enter_async_context(self.sandbox)
+
+    async def _issue(self, database: str, scopes: frozenset[Scope]) -> tuple[str, str, str]:
+        components = await self._open(database)
+        tenant = await components.tenancy.tenants.create("test")
+        key, text = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=scopes)
+        return tenant.tenant_id, text, key.key_id
+
+    async def _open(self, database: str) -> Components:
+        """Open a database's components, and keep them open for further tests on it."""
+        if self._last is None or self._opened != database:
+            await self._open_components.aclose()
+            self._last = await self._open_components.enter_async_context(
+                open_components(self.settings(database), indexes=False)
+            )
+            self._opened = database
+        return self._last

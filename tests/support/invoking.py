@@ -1,0 +1,47 @@
+"""Runs a `godoty` command in the test's process, on a server's database."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from typer.testing import CliRunner
+
+from godoty_service.cli.app import app
+from tests.support.environment import ACCOUNT
+from tests.support.service import Service
+
+
+def invoke(service: Service, *arguments: str, typed: str | None = None, **environment: str) -> str:
+    """Run a command and return its output; raise its exception.
+
+    Args:
+        service: The service whose database it uses.
+        arguments: The arguments of `godoty`.
+        typed: Its input.
+        environment: Variables in addition to the server's settings.
+    """
+    known = {
+        "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+        "GODOTY_MONGODB_DATABASE": service.database.name,
+        "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+        "OPENROUTER_API_KEY": ACCOUNT,
+    }
+    with _restored_logging():
+        outcome = CliRunner().invoke(app, arguments, env=known | environment, input=typed)
+    if outcome.exception is not None:
+        raise outcome.exception
+    return outcome.output
+
+
+@contextmanager
+def _restored_logging() -> Iterator[None]:
+    """Restore the logging configuration, which commands change."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()

@@ -1,0 +1,165 @@
+"""A tenant of a running server, and its data in the database and on the provider's invoice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pymongo.database import Database
+
+from godoty_service.ledger.codec import call_from_document
+from godoty_service.turns.factory import pseudonym
+
+if TYPE_CHECKING:
+    from godoty_service.ledger.entries import ModelCall
+    from openrouter_sandbox.billing.invoice import Line
+    from tests.support.environment import Surroundings
+
+Document = dict[str, Any]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server: its address, its database, and its environment."""
+
+    target: str
+    database: Database[Document]
+    surroundings: Surroundings
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server, and a tenant of it that no other test uses.
+
+    Attributes:
+        place: The server.
+        tenant_id: The tenant.
+        api_key: A key of the tenant, with the scope `converse`.
+        key_id: The id of the key.
+    """
+
+    place: Place
+    tenant_id: str
+    api_key: str
+    key_id: str
+
+    @property
+    def target(self) -> str:
+        """host:port of the server."""
+        return self.place.target
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of a call."""
+        return (("authorization", f"Bearer {self.api_key}"),)
+
+    @property
+    def database(self) -> Database[Document]:
+        """The server's database."""
+        return self.place.database
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """MongoDB and the sandbox."""
+        return self.place.surroundings
+
+    def another_tenant(self) -> Service:
+        """Create another tenant of the same server."""
+        return self.surroundings.service(self.target, self.database.name)
+
+    def at(self, target: str) -> Service:
+        """Return the same tenant at another server on the same database."""
+        place = Place(target=target, database=self.database, surroundings=self.surroundings)
+        return Service(place=place, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
+
+    def session(self, session_id: str) -> Document | None:
+        """Return the session's document, or None."""
+        return self.database["sessions"].find_one({"tenant_id": self.tenant_id, "session_id": session_id})
+
+    def entries(self, session_id: str) -> list[ModelCall]:
+        """Return the session's ledger entries by number, including those of deleted sessions of the same id."""
+        return [call_from_document(each) for each in self.entry_documents(session_id)]
+
+    def entry_documents(self, session_id: str) -> list[Document]:
+        """Return the documents of the session's ledger entries."""
+        query = {"tenant_id": self.tenant_id, "session_id": session_id}
+        return list(self.database["ledger"].find(query).sort([("start_time", 1), ("number", 1)]))
+
+    def footprint(self) -> dict[str, int]:
+        """Return the number of the tenant's documents by collection."""
+        names = ("sessions", "messages", "ledger")
+        return {name: self.database[name].count_documents({"tenant_id": self.tenant_id}) for name in names}
+
+    def upstream_name(self, session_id: str) -> str:
+        """Return the session's id at the provider."""
+        session = self.session(session_id)
+        assert session is not None
+        return pseudonym(self.tenant_id, session["_id"])
+
+    def requests(self, session_id: str) -> list[Document]:
+        """Return the bodies of the session's requests, as the provider received them; without a session none."""
+        if self.session(session_id) is None:
+            return []
+        name = self.upstream_name(session_id)
+        entries = self.surroundings.ask(self.surroundings.sandbox.request_log.entries)
+        return [each["body"] for each in entries if each["body"].get("session_id") == name]
+
+    def invoice(self, session_id: str) -> list[Line]:
+        """Return the session's lines on the provider's invoice."""
+        name = self.upstream_name(session_id)
+        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.lines(session=name))
+
+    def invoiced(self, session_id: str) -> Decimal:
+        """Return the sum of the session's lines on the invoice."""
+        name = self.upstream_name(session_id)
+        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.total(session=name))
+
+
+def plain(amount: Decimal) -> str:
+    """Format an amount as the API does, independently of the service's code."""
+    text = format(amount, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+    """Block until a condition holds.
+
+    Raises:
+        AssertionError: It did not hold in time.
+    """
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold in time"
+        time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 20.0) -> Found:
+    """Wait until a coroutine function returns a true value, and return it.
+
+    Raises:
+        AssertionError: It did not in time.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        if found := await condition():
+            return found
+        assert time.monotonic() < deadline, "the condition did not hold in time"
+        await asyncio.sleep(0.01)
+
+
+async def soon(condition: Callable[[], Found], *, within: float = 20.0) -> Found:
+    """Wait until a function returns a true value, and return it.
+
+    Raises:
+        AssertionError: It did not in time.
+    """
+
+    async def answer() -> Found:
+        return condition()
+
+    return await eventually(answer, within=within)
