@@ -1,5 +1,6 @@
 """The cache of API keys: it saves database reads, expires in time, and is bounded."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ class Counting:
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
         self.reads = 0
+        self.delay = 0.0  # seconds of a read
+        self.failures = 0  # reads that fail first
 
     async def insert_one(self, document: dict[str, Any]) -> None:
         """Insert a key."""
@@ -26,6 +29,10 @@ class Counting:
     async def find_one(self, query: dict[str, Any]) -> dict[str, Any] | None:
         """Read a key."""
         self.reads += 1
+        await asyncio.sleep(self.delay)
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError
         return self.documents.get(query["_id"])
 
 
@@ -47,6 +54,32 @@ async def test_key_in_use_is_read_once_per_interval(keys: ApiKeys, collection: C
         await keys.verify(text)
 
     assert collection.reads == 1
+
+
+async def test_burst_with_a_new_key_is_one_lookup(keys: ApiKeys, collection: Counting) -> None:
+    """Calls that start together share one read, and one lookup counts against their source."""
+    _, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
+    collection.delay, entered = 0.01, []
+
+    @contextmanager
+    def lookup() -> Iterator[None]:
+        entered.append(1)
+        yield
+
+    found = await asyncio.gather(*(keys.verify(text, lookup()) for _ in range(50)))
+
+    assert {each.tenant_id for each in found} == {"tenant"}
+    assert (collection.reads, len(entered)) == (1, 1)
+
+
+async def test_failed_read_of_a_burst_is_repeated_by_the_others(keys: ApiKeys, collection: Counting) -> None:
+    """A call whose shared read failed reads the key itself."""
+    _, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
+    collection.delay, collection.failures = 0.01, 1
+
+    found = await asyncio.gather(*(keys.verify(text) for _ in range(5)), return_exceptions=True)
+
+    assert [type(each).__name__ for each in found] == ["ConnectionError", *["Principal"] * 4]
 
 
 async def test_key_is_read_again_after_three_seconds(keys: ApiKeys, collection: Counting) -> None:
