@@ -78,8 +78,8 @@ async def test_leaving_a_turn_cancels_it_on_the_server(stand_in: StandIn) -> Non
     ended = asyncio.Event()
 
     async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
-        yield pb.ConverseResponse(sequence=1)
         try:
+            yield pb.ConverseResponse(sequence=1)
             await asyncio.Event().wait()
         finally:
             ended.set()

@@ -208,13 +208,14 @@ async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
 
 async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> None:
     """DeleteSession during a turn is SESSION_BUSY, and the turn continues."""
-    call = caller.start("@sandbox plain tokens=12 hold_after=3 hold=deletion")
+    hold = f"deletion-{caller.service.tenant_id}"  # each driver's run has its own
+    call = caller.start(f"@sandbox plain tokens=12 hold_after=3 hold={hold}")
     await some_text(call)
 
     failure = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")))
     assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     assert failure.retry_after is not None
-    caller.service.surroundings.allow("deletion")
+    caller.service.surroundings.allow(hold)
     rest = await read(call)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert len(await caller.messages()) == 2

@@ -88,7 +88,15 @@ async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> N
             timed(caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))),
             timed(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="other"))),
             timed(anext(aiter(caller.start("hello", session_id="new")))),
-            timed(anext(aiter(caller.start("hello", session_id="kept", request_id="one")))),
+            timed(
+                anext(
+                    aiter(
+                        caller.start(
+                            "hello", session_id="kept", request_id="one", on_disconnect=pb.ON_DISCONNECT_CONTINUE
+                        )
+                    )
+                )
+            ),
         ]
         for failure, seconds in await asyncio.gather(*waiting):
             assert_unavailable(failure)
@@ -106,7 +114,9 @@ async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> N
     await eventually(serving)
 
     async def served() -> bool:
-        turn = await caller.converse("hello", session_id="kept", request_id="one", timeout=10)
+        turn = await caller.converse(
+            "hello", session_id="kept", request_id="one", on_disconnect=pb.ON_DISCONNECT_CONTINUE, timeout=10
+        )
         assert turn.failure is None or turn.failure.reason in ("SESSION_BUSY", "STORAGE_UNAVAILABLE", "SESSION_LOST")
         return turn.failure is None
 

@@ -37,7 +37,7 @@ class ErrorServer:
         """Answer one request."""
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 {self._head}\r\nconnection: close\r\n\r\n".encode())
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # uvloop's word for a transport that is closed
             for data in self._body:
                 writer.write(data)
                 await writer.drain()
