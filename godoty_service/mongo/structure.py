@@ -28,9 +28,16 @@ class Structure:
             return set(await self._database.list_collection_names())
 
     async def rename(self, old: str, new: str) -> None:
-        """Rename a collection, with its indexes, in place of an empty collection that has the new name."""
+        """Rename a collection, with its indexes, in place of an empty collection that has the new name.
+
+        Does nothing if the old name is gone: another process has renamed it.
+        """
         with translate_errors():
-            await self._database[old].rename(new, dropTarget=True)
+            try:
+                await self._database[old].rename(new, dropTarget=True)
+            except OperationFailure as error:
+                if error.code not in _MISSING:
+                    raise
 
     async def create_indexes(self, collection: str, indexes: Sequence[IndexModel]) -> None:
         """Build the indexes that are missing. Other clients read and write meanwhile."""

@@ -69,7 +69,7 @@ async def one_bound(world: World, address: str) -> Decimal:
 
 async def test_parallel_turns_on_three_servers_stay_below_the_limit(world: World) -> None:
     """100 turns at once do not exceed a limit of 10 upper bounds; all reservations are released."""
-    servers = [world.server() for _ in range(3)]
+    servers = [world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2") for _ in range(3)]
     await asyncio.gather(*(server.start() for server in servers))
     try:
         await set_policy(world, Policy(max_output_tokens=20))
