@@ -18,6 +18,7 @@ from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.server import Sandbox
 from tests.faults.invoice_comparison import Books, Witness, compare
 from tests.support.command import Command
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT
 
 _READY = 60.0  # start timeout of a server, in seconds
 
@@ -101,8 +102,7 @@ class World:
                 "GODOTY_MONGODB_DATABASE": self.settings.mongodb_database,
                 "GODOTY_OPENROUTER_BASE_URL": self.sandbox.base_url,
                 "OPENROUTER_API_KEY": provider_key.get_secret_value(),
-                "GODOTY_LEASE": "1.5",
-                "GODOTY_HEARTBEAT": "0.3",
+                **SHORT_LEASE_ENVIRONMENT,
                 # A server killed during a record lookup holds the call for 30 s, and lookups may fail.
                 "GODOTY_RECORD_PATIENCE": "120",
                 "GODOTY_RECORD_PATIENCE_WITH_USAGE": "5",

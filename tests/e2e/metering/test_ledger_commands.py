@@ -14,6 +14,7 @@ from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, Godoty, Serve, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled
 from tests.support.caller import Caller
+from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service, plain, soon
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
@@ -77,27 +78,26 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
     serve_process: StartProcess, connect: Callable[[Service], Caller], godoty: Godoty
 ) -> None:
     """When its lease has expired, its calls are orphaned: with `--wait` the same command settles them."""
-    process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     async for response in connect(service).start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=100 record_ms=0"):
         if response.HasField("text_delta"):
             break
     await soon(lambda: service.entries("talk")[0].generation_id)  # by it the record is found
     await process.kill()
-    result = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
+    result = await godoty(service, "ledger", "reconcile", "--wait", "30", **SHORT_LEASE_ENVIRONMENT)
 
     assert (result.status, result.out) == (0, "settled 1, unresolved 0; still pending 0, unresolved in all 0\n")
 
 
 async def test_reconcile_does_not_wait_for_a_live_server(calling: Serve, godoty: Godoty) -> None:
     """Its open call is its own: it is still open when the command ends, before the turn does."""
-    caller = await calling(reconcile_interval=NEVER, lease=2.0, heartbeat=0.2)
-    call = caller.start("@sandbox slow tokens=15 first_delay_ms=0 delay_ms=1000")
+    caller = await calling(reconcile_interval=NEVER, **SHORT_LEASE)
+    call = caller.start("@sandbox plain tokens=5 hold_after=2 hold=alive", timeout=None)
     async for response in call:
         if response.HasField("text_delta"):
             break
-    result = await godoty(
-        caller.service, "ledger", "reconcile", "--wait", "50", GODOTY_LEASE="2", GODOTY_HEARTBEAT="0.2"
-    )
+    # A command that waits for it outlasts the time that `godoty` gives it.
+    result = await godoty(caller.service, "ledger", "reconcile", "--wait", "600", **SHORT_LEASE_ENVIRONMENT)
     call.cancel()
 
     assert (result.status, result.out) == (1, "settled 0, unresolved 0; still pending 1, unresolved in all 0\n")

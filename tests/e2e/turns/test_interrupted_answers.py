@@ -11,11 +11,12 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, kept_through, resume, until, until_text
 from tests.support.caller import Caller, read
 from tests.support.history import assert_whole, assert_whole_upstream
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 from tests.support.waiting import when_free
 
 Connect = Callable[[Service], Caller]
+_MILLISECOND = 0.001  # to which times are rounded
 # The first answer calls a tool and is complete; the second streams a token every 50 ms.
 LOOP = "@sandbox tool-loop calls=2 tool=calculator tokens=60 delay_ms=50 hold_after=40 record_ms=-1"
 
@@ -95,18 +96,27 @@ async def test_busy_session_of_dead_server_reports_remaining_lease(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """The retry time of SESSION_BUSY is the remaining time of the dead server's lease: a retry after it is served."""
-    process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.2")
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     call = connect(service).start(SLOW)
     await until_text(call, "t2 ")
-    other = await serve(database=service.database.name, lease=3.0, heartbeat=0.2)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     await process.kill()
+    before = _lease_left(service, process.replica_id)
     busy = (await survivor.converse("and now?")).failure
+    after = _lease_left(service, process.replica_id)
     assert busy is not None
     assert (busy.code, busy.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     assert busy.retry_after is not None
-    assert 1.5 < busy.retry_after <= 3.0
+    assert after - _MILLISECOND <= busy.retry_after <= before + _MILLISECOND
     await asyncio.sleep(busy.retry_after)
 
     turn = await survivor.converse("and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+
+
+def _lease_left(service: Service, replica_id: str) -> float:
+    """Return the seconds until a dead server's lease expires, by the database's clock."""
+    left = {"$subtract": [{"$add": ["$heartbeat_time", int(LEASE * 1000)]}, "$$NOW"]}
+    (replica,) = service.database["replicas"].aggregate([{"$match": {"_id": replica_id}}, {"$set": {"left": left}}])
+    return float(replica["left"] / 1000)
