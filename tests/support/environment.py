@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
-_MAX_WAIT = 60.0
+_MAX_WAIT = 180.0
 
 
 class Surroundings:

@@ -126,7 +126,7 @@ def plain(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Block until a condition holds.
 
     Raises:
@@ -138,7 +138,7 @@ def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 20.0) -> Found:
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 60.0) -> Found:
     """Wait until a coroutine function returns a true value, and return it.
 
     Raises:
@@ -152,7 +152,7 @@ async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float
         await asyncio.sleep(0.01)
 
 
-async def soon(condition: Callable[[], Found], *, within: float = 20.0) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = 60.0) -> Found:
     """Wait until a function returns a true value, and return it.
 
     Raises:

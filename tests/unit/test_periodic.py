@@ -27,7 +27,7 @@ async def run_until(
 ) -> None:
     """Run a loop until `done` is set, and cancel it."""
     loop = asyncio.create_task(run_every(interval, work, failure="work_failed", at_once=at_once))
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     loop.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loop

@@ -63,7 +63,7 @@ async def test_removed_rate_limit_refuses_no_more(caller: Caller, admin: Admin) 
     for failure in (failed(refused), failed(again)):
         assert refusal(failure) == ("RATE_LIMITED", ("turns/minute",))
         assert 40 < (failure.retry_after or 0) <= 60.01
-    assert await eventually(lambda: _served(caller), within=5)
+    assert await eventually(lambda: _served(caller))
 
 
 async def _served(caller: Caller, **fields: Any) -> bool:
@@ -137,7 +137,7 @@ async def test_turn_whose_release_failed_is_released_later(
 
     assert failed == [lost]
     assert (turn.failure.reason if turn.failure else "") == ("STORAGE_UNAVAILABLE" if lost == "entering" else "")
-    assert await eventually(lambda: _served(connect(service.at(other.target)), session_id="else"), within=5)
+    assert await eventually(lambda: _served(connect(service.at(other.target)), session_id="else"))
 
 
 async def test_tenant_without_a_policy_has_the_default_limits(
@@ -151,11 +151,11 @@ async def test_tenant_without_a_policy_has_the_default_limits(
     assert await _served(stranger)
     for call in calls:
         call.cancel()
-    last = failed(await eventually(lambda: _until_refused(caller), within=5))
+    last = failed(await eventually(lambda: _until_refused(caller)))
 
     assert refusal(failed(third)) == ("TOO_MANY_TURNS", ("turns/concurrent",))
     assert refusal(last) == ("RATE_LIMITED", ("turns/minute",))
-    assert 10 < (last.retry_after or 0) <= 20
+    assert 1 < (last.retry_after or 0) <= 20
     assert caller.service.database["turn_limits"].count_documents({}) == 0
     await limit(admin_of(service), turns_per_minute=100)
     assert await _served(caller)
@@ -200,4 +200,4 @@ async def test_open_calls_of_a_tenant_are_limited(
     assert refusal(one_more) == ("RATE_LIMITED", ("calls/concurrent",))
     assert refusal(failed(third)) == ("RATE_LIMITED", ("streams/concurrent",))
     assert await listing(caller)
-    assert await eventually(lambda: _served(caller, session_id="next"), within=5)
+    assert await eventually(lambda: _served(caller, session_id="next"))

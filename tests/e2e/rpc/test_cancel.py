@@ -88,7 +88,7 @@ async def test_session_continues_after_a_cancel(caller: Caller) -> None:
 
 async def test_deadline_cancels_the_turn(caller: Caller) -> None:
     """When the caller's deadline passes, the turn ends as after a cancel."""
-    turn = await caller.converse(SLOW, timeout=1.5)
+    turn = await caller.converse(SLOW, timeout=6.0)
 
     assert turn.failure is not None
     assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -224,7 +224,7 @@ async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> Non
 async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect: Callable[[Service], Caller]) -> None:
     """A provider that does not answer the handshake received nothing, so nothing can have been charged."""
     with unanswered_port() as port:
-        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=1.5))
+        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=300))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
         await asyncio.sleep(0.2)

@@ -99,8 +99,8 @@ async def test_expired_key_is_refused(service: Service, connect: Connect, issue:
     await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {young}"),))
 
 
-async def test_revoked_key_is_refused_within_4_seconds(caller: Caller) -> None:
-    """A key that was just in use is refused by every server within seconds of its revocation."""
+async def test_revoked_key_is_refused(caller: Caller) -> None:
+    """A key that was just in use is refused by every server once it has read it again, after three seconds."""
     await caller.call("ListSessions", pb.ListSessionsRequest())
     keys = caller.service.database["api_keys"]
     revoked = keys.update_one({"_id": caller.service.key_id}, {"$set": {"revoke_time": utc_now()}})
@@ -113,7 +113,7 @@ async def test_revoked_key_is_refused_within_4_seconds(caller: Caller) -> None:
             return _refused(Failure.of(error))
         return False
 
-    await eventually(refused, within=4)
+    await eventually(refused)
 
 
 @pytest.mark.parametrize("scope", [Scope.BILLING, Scope.ADMIN])

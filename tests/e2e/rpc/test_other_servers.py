@@ -113,7 +113,7 @@ async def assert_the_loop_was_closed(survivor: Caller) -> None:
 async def test_paused_server_loses_its_session(serve: Start, serve_process: StartProcess, connect: Connect) -> None:
     """A server that resumes after its lease changes nothing any more: its turn ends with SESSION_LOST."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    call = connect(service).start("@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50 record_ms=-1")
+    call = connect(service).start("@sandbox slow tokens=2000 first_delay_ms=0 delay_ms=50 record_ms=-1")
     await some_text(call)
     other = await serve(database=service.database.name, **SHORT_LEASE)
     assert process.process is not None
@@ -139,11 +139,14 @@ async def test_stopping_server_finishes_turns_and_then_cancels_them(
     surroundings: Surroundings, new_database: str, connect: Connect
 ) -> None:
     """A short turn finishes, a long one is cancelled after the grace time; both sessions are complete and free."""
-    async with running(surroundings.settings(new_database, drain_grace=0.6)) as server:
+    async with running(surroundings.settings(new_database, drain_grace=6.0)) as server:
         caller = connect(surroundings.service(server.address, new_database))
-        short = asyncio.create_task(caller.converse("@sandbox plain tokens=6 delay_ms=50", session_id="short"))
+        short = asyncio.create_task(
+            caller.converse("@sandbox plain tokens=6 hold_after=1 hold=stopping", session_id="short")
+        )
         long = asyncio.create_task(caller.converse(SLOW, session_id="long"))
         await soon(lambda: all(caller.service.entries(each) for each in ("short", "long")))
+        surroundings.allow("stopping")
 
     assert (await short).finished.stop_reason == pb.STOP_REASON_END_TURN
     failure = (await long).failure

@@ -81,7 +81,7 @@ async def test_long_retry_after_is_returned_to_the_caller(caller: Caller) -> Non
     begun = time.monotonic()
     failure = failed(await caller.converse(prompt))
 
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     assert (failure.code, failure.reason, failure.retry_after) == (UNAVAILABLE, "PROVIDER_THROTTLED", 45.0)
     assert len(caller.service.entries("talk")) == 1
     await assert_usable(caller, prompt)

@@ -18,7 +18,7 @@ SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 reco
 CONTINUE = pb.ON_DISCONNECT_CONTINUE
 
 
-def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 30.0) -> Any:
+def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 90.0) -> Any:
     """Start to read the rest of a turn."""
     request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
     return caller.stub.ResumeTurn(request, metadata=caller.service.metadata, timeout=timeout)
@@ -90,7 +90,7 @@ def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
     assert len({each.turn_id for each in kept}) <= 1
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 20.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 60.0) -> float:
     """Wait until a condition is true; return the seconds that it took."""
     loop = asyncio.get_running_loop()
     begun = loop.time()

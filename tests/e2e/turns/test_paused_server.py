@@ -43,9 +43,9 @@ SCRIPTS = {
     "streams": "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=50 record_ms=-1",
     "waits": "@sandbox delay-headers ms=30000 record_ms=-1",
     "hangs": "@sandbox tool-loop calls=4 fault=hang at=3 hang_after=1 record_ms=-1",
-    "writes-1": "@sandbox tool-loop calls=24 delay_ms=1 record_ms=-1",
-    "writes-2": "@sandbox tool-loop calls=24 parallel=2 record_ms=-1",
-    "writes-3": "@sandbox tool-loop calls=24 delay_ms=3 record_ms=-1",
+    "writes-1": "@sandbox tool-loop calls=400 delay_ms=1 record_ms=-1",
+    "writes-2": "@sandbox tool-loop calls=400 parallel=2 record_ms=-1",
+    "writes-3": "@sandbox tool-loop calls=400 delay_ms=3 record_ms=-1",
 }
 
 
@@ -66,6 +66,15 @@ def kept(service: Service) -> dict[str, list[Document]]:
         name: list(service.database[name].find(query, sums).sort("_id", 1))
         for name in ("sessions", "messages", "turn_logs", "turns")
     }
+
+
+async def unchanging(service: Service) -> dict[str, list[Document]]:
+    """Wait until no document changes any more; return them."""
+    seen: dict[str, list[Document]] = {}
+    while seen != (found := kept(service)):
+        seen = found
+        await asyncio.sleep(1.0)
+    return seen
 
 
 def assert_summed(service: Service, session_id: str) -> None:
@@ -123,11 +132,11 @@ async def slowest_plain_turn(caller: Caller) -> AsyncIterator[list[float]]:
 async def test_dead_servers_sessions_continue_within_lease(
     serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], how: signal.Signals
 ) -> None:
-    """In any state of its turns, a dead server's sessions continue within the lease, a second and a plain turn's time.
+    """In any state of its turns, a dead server's sessions continue soon after its lease has expired.
 
     A stopped server that wakes up afterwards changes no session, message or log.
     """
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_MAX_MODEL_CALLS="500")
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     caller = connect(service)
@@ -140,7 +149,7 @@ async def test_dead_servers_sessions_continue_within_lease(
         taken = await asyncio.gather(*(take_over(survivor, each) for each in SCRIPTS))
     for turn, took in taken:
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-        assert took < LEASE + 1.0 + max(slowest)
+        assert took < LEASE + 10.0 + max(slowest)
     others = {"session_id": {"$in": list(SCRIPTS)}, "_id": {"$nin": _ids(taken)}}
     dead = {each["session_id"]: each["_id"] for each in service.database["turns"].find(others)}
     ends = {name: await resume(survivor, turn_id) for name, turn_id in dead.items()}
@@ -170,8 +179,7 @@ async def _wake(
     service: Service, process: ServerProcess, survivor: Caller, ends: dict[str, Turn], reading: list[Any]
 ) -> None:
     """Wake a stopped server, and check that it writes nothing any more."""
-    await asyncio.sleep(0.3)  # until the survivor's own last chunk is stored
-    before = kept(service)
+    before = await unchanging(service)  # the survivor's own last chunk is stored
     calls = {name: _calls(service, name) for name in SCRIPTS}
     os.kill(pid_of(process), signal.SIGCONT)
     for turn in await asyncio.gather(*reading):

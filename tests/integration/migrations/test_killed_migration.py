@@ -105,7 +105,7 @@ async def test_migrator_that_lost_its_lease_stops(surroundings: Surroundings, ol
     leases.delete_one({"_id": "lease"})
     await migrate(old_database, MIGRATIONS[0])
 
-    await asyncio.wait_for(first, 10)
+    await asyncio.wait_for(first, 30)
     assert (await Schema(old_database, MIGRATIONS).read()).version == 1
 
 

@@ -67,7 +67,7 @@ class Provider:
         """Have a server fetch the list that holds now, and wait until it has."""
         await providers.prepare([MODEL])
         prompt = {Decimal(price) for price in self.own.values()}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (newest := providers.newest(MODEL)) is None or {
                 each.prices.prompt for each in newest.endpoints
             } != prompt:

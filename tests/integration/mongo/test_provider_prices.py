@@ -111,13 +111,13 @@ async def test_a_list_that_nobody_saw_is_fetched_for_an_old_call(database: Datab
 
 async def _seen(database: Database, time: datetime) -> None:
     """Wait until a list is known to have been seen at a time."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await database.collection("provider_prices").count({"seen_time": time}) == 0:
             await asyncio.sleep(0.01)
 
 
 async def _asked(provider: Provider, times: int) -> None:
     """Wait for a fetch that nobody waits for."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while provider.asked < times:
             await asyncio.sleep(0.01)

@@ -212,7 +212,7 @@ async def test_connection_of_unread_body_is_closed_at_once() -> None:
         response = await made.post()
         assert await anext(response.aiter_raw()) == b"abc"
         await response.aclose()
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 20)
 
 
 async def test_body_without_its_end_is_error() -> None:
@@ -239,6 +239,9 @@ async def test_httpx_client_sends_by_transport() -> None:
         await reader.read()
         writer.close()
 
-    async with client(answer) as made, httpx.AsyncClient(transport=made.transport, timeout=0.3) as http:
+    async with (
+        client(answer) as made,
+        httpx.AsyncClient(transport=made.transport, timeout=httpx.Timeout(30, read=0.3)) as http,
+    ):
         with pytest.raises(httpx.ReadTimeout):
             await http.post(made.url, content=b"x")
