@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.clients.conftest import Context, Service, StandIn
 
-_PATIENCE = 30
+_PATIENCE = 90
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ async def test_ctrl_c_cancels_the_turn_and_then_leaves(
         await asyncio.to_thread(chat.see, "endless")
         chat.interrupt()
         await asyncio.to_thread(chat.see, "Cancelled.")
-        await asyncio.wait_for(cancelled.wait(), timeout=5)
+        await asyncio.wait_for(cancelled.wait(), timeout=30)
         await asyncio.to_thread(chat.see, "> ")
         assert await asyncio.to_thread(chat.interrupt_until_it_leaves) == 0
     finally:

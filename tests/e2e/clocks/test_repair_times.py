@@ -77,10 +77,10 @@ async def test_entries_a_month_ahead_return_to_their_time(
     assert untouched[1].start_time == true[1].start_time + MONTH
     assert "3 entries repaired" in said.out
     for entry, right in zip(service.entries("talk"), true, strict=True):
-        assert abs(entry.start_time - right.start_time) < timedelta(seconds=1.5)
+        assert abs(entry.start_time - right.start_time) < timedelta(seconds=10)
         assert entry.settle_time is not None
         assert right.settle_time is not None
-        assert abs(entry.settle_time - right.settle_time) < timedelta(seconds=1.5)
+        assert abs(entry.settle_time - right.settle_time) < timedelta(seconds=10)
     late = late_times(service.database, now=datetime.now(UTC) + timedelta(seconds=1))
     assert [line for line in late if ".time_repair.before." not in line] == []
     assert counted == cost

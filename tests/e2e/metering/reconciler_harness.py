@@ -102,7 +102,7 @@ async def last_call_after_turn(caller: Caller) -> ModelCall:
     return calls(caller)[-1]
 
 
-async def closed(caller: Caller, *, within: float = 10.0) -> ModelCall:
+async def closed(caller: Caller, *, within: float = 60.0) -> ModelCall:
     """Return the session's last call, once it is not pending any more."""
     await eventually(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
     return calls(caller)[-1]
@@ -118,7 +118,7 @@ def calls(caller: Caller) -> list[ModelCall]:
     return [call_from_document(each) for each in ledger.find(query).sort([("start_time", 1), ("number", 1)])]
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Wait until a condition is true."""
     async with asyncio.timeout(within):
         while not condition():

@@ -21,7 +21,7 @@ from tests.support.environment import Surroundings
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, plain
 
-HELD = 6.0  # seconds that an insert is held up: a lease, and a turn of the server that takes over
+HELD = 12.0  # seconds that an insert is held up: a lease, and a turn of the server that takes over
 
 
 async def assert_shown(caller: Caller, harness: ReconcilerHarness) -> None:
@@ -71,7 +71,7 @@ class Standstill:
             "blockTimeMS": int(HELD * 1000),
         }
         set_ = admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": held})
-        wait = {"waitForFailPoint": "failCommand", "timesEntered": set_["count"] + 1, "maxTimeMS": 10_000}
+        wait = {"waitForFailPoint": "failCommand", "timesEntered": set_["count"] + 1, "maxTimeMS": 60_000}
         await asyncio.to_thread(admin.command, wait)
         self._signal(signal.SIGSTOP)
 
@@ -97,7 +97,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
     It sends no request. If the number is taken it inserts no other entry; an inserted one is void, and in the totals.
     """
     name = fragile.new_database()
-    environment = server_environment(fragile, name) | SHORT_LEASE_ENVIRONMENT
+    environment = server_environment(fragile, name) | SHORT_LEASE_ENVIRONMENT | {"GODOTY_STORAGE_TIMEOUT": "60"}
     process = ServerProcess(environment=environment, log=tmp_path / "server.log")
     await process.start()
     service = fragile.service(process.address, name)

@@ -82,7 +82,7 @@ async def test_calls_of_a_live_server_are_not_reconciled(calling: Serve, start_h
     """During a turn's stream its own reconciler and others tick, and the turn settles its call itself."""
     caller = await calling(reconcile_interval=0.05)
     harness = await start_harness(caller.service)
-    call = caller.start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=20 record_ms=0")
+    call = caller.start("@sandbox plain tokens=9 hold_after=3 hold=live record_ms=0")
     await _first_text(call)
     for number in range(3):
         await _own_tick(caller, f"tick-{number}")
@@ -90,6 +90,7 @@ async def test_calls_of_a_live_server_are_not_reconciled(calling: Serve, start_h
     assert await harness.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (document,) = caller.service.entry_documents("talk")
     assert (document["state"], document.get("due")) == ("pending", None)
+    caller.service.surroundings.allow("live")
     turn = await read(call)
 
     assert turn.finished.turn_totals.pending_calls == 0
@@ -225,7 +226,7 @@ async def _own_tick(caller: Caller, session_id: str) -> None:
 
 
 async def _tick_until_closed(harness: ReconcilerHarness) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not harness.closed:
             await harness.reconciler.tick()
             await asyncio.sleep(0.1)

@@ -37,7 +37,7 @@ async def test_cancelled_call_is_settled_at_its_bill(calling: Serve, model: str,
     """If closing stops billing, it is the streamed part; if not, the whole answer. Both to the digit."""
     caller = await calling()
 
-    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=400", model=model)
+    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=3000", model=model)
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
     await assert_totals(caller, cost=None, pending=1)
 
@@ -52,9 +52,9 @@ async def test_cancelled_call_is_settled_at_its_bill(calling: Serve, model: str,
 
 
 async def test_call_waits_until_its_record_is_there(calling: Serve) -> None:
-    """For 1.5 s the provider answers 404: the call stays pending, and settles once the record is there."""
+    """For six seconds the provider answers 404: the call stays pending, and settles once the record is there."""
     caller = await calling()
-    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=1500")
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=6000")
 
     async def is_pending() -> bool:
         return (await caller.metrics()).totals.pending_calls == 1
@@ -64,7 +64,7 @@ async def test_call_waits_until_its_record_is_there(calling: Serve) -> None:
 
     assert (settled.cost, settled.cost_source) == (billed(caller, settled), CostSource.RECONCILED)
     assert settled.settle_time is not None
-    assert settled.settle_time - entry.start_time >= timedelta(seconds=1.5)
+    assert settled.settle_time - entry.start_time >= timedelta(seconds=6)
     assert caller.service.entry_documents("talk")[0].keys() & {"due", "tries"} == set()
 
 
@@ -72,7 +72,7 @@ async def test_usage_without_cost_is_settled_by_the_record(calling: Serve) -> No
     """The stream reported tokens and no cost; its record comes, and outranks the catalogue."""
     caller = await calling()
 
-    turn = await caller.converse("@sandbox no-cost record_ms=300 fee=0.002")
+    turn = await caller.converse("@sandbox no-cost record_ms=3000 fee=0.002")
     assert turn.finished.session_totals.pending_calls == 1
     assert not turn.calls[0].HasField("cost_usd")
     entry = await closed(caller)
@@ -152,7 +152,7 @@ async def test_call_without_a_record_is_unresolved_after_the_timeout(calling: Se
 async def test_call_in_the_middle_of_a_tool_loop_is_settled_in_place(calling: Serve) -> None:
     """The second of three calls is deferred: later ones have the next numbers, and it is settled under its own."""
     caller = await calling()
-    await caller.converse("@sandbox no-cost record_ms=1000")
+    await caller.converse("@sandbox no-cost record_ms=6000")
     turn = await caller.converse("@sandbox tool-loop calls=3")
 
     assert turn.started.totals.pending_calls == turn.finished.session_totals.pending_calls == 1

@@ -171,7 +171,7 @@ async def test_provider_key_of_the_environment_is_not_written(
     settings = surroundings.settings(surroundings.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
     running = asyncio.create_task(run_dev(settings))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not (tmp_path / "dev.env").exists():
                 assert not running.done(), running
                 await asyncio.sleep(0.02)

@@ -30,7 +30,7 @@ METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds added to each write: operations that do not wait for it overtake it
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
-QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0}
+QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": 1.0}
 
 
 @dataclass

@@ -42,7 +42,7 @@ async def converse(world: World, address: str, text: str, **fields: Any) -> tupl
     """Run a turn; return its failure reason (empty: none) and its responses."""
     responses: list[pb.ConverseResponse] = []
     async with grpc.aio.insecure_channel(address) as channel:
-        call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=world.metadata, timeout=60)
+        call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=world.metadata, timeout=180)
         try:
             async for response in call:
                 responses.append(response)  # noqa: PERF401 - what came before an error counts
@@ -119,15 +119,17 @@ async def test_killed_server_reservations_are_settled_by_reconciliation(world: W
         await set_policy(world, Policy(max_output_tokens=200, budgets=(budget,)))
         await asyncio.sleep(3.1)
         turns = [
-            asyncio.create_task(converse(world, victim.address, "@sandbox slow tokens=50 delay_ms=50"))
+            asyncio.create_task(converse(world, victim.address, "@sandbox plain tokens=50 hold_after=5 hold=victim"))
             for _ in range(5)
         ]
-        await asyncio.sleep(0.9)
+        async with asyncio.timeout(60):
+            while [bool(call.generation_id) for call in await calls_of(world)] != [True] * 5:
+                await asyncio.sleep(0.05)
         (during,) = await world.components.accounting.budget_service.status(world.tenant_id)
         await victim.kill()
         await asyncio.gather(*turns)
-        await world.settled(within=30)
-        async with asyncio.timeout(10):
+        await world.settled(within=120)
+        async with asyncio.timeout(60):
             while True:
                 (after,) = await world.components.accounting.budget_service.status(world.tenant_id)
                 if after.reserved == 0:
@@ -215,7 +217,7 @@ async def test_budget_set_during_a_turn_applies_to_its_next_call(world: World) -
         _, key = await world.components.tenancy.api_keys.issue(world.tenant_id, scopes=frozenset({Scope.ADMIN}))
         async with grpc.aio.insecure_channel(server.address) as channel:
             admin = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-            request = pb.ConverseRequest(text="@sandbox tool-loop calls=8 first_delay_ms=200")
+            request = pb.ConverseRequest(text="@sandbox tool-loop calls=8 first_delay_ms=1000")
             call = stub_of(channel).Converse(request, metadata=world.metadata, timeout=60)
             async for response in call:
                 if response.HasField("model_call_finished"):
@@ -237,7 +239,7 @@ async def test_calls_of_a_server_that_does_not_know_the_budget_yet_count(world: 
     server = world.server()
     await server.start()
     try:
-        turn = asyncio.create_task(converse(world, server.address, "@sandbox tool-loop calls=4 first_delay_ms=200"))
+        turn = asyncio.create_task(converse(world, server.address, "@sandbox tool-loop calls=4 first_delay_ms=600"))
         while not [call for call in await calls_of(world) if call.state is CallState.SETTLED]:
             await asyncio.sleep(0.02)
         budgets = tuple(Budget(window=window, limit=Decimal(1), hard=True) for window in BudgetWindow)

@@ -124,9 +124,10 @@ async def test_call_refused_for_reservations_alone_is_retryable_and_not_clamped(
 ) -> None:
     """Beside an open call the second one is BUDGET_RESERVED with RetryInfo and the figures; then it is served."""
     await set_policy(caller, day=limit)
-    first = asyncio.create_task(caller.converse("@sandbox slow tokens=4 first_delay_ms=1500", model=MODEL))
+    first = asyncio.create_task(caller.converse(f"@sandbox plain tokens=4 hold_after=1 hold={limit}", model=MODEL))
     held = await eventually(lambda: asyncio.to_thread(_sent, caller, "talk"))
     refused = await caller.converse("hello", session_id="second", model=MODEL)
+    caller.service.surroundings.allow(limit)
     await first
     turn = await caller.converse("hello", session_id="second", model=MODEL)
 

@@ -402,10 +402,10 @@ async def test_heartbeats_are_valid_by_database_clock(database: Database) -> Non
 
 async def test_lapsed_heartbeat_invalidates_leases(database: Database) -> None:
     """A server that was silent for a lease may have lost its leases, even if it beats again; new ones are valid."""
-    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="slow", lease=timedelta(seconds=0.2))
+    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="slow", lease=LEASE)
     await replicas.heartbeat()
     before = replicas.epoch
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(LEASE.total_seconds() + 0.1)
     await replicas.heartbeat()
 
     assert not replicas.lease_valid(before)
