@@ -55,7 +55,7 @@ async def test_requests_with_a_wrong_key_cost_neither_memory_nor_time(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
     assert usage.peak_growth < 20
-    assert usage.cpu_seconds < 2
+    assert usage.cpu_seconds < 5
 
 
 async def test_wrong_key_is_refused_before_the_request_arrives(serve: Start) -> None:

@@ -86,9 +86,12 @@ class ReconcilerHarness:
 
 
 async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
-    """Start a turn, disconnect at its first text, and return its entry once the turn is over."""
+    """Start a turn, disconnect at its first text, and return its entry once the turn is over.
+
+    Its answer is held after ten tokens: it cannot end before the disconnect.
+    """
     # A session whose turn is written to its end is held here for a moment yet: the next one waits in line.
-    call = caller.start(directive, **{"on_busy": pb.ON_BUSY_WAIT, **fields})
+    call = caller.start(f"{directive} hold_after=10", **{"on_busy": pb.ON_BUSY_WAIT, **fields})
     async for response in call:
         if response.HasField("text_delta"):
             break

@@ -155,7 +155,7 @@ async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start
     """Another server closed the call while its own server still streamed: the billed cost comes as one adjustment."""
     caller = await calling(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
-    call = caller.start("@sandbox slow tokens=30 first_delay_ms=0 delay_ms=20")
+    call = caller.start("@sandbox plain tokens=30 hold_after=5 hold=outlived")
     async for response in call:
         if response.HasField("text_delta"):
             break
@@ -165,6 +165,7 @@ async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start
     seen = await totals(caller)
     assert (seen.unresolved_calls, seen.cost_usd) == (1, "0")
 
+    caller.service.surroundings.allow("outlived")
     turn = await read(call)
     assert turn.failure is None
 

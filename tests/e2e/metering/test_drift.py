@@ -1,5 +1,6 @@
 """The drift metric: the difference of bills to the catalogue's prices by model, also for reconciled calls."""
 
+import asyncio
 from decimal import Decimal
 
 import httpx

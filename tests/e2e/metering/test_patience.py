@@ -80,7 +80,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     """The hour begins when its server is found dead."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
-    call = caller.start(f"{CANCELLED} tokens=400 record_ms=-1")
+    call = caller.start(f"{CANCELLED} tokens=400 hold_after=10 record_ms=-1")
     await eventually(lambda: any(each.generation_id for each in service.entries("talk")))
     await process.kill()
     await read(call)

@@ -60,7 +60,7 @@ async def test_calls_of_a_killed_server_are_reconciled(
     """With a fresh heartbeat no server reconciles the call; with a stale one any server settles it, to the digit."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
-    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
     await _first_text(call)
     await eventually(lambda: service.entries("talk")[0].generation_id is not None)
     await process.kill()
@@ -219,7 +219,7 @@ async def _first_text(call: Any) -> None:
 
 async def _own_tick(caller: Caller, session_id: str) -> None:
     """Wait for a tick of the server's own reconciler, which settles a call that was cancelled for it."""
-    call = caller.start(CANCELLED, session_id=session_id)
+    call = caller.start(f"{CANCELLED} hold_after=10", session_id=session_id)
     await _first_text(call)
     call.cancel()
     await eventually(lambda: caller.service.entries(session_id)[0].state is CallState.SETTLED)

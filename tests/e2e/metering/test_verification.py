@@ -229,7 +229,7 @@ async def test_running_turn_is_no_difference(calling: Serve, start_harness: Star
     caller = await calling(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await caller.converse("hello")
-    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10")
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10")
     async for response in call:
         if response.HasField("text_delta"):
             break

@@ -214,7 +214,7 @@ async def test_call_deferred_after_another_server_closed_it_is_resolved(
     """A streaming call is closed by another server and then cancelled: its own server reads the record."""
     server: Server = await start()
     caller = server.caller
-    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 record_ms=0")
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
     async for response in call:
         if response.HasField("text_delta"):
             break
@@ -341,7 +341,7 @@ async def test_cancelled_call_that_could_not_be_deferred_is_reconciled(start: Ca
     caller = server.caller
 
     with server.failing("update", "ledger", REFUSED):
-        call = caller.start("@sandbox slow tokens=40 first_delay_ms=0 delay_ms=10 record_ms=0")
+        call = caller.start("@sandbox slow tokens=40 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
         async for response in call:
             if response.HasField("text_delta"):
                 break
@@ -374,11 +374,12 @@ async def test_session_that_could_not_be_written_is_released(start: Callable[...
     caller = server.caller
     await caller.converse("hello")
 
-    call = caller.start("@sandbox slow tokens=20 first_delay_ms=0 delay_ms=10")
+    call = caller.start("@sandbox plain tokens=20 hold_after=5 hold=unwritten")
     async for response in call:
         if response.HasField("text_delta"):
             break
     with server.failing("update", "sessions", REFUSED):
+        caller.service.surroundings.allow("unwritten")
         assert_unavailable(await read(call))
     turn = await next_turn(caller)
 

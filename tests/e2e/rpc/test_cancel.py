@@ -175,7 +175,11 @@ async def test_second_turn_of_a_busy_session_is_refused(caller: Caller) -> None:
 
 async def test_one_of_concurrent_turns_of_a_new_session_runs(caller: Caller) -> None:
     """One creates the session and runs, the others are SESSION_BUSY."""
-    turns = await asyncio.gather(*(caller.converse("@sandbox plain delay_ms=10") for _ in range(6)))
+    hold = f"one-{caller.service.tenant_id}"  # each driver's run has its own
+    running = [asyncio.create_task(caller.converse(f"@sandbox plain hold_after=1 hold={hold}")) for _ in range(6)]
+    await soon(lambda: sum(each.done() for each in running) == 5)
+    caller.service.surroundings.allow(hold)
+    turns = await asyncio.gather(*running)
 
     (served,) = [turn for turn in turns if turn.failure is None]
     assert served.started.session_created

@@ -173,7 +173,7 @@ async def test_failed_call_has_its_error_and_its_cost_on_its_span(collector: Col
 
 async def test_spans_of_cancelled_calls_are_exported(collector: Collector) -> None:
     """Strands does not end them: they end with the turn, and name the call whose cost is pending."""
-    call = collector.caller.start("@sandbox slow tokens=50 delay_ms=50")
+    call = collector.caller.start("@sandbox slow tokens=50 delay_ms=50 hold_after=10")
     async for response in call:
         if response.HasField("text_delta"):
             break

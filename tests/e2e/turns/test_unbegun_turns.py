@@ -120,7 +120,7 @@ async def test_late_record_of_turn_is_deleted(
     assert outage.lost is not None
     turns.insert_one(outage.lost)
 
-    await _assert_ran_once(await there.converse("hi", request_id="one", on_busy=WAIT, timeout=20.0), here.service)
+    await _assert_ran_once(await there.converse("hi", request_id="one", on_busy=WAIT), here.service)
 
 
 async def _queue(

@@ -51,7 +51,7 @@ class Load:
             async with grpc.aio.insecure_channel(target) as channel:
                 text = f"go @sandbox {dice.choice(_SCENARIOS)}"
                 caller = Caller(self.service, channel)
-                call = caller.start(text, session_id=f"s{number}", on_busy=pb.ON_BUSY_WAIT, timeout=60.0)
+                call = caller.start(text, session_id=f"s{number}", on_busy=pb.ON_BUSY_WAIT, timeout=120.0)
                 self.starting[target] += 1
                 try:
                     await anext(aiter(call))

@@ -44,7 +44,9 @@ def collection() -> Counting:
 @pytest.fixture
 def keys(collection: Counting) -> ApiKeys:
     stand_in: Any = collection
-    return ApiKeys(stand_in)
+    keys = ApiKeys(stand_in)
+    keys._cache = KeyCache(tick=lambda: 100.0)  # no time passes
+    return keys
 
 
 async def test_key_in_use_is_read_once_per_interval(keys: ApiKeys, collection: Counting) -> None:
