@@ -73,7 +73,7 @@ def accepted(service: Service, key: str) -> bool:
     with grpc.insecure_channel(service.target) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         try:
-            stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=10)
+            stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=60)
         except grpc.RpcError as error:
             refusals = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
             assert error.code() in refusals  # noqa: PT017 - else it is no answer

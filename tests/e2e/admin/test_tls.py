@@ -46,7 +46,7 @@ async def answers(target: str, root: Pair | None, client: Pair | None = None, na
         channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root.pem, *shown), options=options)
     async with channel:
         try:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - else it is no answer
             return False
@@ -134,7 +134,7 @@ async def test_health_check_works_if_the_certificate_is_for_servers_only(
     credentials = grpc.ssl_channel_credentials(trusted.pem, *forged)
     async with grpc.aio.secure_channel(service.target, credentials, options=options) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
 
 
 @pytest.mark.parametrize(

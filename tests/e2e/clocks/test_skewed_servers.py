@@ -65,7 +65,7 @@ async def test_clock_beyond_tolerance_makes_health_not_serving_and_turns_still_r
     assert await health(service.target) == "NOT_SERVING"
     assert await health(service.target, "godoty.v1.AgentService") == "NOT_SERVING"
     assert (await connect(service).converse("hello")).finished.turn_totals.model_calls == 1
-    page = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).read().decode()  # noqa: ASYNC210 - a test may block its own loop
+    page = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).read().decode()  # noqa: ASYNC210 - a test may block its own loop
     figures = {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if line.startswith("godoty_clock")}
     assert abs(figures["godoty_clock_offset_seconds"] - DAY.total_seconds()) < 5
     assert figures["godoty_clock_out_of_tolerance_total"] >= 1

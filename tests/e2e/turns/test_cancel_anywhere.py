@@ -106,7 +106,7 @@ async def test_cancel_at_any_await_settles_turn(
         for at, late in cases:
             session_id = f"at-{at}-{late}"
             stepper.arm(at, late=late)
-            turn = await caller.converse(SCRIPT, session_id=session_id, timeout=10)
+            turn = await caller.converse(SCRIPT, session_id=session_id)
             struck, stepper.at = stepper.fired_at, None
             outcome = turn.failure.reason if turn.failure is not None else "finished"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1

@@ -61,7 +61,7 @@ async def failed_completion(
         base_url=url,
         site_url="",
         app_name="",
-        connect_timeout=5,
+        connect_timeout=60,
         read_timeout=60,
         read_pacer=ReadPacer(),
         error_limits=limits,

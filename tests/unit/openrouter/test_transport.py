@@ -133,7 +133,7 @@ async def test_silence_within_answer_is_read_timeout() -> None:
     async with client(fall_silent) as made:
         response = await made.post()
         with pytest.raises(httpx.ReadTimeout):
-            await asyncio.wait_for(receive(response), 10)
+            await asyncio.wait_for(receive(response), 30)
 
     assert received == b"xxxx"
 

@@ -76,7 +76,7 @@ async def test_loss_of_last_reader_cancels_turn(turn: Turn) -> None:
 
     await second.aclose()
     monitor.on_reader_left(turn)
-    await asyncio.sleep(0.01)
+    await asyncio.wait([turn.task], timeout=30)
     assert turn.task.cancelled()
 
 
