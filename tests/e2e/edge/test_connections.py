@@ -61,7 +61,7 @@ async def served(caller: Caller) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def all_closed(opened: list[Http2], *, within: float = 20.0) -> None:
+async def all_closed(opened: list[Http2], *, within: float = 60.0) -> None:
     """Wait until the server has closed connections."""
 
     async def closed() -> bool:

@@ -19,7 +19,7 @@ from tests.support.service import soon
 
 WAIT = pb.ON_BUSY_WAIT
 PROMISE = 5.0  # seconds after its revocation in which a key may still make model calls
-CACHED = 3.2  # seconds after which a server has reloaded a policy
+CACHED = 3.2  # seconds after which a server has reloaded a key or a policy
 CALLS = 25
 # Calls of a second and a half each.
 LONG_LOOP = f"@sandbox tool-loop calls={CALLS} tool=calculator first_delay_ms=1500"
@@ -91,7 +91,7 @@ def assert_refused(turn: Turn, caller: Caller, *, reason: str) -> None:
 async def test_revoked_key_stops_queued_turn(in_line: QueuedTurn, caller: Caller) -> None:
     """A key that is revoked while its turn is queued starts no model call."""
     revoke(caller, in_line.key_id)
-    await asyncio.sleep(1.2)  # a turn that waits for another server checks its key once a second
+    await asyncio.sleep(CACHED + 1.2)  # a turn that waits for another server checks its key once a second
 
     assert_refused(await in_line.end(), caller, reason="INVALID_API_KEY")
 
@@ -100,7 +100,7 @@ async def test_expired_key_stops_queued_turn(in_line: QueuedTurn, caller: Caller
     """A key that expires while its turn is queued starts no model call."""
     expired = {"$set": {"expire_time": utc_now() - timedelta(seconds=1)}}
     caller.service.database["api_keys"].update_one({"_id": in_line.key_id}, expired)
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(CACHED + 1.2)
 
     assert_refused(await in_line.end(), caller, reason="INVALID_API_KEY")
 
