@@ -27,7 +27,7 @@ from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
 LEASE = 6.0
-ATTEMPTS = 5  # runs in which one write may be lost
+ATTEMPTS = 10  # runs in which one write may be lost
 ACCOUNT = "sandbox-lossy"
 # Two model calls with a tool between them: every kind of write of a turn.
 SCRIPT = "@sandbox tool-loop calls=2 tool=calculator"
@@ -54,16 +54,16 @@ class World:
         """The tenant."""
         return self.caller.service
 
-    async def each_write(self, case: Case, *, loss: Loss) -> dict[str, str]:
-        """Run a case once with all its writes, then once for each of them, followed by a turn.
+    async def each_write(self, case: Case, kinds: set[str], *, loss: Loss) -> dict[str, str]:
+        """Run a case once with all its writes, then for each of them and for each given kind, followed by a turn.
 
         Returns:
             By session, the write that was lost and the caller's error.
         """
         await self._run(case, "whole", self._lossy.arm)
-        writes = [(kind, at) for kind, count in sorted(self._lossy.seen.items()) for at in range(1, count + 1)]
+        writes = {(kind, at) for kind, count in self._lossy.seen.items() for at in range(1, count + 1)}
         found: dict[str, str] = {}
-        for kind, at in writes:
+        for kind, at in sorted(writes | {(kind, 1) for kind in kinds}):
             found |= await self._lose(case, kind, at, loss=loss)
         return found
 
@@ -152,6 +152,10 @@ TURN_WRITES = {
     *("turns.insert_one", "sessions.find_one_and_update", "turn_limits.update_one", "budgets.find_one_and_update"),
     *("ledger.insert_one", "ledger.update_one", "ledger.bulk_write", "messages.insert_one", "sessions.update_one"),
 }
+DELETION_WRITES = {
+    *("sessions.find_one_and_update", "turn_logs.delete_many", "turns.delete_many"),
+    *("messages.delete_many", "sessions.delete_one"),
+}
 HOW = pytest.mark.parametrize("loss", ["answer", "write", "late"])
 
 
@@ -172,7 +176,7 @@ async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, l
         arm()
         return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, loss=loss)
+    found = await world.each_write(case, TURN_WRITES, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
@@ -193,7 +197,7 @@ async def test_lost_write_of_a_takeover_does_not_lock_its_session(
         arm()
         return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, loss=loss)
+    found = await world.each_write(case, TURN_WRITES, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
@@ -215,12 +219,9 @@ async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, 
         await until(lambda: world.service.session(session_id) is None)
         return "deleted"
 
-    found = await world.each_write(case, loss=loss)
+    found = await world.each_write(case, DELETION_WRITES, loss=loss)
 
-    assert {each.split("-")[0] for each in found} >= {
-        *("sessions.find_one_and_update", "turn_logs.delete_many", "turns.delete_many"),
-        *("messages.delete_many", "sessions.delete_one"),
-    }
+    assert {each.split("-")[0] for each in found} >= DELETION_WRITES
     for session_id in found:
         await assert_good_history(world, session_id)
     for name in ("sessions", "messages", "turns", "turn_logs"):
