@@ -409,7 +409,7 @@ async def test_session_that_could_not_be_acquired_is_free(start: Callable[..., A
 )
 async def test_failed_batch_fails_every_item(fragile: Surroundings, how: dict[str, Any], landed: int) -> None:
     """The outcome of all documents that were inserted together is unknown."""
-    database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=1.0)
+    database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=5.0)
     things = database.collection("things")
     await things.ensure([Index(keys=[("name", 1)])])
     data = {"failCommands": ["insert"], "namespace": f"{database.name}.things", "appName": "godoty", **how}

@@ -35,7 +35,7 @@ from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service
 
-BLINK = 2.0
+BLINK = LEASE
 # The monitor would detect the lost sessions; here each turn must detect it by itself.
 UNWATCHED: dict[str, Any] = {"lease": BLINK, "heartbeat": 0.05, "turn_watch_interval": 600.0}
 # The turns' states when their server stops: streaming, waiting for headers, and writing at full speed.
