@@ -30,7 +30,7 @@ async def started(serve: Start) -> Service:
 
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until the session's only call is settled."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             (call,) = service.entries(session_id)
             if call.state is not CallState.PENDING:
