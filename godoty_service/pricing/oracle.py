@@ -11,6 +11,7 @@ from typing import ClassVar
 import structlog
 from bson.binary import Binary
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -139,12 +140,7 @@ class PricingOracle:
 
     async def run(self, interval: float) -> None:
         """Refresh until cancelled, once per interval in seconds."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.refresh()
-            except GodotyError as error:
-                log.warning("catalogue_not_stored", error=str(error))
+        await run_every(interval, self.refresh, failure="catalogue_not_stored")
 
     def age(self) -> float | None:
         """Return the seconds since the provider last confirmed the catalogue; None: there is none."""

@@ -11,16 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-import structlog
-
+from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, InvalidApiKey, KeyNotFound
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.tenancy.auth import Principal, Scope
 from godoty_service.tenancy.key_cache import KeyCache
-
-log = structlog.get_logger(__name__)
-
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _UNMATCHABLE_HASH = hashlib.sha256(b"").hexdigest()
@@ -187,12 +183,7 @@ class ApiKeys:
 
     async def run(self, interval: float) -> None:
         """Record the use of keys every `interval` seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.record_use()
-            except GodotyError as error:
-                log.warning("key_use_not_recorded", error=str(error))
+        await run_every(interval, self.record_use, failure="key_use_not_recorded")
 
     async def record_use(self) -> None:
         """Update the last use time of all keys used since the previous update, in one write."""
