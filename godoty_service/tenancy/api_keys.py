@@ -50,7 +50,6 @@ class ApiKeys:
         self._keys = collection
         self._clock = clock
         self._cache = KeyCache()
-        self._reads: dict[str, asyncio.Future[None]] = {}  # by key id, of keys that are being read
         self._used: dict[str, datetime] = {}
 
     async def issue(
@@ -198,23 +197,16 @@ class ApiKeys:
 
     async def _find(self, key_id: str, digest: str, lookup: AbstractContextManager[object]) -> Document | None:
         """Return a key's document. Concurrent calls share a read: a burst with a new key is no guessing."""
-        fresh, known = self._cache.get(key_id)
-        if not fresh and (reading := self._reads.get(key_id)) is not None:
-            await asyncio.wait([reading])
-            fresh, known = self._cache.get(key_id)
+        known, fresh = self._cache.peek(key_id)
         if fresh:
             return known
         proven = known is not None and hmac.compare_digest(digest, known["hash"])
-        done = self._reads[key_id] = asyncio.get_running_loop().create_future()
-        try:
+
+        async def read() -> Document | None:
             with nullcontext() if proven else lookup:
-                found = await self._keys.find_one({"_id": key_id})
-            self._cache.put(key_id, found)
-        finally:
-            done.set_result(None)
-            if self._reads.get(key_id) is done:
-                del self._reads[key_id]
-        return found
+                return await self._keys.find_one({"_id": key_id})
+
+        return await self._cache.load(key_id, read)
 
 
 def _read(document: Document) -> ApiKey:
