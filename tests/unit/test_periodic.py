@@ -39,7 +39,7 @@ class Runs:
             raise self._errors.pop(0)
 
     async def wait(self, count: int) -> None:
-        """Wait until so many runs have started."""
+        """Wait until `count` runs have started."""
         async with self._started:
             await asyncio.wait_for(self._started.wait_for(lambda: self.count >= count), 5)
 
