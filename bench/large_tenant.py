@@ -184,14 +184,12 @@ class Steps:
 
     async def counted(self) -> None:
         """Wait until the server has computed the opening balance from the ledger."""
-        while await self._components.accounting.budget_store.tracked(self._tenant_id) is None:  # noqa: ASYNC110 - set by another process
+        while await self._components.budgets.store.tracked(self._tenant_id) is None:  # noqa: ASYNC110 - set by another process
             await asyncio.sleep(0.5)
 
     async def status(self, spent: Decimal) -> str:
         """Compare the total budget with the entries that were inserted before the turns."""
-        by_window = {
-            each.window: each.spent for each in await self._components.accounting.budget_service.status(self._tenant_id)
-        }
+        by_window = {each.window: each.spent for each in await self._components.budgets.service.status(self._tenant_id)}
         if by_window[BudgetWindow.TOTAL] < spent:
             self._result.failures.append("the budget is too low")
         return f"spent {by_window[BudgetWindow.TOTAL]}, {spent} of it before the turns"
@@ -201,8 +199,8 @@ class Steps:
         components = self._components
         found = verify_budgets(
             database=components.database,
-            entries=components.accounting.entry_sums,
-            budgets=components.accounting.budget_store,
+            entries=components.budgets.entry_sums,
+            budgets=components.budgets.store,
             tenant_id=self._tenant_id,
         )
         return _differences(self._result, [each.what async for each in found])

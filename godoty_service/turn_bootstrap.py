@@ -87,7 +87,7 @@ def _dependencies(
         oracle=provider.oracle,
         adjustments=accounting.adjustments,
         totals_updater=accounting.totals_updater,
-        budget_service=accounting.budget_service,
+        budget_service=components.budgets.service,
         policies=tenancy.policies,
         turn_limiter=tenancy.turn_limiter,
         key_monitor=key_monitor,

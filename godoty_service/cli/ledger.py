@@ -264,8 +264,8 @@ def verify_ledger(
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(
             database=components.database,
-            entries=components.accounting.entry_sums,
-            budgets=components.accounting.budget_store,
+            entries=components.budgets.entry_sums,
+            budgets=components.budgets.store,
             tenant_id=tenant,
         ):
             differences += 1

@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, StorageError, StorageUnavailable
@@ -110,14 +111,7 @@ class Reconciler:
     async def run(self, interval: float) -> None:
         """Reconcile until cancelled, once per interval in seconds; at the end, write the calls still in memory."""
         try:
-            while True:
-                await asyncio.sleep(interval)
-                try:
-                    await self.tick()
-                except GodotyError as error:
-                    log.warning("reconciliation_failed", error=str(error))
-                except Exception:
-                    log.exception("reconciliation_fault")
+            await run_every(interval, self.tick, failure="reconciliation_failed", fault="reconciliation_fault")
         finally:
             await self._finish()
 

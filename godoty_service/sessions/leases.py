@@ -6,12 +6,13 @@ answer to an acquisition or a release was lost, the holder failed, or the databa
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, StorageError
 from godoty_service.sessions.session import Claim, Session
 from godoty_service.sessions.store import SessionStore
@@ -102,15 +103,7 @@ class Leases:
 
     async def run(self, interval: float) -> None:
         """Release leases without a running holder: when a holder ends with a lease, and every `interval` seconds."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await self._reap_requested.wait()
-            self._reap_requested.clear()
-            try:
-                await self.reap()
-            except GodotyError as error:
-                log.warning("leases_not_reaped", error=str(error))
+        await run_every(interval, self.reap, failure="leases_not_reaped", wake=self._reap_requested)
 
     async def reap(self) -> int:
         """Release this server's leases whose holders do not run; return their number.

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, TurnNotFound
 from godoty_service.turns.event_log.events import Event
@@ -47,7 +49,9 @@ class RemoteTurnReader:
                 chunks = await self._event_logs.read(record.tenant_id, record.turn_id, after=index)
                 if marking is None and not (chunks and chunks[-1].ended):
                     await self._mark(record)
-                    marking = asyncio.create_task(self._mark_periodically(record))
+                    # A task, because its reader may be slow.
+                    marks = run_every(_MARK, partial(self._mark, record), failure="turn_not_marked")
+                    marking = asyncio.create_task(marks)
                 for chunk in chunks:
                     index = chunk.index
                     for numbered in _events_after(chunk, after):
@@ -64,12 +68,6 @@ class RemoteTurnReader:
         finally:
             if marking is not None:
                 marking.cancel()
-
-    async def _mark_periodically(self, record: TurnRecord) -> None:
-        """Mark a turn until cancelled, independently of its reader's pace."""
-        while True:
-            await asyncio.sleep(_MARK)
-            await self._mark(record)
 
     async def _mark(self, record: TurnRecord) -> None:
         """Mark a turn as read here: without the mark it would end with the last reader of its own server."""

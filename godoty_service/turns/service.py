@@ -5,11 +5,9 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import timedelta
 
-import structlog
-
+from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import (
-    GodotyError,
     RequestIdReused,
     ShuttingDown,
     TurnCancelled,
@@ -25,8 +23,6 @@ from godoty_service.turns.remote_reader import RemoteTurnReader
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
-
-log = structlog.get_logger(__name__)
 
 TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
 
@@ -145,19 +141,16 @@ class TurnService:
 
     async def run(self, interval: float) -> None:
         """Monitor the running turns every `interval` seconds until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            await self._monitor.check(list(self._running.values()))
+        await run_every(interval, lambda: self._monitor.check(self.all()), failure="turns_not_monitored")
 
     async def run_lost(self, interval: float) -> None:
         """Delete records of refused turns and end lost turns of this server every `interval` seconds."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self._turn_store.reap()
-                await self._end_lost()
-            except GodotyError as error:
-                log.warning("lost_turns_not_ended", error=str(error))
+
+        async def work() -> None:
+            await self._turn_store.reap()
+            await self._end_lost()
+
+        await run_every(interval, work, failure="lost_turns_not_ended")
 
     async def _end_lost(self) -> None:
         """End turns of this server that have remote readers and do not run: one of their writes was applied late."""

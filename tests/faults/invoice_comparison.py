@@ -94,7 +94,7 @@ async def differences(components: Components) -> AsyncIterator[str]:
         if not await _is_search_fee(components, each.what):
             yield f"verify: {each.session_id}: {each.what}"
     async for each in verify_budgets(
-        database=database, entries=components.accounting.entry_sums, budgets=components.accounting.budget_store
+        database=database, entries=components.budgets.entry_sums, budgets=components.budgets.store
     ):
         yield f"verify: {each.what}"
     async for each in verify_usage(
@@ -120,10 +120,10 @@ def spending_at(components: Components, ahead: timedelta) -> tuple[BudgetService
         database=components.database,
         rollup_job=components.usage.rollup_job,
         rollups=components.usage.rollups,
-        entries=components.accounting.entry_sums,
+        entries=components.budgets.entry_sums,
     )
     spending = BudgetService(
-        budgets=components.accounting.budget_store,
+        budgets=components.budgets.store,
         balance=balance,
         adjustments=components.accounting.ledger.adjustments,
         budgets_of=components.tenancy.policies.budgets,
@@ -131,7 +131,7 @@ def spending_at(components: Components, ahead: timedelta) -> tuple[BudgetService
     )
     sweep = BudgetMaintenance(
         budget_service=spending,
-        budgets=components.accounting.budget_store,
+        budgets=components.budgets.store,
         ledger=components.accounting.ledger,
         balance=balance,
         now=now,
@@ -146,8 +146,8 @@ async def _settle_budgets(components: Components, books: Books) -> None:
     _, sweep = spending_at(components, timedelta(minutes=5))
     await sweep.run_once()
     await sweep.run_once()  # the first may only have set the time from which a tenant's calls are counted
-    async for tenant_id in components.accounting.budget_store.tenants(None):
-        if await components.accounting.budget_store.tracked(tenant_id) is None:
+    async for tenant_id in components.budgets.store.tenants(None):
+        if await components.budgets.store.tracked(tenant_id) is None:
             books.faults.append(f"the opening balance of the budgets of {tenant_id} is not final")
 
 

@@ -43,7 +43,7 @@ async def spent(components: Components, service: Service) -> Decimal:
     _, sweep = spending_at(components, timedelta(minutes=5))
     await sweep.run_once()
     await sweep.run_once()
-    (status,) = await components.accounting.budget_service.status(service.tenant_id)
+    (status,) = await components.budgets.service.status(service.tenant_id)
     return status.spent
 
 

@@ -90,7 +90,7 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
         await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
         await connect(service.at(ahead.target)).converse("hello")
         spent = (await connect(service).converse("hello")).finished.session_totals.cost_usd
-        (status,) = await components.accounting.budget_service.status(service.tenant_id)
+        (status,) = await components.budgets.service.status(service.tenant_id)
 
     assert status.spent == Decimal(spent) > 0
 

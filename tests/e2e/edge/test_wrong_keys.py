@@ -164,13 +164,13 @@ async def test_proven_key_passes_a_throttled_source_after_its_cache_entry_expire
     serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a throttled proxy, a proven key is read again, and a new one must wait."""
+    monkeypatch.setattr("godoty_service.tenancy.key_cache.FRESH_FOR", 0.0)
     service = await serve(wrong_key_lookups=0.1)
     caller, other = connect(service), connect(service.another_tenant())
     await caller.call("ListSessions", pb.ListSessionsRequest())
     for number in range(12):
         last = await _tried(other, _wrong(number))
     assert last.reason == "TOO_MANY_WRONG_KEYS"
-    monkeypatch.setattr("godoty_service.tenancy.key_cache.FRESH_FOR", 0.0)
 
     for _ in range(20):
         await caller.call("ListSessions", pb.ListSessionsRequest())

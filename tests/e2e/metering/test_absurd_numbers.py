@@ -83,6 +83,7 @@ async def test_turn_with_a_fault_at_its_end_releases_its_session(
     assert turn.failure is not None
     assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert turn.failure.metadata["request_id"] == turn.responses[0].turn_id
+    assert f"report request id {turn.responses[0].turn_id}:" in turn.failure.text
     after = await caller.converse("and on")
 
     assert after.finished.session_totals.cost_usd == plain(caller.service.invoiced("talk"))

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from godoty_service.mongo.client import open_database
 from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome
+from godoty_service.turns.session_deletion import SessionDeletions
 from tests.conftest import Start
 from tests.e2e.turns.streams import SLOW, seed, until, until_text
 from tests.support.caller import Caller, failure_of
@@ -101,6 +105,28 @@ async def test_session_with_a_running_turn_is_not_deleted(serve: Start, connect:
     assert (busy.code, busy.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     await until_text(call, "t1 ")
     call.cancel()
+
+
+async def test_fault_in_deletion_is_internal_and_retried_deletion_completes(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the request id under which the log has the cause."""
+    caller = connect(await serve())
+    await caller.converse("hi")
+    with monkeypatch.context() as broken, capture_logs([merge_contextvars]) as lines:
+        broken.setattr(SessionDeletions, "_delete_contents", _fail)
+        fault = await failure_of(delete(caller))
+
+    assert (fault.code, fault.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    request_id = fault.metadata["request_id"]
+    assert f"report request id {request_id}:" in fault.text
+    assert [each["request_id"] for each in lines if each["event"] == "deletion_fault"] == [request_id]
+    await delete(caller)
+    assert caller.service.session("talk") is None
+
+
+def _fail(*_: Any) -> Any:
+    raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("ended", [True, False])

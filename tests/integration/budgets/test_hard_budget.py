@@ -81,7 +81,7 @@ async def test_parallel_turns_on_three_servers_stay_below_the_limit(world: World
         async def watch() -> Decimal:
             highest = Decimal(0)
             while True:
-                (status,) = await world.components.accounting.budget_service.status(world.tenant_id)
+                (status,) = await world.components.budgets.service.status(world.tenant_id)
                 highest = max(highest, status.spent + status.reserved)
                 assert highest <= limit
                 await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ async def test_parallel_turns_on_three_servers_stay_below_the_limit(world: World
         assert not watching.done()
         watching.cancel()
         reasons = Counter(reason for reason, _ in outcomes)
-        (status,) = await world.components.accounting.budget_service.status(world.tenant_id)
+        (status,) = await world.components.budgets.service.status(world.tenant_id)
         settled = sum((call.cost or Decimal(0) for call in await calls_of(world)), Decimal(0))
 
         assert set(reasons) <= {"", "BUDGET_RESERVED", "BUDGET_SPENT"}
@@ -125,13 +125,13 @@ async def test_killed_server_reservations_are_settled_by_reconciliation(world: W
         async with asyncio.timeout(60):
             while [bool(call.generation_id) for call in await calls_of(world)] != [True] * 5:
                 await asyncio.sleep(0.05)
-        (during,) = await world.components.accounting.budget_service.status(world.tenant_id)
+        (during,) = await world.components.budgets.service.status(world.tenant_id)
         await victim.kill()
         await asyncio.gather(*turns)
         await world.settled(within=120)
         async with asyncio.timeout(60):
             while True:
-                (after,) = await world.components.accounting.budget_service.status(world.tenant_id)
+                (after,) = await world.components.budgets.service.status(world.tenant_id)
                 if after.reserved == 0:
                     break
                 await asyncio.sleep(0.1)
@@ -200,7 +200,7 @@ async def test_alerts_of_a_budget_are_sent_once(world: World) -> None:
             reason, responses = await converse(world, server.address, "hello", session_id="s")
             assert reason == ""
             alerted += [each.budget_alert.percent for each in responses if each.HasField("budget_alert")]
-        (status,) = await world.components.accounting.budget_service.status(world.tenant_id)
+        (status,) = await world.components.budgets.service.status(world.tenant_id)
 
         assert alerted == sorted(set(alerted))
         assert alerted[-1] == 100
@@ -244,7 +244,7 @@ async def test_calls_of_a_server_that_does_not_know_the_budget_yet_count(world: 
             await asyncio.sleep(0.02)
         budgets = tuple(Budget(window=window, limit=Decimal(1), hard=True) for window in BudgetWindow)
         await set_policy(world, Policy(budgets=budgets))
-        before = await world.components.accounting.budget_service.status(world.tenant_id)
+        before = await world.components.budgets.service.status(world.tenant_id)
         reason, _ = await turn
         calls = await calls_of(world)
 
@@ -252,9 +252,9 @@ async def test_calls_of_a_server_that_does_not_know_the_budget_yet_count(world: 
         assert (await world.books()).faults == []
         settled = sum((call.cost or Decimal(0) for call in calls), Decimal(0))
         assert all(status.spent < settled for status in before)
-        assert [
-            status.spent for status in await world.components.accounting.budget_service.status(world.tenant_id)
-        ] == [settled] * 3
+        assert [status.spent for status in await world.components.budgets.service.status(world.tenant_id)] == [
+            settled
+        ] * 3
     finally:
         await server.stop()
 
@@ -267,7 +267,7 @@ async def test_spending_before_a_budget_was_set_counts(world: World) -> None:
         await converse(world, server.address, "hello")
         await converse(world, server.address, "hello again")
         await set_policy(world, Policy(budgets=(Budget(window=BudgetWindow.MONTH, limit=Decimal(1), hard=True),)))
-        (status,) = await world.components.accounting.budget_service.status(world.tenant_id)
+        (status,) = await world.components.budgets.service.status(world.tenant_id)
         settled = sum((call.cost or Decimal(0) for call in await calls_of(world)), Decimal(0))
 
         assert status.spent == settled > 0

@@ -1,11 +1,14 @@
 """The oracle over time: prices change, servers come and go, and each call keeps the prices of its start."""
 
+import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Collection
 from godoty_service.pricing.oracle import Priced, PricingOracle
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
@@ -55,6 +58,34 @@ async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Databa
         assert before.evidence is not None
         assert (before.evidence.catalogue_hash, before.evidence.catalogue_time) == (cheap, start)
         assert (await past(each, "another", at=start)).cost is None
+
+
+async def test_stored_catalogue_is_read_once_and_one_that_is_missing_again(
+    database: Database, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that need it at the same time share the read; a catalogue that is not stored may be stored later."""
+    oracle, _ = await provider.server(database)
+    stored = await hash_of(oracle)
+    restarted, _ = await provider.server(database)
+    reads: list[str] = []
+    real = Collection.find_one
+
+    def find_one(collection: Collection, query: Any, **named: Any) -> Any:
+        reads.append(query["_id"])
+        return real(collection, query, **named)
+
+    monkeypatch.setattr(Collection, "find_one", find_one)
+    for catalogue_hash, cost in ((stored, Decimal("0.001")), ("later", None)):
+        calls = (past(restarted, catalogue_hash, at=provider.now) for _ in range(20))
+        assert {each.cost for each in await asyncio.gather(*calls)} == {cost}
+    await past(restarted, stored, at=provider.now)
+    assert reads == [stored, "later"]
+    catalogues = database.collection("catalogues")
+    document = await real(catalogues, {"_id": stored})
+    assert document is not None
+    await catalogues.insert_one({**document, "_id": "later"})
+
+    assert (await past(restarted, "later", at=provider.now)).cost == Decimal("0.001")
 
 
 async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
