@@ -17,7 +17,7 @@ from godoty_service.turns.factory import pseudonym
 if TYPE_CHECKING:
     from godoty_service.ledger.entries import ModelCall
     from openrouter_sandbox.billing.invoice import Line
-    from tests.support.environment import Surroundings
+    from tests.support.backends import Backends
 
 Document = dict[str, Any]
 Found = TypeVar("Found")
@@ -25,11 +25,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Place:
-    """A server: its address, its database, and its environment."""
+    """A server: its address, its database and its backends."""
 
     target: str
     database: Database[Document]
-    surroundings: Surroundings
+    backends: Backends
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Service:
         return self.place.database
 
     @property
-    def surroundings(self) -> Surroundings:
+    def backends(self) -> Backends:
         """MongoDB and the sandbox."""
-        return self.place.surroundings
+        return self.place.backends
 
     def another_tenant(self) -> Service:
         """Create another tenant of the same server."""
-        return self.surroundings.service(self.target, self.database.name)
+        return self.backends.service(self.target, self.database.name)
 
     def at(self, target: str) -> Service:
         """Return the same tenant at another server on the same database."""
-        place = Place(target=target, database=self.database, surroundings=self.surroundings)
+        place = Place(target=target, database=self.database, backends=self.backends)
         return Service(place=place, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
 
     def session(self, session_id: str) -> Document | None:
@@ -106,18 +106,18 @@ class Service:
         if self.session(session_id) is None:
             return []
         name = self.upstream_name(session_id)
-        entries = self.surroundings.ask(self.surroundings.sandbox.request_log.entries)
+        entries = self.backends.ask(self.backends.sandbox.request_log.entries)
         return [each["body"] for each in entries if each["body"].get("session_id") == name]
 
     def invoice(self, session_id: str) -> list[Line]:
         """Return the session's lines on the provider's invoice."""
         name = self.upstream_name(session_id)
-        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.lines(session=name))
+        return self.backends.ask(lambda: self.backends.sandbox.invoice.lines(session=name))
 
     def invoiced(self, session_id: str) -> Decimal:
         """Return the sum of the session's lines on the invoice."""
         name = self.upstream_name(session_id)
-        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.total(session=name))
+        return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
 
 
 def plain(amount: Decimal) -> str:

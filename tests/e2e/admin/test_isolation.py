@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.tenants import Answer, House, Tenant, converse
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 OK, MISSING, DENIED = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -214,12 +214,12 @@ class Strangers(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def strangers(surroundings: Surroundings, shared_server: tuple[str, str]) -> Iterator[type[Strangers]]:
+def strangers(backends: Backends, shared_server: tuple[str, str]) -> Iterator[type[Strangers]]:
     """Return the state machine, on the shared server, with its tenants."""
     target, database = shared_server
 
     async def some() -> list[Tenant]:
-        async with open_components(surroundings.settings(database)) as components:
+        async with open_components(backends.settings(database)) as components:
 
             async def make() -> Tenant:
                 tenant = await components.tenancy.tenants.create("stranger")
@@ -233,7 +233,7 @@ def strangers(surroundings: Surroundings, shared_server: tuple[str, str]) -> Ite
 
     def endless() -> Iterator[Tenant]:
         while True:
-            yield from surroundings.run(some())
+            yield from backends.run(some())
 
     with grpc.insecure_channel(target) as channel:
         Strangers.channel, Strangers.pool = channel, endless()

@@ -65,7 +65,7 @@ async def test_policy_is_in_force_on_another_server_within_5_seconds(admin: Admi
     """A server that has just cached the old one reads the new one in time."""
     tenant_id = await admin.tenant()
     place = admin.service.place
-    database = open_database(uri=place.surroundings.mongodb_uri, name=place.database.name)
+    database = open_database(uri=place.backends.mongodb_uri, name=place.database.name)
     elsewhere = Policies(database.collection("policies"))
     assert await elsewhere.get(tenant_id) == NO_POLICY
 

@@ -85,7 +85,7 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
     """After it, a server with a correct clock counts the month's spending and permits the next call."""
     _, service = await serve_process(database=new_database)
     _, ahead = await serve_process(database=new_database, **skewed(MONTH))
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
         await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
         await connect(service.at(ahead.target)).converse("hello")

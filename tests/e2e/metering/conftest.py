@@ -17,9 +17,9 @@ from godoty_service.provider_bootstrap import open_provider
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start
 from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
+from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.command import Command
-from tests.support.environment import ACCOUNT, Surroundings
 from tests.support.service import Service
 
 NEVER = 3600.0
@@ -58,15 +58,15 @@ class Godoty(Protocol):
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """A MongoDB of its own that takes fail points, and a sandbox."""
     directory = tmp_path_factory.mktemp("fragile")
     mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
     asyncio.run(mongo.start())
     try:
         # A real server that steps down notifies its clients; here they must poll until it is healthy again.
-        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
-            yield surroundings
+        with Backends(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as backends:
+            yield backends
     finally:
         asyncio.run(mongo.stop())
 
@@ -87,7 +87,7 @@ async def start_harness() -> AsyncIterator[StartHarness]:
     async with AsyncExitStack() as stack:
 
         async def begin(service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any) -> ReconcilerHarness:
-            chosen = service.surroundings.settings(service.database.name, **settings)
+            chosen = service.backends.settings(service.database.name, **settings)
             components = await stack.enter_async_context(open_components(chosen))
             provider = await stack.enter_async_context(open_provider(chosen, components, record=lambda _: None))
             await provider.oracle.load()
@@ -105,9 +105,9 @@ def godoty(tmp_path: Path) -> Godoty:
             *arguments,
             environment={
                 **os.environ,
-                "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+                "GODOTY_MONGODB_URI": service.backends.mongodb_uri,
                 "GODOTY_MONGODB_DATABASE": service.database.name,
-                "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+                "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
                 "OPENROUTER_API_KEY": ACCOUNT,
                 **environment,
             },

@@ -16,8 +16,8 @@ from tests.conftest import server_environment
 from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, eventually
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.environment import Surroundings
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, plain
 
@@ -63,7 +63,7 @@ class Standstill:
 
     async def begin(self) -> None:
         """Delay an insert, and stop the server that waits for it."""
-        admin = self.service.surroundings.mongo.admin
+        admin = self.service.backends.mongo.admin
         held = {
             "failCommands": ["insert"],
             "namespace": f"{self.service.database.name}.ledger",
@@ -86,7 +86,7 @@ class Standstill:
 
 @pytest.mark.parametrize("limits", [None, pb.TurnLimits(max_cost_usd="0.0000001")], ids=["taken", "free"])
 async def test_late_entry_of_a_stopped_server_is_void(
-    fragile: Surroundings,
+    fragile: Backends,
     connect: Callable[[Service], Caller],
     start_harness: StartHarness,
     tmp_path: Path,

@@ -21,8 +21,8 @@ from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.server import running
 from tests.e2e.metering.conftest import NEVER, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, closed, last_call_after_turn
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole
 from tests.support.service import Service, plain, soon
 
@@ -50,7 +50,7 @@ class Server:
     def failing(self, command: str, collection: str, how: dict[str, Any]) -> Iterator[None]:
         """Make each such command of the server on a collection fail."""
         service = self.caller.service
-        admin = service.surroundings.mongo.admin
+        admin = service.backends.mongo.admin
         data = {
             "failCommands": [command],
             "namespace": f"{service.database.name}.{collection}",
@@ -65,7 +65,7 @@ class Server:
 
 
 @pytest.fixture
-async def start(fragile: Surroundings, connect: Callable[[Service], Caller]) -> AsyncIterator[Callable[..., Any]]:
+async def start(fragile: Backends, connect: Callable[[Service], Caller]) -> AsyncIterator[Callable[..., Any]]:
     """Starts servers with a database timeout of a second, but not for its indexes, which take longer on busy cores."""
     async with AsyncExitStack() as servers:
 
@@ -406,7 +406,7 @@ async def test_session_that_could_not_be_acquired_is_free(start: Callable[..., A
 @pytest.mark.parametrize(
     ("how", "landed"), [(REFUSED, 0), (CUT_OFF, 0), (DOUBTFUL, 4)], ids=["refused", "cut off", "doubtful"]
 )
-async def test_failed_batch_fails_every_item(fragile: Surroundings, how: dict[str, Any], landed: int) -> None:
+async def test_failed_batch_fails_every_item(fragile: Backends, how: dict[str, Any], landed: int) -> None:
     """The outcome of all documents that were inserted together is unknown."""
     database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=1.0)
     things = database.collection("things")

@@ -16,8 +16,8 @@ from godoty_service.server import Running, running
 from tests.e2e.turns.cancel_injector import Stepper
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import chunks, until
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -65,7 +65,7 @@ async def assert_nothing_left(
     service = caller.service
     await until(lambda: server.turns.running == 0)
     await wait_for_no_other_tasks(before)
-    connections = service.surroundings.ask(service.surroundings.sandbox.connections.as_dict)
+    connections = service.backends.ask(service.backends.sandbox.connections.as_dict)
     assert connections["open"] == 0
     assert all(each["noticed_at"] - struck < 0.1 for each in connections["aborted"] if each["noticed_at"] > struck)
     session = service.session(session_id)
@@ -83,7 +83,7 @@ async def assert_nothing_left(
 
 
 async def test_cancel_at_any_await_settles_turn(
-    surroundings: Surroundings,
+    backends: Backends,
     new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
@@ -91,8 +91,8 @@ async def test_cancel_at_any_await_settles_turn(
     """At every await: upstream is closed within 100 ms, every entry is closed or due, and the next turn works."""
     monkeypatch.setattr(composition, "assistant", napping)
     stepper = Stepper(monkeypatch)
-    async with running(surroundings.settings(new_database, turn_log_interval=0.01)) as server:
-        caller = connect(surroundings.service(server.address, new_database))
+    async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
+        caller = connect(backends.service(server.address, new_database))
         whole = await caller.converse(SCRIPT, session_id="whole")
         assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
         awaits = stepper.awaits

@@ -33,10 +33,10 @@ TICK = 0.2  # seconds between two reads of cancel requests from other servers
 async def closed_upstream(service: Service, session_id: str = "talk") -> None:
     """Wait until the provider sees the session's connection close: its answer would never end by itself."""
     generation = service.entries(session_id)[-1].generation_id
-    connections = service.surroundings.sandbox.connections
+    connections = service.backends.sandbox.connections
 
     def noticed() -> bool:
-        aborted = service.surroundings.ask(connections.as_dict)["aborted"]
+        aborted = service.backends.ask(connections.as_dict)["aborted"]
         return any(each["generation_id"] == generation for each in aborted)
 
     await until(noticed)
@@ -137,7 +137,7 @@ async def test_deadline_under_continue_ends_only_the_reader(caller: Caller, twin
     assert turn.failure is not None
     assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
     last = turn.responses[-1]
-    caller.service.surroundings.allow("deadline")
+    caller.service.backends.allow("deadline")
 
     rest = await resume(twin, last.turn_id, last.sequence)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -155,6 +155,6 @@ async def test_readers_under_continue_do_not_end_turn(caller: Caller, twin: Call
         reader = resuming(client, turn_id)
         await anext(aiter(reader))
         reader.cancel()
-    caller.service.surroundings.allow("readers")
+    caller.service.backends.allow("readers")
 
     assert (await resume(caller, turn_id)).finished.stop_reason == pb.STOP_REASON_END_TURN

@@ -46,5 +46,5 @@ async def test_session_is_released_before_end_is_readable(serve: Start, connect:
 
 async def limit(service: Service, policy: Policy) -> None:
     """Set a tenant's policy."""
-    async with open_components(service.surroundings.settings(service.database.name), indexes=False) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         await components.administration.set_policy("test", service.tenant_id, policy)

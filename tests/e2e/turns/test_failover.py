@@ -11,8 +11,8 @@ from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
 from tests.e2e.turns.conftest import differences
 from tests.e2e.turns.streams import CONTINUE, assert_increasing, joined, resume, until
+from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -36,11 +36,11 @@ async def test_primary_failover_during_turns_loses_nothing(
     The operations' timeout is longer than the election, or shorter.
     """
     async with LocalReplicaSet(tmp_path) as mongo:
-        with Surroundings(tmp_path, mongo.uri) as surroundings:
-            database = surroundings.new_database()
-            tenant = surroundings.service("", database)  # the indexes are created with a longer timeout
+        with Backends(tmp_path, mongo.uri) as backends:
+            database = backends.new_database()
+            tenant = backends.service("", database)  # the indexes are created with a longer timeout
             async with running(
-                surroundings.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)
+                backends.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)
             ) as server:
                 caller = connect(tenant.at(server.address))
                 for name in SCRIPTS:

@@ -29,8 +29,8 @@ from tests.e2e.turns.streams import (
     until_text,
 )
 from tests.support import caller as callers
+from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole
 from tests.support.service import Service
 
@@ -140,11 +140,9 @@ def fill(log: logs.EventLog, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "\N{EURO SIGN}" * 20_000])
-async def test_logs_filled_during_database_outage_are_stored(
-    surroundings: Surroundings, new_database: str, text: str
-) -> None:
+async def test_logs_filled_during_database_outage_are_stored(backends: Backends, new_database: str, text: str) -> None:
     """A log that was filled before its first flush is stored, and so are the logs beside it."""
-    database = open_database(uri=surroundings.mongodb_uri, name=new_database)
+    database = open_database(uri=backends.mongodb_uri, name=new_database)
     chunks = EventLogStore(database.collection("turn_logs"))
     log_writer = EventLogWriter(chunks, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
     full, other = (
@@ -173,7 +171,7 @@ async def test_events_of_running_turn_are_readable_on_another_server(serve: Star
     seen = await until_text(call, "t5 ")
     there = resuming(connect(service.at(other.target)), seen[0].turn_id)
     before = await until_text(Unwrapped(there), "t5 ")
-    service.surroundings.allow("next")
+    service.backends.allow("next")
     end = await read(call)
 
     rest = await read(Unwrapped(there))

@@ -21,8 +21,8 @@ from godoty_service.tenancy.policies import Policy
 from tests.e2e.turns.lossy import Loss, LossyDriver
 from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -101,8 +101,8 @@ class LossHarness:
         """
         entries = self.service.database["ledger"]
         await until(lambda: entries.count_documents({"state": "pending"}) == 0, within=15)
-        sandbox = self.service.surroundings.sandbox
-        lines = self.service.surroundings.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
+        sandbox = self.service.backends.sandbox
+        lines = self.service.backends.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
         settled = list(entries.find({"state": CallState.SETTLED.value}))
         assert list(entries.find({"state": "unresolved"})) == []
         assert sorted((each["generation_id"], each["cost"].to_decimal()) for each in settled) == sorted(
@@ -112,7 +112,7 @@ class LossHarness:
 
     async def _verified(self) -> bool:
         """Verify ledger, sessions, budgets and roll-ups, as `godoty ledger verify` does."""
-        settings = self.service.surroundings.settings(self.service.database.name)
+        settings = self.service.backends.settings(self.service.database.name)
         async with open_components(settings, indexes=False) as components:
             self.differences = [each async for each in differences(components)]
         return not self.differences
@@ -120,22 +120,22 @@ class LossHarness:
 
 @pytest.fixture
 async def harness(
-    surroundings: Surroundings,
+    backends: Backends,
     new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[LossHarness]:
     """Yield a server with a short lease."""
-    surroundings.ask(surroundings.sandbox.invoice.clear)
+    backends.ask(backends.sandbox.invoice.clear)
     settings: dict[str, Any] = {
         "lease": LEASE,
         "heartbeat": 0.3,
         "turn_log_interval": 0.05,
         "OPENROUTER_API_KEY": ACCOUNT,
     }
-    async with running(surroundings.settings(new_database, **settings)) as server:
-        service = surroundings.service(server.address, new_database)
-        async with open_components(surroundings.settings(new_database), indexes=False) as components:
+    async with running(backends.settings(new_database, **settings)) as server:
+        service = backends.service(server.address, new_database)
+        async with open_components(backends.settings(new_database), indexes=False) as components:
             await components.administration.set_policy("test", service.tenant_id, POLICY)
         yield LossHarness(LossyDriver(monkeypatch), server, connect(service))
 

@@ -292,7 +292,7 @@ async def test_session_taken_over_twice_loses_nothing(
 
 async def _claim_and_die(service: Service, session_id: str) -> Claim:
     """Acquire a session as a server does that dies immediately afterwards."""
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     replicas = ReplicaHeartbeats(
         database.collection("replicas"), replica_id="replica_short", lease=timedelta(seconds=LEASE)
     )

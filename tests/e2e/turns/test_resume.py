@@ -94,10 +94,10 @@ async def test_running_turn_is_readable_as_it_is_written(caller: Caller, twin: C
     seen = await until_text(call, "t2 ")
     here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, twin))
     reading = asyncio.gather(*(until_text(Unwrapped(each), "t4 ") for each in (here, there)))
-    caller.service.surroundings.allow("shown", 2)
+    caller.service.backends.allow("shown", 2)
     local, remote = await reading
     assert (await caller.metrics()).totals.pending_calls == 1  # it is still running
-    caller.service.surroundings.allow("shown")
+    caller.service.backends.allow("shown")
     rest = await read(call)
     ends = [await read(Unwrapped(each)) for each in (here, there)]
 
@@ -117,7 +117,7 @@ async def test_other_tenants_turn_is_not_found(caller: Caller, stranger: Caller,
         assert failed.metadata == {"turn_id": which}
         refused = await failure_of(cancel(client, which))
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
-    caller.service.surroundings.allow("hidden", 1)
+    caller.service.backends.allow("hidden", 1)
     await until_text(call, "t3 ")
     call.cancel()
     await free(caller.service)

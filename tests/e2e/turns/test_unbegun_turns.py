@@ -149,7 +149,7 @@ async def test_retry_runs_queued_turn_of_killed_server(
         {"request_id": "one", "replica_id": {"$ne": process.replica_id}},
     )
     await until(lambda: retry.done() or own() == 1)
-    there.service.surroundings.allow("killed")
+    there.service.backends.allow("killed")
 
     turn = await retry
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -164,7 +164,7 @@ async def test_stalled_server_does_not_run_turn_of_its_retry(
     """A retry on another server runs a turn that was queued on a stopped server; that server does not run it again."""
     process, there, waiting = await _queue(serve, serve_process, connect, "stopped")
     process.process.send_signal(signal.SIGSTOP)
-    there.service.surroundings.allow("stopped")
+    there.service.backends.allow("stopped")
     turn = await there.converse("hello", request_id="one", on_busy=WAIT)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     process.process.send_signal(signal.SIGCONT)

@@ -31,7 +31,7 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
         Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=False),
     )
     tenants = (service, service.another_tenant())
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         for each in tenants:
             await components.administration.set_policy("me", each.tenant_id, Policy(budgets=budgets))
     assert await _counted(port) == set()
