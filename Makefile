@@ -39,7 +39,7 @@ integration: .venv/ready ## Run the tests of parts of the service on a real mong
 e2e: .venv/ready ## Run the tests of a whole server, by gRPC.
 	$(PYTEST) tests/e2e
 
-faults: .venv/ready ## Run the long forms: the storm of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
+faults: .venv/ready ## Run the long forms: the fault load of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
 	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/e2e/turns tests/e2e/fuzz tests/e2e/answers tests/e2e/admin \
 		tests/integration/budgets
 

@@ -195,7 +195,7 @@ async def _change_policies(
     """Change random tenants' policies until cancelled; a tenant's first budget is set while turns run without one."""
     while True:
         await asyncio.sleep(rng.uniform(0.2, 1.2))
-        await cluster.components.administration.set_policy("storm", rng.choice(tenants)[0], rng.choice(POLICIES))
+        await cluster.components.administration.set_policy("faults", rng.choice(tenants)[0], rng.choice(POLICIES))
         result.policies += 1
 
 

@@ -17,7 +17,7 @@ from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 T = TypeVar("T")
 
@@ -113,8 +113,8 @@ class Backends:
     def service(self, target: str, database: str) -> Service:
         """Create a tenant in a server's database, and an API key of it."""
         tenant_id, api_key, key_id = self.run(self._issue(database, frozenset({Scope.CONVERSE})))
-        place = Place(target=target, database=self.mongo[database], backends=self)
-        return Service(place=place, tenant_id=tenant_id, api_key=api_key, key_id=key_id)
+        deployment = Deployment(target=target, database=self.mongo[database], backends=self)
+        return Service(deployment=deployment, tenant_id=tenant_id, api_key=api_key, key_id=key_id)
 
     def issue_key(self, database: str, tenant_id: str, *, scopes: frozenset[Scope], **others: Any) -> str:
         """Create a key of an existing tenant."""

@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Place:
+class Deployment:
     """A server: its address, its database and its backends."""
 
     target: str
@@ -37,13 +37,13 @@ class Service:
     """A server, and a tenant of it that no other test uses.
 
     Attributes:
-        place: The server.
+        deployment: The server.
         tenant_id: The tenant.
         api_key: A key of the tenant, with the scope `converse`.
         key_id: The id of the key.
     """
 
-    place: Place
+    deployment: Deployment
     tenant_id: str
     api_key: str
     key_id: str
@@ -51,7 +51,7 @@ class Service:
     @property
     def target(self) -> str:
         """host:port of the server."""
-        return self.place.target
+        return self.deployment.target
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -61,12 +61,12 @@ class Service:
     @property
     def database(self) -> Database[Document]:
         """The server's database."""
-        return self.place.database
+        return self.deployment.database
 
     @property
     def backends(self) -> Backends:
         """MongoDB and the sandbox."""
-        return self.place.backends
+        return self.deployment.backends
 
     def another_tenant(self) -> Service:
         """Create another tenant of the same server."""
@@ -74,8 +74,8 @@ class Service:
 
     def at(self, target: str) -> Service:
         """Return the same tenant at another server on the same database."""
-        place = Place(target=target, database=self.database, backends=self.backends)
-        return Service(place=place, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
+        deployment = Deployment(target=target, database=self.database, backends=self.backends)
+        return Service(deployment=deployment, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
 
     def session(self, session_id: str) -> Document | None:
         """Return the session's document, or None."""

@@ -94,17 +94,17 @@ async def test_round_trip_widens_the_tolerance() -> None:
 
 
 async def test_small_step_back_stops_the_clock() -> None:
-    """After a correction back of less than a second, the clock stands still until it is right."""
+    """After a correction back of less than a second, the clock stops until it is right."""
     clocks = SimulatedClocks()
     clock = clocks.clock()
     await clock.measure()
     before = clock()
     clocks.step = timedelta(seconds=-0.5)
     await clock.measure()
-    held = clock()
+    stopped = clock()
     clocks.passed += 0.6
 
-    assert held == before
+    assert stopped == before
     assert abs(clock() - (clocks.now() + clocks.step)) <= timedelta(milliseconds=2)
 
 

@@ -254,10 +254,10 @@ async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str
         ({"GODOTY_LISTEN": "127.0.0.1:99999"}, "GODOTY_LISTEN: got '127.0.0.1:99999', takes host:port"),
         ({"GODOTY_LEASE": "1"}, "GODOTY_LEASE: got 1, takes at least 2 times GODOTY_HEARTBEAT (2)"),
         ({"OPENROUTER_API_KEY": ""}, "OPENROUTER_API_KEY: got an empty value, takes a key"),
-        ({"GODOTY_DEFAULT_MODEL": "nobody/nothing"}, "GODOTY_DEFAULT_MODEL: got nobody/nothing, takes the id of a"),
+        ({"GODOTY_DEFAULT_MODEL": "unknown/nothing"}, "GODOTY_DEFAULT_MODEL: got unknown/nothing, takes the id of a"),
         (
-            {"GODOTY_DEFAULT_MODEL": "nobody/nothing", "GODOTY_WORKERS": "2"},
-            "GODOTY_DEFAULT_MODEL: got nobody/nothing, takes the id of a",
+            {"GODOTY_DEFAULT_MODEL": "unknown/nothing", "GODOTY_WORKERS": "2"},
+            "GODOTY_DEFAULT_MODEL: got unknown/nothing, takes the id of a",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
@@ -293,9 +293,9 @@ def test_check_reads_the_providers_list(godoty: Godoty, backends: Backends) -> N
     base_url = backends.sandbox.base_url
     assert godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url) == Outcome(0, [])
 
-    outcome = godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url, GODOTY_DEFAULT_MODEL="nobody/nothing")
+    outcome = godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url, GODOTY_DEFAULT_MODEL="unknown/nothing")
     assert outcome.code == 1
-    assert outcome.lines[-1].startswith("godoty: GODOTY_DEFAULT_MODEL: got nobody/nothing")
+    assert outcome.lines[-1].startswith("godoty: GODOTY_DEFAULT_MODEL: got unknown/nothing")
 
 
 @pytest.mark.parametrize("files", [("GODOTY_TLS_CERT",), ("GODOTY_TLS_KEY",)])

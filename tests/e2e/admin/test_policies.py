@@ -64,8 +64,8 @@ async def test_new_policy_replaces_the_whole_old_one(admin: Admin) -> None:
 async def test_policy_is_in_force_on_another_server_within_5_seconds(admin: Admin) -> None:
     """A server that has just cached the old one reads the new one in time."""
     tenant_id = await admin.tenant()
-    place = admin.service.place
-    database = open_database(uri=place.backends.mongodb_uri, name=place.database.name)
+    deployment = admin.service.deployment
+    database = open_database(uri=deployment.backends.mongodb_uri, name=deployment.database.name)
     elsewhere = Policies(database.collection("policies"))
     assert await elsewhere.get(tenant_id) == NO_POLICY
 

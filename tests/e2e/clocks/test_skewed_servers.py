@@ -120,7 +120,7 @@ async def test_api_key_expires_by_the_time_of_the_database(
     """A key that expires in ten minutes is valid on a server whose clock is a day ahead."""
     _, service = await serve_process(**skewed(DAY))
     key = issue(service, scopes=frozenset({Scope.CONVERSE}), expire_time=datetime.now(UTC) + TEN_MINUTES)
-    caller = connect(Service(place=service.place, tenant_id=service.tenant_id, api_key=key, key_id=""))
+    caller = connect(Service(deployment=service.deployment, tenant_id=service.tenant_id, api_key=key, key_id=""))
 
     assert (await caller.converse("hello")).finished.turn_totals.model_calls == 1
 

@@ -54,14 +54,14 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(calling: Serve, 
     await assert_shown(caller, harness)
 
 
-class Standstill:
+class PausedServer:
     """A server that is stopped while the database delays its next insert."""
 
     def __init__(self, process: ServerProcess, service: Service) -> None:
         self.process = process
         self.service = service
 
-    async def begin(self) -> None:
+    async def pause(self) -> None:
         """Delay an insert, and stop the server that waits for it."""
         admin = self.service.backends.mongo.admin
         held = {
@@ -75,7 +75,7 @@ class Standstill:
         await asyncio.to_thread(admin.command, wait)
         self._signal(signal.SIGSTOP)
 
-    def end(self) -> None:
+    def resume(self) -> None:
         """Resume the server."""
         self._signal(signal.SIGCONT)
 
@@ -101,13 +101,13 @@ async def test_late_entry_of_a_stopped_server_is_void(
     process = ServerProcess(environment=environment, log=tmp_path / "server.log")
     await process.start()
     service = fragile.service(process.address, name)
-    standstill = Standstill(process, service)
+    paused = PausedServer(process, service)
     try:
         async with running(fragile.settings(name, **SHORT_LEASE, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
             await eventually(lambda: len(calls(survivor)) == 2)
-            await standstill.begin()
+            await paused.pause()
             held = asyncio.create_task(asyncio.sleep(HELD))
             turn = await survivor.converse("go on", on_busy=pb.ON_BUSY_WAIT, **({"limits": limits} if limits else {}))
             assert (turn.failure is None) == (limits is None)
@@ -116,7 +116,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
             await held
             if limits is not None:
                 await eventually(lambda: len(calls(survivor)) == len(before) + 1)
-            standstill.end()
+            paused.resume()
             lost = await reading
 
             assert lost.failure is not None

@@ -404,9 +404,9 @@ async def test_session_that_could_not_be_acquired_is_free(start: Callable[..., A
 
 
 @pytest.mark.parametrize(
-    ("how", "landed"), [(REFUSED, 0), (CUT_OFF, 0), (DOUBTFUL, 4)], ids=["refused", "cut off", "doubtful"]
+    ("how", "inserted"), [(REFUSED, 0), (CUT_OFF, 0), (DOUBTFUL, 4)], ids=["refused", "cut off", "doubtful"]
 )
-async def test_failed_batch_fails_every_item(fragile: Backends, how: dict[str, Any], landed: int) -> None:
+async def test_failed_batch_fails_every_item(fragile: Backends, how: dict[str, Any], inserted: int) -> None:
     """The outcome of all documents that were inserted together is unknown."""
     database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=1.0)
     things = database.collection("things")
@@ -421,6 +421,6 @@ async def test_failed_batch_fails_every_item(fragile: Backends, how: dict[str, A
 
     assert [type(each) for each in found] == [StorageUnavailable] * 4
     async with asyncio.timeout(10):
-        while await things.count({}) != landed:  # a majority has the uncertain inserts a moment later
+        while await things.count({}) != inserted:  # a majority has the uncertain inserts a moment later
             await asyncio.sleep(0.05)
     await database.close()

@@ -22,7 +22,7 @@ from godoty_service.dev import run as run_dev
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.service import Place, Service, plain
+from tests.support.service import Deployment, Service, plain
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 DATABASE = "godoty_test_dev"
@@ -89,8 +89,8 @@ def _caller(settings: dict[str, str], channel: grpc.aio.Channel) -> Caller:
     mongo: MongoClient[dict[str, Any]] = MongoClient(settings["GODOTY_MONGODB_URI"], tz_aware=True)
     database = mongo[DATABASE]
     tenant_id = database["api_keys"].find_one({"_id": key.split("_")[1]})["tenant_id"]  # type: ignore[index] # it is
-    place = Place(target=settings["GODOTY_LISTEN"], database=database, backends=None)  # type: ignore[arg-type] # none
-    service = Service(place=place, tenant_id=tenant_id, api_key=key, key_id=key.split("_")[1])
+    deployment = Deployment(target=settings["GODOTY_LISTEN"], database=database, backends=None)  # type: ignore[arg-type] # none
+    service = Service(deployment=deployment, tenant_id=tenant_id, api_key=key, key_id=key.split("_")[1])
     caller = Caller(service, channel)
     caller.stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
     return caller

@@ -33,7 +33,7 @@ def second_server(
 
 
 @pytest.fixture
-def twin(service: Service, second_server: str, connect: Callable[[Service], Caller]) -> Caller:
+def second_caller(service: Service, second_server: str, connect: Callable[[Service], Caller]) -> Caller:
     """Return a caller of the second server, of the same tenant as `caller`."""
     return connect(service.at(second_server))
 

@@ -13,7 +13,7 @@ from strands import tool
 from godoty_service import turn_bootstrap as composition
 from godoty_service.agents.profile import AgentProfile, assistant
 from godoty_service.server import Running, running
-from tests.e2e.turns.cancel_injector import Stepper
+from tests.e2e.turns.cancel_injector import CancelInjector
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import chunks, until
 from tests.support.backends import Backends
@@ -90,12 +90,12 @@ async def test_cancel_at_any_await_settles_turn(
 ) -> None:
     """At every await: upstream is closed within 100 ms, every entry is closed or due, and the next turn works."""
     monkeypatch.setattr(composition, "assistant", napping)
-    stepper = Stepper(monkeypatch)
+    injector = CancelInjector(monkeypatch)
     async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
         caller = connect(backends.service(server.address, new_database))
         whole = await caller.converse(SCRIPT, session_id="whole")
         assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
-        awaits = stepper.awaits
+        awaits = injector.awaits
         await until(lambda: server.turns.running == 0)
         await asyncio.sleep(0.05)
         before = tasks()
@@ -103,9 +103,9 @@ async def test_cancel_at_any_await_settles_turn(
         outcomes: dict[str, int] = {}
         for at, late in cases:
             session_id = f"at-{at}-{late}"
-            stepper.arm(at, late=late)
+            injector.arm(at, late=late)
             turn = await caller.converse(SCRIPT, session_id=session_id, timeout=10)
-            struck, stepper.at = stepper.fired_at, None
+            struck, injector.at = injector.fired_at, None
             outcome = turn.failure.reason if turn.failure is not None else "finished"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             assert outcome in ("TURN_CANCELLED", "finished"), (at, late, turn.failure)
@@ -117,5 +117,5 @@ async def test_cancel_at_any_await_settles_turn(
             assert_whole(await caller.messages(session_id))
             assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
             await until(lambda: server.turns.running == 0)
-    print(f"[stepper] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
+    print(f"[injector] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
     assert outcomes["TURN_CANCELLED"] > awaits // 3

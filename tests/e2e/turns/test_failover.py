@@ -27,9 +27,9 @@ CLEAN = {"STORAGE_UNAVAILABLE", "SESSION_LOST"}
 
 
 @pytest.mark.long  # three mongods and an election
-@pytest.mark.parametrize(("how", "patience"), [("kill", 10.0), ("kill", 0.7), ("step down", 10.0)])
+@pytest.mark.parametrize(("how", "storage_timeout"), [("kill", 10.0), ("kill", 0.7), ("step down", 10.0)])
 async def test_primary_failover_during_turns_loses_nothing(
-    tmp_path: Path, connect: Callable[[Service], Caller], how: str, patience: float
+    tmp_path: Path, connect: Callable[[Service], Caller], how: str, storage_timeout: float
 ) -> None:
     """Under CONTINUE each turn succeeds or fails cleanly; its session is usable, complete and exact after the failover.
 
@@ -40,7 +40,7 @@ async def test_primary_failover_during_turns_loses_nothing(
             database = backends.new_database()
             tenant = backends.service("", database)  # the indexes are created with a longer timeout
             async with running(
-                backends.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)
+                backends.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=storage_timeout)
             ) as server:
                 caller = connect(tenant.at(server.address))
                 for name in SCRIPTS:
@@ -55,7 +55,7 @@ async def test_primary_failover_during_turns_loses_nothing(
                 await (mongo.kill_primary() if how == "kill" else mongo.step_down())
                 turns = {name: await task for name, task in reading.items()}
                 outcomes = {name: turn.failure.reason if turn.failure else "finished" for name, turn in turns.items()}
-                print(f"[failover] {how}, {patience} s: {outcomes}")  # noqa: T201 - shown with -s
+                print(f"[failover] {how}, {storage_timeout} s: {outcomes}")  # noqa: T201 - shown with -s
                 assert set(outcomes.values()) <= CLEAN | {"finished"}
                 await until(lambda: server.turns.running == 0, within=60)
                 for name, turn in turns.items():

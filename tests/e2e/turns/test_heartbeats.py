@@ -87,7 +87,7 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
     turn = await read(Unwrapped(resuming(survivor, turn_id)))
 
     assert turn.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
-    beats = [place for place, kind in enumerate(turn.kinds) if kind == "heartbeat"]
-    assert len(beats) >= FEW
-    assert beats == list(range(len(turn.kinds) - 1 - len(beats), len(turn.kinds) - 1))
-    assert {turn.responses[each].sequence for each in beats} == {turn.responses[beats[0] - 1].sequence}
+    positions = [index for index, kind in enumerate(turn.kinds) if kind == "heartbeat"]
+    assert len(positions) >= FEW
+    assert positions == list(range(len(turn.kinds) - 1 - len(positions), len(turn.kinds) - 1))
+    assert {turn.responses[each].sequence for each in positions} == {turn.responses[positions[0] - 1].sequence}

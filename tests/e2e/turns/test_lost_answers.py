@@ -69,7 +69,7 @@ class LossHarness:
                 found[session_id] = outcome
             self._lossy.arm()
             await self.next_turn(session_id, outcome)
-            await self._lossy.landed()
+            await self._lossy.wait_applied()
             await self.next_turn(session_id, outcome)
         return found
 

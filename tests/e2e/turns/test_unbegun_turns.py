@@ -175,11 +175,11 @@ async def test_stalled_server_does_not_run_turn_of_its_retry(
     assert len(there.service.entries("talk")) == 2
 
 
-async def test_request_id_stays_used_after_session_deletion(caller: Caller, twin: Caller) -> None:
+async def test_request_id_stays_used_after_session_deletion(caller: Caller, second_caller: Caller) -> None:
     """A late duplicate is TURN_NOT_FOUND on every server, and is not charged; another id begins a new session."""
     turn = await caller.converse("hi", request_id="one")
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         late = await client.converse("hi", request_id="one")
         assert late.failure is not None
         assert (late.failure.code, late.failure.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
@@ -193,4 +193,4 @@ async def test_request_id_stays_used_after_session_deletion(caller: Caller, twin
 
     assert (await caller.converse("hi", request_id="two")).started.session_created
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
-    assert (await twin.converse("hi", request_id="one")).failure is not None
+    assert (await second_caller.converse("hi", request_id="one")).failure is not None

@@ -37,7 +37,7 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
     assert await _counted(port) == set()
 
     for each in tenants:
-        told = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
-        assert sum(response.HasField("budget_alert") for response in told) == 1
+        responses = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
+        assert sum(response.HasField("budget_alert") for response in responses) == 1
 
     assert await _counted(port) == {f'{NAME}{{percent="100",window="day"}} 2.0'}

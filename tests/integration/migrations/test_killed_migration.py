@@ -45,16 +45,16 @@ def content(backends: Backends, database: Database) -> Document:
 @pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
 async def test_migration_killed_after_each_step_goes_on(backends: Backends, old_database: Database) -> None:
     """Killed after every step, and within each update, it ends with the documents of one that is not killed."""
-    twin = open_database(uri=backends.mongodb_uri, name=backends.new_database())
+    reference = open_database(uri=backends.mongodb_uri, name=backends.new_database())
     for name, (documents, _) in content(backends, old_database).items():
-        collection = backends.mongo[twin.name].create_collection(name)
+        collection = backends.mongo[reference.name].create_collection(name)
         if documents:
             collection.insert_many(documents)
         for index in backends.mongo[old_database.name][name].list_indexes():
             if index["name"] != "_id_":
                 options = {key: value for key, value in index.items() if key not in ("key", "name", "v")}
                 collection.create_index(list(index["key"].items()), **options)
-    await migrate(twin, MIGRATIONS[0])
+    await migrate(reference, MIGRATIONS[0])
 
     for number, step in enumerate(MIGRATIONS[0].steps):
         if isinstance(step, UpdateDocuments) and step.collection in ("ledger", "sessions"):
@@ -63,8 +63,8 @@ async def test_migration_killed_after_each_step_goes_on(backends: Backends, old_
         assert (await Schema(old_database, MIGRATIONS).read()).version == 0
     await migrate(old_database, small_batches())
 
-    assert content(backends, old_database) == content(backends, twin)
-    await twin.close()
+    assert content(backends, old_database) == content(backends, reference)
+    await reference.close()
 
 
 async def test_two_processes_migrate_once(old_database: Database) -> None:

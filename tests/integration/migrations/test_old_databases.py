@@ -16,7 +16,7 @@ from tests.integration.migrations.dumps import BUILDS, figures, known_part, rest
 from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.invoking import invoke
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 _AS_RECORDED = {  # nothing is settled, rolled up or taken over meanwhile
     "GODOTY_RECONCILE_INTERVAL": "3600",
@@ -30,8 +30,8 @@ _GROUPS = {"all": [], "model": ["USAGE_GROUP_MODEL"], "day": ["USAGE_GROUP_DAY"]
 def tenant_of(backends: Backends, target: str, database: str, tenant_id: str) -> Service:
     """Return a tenant of a restored database, with a new key."""
     key = backends.issue_key(database, tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
-    place = Place(target=target, database=backends.mongo[database], backends=backends)
-    return Service(place=place, tenant_id=tenant_id, api_key=key, key_id="")
+    deployment = Deployment(target=target, database=backends.mongo[database], backends=backends)
+    return Service(deployment=deployment, tenant_id=tenant_id, api_key=key, key_id="")
 
 
 async def usage(caller: Caller, groups: list[str], as_of: str = "") -> Any:

@@ -15,7 +15,7 @@ from godoty_service.mongo.client import Database
 from tests.conftest import Start, StartProcess
 from tests.support.backends import Backends
 from tests.support.invoking import invoke
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 LATER = (*registry.MIGRATIONS, Migration(version=2, steps=()), Migration(version=3, steps=()))
 LEASE = timedelta(seconds=15)
@@ -27,8 +27,8 @@ TOO_NEW = (
 @pytest.fixture
 def command(backends: Backends, new_database: str) -> Callable[..., str]:
     """Runs a command on the database."""
-    place = Place(target="", database=backends.mongo[new_database], backends=backends)
-    service = Service(place=place, tenant_id="", api_key="", key_id="")
+    deployment = Deployment(target="", database=backends.mongo[new_database], backends=backends)
+    service = Service(deployment=deployment, tenant_id="", api_key="", key_id="")
 
     def run(*arguments: str) -> str:
         return invoke(service, *arguments)

@@ -75,7 +75,7 @@ async def test_a_revoked_key_is_refused_at_once_where_it_was_revoked(database: D
 
 
 async def test_keys_are_listed_without_their_secrets(database: Database) -> None:
-    """A tenant's keys, the oldest first, and nobody else's."""
+    """Only the tenant's own keys are returned, oldest first."""
     first, _ = await keys_at(database).issue("tenant", scopes=CONVERSE)
     second, _ = await keys_at(database, NOW + timedelta(hours=1)).issue("tenant", scopes=frozenset({Scope.ADMIN}))
     await keys_at(database).issue("else", scopes=CONVERSE)

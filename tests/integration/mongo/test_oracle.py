@@ -32,7 +32,7 @@ def running(oracle: PricingOracle, *, at: datetime, provider: str | None = None)
 
 
 async def hash_of(oracle: PricingOracle) -> str:
-    """Fetch the catalogue, and tell its hash."""
+    """Fetch the catalogue and return its hash."""
     assert await oracle.refresh()
     assert oracle.current is not None
     return oracle.current.hash
@@ -60,7 +60,7 @@ async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Databa
 async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
     database: Database, provider: Provider
 ) -> None:
-    """What another server confirmed last is taken up, with its age; until then nothing is known, nothing free."""
+    """The catalogue that another server confirmed last is loaded with its age; before, a price is unknown, never 0."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()
     provider.now += timedelta(hours=1)
@@ -98,7 +98,7 @@ async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, pro
 
 
 async def test_the_bound_is_that_of_the_dearest_provider(database: Database, provider: Provider) -> None:
-    """Whoever serves, the call costs no more: one who asks nine times the listed price raises the bound ninefold."""
+    """No provider can exceed the bound: one with nine times the listed price raises the bound ninefold."""
     provider.own = {"Acme": "0.001", "Dear": "0.009"}
     oracle, _ = await provider.server(database)
     await oracle.refresh()
@@ -122,7 +122,7 @@ async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Da
     before = running(oracle, at=start, provider="Acme")
     provider.own = {"Acme": "0.009"}
     provider.now += KEEP_FOR
-    await provider.tell(providers)
+    await provider.fetch_current(providers)
     provider.now += timedelta(seconds=1)
     restarted, _ = await provider.server(database)
 
@@ -146,7 +146,7 @@ async def test_the_catalogue_prices_a_provider_whom_no_list_names(database: Data
     await oracle.refresh()
     await oracle.prepare((MODEL,))
 
-    found = running(oracle, at=provider.now, provider="Nobody")
+    found = running(oracle, at=provider.now, provider="Unlisted")
 
     assert found.cost == Decimal("0.001")
     assert found.evidence is not None

@@ -22,10 +22,10 @@ async def sessions(database: Database) -> SessionStore:
     return await server(database, "alive")
 
 
-async def server(database: Database, name: str, *, beats: bool = True) -> SessionStore:
+async def server(database: Database, name: str, *, alive: bool = True) -> SessionStore:
     """Return another server's store of the same sessions."""
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id=name, lease=LEASE)
-    if beats:
+    if alive:
         await replicas.heartbeat()
     return SessionStore(database.collection("sessions"), replicas=replicas)
 
@@ -135,7 +135,7 @@ async def test_stopped_servers_lease_is_taken_over_at_once(sessions: SessionStor
 
 async def test_one_of_concurrent_takeovers_wins(sessions: SessionStore, database: Database) -> None:
     """Of two servers that find the same dead lease only one takes it over."""
-    await acquire(await server(database, "dead", beats=False), "old")
+    await acquire(await server(database, "dead", alive=False), "old")
     servers = [await server(database, f"server{number}") for number in range(4)]
 
     claims = await asyncio.gather(*(acquire(each, "new") for each in servers), return_exceptions=True)
@@ -249,7 +249,7 @@ async def test_undone_acquisition_changes_no_model_or_user(sessions: SessionStor
 async def test_takeover_uses_model_and_user_of_dead_turn(sessions: SessionStore, database: Database) -> None:
     """Its text remains in the session: no other end user's turn follows, and the model is the one it requested."""
     await finish(sessions, await acquire(sessions, model="a/b"))
-    await acquire(await server(database, "dead", beats=False), "old", model="c/d", user="anna")
+    await acquire(await server(database, "dead", alive=False), "old", model="c/d", user="anna")
     with pytest.raises(InvalidRequest):
         await acquire(sessions, "theirs", user="berta")
     for _ in range(2):  # an undone takeover changes nothing
@@ -366,7 +366,7 @@ async def test_deletion_acquires_session(sessions: SessionStore, database: Datab
 
 async def test_unfinished_deletion_is_finished_first(sessions: SessionStore, database: Database) -> None:
     """No turn gets the session of a dead server's deletion; another deletion does, with the dead turns before it."""
-    await acquire(await server(database, "dead", beats=False), "lost")
+    await acquire(await server(database, "dead", alive=False), "lost")
     dying = await server(database, "dying")
     await dying.acquire_for_deletion(await sessions.get("tenant", "talk"), deletion_id="del")
     with pytest.raises(SessionBusy) as refused:
@@ -375,7 +375,7 @@ async def test_unfinished_deletion_is_finished_first(sessions: SessionStore, dat
     await dying.release(await sessions.get("tenant", "talk"), begun=False)
 
     with pytest.raises(DeletionUnfinished) as left:
-        await acquire(sessions, "turn", user="anybody")
+        await acquire(sessions, "turn", user="eve")
     leased = await sessions.acquire_for_deletion(left.value.session, deletion_id="del2")
     assert leased.lease is not None
     assert leased.lease.deletes
@@ -401,7 +401,7 @@ async def test_heartbeats_are_valid_by_database_clock(database: Database) -> Non
 
 
 async def test_lapsed_heartbeat_invalidates_leases(database: Database) -> None:
-    """A server that was silent for a lease may have lost its leases, even if it beats again; new ones are valid."""
+    """A server that was silent for a lease may have lost them, even after a new heartbeat; new leases are valid."""
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="slow", lease=timedelta(seconds=0.2))
     await replicas.heartbeat()
     before = replicas.epoch
