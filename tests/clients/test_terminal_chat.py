@@ -43,7 +43,7 @@ async def _chat(
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_once_answers_and_tells_the_cost(
+async def test_once_prints_answer_and_cost(
     chat_command: list[str], chat_settings: dict[str, str], session_id: str
 ) -> None:
     """One turn: the answer, then a line with the turn's cost, the session's and the served model."""

@@ -41,7 +41,7 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(calling: Serve, 
     call = caller.start("@sandbox tool-loop calls=4 delay_ms=20")
     await eventually(lambda: len(calls(caller)) == 2)
     (first, second) = caller.service.entry_documents("talk")
-    foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_somebody", "number": second["number"] + 1}
+    foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_another", "number": second["number"] + 1}
     for name in ("cost", "cost_source", "usage", "generation_id"):
         foreign.pop(name, None)
     caller.service.database["ledger"].insert_one({**foreign, "state": "void"})

@@ -73,10 +73,10 @@ def assert_summed(service: Service, session_id: str) -> None:
     session = service.session(session_id)
     assert session is not None
     entries = [entry_from_document(each) for each in service.entry_documents(session_id)]
-    kept_fold, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
+    stored, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
 
-    assert kept_fold.last_number == true.last_number == max(each.number for each in entries)
-    assert (kept_fold.apply(entries).current(), dict(kept_fold.apply(entries).by_model)) == (
+    assert stored.last_number == true.last_number == max(each.number for each in entries)
+    assert (stored.apply(entries).current(), dict(stored.apply(entries).by_model)) == (
         true.current(),
         dict(true.by_model),
     )

@@ -19,7 +19,7 @@ def keys_at(database: Database, time: datetime = NOW) -> ApiKeys:
     return ApiKeys(database.collection("api_keys"), clock=lambda: time)
 
 
-async def test_a_key_tells_its_tenant_and_scopes(database: Database) -> None:
+async def test_key_resolves_to_its_tenant_and_scopes(database: Database) -> None:
     """Issued by one server, a key is good on another."""
     key, text = await keys_at(database).issue("tenant", scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
 
