@@ -74,6 +74,7 @@ def _summary(result: LoadResult, comparison: InvoiceComparison) -> str:
     return (
         f"{sum(result.outcomes.values())} turns, {result.kills} kills, {result.policies} policies,"
         f" {result.verifications} verifications, {len(result.requested.amounts)} adjustments,"
-        f" {comparison.calls} calls, {comparison.settled} settled, {len(comparison.unresolved)} unresolved: {dict(comparison.reasons)},"
-        f" {comparison.lines} lines, ledger {comparison.cost}, invoice {comparison.invoiced}, outcomes {dict(result.outcomes)}"
+        f" {comparison.calls} calls, {comparison.settled} settled,"
+        f" {len(comparison.unresolved)} unresolved: {dict(comparison.reasons)}, {comparison.lines} lines,"
+        f" ledger {comparison.cost}, invoice {comparison.invoiced}, outcomes {dict(result.outcomes)}"
     )
