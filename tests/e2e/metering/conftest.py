@@ -14,8 +14,10 @@ from godoty_service.bootstrap import open_components
 from godoty_service.ids import new_id
 from godoty_service.metering.settlement import RecordTimeouts
 from godoty_service.provider_bootstrap import open_provider
+from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start
+from tests.e2e.metering.failing_server import FailingServer
 from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
@@ -39,6 +41,13 @@ class StartHarness(Protocol):
         self, service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any
     ) -> ReconcilerHarness:
         """Give it the server's database, and settings of its own."""
+
+
+class StartFailing(Protocol):
+    """Starts a server with a database timeout of a second whose operations can be made to fail."""
+
+    async def __call__(self, **settings: Any) -> FailingServer:
+        """Start it with these settings."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,35 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
             yield backends
     finally:
         asyncio.run(mongo.stop())
+
+
+@pytest.fixture
+async def start_failing(fragile: Backends, connect: Callable[[Service], Caller]) -> AsyncIterator[StartFailing]:
+    """Starts failing servers; the indexes are created before, since they take longer than a second on busy cores."""
+    async with AsyncExitStack() as servers:
+
+        async def begin(**settings: Any) -> FailingServer:
+            name = fragile.new_database()
+            async with open_components(fragile.settings(name)):
+                pass
+            chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
+            stack = await servers.enter_async_context(AsyncExitStack())
+            server = await stack.enter_async_context(running(fragile.settings(name, **chosen)))
+            return FailingServer(connect(fragile.service(server.address, name)), stack)
+
+        yield begin
+
+
+@pytest.fixture
+async def server(start_failing: StartFailing) -> FailingServer:
+    """A failing server that reconciles ten times a second."""
+    return await start_failing()
+
+
+@pytest.fixture
+async def idle_server(start_failing: StartFailing) -> FailingServer:
+    """A failing server that does not reconcile before it stops."""
+    return await start_failing(reconcile_interval=NEVER)
 
 
 @pytest.fixture
