@@ -10,10 +10,10 @@ from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.provider_bootstrap import ProviderComponents
 from godoty_service.reporting import background
 from godoty_service.settings import Settings
+from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.factory import TurnFactory
-from godoty_service.turns.monitor import KeyMonitor, TurnMonitor
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.remote_reader import RemoteTurnReader
 from godoty_service.turns.runner import TurnRunner

@@ -22,8 +22,8 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.turn_limits import TurnLimiter
+from godoty_service.turns.cancellation import KeyMonitor
 from godoty_service.turns.event_log.writer import EventLogWriter
-from godoty_service.turns.monitor import KeyMonitor
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore

@@ -15,9 +15,9 @@ from godoty_service.errors import (
     TurnTimedOut,
 )
 from godoty_service.ids import new_id
+from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
 from godoty_service.turns.event_log.heartbeats import with_heartbeats
-from godoty_service.turns.monitor import TurnMonitor
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.remote_reader import RemoteTurnReader
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner

@@ -92,7 +92,7 @@ async def test_leaving_a_turn_cancels_it_on_the_server(stand_in: StandIn) -> Non
 
 
 async def test_tls_never_falls_back_to_plain_text(stand_in: StandIn) -> None:
-    """A server that speaks no TLS is not told the key."""
+    """A server without TLS does not receive the key."""
     async with GodotyClient(stand_in.target, stand_in.api_key, tls=True) as client:
         with pytest.raises(GodotyError) as caught:
             await anext(client.converse("hi"))

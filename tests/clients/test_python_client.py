@@ -33,7 +33,7 @@ async def test_a_turn_is_streamed_from_its_start_to_its_end(client: GodotyClient
     assert sequences == sorted(set(sequences))
 
 
-async def test_metrics_tell_what_the_last_turn_told(client: GodotyClient, session_id: str) -> None:
+async def test_metrics_equal_the_totals_of_the_last_turn(client: GodotyClient, session_id: str) -> None:
     """The session's metrics equal the session totals of its last turn, to the last decimal."""
     await _turn(client, "one", session_id)
     last = (await _turn(client, "two", session_id))[-1].turn_finished
@@ -45,7 +45,7 @@ async def test_metrics_tell_what_the_last_turn_told(client: GodotyClient, sessio
     assert Decimal(metrics.totals.cost_usd) > 0
 
 
-async def test_tools_are_told_of(client: GodotyClient, session_id: str) -> None:
+async def test_tool_calls_are_streamed(client: GodotyClient, session_id: str) -> None:
     """Each tool call starts and finishes under one id."""
     turn = await _turn(client, "@sandbox tool-loop calls=4", session_id)
 

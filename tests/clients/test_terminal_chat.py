@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.clients.conftest import Context, Service, StandIn
 
-_PATIENCE = 90
+_TIMEOUT = 90
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ async def _chat(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_PATIENCE)
+    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_TIMEOUT)
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_once_answers_and_tells_the_cost(
+async def test_once_prints_answer_and_cost(
     chat_command: list[str], chat_settings: dict[str, str], session_id: str
 ) -> None:
     """One turn: the answer, then a line with the turn's cost, the session's and the served model."""
@@ -91,7 +91,7 @@ async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dic
 async def test_an_error_is_one_line_that_says_what_to_do(
     chat_command: list[str], chat_settings: dict[str, str]
 ) -> None:
-    """A wrong key, an unreachable server, a missing key: one line each, and a code that tells."""
+    """A wrong key, an unreachable server, a missing key: one line each, and an exit code other than 0."""
     once = [*chat_command, "--once", "hi"]
     wrong_key = chat_settings | {"GODOTY_API_KEY": "gdt_no_such_key"}
 
@@ -124,7 +124,7 @@ async def test_the_key_is_found_in_the_development_file(
 
 
 class _TypedChat:
-    """A chat on a terminal of its own, with somebody at the keyboard."""
+    """A chat on a pseudo-terminal, with typed input."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._keyboard, terminal = pty.openpty()
@@ -135,8 +135,8 @@ class _TypedChat:
         self._seen = ""
 
     def see(self, text: str) -> str:
-        """Waits for a text and tells what stood before it."""
-        until = time.monotonic() + _PATIENCE
+        """Wait for a text and return what precedes it."""
+        until = time.monotonic() + _TIMEOUT
         while text not in self._seen:
             ready, _, _ = select.select([self._keyboard], [], [], max(0, until - time.monotonic()))
             assert ready, f"{text!r} did not come: {self._seen!r}"
@@ -156,7 +156,7 @@ class _TypedChat:
 
     def interrupt_until_it_leaves(self) -> int:
         """Presses Ctrl-C, and again after a second: between its prompt and its wait for a key, readline misses one."""
-        for _ in range(_PATIENCE):
+        for _ in range(_TIMEOUT):
             self.interrupt()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)
@@ -164,7 +164,7 @@ class _TypedChat:
         return self.leave()
 
     def leave(self) -> int:
-        code = self._process.wait(timeout=_PATIENCE)
+        code = self._process.wait(timeout=_TIMEOUT)
         os.close(self._keyboard)
         return code
 

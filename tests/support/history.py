@@ -28,6 +28,6 @@ def assert_whole_upstream(messages: Sequence[dict[str, Any]]) -> None:
     assert [each["role"] for each in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2)
     asked = [call["id"] for each in spoken for call in each.get("tool_calls") or ()]
     assert asked == [each["tool_call_id"] for each in messages if each["role"] == "tool"]
-    for place, each in enumerate(messages):
+    for index, each in enumerate(messages):
         if each["role"] == "tool":
-            assert messages[place - 1]["role"] in ("tool", "assistant")
+            assert messages[index - 1]["role"] in ("tool", "assistant")

@@ -49,9 +49,9 @@ def godoty(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     def run(*arguments: str, **environment: str) -> Outcome:
         known = {
-            "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+            "GODOTY_MONGODB_URI": service.backends.mongodb_uri,
             "GODOTY_MONGODB_DATABASE": service.database.name,
-            "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+            "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
         }
         with monkeypatch.context() as patch:
             for name, value in {**known, **environment}.items():

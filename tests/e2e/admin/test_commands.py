@@ -123,7 +123,7 @@ def test_invalid_values_are_refused_by_the_same_rules(
 
 def _sealed(service: Service, database: str) -> bytes:
     """Return the stored document of the only key."""
-    (document,) = service.surroundings.mongo[database]["provider_keys"].find()
+    (document,) = service.backends.mongo[database]["provider_keys"].find()
     return bytes(document["sealed"])
 
 
@@ -143,7 +143,7 @@ def test_keys_are_re_encrypted(godoty: Godoty, service: Service, new_database: s
     assert SecretBox.of(new).open(after, owner=tenant) == "sk-or-v1-typed-in"
     with pytest.raises(ProviderKeysOff):
         SecretBox.of(ENCRYPTION_KEY).open(after, owner=tenant)
-    recorded = service.surroundings.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
+    recorded = service.backends.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
     assert [(each["by"], each["tenant_id"]) for each in recorded] == [(user(), "")] * 2
 
 

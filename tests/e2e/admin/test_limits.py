@@ -82,15 +82,15 @@ async def test_known_request_is_replayed_if_a_new_one_is_refused(
     Also by a server that has not run it.
     """
     other_server = await serve(database=caller.service.database.name)
-    twin = connect(caller.service.at(other_server.target))
+    second_caller = connect(caller.service.at(other_server.target))
     fields = {"model": "openai/gpt-4o-mini", "request_id": "known"}
     first = await caller.converse("hello", **fields)
     await limit(admin, **policy)
-    await twin.converse("more", model=fields["model"])
-    refused = await twin.converse("still more", model=fields["model"], request_id="new")
+    await second_caller.converse("more", model=fields["model"])
+    refused = await second_caller.converse("still more", model=fields["model"], request_id="new")
     charged = len(caller.service.entries("talk"))
-    again = await twin.converse("hello", **fields)
-    other = await twin.converse("other", **fields)
+    again = await second_caller.converse("hello", **fields)
+    other = await second_caller.converse("other", **fields)
 
     assert (failed(refused).reason, failed(other).reason) == (reason, "REQUEST_ID_REUSED")
     assert joined(again.responses) == joined(first.responses)

@@ -15,8 +15,8 @@ from godoty_service.ledger.entries import CallState, CostSource, ModelCall
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
+from tests.support.backends import ACCOUNT
 from tests.support.caller import Caller
-from tests.support.environment import ACCOUNT
 from tests.support.service import Service
 
 OWN = "sandbox-of-a-tenant-itself"

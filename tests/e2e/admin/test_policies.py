@@ -63,8 +63,8 @@ async def test_policy_is_in_force_on_another_server_within_3_seconds(admin: Admi
     """A server that has just cached the old one reads the new one in time."""
     now = 100.0
     tenant_id = await admin.tenant()
-    place = admin.service.place
-    database = open_database(uri=place.surroundings.mongodb_uri, name=place.database.name)
+    deployment = admin.service.deployment
+    database = open_database(uri=deployment.backends.mongodb_uri, name=deployment.database.name)
     elsewhere = Policies(database.collection("policies"), tick=lambda: now)
     assert await elsewhere.get(tenant_id) == NO_POLICY
 

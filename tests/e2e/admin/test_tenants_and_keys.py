@@ -261,13 +261,13 @@ def _writes(service: Service, collection: str) -> int:
     return int(found["latencyStats"]["writes"]["ops"])
 
 
-async def test_last_use_is_written_when_the_server_stops(surroundings: Any, connect: Any) -> None:
+async def test_last_use_is_written_when_the_server_stops(backends: Any, connect: Any) -> None:
     """The stopping server writes the uses that it has not written yet."""
     from godoty_service.server import running  # noqa: PLC0415 - beside its use
 
-    name = surroundings.new_database()
-    async with running(surroundings.settings(name)) as server:
-        service: Service = surroundings.service(server.address, name)
+    name = backends.new_database()
+    async with running(backends.settings(name)) as server:
+        service: Service = backends.service(server.address, name)
         await connect(service).call("ListSessions", agent_pb.ListSessionsRequest())
         assert "last_use_time" not in service.database["api_keys"].find_one({"_id": service.key_id})  # type: ignore[operator] # it is there
 

@@ -19,7 +19,7 @@ from godoty_service.tls import health_client
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start, server_environment
 from tests.e2e.admin.certificates import Pair, authority, signed
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 HOST = "godoty.test"
 
@@ -106,11 +106,11 @@ async def test_health_check_works_over_tls(serve: Start, files: dict[str, Any], 
     for more in several:
         (tmp_path / "trusted.pem").write_bytes(trusted.pem)
         service = await serve(**files, **more)
-        settings = service.surroundings.settings(service.database.name, **files, **more)
+        settings = service.backends.settings(service.database.name, **files, **more)
         assert await serving(service.target, settings.certificates)
         assert not await serving(service.target)
         wrong = authority("Else").write(tmp_path, "else")
-        other = service.surroundings.settings(service.database.name, **wrong)
+        other = service.backends.settings(service.database.name, **wrong)
         assert not await serving(service.target, other.certificates)
 
 
@@ -123,7 +123,7 @@ async def test_health_check_works_if_the_certificate_is_for_servers_only(
     only_server = signed(trusted, HOST, "127.0.0.1", usage=ExtendedKeyUsageOID.SERVER_AUTH)
     files: dict[str, Any] = only_server.write(tmp_path, "server") | {"tls_client_ca": tmp_path / "clients.pem"}
     service = await serve(**files)
-    settings = service.surroundings.settings(service.database.name, **files)
+    settings = service.backends.settings(service.database.name, **files)
 
     assert await serving(service.target, settings.certificates)
     assert await answers(service.target, trusted, signed(clients, "client"))
@@ -212,10 +212,10 @@ async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
 
 
 async def test_process_uses_tls_from_its_environment(
-    surroundings: Surroundings, files: dict[str, Any], trusted: Pair, tmp_path: Path
+    backends: Backends, files: dict[str, Any], trusted: Pair, tmp_path: Path
 ) -> None:
     """The variables suffice, for `serve` (by each of its workers) and `health`."""
-    environment = server_environment(surroundings, surroundings.new_database())
+    environment = server_environment(backends, backends.new_database())
     environment |= {f"GODOTY_{name.upper()}": str(path) for name, path in files.items()}
     environment |= {"GODOTY_LISTEN": f"127.0.0.1:{free_port()}", "GODOTY_WORKERS": "2"}
     with (tmp_path / "log").open("wb") as log:
@@ -233,9 +233,9 @@ async def test_process_uses_tls_from_its_environment(
         await process.wait()
 
 
-async def test_process_that_would_be_open_in_plain_text_exits(surroundings: Surroundings) -> None:
+async def test_process_that_would_be_open_in_plain_text_exits(backends: Backends) -> None:
     """With one line that says what to do."""
-    environment = server_environment(surroundings, surroundings.new_database())
+    environment = server_environment(backends, backends.new_database())
     code, output = await godoty("serve", environment | {"GODOTY_LISTEN": "0.0.0.0:0"})
 
     assert code == 1

@@ -53,7 +53,7 @@ async def test_entries_a_month_ahead_return_to_their_time(
     """Roll-ups, the session's runs and the month's budget are as if the clock had been right, and `verify` is clean."""
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         await components.administration.set_policy("test", service.tenant_id, HARD)
         await spent(components, service)
         budgets = service.database["budgets"]
@@ -125,7 +125,7 @@ async def test_watermark_in_the_future_returns_to_now(
     caller = connect(service)
     await caller.converse("hello")
     await ended(service)
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         ahead = await components.usage.rollup_job.advance_watermark(service.tenant_id) + MONTH
         states = service.database["usage_rollup_state"]
         states.update_one({"_id": service.tenant_id}, {"$set": {"watermark": ahead, "last_change": ahead}})
@@ -149,7 +149,7 @@ async def test_interrupted_repair_is_finished_by_the_next(
     """If the command dies after the roll-ups, another run corrects session totals and budgets."""
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         await components.administration.set_policy("test", service.tenant_id, HARD)
         await caller.converse("hello")
         await ended(service)

@@ -85,7 +85,7 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
     """After it, a server with a correct clock counts the month's spending and permits the next call."""
     _, service = await serve_process(database=new_database)
     _, ahead = await serve_process(database=new_database, **skewed(MONTH))
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
         await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
         await connect(service.at(ahead.target)).converse("hello")
@@ -120,7 +120,7 @@ async def test_api_key_expires_by_the_time_of_the_database(
     """A key that expires in ten minutes is valid on a server whose clock is a day ahead."""
     _, service = await serve_process(**skewed(DAY))
     key = issue(service, scopes=frozenset({Scope.CONVERSE}), expire_time=datetime.now(UTC) + TEN_MINUTES)
-    caller = connect(Service(place=service.place, tenant_id=service.tenant_id, api_key=key, key_id=""))
+    caller = connect(Service(deployment=service.deployment, tenant_id=service.tenant_id, api_key=key, key_id=""))
 
     assert (await caller.converse("hello")).finished.turn_totals.model_calls == 1
 

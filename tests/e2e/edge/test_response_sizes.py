@@ -18,8 +18,8 @@ from godoty_service.agents.profile import assistant
 from godoty_service.rpc import validation
 from godoty_service.tenancy.auth import Scope
 from godoty_service.turns.event_log.events import ReasoningDelta, TextDelta
+from godoty_service.turns.event_log.listeners import AnswerListener
 from godoty_service.turns.event_log.log import EventLog
-from godoty_service.turns.stream_listeners import AnswerListener
 from tests.conftest import Start, StartProcess
 from tests.e2e.edge.process import Usage
 from tests.e2e.edge.raw_http2 import END_STREAM, Http2, frame, message

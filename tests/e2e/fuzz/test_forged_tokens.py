@@ -1,4 +1,4 @@
-"""Page tokens that somebody forged who knows how they are made: what is in them is checked before it is used."""
+"""Forged page tokens with valid encoding: their contents are validated before use."""
 
 from collections.abc import Callable
 from typing import Any

@@ -33,10 +33,10 @@ async def test_overflow_takes_three_calls_and_the_next_turn_one(
     """Turns after the one that overflowed begin with the trimmed history, also on another server."""
     service = await serve(history_summary=summary)
     other = await serve(database=service.database.name, history_summary=summary)
-    caller, twin = connect(service), connect(service.at(other.target))
+    caller, second_caller = connect(service), connect(service.at(other.target))
     await _filled(caller, words)
     first = await caller.converse("and now?", model=SMALL)
-    second = await twin.converse("and then?")
+    second = await second_caller.converse("and then?")
     third = await caller.converse("and after that?")
 
     assert _answered(first) <= 3

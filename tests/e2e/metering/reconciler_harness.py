@@ -29,7 +29,7 @@ class ReconcilerHarness:
     """A reconciler with a ledger, session totals and adjustments of its own.
 
     Attributes:
-        ahead: How much later than in the world it is, for its clock and for the database's.
+        ahead: How far its clock and the database's are ahead of the system clock's.
         clock_ahead: How far its own clock is ahead of the database's.
         closed: The calls that it closed, in order.
         owner: The server that it works for.

@@ -16,8 +16,8 @@ from tests.conftest import server_environment
 from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, eventually
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.environment import Surroundings
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, plain
 
@@ -41,7 +41,7 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(calling: Serve, 
     call = caller.start("@sandbox tool-loop calls=4 delay_ms=20")
     await eventually(lambda: len(calls(caller)) == 2)
     (first, second) = caller.service.entry_documents("talk")
-    foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_somebody", "number": second["number"] + 1}
+    foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_another", "number": second["number"] + 1}
     for name in ("cost", "cost_source", "usage", "generation_id"):
         foreign.pop(name, None)
     caller.service.database["ledger"].insert_one({**foreign, "state": "void"})
@@ -54,16 +54,16 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(calling: Serve, 
     await assert_shown(caller, harness)
 
 
-class Standstill:
+class PausedServer:
     """A server that is stopped while the database delays its next insert."""
 
     def __init__(self, process: ServerProcess, service: Service) -> None:
         self.process = process
         self.service = service
 
-    async def begin(self) -> None:
+    async def pause(self) -> None:
         """Delay an insert, and stop the server that waits for it."""
-        admin = self.service.surroundings.mongo.admin
+        admin = self.service.backends.mongo.admin
         held = {
             "failCommands": ["insert"],
             "namespace": f"{self.service.database.name}.ledger",
@@ -75,7 +75,7 @@ class Standstill:
         await asyncio.to_thread(admin.command, wait)
         self._signal(signal.SIGSTOP)
 
-    def end(self) -> None:
+    def resume(self) -> None:
         """Resume the server."""
         self._signal(signal.SIGCONT)
 
@@ -86,7 +86,7 @@ class Standstill:
 
 @pytest.mark.parametrize("limits", [None, pb.TurnLimits(max_cost_usd="0.0000001")], ids=["taken", "free"])
 async def test_late_entry_of_a_stopped_server_is_void(
-    fragile: Surroundings,
+    fragile: Backends,
     connect: Callable[[Service], Caller],
     start_harness: StartHarness,
     tmp_path: Path,
@@ -101,13 +101,13 @@ async def test_late_entry_of_a_stopped_server_is_void(
     process = ServerProcess(environment=environment, log=tmp_path / "server.log")
     await process.start()
     service = fragile.service(process.address, name)
-    standstill = Standstill(process, service)
+    paused = PausedServer(process, service)
     try:
         async with running(fragile.settings(name, **SHORT_LEASE, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
             await eventually(lambda: len(calls(survivor)) == 2)
-            await standstill.begin()
+            await paused.pause()
             held = asyncio.create_task(asyncio.sleep(HELD))
             turn = await survivor.converse("go on", on_busy=pb.ON_BUSY_WAIT, **({"limits": limits} if limits else {}))
             assert (turn.failure is None) == (limits is None)
@@ -116,7 +116,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
             await held
             if limits is not None:
                 await eventually(lambda: len(calls(survivor)) == len(before) + 1)
-            standstill.end()
+            paused.resume()
             lost = await reading
 
             assert lost.failure is not None

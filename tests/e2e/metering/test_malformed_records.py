@@ -17,7 +17,7 @@ CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
 async def defer_calls(caller: Caller, harness: ReconcilerHarness, bodies: Sequence[bytes]) -> list[str]:
     """Insert one pending call for each body and defer it to reconciliation; return their ids."""
     template = await cancelled(caller, CANCELLED)
-    records = caller.service.surroundings.sandbox.records
+    records = caller.service.backends.sandbox.records
     deferred = []
     for number, body in enumerate(bodies, start=template.number + 1):
         call = _another(template, number)

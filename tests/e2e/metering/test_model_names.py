@@ -117,14 +117,14 @@ async def test_free_request_without_a_stated_cost_is_not_free(calling: Serve) ->
 
 async def test_unlisted_model_has_the_provider_name(calling: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown name is shown as sent; a long one is cut."""
-    names = iter(["nobody/new-model-20270101", "x" * 10_000])
+    names = iter(["unknown/new-model-20270101", "x" * 10_000])
     monkeypatch.setattr(Generation, "served_name", property(lambda _: next(names)))
     caller = await calling()
     await caller.converse("@sandbox plain")
     await caller.converse("@sandbox plain")
 
     first, second = calls(caller)
-    assert (first.served_model, first.served_slug) == ("nobody/new-model-20270101",) * 2
+    assert (first.served_model, first.served_slug) == ("unknown/new-model-20270101",) * 2
     assert second.served_model == second.served_slug == "x" * 256
 
 

@@ -24,7 +24,7 @@ async def test_repeated_generations_are_found_in_pieces(calling: Serve, piece: i
         | ({} if generation is None else {"generation_id": generation})
         for place, generation in enumerate(IDS)
     )
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     copies = database.collection("copies")
     await copies.ensure([INDEX])
 

@@ -34,7 +34,7 @@ async def gateway(record_endpoint: str) -> AsyncIterator[Sandbox]:
     "known",
     [
         {"is_byok": True},
-        {"served_model": "nobody/lists-this", "served_slug": "nobody/lists-this"},
+        {"served_model": "unknown/lists-this", "served_slug": "unknown/lists-this"},
         {"usage.server_tool_calls": 1},
     ],
     ids=str,

@@ -98,9 +98,9 @@ async def replay(caller: Caller, recording: Recording) -> Turn:
     directive = f"@sandbox replay file={recording.name}"
     if not recording.tools:
         return await caller.converse(directive)
-    surroundings = caller.service.surroundings
+    backends = caller.service.backends
     for each in (directive, f'@sandbox plain text="{THE_REST}"'):
-        surroundings.ask(lambda wish={"directive": each}: surroundings.sandbox.scenarios.add(wish))  # type: ignore[misc] # a default binds it now
+        backends.ask(lambda wish={"directive": each}: backends.sandbox.scenarios.add(wish))  # type: ignore[misc] # a default binds it now
     return await caller.converse("What do you make of it?")
 
 

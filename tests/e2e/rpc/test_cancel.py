@@ -34,11 +34,11 @@ async def some_text(call: Any) -> str:
 
 async def closed_upstream(service: Service) -> None:
     """Wait until the provider sees the session's connection close; its answer alone would never end."""
-    connections = service.surroundings.sandbox.connections
+    connections = service.backends.sandbox.connections
     generation = service.entries("talk")[-1].generation_id
 
     def noticed() -> bool:
-        aborted = service.surroundings.ask(connections.as_dict)["aborted"]
+        aborted = service.backends.ask(connections.as_dict)["aborted"]
         return any(each["generation_id"] == generation for each in aborted)
 
     await soon(noticed)
@@ -219,7 +219,7 @@ async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> Non
     failure = await failure_of(caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")))
     assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     assert failure.retry_after is not None
-    caller.service.surroundings.allow(hold)
+    caller.service.backends.allow(hold)
     rest = await read(call)
     assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert len(await caller.messages()) == 2

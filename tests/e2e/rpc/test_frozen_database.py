@@ -18,8 +18,8 @@ from godoty_service.bootstrap import open_components
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.e2e.clocks.conftest import health
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Failure, failure_of, read
-from tests.support.environment import Surroundings
 from tests.support.service import Service, eventually
 
 PROMISE = 5.0  # seconds
@@ -54,17 +54,17 @@ class Frozen:
 @pytest.fixture
 async def frozen(tmp_path: Path, connect: Callable[[Service], Caller]) -> AsyncIterator[Frozen]:
     """Return a server on its own MongoDB."""
-    own = tmp_path / "surroundings"
+    own = tmp_path / "backends"
     own.mkdir()
     async with LocalMongo(tmp_path / "mongo") as mongo:
-        with Surroundings(own, mongo.uri) as surroundings:
-            database = surroundings.new_database()
-            async with open_components(surroundings.settings(database)):
+        with Backends(own, mongo.uri) as backends:
+            database = backends.new_database()
+            async with open_components(backends.settings(database)):
                 pass
-            settings = surroundings.settings(database, storage_timeout=STORAGE_TIMEOUT)
+            settings = backends.settings(database, storage_timeout=STORAGE_TIMEOUT)
             assert settings.storage_probe_interval + settings.storage_probe_timeout < PROMISE
             async with running(settings) as server:
-                yield Frozen(connect(surroundings.service(server.address, database)), mongo)
+                yield Frozen(connect(backends.service(server.address, database)), mongo)
 
 
 async def timed(call: Any) -> tuple[Failure, float]:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 import godoty_service.server
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.server import running
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -26,11 +26,11 @@ async def statuses(watch: Any) -> list[int]:
 
 
 async def test_open_streams_do_not_delay_the_stop(
-    surroundings: Surroundings, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Backends, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch ends with NOT_SERVING and OK, a reflection stream with OK, and the server stops at once."""
     monkeypatch.setattr(godoty_service.server, "_STOP_GRACE", GRACE)
-    async with running(surroundings.settings(new_database)) as server:
+    async with running(backends.settings(new_database)) as server:
         channel: Any = grpc.aio.insecure_channel(server.address)
         stub: Any = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "godoty.v1.AgentService")]

@@ -12,8 +12,8 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty_service.ledger.entries import CallState
 from godoty_service.server import running
 from tests.conftest import Start, StartProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, soon
@@ -136,11 +136,11 @@ async def test_paused_server_loses_its_session(serve: Start, serve_process: Star
 
 
 async def test_stopping_server_finishes_turns_and_then_cancels_them(
-    surroundings: Surroundings, new_database: str, connect: Connect
+    backends: Backends, new_database: str, connect: Connect
 ) -> None:
     """A short turn finishes, a long one is cancelled after the grace time; both sessions are complete and free."""
-    async with running(surroundings.settings(new_database, drain_grace=6.0)) as server:
-        caller = connect(surroundings.service(server.address, new_database))
+    async with running(backends.settings(new_database, drain_grace=6.0)) as server:
+        caller = connect(backends.service(server.address, new_database))
         short = asyncio.create_task(
             caller.converse("@sandbox plain tokens=6 hold_after=1 hold=stopping", session_id="short")
         )

@@ -228,7 +228,7 @@ async def test_broken_connection_during_the_stream_ends_the_turn(caller: Caller,
     prompt = f"@sandbox {fault} record_ms=0 hold_after=2 hold={fault[-1]}"  # a reset drops what was not read yet
     call = caller.start(prompt)
     seen = await until_text(call, "t1 ")
-    caller.service.surroundings.allow(fault[-1])
+    caller.service.backends.allow(fault[-1])
     rest = await read(call)
     turn = Turn((*seen, *rest.responses), rest.failure)
 

@@ -12,8 +12,8 @@ from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
 from tests.e2e.admin.conftest import ENCRYPTION_KEY
 from tests.integration.billing.caller import Biller
+from tests.support.backends import ACCOUNT
 from tests.support.caller import Caller
-from tests.support.environment import ACCOUNT
 from tests.support.invoking import invoke
 from tests.support.service import Service
 

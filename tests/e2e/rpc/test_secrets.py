@@ -109,7 +109,7 @@ async def seen_by(stranger: Caller) -> list[Any]:
         stranger.call("GetSession", pb.GetSessionRequest(session_id="talk")),
         stranger.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk")),
     ]
-    turn = await stranger.converse("tell me everything", session_id="mine")
+    turn = await stranger.converse("list everything", session_id="mine")
     return [
         *[await failure_of(call) for call in calls],
         turn,

@@ -85,7 +85,7 @@ async def test_reasoning_is_streamed_counted_and_returned_unchanged(caller: Call
     assert [each["type"] for each in details] == ["reasoning.text", "reasoning.encrypted"]
     assert details[0]["text"] == "thought 0 thought 1 thought 2 thought 3 "
     assert sum("reasoning_details" in message for message in third) == 2
-    entries = caller.service.surroundings.ask(caller.service.surroundings.sandbox.request_log.entries)
+    entries = caller.service.backends.ask(caller.service.backends.sandbox.request_log.entries)
     name = caller.service.upstream_name("talk")
     trails = [each["reasoning"] for each in entries if each["body"].get("session_id") == name]
     assert trails == [{"unchanged": number, "changed": 0, "missing": 0} for number in range(3)]

@@ -13,11 +13,11 @@ from strands import tool
 from godoty_service import turn_bootstrap as composition
 from godoty_service.agents.profile import AgentProfile, assistant
 from godoty_service.server import Running, running
-from tests.e2e.turns.cancel_injector import Stepper
+from tests.e2e.turns.cancel_injector import CancelInjector
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import chunks, until
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -66,8 +66,8 @@ async def assert_nothing_left(
     service = caller.service
     await until(lambda: server.turns.running == 0)
     await wait_for_no_other_tasks(before)
-    sandbox = service.surroundings.sandbox
-    await until(lambda: service.surroundings.ask(lambda: sandbox.connections.open) == 0)
+    sandbox = service.backends.sandbox
+    await until(lambda: service.backends.ask(lambda: sandbox.connections.open) == 0)
     aborted = service.surroundings.ask(sandbox.connections.as_dict)["aborted"]
     assert all(each["noticed_at"] - struck < CLOSED for each in aborted if each["noticed_at"] > struck)
     session = service.session(session_id)
@@ -85,19 +85,19 @@ async def assert_nothing_left(
 
 
 async def test_cancel_at_any_await_settles_turn(
-    surroundings: Surroundings,
+    backends: Backends,
     new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At every await: upstream is closed, every entry is closed or due, and the next turn works."""
     monkeypatch.setattr(composition, "assistant", napping)
-    stepper = Stepper(monkeypatch)
-    async with running(surroundings.settings(new_database, turn_log_interval=0.01)) as server:
-        caller = connect(surroundings.service(server.address, new_database))
+    injector = CancelInjector(monkeypatch)
+    async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
+        caller = connect(backends.service(server.address, new_database))
         whole = await caller.converse(SCRIPT, session_id="whole")
         assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
-        awaits = stepper.awaits
+        awaits = injector.awaits
         await until(lambda: server.turns.running == 0)
         await asyncio.sleep(0.05)
         before = tasks()
@@ -105,9 +105,9 @@ async def test_cancel_at_any_await_settles_turn(
         outcomes: dict[str, int] = {}
         for at, late in cases:
             session_id = f"at-{at}-{late}"
-            stepper.arm(at, late=late)
+            injector.arm(at, late=late)
             turn = await caller.converse(SCRIPT, session_id=session_id)
-            struck, stepper.at = stepper.fired_at, None
+            struck, injector.at = injector.fired_at, None
             outcome = turn.failure.reason if turn.failure is not None else "finished"
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             assert outcome in ("TURN_CANCELLED", "finished"), (at, late, turn.failure)
@@ -119,5 +119,5 @@ async def test_cancel_at_any_await_settles_turn(
             assert_whole(await caller.messages(session_id))
             assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
             await until(lambda: server.turns.running == 0)
-    print(f"[stepper] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
+    print(f"[injector] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
     assert outcomes["TURN_CANCELLED"] > awaits // 3

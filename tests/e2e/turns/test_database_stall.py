@@ -19,8 +19,8 @@ from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start
 from tests.e2e.turns.conftest import differences
 from tests.e2e.turns.streams import SLOW, until, until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole
 from tests.support.service import Service
 
@@ -30,16 +30,16 @@ SESSIONS = 20
 
 async def test_stalled_database_leaves_no_session_locked(tmp_path: Path, connect: Callable[[Service], Caller]) -> None:
     """Twenty turns begin while the database stalls for two timeouts: all sessions work afterwards."""
-    own = tmp_path / "surroundings"
+    own = tmp_path / "backends"
     own.mkdir()
     async with LocalMongo(tmp_path / "mongo") as mongo:
-        with Surroundings(own, mongo.uri) as surroundings:
-            database = surroundings.new_database()
-            async with open_components(surroundings.settings(database)):  # creates the indexes with a longer timeout
+        with Backends(own, mongo.uri) as backends:
+            database = backends.new_database()
+            async with open_components(backends.settings(database)):  # creates the indexes with a longer timeout
                 pass
             quick: dict[str, Any] = {"lease": LEASE, "heartbeat": 0.5, "storage_timeout": 2.0}
-            async with running(surroundings.settings(database, **quick)) as server:
-                caller = connect(surroundings.service(server.address, database))
+            async with running(backends.settings(database, **quick)) as server:
+                caller = connect(backends.service(server.address, database))
                 names = [f"talk-{number}" for number in range(SESSIONS)]
                 for name in names[::2]:  # the others are new
                     await caller.converse("hi", session_id=name)
@@ -48,7 +48,7 @@ async def test_stalled_database_leaves_no_session_locked(tmp_path: Path, connect
                 for name in names:
                     await until(partial(_served, caller, name))
                     assert_whole(await caller.messages(name))
-                assert surroundings.mongo[database]["sessions"].count_documents({"lease": {"$ne": None}}) == 0
+                assert backends.mongo[database]["sessions"].count_documents({"lease": {"$ne": None}}) == 0
             assert await differences(mongo.uri, database) == []
 
 

@@ -47,9 +47,9 @@ async def test_deletion_completes_after_callers_deadline(caller: Caller, deadlin
         assert left == (0 if turn.started.session_created else 5_004)  # deleted, or not begun
 
 
-async def test_dead_servers_deletion_is_finished_by_later_call(caller: Caller, twin: Caller) -> None:
+async def test_dead_servers_deletion_is_finished_by_later_call(caller: Caller, second_caller: Caller) -> None:
     """A session with an unfinished deletion is deleted by the next call to any server, with its dead turns' data."""
-    for session_id, client in (("one", caller), ("two", twin)):
+    for session_id, client in (("one", caller), ("two", second_caller)):
         await caller.converse("hi", session_id=session_id)
         await until(partial(_leave, caller.service, session_id))
         await delete(client, session_id)

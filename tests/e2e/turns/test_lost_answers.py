@@ -21,8 +21,8 @@ from godoty_service.tenancy.policies import Policy
 from tests.e2e.turns.lossy import Loss, LossyDriver
 from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.environment import Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -41,7 +41,7 @@ BUSY = {"SESSION_BUSY", "TOO_MANY_TURNS"}
 Case = Callable[[str, Callable[[], None]], Awaitable[str]]  # takes the session, and the function that arms the driver
 
 
-class World:
+class LossHarness:
     """A server in the test's loop whose driver fails one write, and a tenant with a budget and a turn limit."""
 
     def __init__(self, lossy: LossyDriver, server: Running, caller: Caller) -> None:
@@ -75,7 +75,7 @@ class World:
             lost = self._lossy.failed
             self._lossy.arm()
             await self.next_turn(session_id, outcome)
-            await self._lossy.landed()
+            await self._lossy.wait_applied()
             await self.next_turn(session_id, outcome)
             if lost:
                 return {session_id: outcome}
@@ -109,8 +109,8 @@ class World:
         """
         entries = self.service.database["ledger"]
         await until(lambda: entries.count_documents({"state": "pending"}) == 0, within=60)
-        sandbox = self.service.surroundings.sandbox
-        lines = self.service.surroundings.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
+        sandbox = self.service.backends.sandbox
+        lines = self.service.backends.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
         settled = list(entries.find({"state": CallState.SETTLED.value}))
         assert list(entries.find({"state": "unresolved"})) == []
         assert sorted((each["generation_id"], each["cost"].to_decimal()) for each in settled) == sorted(
@@ -120,32 +120,32 @@ class World:
 
     async def _verified(self) -> bool:
         """Verify ledger, sessions, budgets and roll-ups, as `godoty ledger verify` does."""
-        settings = self.service.surroundings.settings(self.service.database.name)
+        settings = self.service.backends.settings(self.service.database.name)
         async with open_components(settings, indexes=False) as components:
             self.differences = [each async for each in differences(components)]
         return not self.differences
 
 
 @pytest.fixture
-async def world(
-    surroundings: Surroundings,
+async def harness(
+    backends: Backends,
     new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[LossHarness]:
     """Yield a server with a short lease."""
-    surroundings.ask(surroundings.sandbox.invoice.clear)
+    backends.ask(backends.sandbox.invoice.clear)
     settings: dict[str, Any] = {
         "lease": LEASE,
         "heartbeat": 0.3,
         "turn_log_interval": 0.05,
         "OPENROUTER_API_KEY": ACCOUNT,
     }
-    async with running(surroundings.settings(new_database, **settings)) as server:
-        service = surroundings.service(server.address, new_database)
-        async with open_components(surroundings.settings(new_database), indexes=False) as components:
+    async with running(backends.settings(new_database, **settings)) as server:
+        service = backends.service(server.address, new_database)
+        async with open_components(backends.settings(new_database), indexes=False) as components:
             await components.administration.set_policy("test", service.tenant_id, POLICY)
-        yield World(LossyDriver(monkeypatch), server, connect(service))
+        yield LossHarness(LossyDriver(monkeypatch), server, connect(service))
 
 
 TURN_WRITES = {
@@ -169,72 +169,72 @@ def outcome_of(turn: Turn) -> str:
 
 
 @HOW
-async def test_lost_write_of_a_turn_does_not_lock_its_session(world: World, *, loss: Loss) -> None:
+async def test_lost_write_of_a_turn_does_not_lock_its_session(harness: LossHarness, *, loss: Loss) -> None:
     """After the loss of any write of a turn, the next turn works, and each call is counted once."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
         arm()
-        return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
+        return outcome_of(await harness.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, TURN_WRITES, loss=loss)
+    found = await harness.each_write(case, TURN_WRITES, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
-        await assert_good_history(world, session_id)
-    await world.assert_paid()
+        await assert_good_history(harness, session_id)
+    await harness.assert_paid()
 
 
 @HOW
 @pytest.mark.parametrize("has_messages", [False, True], ids=["silent", "in a tool"])
 async def test_lost_write_of_a_takeover_does_not_lock_its_session(
-    world: World, *, loss: Loss, has_messages: bool
+    harness: LossHarness, *, loss: Loss, has_messages: bool
 ) -> None:
     """After the loss of any write of a turn that takes a session over: the next turn works, and no message is lost."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
-        await world.caller.converse("hello", session_id=session_id)
-        await until(lambda: create_dead_turn(world.service, session_id, has_messages=has_messages))
+        await harness.caller.converse("hello", session_id=session_id)
+        await until(lambda: create_dead_turn(harness.service, session_id, has_messages=has_messages))
         arm()
-        return outcome_of(await world.caller.converse(SCRIPT, session_id=session_id))
+        return outcome_of(await harness.caller.converse(SCRIPT, session_id=session_id))
 
-    found = await world.each_write(case, TURN_WRITES, loss=loss)
+    found = await harness.each_write(case, TURN_WRITES, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= TURN_WRITES
     for session_id in found:
-        messages = await assert_good_history(world, session_id)
+        messages = await assert_good_history(harness, session_id)
         words = [block.text for each in messages for block in each.content if block.HasField("text")]
         assert words.count(WORDS) == 1, (session_id, words)
-    await world.assert_paid()
+    await harness.assert_paid()
 
 
 @HOW
-async def test_lost_write_of_a_deletion_does_not_lock_its_session(world: World, *, loss: Loss) -> None:
+async def test_lost_write_of_a_deletion_does_not_lock_its_session(harness: LossHarness, *, loss: Loss) -> None:
     """After the loss of any write of a deletion: it completes, and the id can be used for a new session."""
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
-        await world.caller.converse(SECRET, session_id=session_id)
+        await harness.caller.converse(SECRET, session_id=session_id)
         arm()
         with suppress(grpc.RpcError):
-            await world.caller.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
-        await until(lambda: world.service.session(session_id) is None)
+            await harness.caller.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
+        await until(lambda: harness.service.session(session_id) is None)
         return "deleted"
 
-    found = await world.each_write(case, DELETION_WRITES, loss=loss)
+    found = await harness.each_write(case, DELETION_WRITES, loss=loss)
 
     assert {each.split("-")[0] for each in found} >= DELETION_WRITES
     for session_id in found:
-        await assert_good_history(world, session_id)
+        await assert_good_history(harness, session_id)
     for name in ("sessions", "messages", "turns", "turn_logs"):
-        assert not [each for each in world.service.database[name].find() if SECRET.encode() in encode(each)], name
-    await world.assert_paid()
+        assert not [each for each in harness.service.database[name].find() if SECRET.encode() in encode(each)], name
+    await harness.assert_paid()
 
 
-async def assert_good_history(world: World, session_id: str) -> list[pb.Message]:
+async def assert_good_history(harness: LossHarness, session_id: str) -> list[pb.Message]:
     """Check a session's messages, as they are stored and as the provider received them last."""
-    messages = await world.caller.messages(session_id)
+    messages = await harness.caller.messages(session_id)
     try:
         assert_whole(messages)
-        assert_whole_upstream(world.service.requests(session_id)[-1]["messages"])
+        assert_whole_upstream(harness.service.requests(session_id)[-1]["messages"])
     except AssertionError as error:
         raise AssertionError(session_id) from error
     return messages

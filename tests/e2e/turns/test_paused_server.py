@@ -82,10 +82,10 @@ def assert_summed(service: Service, session_id: str) -> None:
     session = service.session(session_id)
     assert session is not None
     entries = [entry_from_document(each) for each in service.entry_documents(session_id)]
-    kept_fold, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
+    stored, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
 
-    assert kept_fold.last_number == true.last_number == max(each.number for each in entries)
-    assert (kept_fold.apply(entries).current(), dict(kept_fold.apply(entries).by_model)) == (
+    assert stored.last_number == true.last_number == max(each.number for each in entries)
+    assert (stored.apply(entries).current(), dict(stored.apply(entries).by_model)) == (
         true.current(),
         dict(true.by_model),
     )
@@ -300,7 +300,7 @@ async def test_session_taken_over_twice_loses_nothing(
 
 async def _claim_and_die(service: Service, session_id: str) -> Claim:
     """Acquire a session as a server does that dies immediately afterwards."""
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     replicas = ReplicaHeartbeats(
         database.collection("replicas"), replica_id="replica_short", lease=timedelta(seconds=LEASE)
     )

@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from godoty_service.ledger.entries import CallState, ModelCall
 from tests.conftest import server_environment
 from tests.e2e.turns.streams import until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.command import Command
-from tests.support.environment import Surroundings
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, eventually, soon
 
@@ -81,9 +81,9 @@ class Server:
 
 
 @pytest.fixture
-async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
+async def server(backends: Backends, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
     """Starts it as an operator would, and kills its processes after the test."""
-    environment = server_environment(surroundings, new_database) | {
+    environment = server_environment(backends, new_database) | {
         "GODOTY_WORKERS": "2",
         "GODOTY_METRICS_LISTEN": "127.0.0.1:0",
         "GODOTY_DRAIN_GRACE": "30",
@@ -97,7 +97,7 @@ async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) 
     )
     try:
         async with AsyncExitStack() as stack:
-            server = Server(process, log, environment, surroundings.service("", new_database), stack)
+            server = Server(process, log, environment, backends.service("", new_database), stack)
             await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2, within=60)
             assert process.returncode is None, log.read_text()
             server.service = server.service.at(server.logged("serving")[0]["address"])
@@ -205,11 +205,11 @@ async def assert_signal_drains(server: Server) -> None:
 
 
 async def test_workers_drain_when_the_supervisor_is_killed(
-    surroundings: Surroundings, new_database: str, tmp_path: Path, connect: Callable[[Service], Caller]
+    backends: Backends, new_database: str, tmp_path: Path, connect: Callable[[Service], Caller]
 ) -> None:
     """Its workers finish their turns, and end."""
     log = tmp_path / "server.log"
-    environment = server_environment(surroundings, new_database) | {
+    environment = server_environment(backends, new_database) | {
         "GODOTY_WORKERS": "2",
         "GODOTY_DRAIN_GRACE": "30",
     }
@@ -218,7 +218,7 @@ async def test_workers_drain_when_the_supervisor_is_killed(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     address = next(line["address"] for line in lines if line["event"] == "serving")
     workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
-    call = connect(surroundings.service(address, new_database)).start(f"{HELD}orphans")
+    call = connect(backends.service(address, new_database)).start(f"{HELD}orphans")
     await anext(aiter(call))
     supervisor.send_signal(signal.SIGKILL)
     surroundings.allow("orphans")
@@ -235,12 +235,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_failed_start_is_reported_in_one_line(
-    surroundings: Surroundings, new_database: str, tmp_path: Path
-) -> None:
+async def test_failed_start_is_reported_in_one_line(backends: Backends, new_database: str, tmp_path: Path) -> None:
     """A wrong setting is reported once, not by each worker; the exit status is 1."""
     log = tmp_path / "server.log"
-    environment = server_environment(surroundings, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
+    environment = server_environment(backends, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
     environment.pop("OPENROUTER_API_KEY")
     code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60)
 

@@ -234,7 +234,7 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, bill:
 
 
 async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         await components.administration.set_policy("me", service.tenant_id, Policy(budgets=tuple(budgets)))
 
 

@@ -186,7 +186,7 @@ async def test_entries_inserted_during_a_backlog_do_not_prolong_it(
         await tenant.settled([came[-1]] * 500)
         await add_batch(*args)
 
-    server.rollups.add_batch = while_more_comes  # type: ignore[method-assign, assignment] # as much comes as is taken up
+    server.rollups.add_batch = while_more_comes  # type: ignore[method-assign, assignment] # one arrives for each rolled up
     query = usage_query(NOON, NOON + timedelta(minutes=1))
     report = await server.query.run(tenant.tenant_id, query)
 

@@ -156,7 +156,7 @@ async def _insert(tenant: Tenant, calls: int) -> None:
 async def test_memory_of_an_export_is_constant(serve_process: StartProcess, bill: Bill) -> None:
     """30,000 entries reach the caller, each once, at most 500 a message; the server grows by less than 20 MB."""
     process, service = await serve_process()
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     tenant = Tenant(database, Ledger(database.collection("ledger")), random.Random(7))
     tenant.tenant_id = service.tenant_id
     await tenant.live()

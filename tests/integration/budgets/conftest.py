@@ -141,8 +141,8 @@ class BudgetHarness:
             self._database.collection("replicas"), replica_id="other", lease=timedelta(seconds=15)
         )
         sessions = SessionStore(self._database.collection("sessions"), replicas=replicas)
-        folds = SessionTotalsUpdater(sessions, self.ledger)
-        adjustments = Adjustments(self.ledger, folds, budget_service=self.budget_service, clock=self._now)
+        updater = SessionTotalsUpdater(sessions, self.ledger)
+        adjustments = Adjustments(self.ledger, updater, budget_service=self.budget_service, clock=self._now)
         await adjustments.resolve(call, cost=cost, why="the invoice", by="ann")
 
     async def run_maintenance(self, servers: int = 2) -> None:

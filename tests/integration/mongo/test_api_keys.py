@@ -19,7 +19,7 @@ def keys_at(database: Database, time: datetime = NOW) -> ApiKeys:
     return ApiKeys(database.collection("api_keys"), clock=lambda: time)
 
 
-async def test_a_key_tells_its_tenant_and_scopes(database: Database) -> None:
+async def test_key_resolves_to_its_tenant_and_scopes(database: Database) -> None:
     """Issued by one server, a key is good on another."""
     key, text = await keys_at(database).issue("tenant", scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
 
@@ -75,7 +75,7 @@ async def test_a_revoked_key_is_refused_at_once_where_it_was_revoked(database: D
 
 
 async def test_keys_are_listed_without_their_secrets(database: Database) -> None:
-    """A tenant's keys, the oldest first, and nobody else's."""
+    """Only the tenant's own keys are returned, oldest first."""
     first, _ = await keys_at(database).issue("tenant", scopes=CONVERSE)
     second, _ = await keys_at(database, NOW + timedelta(hours=1)).issue("tenant", scopes=frozenset({Scope.ADMIN}))
     await keys_at(database).issue("else", scopes=CONVERSE)

@@ -35,7 +35,7 @@ def running(oracle: PricingOracle, *, at: datetime, provider: str | None = None)
 
 
 async def hash_of(oracle: PricingOracle) -> str:
-    """Fetch the catalogue, and tell its hash."""
+    """Fetch the catalogue and return its hash."""
     assert await oracle.refresh()
     assert oracle.current is not None
     return oracle.current.hash
@@ -91,7 +91,7 @@ async def test_stored_catalogue_is_read_once_and_one_that_is_missing_again(
 async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
     database: Database, provider: Provider
 ) -> None:
-    """What another server confirmed last is taken up, with its age; until then nothing is known, nothing free."""
+    """The catalogue that another server confirmed last is loaded with its age; before, a price is unknown, never 0."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()
     provider.now += timedelta(hours=1)
@@ -129,7 +129,7 @@ async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, pro
 
 
 async def test_the_bound_is_that_of_the_dearest_provider(database: Database, provider: Provider) -> None:
-    """Whoever serves, the call costs no more: one who asks nine times the listed price raises the bound ninefold."""
+    """No provider can exceed the bound: one with nine times the listed price raises the bound ninefold."""
     provider.own = {"Acme": "0.001", "Dear": "0.009"}
     oracle, _ = await provider.server(database)
     await oracle.refresh()
@@ -153,7 +153,7 @@ async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Da
     before = running(oracle, at=start, provider="Acme")
     provider.own = {"Acme": "0.009"}
     provider.now += KEEP_FOR
-    await provider.tell(providers)
+    await provider.fetch_current(providers)
     provider.now += timedelta(seconds=1)
     restarted, _ = await provider.server(database)
 
@@ -177,7 +177,7 @@ async def test_the_catalogue_prices_a_provider_whom_no_list_names(database: Data
     await oracle.refresh()
     await oracle.prepare((MODEL,))
 
-    found = running(oracle, at=provider.now, provider="Nobody")
+    found = running(oracle, at=provider.now, provider="Unlisted")
 
     assert found.cost == Decimal("0.001")
     assert found.evidence is not None

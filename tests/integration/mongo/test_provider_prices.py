@@ -24,13 +24,13 @@ def price(seen: PriceSnapshot | None) -> Decimal | None:
 
 
 async def changes(provider: Provider, providers: ProviderPrices, *prices: str) -> list[datetime]:
-    """Let the provider ask one price after the other, and a server see each; tells when."""
+    """Change the price several times, let a server see each, and return the times."""
     times = []
     for asked in prices:
         provider.own = {"Acme": asked}
         provider.now += KEEP_FOR
         times.append(provider.now)
-        await provider.tell(providers)
+        await provider.fetch_current(providers)
     return times
 
 
@@ -54,13 +54,13 @@ async def test_a_list_that_stays_the_same_is_kept_once(database: Database, provi
     """Seen by two servers, again and again, its uptime ever other: one document, as old as its first sight."""
     _, one = await provider.server(database)
     first = provider.now
-    await provider.tell(one)
+    await provider.fetch_current(one)
     provider.now += KEEP_FOR
     await one.prepare([MODEL])
     await _seen(database, provider.now)
     provider.now += timedelta(seconds=1)
     _, other = await provider.server(database)
-    await provider.tell(other)
+    await provider.fetch_current(other)
     await _seen(database, provider.now)
 
     (kept,) = await database.collection("provider_prices").find({})
@@ -82,9 +82,9 @@ async def test_a_server_remembers_few_lists_and_the_database_the_others(database
 
 
 async def test_a_list_is_fetched_anew_when_it_has_served_its_time(database: Database, provider: Provider) -> None:
-    """Until then nobody is asked; a failure keeps what was known, and is not repeated at once."""
+    """Until then the provider is not asked; a failure keeps what was known, and is not repeated at once."""
     _, providers = await provider.server(database)
-    await provider.tell(providers)
+    await provider.fetch_current(providers)
     await providers.prepare([MODEL])
     assert provider.asked == 1
     provider.reachable = False
@@ -97,7 +97,7 @@ async def test_a_list_is_fetched_anew_when_it_has_served_its_time(database: Data
     assert price(providers.at(MODEL, provider.now)) == Decimal("0.001")
 
 
-async def test_a_list_that_nobody_saw_is_fetched_for_an_old_call(database: Database, provider: Provider) -> None:
+async def test_unseen_list_is_fetched_for_an_old_call(database: Database, provider: Provider) -> None:
     """Nothing is nearer to its time. Where the provider does not answer, nothing is known."""
     _, providers = await provider.server(database)
     long_ago = provider.now - timedelta(days=2)
@@ -117,7 +117,7 @@ async def _seen(database: Database, time: datetime) -> None:
 
 
 async def _asked(provider: Provider, times: int) -> None:
-    """Wait for a fetch that nobody waits for."""
+    """Wait for a background fetch."""
     async with asyncio.timeout(30):
         while provider.asked < times:
             await asyncio.sleep(0.01)

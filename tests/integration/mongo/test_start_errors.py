@@ -23,9 +23,9 @@ async def uninitiated(tmp_path: Path) -> AsyncIterator[str]:
     await process.stop()
 
 
-async def said_at_start(uri: str, *, patience: float = 1.5) -> str:
+async def said_at_start(uri: str, *, storage_timeout: float = 1.5) -> str:
     """Open the components on a database that cannot be used; return the text of the error."""
-    settings = Settings(mongodb_uri=uri, mongodb_database="godoty_test_start", storage_timeout=patience)
+    settings = Settings(mongodb_uri=uri, mongodb_database="godoty_test_start", storage_timeout=storage_timeout)
     with pytest.raises(StorageError) as caught:
         async with open_components(settings):
             pass
@@ -56,7 +56,7 @@ async def test_wrong_set_name_is_reported_at_once(mongodb_uri: str) -> None:
     """Waiting does not help: the error has both names, long before the storage timeout."""
     address, _, name = mongodb_uri.partition("/?replicaSet=")
     begun = time.monotonic()
-    said = await said_at_start(f"{address}/?replicaSet=other", patience=60)
+    said = await said_at_start(f"{address}/?replicaSet=other", storage_timeout=60)
 
     assert time.monotonic() - begun < 30
     assert address.removeprefix("mongodb://") in said

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Collection
 import pytest
 
 from godoty_service.errors import StorageUnavailable
+from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import TextDelta
-from godoty_service.turns.monitor import TurnMonitor
 from godoty_service.turns.turn import Turn, TurnRequest
 
 
