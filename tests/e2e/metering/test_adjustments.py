@@ -165,7 +165,7 @@ async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start
     seen = await totals(caller)
     assert (seen.unresolved_calls, seen.cost_usd) == (1, "0")
 
-    caller.service.surroundings.allow("outlived")
+    caller.service.backends.allow("outlived")
     turn = await read(call)
     assert turn.failure is None
 

@@ -90,7 +90,7 @@ async def test_calls_of_a_live_server_are_not_reconciled(calling: Serve, start_h
     assert await harness.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (document,) = caller.service.entry_documents("talk")
     assert (document["state"], document.get("due")) == ("pending", None)
-    caller.service.surroundings.allow("live")
+    caller.service.backends.allow("live")
     turn = await read(call)
 
     assert turn.finished.turn_totals.pending_calls == 0

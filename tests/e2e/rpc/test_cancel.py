@@ -178,7 +178,7 @@ async def test_one_of_concurrent_turns_of_a_new_session_runs(caller: Caller) -> 
     hold = f"one-{caller.service.tenant_id}"  # each driver's run has its own
     running = [asyncio.create_task(caller.converse(f"@sandbox plain hold_after=1 hold={hold}")) for _ in range(6)]
     await soon(lambda: sum(each.done() for each in running) == 5)
-    caller.service.surroundings.allow(hold)
+    caller.service.backends.allow(hold)
     turns = await asyncio.gather(*running)
 
     (served,) = [turn for turn in turns if turn.failure is None]

@@ -146,7 +146,7 @@ async def test_stopping_server_finishes_turns_and_then_cancels_them(
         )
         long = asyncio.create_task(caller.converse(SLOW, session_id="long"))
         await soon(lambda: all(caller.service.entries(each) for each in ("short", "long")))
-        surroundings.allow("stopping")
+        backends.allow("stopping")
 
     assert (await short).finished.stop_reason == pb.STOP_REASON_END_TURN
     failure = (await long).failure

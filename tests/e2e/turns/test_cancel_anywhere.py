@@ -68,7 +68,7 @@ async def assert_nothing_left(
     await wait_for_no_other_tasks(before)
     sandbox = service.backends.sandbox
     await until(lambda: service.backends.ask(lambda: sandbox.connections.open) == 0)
-    aborted = service.surroundings.ask(sandbox.connections.as_dict)["aborted"]
+    aborted = service.backends.ask(sandbox.connections.as_dict)["aborted"]
     assert all(each["noticed_at"] - struck < CLOSED for each in aborted if each["noticed_at"] > struck)
     session = service.session(session_id)
     assert session is None or session["lease"] is None

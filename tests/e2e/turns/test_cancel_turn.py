@@ -122,7 +122,7 @@ async def test_remote_reader_keeps_turn_running(
     await until_text(unwrapped, "t1 ")
     call.cancel()
     await asyncio.sleep(6.0)  # twice as long as a mark is valid
-    service.surroundings.allow(f"mark-{how}", 2)
+    service.backends.allow(f"mark-{how}", 2)
     await until_text(unwrapped, "t4 ")
     assert service.entries("talk")[0].error is None
     second.cancel()

@@ -116,6 +116,6 @@ async def test_reject_is_never_queued(caller: Caller) -> None:
                 assert turn.failure.reason == "SESSION_BUSY"
                 refused += 1
         if holds:
-            caller.service.surroundings.allow(holds.pop())
+            caller.service.backends.allow(holds.pop())
     assert refused > 0
     assert all(each.result().failure is None for each in turns)

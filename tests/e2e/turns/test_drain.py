@@ -45,7 +45,7 @@ async def test_sigterm_lets_turns_finish_within_grace(
     await until_text(short, "t0 ")
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
-    service.surroundings.allow("sigterm")
+    service.backends.allow("sigterm")
 
     assert (await read(short)).finished.stop_reason == pb.STOP_REASON_END_TURN
     for turn in (await read(long), await waiting):
@@ -80,7 +80,7 @@ async def test_new_turn_is_refused_during_drain(backends: Backends, new_database
         stopped = stop()
         await until(lambda: server.turns._draining)
         assert_shutting_down(await caller.converse("hi", session_id="new"))
-        surroundings.allow("refused")
+        backends.allow("refused")
         assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
         await stopped
     assert service.session("new") is None
@@ -97,7 +97,7 @@ async def test_turn_without_readers_may_finish_during_drain(
         call.cancel()
         stopped = stop()
         await until(lambda: server.turns._draining)
-        surroundings.allow("alone")
+        backends.allow("alone")
         await stopped
 
     whole = await resume(connect(other), seen[0].turn_id)
@@ -148,7 +148,7 @@ async def test_drain_refuses_queued_turns(
         assert service.session("talk")["lease"] is not None  # type: ignore[index] # there is one
         for turn in refused:
             assert_shutting_down(turn)
-        surroundings.allow(f"queued-{elsewhere}")
+        backends.allow(f"queued-{elsewhere}")
         assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
         await draining
         texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]

@@ -134,7 +134,7 @@ async def test_two_workers_serve_as_one(server: Server, tmp_path: Path) -> None:
     for call in running:
         await anext(aiter(call))
     await eventually(lambda: shows(server, "godoty_running_turns", 2))
-    server.service.surroundings.allow("both")
+    server.service.backends.allow("both")
     turns = [await read(call) for call in running]
 
     assert [turn.failure for turn in turns] == [None, None]
@@ -167,7 +167,7 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
         await until_text(call, "t2 ")
     os.kill(min(before), signal.SIGKILL)
     await soon(lambda: len(server.logged("serving")) == 3, within=60)
-    server.service.surroundings.allow("killed")
+    server.service.backends.allow("killed")
     turns = {name: await read(call) for name, call in calls.items()}
 
     (killed,) = [name for name, turn in turns.items() if turn.failure is not None]
@@ -195,7 +195,7 @@ async def assert_signal_drains(server: Server) -> None:
     call = caller.start(f"{HELD}last", session_id="last")
     await anext(aiter(call))
     os.killpg(server.process.pid, signal.SIGTERM)
-    server.service.surroundings.allow("last")
+    server.service.backends.allow("last")
     turn: Turn = await read(call)
 
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -221,7 +221,7 @@ async def test_workers_drain_when_the_supervisor_is_killed(
     call = connect(backends.service(address, new_database)).start(f"{HELD}orphans")
     await anext(aiter(call))
     supervisor.send_signal(signal.SIGKILL)
-    surroundings.allow("orphans")
+    backends.allow("orphans")
 
     assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
     await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=60)

@@ -42,7 +42,9 @@ async def converse(cluster: Cluster, address: str, text: str, **fields: Any) -> 
     """Run a turn; return its failure reason (empty: none) and its responses."""
     responses: list[pb.ConverseResponse] = []
     async with grpc.aio.insecure_channel(address) as channel:
-        call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=cluster.metadata, timeout=180)
+        call = stub_of(channel).Converse(
+            pb.ConverseRequest(text=text, **fields), metadata=cluster.metadata, timeout=180
+        )
         try:
             async for response in call:
                 responses.append(response)  # noqa: PERF401 - what came before an error counts

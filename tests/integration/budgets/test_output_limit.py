@@ -127,7 +127,7 @@ async def test_call_refused_for_reservations_alone_is_retryable_and_not_clamped(
     first = asyncio.create_task(caller.converse(f"@sandbox plain tokens=4 hold_after=1 hold={limit}", model=MODEL))
     held = await eventually(lambda: asyncio.to_thread(_sent, caller, "talk"))
     refused = await caller.converse("hello", session_id="second", model=MODEL)
-    caller.service.surroundings.allow(limit)
+    caller.service.backends.allow(limit)
     await first
     turn = await caller.converse("hello", session_id="second", model=MODEL)
 
