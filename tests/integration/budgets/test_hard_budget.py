@@ -125,7 +125,7 @@ async def test_killed_server_reservations_are_settled_by_reconciliation(cluster:
             for _ in range(5)
         ]
         async with asyncio.timeout(60):
-            while [bool(call.generation_id) for call in await calls_of(world)] != [True] * 5:
+            while [bool(call.generation_id) for call in await calls_of(cluster)] != [True] * 5:
                 await asyncio.sleep(0.05)
         (during,) = await cluster.components.budgets.service.status(cluster.tenant_id)
         await victim.kill()

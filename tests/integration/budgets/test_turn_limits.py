@@ -161,10 +161,10 @@ async def test_concurrent_turns_are_limited_and_released(cluster: Cluster) -> No
         held = "@sandbox plain tokens=4 hold_after=1 hold="
         turns = [asyncio.create_task(converse(cluster, servers[n % 2].address, f"{held}six")) for n in range(6)]
         await soon(lambda: sum(each.done() for each in turns) == 4)
-        world.sandbox.holds.allow("six")
+        cluster.sandbox.holds.allow("six")
         outcomes = await asyncio.gather(*turns)
         after, _ = await converse(cluster, servers[0].address, "hello")
-        ledger = world.components.database.collection("ledger")
+        ledger = cluster.components.database.collection("ledger")
         running = [asyncio.create_task(converse(cluster, servers[0].address, f"{held}killed")) for _ in range(2)]
         async with asyncio.timeout(60):
             while len(await ledger.find({})) < 5:
