@@ -79,7 +79,7 @@ class LossHarness:
             await self.next_turn(session_id, outcome)
             if lost:
                 return {session_id: outcome}
-        return {}  # only the first run had so many writes of this kind
+        return {}  # the first run had more writes of this kind
 
     async def _run(self, case: Case, session_id: str, arm: Callable[[], None]) -> str:
         outcome = await case(session_id, arm)
