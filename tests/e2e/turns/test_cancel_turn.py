@@ -9,7 +9,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ledger.entries import CallState
-from godoty_service.turns import remote_reader, turn_store
+from godoty_service.turns import resumption, turn_store
 from tests.conftest import Start
 from tests.e2e.turns.streams import (
     CONTINUE,
@@ -110,7 +110,7 @@ async def test_remote_reader_keeps_turn_running(
 ) -> None:
     """Under CANCEL a turn runs while any server has a reader, for any time, and ends when the last one has left."""
     monkeypatch.setattr(turn_store, "_MARK_VALID", 600)
-    monkeypatch.setattr(remote_reader, "_MARK", 0.2)
+    monkeypatch.setattr(resumption, "_MARK", 0.2)
     service = await serve()
     other = await serve(database=service.database.name)
     caller, second_caller = connect(service), connect(service.at(other.target))
