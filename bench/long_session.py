@@ -16,7 +16,7 @@ import grpc
 
 from godoty_service.ids import new_id
 from tests.conftest import server_environment
-from tests.e2e.turns.streams import seed
+from tests.e2e.turns.streams import insert_messages
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller
@@ -58,7 +58,7 @@ def make_sessions(service: Service, size: int, count: int) -> list[str]:
     for name in names:
         session = {**template, "_id": new_id("ses"), "session_id": name, "message_count": 0}
         service.database["sessions"].insert_one(session)
-        seed(service, name, size)
+        insert_messages(service, name, size)
     return names
 
 

@@ -27,7 +27,7 @@ from godoty_service.mongo.collection import Collection
 from godoty_service.mongo.diagnosis import reach
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import SessionStore
 from godoty_service.settings import Settings
@@ -82,7 +82,7 @@ class ConversationComponents:
     """Sessions and turns, as the database stores them."""
 
     sessions: SessionStore
-    leases: Leases
+    leases: LeaseHolders
     messages: MessageStore
     turn_store: TurnStore
     event_logs: EventLogStore
@@ -256,7 +256,7 @@ def _conversations(
     settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats
 ) -> ConversationComponents:
     sessions = SessionStore(database.collection(SessionStore.COLLECTION), replicas=replicas, clock=clock)
-    leases = Leases(sessions)
+    leases = LeaseHolders(sessions)
     messages = MessageStore(database.collection(MessageStore.COLLECTION), clock=clock)
     turn_store = TurnStore(
         database.collection(TurnStore.COLLECTION),

@@ -15,7 +15,7 @@ from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.factory import TurnFactory
 from godoty_service.turns.recovery import Recovery
-from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.resumption import RemoteTurnReader, TurnResumption
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.service import TurnService
 
@@ -126,15 +126,18 @@ def _turn_service(
     settings: Settings, components: Components, dependencies: TurnDependencies, recovery: Recovery
 ) -> TurnService:
     turn_store, replicas = components.conversations.turn_store, components.replicas
+    monitor = TurnMonitor(turn_store=turn_store, replicas=replicas)
+    heartbeat = timedelta(seconds=settings.stream_heartbeat)
+    remote_reader = RemoteTurnReader(
+        turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
+    )
     return TurnService(
         runner=TurnRunner(dependencies, TurnFactory(dependencies)),
         turn_store=turn_store,
-        remote_reader=RemoteTurnReader(
-            turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
-        ),
-        monitor=TurnMonitor(turn_store=turn_store, replicas=replicas),
+        resumption=TurnResumption(remote_reader=remote_reader, monitor=monitor, heartbeat=heartbeat),
+        monitor=monitor,
         replicas=replicas,
         recovery=recovery,
         max_duration=timedelta(seconds=settings.longest_turn),
-        heartbeat=timedelta(seconds=settings.stream_heartbeat),
+        heartbeat=heartbeat,
     )

@@ -134,7 +134,7 @@ async def caller(service: Service, connect: Callable[[Service], Caller]) -> Call
 
 
 @pytest.fixture
-async def stranger(service: Service, connect: Callable[[Service], Caller]) -> Caller:
+async def other_tenant(service: Service, connect: Callable[[Service], Caller]) -> Caller:
     """Another tenant of the same server."""
     return connect(service.another_tenant())
 

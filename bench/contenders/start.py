@@ -1,4 +1,4 @@
-"""Starts the contenders in an environment."""
+"""Starts the contenders on a testbed."""
 
 import asyncio
 import time

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
 from godoty_service.aio.periodic import run_every
@@ -16,15 +16,13 @@ from godoty_service.errors import (
 )
 from godoty_service.ids import new_id
 from godoty_service.turns.cancellation import TurnMonitor
-from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
-from godoty_service.turns.event_log.heartbeats import with_heartbeats
+from godoty_service.turns.event_log.events import Heartbeat
 from godoty_service.turns.recovery import Recovery
-from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.resumption import TurnEvent, TurnResumption
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
 
-TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
 
 
 class TurnService:
@@ -35,7 +33,7 @@ class TurnService:
         *,
         runner: TurnRunner,
         turn_store: TurnStore,
-        remote_reader: RemoteTurnReader,
+        resumption: TurnResumption,
         monitor: TurnMonitor,
         replicas: ReplicaHeartbeats,
         recovery: Recovery,
@@ -47,7 +45,7 @@ class TurnService:
         Args:
             runner: Runs turns.
             turn_store: The turns' records.
-            remote_reader: Reads turns of other servers.
+            resumption: Reads turns that were started before.
             monitor: Cancels turns that must not continue.
             replicas: This server's heartbeat.
             recovery: Ends turns that no server runs.
@@ -56,7 +54,7 @@ class TurnService:
         """
         self._runner = runner
         self._turn_store = turn_store
-        self._remote_reader = remote_reader
+        self._resumption = resumption
         self._monitor = monitor
         self._replicas = replicas
         self._recovery = recovery
@@ -220,22 +218,8 @@ class TurnService:
             raise TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id})
         return record
 
-    async def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[TurnEvent, None]:
-        """Read a turn's log from memory if it runs here, else from the database."""
-        turn = self._running.get(record.turn_id)
-        try:
-            async with AsyncExitStack() as stack:
-                if turn is not None:
-                    events = turn.events(after=after, heartbeat=self._heartbeat)
-                else:
-                    source = await stack.enter_async_context(aclosing(self._remote_reader.read(record, after=after)))
-                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
-                await stack.enter_async_context(aclosing(events))
-                async for sequence, event in events:
-                    yield record.turn_id, sequence, event
-        finally:
-            if turn is not None:
-                self._monitor.on_reader_left(turn)
+    def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[TurnEvent, None]:
+        return self._resumption.read(record, running=self._running.get(record.turn_id), after=after)
 
 
 def _stopping() -> ShuttingDown:

@@ -11,7 +11,7 @@ import structlog
 
 from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, internal_error
 from godoty_service.ids import new_id
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -39,7 +39,7 @@ class SessionDeletions:
         self,
         *,
         sessions: SessionStore,
-        leases: Leases,
+        leases: LeaseHolders,
         messages: MessageStore,
         turn_store: TurnStore,
         event_logs: EventLogStore,

@@ -90,12 +90,12 @@ class Service:
         query = {"tenant_id": self.tenant_id, "session_id": session_id}
         return list(self.database["ledger"].find(query).sort([("start_time", 1), ("number", 1)]))
 
-    def footprint(self) -> dict[str, int]:
+    def document_counts(self) -> dict[str, int]:
         """Return the number of the tenant's documents by collection."""
         names = ("sessions", "messages", "ledger")
         return {name: self.database[name].count_documents({"tenant_id": self.tenant_id}) for name in names}
 
-    def upstream_name(self, session_id: str) -> str:
+    def provider_session_id(self, session_id: str) -> str:
         """Return the session's id at the provider."""
         session = self.session(session_id)
         assert session is not None
@@ -105,22 +105,22 @@ class Service:
         """Return the bodies of the session's requests, as the provider received them; without a session none."""
         if self.session(session_id) is None:
             return []
-        name = self.upstream_name(session_id)
+        name = self.provider_session_id(session_id)
         entries = self.backends.ask(self.backends.sandbox.request_log.entries)
         return [each["body"] for each in entries if each["body"].get("session_id") == name]
 
     def invoice(self, session_id: str) -> list[Line]:
         """Return the session's lines on the provider's invoice."""
-        name = self.upstream_name(session_id)
+        name = self.provider_session_id(session_id)
         return self.backends.ask(lambda: self.backends.sandbox.invoice.lines(session=name))
 
     def invoiced(self, session_id: str) -> Decimal:
         """Return the sum of the session's lines on the invoice."""
-        name = self.upstream_name(session_id)
+        name = self.provider_session_id(session_id)
         return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
 
 
-def plain(amount: Decimal) -> str:
+def format_amount(amount: Decimal) -> str:
     """Format an amount as the API does, independently of the service's code."""
     text = format(amount, "f")
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"

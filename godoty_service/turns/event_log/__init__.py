@@ -1,1 +1,1 @@
-"""A turn's event log: the events, their documents, the listeners that append them, the store, writer and readers."""
+"""A turn's event log: events, their documents, the listeners that append them, the store, writer and readers."""

@@ -25,9 +25,7 @@ _EXAMPLES = [
 
 
 @pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
-async def test_a_conversation_costs_what_its_metrics_say(
-    folder: str, command: tuple[str, ...], service: Service
-) -> None:
+async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...], service: Service) -> None:
     """Two turns in one session; their last total and the metrics are the same amount, and more than the first."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
 

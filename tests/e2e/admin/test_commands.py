@@ -16,7 +16,7 @@ from godoty_service.tenancy.encryption import SecretBox
 from tests.e2e.admin.conftest import ENCRYPTION_KEY
 from tests.support.caller import Caller
 from tests.support.invoking import invoke
-from tests.support.service import Service, plain
+from tests.support.service import Service, format_amount
 
 Godoty = Callable[..., str]
 
@@ -172,7 +172,7 @@ async def test_budget_status_is_shown(godoty: Godoty, caller: Caller) -> None:
     printed = await asyncio.to_thread(godoty, "tenant", "budget", service.tenant_id)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
 
-    spent = plain(service.invoiced("talk"))
+    spent = format_amount(service.invoiced("talk"))
     assert [(row[0], *row[2:]) for row in rows] == [
         ("month", "12.5", spent, "0", "hard"),
         ("total", "1000", spent, "0", ""),

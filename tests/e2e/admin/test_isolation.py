@@ -36,7 +36,7 @@ TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1
 START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
-class Strangers(RuleBasedStateMachine):
+class TenantIsolation(RuleBasedStateMachine):
     """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
 
     channel: ClassVar[grpc.Channel]
@@ -216,7 +216,7 @@ class Strangers(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def strangers(backends: Backends, shared_server: tuple[str, str]) -> Iterator[type[Strangers]]:
+def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterator[type[TenantIsolation]]:
     """Return the state machine, on the shared server, with its tenants."""
     target, database = shared_server
 
@@ -238,14 +238,14 @@ def strangers(backends: Backends, shared_server: tuple[str, str]) -> Iterator[ty
             yield from backends.run(some())
 
     with grpc.insecure_channel(target) as channel:
-        Strangers.channel, Strangers.pool = channel, endless()
-        yield Strangers
+        TenantIsolation.channel, TenantIsolation.pool = channel, endless()
+        yield TenantIsolation
 
 
-def test_no_tenant_receives_data_of_another(strangers: type[Strangers]) -> None:
+def test_no_tenant_receives_data_of_another(isolation_test: type[TenantIsolation]) -> None:
     """All methods, with keys of every scope, and ids that are another's, guessed, malformed or injected."""
     run_state_machine_as_test(
-        strangers,
+        isolation_test,
         settings=settings(
             max_examples=200 if LONG else 6,
             stateful_step_count=30,

@@ -145,10 +145,10 @@ async def test_tenant_without_a_policy_has_the_default_limits(
 ) -> None:
     """Per server, in turns a minute and concurrent turns; a policy's own limit replaces them."""
     service = await serve(default_turns_per_minute=3, default_concurrent_turns=2)
-    caller, stranger = connect(service), connect(service.another_tenant())
+    caller, other_tenant = connect(service), connect(service.another_tenant())
     calls = [await begun(caller, f"s{n}") for n in range(2)]
     third = await caller.converse("hello", session_id="third")
-    assert await _served(stranger)
+    assert await _served(other_tenant)
     for call in calls:
         call.cancel()
     last = failed(await eventually(lambda: _until_refused(caller)))
@@ -172,7 +172,7 @@ async def test_open_calls_of_a_tenant_are_limited(
 ) -> None:
     """Streams of turns have one limit, all other calls another; other tenants, and later calls, are served."""
     service = await serve(tenant_streams=2, tenant_calls=2)
-    caller, stranger = connect(service), connect(service.another_tenant())
+    caller, other_tenant = connect(service), connect(service.another_tenant())
     inside: list[str] = []
     hold = asyncio.Event()
     real = SessionStore.page
@@ -187,11 +187,11 @@ async def test_open_calls_of_a_tenant_are_limited(
 
     monkeypatch.setattr(SessionStore, "page", page)
     streams = [await begun(caller, f"s{n}") for n in range(2)]
-    lists = [asyncio.ensure_future(listing(who)) for who in (caller, caller, stranger)]
+    lists = [asyncio.ensure_future(listing(who)) for who in (caller, caller, other_tenant)]
     await soon(lambda: len(inside) == 3)
     one_more = await failure_of(listing(caller))
     third = await caller.converse("hello", session_id="third")
-    assert await _served(stranger)
+    assert await _served(other_tenant)
     hold.set()
     await asyncio.gather(*lists)
     for call in streams:

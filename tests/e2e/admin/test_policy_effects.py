@@ -39,7 +39,7 @@ async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None
         "models": ["openai/gpt-4o-mini", "openai/gpt-4o"],
         "max_tokens": 1000,
         "provider": {**routing, "max_price": {"prompt": "2", "completion": "10", "image": "0.5"}},  # gpt-4o: 2.50, 10
-        "session_id": caller.service.upstream_name("talk"),
+        "session_id": caller.service.provider_session_id("talk"),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

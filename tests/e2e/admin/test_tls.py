@@ -73,15 +73,15 @@ async def test_only_clients_of_the_authorities_are_accepted(
     serve: Start, files: dict[str, Any], trusted: Pair, tmp_path: Path
 ) -> None:
     """mTLS: no certificate, one of another authority and a self-signed one are refused."""
-    clients, stranger = authority("Clients"), authority("Clients")
+    clients, other_authority = authority("Clients"), authority("Clients")
     (tmp_path / "clients.pem").write_bytes(clients.pem)
     service = await serve(**files, tls_client_ca=tmp_path / "clients.pem")
 
     assert await answers(service.target, trusted, signed(clients, "client"))
     assert not await answers(service.target, trusted)
-    assert not await answers(service.target, trusted, signed(stranger, "client"))
+    assert not await answers(service.target, trusted, signed(other_authority, "client"))
     assert not await answers(service.target, trusted, signed(trusted, "client"))
-    assert not await answers(service.target, trusted, stranger)
+    assert not await answers(service.target, trusted, other_authority)
 
 
 async def test_renewed_certificate_needs_no_restart(serve: Start, files: dict[str, Any], trusted: Pair) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import StartProcess
 from tests.e2e.clocks.conftest import health
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.stored_times import late_expiries, late_times
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
 from tests.support.service import Service, soon
 from tests.support.system_clock import SKEW
@@ -102,7 +102,7 @@ async def test_settlement_by_a_server_a_day_ahead_leaves_usage_live(
     _, service = await serve_process(database=new_database)
     _, ahead = await serve_process(database=new_database, **skewed(DAY))
     caller = connect(service)
-    biller = Biller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
     start, end = datetime.now(UTC) - DAY, datetime.now(UTC) + 2 * DAY
     await connect(service.at(ahead.target)).converse("hello")
     first = await biller.usage(start, end)

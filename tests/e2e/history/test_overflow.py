@@ -7,7 +7,7 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 SMALL = "openai/gpt-3.5-turbo-0613"  # its context is 4,095 tokens; the sandbox counts 4 bytes a token
@@ -42,9 +42,9 @@ async def test_overflow_takes_three_calls_and_the_next_turn_one(
     assert _answered(first) <= 3
     assert (_answered(second), _answered(third)) == (1, 1)
     sent = caller.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(sent)
+    assert_valid_request(sent)
     assert "and now?" in str(sent)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
     assert len(await caller.messages()) == 30  # the conversation itself is complete
 
 

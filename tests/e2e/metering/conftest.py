@@ -27,7 +27,7 @@ from tests.support.service import Service
 NEVER = 3600.0
 
 
-class Serve(Protocol):
+class StartCaller(Protocol):
     """Starts a server and connects a caller to it."""
 
     async def __call__(self, **settings: Any) -> Caller:
@@ -67,7 +67,7 @@ class Godoty(Protocol):
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+def fail_point_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """A MongoDB of its own that takes fail points, and a sandbox."""
     directory = tmp_path_factory.mktemp("fragile")
     mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
@@ -81,18 +81,20 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
 
 
 @pytest.fixture
-async def start_failing(fragile: Backends, connect: Callable[[Service], Caller]) -> AsyncIterator[StartFailing]:
+async def start_failing(
+    fail_point_backends: Backends, connect: Callable[[Service], Caller]
+) -> AsyncIterator[StartFailing]:
     """Starts failing servers; the indexes are created before, since they take longer than a second on busy cores."""
     async with AsyncExitStack() as servers:
 
         async def begin(**settings: Any) -> FailingServer:
-            name = fragile.new_database()
-            async with open_components(fragile.settings(name)):
+            name = fail_point_backends.new_database()
+            async with open_components(fail_point_backends.settings(name)):
                 pass
             chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
-            server = await stack.enter_async_context(running(fragile.settings(name, **chosen)))
-            return FailingServer(connect(fragile.service(server.address, name)), stack)
+            server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
+            return FailingServer(connect(fail_point_backends.service(server.address, name)), stack)
 
         yield begin
 
@@ -110,7 +112,7 @@ async def idle_server(start_failing: StartFailing) -> FailingServer:
 
 
 @pytest.fixture
-async def calling(serve: Start, connect: Callable[[Service], Caller]) -> Serve:
+async def start_caller(serve: Start, connect: Callable[[Service], Caller]) -> StartCaller:
     """Starts servers that reconcile ten times a second by default."""
 
     async def start(**settings: Any) -> Caller:

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from tests.support.caller import Caller, Turn
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 REFUSED = {"errorCode": 91}  # the server is shutting down: the driver tries again until its time is over
 
@@ -62,7 +62,7 @@ def assert_unavailable(turn: Turn) -> None:
 async def assert_sums_agree(caller: Caller) -> None:
     """Check that the session's cost equals its invoice, and that no call is open."""
     totals = (await caller.metrics()).totals
-    assert totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert (totals.pending_calls, totals.unresolved_calls) == (0, 0)
 
 

@@ -128,7 +128,7 @@ async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> 
             await asyncio.sleep(0.02)
 
 
-async def steadily(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
+async def assert_stays_true(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
     """Check that a condition stays true for some seconds."""
     end = asyncio.get_running_loop().time() + for_
     while asyncio.get_running_loop().time() < end:

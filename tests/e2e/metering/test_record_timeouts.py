@@ -9,7 +9,7 @@ import pytest
 from godoty_service.ledger.entries import CallState, CostSource
 from godoty_service.metering.reconciler import Outcome
 from tests.conftest import StartProcess
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, eventually
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
@@ -34,9 +34,11 @@ async def until_settled(harness: ReconcilerHarness) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_cancelled_long_stream_waits_for_its_record(calling: Serve, start_harness: StartHarness) -> None:
+async def test_cancelled_long_stream_waits_for_its_record(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """It ran for 61 minutes and its record is on its way: it stays pending, and is settled by the record."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await cancelled(caller, f"{CANCELLED} record_ms=5000")
     start_earlier(caller.service, LONG)
     harness = await start_harness(caller.service)
@@ -48,9 +50,11 @@ async def test_cancelled_long_stream_waits_for_its_record(calling: Serve, start_
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
-async def test_long_answer_without_cost_waits_for_its_record(calling: Serve, start_harness: StartHarness) -> None:
+async def test_long_answer_without_cost_waits_for_its_record(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """It ran for three minutes: the catalogue does not price it before its record has had its two."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox no-cost fee=0.002 record_ms=5000")
     start_earlier(caller.service, timedelta(minutes=3))
     harness = await start_harness(caller.service)
@@ -62,16 +66,18 @@ async def test_long_answer_without_cost_waits_for_its_record(calling: Serve, sta
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
-async def test_long_stream_of_another_key_waits_for_that_key(calling: Serve, start_harness: StartHarness) -> None:
+async def test_long_stream_of_another_key_waits_for_that_key(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A server without the key closes it as unresolved an hour after it was deferred, and not before."""
-    caller = await calling(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-one")
+    caller = await start_caller(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-one")
     await cancelled(caller, f"{CANCELLED} record_ms=-1")
     start_earlier(caller.service, LONG)
-    stranger = await start_harness(caller.service, OPENROUTER_API_KEY="sandbox-two")
+    with_other_key = await start_harness(caller.service, OPENROUTER_API_KEY="sandbox-two")
 
-    assert await stranger.reconciler.tick() == dict.fromkeys(Outcome, 0)
-    stranger.ahead = LONG
-    assert (await stranger.reconciler.tick())[Outcome.UNRESOLVED] == 1
+    assert await with_other_key.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    with_other_key.ahead = LONG
+    assert (await with_other_key.reconciler.tick())[Outcome.UNRESOLVED] == 1
 
 
 async def test_long_stream_of_dead_server_waits_for_its_record(
@@ -101,10 +107,10 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     ("byok", "state"), [(True, CallState.UNRESOLVED), (False, CallState.SETTLED), (None, CallState.SETTLED)]
 )
 async def test_byok_call_without_cost_is_unresolved(
-    calling: Serve, start_harness: StartHarness, *, byok: bool | None, state: CallState
+    start_caller: StartCaller, start_harness: StartHarness, *, byok: bool | None, state: CallState
 ) -> None:
     """With a provider key of one's own the account pays nothing or an unlisted fee: the bound counts."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox no-cost record_ms=-1")
     caller.service.database["ledger"].update_one({}, {"$set": {"is_byok": byok}} if byok is not None else {"$set": {}})
     harness = await start_harness(caller.service)

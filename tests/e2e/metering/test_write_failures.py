@@ -22,8 +22,8 @@ from tests.e2e.metering.failing_server import (
 from tests.e2e.metering.reconciler_harness import billed, calls, closed, last_call_after_turn
 from tests.support.backends import Backends
 from tests.support.caller import read
-from tests.support.history import assert_whole
-from tests.support.service import plain
+from tests.support.history import assert_valid_history
+from tests.support.service import format_amount
 
 
 @pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
@@ -42,7 +42,7 @@ async def test_no_request_is_sent_without_its_entry(server: FailingServer, how: 
     assert after.started.totals.model_calls == 0
     assert len(caller.service.requests("talk")) == 1
     await assert_sums_agree(caller)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_entry_of_an_uncertain_insert_is_void(server: FailingServer) -> None:
@@ -98,7 +98,7 @@ async def test_failed_settlement_is_written_later(server: FailingServer, how: di
     await assert_sums_agree(caller)
     await next_turn(caller)
     await assert_sums_agree(caller)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_call_with_unstored_generation_id_is_reconciled(server: FailingServer) -> None:
@@ -161,10 +161,10 @@ async def test_session_that_could_not_be_written_is_released(server: FailingServ
         assert_unavailable(await read(call))
     turn = await next_turn(caller)
 
-    assert turn.finished.session_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert turn.finished.session_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert [each.state for each in calls(caller)] == [CallState.SETTLED] * 3
     await assert_sums_agree(caller)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_session_that_could_not_be_acquired_is_free(server: FailingServer) -> None:
@@ -178,24 +178,24 @@ async def test_session_that_could_not_be_acquired_is_free(server: FailingServer)
 
     assert len(calls(caller)) == len(caller.service.requests("talk")) == 2
     await assert_sums_agree(caller)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 @pytest.mark.parametrize(
     ("how", "inserted"), [(REFUSED, 0), (CUT_OFF, 0), (DOUBTFUL, 4)], ids=["refused", "cut off", "doubtful"]
 )
-async def test_failed_batch_fails_every_item(fragile: Backends, how: dict[str, Any], inserted: int) -> None:
+async def test_failed_batch_fails_every_item(fail_point_backends: Backends, how: dict[str, Any], inserted: int) -> None:
     """The outcome of all documents that were inserted together is unknown."""
-    database = open_database(uri=fragile.mongodb_uri, name=fragile.new_database(), timeout=5.0)
+    database = open_database(uri=fail_point_backends.mongodb_uri, name=fail_point_backends.new_database(), timeout=5.0)
     things = database.collection("things")
     await things.ensure([Index(keys=[("name", 1)])])
     data = {"failCommands": ["insert"], "namespace": f"{database.name}.things", "appName": "godoty", **how}
-    fragile.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+    fail_point_backends.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
     try:
         inserting = (things.insert_one({"_id": number, "name": str(number)}) for number in range(4))
         found = await asyncio.gather(*inserting, return_exceptions=True)
     finally:
-        fragile.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+        fail_point_backends.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
     assert [type(each) for each in found] == [StorageUnavailable] * 4
     async with asyncio.timeout(60):

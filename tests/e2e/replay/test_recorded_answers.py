@@ -14,7 +14,7 @@ from godoty_service.ledger.entries import CallState, CostSource, ModelCall
 from tests.e2e.metering.reconciler_harness import calls
 from tests.e2e.replay.recording import FOLDER, Recording, ToolUse, listed
 from tests.support.caller import Caller, Turn
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 NOT_ANSWERS = {
     "sse_2025-04_usage-cost.sse",  # holds a /models listing: test_recorded_oddities.py
@@ -55,7 +55,7 @@ async def test_recorded_answer_arrives_unchanged(caller: Caller, name: str) -> N
     assert_entry(entry, recording)
     assert_invoice_agrees(caller, entry)
     metrics = await caller.metrics()
-    assert metrics.totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert metrics.totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert (metrics.totals.pending_calls, metrics.totals.unresolved_calls) == (0, 0)
 
 
@@ -126,7 +126,7 @@ def assert_streamed(call: metering_pb2.ModelCall, recording: Recording) -> None:
         assert (call.state, call.HasField("cost_usd")) == (metering_pb2.CALL_STATE_PENDING, False)
     else:
         assert (call.state, call.cost_source) == (metering_pb2.CALL_STATE_SETTLED, metering_pb2.COST_SOURCE_BILLED)
-        assert call.cost_usd == plain(recording.cost)
+        assert call.cost_usd == format_amount(recording.cost)
     for field in call.usage.DESCRIPTOR.fields:
         streamed = getattr(call.usage, field.name) if call.usage.HasField(field.name) else None
         assert (field.name, streamed) == (field.name, recording.counters[field.name])

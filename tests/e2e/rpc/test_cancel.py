@@ -13,7 +13,7 @@ from godoty_service.ledger.entries import CallState
 from tests.conftest import Start
 from tests.support.caller import Caller, failure_of, read
 from tests.support.handshake import unanswered_port
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service, eventually, soon
 from tests.support.waiting import free, when_free
 
@@ -80,7 +80,7 @@ async def test_session_continues_after_a_cancel(caller: Caller) -> None:
     totals = turn.finished.session_totals
     assert (totals.pending_calls, totals.model_calls, totals.turns) == (1, 2, 2)
     assert totals.cost_usd == turn.finished.turn_totals.cost_usd
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
     roles = [(each["role"], each["content"]) for each in caller.service.requests("talk")[-1]["messages"]]
     assert [role for role, _ in roles] == ["system", "user", "assistant", "user"]
     assert "t0 t1 t2 " in str(roles[2][1])
@@ -134,7 +134,7 @@ async def test_cancel_during_a_retry_delay_charges_nothing(caller: Caller) -> No
     (entry,) = caller.service.entries("talk")
     assert entry.cost == 0
     assert (await caller.metrics()).totals.pending_calls == 0
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 @pytest.mark.parametrize("after", [0.0, 0.002, 0.005, 0.01, 0.02])
@@ -149,7 +149,7 @@ async def test_cancel_at_any_time_leaves_a_usable_session(caller: Caller, after:
 
     turn, _ = await when_free(caller, "and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
     numbers = [entry.number for entry in caller.service.entries("talk")]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -186,7 +186,7 @@ async def test_one_of_concurrent_turns_of_a_new_session_runs(caller: Caller) -> 
     reasons = {turn.failure.reason for turn in turns if turn.failure is not None}
     assert reasons == {"SESSION_BUSY"}
     assert len(caller.service.entries("talk")) == 1
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:

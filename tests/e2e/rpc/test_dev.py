@@ -22,7 +22,7 @@ from godoty_service.dev import run as run_dev
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.service import Deployment, Service, plain
+from tests.support.service import Deployment, Service, format_amount
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 DATABASE = "godoty_test_dev"
@@ -142,7 +142,7 @@ async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> No
         async with httpx.AsyncClient() as http:
             invoice = (await http.get(f"{_sandbox(first)}/_sandbox/invoice")).json()
         entries = caller.service.entry_documents("talk")
-        summed = plain(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
+        summed = format_amount(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
         assert [each["number"] for each in entries] == list(range(1, 8))
         assert totals.cost_usd == (await caller.metrics()).totals.cost_usd == summed == invoice["total"]
         assert len(loop.calls) == 5

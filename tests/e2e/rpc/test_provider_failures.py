@@ -12,8 +12,8 @@ from godoty.v1 import metering_pb2
 from godoty_service.ledger.entries import CallState, CostSource, ModelCall
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, Turn, read
-from tests.support.history import assert_whole, assert_whole_upstream
-from tests.support.service import plain
+from tests.support.history import assert_valid_history, assert_valid_request
+from tests.support.service import format_amount
 from tests.support.waiting import settled
 
 UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
@@ -24,10 +24,10 @@ async def assert_usable(caller: Caller, prompt: str, session_id: str = "talk") -
     turn = await caller.converse("and now?", session_id=session_id)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert messages[0].content[0].text == prompt
     assert messages[-1].content[0].text == turn.text
-    assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+    assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
 
 
 def failed(turn: Turn) -> Failure:
@@ -71,7 +71,7 @@ async def test_throttled_request_is_retried_after_retry_after(caller: Caller) ->
     assert [call.attempt for call in turn.calls] == [1, 2]
     assert turn.finished.turn_totals.model_calls == 2
     assert turn.finished.turn_totals.turns == 1
-    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert turn.finished.turn_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert len(turn.finished.cycle_durations) == 1
 
 
@@ -189,7 +189,7 @@ async def test_cost_of_a_broken_answer_is_settled(caller: Caller) -> None:
     (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
     assert (entry.state, entry.cost_source, entry.cost) == (CallState.SETTLED, CostSource.BILLED, line.cost)
     assert entry.error == "provider_unavailable"
-    assert (await caller.metrics()).totals.cost_usd == plain(line.cost)
+    assert (await caller.metrics()).totals.cost_usd == format_amount(line.cost)
     kept = (await caller.messages())[1].content[0].text
     assert kept.startswith("t0 t1 t2 ")
     assert kept.endswith("[The answer was interrupted.]")
@@ -219,7 +219,7 @@ async def test_error_before_the_first_token_is_retried(caller: Caller) -> None:
     entries = caller.service.entries("talk")
     assert [entry.attempt for entry in entries] == [1, 2]
     assert entries[0].cost == 0
-    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert turn.finished.turn_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
 
 
 @pytest.mark.parametrize("fault", ["reset n=1500 rst=0", "reset n=1500 rst=1"])
@@ -254,7 +254,7 @@ async def test_broken_connection_before_the_headers_is_unresolved(caller: Caller
     await reconciled(caller)
     totals = (await caller.metrics()).totals
     assert (totals.unresolved_calls, totals.unresolved_bound_usd) == (1, first.upper_bound_usd)
-    assert totals.cost_usd == second.cost_usd == plain(caller.service.invoiced("talk"))
+    assert totals.cost_usd == second.cost_usd == format_amount(caller.service.invoiced("talk"))
 
 
 async def test_failure_in_a_later_cycle_keeps_the_tool_results(caller: Caller) -> None:

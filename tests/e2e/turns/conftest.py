@@ -39,7 +39,7 @@ def second_caller(service: Service, second_server: str, connect: Callable[[Servi
 
 
 @pytest.fixture(autouse=True)
-async def audited(backends: Backends, shared_server: tuple[str, str]) -> AsyncIterator[None]:
+async def verify_ledger_afterwards(backends: Backends, shared_server: tuple[str, str]) -> AsyncIterator[None]:
     """Verify the ledger of every tenant that a test wrote for, as `godoty ledger verify` does."""
     shared = backends.mongo[shared_server[1]]["ledger"]
     databases, tenants = len(backends._databases), set(shared.distinct("tenant_id"))

@@ -115,7 +115,7 @@ def chunks(service: Service, turn_id: str) -> list[Document]:
     return list(service.database["turn_logs"].find({"turn_id": turn_id}).sort("_id", 1))
 
 
-def kept_through(service: Service, turn_id: str) -> int:
+def last_stored_sequence(service: Service, turn_id: str) -> int:
     """Return the last stored sequence of a turn's log, without the end that recovery writes."""
     own = [each for each in chunks(service, turn_id) if each["events"] and not _interrupted(each)]
     return max((each["first"] + len(each["events"]) - 1 for each in own), default=0)
@@ -126,7 +126,7 @@ def _interrupted(chunk: Document) -> bool:
     return isinstance(last, dict) and last.get("finished", {}).get("stop") == "interrupted"
 
 
-def seed(service: Service, session_id: str, count: int) -> None:
+def insert_messages(service: Service, session_id: str, count: int) -> None:
     """Insert messages after those of a session, as that many turns would have."""
     session = service.session(session_id)
     assert session is not None

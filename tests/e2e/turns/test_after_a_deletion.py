@@ -9,7 +9,7 @@ from bson import encode
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, seed, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until, until_text
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -85,7 +85,7 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
 async def test_long_session_is_read_page_by_page(caller: Caller, second_caller: Caller) -> None:
     """Each message is read once and in order, with any page size, even while a turn adds messages."""
     await caller.converse("hi")
-    seed(caller.service, "talk", 3_000)
+    insert_messages(caller.service, "talk", 3_000)
     for size, pages in ((500, 7), (0, 31), (1_000, 7)):
         numbers: list[int] = []
         token, count = "", 0

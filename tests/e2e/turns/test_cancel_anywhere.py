@@ -18,7 +18,7 @@ from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import chunks, until
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 # A database write, a streaming model, a tool that waits, and the same again.
@@ -116,8 +116,8 @@ async def test_cancel_at_any_await_settles_turn(
             )
             again = await caller.converse("and now?", session_id=session_id)
             assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
-            assert_whole(await caller.messages(session_id))
-            assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+            assert_valid_history(await caller.messages(session_id))
+            assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
             await until(lambda: server.turns.running == 0)
     print(f"[injector] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
     assert outcomes["TURN_CANCELLED"] > awaits // 3

@@ -9,7 +9,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ledger.entries import CallState
-from godoty_service.turns import remote_reader, turn_store
+from godoty_service.turns import resumption, turn_store
 from tests.conftest import Start
 from tests.e2e.turns.streams import (
     CONTINUE,
@@ -24,7 +24,7 @@ from tests.e2e.turns.streams import (
     until_text,
 )
 from tests.support.caller import Caller, read
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 TICK = 0.2  # seconds between two reads of cancel requests from other servers
@@ -67,7 +67,7 @@ async def test_cancel_turn_ends_running_turn(caller: Caller, second_caller: Call
         assert_cancelled(again)
         assert joined(again.responses) == joined([*seen, *rest.responses])
     assert (await second_caller.converse("and now?")).finished.session_totals.turns == 2
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_cancel_of_ended_turn_changes_nothing(caller: Caller, second_caller: Caller) -> None:
@@ -79,7 +79,7 @@ async def test_cancel_of_ended_turn_changes_nothing(caller: Caller, second_calle
 
     assert joined((await resume(second_caller, turn.responses[0].turn_id)).responses) == joined(turn.responses)
     assert (await caller.converse("and now?")).finished.session_totals.turns == 2
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_loss_of_last_reader_cancels_turn(caller: Caller, second_caller: Caller) -> None:
@@ -110,7 +110,7 @@ async def test_remote_reader_keeps_turn_running(
 ) -> None:
     """Under CANCEL a turn runs while any server has a reader, for any time, and ends when the last one has left."""
     monkeypatch.setattr(turn_store, "_MARK_VALID", 3_000)
-    monkeypatch.setattr(remote_reader, "_MARK", 0.2)
+    monkeypatch.setattr(resumption, "_MARK", 0.2)
     service = await serve()
     other = await serve(database=service.database.name)
     caller, second_caller = connect(service), connect(service.at(other.target))

@@ -18,7 +18,7 @@ from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome
 from godoty_service.turns.session_deletion import SessionDeletions
 from tests.conftest import Start
-from tests.e2e.turns.streams import SLOW, seed, until, until_text
+from tests.e2e.turns.streams import SLOW, insert_messages, until, until_text
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service
 
@@ -35,7 +35,7 @@ async def test_deletion_completes_after_callers_deadline(caller: Caller, deadlin
     for number in range(3):
         session_id = f"talk-{number}"
         await caller.converse("hi", session_id=session_id)
-        seed(caller.service, session_id, 5_000)
+        insert_messages(caller.service, session_id, 5_000)
         old = caller.service.session(session_id)
         assert old is not None
         with suppress(grpc.aio.AioRpcError):  # unless it was faster
@@ -84,7 +84,7 @@ def _leave(service: Service, session_id: str) -> bool:
 async def test_concurrent_deletions_of_session_share_one(caller: Caller) -> None:
     """Concurrent calls are all answered when the session is deleted."""
     await caller.converse("hi")
-    seed(caller.service, "talk", 2_000)
+    insert_messages(caller.service, "talk", 2_000)
     outcomes = await asyncio.gather(*(delete(caller) for _ in range(8)), return_exceptions=True)
 
     for outcome in outcomes:

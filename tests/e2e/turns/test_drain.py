@@ -16,7 +16,7 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, free, joined, resume, until, until_text
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 SHORT = "@sandbox plain tokens=16 hold_after=3 hold="  # it waits until its test lets it end
@@ -55,7 +55,7 @@ async def test_sigterm_lets_turns_finish_within_grace(
         session = service.session(session_id)
         assert session is not None
         assert (session["lease"], session["message_count"]) == (None, 2)
-        assert_whole(await survivor.messages(session_id))
+        assert_valid_history(await survivor.messages(session_id))
     (entry,) = service.entries("long")
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
     assert_shutting_down(await resume(survivor, long_id))
@@ -124,7 +124,7 @@ async def test_drain_at_any_moment_of_turn_reports_shutdown(
             assert_shutting_down(turn)
             await free(service)
         await until(lambda: server.turns.running == 0)
-        assert_whole(await caller.messages())
+        assert_valid_history(await caller.messages())
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["one server", "two servers"])

@@ -13,7 +13,7 @@ from tests.e2e.turns.conftest import differences
 from tests.e2e.turns.streams import CONTINUE, assert_increasing, joined, resume, until
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 # The turns' states when the primary dies: streaming, in a tool loop, waiting for headers, and starting.
@@ -79,10 +79,10 @@ async def _assert_sound(
     turn = await caller.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT, timeout=60.0)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = [each.content[0].text for each in messages if each.role == pb.ROLE_USER and each.content[0].text]
     assert texts == ["hi", SCRIPTS[session_id], "and now?"]
-    assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+    assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
     numbers = [entry.number for entry in caller.service.entries(session_id)]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 

@@ -31,7 +31,7 @@ from tests.e2e.turns.streams import (
 from tests.support import caller as callers
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 Connect = Callable[[Service], Caller]
@@ -58,7 +58,7 @@ async def test_full_log_ends_turn_and_counts_its_cost(
     assert (joined(again.responses), again.failure) == (joined(turn.responses), turn.failure)
     monkeypatch.setattr(logs, "LARGEST_LOG", 8 * 1024 * 1024)
     assert (await caller.converse("and now?")).finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_turn_timeout_ends_turn_and_counts_its_cost(serve: Start, connect: Connect) -> None:
@@ -79,7 +79,7 @@ async def test_turn_timeout_ends_turn_and_counts_its_cost(serve: Start, connect:
     (entry,) = service.entries("talk")
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
     assert (await caller.converse("and now?")).finished.session_totals.turns == 2
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 async def test_turn_timeout_ends_queued_turn(serve: Start, connect: Connect) -> None:

@@ -8,9 +8,9 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.sessions.history_repair import INTERRUPTED
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, kept_through, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until, until_text
 from tests.support.caller import Caller, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 from tests.support.waiting import when_free
@@ -28,7 +28,7 @@ async def killed(process_of: StartProcess, connect: Connect, text: str, until_sh
     call = caller.start(text, on_disconnect=CONTINUE)
     seen = await until_text(call, until_shown)
     turn_id = seen[0].turn_id
-    await until(lambda: kept_through(service, turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     assert (await read(call)).failure is not None
     return caller, turn_id
@@ -56,8 +56,8 @@ async def test_shown_text_is_in_the_messages_after_a_takeover(
     ]
     assert messages[1].turn_id == turn_id
     assert shown.text in str(survivor.service.requests("talk")[-1]["messages"])
-    assert_whole(messages)
-    assert_whole_upstream(survivor.service.requests("talk")[-1]["messages"])
+    assert_valid_history(messages)
+    assert_valid_request(survivor.service.requests("talk")[-1]["messages"])
 
 
 async def test_answer_before_the_interrupted_one_is_not_repeated(
@@ -74,7 +74,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
         if tools and response.HasField("text_delta") and seen.index(tools[0]) + 3 < len(seen):
             break
     turn_id = seen[0].turn_id
-    await until(lambda: kept_through(service, turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
@@ -82,7 +82,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
 
     messages = await survivor.messages()
     shown = await resume(survivor, turn_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = [block.text for each in messages if each.turn_id == turn_id for block in each.content if block.text]
     answered = [each for each in texts[1:] if not each.endswith(INTERRUPTED)]
     partial = texts[-1].removesuffix(f"\n\n{INTERRUPTED}")

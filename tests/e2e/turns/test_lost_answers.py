@@ -23,7 +23,7 @@ from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 LEASE = 6.0
@@ -233,8 +233,8 @@ async def assert_good_history(harness: LossHarness, session_id: str) -> list[pb.
     """Check a session's messages, as they are stored and as the provider received them last."""
     messages = await harness.caller.messages(session_id)
     try:
-        assert_whole(messages)
-        assert_whole_upstream(harness.service.requests(session_id)[-1]["messages"])
+        assert_valid_history(messages)
+        assert_valid_request(harness.service.requests(session_id)[-1]["messages"])
     except AssertionError as error:
         raise AssertionError(session_id) from error
     return messages

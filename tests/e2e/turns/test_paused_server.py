@@ -31,7 +31,7 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, joined, resume, until
 from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, Turn, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service
 
@@ -156,8 +156,8 @@ async def test_dead_servers_sessions_continue_within_lease(
     for end in ends.values():
         assert end.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
     for name in SCRIPTS:
-        assert_whole(await survivor.messages(name))
-        assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+        assert_valid_history(await survivor.messages(name))
+        assert_valid_request(survivor.service.requests(name)[-1]["messages"])
         assert_summed(service, name)
     if how is signal.SIGSTOP:
         await _wake(service, process, survivor, ends, reading)
@@ -196,7 +196,7 @@ async def _wake(
         assert_summed(service, name)
         again = await survivor.converse("still there?", session_id=name)
         assert again.finished.stop_reason == pb.STOP_REASON_END_TURN
-        assert_whole(await survivor.messages(name))
+        assert_valid_history(await survivor.messages(name))
         assert_summed(service, name)
 
 
@@ -292,8 +292,8 @@ async def test_session_taken_over_twice_loses_nothing(
         history = await survivor.messages(name)
         texts = [each.content[0].text.split()[0] for each in history if each.role == pb.ROLE_USER]
         assert texts == ["first", "second", "third"]
-        assert_whole(history)
-        assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+        assert_valid_history(history)
+        assert_valid_request(survivor.service.requests(name)[-1]["messages"])
         (first,) = service.database["turns"].find({"session_id": name, "_id": history[0].turn_id})
         assert (await resume(survivor, first["_id"])).finished.stop_reason == pb.STOP_REASON_INTERRUPTED
 

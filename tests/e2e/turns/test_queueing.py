@@ -14,7 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, until, until_text
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 
 CLIENTS, TURNS = 64, 50 if LONG else 2
 FAST = "@sandbox plain tokens=1 flat=1"
@@ -66,7 +66,7 @@ async def test_many_queued_turns_are_served_once_each(caller: Caller, second_cal
     assert all(turn.finished.stop_reason == pb.STOP_REASON_END_TURN for turn in turns)
     messages = await all_messages(caller)
     assert len(messages) == 2 * CLIENTS * rounds
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = Counter(each.content[0].text for each in messages if each.role == pb.ROLE_USER)
     assert texts == Counter({f"{FAST} client {c} turn {t}": 1 for c in range(CLIENTS) for t in range(rounds)})
     assert all(
@@ -95,7 +95,7 @@ async def test_reject_is_served_or_refused(caller: Caller, second_caller: Caller
     assert served
     messages = await all_messages(caller)
     assert len(messages) == 2 * len(served)
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert_sums(caller, served, max(served, key=lambda turn: turn.finished.session_totals.turns).finished)
     tenant = {"tenant_id": caller.service.tenant_id}
     await until(lambda: caller.service.database["turns"].count_documents(tenant) == len(served))

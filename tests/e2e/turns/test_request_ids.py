@@ -12,7 +12,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
 from tests.support.caller import Caller, Turn, read
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 RETENTION = 7.0
@@ -50,7 +50,7 @@ async def test_twenty_concurrent_requests_are_one_turn(
         entries = caller.service.entries(session_id)
         assert len(caller.service.requests(session_id)) == len(entries) == 3 + old
         assert caller.service.invoiced(session_id) == sum(entry.cost or 0 for entry in entries)
-        assert_whole(await caller.messages(session_id))
+        assert_valid_history(await caller.messages(session_id))
         assert (await caller.metrics(session_id)).totals == first.finished.session_totals
 
 
@@ -77,9 +77,9 @@ async def test_other_request_with_used_id_is_refused(caller: Caller, second_call
     assert len(caller.service.entries("talk")) == 1
 
 
-async def test_request_ids_are_scoped_to_tenant(caller: Caller, stranger: Caller) -> None:
+async def test_request_ids_are_scoped_to_tenant(caller: Caller, other_tenant: Caller) -> None:
     """Two tenants can use the same id; each has its own turn."""
-    mine, his = await asyncio.gather(*(client.converse("hi", request_id="one") for client in (caller, stranger)))
+    mine, his = await asyncio.gather(*(client.converse("hi", request_id="one") for client in (caller, other_tenant)))
 
     assert mine.finished.stop_reason == his.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert mine.responses[0].turn_id != his.responses[0].turn_id

@@ -18,7 +18,7 @@ from tests.e2e.turns.streams import (
     chunks,
     free,
     joined,
-    kept_through,
+    last_stored_sequence,
     resume,
     resuming,
     until,
@@ -26,7 +26,7 @@ from tests.e2e.turns.streams import (
     until_text,
 )
 from tests.support.caller import Caller, failure_of, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 
@@ -108,11 +108,11 @@ async def test_running_turn_is_readable_as_it_is_written(caller: Caller, second_
     assert joined([seen[0], *remote, *ends[1].responses]) == whole
 
 
-async def test_other_tenants_turn_is_not_found(caller: Caller, stranger: Caller, second_caller: Caller) -> None:
+async def test_other_tenants_turn_is_not_found(caller: Caller, other_tenant: Caller, second_caller: Caller) -> None:
     """Another tenant's turn and an unknown one are TURN_NOT_FOUND, on every server, for both methods; no turn ends."""
     call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=hidden record_ms=-1")
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    for client, which in ((stranger, turn_id), (caller, UNKNOWN), (second_caller, UNKNOWN)):
+    for client, which in ((other_tenant, turn_id), (caller, UNKNOWN), (second_caller, UNKNOWN)):
         failed = (await resume(client, which)).failure
         assert failed is not None
         assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
@@ -160,13 +160,13 @@ async def test_turns_of_killed_server_end_interrupted(
     looped = [await anext(aiter(looping))]
     await until(lambda: len(service.entries("loop")) == 3)
     seen = await until_text(talking, "t20 ")
-    await until(lambda: kept_through(service, seen[0].turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, seen[0].turn_id) >= seen[-1].sequence)
     await process.kill()
     for call, shown in ((talking, seen), (looping, looped)):
         late = await read(call)
         assert late.failure is not None
         shown.extend(late.responses)
-    kept = kept_through(service, seen[0].turn_id)
+    kept = last_stored_sequence(service, seen[0].turn_id)
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
 
@@ -188,10 +188,10 @@ async def test_turns_of_killed_server_end_interrupted(
         turn = await survivor.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
         messages = survivor.service.requests(session_id)[-1]["messages"]
-        assert_whole_upstream(messages)
+        assert_valid_request(messages)
         assert [each["role"] for each in messages].count("tool") == results
         assert "interrupted" in str(messages[-2]["content"])
-        assert_whole(await survivor.messages(session_id))
+        assert_valid_history(await survivor.messages(session_id))
     assert joined((await resume(survivor, seen[0].turn_id)).responses) == joined(whole.responses)
     (end,) = [each for each in chunks(service, looped[0].turn_id) if each["ended"]]
     assert end["events"][0]["finished"]["stop"] == "interrupted"  # by the turn that took the session over

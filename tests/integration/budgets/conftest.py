@@ -41,7 +41,7 @@ async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Databas
     await opened.close()
 
 
-class Interrupted(OpeningBalanceJob):
+class InterruptedOpeningBalanceJob(OpeningBalanceJob):
     """Runs a callback after the ledger was summed, before the sums are written."""
 
     between: Callable[[], Awaitable[None]] | None = None
@@ -82,7 +82,9 @@ class BudgetHarness:
             now=self.database_now,
             owner="server",
         )
-        self.balance = Interrupted(database=database, rollup_job=self.rollup_job, rollups=rollups, entries=self.sums)
+        self.balance = InterruptedOpeningBalanceJob(
+            database=database, rollup_job=self.rollup_job, rollups=rollups, entries=self.sums
+        )
         self.budget_service = BudgetService(
             budgets=self.budgets,
             balance=self.balance,

@@ -107,7 +107,7 @@ async def test_sessions_and_tenants_are_numbered_apart(ledger: Ledger, make: Mak
     assert await ledger.get("else", call.call_id) is None
 
 
-async def test_an_entry_is_written_once(ledger: Ledger, make: Make) -> None:
+async def test_second_insert_of_an_entry_is_refused(ledger: Ledger, make: Make) -> None:
     """The same entry a second time is a duplicate, not a second entry."""
     entry = await ledger.insert(make())
 
@@ -116,7 +116,7 @@ async def test_an_entry_is_written_once(ledger: Ledger, make: Make) -> None:
     assert await ledger.highest("tenant", "ses") == 1
 
 
-async def test_a_call_is_closed_once(ledger: Ledger, make: Make) -> None:
+async def test_one_of_concurrent_closes_succeeds(ledger: Ledger, make: Make) -> None:
     """Of concurrent closes one succeeds; its values stay, and the others return False."""
     call = await ledger.insert(make())
     costs = [str(number) for number in range(1, 9)]
@@ -141,7 +141,7 @@ async def test_another_tenant_closes_nothing(ledger: Ledger, make: Make) -> None
     assert await ledger.get("tenant", call.call_id) == call
 
 
-async def test_a_generation_id_is_kept_until_the_call_closes(ledger: Ledger, make: Make) -> None:
+async def test_stored_generation_id_survives_the_close(ledger: Ledger, make: Make) -> None:
     """The provider's id is stored as soon as it is known, and the closing write keeps it."""
     call = await ledger.insert(make())
     await ledger.store_generation_id("tenant", call.call_id, "gen-1")
@@ -195,7 +195,7 @@ async def test_adjustments_are_numbered_among_the_calls(ledger: Ledger, make: Ma
     assert [entry async for entry in ledger.by_session("tenant")] == [call, written]
 
 
-async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Make) -> None:
+async def test_dead_servers_call_is_claimed_by_one_reconciler(ledger: Ledger, make: Make) -> None:
     """A due call is handed to one reconciler at a time, and only to one that has the right key."""
     for number in range(1, 5):
         await ledger.insert(make(number=number, owner="dead"))
@@ -211,7 +211,7 @@ async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Mak
     assert await ledger.owners() == set()
 
 
-async def test_a_server_leaves_its_own_running_calls_alone(ledger: Ledger, make: Make) -> None:
+async def test_servers_own_running_calls_are_not_deferred(ledger: Ledger, make: Make) -> None:
     """What it is busy with is not made due; what it has forgotten is."""
     busy, forgotten = await ledger.insert(make(1)), await ledger.insert(make(2))
     ledger.open_calls.add(busy.call_id)

@@ -41,7 +41,7 @@ async def hash_of(oracle: PricingOracle) -> str:
     return oracle.current.hash
 
 
-async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Database, provider: Provider) -> None:
+async def test_call_is_priced_by_catalogue_of_its_start(database: Database, provider: Provider) -> None:
     """Of two catalogues each prices its own calls, also for a server that has seen neither, and names itself."""
     oracle, _ = await provider.server(database)
     start = provider.now
@@ -88,9 +88,7 @@ async def test_stored_catalogue_is_read_once_and_one_that_is_missing_again(
     assert (await past(restarted, "later", at=provider.now)).cost == Decimal("0.001")
 
 
-async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
-    database: Database, provider: Provider
-) -> None:
+async def test_offline_server_prices_by_newest_stored_catalogue(database: Database, provider: Provider) -> None:
     """The catalogue that another server confirmed last is loaded with its age; before, a price is unknown, never 0."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()
@@ -113,7 +111,7 @@ async def test_a_server_that_starts_without_a_network_prices_with_the_newest_cat
     assert restarted.bound((MODEL,), request_bytes=10, max_output_tokens=10) is not None
 
 
-async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, provider: Provider) -> None:
+async def test_repeated_catalogue_becomes_the_newest(database: Database, provider: Provider) -> None:
     """Prices go up and down again: the first catalogue is confirmed anew, and a restart takes that one up."""
     oracle, _ = await provider.server(database)
     first = await hash_of(oracle)
@@ -128,7 +126,7 @@ async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, pro
     assert restarted.current.hash == first
 
 
-async def test_the_bound_is_that_of_the_dearest_provider(database: Database, provider: Provider) -> None:
+async def test_bound_covers_the_dearest_provider(database: Database, provider: Provider) -> None:
     """No provider can exceed the bound: one with nine times the listed price raises the bound ninefold."""
     provider.own = {"Acme": "0.001", "Dear": "0.009"}
     oracle, _ = await provider.server(database)
@@ -142,7 +140,7 @@ async def test_the_bound_is_that_of_the_dearest_provider(database: Database, pro
     assert oracle.max_price((MODEL,), request_bytes=10) == {"prompt": "9000", "completion": "0"}
 
 
-async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Database, provider: Provider) -> None:
+async def test_provider_is_priced_by_its_price_at_the_start(database: Database, provider: Provider) -> None:
     """He raises his price while the call runs, or before it is settled elsewhere: the call's price stays."""
     oracle, providers = await provider.server(database)
     catalogue = await hash_of(oracle)
@@ -171,7 +169,7 @@ async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Da
     assert after.evidence.provider_prices_time == seen + timedelta(seconds=1) + KEEP_FOR
 
 
-async def test_the_catalogue_prices_a_provider_whom_no_list_names(database: Database, provider: Provider) -> None:
+async def test_unlisted_provider_is_priced_by_the_catalogue(database: Database, provider: Provider) -> None:
     """The evidence then names the catalogue alone."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()

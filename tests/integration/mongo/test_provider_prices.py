@@ -50,7 +50,7 @@ async def test_each_time_has_the_prices_that_were_seen_last(database: Database, 
     assert found == [(one, one), (one, one), (one, two), (two, one), (one, two), (two, two)]
 
 
-async def test_a_list_that_stays_the_same_is_kept_once(database: Database, provider: Provider) -> None:
+async def test_unchanged_list_is_stored_once(database: Database, provider: Provider) -> None:
     """Seen by two servers, again and again, its uptime ever other: one document, as old as its first sight."""
     _, one = await provider.server(database)
     first = provider.now
@@ -70,7 +70,7 @@ async def test_a_list_that_stays_the_same_is_kept_once(database: Database, provi
     assert (seen.first_seen, seen.hash) == (first, kept["hash"])
 
 
-async def test_a_server_remembers_few_lists_and_the_database_the_others(database: Database, provider: Provider) -> None:
+async def test_old_lists_are_loaded_from_the_database(database: Database, provider: Provider) -> None:
     """After a dozen changes the oldest is in the database only, whose lists expire 90 days after their last sight."""
     _, providers = await provider.server(database)
     times = await changes(provider, providers, *(str(each) for each in range(1, 13)))
@@ -81,7 +81,7 @@ async def test_a_server_remembers_few_lists_and_the_database_the_others(database
     assert indexes["seen_time_1"]["expireAfterSeconds"] == 90 * 86_400
 
 
-async def test_a_list_is_fetched_anew_when_it_has_served_its_time(database: Database, provider: Provider) -> None:
+async def test_expired_list_is_fetched_again(database: Database, provider: Provider) -> None:
     """Until then the provider is not asked; a failure keeps what was known, and is not repeated at once."""
     _, providers = await provider.server(database)
     await provider.fetch_current(providers)

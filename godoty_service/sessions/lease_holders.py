@@ -1,7 +1,8 @@
-"""This server's leases on sessions, released by holder until the database acknowledges it.
+"""The holders of this server's leases on sessions: turns and deletions.
 
-A holder is a turn or a deletion. A lease of this server whose holder does not run is released, for any cause: the
-answer to an acquisition or a release was lost, the holder failed, or the database was unreachable.
+The lease protocol (acquisition, fence, takeover) is in `sessions/store.py`. Here a lease of this server whose holder
+does not run is released until the database acknowledges it, for any cause: the answer to an acquisition or a release
+was lost, the holder failed, or the database was unreachable.
 """
 
 import asyncio
@@ -37,8 +38,8 @@ class _Holder:
     totals_stale: bool = False
 
 
-class Leases:
-    """The leases of this server's turns and deletions."""
+class LeaseHolders:
+    """Registers this server's turns and deletions, and acquires and releases their leases."""
 
     def __init__(self, sessions: SessionStore) -> None:
         self._sessions = sessions
