@@ -24,7 +24,6 @@ from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
 
 
-
 class TurnService:
     """Starts turns, resumes and cancels them, and waits for them when the server stops."""
 

@@ -99,7 +99,9 @@ async def test_late_entry_of_a_stopped_server_is_void(
     It sends no request. If the number is taken it inserts no other entry; an inserted one is void, and in the totals.
     """
     name = fail_point_backends.new_database()
-    environment = server_environment(fail_point_backends, name) | SHORT_LEASE_ENVIRONMENT | {"GODOTY_STORAGE_TIMEOUT": "60"}
+    environment = (
+        server_environment(fail_point_backends, name) | SHORT_LEASE_ENVIRONMENT | {"GODOTY_STORAGE_TIMEOUT": "60"}
+    )
     process = ServerProcess(environment=environment, log=tmp_path / "server.log")
     await process.start()
     service = fail_point_backends.service(process.address, name)
