@@ -13,7 +13,8 @@ import pytest
 
 from godoty_service.bootstrap import open_components
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.mongo.client import open_database
 from godoty_service.mongo.collection import Index

@@ -12,8 +12,7 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState
-from godoty_service.ledger.states import CURRENT_RULE
+from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import Totals
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection, Snapshot
