@@ -17,7 +17,8 @@ from godoty_service.budgets.verification import verify_budgets
 from godoty_service.cli.context import err, out, print_table, user, with_components, with_provider
 from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
-from godoty_service.ledger.entries import Adjustment, CallState, Entry
+from godoty_service.ledger.entries import Adjustment, Entry
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import Progress, verify
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing import money

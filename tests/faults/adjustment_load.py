@@ -11,7 +11,8 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc
 
 from godoty_service.bootstrap import Components
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
 from tests.faults.cluster import Cluster, ServerProcess
 

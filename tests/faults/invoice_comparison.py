@@ -12,7 +12,8 @@ from godoty_service.budgets.maintenance import BudgetMaintenance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService
 from godoty_service.budgets.verification import verify_budgets
-from godoty_service.ledger.entries import CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import verify
 from godoty_service.usage.verification import verify_usage
 from openrouter_sandbox.billing.invoice import Invoice, Line

@@ -11,7 +11,8 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 
 from godoty_service.ids import key_id_of
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin

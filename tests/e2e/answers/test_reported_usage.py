@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.chunk import merge_usage
 from godoty_service.openrouter.stream_decoder import StreamDecoder
 from tests.e2e.answers.conftest import RunTurn

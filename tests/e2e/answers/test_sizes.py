@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.errors import TurnTooLarge
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.sse import BodyDecoder
 from godoty_service.openrouter.stream_decoder import StreamDecoder

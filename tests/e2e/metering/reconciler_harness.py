@@ -12,9 +12,10 @@ from pymongo.read_concern import ReadConcern
 from godoty_service.bootstrap import Components
 from godoty_service.clock import utc_now
 from godoty_service.ledger.codec import call_from_document
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import verify
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.reconciler import Reconciler

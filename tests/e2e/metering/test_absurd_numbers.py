@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.turns.finalizer import TurnFinalizer

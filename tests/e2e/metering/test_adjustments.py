@@ -10,8 +10,9 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments, AlreadyResolved, NotUnresolved
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness

@@ -11,7 +11,8 @@ from godoty.v1 import metering_pb2
 
 from godoty_service.errors import AmountRefused
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness

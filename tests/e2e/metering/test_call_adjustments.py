@@ -12,8 +12,9 @@ import pytest
 from godoty_service.errors import AmountRefused, CallNotAdjustable, CallNotFound, RequestIdReused
 from godoty_service.ledger.adjustment_order import AdjustmentOrder
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness

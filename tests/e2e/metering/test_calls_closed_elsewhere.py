@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.e2e.metering.conftest import StartHarness

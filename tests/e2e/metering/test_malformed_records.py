@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, cancelled

@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 from prometheus_client import CollectorRegistry
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.billing.generation import Generation

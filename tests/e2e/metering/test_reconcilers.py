@@ -6,7 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.metering.settlement import RecordTimeouts
 from openrouter_sandbox.mongodb.mongod import free_port

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from tests.e2e.metering.conftest import StartCaller
 from tests.e2e.metering.reconciler_harness import (
     assert_stays_true,

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness

@@ -6,7 +6,8 @@ from datetime import timedelta
 from godoty_service.clock import utc_now
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 

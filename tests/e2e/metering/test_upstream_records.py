@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from godoty_service.clock import utc_now
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from openrouter_sandbox.billing.malformed import ABSENT
 from openrouter_sandbox.server import Sandbox

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import open_database
 from godoty_service.mongo.collection import Index
 from tests.e2e.metering.conftest import StartHarness

@@ -10,7 +10,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.e2e.metering.reconciler_harness import calls
 from tests.e2e.replay.recording import FOLDER, Recording, ToolUse, listed
 from tests.support.caller import Caller, Turn

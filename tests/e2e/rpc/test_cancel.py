@@ -9,7 +9,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from tests.conftest import Start
 from tests.support.caller import Caller, failure_of, read
 from tests.support.handshake import unanswered_port

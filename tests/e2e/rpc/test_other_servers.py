@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.server import running
 from tests.conftest import Start, StartProcess
 from tests.support.backends import Backends

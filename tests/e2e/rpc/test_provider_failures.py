@@ -9,7 +9,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request

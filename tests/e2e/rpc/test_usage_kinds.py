@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from tests.support.caller import Caller
 from tests.support.service import format_amount
 from tests.support.waiting import settled

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.turns import resumption, turn_store
 from tests.conftest import Start
 from tests.e2e.turns.streams import (

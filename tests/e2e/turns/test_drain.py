@@ -9,7 +9,7 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
 from godoty_service.settings import Settings
 from tests.conftest import Start, StartProcess

@@ -8,7 +8,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.errors import TurnTooLarge
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import open_database
 from godoty_service.turns.event_log import log as logs
 from godoty_service.turns.event_log.events import TextDelta

@@ -15,7 +15,7 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
 from godoty_service.tenancy.policies import Policy
 from tests.e2e.turns.lossy import Loss, LossyDriver

@@ -18,9 +18,10 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import session_totals_from_document
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.open_call import OpenCall

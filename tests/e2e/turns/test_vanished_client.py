@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from tests.conftest import Start
 from tests.e2e.turns.silent_proxy import SilentProxy
 from tests.e2e.turns.streams import CONTINUE, free, until, until_text

@@ -17,7 +17,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from tests.conftest import server_environment
 from tests.e2e.turns.streams import until_text
 from tests.support.backends import Backends

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from godoty_service.cli import context
 from godoty_service.errors import GodotyError
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.api import OpenRouterApi
 from godoty_service.pricing.money import format_usd
 from godoty_service.usage.ledger_pages import LedgerPages

@@ -3,7 +3,8 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from godoty_service.ledger.entries import CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerExport, LedgerPages
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant

@@ -11,7 +11,7 @@ from godoty.v1 import billing_service_pb2 as pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
 from tests.integration.billing.caller import BillingCaller, timestamp

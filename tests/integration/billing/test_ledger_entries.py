@@ -14,8 +14,8 @@ from godoty.v1 import metering_pb2
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import CallState
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import open_database
 from godoty_service.pricing import money
 from tests.conftest import StartProcess

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from bson.decimal128 import Decimal128
 
-from godoty_service.ledger.entries import CallState
-from godoty_service.ledger.states import CURRENT_RULE
+from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import TokenUsage

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bson.decimal128 import Decimal128
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection, Snapshot
 from godoty_service.pricing import money

@@ -9,7 +9,7 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from tests.integration.billing.harness import Server, Tenant, report_sums, scan, usage_query
 from tests.integration.billing.sample_day import DAY, NOON, fill

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from godoty_service.errors import InvalidRequest
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.entry_scan import ScanLimits

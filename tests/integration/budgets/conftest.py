@@ -18,9 +18,10 @@ from godoty_service.budgets.store import BudgetStatus, BudgetStore
 from godoty_service.budgets.verification import verify_budgets
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.sessions.store import SessionStore

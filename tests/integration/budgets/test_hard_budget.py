@@ -16,7 +16,8 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
 from tests.faults.cluster import Cluster, open_cluster

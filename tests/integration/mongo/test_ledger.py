@@ -11,8 +11,9 @@ import pytest
 
 from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.mongo.client import Database
 from godoty_service.pricing.token_usage import TokenUsage
