@@ -153,9 +153,7 @@ async def _start_loops(
         ValueError: The fetched catalogue does not list the default model.
     """
     stack.push_async_callback(_quietly, components.replicas.stop)
-    background(
-        stack, components.replicas.run(settings.heartbeat)
-    )  # before the provider: it may take longer than a lease
+    background(stack, components.replicas.run(settings.heartbeat))  # the provider may take longer than a lease
     fetched, *_ = await asyncio.gather(
         _load_prices(provider.oracle), provider.client_pool.learn_records(), components.replicas.heartbeat()
     )

@@ -14,7 +14,6 @@ from tests.conftest import Start
 from tests.support.caller import Caller, failure_of, read
 from tests.support.handshake import unanswered_port
 from tests.support.history import assert_valid_history
-from tests.support.leases import SHORT_LEASE
 from tests.support.service import Service, eventually, soon
 from tests.support.waiting import free, when_free
 
@@ -233,7 +232,7 @@ async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect:
     """
     with unanswered_port() as port:
         url = f"http://127.0.0.1:{port}/api/v1"
-        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, **SHORT_LEASE))
+        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, lease=6.0, heartbeat=3.0))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
         await asyncio.sleep(0.2)
