@@ -232,10 +232,11 @@ async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect:
     """
     with unanswered_port() as port:
         url = f"http://127.0.0.1:{port}/api/v1"
-        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, lease=6.0, heartbeat=3.0))
+        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, lease=4.0, heartbeat=1.0))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.5)  # a heartbeat that found itself late would have ended the turn
+        assert not call.done()
         call.cancel()
         await free(caller.service)
 
