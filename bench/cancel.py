@@ -30,7 +30,7 @@ async def _cancelled(world: World, stub: agent_service_pb2_grpc.AgentServiceStub
     call = stub.Converse(request, metadata=world.metadata, timeout=30)
     text = ""
     async for response in call:
-        text += response.text_delta.text
+        text += response.event.text_delta.text
         if text.endswith("t2 "):
             break
     cancelled = time.time()

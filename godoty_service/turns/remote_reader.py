@@ -8,7 +8,7 @@ import structlog
 
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, TurnNotFound
-from godoty_service.turns.event_log.events import Event
+from godoty_service.turns.event_log.events import StoredEvent
 from godoty_service.turns.event_log.log import merged
 from godoty_service.turns.event_log.store import Chunk, EventLogStore
 from godoty_service.turns.recovery import Recovery
@@ -32,7 +32,7 @@ class RemoteTurnReader:
         self._replicas = replicas
         self._recovery = recovery
 
-    async def read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[tuple[int, Event], None]:
+    async def read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[StoredEvent, None]:
         """Read the events after a sequence as they are stored.
 
         Raises:
@@ -94,11 +94,12 @@ class RemoteTurnReader:
             await self._recovery.end(found)
 
 
-def _events_after(chunk: Chunk, sequence: int) -> list[tuple[int, Event]]:
+def _events_after(chunk: Chunk, sequence: int) -> list[StoredEvent]:
     """Return a chunk's events after a sequence, adjacent deltas merged."""
     index = max(0, sequence - chunk.first + 1)
-    found: list[tuple[int, Event]] = []
+    found: list[StoredEvent] = []
     while index < len(chunk.events):
         index, event = merged(chunk.events, index)
-        found.append((chunk.first + index - 1, event))
+        last = chunk.first + index - 1
+        found.append((last, event, chunk.time_of(last)))
     return found

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import (
     GodotyError,
@@ -17,8 +18,9 @@ from godoty_service.errors import (
     TurnTimedOut,
 )
 from godoty_service.ids import new_id
-from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
+from godoty_service.turns.event_log.events import Heartbeat, ReadEvent
 from godoty_service.turns.event_log.heartbeats import with_heartbeats
+from godoty_service.turns.listing import TurnListing, TurnPage, TurnState, TurnSummary
 from godoty_service.turns.monitor import TurnMonitor
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.remote_reader import RemoteTurnReader
@@ -28,7 +30,7 @@ from godoty_service.turns.turn_store import TurnRecord, TurnStore
 
 log = structlog.get_logger(__name__)
 
-TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
+TurnEvent = tuple[str, ReadEvent]  # the turn's id, the event
 
 
 class TurnService:
@@ -40,11 +42,13 @@ class TurnService:
         runner: TurnRunner,
         turn_store: TurnStore,
         remote_reader: RemoteTurnReader,
+        listing: TurnListing,
         monitor: TurnMonitor,
         replicas: ReplicaHeartbeats,
         recovery: Recovery,
         max_duration: timedelta,
         heartbeat: timedelta,
+        clock: Clock = utc_now,
     ) -> None:
         """Initialize the service.
 
@@ -52,20 +56,24 @@ class TurnService:
             runner: Runs turns.
             turn_store: The turns' records.
             remote_reader: Reads turns of other servers.
+            listing: Answers what is known of turns.
             monitor: Cancels turns that must not continue.
             replicas: This server's heartbeat.
             recovery: Ends turns that no server runs.
             max_duration: The longest duration of a turn, including its wait for the session.
             heartbeat: The silence after which a reader gets a heartbeat; zero: no heartbeats.
+            clock: The current time.
         """
         self._runner = runner
         self._turn_store = turn_store
         self._remote_reader = remote_reader
+        self._listing = listing
         self._monitor = monitor
         self._replicas = replicas
         self._recovery = recovery
         self._max_duration = max_duration
         self._heartbeat = heartbeat
+        self._clock = clock
         self._running: dict[str, Turn] = {}
         self._by_request: dict[tuple[str, str], Turn] = {}
         self._draining = False
@@ -98,8 +106,8 @@ class TurnService:
             turn = self._attach(tenant_id, request, key_id)
             try:
                 async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
-                    async for sequence, event in events:
-                        yield turn.turn_id, sequence, event
+                    async for read in events:
+                        yield turn.turn_id, read
             except DuplicateRequest as duplicate:
                 earlier = _matching(duplicate.record, request)
             else:
@@ -109,9 +117,9 @@ class TurnService:
             has_read = False
             try:
                 async with aclosing(self._read(earlier, after=0)) as events:
-                    async for numbered in events:
-                        has_read = has_read or not isinstance(numbered[2], Heartbeat)
-                        yield numbered
+                    async for event in events:
+                        has_read = has_read or not isinstance(event[1][1], Heartbeat)
+                        yield event
             except TurnNotFound:
                 if has_read:
                     raise
@@ -127,8 +135,24 @@ class TurnService:
         """
         record = await self._find(tenant_id, turn_id)
         async with aclosing(self._read(record, after=after)) as events:
-            async for numbered in events:
-                yield numbered
+            async for event in events:
+                yield event
+
+    async def get(self, tenant_id: str, turn_id: str) -> TurnSummary:
+        """Return a turn without its events, whichever server runs it.
+
+        Raises:
+            TurnNotFound: The tenant has no such turn, or its log has expired.
+        """
+        return await self._listing.get(tenant_id, turn_id, here=self._running)
+
+    async def page(
+        self, tenant_id: str, *, session_id: str | None, state: TurnState | None, before: str | None, limit: int
+    ) -> TurnPage:
+        """Return turns without their events, as `TurnListing.page` does."""
+        return await self._listing.page(
+            tenant_id, session_id=session_id, state=state, before=before, limit=limit, here=self._running
+        )
 
     async def cancel(self, tenant_id: str, turn_id: str) -> None:
         """Cancel a turn, whichever server runs it.
@@ -169,12 +193,15 @@ class TurnService:
     async def drain(self, grace: float) -> None:
         """Accept no new turns, refuse those that wait, and let the running ones finish.
 
-        Turns that still run after `grace` seconds are cancelled; their calls are closed within as much time again.
+        A turn without a reader is given no more time to get one. Turns that still run after `grace` seconds are
+        cancelled; their calls are closed within as much time again.
         """
         self._draining = True
         for turn in list(self._running.values()):
             if not turn.started:
                 turn.cancel(_stopping())
+            turn.grace = timedelta()
+            self._monitor.on_reader_left(turn)
         await self._wait(grace)
         for turn in list(self._running.values()):
             turn.cancel(_stopping())
@@ -197,12 +224,14 @@ class TurnService:
     def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
         if self._draining:
             raise _stopping()
+        now = self._clock()
         turn = Turn(
             tenant_id=tenant_id,
-            turn_id=new_id("turn"),
+            turn_id=new_id("turn", made=now),
             request=request,
             epoch=self._replicas.epoch,
             key_id=key_id,
+            time=now,
         )
         self._running[turn.turn_id] = turn
         if request.request_id:
@@ -236,10 +265,10 @@ class TurnService:
                     events = turn.events(after=after, heartbeat=self._heartbeat)
                 else:
                     source = await stack.enter_async_context(aclosing(self._remote_reader.read(record, after=after)))
-                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
+                    events = with_heartbeats(source, silence=self._heartbeat, after=after, clock=self._clock)
                 await stack.enter_async_context(aclosing(events))
-                async for sequence, event in events:
-                    yield record.turn_id, sequence, event
+                async for read in events:
+                    yield record.turn_id, read
         finally:
             if turn is not None:
                 self._monitor.on_reader_left(turn)

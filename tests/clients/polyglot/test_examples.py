@@ -17,14 +17,14 @@ class Service(Protocol):
     api_key: str
 
 
-_EXAMPLES = [
+EXAMPLES = [
     pytest.param("go", ("go", "run", "./examples/converse"), id="go"),
     pytest.param("typescript", ("npm", "run", "--silent", "example"), id="typescript"),
     pytest.param("java", ("mvn", "-B", "-q", "-Dstyle.color=never", "compile", "exec:java"), id="java"),
 ]
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
+@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
 async def test_a_conversation_costs_what_its_metrics_say(
     folder: str, command: tuple[str, ...], service: Service
 ) -> None:
@@ -37,7 +37,7 @@ async def test_a_conversation_costs_what_its_metrics_say(
     assert first != second
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
+@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
 async def test_a_refused_key_ends_the_example(folder: str, command: tuple[str, ...], service: Service) -> None:
     """A failure is told, without the key, and the exit code is not 0."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY="gdt_no_such_key")

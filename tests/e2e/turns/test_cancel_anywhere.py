@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from strands import tool
 
 from godoty_service import turn_bootstrap as composition
@@ -94,7 +94,7 @@ async def test_cancel_at_any_await_settles_turn(
     async with running(surroundings.settings(new_database, turn_log_interval=0.01)) as server:
         caller = connect(surroundings.service(server.address, new_database))
         whole = await caller.converse(SCRIPT, session_id="whole")
-        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         awaits = stepper.awaits
         await until(lambda: server.turns.running == 0)
         await asyncio.sleep(0.05)
@@ -113,7 +113,7 @@ async def test_cancel_at_any_await_settles_turn(
                 caller, server, turn, session_id=session_id, before=before, struck=struck or time.time()
             )
             again = await caller.converse("and now?", session_id=session_id)
-            assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
+            assert again.finished.stop_reason == turn_pb.STOP_REASON_END_TURN, (at, late)
             assert_whole(await caller.messages(session_id))
             assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
             await until(lambda: server.turns.running == 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CallState
 from godoty_service.turns import remote_reader, turn_store
@@ -14,12 +14,10 @@ from tests.conftest import Start
 from tests.e2e.turns.streams import (
     CONTINUE,
     SLOW,
-    Unwrapped,
     cancel,
     free,
     joined,
     resume,
-    resuming,
     until,
     until_text,
 )
@@ -89,7 +87,7 @@ async def test_loss_of_last_reader_cancels_turn(caller: Caller, twin: Caller) ->
         call = caller.start(SLOW, session_id=session_id, request_id=how)
         seen = await until_text(call, "t2 ")
         if how == "resume":
-            second = resuming(caller, seen[0].turn_id)
+            second = caller.resume(seen[0].turn_id)
         else:
             second = caller.start(SLOW, session_id=session_id, request_id=how)
         await anext(aiter(second))
@@ -116,11 +114,10 @@ async def test_remote_reader_keeps_turn_running(
     caller, twin = connect(service), connect(service.at(other.target))
     call = caller.start(SLOW, request_id="one")
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    second = resuming(twin, turn_id) if how == "resume" else twin.start(SLOW, request_id="one")
-    unwrapped = Unwrapped(second) if how == "resume" else second
-    await until_text(unwrapped, "t1 ")
+    second = twin.resume(turn_id) if how == "resume" else twin.start(SLOW, request_id="one")
+    await until_text(second, "t1 ")
     call.cancel()
-    more = await until_text(unwrapped, "t25 ")  # twice as long as a mark is valid
+    more = await until_text(second, "t25 ")  # twice as long as a mark is valid
     assert service.entries("talk")[0].error is None
     second.cancel()
     await free(service)
@@ -140,7 +137,7 @@ async def test_deadline_under_continue_ends_only_the_reader(caller: Caller, twin
     caller.service.surroundings.allow("deadline")
 
     rest = await resume(twin, last.turn_id, last.sequence)
-    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert rest.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert turn.text + rest.text == "".join(f"t{number} " for number in range(20))
     (entry,) = caller.service.entries("talk")
     assert entry.state is CallState.SETTLED
@@ -152,9 +149,9 @@ async def test_readers_under_continue_do_not_end_turn(caller: Caller, twin: Call
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     call.cancel()
     for client in (caller, twin, caller, twin):
-        reader = resuming(client, turn_id)
+        reader = client.resume(turn_id)
         await anext(aiter(reader))
         reader.cancel()
     caller.service.surroundings.allow("readers")
 
-    assert (await resume(caller, turn_id)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await resume(caller, turn_id)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN

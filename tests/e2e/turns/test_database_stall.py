@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.server import running
@@ -103,7 +103,7 @@ async def test_reject_answers_at_once_during_database_stall(
 async def test_reject_is_never_queued(caller: Caller) -> None:
     """While turns wait in line, and one hands the session to the next, a caller with REJECT is never queued."""
     turns = [
-        asyncio.create_task(caller.converse("@sandbox slow tokens=6 delay_ms=50", on_busy=pb.ON_BUSY_WAIT))
+        asyncio.create_task(caller.converse("@sandbox slow tokens=6 delay_ms=50", on_busy=turn_pb.ON_BUSY_WAIT))
         for _ in range(6)
     ]
     longest, refused = 0.0, 0

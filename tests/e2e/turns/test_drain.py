@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CallState
 from godoty_service.server import running
@@ -40,12 +41,12 @@ async def test_sigterm_lets_turns_finish_within_grace(
     short = caller.start(SHORT, session_id="short")
     long = caller.start(SLOW, session_id="long")
     long_id = (await until_text(long, "t2 "))[0].turn_id
-    waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=pb.ON_BUSY_WAIT))
+    waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=turn_pb.ON_BUSY_WAIT))
     await until_text(short, "t0 ")
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
 
-    assert (await read(short)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await read(short)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     for turn in (await read(long), await waiting):
         assert_shutting_down(turn)
     assert await asyncio.wait_for(process.process.wait(), 5) == 0
@@ -80,7 +81,7 @@ async def test_new_turn_is_refused_during_drain(
         stopped = stop()
         await asyncio.sleep(0.1)
         assert_shutting_down(await caller.converse("hi", session_id="new"))
-        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         await stopped
     assert service.session("new") is None
 
@@ -97,7 +98,7 @@ async def test_turn_without_readers_may_finish_during_drain(
         await stop()
 
     whole = await resume(connect(other), seen[0].turn_id)
-    assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert whole.text == "".join(f"t{number} " for number in range(16))
     assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]
 
@@ -135,7 +136,7 @@ async def test_drain_refuses_queued_turns(
         call = holder.start(SHORT)
         await until_text(call, "t0 ")
         waiting = [
-            asyncio.create_task(caller.converse(f"waits {number}", on_busy=pb.ON_BUSY_WAIT)) for number in range(3)
+            asyncio.create_task(caller.converse(f"waits {number}", on_busy=turn_pb.ON_BUSY_WAIT)) for number in range(3)
         ]
         await until(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
         draining = asyncio.create_task(server.turns.drain(10.0))
@@ -143,8 +144,8 @@ async def test_drain_refuses_queued_turns(
         assert service.session("talk")["lease"] is not None  # type: ignore[index] # there is one
         for turn in refused:
             assert_shutting_down(turn)
-        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         await draining
-        texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
+        texts = [each.content[0].text for each in await caller.messages() if each.role == session_pb.ROLE_USER]
         assert texts == [SHORT]
         assert len(service.entries("talk")) == 1

@@ -13,6 +13,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
@@ -38,14 +39,14 @@ async def set_policy(world: World, policy: Policy) -> None:
     await world.components.administration.set_policy("me", world.tenant_id, policy)
 
 
-async def converse(world: World, address: str, text: str, **fields: Any) -> tuple[str, list[pb.ConverseResponse]]:
+async def converse(world: World, address: str, text: str, **fields: Any) -> tuple[str, list[turn_pb.TurnEvent]]:
     """Run a turn; return its failure reason (empty: none) and its responses."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     async with grpc.aio.insecure_channel(address) as channel:
         call = stub_of(channel).Converse(pb.ConverseRequest(text=text, **fields), metadata=world.metadata, timeout=60)
         try:
             async for response in call:
-                responses.append(response)  # noqa: PERF401 - what came before an error counts
+                responses.append(response.event)  # noqa: PERF401 - what came before an error counts
         except grpc.aio.AioRpcError as error:
             return Failure.of(error).reason or error.code().name, responses
     return "", responses
@@ -158,13 +159,13 @@ async def test_turn_with_an_answer_ends_at_its_budget(world: World) -> None:
             server.address,
             "@sandbox tool-loop calls=8",
             session_id="loop",
-            limits=pb.TurnLimits(max_cost_usd="0.0015"),
+            limits=turn_pb.TurnLimits(max_cost_usd="0.0015"),
         )
         finished = responses[-1].turn_finished
         again, _ = await converse(world, server.address, "and now?", session_id="loop")
 
         assert reason == again == ""
-        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert finished.stop_reason == turn_pb.STOP_REASON_BUDGET
         assert 1 <= finished.turn_totals.model_calls < 8
         assert Decimal(finished.turn_totals.cost_usd) <= Decimal("0.0015")
     finally:
@@ -178,7 +179,7 @@ async def test_call_without_finite_bound_is_refused_under_a_hard_budget(world: W
     try:
         await set_policy(world, Policy(budgets=(Budget(window=DAY, limit=Decimal(1), hard=True),)))
         refused, _ = await converse(world, server.address, "hello", model="openrouter/auto")
-        too_low, _ = await converse(world, server.address, "hello", limits=pb.TurnLimits(max_cost_usd="0.0000001"))
+        too_low, _ = await converse(world, server.address, "hello", limits=turn_pb.TurnLimits(max_cost_usd="0.0000001"))
 
         assert (refused, too_low) == ("COST_UNBOUNDED", "MAX_COST_TOO_LOW")
         assert world.sandbox.invoice.lines() == []
@@ -218,14 +219,14 @@ async def test_budget_set_during_a_turn_applies_to_its_next_call(world: World) -
             request = pb.ConverseRequest(text="@sandbox tool-loop calls=8 first_delay_ms=200")
             call = stub_of(channel).Converse(request, metadata=world.metadata, timeout=60)
             async for response in call:
-                if response.HasField("model_call_finished"):
+                if response.event.HasField("model_call_finished"):
                     break
             budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
             policy = admin_pb.SetPolicyRequest(tenant_id=world.tenant_id, policy=admin_pb.Policy(budgets=[budget]))
             await admin.SetPolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
-            finished = [each async for each in call][-1].turn_finished
+            finished = [each async for each in call][-1].event.turn_finished
 
-        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert finished.stop_reason == turn_pb.STOP_REASON_BUDGET
         assert 1 <= finished.turn_totals.model_calls < 8
         assert (await world.books()).faults == []
     finally:
