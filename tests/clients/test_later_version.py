@@ -11,13 +11,13 @@ from godoty import GodotyClient
 from tests.clients.later_version import LATER, TOTALS, later_turn
 
 if TYPE_CHECKING:
-    from tests.clients.conftest import StandIn
+    from tests.clients.conftest import FakeAgentService
 
 
-async def test_the_library_yields_unknown_events_without_a_kind(stand_in: StandIn) -> None:
+async def test_the_library_yields_unknown_events_without_a_kind(fake_service: FakeAgentService) -> None:
     """Their oneof is unset, so that a `match` or a `WhichOneof` passes over them; unknown values are numbers."""
-    stand_in.script = later_turn
-    async with GodotyClient(stand_in.target, stand_in.api_key) as client:
+    fake_service.script = later_turn
+    async with GodotyClient(fake_service.target, fake_service.api_key) as client:
         events = [event async for event in client.converse("hi", session_id="demo")]
 
     kinds = [event.WhichOneof("event") for event in events]
@@ -29,14 +29,14 @@ async def test_the_library_yields_unknown_events_without_a_kind(stand_in: StandI
 
 
 async def test_the_chat_shows_what_it_knows(
-    stand_in: StandIn, chat_command: list[str], chat_environment: dict[str, str]
+    fake_service: FakeAgentService, chat_command: list[str], chat_environment: dict[str, str]
 ) -> None:
     """The answer, the tool and the cost; nothing is said of the rest."""
-    stand_in.script = later_turn
+    fake_service.script = later_turn
     process = await asyncio.create_subprocess_exec(
         *chat_command,
         *("--once", "hi"),
-        env=chat_environment | {"GODOTY_LISTEN": stand_in.target, "GODOTY_API_KEY": stand_in.api_key},
+        env=chat_environment | {"GODOTY_LISTEN": fake_service.target, "GODOTY_API_KEY": fake_service.api_key},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -142,12 +142,12 @@ class Caller:
         self.channel = channel
         self.stub = stub_of(channel)
 
-    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 30.0, **fields: Any) -> EventStream:
+    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 90.0, **fields: Any) -> EventStream:
         """Start a turn; return its stream."""
         request = pb.ConverseRequest(session_id=session_id, text=text, **fields)
         return EventStream(self.stub.Converse(request, metadata=self.service.metadata, timeout=timeout))
 
-    def resume(self, turn_id: str, after: int = 0, *, timeout: float = 30.0) -> EventStream:
+    def resume(self, turn_id: str, after: int = 0, *, timeout: float = 90.0) -> EventStream:
         """Start to read the rest of a turn; return its stream."""
         request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
         return EventStream(self.stub.ResumeTurn(request, metadata=self.service.metadata, timeout=timeout))
@@ -158,7 +158,7 @@ class Caller:
 
     async def call(self, method: str, request: Message) -> Any:
         """Call a unary method."""
-        return await getattr(self.stub, method)(request, metadata=self.service.metadata, timeout=30.0)
+        return await getattr(self.stub, method)(request, metadata=self.service.metadata, timeout=90.0)
 
     async def metrics(self, session_id: str = "talk") -> pb.GetSessionMetricsResponse:
         """Return the metrics of a session."""

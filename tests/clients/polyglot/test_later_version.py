@@ -12,14 +12,16 @@ from tests.clients.polyglot.examples import run
 from tests.clients.polyglot.test_examples import EXAMPLES
 
 if TYPE_CHECKING:
-    from tests.clients.conftest import StandIn
+    from tests.clients.conftest import FakeAgentService
 
 
 @pytest.mark.parametrize(("folder", "command"), EXAMPLES)
-async def test_unknown_events_and_values_are_skipped(folder: str, command: tuple[str, ...], stand_in: StandIn) -> None:
+async def test_unknown_events_and_values_are_skipped(
+    folder: str, command: tuple[str, ...], fake_service: FakeAgentService
+) -> None:
     """The conversation ends well, with the known text and the totals."""
-    stand_in.script, stand_in.totals = later_turn, TOTALS
-    code, out = await run(folder, *command, GODOTY_LISTEN=stand_in.target, GODOTY_API_KEY=stand_in.api_key)
+    fake_service.script, fake_service.totals = later_turn, TOTALS
+    code, out = await run(folder, *command, GODOTY_LISTEN=fake_service.target, GODOTY_API_KEY=fake_service.api_key)
 
     assert code == 0, out
     assert out.count("known words") == 2

@@ -11,15 +11,15 @@ import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.duration_pb2 import Duration
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
-from godoty_service.turns import remote_reader, turn_store
+from godoty_service.turns import resumption, turn_store
 from godoty_service.turns.turn import Turn as RunningTurn
 from tests.e2e.turns.silent_proxy import SilentProxy
 from tests.e2e.turns.streams import CONTINUE, assert_increasing, cancel, free, joined, resume, until, until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller, EventStream, read
-from tests.support.environment import Surroundings
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 LONG, SHORT = Duration(seconds=600), Duration(nanos=700_000_000)
@@ -50,7 +50,7 @@ class Pair:
 
     def allow(self, tokens: int | None = None) -> None:
         """Let the answers continue, by a number of tokens or to their end."""
-        self.service.surroundings.allow(self.hold, tokens)
+        self.service.backends.allow(self.hold, tokens)
 
     def turn(self, turn_id: str) -> RunningTurn:
         """Return a turn that the first server runs."""
@@ -67,21 +67,21 @@ class Pair:
 
 @pytest.fixture
 async def pair(
-    surroundings: Surroundings,
+    backends: Backends,
     new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Pair]:
     """Two servers; a mark of a remote reader is valid for 0.6 s."""
     monkeypatch.setattr(turn_store, "_MARK_VALID", 600)
-    monkeypatch.setattr(remote_reader, "_MARK", 0.2)
+    monkeypatch.setattr(resumption, "_MARK", 0.2)
     async with AsyncExitStack() as stack:
         servers = [
-            await stack.enter_async_context(running(surroundings.settings(new_database, turn_watch_interval=0.05)))
+            await stack.enter_async_context(running(backends.settings(new_database, turn_watch_interval=0.05)))
             for _ in range(2)
         ]
         proxies = [await stack.enter_async_context(SilentProxy(each.address)) for each in servers]
-        service = surroundings.service(servers[0].address, new_database)
+        service = backends.service(servers[0].address, new_database)
         callers = [connect(service.at(each.address)) for each in proxies]
         yield Pair(service, servers, callers, proxies, hold=new_database)
 
@@ -180,7 +180,7 @@ async def test_turn_whose_reader_stays_away_is_cancelled(pair: Pair, which: int)
     assert again.failure.reason == "TURN_CANCELLED"
     (entry,) = pair.service.entries("talk")
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
-    assert_whole(await pair.callers[0].messages())
+    assert_valid_history(await pair.callers[0].messages())
 
 
 async def test_cancel_turn_does_not_wait_for_the_grace(pair: Pair) -> None:

@@ -18,7 +18,7 @@ from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
-from tests.e2e.turns.streams import CONTINUE, seed, until, until_text
+from tests.e2e.turns.streams import CONTINUE, insert_messages, until, until_text
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -32,7 +32,7 @@ METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds added to each write: operations that do not wait for it overtake it
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
-QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0}
+QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": 1.0}
 
 
 @dataclass
@@ -143,7 +143,7 @@ async def test_long_session_has_same_operations_as_short_one(
     counted = {}
     for session_id, messages in (("short", 8), ("long", 9_998)):
         await caller.converse("hi", session_id=session_id)
-        seed(caller.service, session_id, messages)
+        insert_messages(caller.service, session_id, messages)
         counted[session_id] = (await turn(caller, operations, "hello", session_id)).own
         assert (caller.service.session(session_id) or {})["message_count"] == messages + 4
 
@@ -208,7 +208,7 @@ async def test_turns_are_read_without_a_write(
         operations.done, operations.steps = [], []
         await caller.call(method, request)
         costs[str(request)] = operations.own
-    caller.service.surroundings.allow("reads")
+    caller.service.backends.allow("reads")
     await until(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 13)
 
     reads = Counter({"turns.find": 1, "sessions.find": 1, "ledger.find": 1})

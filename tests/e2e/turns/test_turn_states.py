@@ -61,7 +61,7 @@ def time_of(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
 
 
-async def test_ended_turn_is_as_its_stream_was(caller: Caller, twin: Caller) -> None:
+async def test_ended_turn_is_as_its_stream_was(caller: Caller, second_caller: Caller) -> None:
     """Its request, its stop reason, its cost and its times; the same from both servers and in both lists."""
     turn = await caller.converse(
         "@sandbox tool-loop calls=2", model=MODEL, user="ada", request_id="first", on_disconnect=CONTINUE
@@ -76,14 +76,14 @@ async def test_ended_turn_is_as_its_stream_was(caller: Caller, twin: Caller) -> 
     assert found.totals == turn.finished.turn_totals
     assert found.end_time == last.time
     assert time_of(found.create_time) <= time_of(first.time) <= time_of(last.time)
-    assert await until_ended(twin, first.turn_id) == found
-    for client in (caller, twin):
+    assert await until_ended(second_caller, first.turn_id) == found
+    for client in (caller, second_caller):
         assert await listed(client) == await listed(client, session_id="talk") == [found]
         assert await listed(client, state=ENDED) == [found]
         assert await listed(client, state=RUNNING) == await listed(client, session_id="other") == []
 
 
-async def test_times_of_events_are_those_of_the_turn(caller: Caller, twin: Caller) -> None:
+async def test_times_of_events_are_those_of_the_turn(caller: Caller, second_caller: Caller) -> None:
     """They do not decrease, lie between the turn's times, and are the same from the other server."""
     before = datetime.now(UTC) - timedelta(seconds=5)
     turn = await caller.converse("@sandbox tool-loop calls=3 reasoning=4 delay_ms=3")
@@ -92,40 +92,40 @@ async def test_times_of_events_are_those_of_the_turn(caller: Caller, twin: Calle
     assert all(each.HasField("time") for each in turn.responses)
     assert times == sorted(times)
     assert before < times[0] <= times[-1] < datetime.now(UTC) + timedelta(seconds=5)
-    again = await resume(twin, turn.responses[0].turn_id)
+    again = await resume(second_caller, turn.responses[0].turn_id)
     shown = {each.sequence: each.time for each in turn.responses}
     assert {each.sequence: each.time for each in again.responses}.items() <= shown.items() or all(
         shown.get(each.sequence, each.time) == each.time for each in again.responses
     )
 
 
-async def test_failed_turn_has_its_reason(caller: Caller, twin: Caller) -> None:
+async def test_failed_turn_has_its_reason(caller: Caller, second_caller: Caller) -> None:
     """A provider's failure and a cancel: the reason that the readers got, and what it cost."""
     failed = await caller.converse("@sandbox error-mid n=3 usage=1", session_id="fails")
     call = caller.start(SLOW, session_id="stops", on_disconnect=CONTINUE)
     seen = await until_text(call, "t2 ")
-    await cancel(twin, seen[0].turn_id)
+    await cancel(second_caller, seen[0].turn_id)
     cancelled = await read(call)
     for turn_id, turn in ((failed.responses[0].turn_id, failed), (seen[0].turn_id, cancelled)):
         assert turn.failure is not None
-        for client in (caller, twin):
+        for client in (caller, second_caller):
             found = await until_ended(client, turn_id)
             assert (found.stop_reason, found.error_reason) == (0, turn.failure.reason)
             assert found.totals.model_calls == 1
             assert found.HasField("end_time")
 
 
-async def test_running_and_waiting_turns_are_distinguished(caller: Caller, twin: Caller) -> None:
+async def test_running_and_waiting_turns_are_distinguished(caller: Caller, second_caller: Caller) -> None:
     """On the server where a turn waits, and on the other one; only the one that holds the session is running."""
     call = caller.start("@sandbox plain tokens=9 hold_after=3 hold=states", on_disconnect=CONTINUE, request_id="first")
     running_id = (await until_text(call, "t2 "))[0].turn_id
     waiting = [
         asyncio.create_task(client.converse("hi", on_busy=turn_pb.ON_BUSY_WAIT, request_id=f"{client.service.target}"))
-        for client in (caller, twin)
+        for client in (caller, second_caller)
     ]
     turns = caller.service.database["turns"]
     await until(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 3)
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         found = await listed(client)
         assert [each.state for each in found] == [WAITING, WAITING, RUNNING]
         assert found[-1].turn_id == running_id
@@ -135,18 +135,18 @@ async def test_running_and_waiting_turns_are_distinguished(caller: Caller, twin:
             await listed(client, state=RUNNING) == await listed(client, state=RUNNING, session_id="talk") == found[2:]
         )
         assert await listed(client, state=RUNNING, session_id="other") == await listed(client, state=ENDED) == []
-    caller.service.surroundings.allow("states")
+    caller.service.backends.allow("states")
     await asyncio.gather(read(call), *waiting)
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         await asyncio.gather(*(until_ended(client, each.turn_id) for each in await listed(client)))
         assert await listed(client, state=RUNNING) == []
 
 
-async def test_pages_are_bound_to_their_query(caller: Caller, twin: Caller) -> None:
+async def test_pages_are_bound_to_their_query(caller: Caller, second_caller: Caller) -> None:
     """Newest first over pages of any size; a token of another session or state is refused."""
     turns = [(await caller.converse("hi", session_id=f"s{number % 2}")).responses[0].turn_id for number in range(7)]
-    await until_ended(twin, turns[-1])
-    for client in (caller, twin):
+    await until_ended(second_caller, turns[-1])
+    for client in (caller, second_caller):
         for size in (1, 2, 3, 7, 500):
             assert [each.turn_id for each in await listed(client, page_size=size)] == turns[::-1]
             in_session = await listed(client, page_size=size, session_id="s0", state=ENDED)
@@ -175,18 +175,18 @@ async def test_page_is_bounded_in_bytes(serve: Start, connect: Callable[[Service
     assert [each.turn_id for each in await listed(caller, page_size=500)] == [turn_id, *copies[::-1]]
 
 
-async def test_refused_turn_is_not_found(caller: Caller, twin: Caller) -> None:
+async def test_refused_turn_is_not_found(caller: Caller, second_caller: Caller) -> None:
     """A turn that was refused before it began, and one that was cancelled in line, are unknown."""
     call = caller.start(SLOW)
     await until_text(call, "t2 ")
-    assert failure_reason(await twin.converse("me too", request_id="busy")) == "SESSION_BUSY"
-    waiting = asyncio.create_task(twin.converse("me too", on_busy=turn_pb.ON_BUSY_WAIT, request_id="waits"))
+    assert failure_reason(await second_caller.converse("me too", request_id="busy")) == "SESSION_BUSY"
+    waiting = asyncio.create_task(second_caller.converse("me too", on_busy=turn_pb.ON_BUSY_WAIT, request_id="waits"))
     turns = caller.service.database["turns"]
     await until(lambda: turns.count_documents({"request_id": "waits", "tenant_id": caller.service.tenant_id}) == 1)
     (waiting_id,) = turns.distinct("_id", {"request_id": "waits", "tenant_id": caller.service.tenant_id})
-    await cancel(twin, waiting_id)
+    await cancel(second_caller, waiting_id)
     assert failure_reason(await waiting) == "TURN_CANCELLED"
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         assert await missing(client, waiting_id)
         assert len(await listed(client)) == 1
     call.cancel()
@@ -200,12 +200,12 @@ def failure_reason(turn: Turn) -> str:
     return failure.reason
 
 
-async def test_deleted_sessions_turns_are_not_found(caller: Caller, twin: Caller) -> None:
+async def test_deleted_sessions_turns_are_not_found(caller: Caller, second_caller: Caller) -> None:
     """Those with a request id as well, whose records remain; a session of the same id has only its own turns."""
     turns = [await caller.converse("hi", request_id=each) for each in ("", "kept")]
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
     again = (await caller.converse("hi")).responses[0].turn_id
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         for turn in turns:
             assert await missing(client, turn.responses[0].turn_id)
         assert [each.turn_id for each in await listed(client, session_id="talk")] == [again]
@@ -264,19 +264,19 @@ async def test_turn_that_never_began_is_not_found(
     await free(service)
 
 
-async def test_turns_of_earlier_builds_are_read(caller: Caller, twin: Caller) -> None:
+async def test_turns_of_earlier_builds_are_read(caller: Caller, second_caller: Caller) -> None:
     """Their documents have no times and no model: those fields are unset, and nothing else is missing."""
     turn = await caller.converse("hi", model=MODEL)
     turn_id = turn.responses[0].turn_id
-    found = await until_ended(twin, turn_id)
+    found = await until_ended(second_caller, turn_id)
     database = caller.service.database
     database["turns"].update_one({"_id": turn_id}, {"$unset": {"model": ""}})
     database["turn_logs"].update_many({"turn_id": turn_id}, {"$unset": {"times": "", "end_time": ""}})
 
     found.ClearField("model")
     found.ClearField("end_time")
-    assert await get(twin, turn_id) == found
-    again = await resume(twin, turn_id)
+    assert await get(second_caller, turn_id) == found
+    again = await resume(second_caller, turn_id)
     assert not any(each.HasField("time") for each in again.responses)
     assert again.text == turn.text
 
