@@ -1,4 +1,4 @@
-"""GetTurn and ListTurns agree with the turn's stream, on every server and whatever happened to its own server."""
+"""GetTurn and ListTurns agree with the stream of the turn, on every server, also after the loss of its own."""
 
 import asyncio
 from collections.abc import Callable
