@@ -30,7 +30,7 @@ async def _cancelled(cluster: Cluster, stub: agent_service_pb2_grpc.AgentService
     call = stub.Converse(request, metadata=cluster.metadata, timeout=30)
     text = ""
     async for response in call:
-        text += response.text_delta.text
+        text += response.event.text_delta.text
         if text.endswith("t2 "):
             break
     cancelled = time.time()

@@ -37,7 +37,7 @@ async def _first_token(stub: agent_service_pb2_grpc.AgentServiceStub, key: str) 
         pb.ConverseRequest(text="@sandbox plain tokens=4"), metadata=(("authorization", f"Bearer {key}"),), timeout=30
     )
     async for response in call:
-        if not first and response.HasField("text_delta"):
+        if not first and response.event.HasField("text_delta"):
             first = (time.perf_counter() - begun) * 1000
     return first
 

@@ -244,7 +244,7 @@ async def first_tokens(stub: Any, key: str, until: Callable[[int], bool]) -> lis
         request = pb.ConverseRequest(session_id="calm", text="@sandbox plain tokens=4")
         first = 0.0
         async for response in stub.Converse(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30):
-            if not first and response.HasField("text_delta"):
+            if not first and response.event.HasField("text_delta"):
                 first = (time.perf_counter() - begun) * 1000
         times.append(first)
     return times

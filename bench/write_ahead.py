@@ -142,7 +142,7 @@ async def _first_token(channel: grpc.aio.Channel, key: str, session: str) -> flo
     begun, took = time.perf_counter(), None
     request = pb.ConverseRequest(session_id=session, text=PROMPT)
     async for response in stub.Converse(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30):
-        if took is None and response.HasField("text_delta"):
+        if took is None and response.event.HasField("text_delta"):
             took = _milliseconds(begun)
     if took is None:
         raise RuntimeError("a turn had no text")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_TIME_DIGITS = 12
 
 
 def new_id(kind: str, *, made: datetime | None = None) -> str:
@@ -17,7 +18,13 @@ def new_id(kind: str, *, made: datetime | None = None) -> str:
         made: Its time, if ids of several servers must sort; None: the system clock's.
     """
     milliseconds = time.time_ns() // 1_000_000 if made is None else (made - _EPOCH) // _MILLISECOND
-    return f"{kind}_{milliseconds:012x}{secrets.token_hex(8)}"
+    return f"{kind}_{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(8)}"
+
+
+def time_of_id(some_id: str) -> datetime:
+    """Return the time at which an id of `new_id` was made."""
+    _, _, digits = some_id.rpartition("_")
+    return _EPOCH + int(digits[:_TIME_DIGITS], 16) * _MILLISECOND
 
 
 def key_id_of(secret: str) -> str:

@@ -14,6 +14,7 @@ from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.factory import TurnFactory
+from godoty_service.turns.listing import TurnListing
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.resumption import RemoteTurnReader, TurnResumption
 from godoty_service.turns.runner import TurnRunner
@@ -64,6 +65,7 @@ def _recovery(components: Components) -> Recovery:
         messages=conversations.messages,
         ledger=components.accounting.ledger,
         writer=components.replicas.replica_id,
+        clock=components.clock,
     )
 
 
@@ -125,19 +127,29 @@ def _defaults(settings: Settings) -> TurnDefaults:
 def _turn_service(
     settings: Settings, components: Components, dependencies: TurnDependencies, recovery: Recovery
 ) -> TurnService:
-    turn_store, replicas = components.conversations.turn_store, components.replicas
+    conversations, replicas = components.conversations, components.replicas
+    turn_store, event_logs = conversations.turn_store, conversations.event_logs
     monitor = TurnMonitor(turn_store=turn_store, replicas=replicas)
     heartbeat = timedelta(seconds=settings.stream_heartbeat)
-    remote_reader = RemoteTurnReader(
-        turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
-    )
+    remote_reader = RemoteTurnReader(turn_store=turn_store, event_logs=event_logs, replicas=replicas, recovery=recovery)
     return TurnService(
         runner=TurnRunner(dependencies, TurnFactory(dependencies)),
         turn_store=turn_store,
-        resumption=TurnResumption(remote_reader=remote_reader, monitor=monitor, heartbeat=heartbeat),
+        resumption=TurnResumption(
+            remote_reader=remote_reader, monitor=monitor, heartbeat=heartbeat, clock=components.clock
+        ),
+        listing=TurnListing(
+            turn_store=turn_store,
+            event_logs=event_logs,
+            holders=conversations.sessions.holders,
+            ledger=components.accounting.ledger,
+            replicas=replicas,
+            recovery=recovery,
+        ),
         monitor=monitor,
         replicas=replicas,
         recovery=recovery,
+        clock=components.clock,
         max_duration=timedelta(seconds=settings.longest_turn),
         heartbeat=heartbeat,
     )

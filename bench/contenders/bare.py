@@ -20,6 +20,7 @@ import grpc
 import uvloop
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
+from godoty.v1 import turn_pb2 as turn_pb
 from pydantic_core import from_json
 from pymongo import AsyncMongoClient
 from pymongo.read_concern import ReadConcern
@@ -47,7 +48,7 @@ class Bare(agent_service_pb2_grpc.AgentServiceServicer):
         await self._sessions.insert_one({"tenant_id": "bare", "session_id": str(number), "text": request.text})
         await self._calls.insert_one({"session_id": number, "model": request.model})
         sequence = 1
-        yield pb.ConverseResponse(sequence=sequence, turn_id="turn", turn_started=pb.TurnStarted())
+        yield _response(sequence, turn_started=turn_pb.TurnStarted())
         body = {"model": _MODEL, "stream": True, "messages": [{"role": "user", "content": request.text}]}
         async with self._http.post(self._url, json=body, headers={"Authorization": f"Bearer {_KEY}"}) as answer:
             rest = b""
@@ -56,8 +57,8 @@ class Bare(agent_service_pb2_grpc.AgentServiceServicer):
                 text = "".join(map(_text, lines))
                 if text:
                     sequence += 1
-                    yield pb.ConverseResponse(sequence=sequence, turn_id="turn", text_delta=pb.TextDelta(text=text))
-        yield pb.ConverseResponse(sequence=sequence + 1, turn_id="turn", turn_finished=pb.TurnFinished())
+                    yield _response(sequence, text_delta=turn_pb.TextDelta(text=text))
+        yield _response(sequence + 1, turn_finished=turn_pb.TurnFinished())
 
     async def GetSessionMetrics(self, request: pb.GetSessionMetricsRequest, _: Any) -> pb.GetSessionMetricsResponse:  # noqa: N802
         """Return a session, created by the first request."""
@@ -72,6 +73,10 @@ def _text(line: bytes) -> str:
         return ""
     choices = from_json(line[6:])["choices"]
     return choices[0]["delta"].get("content") or "" if choices else ""
+
+
+def _response(sequence: int, **event: Any) -> pb.ConverseResponse:
+    return pb.ConverseResponse(event=turn_pb.TurnEvent(sequence=sequence, turn_id="turn", **event))
 
 
 async def serve(upstream: str, mongodb: str, listen: str, *, shared: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
+from godoty.v1 import turn_pb2 as turn_pb
 from strands import Agent
 from strands.models import Model
 
@@ -53,14 +54,16 @@ class Turns(agent_service_pb2_grpc.AgentServiceServicer):
         """Run one turn."""
         agent = Agent(model=self._model, callback_handler=None)
         sequence = 1
-        yield pb.ConverseResponse(sequence=sequence, turn_id="turn", turn_started=pb.TurnStarted())
+        yield _response(sequence, turn_started=turn_pb.TurnStarted())
         async for event in agent.stream_async(request.text):
             if "data" in event:
                 sequence += 1
-                yield pb.ConverseResponse(
-                    sequence=sequence, turn_id="turn", text_delta=pb.TextDelta(text=event["data"])
-                )
-        yield pb.ConverseResponse(sequence=sequence + 1, turn_id="turn", turn_finished=pb.TurnFinished())
+                yield _response(sequence, text_delta=turn_pb.TextDelta(text=event["data"]))
+        yield _response(sequence + 1, turn_finished=turn_pb.TurnFinished())
+
+
+def _response(sequence: int, **event: Any) -> pb.ConverseResponse:
+    return pb.ConverseResponse(event=turn_pb.TurnEvent(sequence=sequence, turn_id="turn", **event))
 
 
 async def serve(model: Model) -> None:

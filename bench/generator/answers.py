@@ -30,10 +30,10 @@ def _from_messages(pieces: Iterator[Timed]) -> Iterator[tuple[float, str]]:
     for when, piece in pieces:
         buffer += piece
         while len(buffer) >= _PREFIX and len(buffer) >= (end := _PREFIX + int.from_bytes(buffer[1:_PREFIX])):
-            response = pb.ConverseResponse.FromString(buffer[_PREFIX:end])
+            event = pb.ConverseResponse.FromString(buffer[_PREFIX:end]).event
             buffer = buffer[end:]
-            if response.HasField("text_delta"):
-                yield when, response.text_delta.text
+            if event.HasField("text_delta"):
+                yield when, event.text_delta.text
 
 
 def _unchunked(pieces: Iterator[Timed]) -> Iterator[Timed]:

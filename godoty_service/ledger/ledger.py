@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
 from godoty_service.aio.batching import Batcher
+from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
 from godoty_service.ledger import repeated_generations as repeated
@@ -359,8 +360,13 @@ class Ledger:
 
     async def of_turn(self, tenant_id: str, turn_id: str) -> list[Entry]:
         """Return a turn's entries by number."""
-        found = await self._entries.find({"tenant_id": tenant_id, "turn_id": turn_id}, sort=[("number", 1)])
-        return [entry_from_document(each) for each in found]
+        return await self.of_turns(tenant_id, [turn_id])
+
+    async def of_turns(self, tenant_id: str, turn_ids: Sequence[str]) -> list[Entry]:
+        """Return the entries of some turns by number."""
+        query = {"tenant_id": tenant_id, "turn_id": {"$in": list(turn_ids)}}
+        found = await self._entries.find(query, sort=[("number", 1)])
+        return [entry_from_document(each) async for some in yielding_batches(found) for each in some]
 
     async def entries_after(self, tenant_id: str, session_uid: str, *, after: int, also: Some[int] = ()) -> list[Entry]:
         """Return a session's entries after a number, and those with the given numbers."""

@@ -3,11 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
+from google.protobuf.duration_pb2 import Duration
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
@@ -15,24 +19,21 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.metering_codec import (
-    call_message,
-    duration,
-    timestamp,
-    totals_message,
-)
+from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, MAX_FALLBACK_MODELS, MODEL_ID, Violations, unknown_model
 from godoty_service.sessions.messages import StoredMessage, tool_result_text
 from godoty_service.sessions.session import Session
-from godoty_service.turns.event_log import events
+from godoty_service.turns.listing import TurnState
 from godoty_service.turns.turn import TurnRequest
 
 PIECE = 256 * 1024  # bytes of text in one response of ReadMessage
 _BLOCK_OVERHEAD = 16  # bytes that an empty content block takes of the limit
 _MAX_USER = 128  # characters
+_MAX_GRACE = 600  # seconds
+_NANOSECONDS = 10**9  # of a second
 _TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
-_ROLES = {"user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
-_STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
+_STATES = {turn_pb.TURN_STATE_RUNNING: TurnState.RUNNING, turn_pb.TURN_STATE_ENDED: TurnState.ENDED}
+_ROLES = {"user": session_pb.ROLE_USER, "assistant": session_pb.ROLE_ASSISTANT}
 
 
 def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, max_text_bytes: int) -> TurnRequest:
@@ -52,9 +53,11 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     _check_models(request, violations)
     _check_limits(request.limits, violations)
     _check_ids(request, violations)
-    for name, values in (("on_busy", pb.OnBusy), ("on_disconnect", pb.OnDisconnect)):
+    for name, values in (("on_busy", turn_pb.OnBusy), ("on_disconnect", turn_pb.OnDisconnect)):
         if getattr(request, name) not in values.values():
             violations.add(name, "must be one of its values")
+    if not _is_grace(request.disconnect_grace):
+        violations.add("disconnect_grace", f"must be 0 to {_MAX_GRACE} seconds")
     violations.raise_if_any()
     for model in filter(None, (request.model, *request.fallback_models)):
         if catalogue is not None and not catalogue.knows(model):
@@ -72,8 +75,9 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
         user=request.user or None,
         request_id=request.request_id or None,
         fingerprint=_fingerprint(request) if request.request_id else "",
-        wait=request.on_busy == pb.ON_BUSY_WAIT,
-        go_on=request.on_disconnect == pb.ON_DISCONNECT_CONTINUE,
+        wait=request.on_busy == turn_pb.ON_BUSY_WAIT,
+        go_on=request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE,
+        disconnect_grace=_grace(request.disconnect_grace),
     )
 
 
@@ -121,16 +125,21 @@ def parse_resumption(request: pb.ResumeTurnRequest) -> tuple[str, int]:
     return parse_turn_id(request.turn_id), request.after_sequence
 
 
-def event_message(turn_id: str, sequence: int, event: events.StreamEvent) -> pb.ConverseResponse:
-    """Convert an event of a turn."""
-    response = pb.ConverseResponse(sequence=sequence, turn_id=turn_id)
-    _FILL[type(event)](response, event)
-    return response
+def parse_turn_filter(request: pb.ListTurnsRequest) -> tuple[str | None, TurnState | None]:
+    """Return the session and the state of the turns to list; None: any.
+
+    Raises:
+        InvalidRequest: A field is invalid.
+    """
+    if request.state and request.state not in _STATES:
+        raise InvalidRequest.of("state", "must be TURN_STATE_RUNNING or TURN_STATE_ENDED, or unset")
+    session_id = parse_session_id(request.session_id) if request.session_id else None
+    return session_id, _STATES.get(request.state)
 
 
-def session_message(session: Session, session_totals: SessionTotals, *, message_count: int) -> pb.Session:
+def session_message(session: Session, session_totals: SessionTotals, *, message_count: int) -> session_pb.Session:
     """Convert a session."""
-    return pb.Session(
+    return session_pb.Session(
         session_id=session.session_id,
         user=session.user or "",
         model=session.model,
@@ -141,7 +150,7 @@ def session_message(session: Session, session_totals: SessionTotals, *, message_
     )
 
 
-def to_proto(message: StoredMessage, *, max_bytes: int) -> pb.Message:
+def to_proto(message: StoredMessage, *, max_bytes: int) -> session_pb.Message:
     """Convert a message of a session; its content blocks are truncated once their text exceeds `max_bytes` together."""
     converted, remaining = _without_content(message), max_bytes
     for block in _blocks(message):
@@ -169,7 +178,7 @@ def message_pieces(message: StoredMessage) -> Iterator[pb.ReadMessageResponse]:
         yield response
 
 
-def text_of(block: pb.ContentBlock) -> str:
+def text_of(block: session_pb.ContentBlock) -> str:
     """Return the text of a content block of any type."""
     match block.WhichOneof("block"):
         case "text":
@@ -182,7 +191,7 @@ def text_of(block: pb.ContentBlock) -> str:
             return block.tool_result.output
 
 
-def set_text(block: pb.ContentBlock, text: str) -> None:
+def set_text(block: session_pb.ContentBlock, text: str) -> None:
     """Replace the text of a content block of any type."""
     match block.WhichOneof("block"):
         case "text":
@@ -206,14 +215,15 @@ def cut(text: str, max_bytes: int) -> str:
 
 
 def _fingerprint(request: pb.ConverseRequest) -> str:
-    """Return a hash of all of a request but its request id."""
+    """Return a hash of all that makes a request another one: its id does not, nor when a turn without a reader ends."""
     rest = pb.ConverseRequest()
     rest.CopyFrom(request)
     rest.ClearField("request_id")
+    rest.ClearField("disconnect_grace")
     return hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _parse_max_cost(limits: pb.TurnLimits) -> Decimal | None:
+def _parse_max_cost(limits: turn_pb.TurnLimits) -> Decimal | None:
     """Return the maximum cost of the turn, or None if it is unset.
 
     Raises:
@@ -225,6 +235,14 @@ def _parse_max_cost(limits: pb.TurnLimits) -> Decimal | None:
     if amount <= 0:
         raise ValueError("not above 0")
     return amount
+
+
+def _is_grace(time: Duration) -> bool:
+    return 0 <= time.nanos < _NANOSECONDS and 0 <= time.seconds * _NANOSECONDS + time.nanos <= _MAX_GRACE * _NANOSECONDS
+
+
+def _grace(time: Duration) -> timedelta:
+    return timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
 
 
 def _check_text(text: str, max_bytes: int, violations: Violations) -> None:
@@ -254,7 +272,7 @@ def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
         violations.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
 
 
-def _check_limits(limits: pb.TurnLimits, violations: Violations) -> None:
+def _check_limits(limits: turn_pb.TurnLimits, violations: Violations) -> None:
     for name in ("max_model_calls", "max_output_tokens"):
         if limits.HasField(name) and getattr(limits, name) < 1:
             violations.add(f"limits.{name}", "must be at least 1")
@@ -276,8 +294,8 @@ def _pieces(text: str) -> Iterator[str]:
             return
 
 
-def _without_content(message: StoredMessage) -> pb.Message:
-    return pb.Message(
+def _without_content(message: StoredMessage) -> session_pb.Message:
+    return session_pb.Message(
         number=message.number,
         role=_ROLES[message.role],
         create_time=timestamp(message.create_time),
@@ -285,100 +303,31 @@ def _without_content(message: StoredMessage) -> pb.Message:
     )
 
 
-def _blocks(message: StoredMessage) -> Iterator[pb.ContentBlock]:
+def _blocks(message: StoredMessage) -> Iterator[session_pb.ContentBlock]:
     return (block for each in message.content if (block := _block(each)) is not None)
 
 
-def _block(block: dict[str, Any]) -> pb.ContentBlock | None:
+def _block(block: dict[str, Any]) -> session_pb.ContentBlock | None:
     """Convert a content block; one without readable text, such as encrypted reasoning, is omitted."""
     if "text" in block:
-        return pb.ContentBlock(text=block["text"])
+        return session_pb.ContentBlock(text=block["text"])
     if use := block.get("toolUse"):
         input_json = json.dumps(use["input"], ensure_ascii=False)
-        return pb.ContentBlock(
-            tool_use=pb.ToolUse(tool_call_id=use["toolUseId"], name=use["name"], input_json=input_json)
+        return session_pb.ContentBlock(
+            tool_use=session_pb.ToolUse(tool_call_id=use["toolUseId"], name=use["name"], input_json=input_json)
         )
     if result := block.get("toolResult"):
-        return pb.ContentBlock(
-            tool_result=pb.ToolResult(
+        return session_pb.ContentBlock(
+            tool_result=session_pb.ToolResult(
                 tool_call_id=result["toolUseId"],
-                status=_tool_status(succeeded=result["status"] == "success"),
+                status=tool_status(succeeded=result["status"] == "success"),
                 output=tool_result_text(result["content"]),
             )
         )
     reasoning = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
-    return pb.ContentBlock(reasoning=reasoning) if reasoning else None
+    return session_pb.ContentBlock(reasoning=reasoning) if reasoning else None
 
 
-def _tool_status(*, succeeded: bool) -> pb.ToolCallStatus:
-    return pb.TOOL_CALL_STATUS_SUCCESS if succeeded else pb.TOOL_CALL_STATUS_ERROR
-
-
-def _started(response: pb.ConverseResponse, event: events.TurnStarted) -> None:
-    response.turn_started.session_id = event.session_id
-    response.turn_started.session_created = event.session_created
-    response.turn_started.totals.CopyFrom(totals_message(event.totals))
-
-
-def _text(response: pb.ConverseResponse, event: events.TextDelta) -> None:
-    response.text_delta.text = event.text
-
-
-def _reasoning(response: pb.ConverseResponse, event: events.ReasoningDelta) -> None:
-    response.reasoning_delta.text = event.text
-
-
-def _tool_started(response: pb.ConverseResponse, event: events.ToolCallStarted) -> None:
-    started = response.tool_call_started
-    started.tool_call_id, started.name, started.input_json = event.tool_call_id, event.name, event.input_json
-
-
-def _tool_finished(response: pb.ConverseResponse, event: events.ToolCallFinished) -> None:
-    finished = response.tool_call_finished
-    finished.tool_call_id, finished.output = event.tool_call_id, event.output
-    finished.status = _tool_status(succeeded=event.succeeded)
-    finished.duration.FromTimedelta(event.duration)
-
-
-def _call_finished(response: pb.ConverseResponse, event: events.ModelCallFinished) -> None:
-    response.model_call_finished.call.CopyFrom(call_message(event.call))
-
-
-def _turn_finished(response: pb.ConverseResponse, event: events.TurnFinished) -> None:
-    finished = response.turn_finished
-    finished.stop_reason = _STOP_REASONS[event.stop_reason]  # type: ignore[assignment] # a number at run time
-    finished.turn_totals.CopyFrom(totals_message(event.turn_totals))
-    finished.session_totals.CopyFrom(totals_message(event.session_totals))
-    for cycle in event.cycle_durations:
-        finished.cycle_durations.add().FromTimedelta(cycle)
-    for tool in event.tools:
-        finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
-
-
-def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) -> None:
-    alert = event.alert
-    response.budget_alert.CopyFrom(
-        pb.BudgetAlert(
-            window=f"BUDGET_WINDOW_{alert.window.name}",
-            percent=alert.percent,
-            spent_usd=format_usd(alert.spent),
-            limit_usd=format_usd(alert.limit),
-        )
-    )
-
-
-def _heartbeat(response: pb.ConverseResponse, _: events.Heartbeat) -> None:
-    response.heartbeat.SetInParent()
-
-
-_FILL: dict[type, Callable[[pb.ConverseResponse, Any], None]] = {
-    events.TurnStarted: _started,
-    events.TextDelta: _text,
-    events.ReasoningDelta: _reasoning,
-    events.ToolCallStarted: _tool_started,
-    events.ToolCallFinished: _tool_finished,
-    events.ModelCallFinished: _call_finished,
-    events.TurnFinished: _turn_finished,
-    events.BudgetReached: _budget_reached,
-    events.Heartbeat: _heartbeat,
-}
+def tool_status(*, succeeded: bool) -> session_pb.ToolCallStatus:
+    """Convert the outcome of a tool call."""
+    return session_pb.TOOL_CALL_STATUS_SUCCESS if succeeded else session_pb.TOOL_CALL_STATUS_ERROR

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
+from godoty.v1 import session_pb2 as session_pb
 
 from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.errors import MessageNotFound
@@ -12,10 +13,11 @@ from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
-from godoty_service.rpc.agent_codec import event_message, message_pieces, session_message, to_proto
+from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
+from godoty_service.rpc.turn_codec import fill_event, turn_message
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -76,8 +78,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
         )
         async with aclosing(self._turns.converse(call.tenant_id, turn_request, key_id=call.principal.key_id)) as events:
-            async for turn_id, sequence, event in events:
-                yield event_message(turn_id, sequence, event)
+            async for turn_id, event in events:
+                response = pb.ConverseResponse()
+                fill_event(response.event, turn_id, event)
+                yield response
 
     async def ResumeTurn(
         self, request: pb.ResumeTurnRequest, call: CallContext
@@ -85,13 +89,35 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Stream the rest of a turn's events."""
         turn_id, after = agent_codec.parse_resumption(request)
         async with aclosing(self._turns.resume(call.tenant_id, turn_id, after=after)) as events:
-            async for _, sequence, event in events:
-                yield pb.ResumeTurnResponse(event=event_message(turn_id, sequence, event))
+            async for _, event in events:
+                response = pb.ResumeTurnResponse()
+                fill_event(response.event, turn_id, event)
+                yield response
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, call: CallContext) -> pb.CancelTurnResponse:
         """Cancel a turn."""
         await self._turns.cancel(call.tenant_id, agent_codec.parse_turn_id(request.turn_id))
         return pb.CancelTurnResponse()
+
+    async def GetTurn(self, request: pb.GetTurnRequest, call: CallContext) -> pb.GetTurnResponse:
+        """Return a turn."""
+        turn = await self._turns.get(call.tenant_id, agent_codec.parse_turn_id(request.turn_id))
+        return pb.GetTurnResponse(turn=turn_message(turn))
+
+    async def ListTurns(self, request: pb.ListTurnsRequest, call: CallContext) -> pb.ListTurnsResponse:
+        """Return a page of turns."""
+        session_id, state = agent_codec.parse_turn_filter(request)
+        query = ("turns", call.tenant_id, request.session_id, str(request.state))
+        page = PageRequest(request, query, str, default_size=50)
+        before = page.position[0] if page.position else None
+        found = await self._turns.page(
+            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit
+        )
+        messages = [turn_message(each) for each in found.turns[: page.size]]
+        turns, token = page.cut(found.turns, messages, position=lambda each: [each.turn_id], max_bytes=self._page_bytes)
+        if not token and found.next is not None:
+            token = page.next_token([found.next])
+        return pb.ListTurnsResponse(turns=turns, next_page_token=token)
 
     async def GetSessionMetrics(
         self, request: pb.GetSessionMetricsRequest, call: CallContext
@@ -174,7 +200,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def _load_totals(self, session: Session) -> SessionTotals:
         return await load_totals(self._ledger, session, doubtful=session.lease is not None)
 
-    async def _session_message(self, session: Session) -> pb.Session:
+    async def _session_message(self, session: Session) -> session_pb.Session:
         count = session.message_count
         if session.lease is not None:  # the running turn inserts messages
             count = await self._messages.highest(session.tenant_id, session.uid)

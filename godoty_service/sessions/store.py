@@ -24,6 +24,7 @@ from godoty_service.sessions.codec import (
     summary_to_document,
     unowned_lease_document,
 )
+from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
 from godoty_service.sessions.session import Claim, HistorySummary, Lease, Session
 
 _BUSY_RETRY = 1.0  # seconds
@@ -43,7 +44,11 @@ class DeletionUnfinished(SessionBusy):
 
 
 class SessionStore:
-    """Sessions by tenant."""
+    """Sessions by tenant.
+
+    Attributes:
+        holders: The turns that hold the sessions.
+    """
 
     COLLECTION = "sessions"
     INDEXES: ClassVar[tuple[Index, ...]] = (
@@ -51,11 +56,13 @@ class SessionStore:
         Index(keys=[("tenant_id", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
+        HELD_BY_TENANT,
     )
 
     def __init__(self, collection: Collection, *, replicas: ReplicaHeartbeats, clock: Clock = utc_now) -> None:
         self._sessions = collection
         self._reader = SessionReader(collection)
+        self.holders = SessionHolders(collection)
         self._replicas = replicas
         self._clock = clock
 

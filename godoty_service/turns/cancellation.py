@@ -41,7 +41,10 @@ class TurnMonitor:
         await self._cancel_unread([turn for turn in turns if turn.unread])
 
     def on_reader_left(self, turn: Turn) -> None:
-        """Cancel a turn that ends with its last reader, unless another server has a reader of it."""
+        """Cancel a turn that ends with its last reader, unless another server has a reader of it.
+
+        If it ends some time after that, `check` cancels it.
+        """
         if turn.unread:
             check = asyncio.create_task(self._cancel_unread([turn]))
             self._checks.add(check)
@@ -58,15 +61,19 @@ class TurnMonitor:
                 turn.cancel()
 
     async def _cancel_unread(self, turns: Sequence[Turn]) -> None:
-        """Cancel those of these turns that have no reader in another server; a failed read counts as none."""
+        """Cancel those of these turns that have no reader in another server.
+
+        A failed read counts as none, but not for a turn with a grace, whose reader may have come back: the next check
+        reads again.
+        """
         if not turns:
             return
         try:
             async with asyncio.timeout(_READER_TIMEOUT):
-                read_remotely = await self._turn_store.with_remote_reader([turn.turn_id for turn in turns])
+                read_remotely = await self._turn_store.with_remote_reader({each.turn_id: each.grace for each in turns})
         except (GodotyError, TimeoutError) as error:
             log.warning("remote_readers_not_read", error=str(error))
-            read_remotely = set()
+            read_remotely = {each.turn_id for each in turns if each.grace}
         for turn in turns:
             if turn.unread and turn.turn_id not in read_remotely:
                 turn.cancel()

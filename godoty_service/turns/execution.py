@@ -31,8 +31,7 @@ from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits, fallback_models
 from godoty_service.turns.finalizer import TurnFinalizer
-from godoty_service.turns.history import summary_after_turn
-from godoty_service.turns.session_loader import EMPTY_HISTORY, History, load_history
+from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn import Turn
 

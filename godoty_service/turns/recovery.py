@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from strands.types.content import ContentBlock, Message, Messages
 
+from godoty_service.clock import Clock, milliseconds_of, utc_now
 from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
@@ -45,6 +46,7 @@ class Recovery:
         messages: The sessions' messages.
         ledger: The ledger with the turns' calls.
         writer: The id of this server, as the writer of log chunks.
+        clock: The current time.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Recovery:
         messages: MessageStore,
         ledger: Ledger,
         writer: str,
+        clock: Clock = utc_now,
     ) -> None:
         self._turn_store = turn_store
         self._event_logs = event_logs
@@ -63,6 +66,7 @@ class Recovery:
         self._messages = messages
         self._ledger = ledger
         self._writer = writer
+        self._clock = clock
 
     async def end(self, record: TurnRecord) -> None:
         """End a turn that no server runs, unless another server has ended it.
@@ -115,6 +119,7 @@ class Recovery:
     async def _final_chunk(self, record: TurnRecord, *, index: int) -> Chunk:
         """Return the last chunk of an interrupted turn's log."""
         session_totals = await self._session_totals(record)
+        now = milliseconds_of(self._clock())
         finished = TurnFinished(
             stop_reason=StopReason.INTERRUPTED,
             turn_totals=totals_of_entries(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
@@ -132,6 +137,8 @@ class Recovery:
             error=None,
             writer=self._writer,
             expire_time=self._turn_store.log_expiry(),
+            times=((RECOVERY_SEQUENCE + 1, now),),
+            end_time=now,
         )
 
     async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:

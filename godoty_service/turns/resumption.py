@@ -13,10 +13,11 @@ from functools import partial
 import structlog
 
 from godoty_service.aio.periodic import run_every
+from godoty_service.clock import Clock
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, TurnNotFound
 from godoty_service.turns.cancellation import TurnMonitor
-from godoty_service.turns.event_log.events import Event, StreamEvent
+from godoty_service.turns.event_log.events import ReadEvent, StoredEvent
 from godoty_service.turns.event_log.heartbeats import with_heartbeats
 from godoty_service.turns.event_log.log import merged
 from godoty_service.turns.event_log.store import Chunk, EventLogStore
@@ -31,23 +32,27 @@ _LIVENESS = 1.0  # seconds between two checks whether the turn's server is alive
 _MARK = 1.0  # seconds between two marks that the turn has a reader here
 
 
-TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
+TurnEvent = tuple[str, ReadEvent]  # the turn's id, the event
 
 
 class TurnResumption:
     """Reads turns from a sequence."""
 
-    def __init__(self, *, remote_reader: "RemoteTurnReader", monitor: TurnMonitor, heartbeat: timedelta) -> None:
+    def __init__(
+        self, *, remote_reader: "RemoteTurnReader", monitor: TurnMonitor, heartbeat: timedelta, clock: Clock
+    ) -> None:
         """Initialize the reader.
 
         Args:
             remote_reader: Reads turns of other servers.
             monitor: Is notified of readers that leave.
             heartbeat: The silence after which a reader gets a heartbeat; zero: no heartbeats.
+            clock: The current time.
         """
         self._remote_reader = remote_reader
         self._monitor = monitor
         self._heartbeat = heartbeat
+        self._clock = clock
 
     async def read(self, record: TurnRecord, *, running: Turn | None, after: int) -> AsyncGenerator[TurnEvent, None]:
         """Read the events after a sequence.
@@ -67,10 +72,10 @@ class TurnResumption:
                     events = running.events(after=after, heartbeat=self._heartbeat)
                 else:
                     source = await stack.enter_async_context(aclosing(self._remote_reader.read(record, after=after)))
-                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
+                    events = with_heartbeats(source, silence=self._heartbeat, after=after, clock=self._clock)
                 await stack.enter_async_context(aclosing(events))
-                async for sequence, event in events:
-                    yield record.turn_id, sequence, event
+                async for event in events:
+                    yield record.turn_id, event
         finally:
             if running is not None:
                 self._monitor.on_reader_left(running)
@@ -87,7 +92,7 @@ class RemoteTurnReader:
         self._replicas = replicas
         self._recovery = recovery
 
-    async def read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[tuple[int, Event], None]:
+    async def read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[StoredEvent, None]:
         """Read the events after a sequence as they are stored.
 
         Raises:
@@ -145,11 +150,12 @@ class RemoteTurnReader:
             await self._recovery.end(found)
 
 
-def _events_after(chunk: Chunk, sequence: int) -> list[tuple[int, Event]]:
+def _events_after(chunk: Chunk, sequence: int) -> list[StoredEvent]:
     """Return a chunk's events after a sequence, adjacent deltas merged."""
     index = max(0, sequence - chunk.first + 1)
-    found: list[tuple[int, Event]] = []
+    found: list[StoredEvent] = []
     while index < len(chunk.events):
         index, event = merged(chunk.events, index)
-        found.append((chunk.first + index - 1, event))
+        last = chunk.first + index - 1
+        found.append((last, event, chunk.time_of(last)))
     return found

@@ -132,6 +132,7 @@ class TurnRunner:
             request_id=turn.request.request_id,
             fingerprint=turn.request.fingerprint,
             replica_id=self._dependencies.replicas.replica_id,
+            model=turn.request.model,
         )
 
     async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from datetime import timedelta
 
 from godoty_service.aio.periodic import run_every
+from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import (
     RequestIdReused,
@@ -17,6 +18,7 @@ from godoty_service.errors import (
 from godoty_service.ids import new_id
 from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import Heartbeat
+from godoty_service.turns.listing import TurnListing, TurnPage, TurnState, TurnSummary
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.resumption import TurnEvent, TurnResumption
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner
@@ -33,11 +35,13 @@ class TurnService:
         runner: TurnRunner,
         turn_store: TurnStore,
         resumption: TurnResumption,
+        listing: TurnListing,
         monitor: TurnMonitor,
         replicas: ReplicaHeartbeats,
         recovery: Recovery,
         max_duration: timedelta,
         heartbeat: timedelta,
+        clock: Clock = utc_now,
     ) -> None:
         """Initialize the service.
 
@@ -45,20 +49,24 @@ class TurnService:
             runner: Runs turns.
             turn_store: The turns' records.
             resumption: Reads turns that were started before.
+            listing: Answers what is known of turns.
             monitor: Cancels turns that must not continue.
             replicas: This server's heartbeat.
             recovery: Ends turns that no server runs.
             max_duration: The longest duration of a turn, including its wait for the session.
             heartbeat: The silence after which a reader gets a heartbeat; zero: no heartbeats.
+            clock: The current time.
         """
         self._runner = runner
         self._turn_store = turn_store
         self._resumption = resumption
+        self._listing = listing
         self._monitor = monitor
         self._replicas = replicas
         self._recovery = recovery
         self._max_duration = max_duration
         self._heartbeat = heartbeat
+        self._clock = clock
         self._running: dict[str, Turn] = {}
         self._by_request: dict[tuple[str, str], Turn] = {}
         self._draining = False
@@ -91,8 +99,8 @@ class TurnService:
             turn = self._attach(tenant_id, request, key_id)
             try:
                 async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
-                    async for sequence, event in events:
-                        yield turn.turn_id, sequence, event
+                    async for read in events:
+                        yield turn.turn_id, read
             except DuplicateRequest as duplicate:
                 earlier = _matching(duplicate.record, request)
             else:
@@ -102,9 +110,9 @@ class TurnService:
             has_read = False
             try:
                 async with aclosing(self._read(earlier, after=0)) as events:
-                    async for numbered in events:
-                        has_read = has_read or not isinstance(numbered[2], Heartbeat)
-                        yield numbered
+                    async for event in events:
+                        has_read = has_read or not isinstance(event[1][1], Heartbeat)
+                        yield event
             except TurnNotFound:
                 if has_read:
                     raise
@@ -120,8 +128,24 @@ class TurnService:
         """
         record = await self._find(tenant_id, turn_id)
         async with aclosing(self._read(record, after=after)) as events:
-            async for numbered in events:
-                yield numbered
+            async for event in events:
+                yield event
+
+    async def get(self, tenant_id: str, turn_id: str) -> TurnSummary:
+        """Return a turn without its events, whichever server runs it.
+
+        Raises:
+            TurnNotFound: The tenant has no such turn, or its log has expired.
+        """
+        return await self._listing.get(tenant_id, turn_id, here=self._running)
+
+    async def page(
+        self, tenant_id: str, *, session_id: str | None, state: TurnState | None, before: str | None, limit: int
+    ) -> TurnPage:
+        """Return turns without their events, as `TurnListing.page` does."""
+        return await self._listing.page(
+            tenant_id, session_id=session_id, state=state, before=before, limit=limit, here=self._running
+        )
 
     async def cancel(self, tenant_id: str, turn_id: str) -> None:
         """Cancel a turn, whichever server runs it.
@@ -159,12 +183,15 @@ class TurnService:
     async def drain(self, grace: float) -> None:
         """Accept no new turns, refuse those that wait, and let the running ones finish.
 
-        Turns that still run after `grace` seconds are cancelled; their calls are closed within as much time again.
+        A turn without a reader is given no more time to get one. Turns that still run after `grace` seconds are
+        cancelled; their calls are closed within as much time again.
         """
         self._draining = True
         for turn in list(self._running.values()):
             if not turn.started:
                 turn.cancel(_stopping())
+            turn.grace = timedelta()
+            self._monitor.on_reader_left(turn)
         await self._wait(grace)
         for turn in list(self._running.values()):
             turn.cancel(_stopping())
@@ -187,12 +214,14 @@ class TurnService:
     def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
         if self._draining:
             raise _stopping()
+        now = self._clock()
         turn = Turn(
             tenant_id=tenant_id,
-            turn_id=new_id("turn"),
+            turn_id=new_id("turn", made=now),
             request=request,
             epoch=self._replicas.epoch,
             key_id=key_id,
+            time=now,
         )
         self._running[turn.turn_id] = turn
         if request.request_id:

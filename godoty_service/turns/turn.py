@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from time import monotonic
 
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
 from godoty_service.tenancy.policies import NO_POLICY, Policy
-from godoty_service.turns.event_log.events import StreamEvent
+from godoty_service.turns.event_log.events import ReadEvent
 from godoty_service.turns.event_log.log import EventLog
 
 
@@ -30,6 +31,7 @@ class TurnRequest:
         fingerprint: Distinguishes the request from another one with the same id.
         wait: Wait while another turn of the session is running.
         go_on: Continue when no reader is left.
+        disconnect_grace: The time without a reader after which a turn that is not to continue is cancelled.
         new_session: The caller gave no session id.
     """
 
@@ -45,6 +47,7 @@ class TurnRequest:
     fingerprint: str = ""
     wait: bool = False
     go_on: bool = False
+    disconnect_grace: timedelta = timedelta()
     new_session: bool = False
 
 
@@ -52,6 +55,7 @@ class Turn:
     """A turn that runs in this server, or has just ended.
 
     Attributes:
+        grace: The time without a reader after which it is cancelled; zero once the server stops.
         key_ended: The API key was revoked or has expired since: the turn makes no further model call.
         epoch: The server's epoch in which the turn acquires its session.
         policy: The tenant's policy, as it was read last.
@@ -63,7 +67,14 @@ class Turn:
     """
 
     def __init__(
-        self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int, key_id: str | None = None
+        self,
+        *,
+        tenant_id: str,
+        turn_id: str,
+        request: TurnRequest,
+        epoch: int,
+        key_id: str | None = None,
+        time: datetime | None = None,
     ) -> None:
         """Initialize a turn.
 
@@ -73,6 +84,7 @@ class Turn:
             request: The caller's request.
             epoch: The server's epoch in which the turn acquires its session.
             key_id: The API key that started it; None: no key, so none can be revoked.
+            time: The current time; None: the system clock's.
         """
         self.tenant_id = tenant_id
         self.key_id = key_id
@@ -81,7 +93,8 @@ class Turn:
         self.request = request
         self.epoch = epoch
         self.policy = NO_POLICY
-        self.log = EventLog()
+        self.log = EventLog(time)
+        self.grace = request.disconnect_grace
         self.task: asyncio.Task[None] | None = None
         self.cancelled_by: GodotyError | None = None
         self.recorded = False
@@ -114,9 +127,7 @@ class Turn:
         if self.key_ended:
             raise InvalidApiKey("The API key that started the turn was revoked or has expired.")
 
-    def events(
-        self, *, after: int = 0, heartbeat: timedelta = timedelta()
-    ) -> AsyncGenerator[tuple[int, StreamEvent], None]:
+    def events(self, *, after: int = 0, heartbeat: timedelta = timedelta()) -> AsyncGenerator[ReadEvent, None]:
         """Read the turn's events, as `EventLog.read` does.
 
         Raises:
@@ -126,12 +137,15 @@ class Turn:
 
     @property
     def unread(self) -> bool:
-        """Whether the turn has lost its last reader here and ends with it.
+        """Whether the turn has lost its last reader here, and its grace has passed: it ends unless it is read remotely.
 
         A turn that is to continue does so only once it has begun: a queued turn without a reader ends.
         """
-        goes_on = self.request.go_on and (self.log.sequence > 0 or not self.request.wait)
-        return self.log.readers == 0 and not (goes_on or self._in_cleanup or self.log.ended)
+        if self.log.readers or self._in_cleanup or self.log.ended:
+            return False
+        if self.request.go_on:
+            return self.request.wait and not self.log.sequence
+        return monotonic() - self.log.left_at >= self.grace.total_seconds()
 
     def begin_cleanup(self) -> None:
         """Mark the turn as ending: from here on no cancel interrupts it."""

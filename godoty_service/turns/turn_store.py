@@ -1,6 +1,7 @@
 """The turns' records, by turn id and by request id. Owns the collection `turns`."""
 
 from collections import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -18,6 +19,7 @@ _LOG_MARGIN = timedelta(hours=1)
 _NOT_DELETED = {"$ne": True}
 _MAX_READ = 100  # records of one read
 _MARK_VALID = 3_000  # milliseconds that the mark of a remote reader is valid
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class TurnRecord:
     Attributes:
         fingerprint: The fingerprint of its request.
         replica_id: The server that runs it; empty: none.
+        model: The model that its request names; None: none, or the record is of an earlier build.
         deleted: It was deleted with its session; the record reserves its request id.
     """
 
@@ -36,6 +39,7 @@ class TurnRecord:
     request_id: str | None
     fingerprint: str
     replica_id: str
+    model: str | None = None
     deleted: bool = False
 
 
@@ -49,7 +53,8 @@ class TurnStore:
             unique=True,
             where={"request_id": {"$type": "string"}},
         ),
-        Index(keys=[("tenant_id", 1), ("session_id", 1)]),
+        Index(keys=[("tenant_id", 1), ("session_id", 1), ("_id", 1)]),
+        Index(keys=[("tenant_id", 1), ("_id", 1)]),
         Index(keys=[("expire_time", 1)], expire_after=0),
         Index(keys=[("replica_id", 1)], where={"follow_time": {"$exists": True}}),
     )
@@ -87,6 +92,8 @@ class TurnStore:
         }
         if record.request_id:
             document["request_id"] = record.request_id
+        if record.model:
+            document["model"] = record.model
         while True:
             try:
                 await self._turns.insert_one(document)
@@ -161,17 +168,36 @@ class TurnStore:
         query = {"_id": record.turn_id, "tenant_id": record.tenant_id}
         await self._turns.update_one(query, [{"$set": {"follow_time": "$$NOW"}}])
 
-    async def with_remote_reader(self, turn_ids: _Ids) -> set[str]:
-        """Return those of these turns that another server reads."""
-        fresh = {"$gt": ["$follow_time", {"$subtract": ["$$NOW", _MARK_VALID]}]}
-        found = await self._turns.find({"_id": {"$in": list(turn_ids)}, "$expr": fresh}, fields={"_id": 1})
-        return {each["_id"] for each in found}
+    async def with_remote_reader(self, graces: Mapping[str, timedelta]) -> set[str]:
+        """Return those of some turns that another server reads, or has read within a turn's grace.
+
+        Args:
+            graces: The time for which a turn without a reader continues, by turn id.
+        """
+        age = {"$subtract": ["$$NOW", "$follow_time"]}
+        query = {"_id": {"$in": list(graces)}, "follow_time": {"$exists": True}}
+        found = await self._turns.find(query, fields={"age": age})
+        return {each["_id"] for each in found if each["age"] < _MARK_VALID + graces[each["_id"]] // _MILLISECOND}
 
     async def remotely_read(self, replica_id: str, *, excluding: _Ids) -> list[TurnRecord]:
         """Return some turns of a server, except the given ones, that another server reads."""
         fresh = {"$gt": ["$follow_time", {"$subtract": ["$$NOW", _MARK_VALID]}]}
         query = {"replica_id": replica_id, "follow_time": {"$exists": True}, "_id": {"$nin": list(excluding)}}
         return [_from_document(each) for each in await self._turns.find({**query, "$expr": fresh}, limit=_MAX_READ)]
+
+    async def page(self, tenant_id: str, *, session_id: str | None, before: str | None, limit: int) -> list[TurnRecord]:
+        """Return the newest turns of a tenant, or of one of its sessions, that are older than the turn `before`."""
+        query: Document = {"tenant_id": tenant_id, "deleted": _NOT_DELETED, **self._not_expired()}
+        if session_id is not None:
+            query["session_id"] = session_id
+        if before is not None:
+            query["_id"] = {"$lt": before}
+        return [_from_document(each) for each in await self._turns.find(query, sort=[("_id", -1)], limit=limit)]
+
+    async def find_all(self, tenant_id: str, turn_ids: _Ids) -> list[TurnRecord]:
+        """Return those of these turns that exist, newest first."""
+        query = {"tenant_id": tenant_id, "_id": {"$in": list(turn_ids)}, "deleted": _NOT_DELETED, **self._not_expired()}
+        return [_from_document(each) for each in await self._turns.find(query, sort=[("_id", -1)])]
 
     async def of_session(self, tenant_id: str, session_id: str) -> list[str]:
         """Return the ids of a session's turns."""
@@ -196,5 +222,6 @@ def _from_document(document: Document) -> TurnRecord:
         request_id=document.get("request_id"),
         fingerprint=document["fingerprint"],
         replica_id=document["replica_id"],
+        model=document.get("model"),
         deleted=document.get("deleted", False),
     )

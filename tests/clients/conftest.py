@@ -14,6 +14,9 @@ import grpc.aio
 import pytest
 from godoty import GodotyClient
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import metering_pb2
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 
 if TYPE_CHECKING:
@@ -37,8 +40,9 @@ class FakeAgentService(AgentServiceServicer):
 
     target: str = ""
     api_key: str = "gdt_standin_secret"
-    script: Callable[[pb.ConverseRequest, Context], AsyncIterator[pb.ConverseResponse]] | None = None
+    script: Callable[[pb.ConverseRequest, Context], AsyncIterator[turn_pb.TurnEvent]] | None = None
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
+    totals: metering_pb2.Totals = field(default_factory=metering_pb2.Totals)
 
     async def Converse(  # noqa: N802 - gRPC's name
         self, request: pb.ConverseRequest, context: Context
@@ -46,14 +50,14 @@ class FakeAgentService(AgentServiceServicer):
         """Plays the script."""
         self.metadata.append(dict(context.invocation_metadata() or ()))
         assert self.script is not None
-        async for response in self.script(request, context):
-            yield response
+        async for event in self.script(request, context):
+            yield pb.ConverseResponse(event=event)
 
     async def GetSession(  # noqa: N802 - gRPC's name
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:
         """Knows every session."""
-        return pb.GetSessionResponse(session=pb.Session(session_id=request.session_id, cost_usd="0"))
+        return pb.GetSessionResponse(session=session_pb.Session(session_id=request.session_id, cost_usd="0"))
 
     async def ListMessages(  # noqa: N802 - gRPC's name
         self, request: pb.ListMessagesRequest, context: Context
@@ -64,8 +68,8 @@ class FakeAgentService(AgentServiceServicer):
     async def GetSessionMetrics(  # noqa: N802 - gRPC's name
         self, request: pb.GetSessionMetricsRequest, context: Context
     ) -> pb.GetSessionMetricsResponse:
-        """Knows no calls."""
-        return pb.GetSessionMetricsResponse()
+        """Knows the totals that the test sets."""
+        return pb.GetSessionMetricsResponse(totals=self.totals)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from godoty import GodotyClient, GodotyError
 from godoty.channel import authorization, is_loopback
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped,unused-ignore]  # has no stubs
@@ -41,9 +42,9 @@ async def _refuse(context: Context, domain: str) -> None:
 async def test_error_is_translated_with_its_details(fake_service: FakeAgentService, domain: str, reason: str) -> None:
     """Code, message, reason and retry delay arrive; a reason of another domain is not ours."""
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
         await _refuse(context, domain)
-        yield pb.ConverseResponse()
+        yield turn_pb.TurnEvent()
 
     fake_service.script = script
     async with GodotyClient(fake_service.target, fake_service.api_key) as client:
@@ -59,10 +60,10 @@ async def test_error_is_translated_with_its_details(fake_service: FakeAgentServi
 async def test_details_that_cannot_be_read_leave_the_status(fake_service: FakeAgentService) -> None:
     """What a proxy made unreadable does not hide the status."""
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
         context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
         await context.abort(grpc.StatusCode.UNAVAILABLE, "try later")
-        yield pb.ConverseResponse()
+        yield turn_pb.TurnEvent()
 
     fake_service.script = script
     async with GodotyClient(fake_service.target, fake_service.api_key) as client:
@@ -77,9 +78,9 @@ async def test_leaving_a_turn_cancels_it_on_the_server(fake_service: FakeAgentSe
     """A reader that closes the stream ends the turn at once."""
     ended = asyncio.Event()
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
         try:
-            yield pb.ConverseResponse(sequence=1)
+            yield turn_pb.TurnEvent(sequence=1)
             await asyncio.Event().wait()
         finally:
             ended.set()

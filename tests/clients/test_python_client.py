@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from godoty import FieldViolation, GodotyClient, GodotyError
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 if TYPE_CHECKING:
     from tests.clients.conftest import Service
 
 
-async def _turn(client: GodotyClient, text: str, session_id: str, user: str = "") -> list[pb.ConverseResponse]:
+async def _turn(client: GodotyClient, text: str, session_id: str, user: str = "") -> list[turn_pb.TurnEvent]:
     return [response async for response in client.converse(text, session_id=session_id, user=user)]
 
 
-def _text(turn: list[pb.ConverseResponse]) -> str:
+def _text(turn: list[turn_pb.TurnEvent]) -> str:
     return "".join(response.text_delta.text for response in turn)
 
 
@@ -28,7 +29,7 @@ async def test_turn_is_streamed_from_start_to_end(client: GodotyClient, session_
     assert turn[0].turn_started.session_created
     assert turn[0].turn_started.session_id == session_id
     assert "hello" in _text(turn)
-    assert turn[-1].turn_finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn[-1].turn_finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     sequences = [response.sequence for response in turn]
     assert sequences == sorted(set(sequences))
 
@@ -72,7 +73,7 @@ async def test_messages_are_paged_to_the_end(client: GodotyClient, session_id: s
 
     messages = [message async for message in client.list_messages(session_id, page_size=1)]
 
-    assert [message.role for message in messages] == [pb.ROLE_USER, pb.ROLE_ASSISTANT]
+    assert [message.role for message in messages] == [session_pb.ROLE_USER, session_pb.ROLE_ASSISTANT]
     assert [message.number for message in messages] == [1, 2]
     assert messages[1].content[-1].text == _text(turn)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -176,9 +177,9 @@ async def test_ctrl_c_cancels_the_turn_and_then_leaves(
     """During an answer Ctrl-C ends the turn, on the server too; at the prompt it ends the chat."""
     cancelled = asyncio.Event()
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
-        yield pb.ConverseResponse(sequence=1, turn_started=pb.TurnStarted(session_id=request.session_id))
-        yield pb.ConverseResponse(sequence=2, text_delta=pb.TextDelta(text="endless"))
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
+        yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
+        yield turn_pb.TurnEvent(sequence=2, text_delta=turn_pb.TextDelta(text="endless"))
         try:
             await asyncio.Event().wait()
         finally:
@@ -221,10 +222,10 @@ async def test_pasted_lines_are_one_turn(
     """Six lines pasted into the prompt wait for Enter, and are sent as one text."""
     said: list[str] = []
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[pb.ConverseResponse]:
+    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
         said.append(request.text)
-        yield pb.ConverseResponse(sequence=1, turn_started=pb.TurnStarted(session_id=request.session_id))
-        yield pb.ConverseResponse(sequence=2, text_delta=pb.TextDelta(text="understood"))
+        yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
+        yield turn_pb.TurnEvent(sequence=2, text_delta=turn_pb.TextDelta(text="understood"))
 
     fake_service.script = script
     environment = chat_environment | {

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def _details(status: Any) -> dict[str, Any]:
 class Turn:
     """The responses of a turn, and its failure."""
 
-    responses: tuple[pb.ConverseResponse, ...]
+    responses: tuple[turn_pb.TurnEvent, ...]
     failure: Failure | None = None
 
     @property
@@ -96,13 +98,13 @@ class Turn:
         return "".join(each.reasoning_delta.text for each in self.responses)
 
     @property
-    def started(self) -> pb.TurnStarted:
+    def started(self) -> turn_pb.TurnStarted:
         """The event of its start."""
         (one,) = [each.turn_started for each in self.responses if each.HasField("turn_started")]
         return one
 
     @property
-    def finished(self) -> pb.TurnFinished:
+    def finished(self) -> turn_pb.TurnFinished:
         """The event of its end."""
         assert self.failure is None, self.failure
         (one,) = [each.turn_finished for each in self.responses if each.HasField("turn_finished")]
@@ -114,6 +116,24 @@ class Turn:
         return [each.model_call_finished.call for each in self.responses if each.HasField("model_call_finished")]
 
 
+class EventStream:
+    """The events of a call of Converse or ResumeTurn."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> turn_pb.TurnEvent:
+        event: turn_pb.TurnEvent = (await anext(aiter(self._call))).event
+        return event
+
+    def cancel(self) -> None:
+        """Cancel the call."""
+        self._call.cancel()
+
+
 class Caller:
     """Calls a server as one tenant, over one channel."""
 
@@ -122,10 +142,15 @@ class Caller:
         self.channel = channel
         self.stub = stub_of(channel)
 
-    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 90.0, **fields: Any) -> Any:
+    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 90.0, **fields: Any) -> EventStream:
         """Start a turn; return its stream."""
         request = pb.ConverseRequest(session_id=session_id, text=text, **fields)
-        return self.stub.Converse(request, metadata=self.service.metadata, timeout=timeout)
+        return EventStream(self.stub.Converse(request, metadata=self.service.metadata, timeout=timeout))
+
+    def resume(self, turn_id: str, after: int = 0, *, timeout: float = 90.0) -> EventStream:
+        """Start to read the rest of a turn; return its stream."""
+        request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
+        return EventStream(self.stub.ResumeTurn(request, metadata=self.service.metadata, timeout=timeout))
 
     async def converse(self, text: str, **fields: Any) -> Turn:
         """Run a turn and read its stream to the end."""
@@ -142,7 +167,7 @@ class Caller:
         )
         return found
 
-    async def messages(self, session_id: str = "talk") -> list[pb.Message]:
+    async def messages(self, session_id: str = "talk") -> list[session_pb.Message]:
         """Return a session's messages, at most 500."""
         found = await self.call("ListMessages", pb.ListMessagesRequest(session_id=session_id, page_size=500))
         return list(found.messages)
@@ -155,7 +180,7 @@ def stub_of(channel: grpc.aio.Channel) -> Any:
 
 async def read(call: Any) -> Turn:
     """Read a turn's stream to its end."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     try:
         async for response in call:
             responses.append(response)  # noqa: PERF401 - what came before an error counts

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
 
 
-def assert_valid_history(messages: Sequence[pb.Message]) -> None:
+def assert_valid_history(messages: Sequence[session_pb.Message]) -> None:
     """Check a session's messages: numbered without gaps, user and assistant alternate, every tool use has a result."""
     assert [each.number for each in messages] == list(range(1, len(messages) + 1))
-    assert [each.role for each in messages] == [pb.ROLE_USER, pb.ROLE_ASSISTANT] * (len(messages) // 2)
+    assert [each.role for each in messages] == [session_pb.ROLE_USER, session_pb.ROLE_ASSISTANT] * (len(messages) // 2)
     for asked, answered in pairwise(messages):
         uses = [block.tool_use.tool_call_id for block in asked.content if block.HasField("tool_use")]
         results = [block.tool_result.tool_call_id for block in answered.content if block.HasField("tool_result")]
         assert sorted(uses) == sorted(results)
-    assert all(each.content for each in messages if each.role == pb.ROLE_USER)
+    assert all(each.content for each in messages if each.role == session_pb.ROLE_USER)
     assert not any(block.text == "" for each in messages for block in each.content if block.HasField("text"))
     assert not any(block.HasField("tool_use") for block in messages[-1].content)
 

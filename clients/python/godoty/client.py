@@ -10,6 +10,8 @@ import grpc.aio
 from godoty.channel import authorization, open_channel
 from godoty.errors import GodotyError
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.agent_service_pb2_grpc import AgentServiceStub
 
 if TYPE_CHECKING:
@@ -75,13 +77,14 @@ class GodotyClient:
         session_id: str = "",
         model: str = "",
         fallback_models: Sequence[str] = (),
-        limits: pb.TurnLimits | None = None,
+        limits: turn_pb.TurnLimits | None = None,
         user: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
-    ) -> AsyncGenerator[pb.ConverseResponse, None]:
+    ) -> AsyncGenerator[turn_pb.TurnEvent, None]:
         """Run one turn and yield its events, from `turn_started` to `turn_finished`.
 
-        A `heartbeat` may occur at any time: the turn is running, without an event for some seconds.
+        A `heartbeat` may occur at any time: the turn is running, without an event for some seconds. Skip an event that
+        you do not know: later servers send others.
 
         Closing the generator early cancels the turn on the server. After a `break` Python closes it only on garbage
         collection; use `contextlib.aclosing` to close it at once.
@@ -107,7 +110,7 @@ class GodotyClient:
             call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)
             try:
                 async for response in call:
-                    yield response
+                    yield response.event
             finally:
                 call.cancel()
 
@@ -120,7 +123,7 @@ class GodotyClient:
             )
         return response
 
-    async def get_session(self, session_id: str) -> pb.Session:
+    async def get_session(self, session_id: str) -> session_pb.Session:
         """Return a session, without its messages."""
         request = pb.GetSessionRequest(session_id=session_id)
         with _translate_errors():
@@ -129,7 +132,7 @@ class GodotyClient:
             )
         return response.session
 
-    async def list_sessions(self, *, user: str = "", page_size: int = 0) -> AsyncGenerator[pb.Session, None]:
+    async def list_sessions(self, *, user: str = "", page_size: int = 0) -> AsyncGenerator[session_pb.Session, None]:
         """Yield the tenant's sessions, most recently used first; pages are requested as needed.
 
         Args:
@@ -148,7 +151,7 @@ class GodotyClient:
                 return
             request.page_token = page.next_page_token
 
-    async def list_messages(self, session_id: str, *, page_size: int = 0) -> AsyncGenerator[pb.Message, None]:
+    async def list_messages(self, session_id: str, *, page_size: int = 0) -> AsyncGenerator[session_pb.Message, None]:
         """Yield the messages of a session, oldest first; pages are requested as needed.
 
         Args:

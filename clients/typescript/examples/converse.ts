@@ -23,7 +23,8 @@ async function converse(agent: AgentServiceClient): Promise<void> {
 async function say(agent: AgentServiceClient, sessionId: string, text: string): Promise<{ sessionId: string; totals: Totals }> {
   const stream = agent.converse(ConverseRequest.create({ sessionId, text }), { deadline: Date.now() + DEADLINE_MS });
   let totals: Totals | undefined;
-  for await (const { event } of stream as AsyncIterable<ConverseResponse>) {
+  for await (const response of stream as AsyncIterable<ConverseResponse>) {
+    const event = response.event?.event; // undefined for an event of a later version: it is skipped
     if (event?.$case === "turnStarted") sessionId = event.value.sessionId;
     if (event?.$case === "textDelta") process.stdout.write(event.value.text);
     if (event?.$case === "turnFinished") totals = event.value.sessionTotals;

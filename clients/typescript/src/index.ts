@@ -6,7 +6,10 @@ import { type ChannelOptions, credentials, InterceptingCall, type Interceptor } 
 import { AgentServiceClient } from "./gen/godoty/v1/agent_service.js";
 
 export * from "./gen/godoty/v1/agent_service.js";
+export * from "./gen/godoty/v1/budget.js";
 export * from "./gen/godoty/v1/metering.js";
+export * from "./gen/godoty/v1/session.js";
+export * from "./gen/godoty/v1/turn.js";
 export { ErrorReason } from "./gen/godoty/v1/errors.js";
 
 /** Opens a client of `target` ("host:port"): plain text to this machine, TLS to any other. */

@@ -115,3 +115,7 @@ Event = (
     | BudgetReached
 )
 StreamEvent = Event | Heartbeat  # the events of a reader
+
+# An event with its sequence, and its time in milliseconds since 1970; None: the log has no times.
+StoredEvent = tuple[int, Event, int | None]
+ReadEvent = tuple[int, StreamEvent, int | None]

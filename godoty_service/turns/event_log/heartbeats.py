@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
-from godoty_service.turns.event_log.events import HEARTBEAT, Event, StreamEvent
+from godoty_service.clock import Clock, milliseconds_of
+from godoty_service.turns.event_log.events import HEARTBEAT, ReadEvent, StoredEvent
 
 
 class SilenceTimer:
@@ -35,9 +36,9 @@ class SilenceTimer:
 
 
 async def with_heartbeats(
-    source: AsyncGenerator[tuple[int, Event], None], *, silence: timedelta, after: int
-) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-    """Yield events with their sequences, and a heartbeat with the last sequence after each silence.
+    source: AsyncGenerator[StoredEvent, None], *, silence: timedelta, after: int, clock: Clock
+) -> AsyncGenerator[ReadEvent, None]:
+    """Yield events, and a heartbeat with the last sequence after each silence.
 
     Each event takes a task, so this is for events that are read from the database.
 
@@ -45,13 +46,14 @@ async def with_heartbeats(
         source: The events; the caller closes it.
         silence: The time without events before a heartbeat; zero: no heartbeats.
         after: The sequence of the last event that the reader has.
+        clock: The current time.
     """
-    reading: asyncio.Task[tuple[int, Event] | None] | None = None
+    reading: asyncio.Task[StoredEvent | None] | None = None
     try:
         while True:
             reading = asyncio.create_task(_next(source))
             while not (await asyncio.wait({reading}, timeout=silence.total_seconds() or None))[0]:
-                yield after, HEARTBEAT
+                yield after, HEARTBEAT, milliseconds_of(clock())
             found = reading.result()
             if found is None:
                 return
@@ -64,5 +66,5 @@ async def with_heartbeats(
             reading.cancelled() or reading.exception()  # retrieved, or asyncio logs it
 
 
-async def _next(source: AsyncGenerator[tuple[int, Event], None]) -> tuple[int, Event] | None:
+async def _next(source: AsyncGenerator[StoredEvent, None]) -> StoredEvent | None:
     return await anext(source, None)

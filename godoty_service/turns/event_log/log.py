@@ -1,16 +1,20 @@
 """A turn's event log in memory: one writer, and any number of readers, each at its own pace."""
 
 import asyncio
+import time
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from godoty_service.clock import milliseconds_of, utc_now
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.event_log.events import (
     HEARTBEAT,
     Event,
     ModelCallFinished,
+    ReadEvent,
     ReasoningDelta,
-    StreamEvent,
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -32,18 +36,34 @@ RECOVERY_SEQUENCE = LARGEST_LOG // _OVERHEAD + 1_000
 class EventLog:
     """The events of a turn, numbered 1, 2, 3 and so on.
 
+    Times are recorded when an event is first read or stored, not with each delta: an event has the first time that was
+    recorded at or after its number.
+
     Attributes:
         readers: The number of its readers in this server.
+        left_at: The monotonic clock at which a reader has left last, or the log was created.
         error: The error that the turn failed with.
+        end_time: The time of its end in milliseconds since 1970; None: it has not ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime | None = None) -> None:
+        """Create an empty log.
+
+        Args:
+            start: The current time; its times are this one and what has passed since. None: the system clock's.
+        """
         self._events: list[Event] = []
         self._size = 0
         self._ended = False
         self._waiting: list[asyncio.Future[bool]] = []
+        self._origin = milliseconds_of(start or utc_now())
+        self._origin_tick = time.monotonic()
+        self._timed = array("q")  # numbers of events, increasing
+        self._times = array("q")  # the time of each of them
         self.readers = 0
+        self.left_at = self._origin_tick
         self.error: GodotyError | None = None
+        self.end_time: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -54,6 +74,11 @@ class EventLog:
     def sequence(self) -> int:
         """The number of the last event; 0 if there is none."""
         return len(self._events)
+
+    @property
+    def last(self) -> Event | None:
+        """The last event."""
+        return self._events[-1] if self._events else None
 
     def append(self, event: Event) -> None:
         """Append an event without waiting for any reader.
@@ -72,7 +97,32 @@ class EventLog:
         """End the log. An error is raised to readers that have read all events."""
         if not self._ended:
             self._ended, self.error = True, error
+            self.end_time = self._now()
+            self.time_of(len(self._events))
             self._wake()
+
+    def time_of(self, sequence: int) -> int:
+        """Return the time of an event in milliseconds since 1970: now, if none was recorded at or after it."""
+        if self._timed and sequence <= self._timed[-1]:
+            return self._times[bisect_left(self._timed, sequence)]
+        now = self._now()
+        if self._timed and now == self._times[-1]:
+            self._timed[-1] = len(self._events)
+        else:
+            self._timed.append(len(self._events))
+            self._times.append(now)
+        return now
+
+    def times(self, first: int, last: int) -> tuple[tuple[int, int], ...]:
+        """Return the times that events in a range have, each with the number of the last event that has it."""
+        if first > last:
+            return ()
+        end = self.time_of(last)
+        low, high = bisect_left(self._timed, first), bisect_left(self._timed, last)
+        return (*zip(self._timed[low:high], self._times[low:high], strict=True), (last, end))
+
+    def _now(self) -> int:
+        return self._origin + int((time.monotonic() - self._origin_tick) * 1000)
 
     def chunk(self, sequence: int, before: int) -> tuple[tuple[Event, ...], int]:
         """Return the events after a sequence that fit one document, and their bytes.
@@ -92,10 +142,8 @@ class EventLog:
             size += _size(event)
         return tuple(events), size
 
-    async def read(
-        self, *, after: int = 0, heartbeat: timedelta = timedelta()
-    ) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-        """Yield the events after a number as they are appended.
+    async def read(self, *, after: int = 0, heartbeat: timedelta = timedelta()) -> AsyncGenerator[ReadEvent, None]:
+        """Yield the events after a number as they are appended, with their numbers and times.
 
         A reader that has fallen behind gets adjacent deltas merged, with the number of the last of them.
 
@@ -113,7 +161,7 @@ class EventLog:
             while True:
                 if index < len(self._events):
                     index, event = merged(self._events, index)
-                    yield index, event
+                    yield index, event, self.time_of(index)
                 elif self._ended:
                     if self.error is not None:
                         raise self.error
@@ -125,9 +173,10 @@ class EventLog:
                         silence.waiting, silence.since = more, loop.time()
                     if await more and index >= len(self._events) and not self._ended:
                         self._waiting.remove(more)
-                        yield index, HEARTBEAT
+                        yield index, HEARTBEAT, self._now()
         finally:
             self.readers -= 1
+            self.left_at = time.monotonic()
             if silence is not None:
                 silence.close()
 

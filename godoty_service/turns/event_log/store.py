@@ -4,6 +4,7 @@ A chunk's index is its fence: recovery closes a dead turn's log by inserting the
 dead server collides with it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +22,7 @@ from godoty_service.turns.event_log.codec import (
     event_from_document,
     event_to_document,
 )
-from godoty_service.turns.event_log.events import Event
+from godoty_service.turns.event_log.events import Event, StopReason, TurnFinished
 from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
 
 _DELETION = "deletion"  # the writer of a tombstone
@@ -39,6 +40,8 @@ class Chunk:
         ended: It is the log's last chunk.
         error: The error that the turn failed with, in the last chunk.
         writer: The server that wrote it.
+        times: The times of its events in milliseconds since 1970, each with the number of the last event that has it.
+        end_time: The time of the turn's end, in the last chunk, likewise. A chunk of an earlier build has neither.
     """
 
     turn_id: str
@@ -50,6 +53,28 @@ class Chunk:
     error: GodotyError | None
     writer: str
     expire_time: datetime
+    times: tuple[tuple[int, int], ...] = ()
+    end_time: int | None = None
+
+    def time_of(self, sequence: int) -> int | None:
+        """Return the time of an event; None: it was not recorded."""
+        index = bisect_left(self.times, (sequence,))
+        return self.times[index][1] if index < len(self.times) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnd:
+    """How a turn ended.
+
+    Attributes:
+        stop_reason: Why it ended; None: it failed.
+        error_reason: The reason of the error that it failed with.
+        time: The time of its end in milliseconds since 1970; None: it was not recorded.
+    """
+
+    stop_reason: StopReason | None
+    error_reason: str | None
+    time: int | None
 
 
 class Outcome(Enum):
@@ -74,7 +99,10 @@ class EventLogStore:
     """Chunks by turn."""
 
     COLLECTION = "turn_logs"
-    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("expire_time", 1)], expire_after=0),)
+    INDEXES: ClassVar[tuple[Index, ...]] = (
+        Index(keys=[("expire_time", 1)], expire_after=0),
+        Index(keys=[("tenant_id", 1), ("turn_id", 1)], where={"ended": True}),
+    )
 
     def __init__(self, collection: Collection) -> None:
         self._chunks = collection
@@ -129,6 +157,12 @@ class EventLogStore:
             for each in await self._chunks.find(query, fields={"turn_id": 1, "ended": 1}):
                 found[each["turn_id"]] = found.get(each["turn_id"], False) or each["ended"]
         return found
+
+    async def ends(self, tenant_id: str, turn_ids: Sequence[str]) -> dict[str, LogEnd]:
+        """Return how those of these turns ended that have ended, by turn id."""
+        query = {"tenant_id": tenant_id, "turn_id": {"$in": list(turn_ids)}, "ended": True}
+        last = {"turn_id": 1, "error.reason": 1, "end_time": 1, "events": {"$slice": -1}}
+        return {each["turn_id"]: _end_from_document(each) for each in await self._chunks.find(query, fields=last)}
 
     async def insert_tombstone(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
         """Close the log of a deleted turn, so that later writes of its server collide and store nothing.
@@ -185,11 +219,23 @@ def _to_document(chunk: Chunk) -> Document:
         "error": error_to_document(chunk.error) if chunk.error is not None else None,
         "writer": chunk.writer,
         "expire_time": chunk.expire_time,
+        "times": [number for each in chunk.times for number in each],
+        **({"end_time": chunk.end_time} if chunk.end_time is not None else {}),
     }
 
 
+def _end_from_document(document: Document) -> LogEnd:
+    error = document.get("error")
+    finished = event_from_document(document["events"][0]) if document["events"] else None
+    return LogEnd(
+        stop_reason=finished.stop_reason if isinstance(finished, TurnFinished) and not error else None,
+        error_reason=error["reason"] if error else None,
+        time=document.get("end_time"),
+    )
+
+
 def _from_document(document: Document) -> Chunk:
-    error = document["error"]
+    error, times = document["error"], document.get("times", [])
     return Chunk(
         turn_id=document["turn_id"],
         tenant_id=document["tenant_id"],
@@ -200,4 +246,6 @@ def _from_document(document: Document) -> Chunk:
         error=error_from_document(error) if error else None,
         writer=document["writer"],
         expire_time=document["expire_time"],
+        times=tuple(zip(times[::2], times[1::2], strict=True)),
+        end_time=document.get("end_time"),
     )

@@ -101,7 +101,8 @@ class EventLogWriter:
             return
         events, size = turn_log.chunk(tracked.stored, tracked.stored_bytes)
         tracked.stored_bytes += size
-        ended = turn_log.ended and tracked.stored + len(events) == turn_log.sequence
+        last = tracked.stored + len(events)
+        ended = turn_log.ended and last == turn_log.sequence
         tracked.chunk = Chunk(
             turn_id=tracked.turn.turn_id,
             tenant_id=tracked.turn.tenant_id,
@@ -112,6 +113,8 @@ class EventLogWriter:
             error=turn_log.error if ended else None,
             writer=self._writer,
             expire_time=self._expiry(),
+            times=turn_log.times(tracked.stored + 1, last),
+            end_time=turn_log.end_time if ended else None,
         )
 
     def _on_outcome(self, tracked: _TrackedLog, outcome: Outcome) -> None:
@@ -140,7 +143,8 @@ class EventLogWriter:
             return
         part = writable(chunk)
         events = part.events if len(part.events) < len(chunk.events) else ()
-        tracked.chunk = replace(chunk, events=events, ended=True, error=error)
+        end_time = chunk.time_of(chunk.first + len(chunk.events) - 1)
+        tracked.chunk = replace(chunk, events=events, ended=True, error=error, end_time=end_time)
 
     def _finish(self, tracked: _TrackedLog) -> None:
         self._logs.pop(tracked.turn.turn_id, None)

@@ -17,14 +17,14 @@ class Service(Protocol):
     api_key: str
 
 
-_EXAMPLES = [
+EXAMPLES = [
     pytest.param("go", ("go", "run", "./examples/converse"), id="go"),
     pytest.param("typescript", ("npm", "run", "--silent", "example"), id="typescript"),
     pytest.param("java", ("mvn", "-B", "-q", "-Dstyle.color=never", "compile", "exec:java"), id="java"),
 ]
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
+@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
 async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...], service: Service) -> None:
     """Two turns in one session; their last total and the metrics are the same amount, and more than the first."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
@@ -35,7 +35,7 @@ async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...
     assert first != second
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
+@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
 async def test_refused_key_ends_example_with_error(folder: str, command: tuple[str, ...], service: Service) -> None:
     """The example reports the failure without the key and exits with a code other than 0."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY="gdt_no_such_key")

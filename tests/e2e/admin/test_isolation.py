@@ -14,6 +14,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ class TenantIsolation(RuleBasedStateMachine):
             assert answer.code in (INVALID, grpc.StatusCode.ALREADY_EXISTS)  # malformed, or used for another session
             return
         me.made.add(session_id)
-        assert me.mark in "".join(each.text_delta.text for each in answer.messages)
+        assert me.mark in "".join(each.event.text_delta.text for each in answer.messages)
 
     @rule(number=st.integers(0, 2))
     def retry_under_one_name(self, number: int) -> None:
@@ -101,11 +102,11 @@ class TenantIsolation(RuleBasedStateMachine):
             for who, request in zip(self.isolation.tenants, requested, strict=True):
                 answer = self.isolation.ask(who, Scope.CONVERSE, "agent", "Converse", request)
                 assert answer.code is OK
-                assert who.mark in "".join(each.text_delta.text for each in answer.messages)
-                turns.add(answer.messages[0].turn_id)
+                assert who.mark in "".join(each.event.text_delta.text for each in answer.messages)
+                turns.add(answer.messages[0].event.turn_id)
             assert len(turns) == 3
 
-    @rule(who=WHO, data=st.data(), method=st.sampled_from(["ResumeTurn", "CancelTurn"]))
+    @rule(who=WHO, data=st.data(), method=st.sampled_from(["ResumeTurn", "CancelTurn", "GetTurn"]))
     def reach_a_turn(self, who: int, data: st.DataObject, method: str) -> None:
         """Another tenant's turn is not found."""
         me = self.isolation.tenants[who]
@@ -136,13 +137,19 @@ class TenantIsolation(RuleBasedStateMachine):
 
     @rule(who=WHO, data=st.data())
     def list_with_anothers_filter_or_page(self, who: int, data: st.DataObject) -> None:
-        """Another tenant's end user has no sessions here, and another's page token is refused."""
+        """Another tenant's end user and session have nothing here, and another's page token is refused."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + data.draw(st.integers(1, 2))) % 3]
         assert not self.agent(me, "ListSessions", user=other.user).messages[0].sessions
+        session_id = other.sessions[0]
+        listed = self.agent(me, "ListTurns", session_id=session_id).messages[0].turns
+        assert session_id in me.made or not listed
         token = self.draw_id(data, me, "Wy")
-        lists: list[tuple[str, dict[str, str]]] = [
+        lists: list[tuple[str, dict[str, Any]]] = [
             ("ListSessions", {}),
             ("ListMessages", {"session_id": me.sessions[0]}),
+            ("ListTurns", {}),
+            ("ListTurns", {"session_id": me.sessions[0]}),
+            ("ListTurns", {"state": turn_pb.TURN_STATE_ENDED}),
         ]
         for method, fields in lists:
             assert self.agent(me, method, page_size=1, **fields).code is OK
@@ -210,6 +217,8 @@ class TenantIsolation(RuleBasedStateMachine):
             ("GetSession", {"session_id": other.sessions[0]}),
             ("ListMessages", {"session_id": other.sessions[0]}),
             ("ListSessions", {}),
+            ("ListTurns", {}),
+            ("GetTurn", {"turn_id": "turn_" + "0" * 28}),
         ):
             request = getattr(agent_pb, f"{method}Request")(**fields)
             assert self.isolation.ask(me, scope, "agent", method, request).code is DENIED

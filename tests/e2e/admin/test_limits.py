@@ -8,6 +8,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import StorageUnavailable
 from godoty_service.mongo.collection import Collection
@@ -19,7 +20,7 @@ from tests.e2e.turns.streams import joined
 from tests.support.caller import Caller, Failure, Turn, failure_of
 from tests.support.service import Service, eventually, soon
 
-WAIT = agent_pb.ON_BUSY_WAIT
+WAIT = turn_pb.ON_BUSY_WAIT
 SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 AdminOf = Callable[[Service], Admin]
@@ -109,7 +110,7 @@ async def test_queued_turns_do_not_count_as_running(caller: Caller, admin: Admin
 
     assert refusal(failed(beside)) == ("TOO_MANY_TURNS", ("turns/concurrent",))
     for turn in await asyncio.gather(*line):
-        assert turn.finished.stop_reason == agent_pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
 
 
 @pytest.mark.parametrize("lost", ["leaving", "entering"])

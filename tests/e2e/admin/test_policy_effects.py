@@ -5,8 +5,8 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller
@@ -30,7 +30,7 @@ async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None
     await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=POLICY)
     assert (await caller.converse("hello")).finished
     (body,) = caller.service.requests("talk")
-    named = await caller.converse("hello", model="openai/gpt-4o-mini", limits=agent_pb.TurnLimits(max_output_tokens=9))
+    named = await caller.converse("hello", model="openai/gpt-4o-mini", limits=turn_pb.TurnLimits(max_output_tokens=9))
     other = caller.service.requests("talk")[-1]
 
     routing = {"order": ["openai"], "allow_fallbacks": False, "zdr": True}
@@ -59,7 +59,7 @@ async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None
     [
         ({"allowed_models": ["anthropic/*"]}, {}, "MODEL_NOT_ALLOWED", ()),
         ({"budgets": [TINY]}, {}, "BUDGET_SPENT", ("budget/day",)),
-        ({}, {"limits": agent_pb.TurnLimits(max_cost_usd="0.0000001")}, "MAX_COST_TOO_LOW", ("turn/max_cost_usd",)),
+        ({}, {"limits": turn_pb.TurnLimits(max_cost_usd="0.0000001")}, "MAX_COST_TOO_LOW", ("turn/max_cost_usd",)),
     ],
     ids=["models", "budget", "max-cost"],
 )

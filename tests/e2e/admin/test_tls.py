@@ -65,7 +65,7 @@ async def test_server_with_a_certificate_accepts_tls_only(serve: Start, files: d
     async with grpc.aio.secure_channel(service.target, credentials) as channel:
         stub: Any = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         request = pb.ConverseRequest(session_id="talk", text="hi")
-        kinds = [each.WhichOneof("event") async for each in stub.Converse(request, metadata=service.metadata)]
+        kinds = [each.event.WhichOneof("event") async for each in stub.Converse(request, metadata=service.metadata)]
     assert kinds[-1] == "turn_finished"
 
 

@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CostSource
 from godoty_service.openrouter.chunk import finish_error, stop_reason
@@ -88,7 +88,7 @@ async def test_refusal_is_shown_and_turn_is_filtered(run_turn: RunTurn, reply: b
     outcome = await run_turn(reply, ANSWER)
 
     assert outcome.turn.text == "I can't help with that."
-    assert outcome.turn.finished.stop_reason == pb.STOP_REASON_CONTENT_FILTERED
+    assert outcome.turn.finished.stop_reason == turn_pb.STOP_REASON_CONTENT_FILTERED
     (entry,) = outcome.entries
     assert entry.cost == Decimal("0.00012")
     assert (await outcome.caller.converse("and now?")).text == "Done."
@@ -98,7 +98,7 @@ async def test_max_tokens_of_other_gateway_ends_turn_at_token_limit(run_turn: Ru
     """The turn states that the limit was reached."""
     outcome = await run_turn(stream(chunk({"content": "Once upon"}), chunk({}, "MAX_TOKENS", usage=USAGE)))
 
-    assert outcome.turn.finished.stop_reason == pb.STOP_REASON_MAX_OUTPUT_TOKENS
+    assert outcome.turn.finished.stop_reason == turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS
 
 
 async def test_message_that_repeats_stream_is_not_shown_twice(run_turn: RunTurn) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import jsonschema
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.openrouter.message_normalizer import MessageNormalizer
 from openrouter_sandbox.conversation import Conversation
@@ -43,7 +43,7 @@ async def _run_two_turns(caller: Caller, gateway: Gateway, mutator: Mutator, num
     assert first.failure is None or first.failure.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
     turn = await caller.converse("and now?", session_id=session_id)
     assert turn.failure is None, turn.failure
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     check_request(gateway.requests[-1])
 
 

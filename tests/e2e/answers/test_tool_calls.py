@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,7 +173,7 @@ async def test_tool_does_not_run_with_arguments_that_are_not_an_object(run_turn:
     outcome = await run_turn(tool_call_stream([piece(arguments, name=TIME, index=0, id="a")]), ANSWER)
 
     (ended,) = [each.tool_call_finished for each in outcome.turn.responses if each.HasField("tool_call_finished")]
-    assert ended.status == pb.TOOL_CALL_STATUS_ERROR
+    assert ended.status == session_pb.TOOL_CALL_STATUS_ERROR
     assert "not called" in ended.output
     assert outcome.results["a"] == ended.output
     ((_, _, again),) = outcome.calls
@@ -187,7 +187,7 @@ async def test_case_of_unusual_tool_calls_runs_with_their_arguments(run_turn: Ru
     outcome = await run_turn(case(name), ANSWER)
 
     ended = [each.tool_call_finished for each in outcome.turn.responses if each.HasField("tool_call_finished")]
-    assert {each.status for each in ended} == {pb.TOOL_CALL_STATUS_SUCCESS}
+    assert {each.status for each in ended} == {session_pb.TOOL_CALL_STATUS_SUCCESS}
     assert len({each.tool_call_id for each in ended}) == len(ended) == case(name).count(b'"name"')
     assert outcome.results.keys() == {each.tool_call_id for each in ended} == {each[0] for each in outcome.calls}
     assert outcome.turn.text == "Done."

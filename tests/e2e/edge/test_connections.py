@@ -9,6 +9,7 @@ from functools import partial
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from godoty_service.rpc.listener import bounded_connections, raise_file_limit
@@ -191,7 +192,7 @@ async def test_calls_of_a_connection_that_outlive_its_grace_end(serve: Start, co
     service = await serve(connection_age=3, connection_grace=3)
     caller = connect(service)
     call = caller.start(
-        "@sandbox slow tokens=120 first_delay_ms=0 delay_ms=100", on_disconnect=pb.ON_DISCONNECT_CONTINUE
+        "@sandbox slow tokens=120 first_delay_ms=0 delay_ms=100", on_disconnect=turn_pb.ON_DISCONNECT_CONTINUE
     )
     first = await anext(aiter(call))
     failure = await failure_of(_rest(call))

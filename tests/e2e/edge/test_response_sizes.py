@@ -12,6 +12,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
 from strands import tool
 
 from godoty_service.agents.profile import assistant
@@ -61,22 +62,24 @@ async def pages(caller: Caller, **fields: Any) -> list[pb.ListMessagesResponse]:
             return found
 
 
-async def read(caller: Caller, number: int) -> tuple[pb.Message, list[pb.ContentBlock], list[pb.ReadMessageResponse]]:
+async def read(
+    caller: Caller, number: int
+) -> tuple[session_pb.Message, list[session_pb.ContentBlock], list[pb.ReadMessageResponse]]:
     """Read a whole message; return its head, its blocks, and the responses."""
     request = pb.ReadMessageRequest(session_id="talk", number=number)
     responses = [each async for each in caller.stub.ReadMessage(request, metadata=caller.service.metadata, timeout=30)]
-    blocks: list[pb.ContentBlock] = []
+    blocks: list[session_pb.ContentBlock] = []
     for each in responses:
         if each.HasField("content"):
             if each.block_index == len(blocks):
-                blocks.append(pb.ContentBlock.FromString(each.content.SerializeToString()))
+                blocks.append(session_pb.ContentBlock.FromString(each.content.SerializeToString()))
             else:
                 assert each.block_index == len(blocks) - 1
                 _join(blocks[-1], each.content)
     return responses[0].message, blocks, responses
 
 
-def _join(block: pb.ContentBlock, more: pb.ContentBlock) -> None:
+def _join(block: session_pb.ContentBlock, more: session_pb.ContentBlock) -> None:
     match block.WhichOneof("block"):
         case "text":
             block.text += more.text
@@ -129,14 +132,14 @@ async def test_message_above_a_mebibyte_is_truncated_and_read_whole(caller: Call
     assert (use.tool_use.name, use.tool_use.tool_call_id, use.truncated) == ("calculator", "t1", True)
     head, whole, responses = await read(caller, 3)
     assert max(each.ByteSize() for each in responses) < 300_000
-    assert (head.number, head.role, head.turn_id, len(head.content)) == (3, pb.ROLE_ASSISTANT, "turn_1", 0)
+    assert (head.number, head.role, head.turn_id, len(head.content)) == (3, session_pb.ROLE_ASSISTANT, "turn_1", 0)
     assert [each.WhichOneof("block") for each in whole] == ["text", "text", "reasoning", "tool_use"]
     assert (whole[0].text, whole[1].text, whole[2].reasoning) == ("short", text, "thought " * 50_000)
     assert json.loads(whole[3].tool_use.input_json) == {"text": "1+1 " * 50_000}
     assert not any(each.truncated for each in whole)
     _, (kept,), _ = await read(caller, 4)
     assert kept.tool_result.output == "ok " * 200_000
-    assert kept.tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
+    assert kept.tool_result.status == session_pb.TOOL_CALL_STATUS_SUCCESS
 
 
 @pytest.mark.parametrize("content", [[], [{"text": ""}], [{"reasoningContent": {"redactedContent": "x"}}]])

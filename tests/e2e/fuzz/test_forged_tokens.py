@@ -56,6 +56,7 @@ async def test_forged_page_token_is_refused(
             ("messages", tenant, session["_id"]),
             OF_A_NUMBER,
         ),
+        (caller.stub.ListTurns, pb.ListTurnsRequest(), ("turns", tenant, "", "0"), OF_TEXT),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
         (admin.ListKeys, keys(tenant_id=tenant), ("keys", tenant), OF_A_TIME),
         (admin.ListAdminChanges, changes(), ("admin_changes", ""), OF_TEXT),
@@ -83,6 +84,7 @@ async def test_valid_token_of_each_query_is_accepted(
     messages = pb.ListMessagesRequest(
         session_id="talk", page_token=encode_token(("messages", tenant, session["_id"]), [10])
     )
+    turns = pb.ListTurnsRequest(page_token=encode_token(("turns", tenant, "", "0"), ["turn_0"]))
     keys = admin_service_pb2.ListKeysRequest(tenant_id=tenant, page_token=encode_token(("keys", tenant), [later, "a"]))
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
     changes = admin_service_pb2.ListAdminChangesRequest(page_token=encode_token(("admin_changes", ""), [""]))
@@ -92,6 +94,7 @@ async def test_valid_token_of_each_query_is_accepted(
 
     assert not (await caller.stub.ListSessions(sessions, metadata=metadata)).sessions
     assert not (await caller.stub.ListMessages(messages, metadata=metadata)).messages
+    assert not (await caller.stub.ListTurns(turns, metadata=metadata)).turns
     assert not (await admin.ListKeys(keys, metadata=metadata)).keys
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start
 from tests.support.caller import Caller, Turn
@@ -21,7 +21,7 @@ async def _filled(caller: Caller, words: str = LONG, *, turns: int = 12) -> None
 
 def _answered(turn: Turn) -> int:
     """Return the number of model calls of a successful turn."""
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     return len(turn.calls)
 
 
@@ -51,7 +51,7 @@ async def test_overflow_takes_three_calls_and_the_next_turn_one(
 async def test_few_model_calls_are_enough_after_an_overflow(caller: Caller) -> None:
     """A turn with five model calls answers although its history did not fit."""
     await _filled(caller, turns=16)
-    turn = await caller.converse("and now?", model=SMALL, limits=pb.TurnLimits(max_model_calls=5))
+    turn = await caller.converse("and now?", model=SMALL, limits=turn_pb.TurnLimits(max_model_calls=5))
 
     assert _answered(turn) <= 3
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start
 from tests.support.caller import Caller
@@ -46,8 +46,8 @@ async def test_summary_does_not_use_callers_output_tokens(serve: Start, connect:
     """A summary has its own limit; no request has a limit below one token, and the turn is answered."""
     caller = connect(await serve(history_messages=8, history_summary=True, summary_max_output_tokens=77))
     for number in range(6):
-        turn = await caller.converse(f"hello {number}", limits=pb.TurnLimits(max_output_tokens=40))
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        turn = await caller.converse(f"hello {number}", limits=turn_pb.TurnLimits(max_output_tokens=40))
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
 
     requests = caller.service.requests("talk")
     assert [each["max_tokens"] for each in requests if "tools" not in each] == [77]
@@ -57,7 +57,7 @@ async def test_summary_does_not_use_callers_output_tokens(serve: Start, connect:
 async def test_exhausted_output_tokens_stop_further_requests(caller: Caller) -> None:
     """A loop that has used its output tokens ends with MAX_OUTPUT_TOKENS, and never requests zero."""
     for most in (1, 5, 16, 20):
-        turn = await caller.converse("@sandbox tool-loop calls=6", limits=pb.TurnLimits(max_output_tokens=most))
-        assert turn.finished.stop_reason in (pb.STOP_REASON_MAX_OUTPUT_TOKENS, pb.STOP_REASON_END_TURN)
+        turn = await caller.converse("@sandbox tool-loop calls=6", limits=turn_pb.TurnLimits(max_output_tokens=most))
+        assert turn.finished.stop_reason in (turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS, turn_pb.STOP_REASON_END_TURN)
 
     assert all(each["max_tokens"] >= 1 for each in caller.service.requests("talk"))

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.read_concern import ReadConcern
 
 from godoty_service.bootstrap import Components
@@ -92,7 +92,7 @@ async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
     Its answer is held after ten tokens: it cannot end before the disconnect.
     """
     # A session whose turn is written to its end is held here for a moment yet: the next one waits in line.
-    call = caller.start(f"{directive} hold_after=10", **{"on_busy": pb.ON_BUSY_WAIT, **fields})
+    call = caller.start(f"{directive} hold_after=10", **{"on_busy": turn_pb.ON_BUSY_WAIT, **fields})
     async for response in call:
         if response.HasField("text_delta"):
             break

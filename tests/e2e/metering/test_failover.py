@@ -64,7 +64,7 @@ async def _turn(cluster: Cluster, address: str, session: str, started: asyncio.S
             timeout=30,
         )
         async for response in call:
-            if response.HasField("text_delta") and not text:
+            if response.event.HasField("text_delta") and not text:
                 started.release()
-            text += response.text_delta.text
+            text += response.event.text_delta.text
     return text

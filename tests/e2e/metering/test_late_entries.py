@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
@@ -86,13 +86,13 @@ class PausedServer:
         os.kill(self.process.process.pid, number)
 
 
-@pytest.mark.parametrize("limits", [None, pb.TurnLimits(max_cost_usd="0.0000001")], ids=["taken", "free"])
+@pytest.mark.parametrize("limits", [None, turn_pb.TurnLimits(max_cost_usd="0.0000001")], ids=["taken", "free"])
 async def test_late_entry_of_a_stopped_server_is_void(
     fail_point_backends: Backends,
     connect: Callable[[Service], Caller],
     start_harness: StartHarness,
     tmp_path: Path,
-    limits: pb.TurnLimits | None,
+    limits: turn_pb.TurnLimits | None,
 ) -> None:
     """It resumed when its session had moved on, and the number of its entry was taken; or free, and it was inserted.
 
@@ -113,7 +113,9 @@ async def test_late_entry_of_a_stopped_server_is_void(
             await eventually(lambda: len(calls(survivor)) == 2)
             await paused.pause()
             held = asyncio.create_task(asyncio.sleep(HELD))
-            turn = await survivor.converse("go on", on_busy=pb.ON_BUSY_WAIT, **({"limits": limits} if limits else {}))
+            turn = await survivor.converse(
+                "go on", on_busy=turn_pb.ON_BUSY_WAIT, **({"limits": limits} if limits else {})
+            )
             assert (turn.failure is None) == (limits is None)
             sent = len(service.requests("talk"))
             before = [each.call_id for each in calls(survivor)]

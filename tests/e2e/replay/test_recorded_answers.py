@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
@@ -32,7 +33,7 @@ WITH_FEES_OF_THEIR_OWN = {
     "sse_2026-08_websearch-exa_server-tool.sse",  # a server tool's fee is in no price list
 }
 THE_REST = "That was all."
-STOPS = {"stop": pb.STOP_REASON_END_TURN, "length": pb.STOP_REASON_MAX_OUTPUT_TOKENS}
+STOPS = {"stop": turn_pb.STOP_REASON_END_TURN, "length": turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS}
 
 
 async def test_every_recorded_answer_is_replayed() -> None:
@@ -50,7 +51,7 @@ async def test_recorded_answer_arrives_unchanged(caller: Caller, name: str) -> N
     assert turn.text == recording.text + (THE_REST if recording.tools else "")
     assert turn.reasoning == recording.reasoning
     assert _started_tools(turn) == recording.tools
-    assert turn.finished.stop_reason == STOPS.get(recording.finish_reason, pb.STOP_REASON_END_TURN)
+    assert turn.finished.stop_reason == STOPS.get(recording.finish_reason, turn_pb.STOP_REASON_END_TURN)
     assert_streamed(turn.calls[0], recording)
     entry = await settled(caller)
     assert_entry(entry, recording)
@@ -69,7 +70,7 @@ async def test_unknown_tool_is_error_result_and_loop_continues(caller: Caller, n
 
     ended = [each.tool_call_finished for each in turn.responses if each.HasField("tool_call_finished")]
     assert {each.tool_call_id for each in ended} == {each.id for each in recording.tools}
-    assert {each.status for each in ended} == {pb.TOOL_CALL_STATUS_ERROR}
+    assert {each.status for each in ended} == {session_pb.TOOL_CALL_STATUS_ERROR}
     assert sum(each.errors for each in turn.finished.tools) == len(recording.tools)
     assert turn.finished.turn_totals.model_calls == 2
     _, again = caller.service.requests("talk")

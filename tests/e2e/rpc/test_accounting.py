@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
@@ -79,7 +81,7 @@ async def test_two_turns_are_accounted_for_to_the_last_decimal(caller: Caller) -
 
     for turn in (first, second):
         assert_in_order(turn)
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     entries = caller.service.entries("talk")
     assert len(entries) == 2
     for number, entry in enumerate(entries, 1):
@@ -148,7 +150,7 @@ async def test_parallel_tools_run_concurrently_under_their_own_ids(caller: Calle
     assert len(started) == 3
     assert len({each.tool_call_id for each in started}) == 3
     assert sorted(each.tool_call_id for each in started) == sorted(each.tool_call_id for each in finished)
-    assert {each.status for each in finished} == {pb.TOOL_CALL_STATUS_SUCCESS}
+    assert {each.status for each in finished} == {session_pb.TOOL_CALL_STATUS_SUCCESS}
     results = {each["tool_call_id"]: each["content"] for each in _last_results(caller)}
     assert {each.tool_call_id for each in finished} == set(results)
 
@@ -158,10 +160,10 @@ async def test_failed_tool_is_reported_to_the_model_and_the_caller(caller: Calle
     turn = await caller.converse('@sandbox tool-loop calls=2 tool=calculator input=\'{"expression":"1/0"}\'')
 
     (finished,) = [each.tool_call_finished for each in turn.responses if each.HasField("tool_call_finished")]
-    assert finished.status == pb.TOOL_CALL_STATUS_ERROR
+    assert finished.status == session_pb.TOOL_CALL_STATUS_ERROR
     assert finished.output
     assert [(tool.name, tool.calls, tool.errors) for tool in turn.finished.tools] == [("calculator", 1, 1)]
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     await assert_sums_agree(caller, turn)
 
 

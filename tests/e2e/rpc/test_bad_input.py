@@ -8,8 +8,10 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
+from google.protobuf.duration_pb2 import Duration
 
-from tests.support.caller import Caller, Failure, failure_of
+from tests.support.caller import Caller, Failure, failure_of, read
 from tests.support.service import Service
 
 CONVERSE = "/godoty.v1.AgentService/Converse"
@@ -32,11 +34,16 @@ FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("fallback_models", {"model": "openai/gpt-4o-mini", "fallback_models": ["openai/gpt-4o-mini"] * 9}),
     ("fallback_models", {"model": "openai/gpt-4o-mini", "fallback_models": [""]}),
     ("fallback_models", {"fallback_models": ["openai/gpt-4o-mini"]}),
-    ("limits.max_model_calls", {"limits": pb.TurnLimits(max_model_calls=0)}),
-    ("limits.max_model_calls", {"limits": pb.TurnLimits(max_model_calls=-1)}),
-    ("limits.max_output_tokens", {"limits": pb.TurnLimits(max_output_tokens=0)}),
-    ("limits.max_output_tokens", {"limits": pb.TurnLimits(max_output_tokens=-(2**31))}),
+    ("limits.max_model_calls", {"limits": turn_pb.TurnLimits(max_model_calls=0)}),
+    ("limits.max_model_calls", {"limits": turn_pb.TurnLimits(max_model_calls=-1)}),
+    ("limits.max_output_tokens", {"limits": turn_pb.TurnLimits(max_output_tokens=0)}),
+    ("limits.max_output_tokens", {"limits": turn_pb.TurnLimits(max_output_tokens=-(2**31))}),
     ("user", {"user": "x" * 129}),
+    ("disconnect_grace", {"disconnect_grace": Duration(seconds=-1)}),
+    ("disconnect_grace", {"disconnect_grace": Duration(seconds=600, nanos=1)}),
+    ("disconnect_grace", {"disconnect_grace": Duration(seconds=1, nanos=-1)}),
+    ("disconnect_grace", {"disconnect_grace": Duration(nanos=10**9)}),
+    ("disconnect_grace", {"disconnect_grace": Duration(seconds=2**62)}),
 ]
 
 
@@ -56,7 +63,7 @@ async def test_invalid_field_is_named_and_nothing_is_stored(caller: Caller, fiel
 
 async def test_all_invalid_fields_are_named_in_one_error(caller: Caller) -> None:
     """A request with several invalid fields gets one error that names each of them."""
-    limits = pb.TurnLimits(max_model_calls=0, max_output_tokens=0)
+    limits = turn_pb.TurnLimits(max_model_calls=0, max_output_tokens=0)
     turn = await caller.converse(" ", session_id="a b", model="? ?", user="x" * 200, limits=limits)
 
     assert turn.failure is not None
@@ -117,6 +124,15 @@ async def test_session_without_an_end_user_gets_the_first_one(caller: Caller) ->
 
     assert turn.failure is not None
     assert list(turn.failure.fields) == ["user"]
+
+
+@pytest.mark.parametrize("grace", [Duration(), Duration(seconds=600), Duration(nanos=999_999_999)])
+async def test_grace_within_its_range_is_accepted(caller: Caller, grace: Duration) -> None:
+    """0 to 10 minutes; under CONTINUE as well, where it has no effect."""
+    for on_disconnect in turn_pb.OnDisconnect.values():
+        turn = await caller.converse("hi", disconnect_grace=grace, on_disconnect=on_disconnect)
+
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
 
 
 @pytest.mark.parametrize(
@@ -267,3 +283,26 @@ async def test_unknown_method_is_unimplemented(caller: Caller) -> None:
     failure = await failure_of(_raw(caller, "NoSuchMethod", b""))
 
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("state", [turn_pb.TURN_STATE_WAITING, 99, -1])
+async def test_turns_cannot_be_listed_by_other_states(caller: Caller, state: int) -> None:
+    """A state that is no filter, or none at all, is INVALID_FIELD `state`."""
+    request = pb.ListTurnsRequest()
+    request.state = state  # type: ignore[assignment] # also a number that is no state
+
+    failure = await failure_of(caller.call("ListTurns", request))
+    assert (failure.code, list(failure.fields)) == (INVALID, ["state"])
+
+
+@pytest.mark.parametrize("method", ["GetTurn", "ResumeTurn", "CancelTurn"])
+@pytest.mark.parametrize("turn_id", ["", "turn_", "turn_" + "g" * 28, "turn_" + "0" * 29, "x" * 128])
+async def test_malformed_turn_id_is_named(caller: Caller, method: str, turn_id: str) -> None:
+    """Every method that takes a turn refuses an empty or malformed id."""
+    if method == "ResumeTurn":
+        failure = (await read(caller.resume(turn_id))).failure
+    else:
+        failure = await failure_of(caller.call(method, getattr(pb, f"{method}Request")(turn_id=turn_id)))
+
+    assert failure is not None
+    assert (failure.code, list(failure.fields)) == (INVALID, ["turn_id"])

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.support.caller import Failure
 from tests.support.service import Service, until
@@ -14,13 +15,13 @@ from tests.support.service import Service, until
 def test_blocking_client_converses(grpc_stub: Any, service: Service) -> None:
     """A stub of plain grpc reads a turn message by message, then its cost."""
     call = grpc_stub.Converse(pb.ConverseRequest(session_id="talk", text="hello"), metadata=service.metadata)
-    responses = list(call)
+    events = [each.event for each in call]
 
-    assert responses[0].HasField("turn_started")
-    assert responses[-1].turn_finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert events[0].HasField("turn_started")
+    assert events[-1].turn_finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     request = pb.GetSessionMetricsRequest(session_id="talk")
     metrics = grpc_stub.GetSessionMetrics(request, metadata=service.metadata)
-    assert metrics.totals == responses[-1].turn_finished.session_totals
+    assert metrics.totals == events[-1].turn_finished.session_totals
 
 
 def test_blocking_clients_converse_concurrently(grpc_stub: Any, service: Service) -> None:
@@ -28,7 +29,7 @@ def test_blocking_clients_converse_concurrently(grpc_stub: Any, service: Service
 
     def converse(number: int) -> str:
         request = pb.ConverseRequest(session_id=f"s{number}", text=f"@sandbox plain text=answer{number} delay_ms=1")
-        return "".join(each.text_delta.text for each in grpc_stub.Converse(request, metadata=service.metadata))
+        return "".join(each.event.text_delta.text for each in grpc_stub.Converse(request, metadata=service.metadata))
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(converse, range(8))) == [f"answer{number}" for number in range(8)]
@@ -47,13 +48,13 @@ def test_cancel_by_a_blocking_client_frees_the_session(grpc_stub: Any, service: 
     """A blocking reader that cancels releases the session."""
     request = pb.ConverseRequest(session_id="talk", text="@sandbox slow first_delay_ms=0 tokens=100")
     call = grpc_stub.Converse(request, metadata=service.metadata)
-    assert next(call).HasField("turn_started")
+    assert next(call).event.HasField("turn_started")
     call.cancel()
 
     def served() -> bool:
         again = grpc_stub.Converse(pb.ConverseRequest(session_id="talk", text="hi"), metadata=service.metadata)
         try:
-            return bool(list(again)[-1].HasField("turn_finished"))
+            return bool(list(again)[-1].event.HasField("turn_finished"))
         except grpc.RpcError as error:
             assert Failure.of(error).reason == "SESSION_BUSY"  # noqa: PT017 - anything else fails the test
             return False

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from tests.conftest import Start
@@ -148,7 +149,7 @@ async def test_cancel_at_any_time_leaves_a_usable_session(caller: Caller, after:
     await free(caller.service)
 
     turn, _ = await when_free(caller, "and now?")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert_valid_history(await caller.messages())
     numbers = [entry.number for entry in caller.service.entries("talk")]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -192,7 +193,7 @@ async def test_one_of_concurrent_turns_of_a_new_session_runs(caller: Caller) -> 
 async def test_metrics_are_exact_while_a_turn_runs(caller: Caller) -> None:
     """The running call is pending from the moment it is sent; finished ones are in the totals."""
     call = caller.start("@sandbox tool-loop calls=2 fault=hang at=2 hang_after=0")
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     while not responses or not responses[-1].HasField("tool_call_finished"):
         responses.append(await anext(aiter(call)))
     (first,) = [each.model_call_finished.call for each in responses if each.HasField("model_call_finished")]
@@ -221,7 +222,7 @@ async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> Non
     assert failure.retry_after is not None
     caller.service.backends.allow(hold)
     rest = await read(call)
-    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert rest.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert len(await caller.messages()) == 2
 
 

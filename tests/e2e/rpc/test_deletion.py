@@ -3,6 +3,7 @@
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.support.caller import Caller, failure_of
 
@@ -42,6 +43,6 @@ async def test_unfinished_deletion_leaves_no_messages(caller: Caller) -> None:
     caller.service.database["messages"].delete_many({"session_uid": session["_id"]})
 
     turn = await caller.converse("hello again")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await caller.messages()
     assert [message.content[0].text for message in messages] == ["hello again", turn.text]

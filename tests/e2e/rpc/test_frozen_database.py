@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.server import running
@@ -100,7 +101,7 @@ async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> N
                 anext(
                     aiter(
                         caller.start(
-                            "hello", session_id="kept", request_id="one", on_disconnect=pb.ON_DISCONNECT_CONTINUE
+                            "hello", session_id="kept", request_id="one", on_disconnect=turn_pb.ON_DISCONNECT_CONTINUE
                         )
                     )
                 )
@@ -119,7 +120,7 @@ async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> N
 
     async def served() -> bool:
         turn = await caller.converse(
-            "hello", session_id="kept", request_id="one", on_disconnect=pb.ON_DISCONNECT_CONTINUE
+            "hello", session_id="kept", request_id="one", on_disconnect=turn_pb.ON_DISCONNECT_CONTINUE
         )
         assert turn.failure is None or turn.failure.reason in ("SESSION_BUSY", "STORAGE_UNAVAILABLE", "SESSION_LOST")
         return turn.failure is None

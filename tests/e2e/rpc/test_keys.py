@@ -23,6 +23,9 @@ METHODS: list[tuple[str, Any]] = [
     ("ListSessions", pb.ListSessionsRequest()),
     ("ListMessages", pb.ListMessagesRequest(session_id="talk")),
     ("DeleteSession", pb.DeleteSessionRequest(session_id="talk")),
+    ("CancelTurn", pb.CancelTurnRequest(turn_id="turn_" + "0" * 28)),
+    ("GetTurn", pb.GetTurnRequest(turn_id="turn_" + "0" * 28)),
+    ("ListTurns", pb.ListTurnsRequest()),
 ]
 
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from godoty_service.ledger.states import CallState
-from godoty_service.rpc import agent_codec, agent_service, interceptor
+from godoty_service.rpc import agent_service, interceptor, turn_codec
 from tests.conftest import Start
 from tests.e2e.turns.streams import SLOW, free
 from tests.support.caller import Caller, read
@@ -31,16 +31,16 @@ async def test_broken_connection_cancels_the_turn_and_is_not_logged_as_a_fault(
     """The error that gRPC raises from a failed write is treated as a cancel by the client."""
     caller = connect(await serve())
     written: list[int] = []
-    message = agent_codec.event_message
+    fill = turn_codec.fill_event
 
-    def breaking(turn_id: str, sequence: int, event: Any) -> Any:
-        written.append(sequence)
+    def breaking(message: Any, turn_id: str, read: Any) -> None:
+        written.append(read[0])
         if len(written) > 3:
             raise grpc.aio.InternalError('Failed "execute_batch": (<SendMessageOperation>,)')
-        return message(turn_id, sequence, event)
+        fill(message, turn_id, read)
 
     faults = Faults()
-    monkeypatch.setattr(agent_service, "event_message", breaking)
+    monkeypatch.setattr(agent_service, "fill_event", breaking)
     monkeypatch.setattr(interceptor, "log", faults)
 
     turn = await read(caller.start(SLOW))

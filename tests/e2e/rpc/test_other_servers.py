@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from godoty_service.server import running
@@ -85,7 +86,7 @@ async def test_session_of_a_killed_server_is_continued(
 
 async def assert_the_answer_was_closed(survivor: Caller, turn: Turn) -> None:
     """Check a session that was killed during an answer, and the turn after that."""
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
     assert_valid_history(messages)
     assert [message.content[0].text for message in (messages[0], *messages[2:])] == [SLOW, "and now?", turn.text]
@@ -102,11 +103,11 @@ async def assert_the_answer_was_closed(survivor: Caller, turn: Turn) -> None:
 async def assert_the_loop_was_closed(survivor: Caller) -> None:
     """Check a session that was killed between two calls of a loop."""
     turn = await survivor.converse("and now?", session_id="loop")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await survivor.messages("loop")
     assert_valid_history(messages)
     assert len(messages) == 6
-    assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
+    assert messages[2].content[0].tool_result.status == session_pb.TOOL_CALL_STATUS_SUCCESS
     assert_valid_request(survivor.service.requests("loop")[-1]["messages"])
 
 
@@ -148,7 +149,7 @@ async def test_stopping_server_finishes_turns_and_then_cancels_them(
         await soon(lambda: all(caller.service.entries(each) for each in ("short", "long")))
         backends.allow("stopping")
 
-    assert (await short).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await short).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     failure = (await long).failure
     assert failure is not None
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
@@ -171,7 +172,7 @@ async def test_stopped_server_frees_its_sessions(serve: Start, serve_process: St
     survivor = connect(service.at(other.target))
 
     turn = await survivor.converse("and now?")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
     assert_valid_history(messages)
     assert messages[1].content[0].text.startswith("t0 t1 t2 ")

@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
@@ -23,7 +24,7 @@ UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_
 async def assert_usable(caller: Caller, prompt: str, session_id: str = "talk") -> None:
     """Check that the next turn is served, with a history that every model accepts."""
     turn = await caller.converse("and now?", session_id=session_id)
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
     assert_valid_history(messages)
     assert messages[0].content[0].text == prompt
@@ -64,7 +65,7 @@ async def test_throttled_request_is_retried_after_retry_after(caller: Caller) ->
     begun = time.monotonic()
     turn = await caller.converse("@sandbox error-before status=429 retry_after=1 times=1")
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert time.monotonic() - begun >= 1
     first, second = caller.service.entries("talk")
     assert refused_free(first)
@@ -175,7 +176,7 @@ async def test_error_under_http_200_is_retried(caller: Caller) -> None:
     """The same error is retried, and the second attempt's answer is the turn's."""
     turn = await caller.converse("@sandbox error-200 times=1")
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert [entry.attempt for entry in caller.service.entries("talk")] == [1, 2]
 
 
@@ -216,7 +217,7 @@ async def test_error_before_the_first_token_is_retried(caller: Caller) -> None:
     """A stream that starts with an error has no content yet: it is retried, with an entry of its own."""
     turn = await caller.converse("@sandbox error-mid n=0 times=1")
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     entries = caller.service.entries("talk")
     assert [entry.attempt for entry in entries] == [1, 2]
     assert entries[0].cost == 0
@@ -249,7 +250,7 @@ async def test_broken_connection_before_the_headers_is_unresolved(caller: Caller
     """A request that was sent without a response may be charged: it is unresolved, with its bound in the totals."""
     turn = await caller.converse("@sandbox reset n=0 times=1")
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     first, second = turn.calls
     assert (first.state, second.state) == (metering_pb2.CALL_STATE_PENDING, metering_pb2.CALL_STATE_SETTLED)
     await reconciled(caller)
@@ -268,17 +269,17 @@ async def test_failure_in_a_later_cycle_keeps_the_tool_results(caller: Caller) -
     entries = caller.service.entries("talk")
     assert [(entry.number, entry.attempt) for entry in entries] == [(1, 1), (2, 1), (3, 2), (4, 3)]
     messages = await caller.messages()
-    assert [message.role for message in messages] == [pb.ROLE_USER, pb.ROLE_ASSISTANT] * 2
-    assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
+    assert [message.role for message in messages] == [session_pb.ROLE_USER, session_pb.ROLE_ASSISTANT] * 2
+    assert messages[2].content[0].tool_result.status == session_pb.TOOL_CALL_STATUS_SUCCESS
     await assert_usable(caller, prompt)
 
 
 async def test_answer_as_one_json_body_is_accepted(caller: Caller) -> None:
     """A gateway that answers a streaming request with one JSON body, after blank lines, is supported."""
-    limits = pb.TurnLimits(max_model_calls=1)  # it asks for a tool, as often as it is replayed
+    limits = turn_pb.TurnLimits(max_model_calls=1)  # it asks for a tool, as often as it is replayed
     turn = await caller.converse("@sandbox replay file=json_2026-08_whitespace-keepalive-body.json", limits=limits)
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_MAX_MODEL_CALLS
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_MAX_MODEL_CALLS
     (started,) = [each.tool_call_started for each in turn.responses if each.HasField("tool_call_started")]
     assert started.name == "weather"
     (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bson import json_util
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from openrouter_sandbox.mongodb.mongod import free_port
@@ -64,7 +65,7 @@ async def live(caller: Caller, planted: Planted) -> list[Any]:
         f'@sandbox tool-loop calls=2 tool=current_time input=\'{{"timezone":"{planted.tool}"}}\'',
         "@sandbox replay file=sse_2025-09_toolcall.sse",
     ):
-        await caller.converse(text, limits=pb.TurnLimits(max_model_calls=2))
+        await caller.converse(text, limits=turn_pb.TurnLimits(max_model_calls=2))
     call = caller.start(f"@sandbox slow text={prompt_text} first_delay_ms=50")
     await anext(aiter(call))
     call.cancel()

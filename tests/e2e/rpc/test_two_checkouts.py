@@ -52,7 +52,7 @@ async def answer(settings: dict[str, str]) -> str:
     metadata = (("authorization", f"Bearer {settings['GODOTY_API_KEY']}"),)
     async with grpc.aio.insecure_channel(settings["GODOTY_LISTEN"]) as channel:
         call = stub_of(channel).Converse(pb.ConverseRequest(text="What is 12*13?"), metadata=metadata, timeout=30)
-        return "".join([each.text_delta.text async for each in call])
+        return "".join([each.event.text_delta.text async for each in call])
 
 
 async def taken(port: int) -> asyncio.Server:

@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that stops forwarding: neither side notices that the other is gone."""
+"""A proxy between a client and a server that stops forwarding unnoticed by both sides, or closes their connections."""
 
 import asyncio
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class SilentProxy:
-    """Forwards TCP connections to a server until `fall_silent`; then it reads nothing and closes nothing.
+    """Forwards TCP connections to a server until `cut`, or until `fall_silent`: then it reads and closes nothing.
 
     Attributes:
         address: The address for clients.
@@ -38,6 +38,12 @@ class SilentProxy:
         """Stop forwarding in both directions, on connections that stay open."""
         for pump in self._pumps:
             pump.cancel()
+
+    def cut(self) -> None:
+        """Close the connections on both sides, as a network that resets them; later connections are forwarded."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.support.caller import Caller, Turn, read
 from tests.support.service import Document, Service
@@ -15,33 +16,12 @@ DELTAS = ("text_delta", "reasoning_delta")
 RICH = "@sandbox tool-loop calls=3 parallel=2 tool=calculator reasoning=3 delay_ms=3"
 # One token every 50 ms, then a hold that nothing ends and no generation record: the call remains open.
 SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 record_ms=-1"
-CONTINUE = pb.ON_DISCONNECT_CONTINUE
-
-
-def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 90.0) -> Any:
-    """Start to read the rest of a turn."""
-    request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
-    return caller.stub.ResumeTurn(request, metadata=caller.service.metadata, timeout=timeout)
-
-
-class Unwrapped:
-    """A resumed stream in the form of Converse."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-
-    def __aiter__(self) -> "Unwrapped":
-        return self
-
-    async def __anext__(self) -> pb.ConverseResponse:
-        event: pb.ConverseResponse = (await anext(aiter(self._call))).event
-        return event
+CONTINUE = turn_pb.ON_DISCONNECT_CONTINUE
 
 
 async def resume(caller: Caller, turn_id: str, after: int = 0) -> Turn:
     """Read the rest of a turn to its end."""
-    rest = await read(resuming(caller, turn_id, after))
-    return Turn(tuple(each.event for each in rest.responses), rest.failure)  # type: ignore[attr-defined]
+    return await read(caller.resume(turn_id, after))
 
 
 async def cancel(caller: Caller, turn_id: str) -> None:
@@ -49,9 +29,9 @@ async def cancel(caller: Caller, turn_id: str) -> None:
     await caller.call("CancelTurn", pb.CancelTurnRequest(turn_id=turn_id))
 
 
-async def until_sequence(call: Any, sequence: int) -> list[pb.ConverseResponse]:
+async def until_sequence(call: Any, sequence: int) -> list[turn_pb.TurnEvent]:
     """Read a stream up to a sequence, or to its end."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     async for response in call:
         responses.append(response)
         if response.sequence >= sequence:
@@ -59,17 +39,17 @@ async def until_sequence(call: Any, sequence: int) -> list[pb.ConverseResponse]:
     return responses
 
 
-async def until_text(call: Any, text: str) -> list[pb.ConverseResponse]:
+async def until_text(call: Any, text: str) -> list[turn_pb.TurnEvent]:
     """Read a stream until its text ends with the given text."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     while text not in "".join(each.text_delta.text for each in responses):
         responses.append(await anext(aiter(call)))
     return responses
 
 
-def joined(responses: Iterable[pb.ConverseResponse]) -> list[bytes]:
-    """Return the stream's bytes with adjacent deltas joined, with the sequence of the last; heartbeats are omitted."""
-    found: list[pb.ConverseResponse] = []
+def joined(responses: Iterable[turn_pb.TurnEvent]) -> list[bytes]:
+    """Return the stream's bytes with adjacent deltas joined, with sequence and time of the last, without heartbeats."""
+    found: list[turn_pb.TurnEvent] = []
     for response in responses:
         if response.HasField("heartbeat"):
             continue
@@ -77,12 +57,13 @@ def joined(responses: Iterable[pb.ConverseResponse]) -> list[bytes]:
         if kind in DELTAS and found and found[-1].WhichOneof("event") == kind:
             getattr(found[-1], kind).text += getattr(response, kind).text
             found[-1].sequence = response.sequence
+            found[-1].time.CopyFrom(response.time)
         else:
-            found.append(pb.ConverseResponse.FromString(response.SerializeToString()))
+            found.append(turn_pb.TurnEvent.FromString(response.SerializeToString()))
     return [each.SerializeToString(deterministic=True) for each in found]
 
 
-def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
+def assert_increasing(responses: Iterable[turn_pb.TurnEvent]) -> None:
     """Check that all events are of one turn, with strictly increasing sequences except for heartbeats."""
     kept = [each for each in responses if not each.HasField("heartbeat")]
     sequences = [each.sequence for each in kept]

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from bson import encode
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until, until_text
@@ -40,7 +41,7 @@ async def test_deletion_removes_all_text(caller: Caller, second_caller: Caller, 
             session_id=session_id,
             user="ada",
         )
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         failed = await caller.converse(f"@sandbox error-mid n=1 text='{SECRET} {SECRET}'", session_id=session_id)
         assert failed.failure is not None
         assert set(traces(caller.service)) <= {"messages", "turn_logs"}
@@ -63,7 +64,7 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
     here, there = connect(first), connect(first.at((await serve(database=first.database.name)).target))
     call = here.start(SLOW, on_disconnect=CONTINUE)
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    waiting = asyncio.create_task(there.converse("hello", on_busy=pb.ON_BUSY_WAIT, request_id="patient"))
+    waiting = asyncio.create_task(there.converse("hello", on_busy=turn_pb.ON_BUSY_WAIT, request_id="patient"))
     await until(lambda: first.database["turns"].count_documents({"request_id": "patient"}) == 1)
     # The state after a deletion by a third server that died in between.
     lease = {"turn_id": "del_1", "replica_id": "", "text": "", "predecessors": []}
@@ -71,9 +72,9 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
 
     turn = await waiting
     assert turn.started.session_created
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     for client in (here, there):
-        again = await client.converse("hello", on_busy=pb.ON_BUSY_WAIT, request_id="patient")
+        again = await client.converse("hello", on_busy=turn_pb.ON_BUSY_WAIT, request_id="patient")
         assert joined(again.responses) == joined(turn.responses)
     assert len([each for each in first.entries("talk") if each.turn_id == turn.responses[0].turn_id]) == 1
     missing = (await resume(there, turn_id)).failure

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from strands import tool
 
 from godoty_service import turn_bootstrap as composition
@@ -96,7 +96,7 @@ async def test_cancel_at_any_await_settles_turn(
     async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
         caller = connect(backends.service(server.address, new_database))
         whole = await caller.converse(SCRIPT, session_id="whole")
-        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         awaits = injector.awaits
         await until(lambda: server.turns.running == 0)
         await asyncio.sleep(0.05)
@@ -115,7 +115,7 @@ async def test_cancel_at_any_await_settles_turn(
                 caller, server, turn, session_id=session_id, before=before, struck=struck or time.time()
             )
             again = await caller.converse("and now?", session_id=session_id)
-            assert again.finished.stop_reason == pb.STOP_REASON_END_TURN, (at, late)
+            assert again.finished.stop_reason == turn_pb.STOP_REASON_END_TURN, (at, late)
             assert_valid_history(await caller.messages(session_id))
             assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
             await until(lambda: server.turns.running == 0)

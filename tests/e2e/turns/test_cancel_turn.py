@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from godoty_service.turns import resumption, turn_store
@@ -14,12 +14,10 @@ from tests.conftest import Start
 from tests.e2e.turns.streams import (
     CONTINUE,
     SLOW,
-    Unwrapped,
     cancel,
     free,
     joined,
     resume,
-    resuming,
     until,
     until_text,
 )
@@ -89,7 +87,7 @@ async def test_loss_of_last_reader_cancels_turn(caller: Caller, second_caller: C
         call = caller.start(SLOW, session_id=session_id, request_id=how)
         seen = await until_text(call, "t2 ")
         if how == "resume":
-            second = resuming(caller, seen[0].turn_id)
+            second = caller.resume(seen[0].turn_id)
         else:
             second = caller.start(SLOW, session_id=session_id, request_id=how)
         await anext(aiter(second))
@@ -117,9 +115,8 @@ async def test_remote_reader_keeps_turn_running(
     script = f"@sandbox plain tokens=9 hold_after=3 hold=mark-{how} record_ms=-1"
     call = caller.start(script, request_id="one")
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    second = resuming(second_caller, turn_id) if how == "resume" else second_caller.start(script, request_id="one")
-    unwrapped = Unwrapped(second) if how == "resume" else second
-    await until_text(unwrapped, "t1 ")
+    second = second_caller.resume(turn_id) if how == "resume" else second_caller.start(script, request_id="one")
+    await until_text(second, "t1 ")
     call.cancel()
     marks: set[Any] = set()
 
@@ -129,7 +126,7 @@ async def test_remote_reader_keeps_turn_running(
 
     await until(renewed)
     service.backends.allow(f"mark-{how}", 2)
-    await until_text(unwrapped, "t4 ")
+    await until_text(second, "t4 ")
     assert service.entries("talk")[0].error is None
     second.cancel()
     await free(service)
@@ -148,7 +145,7 @@ async def test_deadline_under_continue_ends_only_the_reader(caller: Caller, seco
     caller.service.backends.allow("deadline")
 
     rest = await resume(second_caller, last.turn_id, last.sequence)
-    assert rest.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert rest.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert turn.text + rest.text == "".join(f"t{number} " for number in range(20))
     (entry,) = caller.service.entries("talk")
     assert entry.state is CallState.SETTLED
@@ -160,9 +157,9 @@ async def test_readers_under_continue_do_not_end_turn(caller: Caller, second_cal
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     call.cancel()
     for client in (caller, second_caller, caller, second_caller):
-        reader = resuming(client, turn_id)
+        reader = client.resume(turn_id)
         await anext(aiter(reader))
         reader.cancel()
     caller.service.backends.allow("readers")
 
-    assert (await resume(caller, turn_id)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await resume(caller, turn_id)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN

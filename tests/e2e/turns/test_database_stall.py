@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.server import running
@@ -104,7 +104,7 @@ async def test_reject_is_never_queued(caller: Caller) -> None:
     holds = [f"queue-{number}" for number in range(6)]
     turns = [
         asyncio.create_task(
-            caller.converse(f"@sandbox plain tokens=3 hold_after=1 hold={hold}", on_busy=pb.ON_BUSY_WAIT)
+            caller.converse(f"@sandbox plain tokens=3 hold_after=1 hold={hold}", on_busy=turn_pb.ON_BUSY_WAIT)
         )
         for hold in holds
     ]

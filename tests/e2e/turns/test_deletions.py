@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
@@ -40,7 +41,7 @@ async def test_deletion_completes_after_callers_deadline(caller: Caller, deadlin
         assert old is not None
         with suppress(grpc.aio.AioRpcError):  # unless it was faster
             await delete(caller, session_id, deadline=deadline_ms / 1000)
-        turn = await caller.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
+        turn = await caller.converse("and now?", session_id=session_id, on_busy=turn_pb.ON_BUSY_WAIT)
 
         assert turn.failure is None
         left = caller.service.database["messages"].count_documents({"session_uid": old["_id"]})

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
@@ -41,13 +42,13 @@ async def test_sigterm_lets_turns_finish_within_grace(
     short = caller.start(f"{SHORT}sigterm", session_id="short")
     long = caller.start(SLOW, session_id="long")
     long_id = (await until_text(long, "t2 "))[0].turn_id
-    waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=pb.ON_BUSY_WAIT))
+    waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=turn_pb.ON_BUSY_WAIT))
     await until_text(short, "t0 ")
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     service.backends.allow("sigterm")
 
-    assert (await read(short)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await read(short)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     for turn in (await read(long), await waiting):
         assert_shutting_down(turn)
     assert await asyncio.wait_for(process.process.wait(), 60) == 0
@@ -81,7 +82,7 @@ async def test_new_turn_is_refused_during_drain(backends: Backends, new_database
         await until(lambda: server.turns._draining)
         assert_shutting_down(await caller.converse("hi", session_id="new"))
         backends.allow("refused")
-        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         await stopped
     assert service.session("new") is None
 
@@ -101,7 +102,7 @@ async def test_turn_without_readers_may_finish_during_drain(
         await stopped
 
     whole = await resume(connect(other), seen[0].turn_id)
-    assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert whole.text == "".join(f"t{number} " for number in range(16))
     assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]
 
@@ -140,7 +141,7 @@ async def test_drain_refuses_queued_turns(
         call = holder.start(script)
         await until_text(call, "t0 ")
         waiting = [
-            asyncio.create_task(caller.converse(f"waits {number}", on_busy=pb.ON_BUSY_WAIT)) for number in range(3)
+            asyncio.create_task(caller.converse(f"waits {number}", on_busy=turn_pb.ON_BUSY_WAIT)) for number in range(3)
         ]
         await until(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
         draining = asyncio.create_task(server.turns.drain(GRACE))
@@ -149,8 +150,8 @@ async def test_drain_refuses_queued_turns(
         for turn in refused:
             assert_shutting_down(turn)
         backends.allow(f"queued-{elsewhere}")
-        assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         await draining
-        texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
+        texts = [each.content[0].text for each in await caller.messages() if each.role == session_pb.ROLE_USER]
         assert texts == [script]
         assert len(service.entries("talk")) == 1

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
@@ -68,19 +69,17 @@ async def test_primary_failover_during_turns_loses_nothing(
             assert await differences(mongo.uri, database) == []
 
 
-async def _assert_sound(
-    caller: Caller, session_id: str, shown: tuple[pb.ConverseResponse, ...], *, failed: bool
-) -> None:
+async def _assert_sound(caller: Caller, session_id: str, shown: tuple[turn_pb.TurnEvent, ...], *, failed: bool) -> None:
     """Check a session whose turn has run through a failover."""
     again = await resume(caller, shown[0].turn_id)
     assert_increasing(again.responses)
     if not failed:
         assert joined(again.responses) == joined(shown)
-    turn = await caller.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT, timeout=60.0)
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    turn = await caller.converse("and now?", session_id=session_id, on_busy=turn_pb.ON_BUSY_WAIT, timeout=60.0)
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
     assert_valid_history(messages)
-    texts = [each.content[0].text for each in messages if each.role == pb.ROLE_USER and each.content[0].text]
+    texts = [each.content[0].text for each in messages if each.role == session_pb.ROLE_USER and each.content[0].text]
     assert texts == ["hi", SCRIPTS[session_id], "and now?"]
     assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
     numbers = [entry.number for entry in caller.service.entries(session_id)]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import TurnTooLarge
 from godoty_service.ledger.states import CallState
@@ -19,12 +19,10 @@ from tests.conftest import Start
 from tests.e2e.turns.streams import (
     CONTINUE,
     SLOW,
-    Unwrapped,
     assert_increasing,
     free,
     joined,
     resume,
-    resuming,
     until,
     until_text,
 )
@@ -57,7 +55,7 @@ async def test_full_log_ends_turn_and_counts_its_cost(
     again = await caller.converse(scenario, request_id="large")
     assert (joined(again.responses), again.failure) == (joined(turn.responses), turn.failure)
     monkeypatch.setattr(logs, "LARGEST_LOG", 8 * 1024 * 1024)
-    assert (await caller.converse("and now?")).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await caller.converse("and now?")).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert_valid_history(await caller.messages())
 
 
@@ -88,7 +86,9 @@ async def test_turn_timeout_ends_queued_turn(serve: Start, connect: Connect) -> 
     impatient = await serve(database=service.database.name, longest_turn=0.3)
     call = connect(service).start(SLOW)
     await until_text(call, "t1 ")
-    late = await connect(service.at(impatient.target)).converse("me too", on_busy=pb.ON_BUSY_WAIT, request_id="late")
+    late = await connect(service.at(impatient.target)).converse(
+        "me too", on_busy=turn_pb.ON_BUSY_WAIT, request_id="late"
+    )
     call.cancel()
     session = await free(service)
 
@@ -116,7 +116,7 @@ async def test_slow_reader_gets_merged_deltas_and_exact_text(service: Service) -
 
     turn = callers.Turn((first, *rest.responses), rest.failure)
     assert turn.text == text
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert_increasing(turn.responses)
     assert max(len(each.text_delta.text) for each in turn.responses) <= 64 * 1024
     assert turn.responses[-1].sequence > 2 * len(turn.responses)  # each delta has kept its number
@@ -129,7 +129,7 @@ async def test_stopped_reader_delays_no_other_reader(caller: Caller, second_call
 
     whole = await resume(second_caller, turn_id)
     assert whole.text == "".join(f"t{number} " for number in range(3_000))
-    assert (await caller.converse("next", on_busy=pb.ON_BUSY_WAIT)).finished
+    assert (await caller.converse("next", on_busy=turn_pb.ON_BUSY_WAIT)).finished
     assert joined((await read(call)).responses) == joined(whole.responses)[1:]
 
 
@@ -169,10 +169,10 @@ async def test_events_of_running_turn_are_readable_on_another_server(serve: Star
     other = await serve(database=service.database.name)
     call = connect(service).start("@sandbox plain tokens=30 hold_after=6 hold=next", on_disconnect=CONTINUE)
     seen = await until_text(call, "t5 ")
-    there = resuming(connect(service.at(other.target)), seen[0].turn_id)
-    before = await until_text(Unwrapped(there), "t5 ")
+    there = connect(service.at(other.target)).resume(seen[0].turn_id)
+    before = await until_text(there, "t5 ")
     service.backends.allow("next")
     end = await read(call)
 
-    rest = await read(Unwrapped(there))
+    rest = await read(there)
     assert joined([*before, *rest.responses]) == joined([*seen, *end.responses])

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, Unwrapped, cancel, resuming, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, until, until_text
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
@@ -17,9 +17,9 @@ LAST = "t2 "  # the last text before the silence
 FEW = 3
 
 
-async def heartbeats(call: Any) -> list[pb.ConverseResponse]:
+async def heartbeats(call: Any) -> list[turn_pb.TurnEvent]:
     """Read a stream until it has a few heartbeats in a row; return the events before, and the first heartbeat."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     async for response in call:
         responses.append(response)
         if len(responses) >= FEW and all(each.HasField("heartbeat") for each in responses[-FEW:]):
@@ -34,7 +34,7 @@ async def test_silent_stream_gets_heartbeats_with_the_last_sequence(serve: Start
     seen = await until_text(call, LAST)
     turn_id, last = seen[-1].turn_id, seen[-1].sequence
     seen = await heartbeats(call)
-    resumed = await heartbeats(Unwrapped(resuming(caller, turn_id, last)))
+    resumed = await heartbeats(caller.resume(turn_id, last))
     await cancel(caller, turn_id)
     rest = await read(call)
 
@@ -49,7 +49,7 @@ async def test_queued_turn_gets_heartbeats(serve: Start, connect: Connect) -> No
     caller = connect(await serve(stream_heartbeat=0.2))
     first = caller.start(SILENT)
     turn_id = (await until_text(first, LAST))[-1].turn_id
-    second = caller.start("hello", on_busy=pb.ON_BUSY_WAIT)
+    second = caller.start("hello", on_busy=turn_pb.ON_BUSY_WAIT)
     waiting = await heartbeats(second)
     await cancel(caller, turn_id)
     rest = [each for each in (await read(second)).responses if not each.HasField("heartbeat")]
@@ -85,9 +85,9 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
     other = await serve(database=service.database.name, **SHORT_LEASE, stream_heartbeat=0.3)
     survivor = connect(service.at(other.target))
     await process.kill()
-    turn = await read(Unwrapped(resuming(survivor, turn_id)))
+    turn = await read(survivor.resume(turn_id))
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
     assert turn.kinds[-2:] == ["heartbeat", "turn_finished"]
     last = 0
     for response in turn.responses:

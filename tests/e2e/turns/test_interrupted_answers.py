@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.sessions.history_repair import INTERRUPTED
 from tests.conftest import Start, StartProcess
@@ -45,8 +46,8 @@ async def test_shown_text_is_in_the_messages_after_a_takeover(
     shown = await resume(survivor, turn_id)
 
     messages = await survivor.messages()
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert shown.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+    assert shown.finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
     assert "t20 " in shown.text
     assert [each.content[0].text for each in messages] == [
         SLOW,
@@ -89,7 +90,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
     assert partial
     assert "".join([*answered, partial]) == shown.text
     results = [block.tool_result for each in messages for block in each.content if block.HasField("tool_result")]
-    assert results[0].status == pb.TOOL_CALL_STATUS_SUCCESS
+    assert results[0].status == session_pb.TOOL_CALL_STATUS_SUCCESS
 
 
 async def test_busy_session_of_dead_server_reports_remaining_lease(
@@ -112,7 +113,7 @@ async def test_busy_session_of_dead_server_reports_remaining_lease(
     await asyncio.sleep(busy.retry_after)
 
     turn = await survivor.converse("and now?")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
 
 
 def _lease_left(service: Service, replica_id: str) -> float:

@@ -64,7 +64,7 @@ def test_log_flushed_at_any_time_is_readable_from_any_sequence(events: list[Even
     whole = list(enumerate(events, start=1))
     bounds = [0, *sorted(tick for tick in ticks if 0 < tick < len(events)), len(events)]
     kept = [chunk(low + 1, events[low:high]) for low, high in pairwise(bounds)]
-    rest = [numbered for each in kept for numbered in _events_after(each, cut)]
+    rest = [(sequence, event) for each in kept for sequence, event, _ in _events_after(each, cut)]
 
     assert joined([*whole[:cut], *rest]) == joined(whole)
     assert all(sequence > cut for sequence, _ in rest)
@@ -79,7 +79,9 @@ def test_readers_at_any_pace_read_the_same(events: list[Event], pauses: list[boo
         log = EventLog()
 
         async def read(after: int) -> list[tuple[int, Event]]:
-            return [(place, event) async for place, event in log.read(after=after) if not isinstance(event, Heartbeat)]
+            return [
+                (place, event) async for place, event, _ in log.read(after=after) if not isinstance(event, Heartbeat)
+            ]
 
         readers = [asyncio.create_task(read(after)) for after in (0, 0, cut)]
         for event, pause in zip(events, [*pauses, *[False] * len(events)], strict=False):

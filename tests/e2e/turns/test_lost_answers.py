@@ -12,6 +12,7 @@ import grpc
 import pytest
 from bson import encode
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
@@ -229,7 +230,7 @@ async def test_lost_write_of_a_deletion_does_not_lock_its_session(harness: LossH
     await harness.assert_paid()
 
 
-async def assert_good_history(harness: LossHarness, session_id: str) -> list[pb.Message]:
+async def assert_good_history(harness: LossHarness, session_id: str) -> list[session_pb.Message]:
     """Check a session's messages, as they are stored and as the provider received them last."""
     messages = await harness.caller.messages(session_id)
     try:

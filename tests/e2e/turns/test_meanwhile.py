@@ -10,14 +10,15 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.clock import utc_now
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.turns.streams import SLOW, cancel, until_text
-from tests.support.caller import Caller, Turn, read
+from tests.support.caller import Caller, EventStream, Turn, read
 from tests.support.service import soon
 
-WAIT = pb.ON_BUSY_WAIT
+WAIT = turn_pb.ON_BUSY_WAIT
 PROMISE = 5.0  # seconds after its revocation in which a key may still make model calls
 CACHED = 3.2  # seconds after which a server has reloaded a key or a policy
 CALLS = 25
@@ -50,7 +51,9 @@ class QueuedTurn:
         request = pb.ConverseRequest(session_id="talk", text="hello", on_busy=WAIT)
         metadata = (("authorization", f"Bearer {other_key}"),)
         self.key_id = other_key.split("_")[1]
-        self._waiting = asyncio.create_task(read(waiter.stub.Converse(request, metadata=metadata, timeout=90)))
+        self._waiting = asyncio.create_task(
+            read(EventStream(waiter.stub.Converse(request, metadata=metadata, timeout=90)))
+        )
 
     async def end(self) -> Turn:
         """End the turn in front, and return the one that waited."""

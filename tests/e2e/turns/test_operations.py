@@ -10,13 +10,15 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
-from tests.e2e.turns.streams import insert_messages, until
+from tests.e2e.turns.streams import CONTINUE, insert_messages, until, until_text
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -183,3 +185,31 @@ async def test_hard_budget_costs_two_writes_and_no_read(
     assert first.own - second.own == Counter({"budgets.find_one": 1})
     assert second.own - plain == Counter({"budgets.update_one": 1, "budgets.find_one_and_update": 1})
     assert second.write_round_trips_before_the_request <= 2
+
+
+async def test_turns_are_read_without_a_write(
+    serve: Start, connect: Callable[[Service], Caller], operations: Operations
+) -> None:
+    """GetTurn and a page of turns cost the same few reads, for one turn and for fifty, ended or running."""
+    caller = connect(await serve(**QUIET))
+    for number in range(12):
+        await turn(caller, operations, "hello", f"s{number}")
+    call = caller.start("@sandbox plain tokens=9 hold_after=2 hold=reads", session_id="runs", on_disconnect=CONTINUE)
+    running = (await until_text(call, "t1 "))[0]
+    stored = {"turn_id": running.turn_id, "generation_id": {"$type": "string"}}
+    await until(lambda: caller.service.database["ledger"].count_documents(stored) == 1)
+    await until(lambda: caller.service.database["messages"].count_documents({"turn_id": running.turn_id}) == 1)
+    costs = {}
+    for method, request in (
+        ("GetTurn", pb.GetTurnRequest(turn_id=running.turn_id)),
+        ("ListTurns", pb.ListTurnsRequest()),
+        ("ListTurns", pb.ListTurnsRequest(state=turn_pb.TURN_STATE_RUNNING)),
+    ):
+        operations.done, operations.steps = [], []
+        await caller.call(method, request)
+        costs[str(request)] = operations.own
+    caller.service.backends.allow("reads")
+    await until(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 13)
+
+    reads = Counter({"turns.find": 1, "sessions.find": 1, "ledger.find": 1})
+    assert list(costs.values()) == [reads, reads, reads + Counter({"sessions.find": 1})]

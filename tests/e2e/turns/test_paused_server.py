@@ -13,7 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
@@ -102,7 +103,7 @@ async def take_over(survivor: Caller, session_id: str) -> tuple[Turn, float]:
     """Run a turn in a dead server's session; return it, and the seconds until it had begun."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    call = survivor.start("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
+    call = survivor.start("and now?", session_id=session_id, on_busy=turn_pb.ON_BUSY_WAIT)
     first = await anext(aiter(call))
     took = loop.time() - begun
     rest = await read(call)
@@ -149,13 +150,13 @@ async def test_dead_servers_sessions_continue_within_lease(
     async with slowest_plain_turn(survivor) as slowest:
         taken = await asyncio.gather(*(take_over(survivor, each) for each in SCRIPTS))
     for turn, took in taken:
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         assert took < LEASE + 10.0 + max(slowest)
     others = {"session_id": {"$in": list(SCRIPTS)}, "_id": {"$nin": _ids(taken)}}
     dead = {each["session_id"]: each["_id"] for each in service.database["turns"].find(others)}
     ends = {name: await resume(survivor, turn_id) for name, turn_id in dead.items()}
     for end in ends.values():
-        assert end.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+        assert end.finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
     for name in SCRIPTS:
         assert_valid_history(await survivor.messages(name))
         assert_valid_request(survivor.service.requests(name)[-1]["messages"])
@@ -196,7 +197,7 @@ async def _wake(
         assert _calls(service, name) == calls[name]
         assert_summed(service, name)
         again = await survivor.converse("still there?", session_id=name)
-        assert again.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert again.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         assert_valid_history(await survivor.messages(name))
         assert_summed(service, name)
 
@@ -289,14 +290,14 @@ async def test_session_taken_over_twice_loses_nothing(
 
     for name in ("kept", "lost"):
         turn = await survivor.converse("third", session_id=name)
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         history = await survivor.messages(name)
-        texts = [each.content[0].text.split()[0] for each in history if each.role == pb.ROLE_USER]
+        texts = [each.content[0].text.split()[0] for each in history if each.role == session_pb.ROLE_USER]
         assert texts == ["first", "second", "third"]
         assert_valid_history(history)
         assert_valid_request(survivor.service.requests(name)[-1]["messages"])
         (first,) = service.database["turns"].find({"session_id": name, "_id": history[0].turn_id})
-        assert (await resume(survivor, first["_id"])).finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+        assert (await resume(survivor, first["_id"])).finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
 
 
 async def _claim_and_die(service: Service, session_id: str) -> Claim:

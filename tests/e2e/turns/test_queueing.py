@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, until, until_text
@@ -18,12 +20,12 @@ from tests.support.history import assert_valid_history
 
 CLIENTS, TURNS = 64, 50 if LONG else 2
 FAST = "@sandbox plain tokens=1 flat=1"
-WAIT = pb.ON_BUSY_WAIT
+WAIT = turn_pb.ON_BUSY_WAIT
 
 
-async def all_messages(caller: Caller, session_id: str = "talk") -> list[pb.Message]:
+async def all_messages(caller: Caller, session_id: str = "talk") -> list[session_pb.Message]:
     """Read a session's messages, page by page."""
-    found: list[pb.Message] = []
+    found: list[session_pb.Message] = []
     token = ""
     while True:
         page = await caller.call(
@@ -35,7 +37,7 @@ async def all_messages(caller: Caller, session_id: str = "talk") -> list[pb.Mess
             return found
 
 
-def assert_sums(caller: Caller, turns: list[Turn], totals: pb.TurnFinished) -> None:
+def assert_sums(caller: Caller, turns: list[Turn], totals: turn_pb.TurnFinished) -> None:
     """Check that turns, entries and the provider's invoice have the same sum."""
     entries = caller.service.entries("talk")
     assert [entry.number for entry in entries] == list(range(1, len(turns) + 1))
@@ -63,11 +65,11 @@ async def test_many_queued_turns_are_served_once_each(caller: Caller, second_cal
     took = time.monotonic() - begun
     print(f"[in line] {len(turns)} turns on {servers} servers in {took:.1f} s")  # noqa: T201 - shown with -s
 
-    assert all(turn.finished.stop_reason == pb.STOP_REASON_END_TURN for turn in turns)
+    assert all(turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN for turn in turns)
     messages = await all_messages(caller)
     assert len(messages) == 2 * CLIENTS * rounds
     assert_valid_history(messages)
-    texts = Counter(each.content[0].text for each in messages if each.role == pb.ROLE_USER)
+    texts = Counter(each.content[0].text for each in messages if each.role == session_pb.ROLE_USER)
     assert texts == Counter({f"{FAST} client {c} turn {t}": 1 for c in range(CLIENTS) for t in range(rounds)})
     assert all(
         question.turn_id == answer.turn_id for question, answer in zip(messages[::2], messages[1::2], strict=True)
@@ -112,7 +114,7 @@ async def test_queued_turns_are_served_in_order(caller: Caller) -> None:
     await cancel(caller, turn_id)
     await asyncio.gather(*waiting)
 
-    texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
+    texts = [each.content[0].text for each in await caller.messages() if each.role == session_pb.ROLE_USER]
     assert texts == [SLOW, *(f"{FAST} {number}" for number in range(12))]
 
 
@@ -121,9 +123,9 @@ def _in_line(caller: Caller, count: int) -> bool:
     return turns.count_documents({"tenant_id": caller.service.tenant_id}) == count
 
 
-@pytest.mark.parametrize("on_disconnect", [pb.ON_DISCONNECT_CANCEL, CONTINUE])
+@pytest.mark.parametrize("on_disconnect", [turn_pb.ON_DISCONNECT_CANCEL, CONTINUE])
 async def test_expired_queued_turn_leaves_no_record(
-    caller: Caller, second_caller: Caller, on_disconnect: pb.OnDisconnect
+    caller: Caller, second_caller: Caller, on_disconnect: turn_pb.OnDisconnect
 ) -> None:
     """A turn whose deadline passes in the queue never runs, on either server, also under CONTINUE; the others do."""
     call = caller.start(SLOW)
@@ -140,11 +142,11 @@ async def test_expired_queued_turn_leaves_no_record(
         assert turn.responses == ()
     await cancel(second_caller, turn_id)
     for turn in await asyncio.gather(*patient):
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     await asyncio.sleep(0.3)
 
     await free(caller.service)
-    texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
+    texts = [each.content[0].text for each in await caller.messages() if each.role == session_pb.ROLE_USER]
     assert texts == [SLOW, "patient", "patient"]
     assert len(caller.service.entries("talk")) == 3
     ids = {"tenant_id": caller.service.tenant_id, "request_id": {"$in": ["late0", "late1"]}}

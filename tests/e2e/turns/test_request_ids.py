@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
@@ -62,7 +62,7 @@ async def test_other_request_with_used_id_is_refused(caller: Caller, second_call
         {"text": "hi"},
         {"session_id": "else"},
         {"model": "openai/gpt-4o-mini"},
-        {"on_busy": pb.ON_BUSY_WAIT},
+        {"on_busy": turn_pb.ON_BUSY_WAIT},
     )
     for client in (caller, second_caller):
         for other in others:
@@ -81,7 +81,7 @@ async def test_request_ids_are_scoped_to_tenant(caller: Caller, other_tenant: Ca
     """Two tenants can use the same id; each has its own turn."""
     mine, his = await asyncio.gather(*(client.converse("hi", request_id="one") for client in (caller, other_tenant)))
 
-    assert mine.finished.stop_reason == his.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert mine.finished.stop_reason == his.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert mine.responses[0].turn_id != his.responses[0].turn_id
 
 

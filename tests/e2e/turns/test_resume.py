@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import (
     CONTINUE,
     RICH,
-    Unwrapped,
     assert_increasing,
     cancel,
     chunks,
@@ -20,7 +19,6 @@ from tests.e2e.turns.streams import (
     joined,
     last_stored_sequence,
     resume,
-    resuming,
     until,
     until_sequence,
     until_text,
@@ -56,7 +54,7 @@ async def test_reader_disconnected_at_any_event_misses_nothing(
         assert_increasing([*seen, *rest.responses])
         assert joined([*seen, *rest.responses]) == joined(whole.responses)
         assert whole.kinds[0] == "turn_started"
-        assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
+        assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         assert (whole.text, whole.reasoning) == (undisturbed.text, undisturbed.reasoning)
 
     await asyncio.gather(*(cut_at(sequence) for sequence in range(1, last + 1)))
@@ -71,10 +69,10 @@ async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, second_cal
     turn_id = seen[0].turn_id
     call.cancel()
     while seen[-1].WhichOneof("event") != "turn_finished":
-        reader = resuming(rng.choice([caller, second_caller]), turn_id, seen[-1].sequence)
+        reader = rng.choice([caller, second_caller]).resume(turn_id, seen[-1].sequence)
         for _ in range(rng.randint(1, 6)):
             try:
-                seen.append((await anext(aiter(reader))).event)
+                seen.append(await anext(aiter(reader)))
             except StopAsyncIteration:
                 break
         reader.cancel()
@@ -94,14 +92,14 @@ async def test_running_turn_is_readable_as_it_is_written(caller: Caller, second_
     """A second reader, on the same or another server, keeps up with a running turn, and both end with it."""
     call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=shown", on_disconnect=CONTINUE)
     seen = await until_text(call, "t2 ")
-    here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, second_caller))
-    reading = asyncio.gather(*(until_text(Unwrapped(each), "t4 ") for each in (here, there)))
+    here, there = (each.resume(seen[0].turn_id, 1) for each in (caller, second_caller))
+    reading = asyncio.gather(*(until_text(each, "t4 ") for each in (here, there)))
     caller.service.backends.allow("shown", 2)
     local, remote = await reading
     assert (await caller.metrics()).totals.pending_calls == 1  # it is still running
     caller.service.backends.allow("shown")
     rest = await read(call)
-    ends = [await read(Unwrapped(each)) for each in (here, there)]
+    ends = [await read(each) for each in (here, there)]
 
     whole = joined([*seen, *rest.responses])
     assert joined([seen[0], *local, *ends[0].responses]) == whole
@@ -171,7 +169,7 @@ async def test_turns_of_killed_server_end_interrupted(
     survivor = connect(service.at(other.target))
 
     whole = await resume(survivor, seen[0].turn_id)
-    assert whole.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
+    assert whole.finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
     assert_increasing(whole.responses)
     assert whole.responses[-1].sequence > seen[-1].sequence
     cut = joined(each for each in seen if each.sequence <= kept)
@@ -185,8 +183,8 @@ async def test_turns_of_killed_server_end_interrupted(
     assert (whole.finished.turn_totals.model_calls, whole.finished.turn_totals.pending_calls) == (2, 1)
 
     for session_id, results in (("talk", 1), ("loop", 2)):
-        turn = await survivor.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
-        assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+        turn = await survivor.converse("and now?", session_id=session_id, on_busy=turn_pb.ON_BUSY_WAIT)
+        assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         messages = survivor.service.requests(session_id)[-1]["messages"]
         assert_valid_request(messages)
         assert [each["role"] for each in messages].count("tool") == results

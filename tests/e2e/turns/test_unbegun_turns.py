@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
@@ -18,7 +20,7 @@ from tests.support.caller import Caller, Turn
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service
 
-WAIT = pb.ON_BUSY_WAIT
+WAIT = turn_pb.ON_BUSY_WAIT
 _WRITES = ("insert_one", "insert_many", "update_one", "bulk_write", "find_one_and_update", "delete_one", "delete_many")
 
 
@@ -64,7 +66,7 @@ async def _pair(serve: Start, connect: Callable[[Service], Caller]) -> tuple[Cal
 
 async def _assert_ran_once(turn: Turn, service: Service, *before: str) -> None:
     """Check that a turn was answered, and that only it and the turns of the given ids were charged."""
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     # A call whose insert was applied though its answer was lost is void: nothing was sent.
     await until(lambda: all(each.state != "pending" for each in service.entries("talk")))
     charged = [each for each in service.entries("talk") if each.state != "void"]
@@ -100,7 +102,7 @@ async def test_outage_before_first_request_releases_request_id(
     await _assert_ran_once(turn, here.service, *earlier)
     for client in (here, there):
         assert joined((await client.converse("hi", request_id="one")).responses) == joined(turn.responses)
-    texts = [each.content[0].text for each in await here.messages() if each.role == pb.ROLE_USER]
+    texts = [each.content[0].text for each in await here.messages() if each.role == session_pb.ROLE_USER]
     assert texts == [*(["before"] if session_exists else []), "hi"]
     totals = (await here.metrics()).totals
     assert (totals.turns, totals.pending_calls) == (len(texts), 0)
@@ -152,8 +154,8 @@ async def test_retry_runs_queued_turn_of_killed_server(
     there.service.backends.allow("killed")
 
     turn = await retry
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    texts = [each.content[0].text for each in await there.messages() if each.role == pb.ROLE_USER]
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+    texts = [each.content[0].text for each in await there.messages() if each.role == session_pb.ROLE_USER]
     assert texts[1:] == ["hello"]
     assert len(there.service.entries("talk")) == 2
 
@@ -166,7 +168,7 @@ async def test_stalled_server_does_not_run_turn_of_its_retry(
     process.process.send_signal(signal.SIGSTOP)
     there.service.backends.allow("stopped")
     turn = await there.converse("hello", request_id="one", on_busy=WAIT)
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     process.process.send_signal(signal.SIGCONT)
 
     again = await waiting

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from tests.conftest import Start
@@ -61,4 +61,4 @@ async def test_waiting_client_that_answers_pings_is_not_disconnected(
     caller = connect(await serve(**QUICK))
     turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=10000")
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import grpc
 from bson import Decimal128
-from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing
 from godoty.v1 import billing_service_pb2_grpc
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
@@ -51,7 +51,7 @@ class Load:
             async with grpc.aio.insecure_channel(target) as channel:
                 text = f"go @sandbox {dice.choice(_SCENARIOS)}"
                 caller = Caller(self.service, channel)
-                call = caller.start(text, session_id=f"s{number}", on_busy=pb.ON_BUSY_WAIT, timeout=120.0)
+                call = caller.start(text, session_id=f"s{number}", on_busy=turn_pb.ON_BUSY_WAIT, timeout=120.0)
                 self.starting[target] += 1
                 try:
                     await anext(aiter(call))

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from prometheus_client.parser import text_string_to_metric_families
 
 from godoty_service.ledger.entries import ModelCall
@@ -170,7 +170,7 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
     turns = {name: await read(call) for name, call in calls.items()}
 
     (killed,) = [name for name, turn in turns.items() if turn.failure is not None]
-    assert [turn.finished.stop_reason for turn in turns.values() if not turn.failure] == [pb.STOP_REASON_END_TURN]
+    assert [turn.finished.stop_reason for turn in turns.values() if not turn.failure] == [turn_pb.STOP_REASON_END_TURN]
     await soon(lambda: len(server.workers() - before) == 1)
     ended = {server.service.entries(killed)[0].owner}
     assert set(await server.one_of_each()) == {line["replica_id"] for line in server.logged("serving")} - ended
@@ -218,7 +218,7 @@ async def assert_signal_drains(server: Server) -> None:
     server.service.backends.allow("last")
     turn: Turn = await read(call)
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert await asyncio.wait_for(server.process.wait(), 60) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert list(server.log.parent.glob("godoty-metrics-*")) == []
@@ -243,7 +243,7 @@ async def test_workers_drain_when_the_supervisor_is_killed(
     supervisor.send_signal(signal.SIGKILL)
     backends.allow("orphans")
 
-    assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=60)
 
 

@@ -13,6 +13,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
@@ -39,16 +40,16 @@ async def set_policy(cluster: Cluster, policy: Policy) -> None:
     await cluster.components.administration.set_policy("me", cluster.tenant_id, policy)
 
 
-async def converse(cluster: Cluster, address: str, text: str, **fields: Any) -> tuple[str, list[pb.ConverseResponse]]:
+async def converse(cluster: Cluster, address: str, text: str, **fields: Any) -> tuple[str, list[turn_pb.TurnEvent]]:
     """Run a turn; return its failure reason (empty: none) and its responses."""
-    responses: list[pb.ConverseResponse] = []
+    responses: list[turn_pb.TurnEvent] = []
     async with grpc.aio.insecure_channel(address) as channel:
         call = stub_of(channel).Converse(
             pb.ConverseRequest(text=text, **fields), metadata=cluster.metadata, timeout=180
         )
         try:
             async for response in call:
-                responses.append(response)  # noqa: PERF401 - what came before an error counts
+                responses.append(response.event)  # noqa: PERF401 - what came before an error counts
         except grpc.aio.AioRpcError as error:
             return Failure.of(error).reason or error.code().name, responses
     return "", responses
@@ -163,13 +164,13 @@ async def test_turn_with_an_answer_ends_at_its_budget(cluster: Cluster) -> None:
             server.address,
             "@sandbox tool-loop calls=8",
             session_id="loop",
-            limits=pb.TurnLimits(max_cost_usd="0.0015"),
+            limits=turn_pb.TurnLimits(max_cost_usd="0.0015"),
         )
         finished = responses[-1].turn_finished
         again, _ = await converse(cluster, server.address, "and now?", session_id="loop")
 
         assert reason == again == ""
-        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert finished.stop_reason == turn_pb.STOP_REASON_BUDGET
         assert 1 <= finished.turn_totals.model_calls < 8
         assert Decimal(finished.turn_totals.cost_usd) <= Decimal("0.0015")
     finally:
@@ -183,7 +184,9 @@ async def test_call_without_finite_bound_is_refused_under_a_hard_budget(cluster:
     try:
         await set_policy(cluster, Policy(budgets=(Budget(window=DAY, limit=Decimal(1), hard=True),)))
         refused, _ = await converse(cluster, server.address, "hello", model="openrouter/auto")
-        too_low, _ = await converse(cluster, server.address, "hello", limits=pb.TurnLimits(max_cost_usd="0.0000001"))
+        too_low, _ = await converse(
+            cluster, server.address, "hello", limits=turn_pb.TurnLimits(max_cost_usd="0.0000001")
+        )
 
         assert (refused, too_low) == ("COST_UNBOUNDED", "MAX_COST_TOO_LOW")
         assert cluster.sandbox.invoice.lines() == []
@@ -223,14 +226,14 @@ async def test_budget_set_during_a_turn_applies_to_its_next_call(cluster: Cluste
             request = pb.ConverseRequest(text="@sandbox tool-loop calls=8 first_delay_ms=1000")
             call = stub_of(channel).Converse(request, metadata=cluster.metadata, timeout=60)
             async for response in call:
-                if response.HasField("model_call_finished"):
+                if response.event.HasField("model_call_finished"):
                     break
             budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
             policy = admin_pb.SetPolicyRequest(tenant_id=cluster.tenant_id, policy=admin_pb.Policy(budgets=[budget]))
             await admin.SetPolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
-            finished = [each async for each in call][-1].turn_finished
+            finished = [each async for each in call][-1].event.turn_finished
 
-        assert finished.stop_reason == pb.STOP_REASON_BUDGET
+        assert finished.stop_reason == turn_pb.STOP_REASON_BUDGET
         assert 1 <= finished.turn_totals.model_calls < 8
         assert (await cluster.compare_with_invoice()).faults == []
     finally:

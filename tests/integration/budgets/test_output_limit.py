@@ -9,7 +9,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY, BUDGET_WINDOW_TOTAL
 
 from godoty_service.ledger.entries import ModelCall
@@ -65,7 +65,7 @@ async def test_budget_below_the_longest_answer_admits_a_short_one(caller: Caller
 
     (call,) = caller.service.entries("talk")
     (body,) = caller.service.requests("talk")
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert 256 < body["max_tokens"] < MODEL_LIMIT
     assert bound_of(call) <= Decimal("0.005") < bound_of(call) + OUTPUT_PRICE
 
@@ -77,7 +77,7 @@ async def test_answer_cut_by_the_budget_ends_with_stop_reason_budget(caller: Cal
     (call,) = caller.service.entries("talk")
     refused = await caller.converse("hello", session_id="next", model=MODEL)
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_BUDGET
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_BUDGET
     assert turn.text
     assert turn.text in (await caller.messages())[-1].content[0].text
     assert call.cost is not None
@@ -99,7 +99,7 @@ async def test_answer_cut_by_its_own_limit_under_a_budget_keeps_its_reason(
     turn = await caller.converse("@sandbox plain tokens=300", model=MODEL)
 
     assert [each["max_tokens"] for each in caller.service.requests("talk")] == [20]
-    assert turn.finished.stop_reason == pb.STOP_REASON_MAX_OUTPUT_TOKENS
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS
 
 
 @pytest.mark.parametrize(("asked", "reason"), [(20, ""), (None, "BUDGET_SPENT")])
@@ -112,7 +112,7 @@ async def test_smallest_limit_is_the_requested_one_but_at_most_256_tokens(
     (probe,) = caller.service.entries("probe")
     assert probe.cost is not None
     await set_policy(caller, day=format_amount(probe.cost + bound_of(probe) + 50 * OUTPUT_PRICE))
-    turn = await caller.converse("hello", limits=pb.TurnLimits(max_output_tokens=asked), model=MODEL)
+    turn = await caller.converse("hello", limits=turn_pb.TurnLimits(max_output_tokens=asked), model=MODEL)
 
     assert (turn.failure.reason if turn.failure is not None else "") == reason
     assert [each["max_tokens"] for each in caller.service.requests("talk")] == ([] if reason else [20])
@@ -137,7 +137,7 @@ async def test_call_refused_for_reservations_alone_is_retryable_and_not_clamped(
     amounts = figures(refused.failure)
     assert (amounts["limit"], amounts["spent"], amounts["held"]) == (Decimal(limit), Decimal(0), bound_of(held[0]))
     assert amounts["needed"] <= amounts["limit"] < amounts["needed"] + amounts["held"]
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert len(caller.service.requests("second")) == 1
 
 
@@ -147,13 +147,15 @@ def _sent(caller: Caller, session_id: str) -> list[ModelCall]:
 
 async def test_max_cost_of_a_turn_clamps_its_answer(caller: Caller) -> None:
     """`max_cost_usd` acts like a budget: the answer is cut with reason BUDGET; below 256 tokens it is an error."""
-    turn = await caller.converse("@sandbox long tokens=5000", limits=pb.TurnLimits(max_cost_usd="0.001"), model=MODEL)
+    turn = await caller.converse(
+        "@sandbox long tokens=5000", limits=turn_pb.TurnLimits(max_cost_usd="0.001"), model=MODEL
+    )
     (call,) = caller.service.entries("talk")
     refused = await caller.converse(
-        "hello", session_id="next", limits=pb.TurnLimits(max_cost_usd="0.0001"), model=MODEL
+        "hello", session_id="next", limits=turn_pb.TurnLimits(max_cost_usd="0.0001"), model=MODEL
     )
 
-    assert turn.finished.stop_reason == pb.STOP_REASON_BUDGET
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_BUDGET
     assert call.cost is not None
     assert call.cost <= bound_of(call) <= Decimal("0.001") < bound_of(call) + OUTPUT_PRICE
     assert refused.failure is not None
@@ -170,7 +172,7 @@ async def test_lower_of_budget_and_max_cost_decides(caller: Caller, set_policy: 
     for number, limit in enumerate(("0.002", "1")):
         name = f"talk{number}"
         assert (
-            await caller.converse("hello", session_id=name, limits=pb.TurnLimits(max_cost_usd=limit), model=MODEL)
+            await caller.converse("hello", session_id=name, limits=turn_pb.TurnLimits(max_cost_usd=limit), model=MODEL)
         ).finished
         sizes.append(bound_of(caller.service.entries(name)[0]))
 
@@ -192,7 +194,7 @@ async def test_money_spent_on_another_server_clamps_the_call(
     turn = await here.converse("hello again", model=MODEL)
 
     states = [each.state.value for each in here.service.entries("talk")]
-    assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert states == ["settled", "void", "settled"]
     assert [each["max_tokens"] < MODEL_LIMIT for each in here.service.requests("talk")] == [False, True]
     spent = sum(

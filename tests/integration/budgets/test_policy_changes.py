@@ -7,7 +7,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_TOTAL
 
 from godoty_service.tenancy.auth import Scope
@@ -52,7 +52,7 @@ async def test_spending_without_a_budget_counts_when_it_is_set_again(caller: Cal
 @pytest.mark.parametrize("asked", [None, 30], ids=["no limit", "a limit of the turn"])
 async def test_under_a_hard_bound_each_call_says_how_much_it_may_answer(caller: Caller, asked: int | None) -> None:
     """The model's own limit goes out with each call of a turn, undiminished; the turn's own counts down below it."""
-    limits = pb.TurnLimits(max_cost_usd="1", max_output_tokens=asked)
+    limits = turn_pb.TurnLimits(max_cost_usd="1", max_output_tokens=asked)
     turn = await caller.converse("@sandbox tool-loop calls=2", limits=limits)
     sent = [body["max_tokens"] for body in caller.service.requests("talk")]
 

@@ -16,7 +16,7 @@ from godoty_service.sessions import history_repair
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
-from godoty_service.turns.session_loader import History, load_history
+from godoty_service.turns.history import History, load_history
 
 
 def user(text: str) -> Message:

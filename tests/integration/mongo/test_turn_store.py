@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from godoty_service.mongo.client import Database
+from godoty_service.turns import turn_store
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
 
 RECORD = TurnRecord(
@@ -42,3 +43,18 @@ async def test_lost_records_have_remote_reader_and_do_not_run(records: TurnStore
     assert await records.remotely_read("here", excluding=[]) == [RECORD]
     assert await records.remotely_read("here", excluding=["turn"]) == []
     assert await records.remotely_read("there", excluding=[]) == []
+
+
+async def test_remote_reader_counts_for_the_grace_of_its_turn(
+    records: TurnStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark counts while it is fresh and for the turn's grace after that; a turn that was never marked does not."""
+    monkeypatch.setattr(turn_store, "_MARK_VALID", 0)
+    await records.begin(RECORD)
+    assert await records.with_remote_reader({"turn": timedelta(hours=1)}) == set()
+    await records.mark_remote_reader(RECORD)
+    past = {"$set": {"follow_time": {"$subtract": ["$$NOW", 60_000]}}}
+    await database.collection("turns").update_one({"_id": "turn"}, [past])
+
+    assert await records.with_remote_reader({"turn": timedelta(seconds=50)}) == set()
+    assert await records.with_remote_reader({"turn": timedelta(seconds=600)}) == {"turn"}

@@ -6,6 +6,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import admin_codec, agent_codec
@@ -16,7 +17,7 @@ ACCEPTED = (FINEST, "1000000", "0.05")
 
 
 def _max_cost(text: str) -> Decimal | None:
-    request = agent_pb.ConverseRequest(text="hi", limits=agent_pb.TurnLimits(max_cost_usd=text))
+    request = agent_pb.ConverseRequest(text="hi", limits=turn_pb.TurnLimits(max_cost_usd=text))
     return agent_codec.parse_turn_request(request, catalogue=None, max_text_bytes=100).max_cost
 
 

@@ -8,6 +8,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
@@ -107,7 +108,7 @@ TOO_LONG: list[tuple[str, Any]] = [
     ("user", pb.ConverseRequest(text="hi", user="a" * 257)),
     ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a"] * 9)),
     ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a", "b" * 257])),
-    ("limits.max_cost_usd", pb.ConverseRequest(text="hi", limits=pb.TurnLimits(max_cost_usd="1" * 129))),
+    ("limits.max_cost_usd", pb.ConverseRequest(text="hi", limits=turn_pb.TurnLimits(max_cost_usd="1" * 129))),
     ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
     ("policy.provider_json", admin_pb.SetPolicyRequest(policy=admin_pb.Policy(provider_json=" " * 16385))),
     (

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from godoty_service.clock import utc_now
 from godoty_service.errors import SessionBusy, TurnTooLarge
 from godoty_service.ledger.totals import Totals
 from godoty_service.turns.event_log.events import (
@@ -22,6 +23,7 @@ from godoty_service.turns.event_log.events import (
     TurnFinished,
 )
 from godoty_service.turns.event_log.log import LARGEST_LOG, RECOVERY_SEQUENCE, EventLog
+from godoty_service.turns.event_log.store import Chunk
 
 TOOL = ToolCallStarted(tool_call_id="t", name="f", input_json="{}")
 END = TurnFinished(
@@ -38,13 +40,29 @@ EVENTS = st.lists(
 
 async def read(log: EventLog, after: int = 0) -> list[tuple[int, Event]]:
     """Read a log that has ended."""
-    return [(place, event) async for place, event in log.read(after=after) if not isinstance(event, Heartbeat)]
+    return [(place, event) async for place, event, _ in log.read(after=after) if not isinstance(event, Heartbeat)]
 
 
 def write(log: EventLog, event: Event, *, times: int) -> None:
     """Append an event a number of times."""
     for _ in range(times):
         log.append(event)
+
+
+def chunk_of(log: EventLog, first: int, last: int) -> Chunk:
+    """Return a log's events from one number to another as a chunk."""
+    return Chunk(
+        turn_id="turn",
+        tenant_id="tenant",
+        index=0,
+        first=first,
+        events=log.chunk(first - 1, 0)[0],
+        ended=False,
+        error=None,
+        writer="replica",
+        expire_time=utc_now(),
+        times=log.times(first, last),
+    )
 
 
 def joined(events: list[Event]) -> list[Event]:
@@ -93,7 +111,7 @@ async def test_reader_that_keeps_up_gets_each_delta() -> None:
 
     async def follow() -> None:
         async for numbered in log.read():
-            got.append(numbered)  # noqa: PERF401 - the list is read while it grows
+            got.append(numbered[:2])  # noqa: PERF401 - the list is read while it grows
 
     reading = asyncio.create_task(follow())
     for text in "abc":
@@ -112,7 +130,7 @@ async def test_readers_are_independent() -> None:
     early = asyncio.create_task(read(log))
     leaver = log.read()
     log.append(TextDelta("a"))
-    assert await anext(leaver) == (1, TextDelta("a"))
+    assert (await anext(leaver))[:2] == (1, TextDelta("a"))
     await leaver.aclose()
     log.append(TextDelta("b"))
     log.end()
@@ -129,7 +147,7 @@ async def test_error_follows_all_events() -> None:
     log.end(None)
     reading = log.read()
 
-    assert await anext(reading) == (1, TextDelta("so far"))
+    assert (await anext(reading))[:2] == (1, TextDelta("so far"))
     with pytest.raises(SessionBusy):
         await anext(reading)
     assert log.ended
@@ -183,15 +201,15 @@ async def test_reader_of_a_silent_log_gets_heartbeats() -> None:
     write(log, TOOL, times=500)
     reader = log.read(heartbeat=timedelta(seconds=0.1))
     for number in range(1, 501):
-        assert await anext(reader) == (number, TOOL)
+        assert (await anext(reader))[:2] == (number, TOOL)
     begun = loop.time()
-    received = [await anext(reader) for _ in range(3)]
+    received = [(await anext(reader))[:2] for _ in range(3)]
     silent = loop.time() - begun
     log.append(TOOL)
 
     assert received == [(500, HEARTBEAT)] * 3
     assert 0.29 <= silent < 20
-    assert await anext(reader) == (501, TOOL)
+    assert (await anext(reader))[:2] == (501, TOOL)
     await reader.aclose()
 
 
@@ -209,6 +227,54 @@ async def test_event_concurrent_with_heartbeat_is_read_instead(*, ended: bool) -
     else:
         log.append(TOOL)
 
-    assert await reading == (None if ended else (1, TOOL))
+    received = await reading
+    assert (received and received[:2]) == (None if ended else (1, TOOL))
     assert log._waiting == []
     await reader.aclose()
+
+
+@given(events=EVENTS, reads=st.sets(st.integers(0, 12)))
+def test_event_has_one_time_for_all_readers(events: list[Event], reads: set[int]) -> None:
+    """Whenever it is read first or again; times do not decrease, and the last event's is that of the end."""
+    log, shown = EventLog(), {}
+    for number, event in enumerate(events, 1):
+        log.append(event)
+        log._origin += 7  # milliseconds that have passed
+        if number in reads:
+            shown[number] = log.time_of(number)
+    log.end()
+    final = [log.time_of(number) for number in range(1, len(events) + 1)]
+
+    assert final == sorted(final)
+    assert {number: final[number - 1] for number in shown} == shown
+    if events and len(events) not in reads:
+        assert final[-1] == log.end_time
+
+
+@given(events=EVENTS, reads=st.sets(st.integers(0, 12)), cuts=st.sets(st.integers(1, 12)))
+def test_stored_chunks_have_the_times_that_readers_saw(events: list[Event], reads: set[int], cuts: set[int]) -> None:
+    """A chunk's times give each of its events the time that a reader of the log in memory gets."""
+    log, chunks, last = EventLog(), [], 0
+    for number, event in enumerate(events, 1):
+        log.append(event)
+        log._origin += 7  # milliseconds that have passed
+        if number in reads:
+            log.time_of(number)
+        if number in cuts or number == len(events):
+            chunks.append(chunk_of(log, last + 1, number))
+            last = number
+    log.end()
+
+    found = [each.time_of(number) for each in chunks for number in range(each.first, each.first + len(each.events))]
+    assert found == [log.time_of(number) for number in range(1, len(events) + 1)]
+
+
+def test_delta_costs_no_clock() -> None:
+    """Appending an event records no time: only a reader's message and a stored chunk do."""
+    log = EventLog()
+    write(log, TextDelta("x"), times=1_000)
+    assert len(log._timed) == 0
+
+    log.time_of(10)
+    log.time_of(1_000)
+    assert list(log._timed) == [1_000]

@@ -1,7 +1,9 @@
 """A turn and its readers: it ends with the last one, unless it is to continue or another server has a reader."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,11 +12,15 @@ from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.turn import Turn, TurnRequest
 
+GRACE = timedelta(seconds=60)
+has_grace = pytest.mark.parametrize("turn", [{"disconnect_grace": GRACE}], indirect=True)
+
 
 @pytest.fixture
 async def turn(request: pytest.FixtureRequest) -> AsyncIterator[Turn]:
     """Yield a turn that runs until it is cancelled."""
-    wanted = TurnRequest(session_id="s", text="t", go_on=getattr(request, "param", False))
+    fields: dict[str, Any] = getattr(request, "param", {})
+    wanted = TurnRequest(session_id="s", text="t", **fields)
     running = Turn(tenant_id="tenant", turn_id="turn", request=wanted, epoch=0)
 
     async def work() -> None:
@@ -36,14 +42,14 @@ class Records:
         self.answer = answer
         self.delay = 0.0  # seconds
 
-    async def with_remote_reader(self, turn_ids: Collection[str]) -> set[str]:
+    async def with_remote_reader(self, graces: Mapping[str, timedelta]) -> set[str]:
         """Return the turns with a remote reader; None: never answer."""
         await asyncio.sleep(self.delay)
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return (self.answer or set()) & set(turn_ids)
+        return (self.answer or set()) & graces.keys()
 
     async def to_cancel(self, running: Collection[str]) -> set[str]:
         """Return no cancel requests."""
@@ -82,7 +88,7 @@ async def test_loss_of_last_reader_cancels_turn(turn: Turn) -> None:
     assert turn.task.cancelled()
 
 
-@pytest.mark.parametrize("turn", [True], indirect=True)
+@pytest.mark.parametrize("turn", [{"go_on": True}, {"go_on": True, "disconnect_grace": GRACE}], indirect=True)
 async def test_continuing_turn_runs_without_readers(turn: Turn) -> None:
     """A turn that is to continue runs without readers."""
     monitor = monitor_with(set())
@@ -149,6 +155,48 @@ async def test_reader_that_arrives_during_check_keeps_turn_running(turn: Turn) -
 
     assert turn.task is not None
     assert not turn.task.done()
+
+
+@has_grace
+async def test_turn_runs_for_its_grace_without_reader(turn: Turn) -> None:
+    """It is cancelled by the first check after that, and not before; a reader that comes back begins it anew."""
+    monitor = monitor_with(set())
+    assert turn.task is not None
+    for _ in range(2):
+        reader = turn.events()
+        turn.log.append(TextDelta("a"))
+        await anext(reader)
+        turn.log.left_at -= GRACE.total_seconds()  # a time at which another reader has left
+        await monitor.check([turn])
+        await reader.aclose()
+        monitor.on_reader_left(turn)
+        await monitor.check([turn])
+        await asyncio.sleep(0.01)
+        assert not turn.task.done()
+
+    turn.log.left_at -= GRACE.total_seconds()
+    await monitor.check([turn])
+    await asyncio.sleep(0)
+    assert turn.task.cancelling()
+
+
+@has_grace
+@pytest.mark.parametrize("answer", [StorageUnavailable("gone"), None], ids=["fails", "hangs"])
+async def test_turn_with_grace_runs_while_remote_readers_are_unknown(
+    turn: Turn, answer: StorageUnavailable | None
+) -> None:
+    """Its reader may have come back on another server; once the server stops, that is not considered any more."""
+    turn.log.left_at -= GRACE.total_seconds()
+    monitor = monitor_with(answer)
+    await monitor.check([turn])
+    await asyncio.sleep(0.01)
+    assert turn.task is not None
+    assert not turn.task.done()
+
+    turn.grace = timedelta()
+    await monitor.check([turn])
+    await asyncio.sleep(0)
+    assert turn.task.cancelling()
 
 
 async def test_turn_is_cancelled_once(turn: Turn) -> None:

@@ -49,12 +49,12 @@ func say(ctx context.Context, agent godotyv1.AgentServiceClient, sessionID, text
 		if err != nil {
 			return "", nil, err
 		}
-		switch event := response.GetEvent().(type) {
-		case *godotyv1.ConverseResponse_TurnStarted:
+		switch event := response.GetEvent().GetEvent().(type) { // an event of a later version is nil: it is skipped
+		case *godotyv1.TurnEvent_TurnStarted:
 			sessionID = event.TurnStarted.GetSessionId()
-		case *godotyv1.ConverseResponse_TextDelta:
+		case *godotyv1.TurnEvent_TextDelta:
 			fmt.Print(event.TextDelta.GetText())
-		case *godotyv1.ConverseResponse_TurnFinished:
+		case *godotyv1.TurnEvent_TurnFinished:
 			totals = event.TurnFinished.GetSessionTotals()
 		}
 	}

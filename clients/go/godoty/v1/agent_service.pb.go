@@ -25,289 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Behaviour of a turn while another turn of its session is running.
-type OnBusy int32
-
-const (
-	// REJECT.
-	OnBusy_ON_BUSY_UNSPECIFIED OnBusy = 0
-	// The call ends with SESSION_BUSY.
-	OnBusy_ON_BUSY_REJECT OnBusy = 1
-	// The turn waits, at most until the call's deadline; in order of arrival on one server.
-	OnBusy_ON_BUSY_WAIT OnBusy = 2
-)
-
-// Enum value maps for OnBusy.
-var (
-	OnBusy_name = map[int32]string{
-		0: "ON_BUSY_UNSPECIFIED",
-		1: "ON_BUSY_REJECT",
-		2: "ON_BUSY_WAIT",
-	}
-	OnBusy_value = map[string]int32{
-		"ON_BUSY_UNSPECIFIED": 0,
-		"ON_BUSY_REJECT":      1,
-		"ON_BUSY_WAIT":        2,
-	}
-)
-
-func (x OnBusy) Enum() *OnBusy {
-	p := new(OnBusy)
-	*p = x
-	return p
-}
-
-func (x OnBusy) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (OnBusy) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[0].Descriptor()
-}
-
-func (OnBusy) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[0]
-}
-
-func (x OnBusy) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use OnBusy.Descriptor instead.
-func (OnBusy) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{0}
-}
-
-// Behaviour of a turn once it has no reader.
-type OnDisconnect int32
-
-const (
-	// CANCEL.
-	OnDisconnect_ON_DISCONNECT_UNSPECIFIED OnDisconnect = 0
-	// The turn is cancelled: at once, or within a few seconds if its last reader was on another server.
-	OnDisconnect_ON_DISCONNECT_CANCEL OnDisconnect = 1
-	// The turn runs to its end; ResumeTurn returns the events missed.
-	OnDisconnect_ON_DISCONNECT_CONTINUE OnDisconnect = 2
-)
-
-// Enum value maps for OnDisconnect.
-var (
-	OnDisconnect_name = map[int32]string{
-		0: "ON_DISCONNECT_UNSPECIFIED",
-		1: "ON_DISCONNECT_CANCEL",
-		2: "ON_DISCONNECT_CONTINUE",
-	}
-	OnDisconnect_value = map[string]int32{
-		"ON_DISCONNECT_UNSPECIFIED": 0,
-		"ON_DISCONNECT_CANCEL":      1,
-		"ON_DISCONNECT_CONTINUE":    2,
-	}
-)
-
-func (x OnDisconnect) Enum() *OnDisconnect {
-	p := new(OnDisconnect)
-	*p = x
-	return p
-}
-
-func (x OnDisconnect) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[1].Descriptor()
-}
-
-func (OnDisconnect) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[1]
-}
-
-func (x OnDisconnect) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use OnDisconnect.Descriptor instead.
-func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{1}
-}
-
-// The outcome of a tool call.
-type ToolCallStatus int32
-
-const (
-	// Never sent.
-	ToolCallStatus_TOOL_CALL_STATUS_UNSPECIFIED ToolCallStatus = 0
-	// The tool returned a result.
-	ToolCallStatus_TOOL_CALL_STATUS_SUCCESS ToolCallStatus = 1
-	// The tool failed; the model receives the error.
-	ToolCallStatus_TOOL_CALL_STATUS_ERROR ToolCallStatus = 2
-)
-
-// Enum value maps for ToolCallStatus.
-var (
-	ToolCallStatus_name = map[int32]string{
-		0: "TOOL_CALL_STATUS_UNSPECIFIED",
-		1: "TOOL_CALL_STATUS_SUCCESS",
-		2: "TOOL_CALL_STATUS_ERROR",
-	}
-	ToolCallStatus_value = map[string]int32{
-		"TOOL_CALL_STATUS_UNSPECIFIED": 0,
-		"TOOL_CALL_STATUS_SUCCESS":     1,
-		"TOOL_CALL_STATUS_ERROR":       2,
-	}
-)
-
-func (x ToolCallStatus) Enum() *ToolCallStatus {
-	p := new(ToolCallStatus)
-	*p = x
-	return p
-}
-
-func (x ToolCallStatus) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ToolCallStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[2].Descriptor()
-}
-
-func (ToolCallStatus) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[2]
-}
-
-func (x ToolCallStatus) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ToolCallStatus.Descriptor instead.
-func (ToolCallStatus) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{2}
-}
-
-// The reason why a turn ended.
-type StopReason int32
-
-const (
-	// Never sent.
-	StopReason_STOP_REASON_UNSPECIFIED StopReason = 0
-	// The agent has completed its answer.
-	StopReason_STOP_REASON_END_TURN StopReason = 1
-	// The answer reached the model's or the turn's limit of output tokens.
-	StopReason_STOP_REASON_MAX_OUTPUT_TOKENS StopReason = 2
-	// The turn reached its limit of model calls.
-	StopReason_STOP_REASON_MAX_MODEL_CALLS StopReason = 3
-	// The provider's filter stopped the answer.
-	StopReason_STOP_REASON_CONTENT_FILTERED StopReason = 4
-	// The server that ran the turn died. The partial answer is persisted and marked; `cycle_durations` and `tools` are
-	// unknown.
-	StopReason_STOP_REASON_INTERRUPTED StopReason = 5
-	// The tenant's hard budget or the turn's `max_cost_usd` is exhausted: the answer was truncated at the output tokens
-	// that the remaining amount covers, or the next model call was not made.
-	StopReason_STOP_REASON_BUDGET StopReason = 6
-)
-
-// Enum value maps for StopReason.
-var (
-	StopReason_name = map[int32]string{
-		0: "STOP_REASON_UNSPECIFIED",
-		1: "STOP_REASON_END_TURN",
-		2: "STOP_REASON_MAX_OUTPUT_TOKENS",
-		3: "STOP_REASON_MAX_MODEL_CALLS",
-		4: "STOP_REASON_CONTENT_FILTERED",
-		5: "STOP_REASON_INTERRUPTED",
-		6: "STOP_REASON_BUDGET",
-	}
-	StopReason_value = map[string]int32{
-		"STOP_REASON_UNSPECIFIED":       0,
-		"STOP_REASON_END_TURN":          1,
-		"STOP_REASON_MAX_OUTPUT_TOKENS": 2,
-		"STOP_REASON_MAX_MODEL_CALLS":   3,
-		"STOP_REASON_CONTENT_FILTERED":  4,
-		"STOP_REASON_INTERRUPTED":       5,
-		"STOP_REASON_BUDGET":            6,
-	}
-)
-
-func (x StopReason) Enum() *StopReason {
-	p := new(StopReason)
-	*p = x
-	return p
-}
-
-func (x StopReason) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (StopReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[3].Descriptor()
-}
-
-func (StopReason) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[3]
-}
-
-func (x StopReason) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use StopReason.Descriptor instead.
-func (StopReason) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
-}
-
-// The author of a message.
-type Role int32
-
-const (
-	// Never sent.
-	Role_ROLE_UNSPECIFIED Role = 0
-	// The user; also tool results, which the model receives as user messages.
-	Role_ROLE_USER Role = 1
-	// The agent.
-	Role_ROLE_ASSISTANT Role = 2
-)
-
-// Enum value maps for Role.
-var (
-	Role_name = map[int32]string{
-		0: "ROLE_UNSPECIFIED",
-		1: "ROLE_USER",
-		2: "ROLE_ASSISTANT",
-	}
-	Role_value = map[string]int32{
-		"ROLE_UNSPECIFIED": 0,
-		"ROLE_USER":        1,
-		"ROLE_ASSISTANT":   2,
-	}
-)
-
-func (x Role) Enum() *Role {
-	p := new(Role)
-	*p = x
-	return p
-}
-
-func (x Role) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_service_proto_enumTypes[4].Descriptor()
-}
-
-func (Role) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_service_proto_enumTypes[4]
-}
-
-func (x Role) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Role.Descriptor instead.
-func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
-}
-
 // A request for one turn.
 type ConverseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -328,16 +45,21 @@ type ConverseRequest struct {
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// Idempotency key: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id with
 	// the same request attaches to the turn or replays it, without a second charge; with another request it is
-	// REQUEST_ID_REUSED. A turn that was rejected before `turn_started`, or that did not begin because its server died,
-	// does not use up its id. Retained as long as the log, even if the session is deleted: the same request is then
-	// TURN_NOT_FOUND.
+	// REQUEST_ID_REUSED (only `disconnect_grace` may differ). A turn that was rejected before `turn_started`, or that did
+	// not begin because its server died, does not use up its id. Retained as long as the log, even if the session is
+	// deleted: the same request is then TURN_NOT_FOUND.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Behaviour while another turn of the session is running.
 	OnBusy OnBusy `protobuf:"varint,8,opt,name=on_busy,json=onBusy,proto3,enum=godoty.v1.OnBusy" json:"on_busy,omitempty"`
 	// Behaviour once the turn has no reader: the caller has disconnected, or its deadline has passed.
-	OnDisconnect  OnDisconnect `protobuf:"varint,9,opt,name=on_disconnect,json=onDisconnect,proto3,enum=godoty.v1.OnDisconnect" json:"on_disconnect,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OnDisconnect OnDisconnect `protobuf:"varint,9,opt,name=on_disconnect,json=onDisconnect,proto3,enum=godoty.v1.OnDisconnect" json:"on_disconnect,omitempty"`
+	// The time after the loss of the last reader at which ON_DISCONNECT_CANCEL acts: 0 to 10 minutes. Unset: 0, at once.
+	// Within it a client can come back by ResumeTurn, or by Converse with the same `request_id`; after its loss the time
+	// begins anew. It does not delay CancelTurn, nor the cancellation of a turn without a reader by a server that stops.
+	// Without effect under ON_DISCONNECT_CONTINUE. A retry of the request does not change it.
+	DisconnectGrace *durationpb.Duration `protobuf:"bytes,10,opt,name=disconnect_grace,json=disconnectGrace,proto3" json:"disconnect_grace,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ConverseRequest) Reset() {
@@ -433,106 +155,25 @@ func (x *ConverseRequest) GetOnDisconnect() OnDisconnect {
 	return OnDisconnect_ON_DISCONNECT_UNSPECIFIED
 }
 
-// Limits of one turn. Unset: the server's limit applies.
-type TurnLimits struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Maximum number of model calls: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS.
-	MaxModelCalls *int32 `protobuf:"varint,1,opt,name=max_model_calls,json=maxModelCalls,proto3,oneof" json:"max_model_calls,omitempty"`
-	// Maximum number of output tokens of all model calls of the turn together: at least 1. Reaching it ends the turn with
-	// STOP_REASON_MAX_OUTPUT_TOKENS.
-	MaxOutputTokens *int32 `protobuf:"varint,2,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
-	// Maximum cost of the turn in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
-	// The output tokens of each model call are limited to those that the remaining amount covers. An answer truncated by
-	// this limit ends the turn with STOP_REASON_BUDGET. So does a remaining amount that does not cover 256 output tokens
-	// (or the remainder of `max_output_tokens`, if smaller): the model call is not made.
-	MaxCostUsd    *string `protobuf:"bytes,3,opt,name=max_cost_usd,json=maxCostUsd,proto3,oneof" json:"max_cost_usd,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TurnLimits) Reset() {
-	*x = TurnLimits{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TurnLimits) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TurnLimits) ProtoMessage() {}
-
-func (x *TurnLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[1]
+func (x *ConverseRequest) GetDisconnectGrace() *durationpb.Duration {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
+		return x.DisconnectGrace
 	}
-	return mi.MessageOf(x)
+	return nil
 }
 
-// Deprecated: Use TurnLimits.ProtoReflect.Descriptor instead.
-func (*TurnLimits) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *TurnLimits) GetMaxModelCalls() int32 {
-	if x != nil && x.MaxModelCalls != nil {
-		return *x.MaxModelCalls
-	}
-	return 0
-}
-
-func (x *TurnLimits) GetMaxOutputTokens() int32 {
-	if x != nil && x.MaxOutputTokens != nil {
-		return *x.MaxOutputTokens
-	}
-	return 0
-}
-
-func (x *TurnLimits) GetMaxCostUsd() string {
-	if x != nil && x.MaxCostUsd != nil {
-		return *x.MaxCostUsd
-	}
-	return ""
-}
-
-// An event of a turn. The first message of a stream is `turn_started`, the last is `turn_finished`, unless the call
-// ends with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
-// `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
-// tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`.
+// An event of the turn.
 type ConverseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Strictly increasing within a turn; a `heartbeat` repeats the last number sent (0: none). A message covers all
-	// events since the previous message.
-	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The turn.
-	TurnId string `protobuf:"bytes,2,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	// The event.
-	//
-	// Types that are valid to be assigned to Event:
-	//
-	//	*ConverseResponse_TurnStarted
-	//	*ConverseResponse_TextDelta
-	//	*ConverseResponse_ReasoningDelta
-	//	*ConverseResponse_ToolCallStarted
-	//	*ConverseResponse_ToolCallFinished
-	//	*ConverseResponse_ModelCallFinished
-	//	*ConverseResponse_TurnFinished
-	//	*ConverseResponse_BudgetAlert
-	//	*ConverseResponse_Heartbeat
-	Event         isConverseResponse_Event `protobuf_oneof:"event"`
+	Event         *TurnEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConverseResponse) Reset() {
 	*x = ConverseResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[2]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +185,7 @@ func (x *ConverseResponse) String() string {
 func (*ConverseResponse) ProtoMessage() {}
 
 func (x *ConverseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[2]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,288 +198,14 @@ func (x *ConverseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConverseResponse.ProtoReflect.Descriptor instead.
 func (*ConverseResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *ConverseResponse) GetSequence() int64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *ConverseResponse) GetTurnId() string {
-	if x != nil {
-		return x.TurnId
-	}
-	return ""
-}
-
-func (x *ConverseResponse) GetEvent() isConverseResponse_Event {
+func (x *ConverseResponse) GetEvent() *TurnEvent {
 	if x != nil {
 		return x.Event
 	}
 	return nil
-}
-
-func (x *ConverseResponse) GetTurnStarted() *TurnStarted {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_TurnStarted); ok {
-			return x.TurnStarted
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetTextDelta() *TextDelta {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_TextDelta); ok {
-			return x.TextDelta
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetReasoningDelta() *ReasoningDelta {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_ReasoningDelta); ok {
-			return x.ReasoningDelta
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetToolCallStarted() *ToolCallStarted {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_ToolCallStarted); ok {
-			return x.ToolCallStarted
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetToolCallFinished() *ToolCallFinished {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_ToolCallFinished); ok {
-			return x.ToolCallFinished
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetModelCallFinished() *ModelCallFinished {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_ModelCallFinished); ok {
-			return x.ModelCallFinished
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetTurnFinished() *TurnFinished {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_TurnFinished); ok {
-			return x.TurnFinished
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetBudgetAlert() *BudgetAlert {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_BudgetAlert); ok {
-			return x.BudgetAlert
-		}
-	}
-	return nil
-}
-
-func (x *ConverseResponse) GetHeartbeat() *Heartbeat {
-	if x != nil {
-		if x, ok := x.Event.(*ConverseResponse_Heartbeat); ok {
-			return x.Heartbeat
-		}
-	}
-	return nil
-}
-
-type isConverseResponse_Event interface {
-	isConverseResponse_Event()
-}
-
-type ConverseResponse_TurnStarted struct {
-	// The turn has begun: the user's message is persisted.
-	TurnStarted *TurnStarted `protobuf:"bytes,3,opt,name=turn_started,json=turnStarted,proto3,oneof"`
-}
-
-type ConverseResponse_TextDelta struct {
-	// A part of the answer's text.
-	TextDelta *TextDelta `protobuf:"bytes,4,opt,name=text_delta,json=textDelta,proto3,oneof"`
-}
-
-type ConverseResponse_ReasoningDelta struct {
-	// A part of the model's reasoning.
-	ReasoningDelta *ReasoningDelta `protobuf:"bytes,5,opt,name=reasoning_delta,json=reasoningDelta,proto3,oneof"`
-}
-
-type ConverseResponse_ToolCallStarted struct {
-	// A tool call has started.
-	ToolCallStarted *ToolCallStarted `protobuf:"bytes,6,opt,name=tool_call_started,json=toolCallStarted,proto3,oneof"`
-}
-
-type ConverseResponse_ToolCallFinished struct {
-	// A tool call has finished.
-	ToolCallFinished *ToolCallFinished `protobuf:"bytes,7,opt,name=tool_call_finished,json=toolCallFinished,proto3,oneof"`
-}
-
-type ConverseResponse_ModelCallFinished struct {
-	// A request to the provider has ended and is recorded in the ledger.
-	ModelCallFinished *ModelCallFinished `protobuf:"bytes,8,opt,name=model_call_finished,json=modelCallFinished,proto3,oneof"`
-}
-
-type ConverseResponse_TurnFinished struct {
-	// The turn has ended.
-	TurnFinished *TurnFinished `protobuf:"bytes,9,opt,name=turn_finished,json=turnFinished,proto3,oneof"`
-}
-
-type ConverseResponse_BudgetAlert struct {
-	// The tenant's spending has reached a share of a budget.
-	BudgetAlert *BudgetAlert `protobuf:"bytes,10,opt,name=budget_alert,json=budgetAlert,proto3,oneof"`
-}
-
-type ConverseResponse_Heartbeat struct {
-	// No event for some seconds: the turn waits for another turn of its session, its model, a tool, or the server that
-	// runs it. Clients can ignore it.
-	Heartbeat *Heartbeat `protobuf:"bytes,11,opt,name=heartbeat,proto3,oneof"`
-}
-
-func (*ConverseResponse_TurnStarted) isConverseResponse_Event() {}
-
-func (*ConverseResponse_TextDelta) isConverseResponse_Event() {}
-
-func (*ConverseResponse_ReasoningDelta) isConverseResponse_Event() {}
-
-func (*ConverseResponse_ToolCallStarted) isConverseResponse_Event() {}
-
-func (*ConverseResponse_ToolCallFinished) isConverseResponse_Event() {}
-
-func (*ConverseResponse_ModelCallFinished) isConverseResponse_Event() {}
-
-func (*ConverseResponse_TurnFinished) isConverseResponse_Event() {}
-
-func (*ConverseResponse_BudgetAlert) isConverseResponse_Event() {}
-
-func (*ConverseResponse_Heartbeat) isConverseResponse_Event() {}
-
-// The stream is alive without an event for some seconds (5 unless the server is configured otherwise).
-type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Heartbeat) Reset() {
-	*x = Heartbeat{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Heartbeat) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Heartbeat) ProtoMessage() {}
-
-func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
-func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
-}
-
-// The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
-// to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
-type BudgetAlert struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// The share reached, in per cent.
-	Percent int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	// The amount spent so far.
-	SpentUsd *string `protobuf:"bytes,3,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
-	// The amount of the budget.
-	LimitUsd      *string `protobuf:"bytes,4,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BudgetAlert) Reset() {
-	*x = BudgetAlert{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BudgetAlert) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BudgetAlert) ProtoMessage() {}
-
-func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BudgetAlert.ProtoReflect.Descriptor instead.
-func (*BudgetAlert) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *BudgetAlert) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *BudgetAlert) GetPercent() int32 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *BudgetAlert) GetSpentUsd() string {
-	if x != nil && x.SpentUsd != nil {
-		return *x.SpentUsd
-	}
-	return ""
-}
-
-func (x *BudgetAlert) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
 }
 
 // The turn to resume, and the position to resume from.
@@ -854,7 +221,7 @@ type ResumeTurnRequest struct {
 
 func (x *ResumeTurnRequest) Reset() {
 	*x = ResumeTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +233,7 @@ func (x *ResumeTurnRequest) String() string {
 func (*ResumeTurnRequest) ProtoMessage() {}
 
 func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +246,7 @@ func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnRequest.ProtoReflect.Descriptor instead.
 func (*ResumeTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ResumeTurnRequest) GetTurnId() string {
@@ -900,14 +267,14 @@ func (x *ResumeTurnRequest) GetAfterSequence() int64 {
 type ResumeTurnResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event, as Converse sends it.
-	Event         *ConverseResponse `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Event         *TurnEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResumeTurnResponse) Reset() {
 	*x = ResumeTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +286,7 @@ func (x *ResumeTurnResponse) String() string {
 func (*ResumeTurnResponse) ProtoMessage() {}
 
 func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,10 +299,10 @@ func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnResponse.ProtoReflect.Descriptor instead.
 func (*ResumeTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ResumeTurnResponse) GetEvent() *ConverseResponse {
+func (x *ResumeTurnResponse) GetEvent() *TurnEvent {
 	if x != nil {
 		return x.Event
 	}
@@ -953,7 +320,7 @@ type CancelTurnRequest struct {
 
 func (x *CancelTurnRequest) Reset() {
 	*x = CancelTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +332,7 @@ func (x *CancelTurnRequest) String() string {
 func (*CancelTurnRequest) ProtoMessage() {}
 
 func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +345,7 @@ func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
 func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CancelTurnRequest) GetTurnId() string {
@@ -997,7 +364,7 @@ type CancelTurnResponse struct {
 
 func (x *CancelTurnResponse) Reset() {
 	*x = CancelTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +376,7 @@ func (x *CancelTurnResponse) String() string {
 func (*CancelTurnResponse) ProtoMessage() {}
 
 func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,37 +389,33 @@ func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
 func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
 }
 
-// The turn has begun.
-type TurnStarted struct {
+// The turn to return.
+type GetTurnRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The session.
-	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The session was created by this turn.
-	SessionCreated bool `protobuf:"varint,2,opt,name=session_created,json=sessionCreated,proto3" json:"session_created,omitempty"`
-	// Cost and usage of the session before this turn.
-	Totals        *Totals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	// Required. The turn.
+	TurnId        string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TurnStarted) Reset() {
-	*x = TurnStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+func (x *GetTurnRequest) Reset() {
+	*x = GetTurnRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TurnStarted) String() string {
+func (x *GetTurnRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TurnStarted) ProtoMessage() {}
+func (*GetTurnRequest) ProtoMessage() {}
 
-func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+func (x *GetTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,460 +426,191 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
-func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+// Deprecated: Use GetTurnRequest.ProtoReflect.Descriptor instead.
+func (*GetTurnRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *TurnStarted) GetSessionId() string {
+func (x *GetTurnRequest) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+// A turn.
+type GetTurnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The turn.
+	Turn          *Turn `protobuf:"bytes,1,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTurnResponse) Reset() {
+	*x = GetTurnResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTurnResponse) ProtoMessage() {}
+
+func (x *GetTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTurnResponse.ProtoReflect.Descriptor instead.
+func (*GetTurnResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetTurnResponse) GetTurn() *Turn {
+	if x != nil {
+		return x.Turn
+	}
+	return nil
+}
+
+// A query for turns.
+type ListTurnsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only turns of this session. Empty: turns of all the tenant's sessions.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Only turns in this state: TURN_STATE_RUNNING or TURN_STATE_ENDED. Unset: turns in any state.
+	State TurnState `protobuf:"varint,2,opt,name=state,proto3,enum=godoty.v1.TurnState" json:"state,omitempty"`
+	// Maximum number of turns; 0 means 50, values above 500 are reduced to 500.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page of the same query. Empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTurnsRequest) Reset() {
+	*x = ListTurnsRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTurnsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTurnsRequest) ProtoMessage() {}
+
+func (x *ListTurnsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTurnsRequest.ProtoReflect.Descriptor instead.
+func (*ListTurnsRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListTurnsRequest) GetSessionId() string {
 	if x != nil {
 		return x.SessionId
 	}
 	return ""
 }
 
-func (x *TurnStarted) GetSessionCreated() bool {
+func (x *ListTurnsRequest) GetState() TurnState {
 	if x != nil {
-		return x.SessionCreated
+		return x.State
 	}
-	return false
+	return TurnState_TURN_STATE_UNSPECIFIED
 }
 
-func (x *TurnStarted) GetTotals() *Totals {
+func (x *ListTurnsRequest) GetPageSize() int32 {
 	if x != nil {
-		return x.Totals
-	}
-	return nil
-}
-
-// A part of the answer's text.
-type TextDelta struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The text, to be appended.
-	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TextDelta) Reset() {
-	*x = TextDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TextDelta) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TextDelta) ProtoMessage() {}
-
-func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
-func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *TextDelta) GetText() string {
-	if x != nil {
-		return x.Text
-	}
-	return ""
-}
-
-// A part of the model's reasoning, if the provider returns it.
-type ReasoningDelta struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The text, to be appended.
-	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReasoningDelta) Reset() {
-	*x = ReasoningDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReasoningDelta) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReasoningDelta) ProtoMessage() {}
-
-func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReasoningDelta.ProtoReflect.Descriptor instead.
-func (*ReasoningDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *ReasoningDelta) GetText() string {
-	if x != nil {
-		return x.Text
-	}
-	return ""
-}
-
-// A tool call has started.
-type ToolCallStarted struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the call, assigned by the model.
-	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
-	// The name of the tool.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The input, as JSON.
-	InputJson     string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ToolCallStarted) Reset() {
-	*x = ToolCallStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ToolCallStarted) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ToolCallStarted) ProtoMessage() {}
-
-func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
-func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *ToolCallStarted) GetToolCallId() string {
-	if x != nil {
-		return x.ToolCallId
-	}
-	return ""
-}
-
-func (x *ToolCallStarted) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ToolCallStarted) GetInputJson() string {
-	if x != nil {
-		return x.InputJson
-	}
-	return ""
-}
-
-// A tool call has finished.
-type ToolCallFinished struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the call, assigned by the model.
-	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
-	// The outcome.
-	Status ToolCallStatus `protobuf:"varint,2,opt,name=status,proto3,enum=godoty.v1.ToolCallStatus" json:"status,omitempty"`
-	// The output that the model receives, as text.
-	Output string `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
-	// The duration of the call.
-	Duration      *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ToolCallFinished) Reset() {
-	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ToolCallFinished) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ToolCallFinished) ProtoMessage() {}
-
-func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
-func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *ToolCallFinished) GetToolCallId() string {
-	if x != nil {
-		return x.ToolCallId
-	}
-	return ""
-}
-
-func (x *ToolCallFinished) GetStatus() ToolCallStatus {
-	if x != nil {
-		return x.Status
-	}
-	return ToolCallStatus_TOOL_CALL_STATUS_UNSPECIFIED
-}
-
-func (x *ToolCallFinished) GetOutput() string {
-	if x != nil {
-		return x.Output
-	}
-	return ""
-}
-
-func (x *ToolCallFinished) GetDuration() *durationpb.Duration {
-	if x != nil {
-		return x.Duration
-	}
-	return nil
-}
-
-// A request to the provider has ended.
-type ModelCallFinished struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its ledger entry.
-	Call          *ModelCall `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ModelCallFinished) Reset() {
-	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ModelCallFinished) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ModelCallFinished) ProtoMessage() {}
-
-func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
-func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *ModelCallFinished) GetCall() *ModelCall {
-	if x != nil {
-		return x.Call
-	}
-	return nil
-}
-
-// The turn has ended. It does not wait for the provider's records: calls without a known cost count as pending.
-type TurnFinished struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The reason why the turn ended.
-	StopReason StopReason `protobuf:"varint,1,opt,name=stop_reason,json=stopReason,proto3,enum=godoty.v1.StopReason" json:"stop_reason,omitempty"`
-	// Cost and usage of this turn.
-	TurnTotals *Totals `protobuf:"bytes,2,opt,name=turn_totals,json=turnTotals,proto3" json:"turn_totals,omitempty"`
-	// Cost and usage of the session, including this turn.
-	SessionTotals *Totals `protobuf:"bytes,3,opt,name=session_totals,json=sessionTotals,proto3" json:"session_totals,omitempty"`
-	// The duration of each cycle of the agent's loop: a model call and the tool calls that it requested.
-	CycleDurations []*durationpb.Duration `protobuf:"bytes,4,rep,name=cycle_durations,json=cycleDurations,proto3" json:"cycle_durations,omitempty"`
-	// The tools used.
-	Tools         []*ToolSummary `protobuf:"bytes,5,rep,name=tools,proto3" json:"tools,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TurnFinished) Reset() {
-	*x = TurnFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TurnFinished) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TurnFinished) ProtoMessage() {}
-
-func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
-func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *TurnFinished) GetStopReason() StopReason {
-	if x != nil {
-		return x.StopReason
-	}
-	return StopReason_STOP_REASON_UNSPECIFIED
-}
-
-func (x *TurnFinished) GetTurnTotals() *Totals {
-	if x != nil {
-		return x.TurnTotals
-	}
-	return nil
-}
-
-func (x *TurnFinished) GetSessionTotals() *Totals {
-	if x != nil {
-		return x.SessionTotals
-	}
-	return nil
-}
-
-func (x *TurnFinished) GetCycleDurations() []*durationpb.Duration {
-	if x != nil {
-		return x.CycleDurations
-	}
-	return nil
-}
-
-func (x *TurnFinished) GetTools() []*ToolSummary {
-	if x != nil {
-		return x.Tools
-	}
-	return nil
-}
-
-// Statistics of a tool in a turn.
-type ToolSummary struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of the tool.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Number of calls.
-	Calls int32 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
-	// Number of failed calls.
-	Errors int32 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
-	// Total duration of the calls.
-	Duration      *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ToolSummary) Reset() {
-	*x = ToolSummary{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ToolSummary) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ToolSummary) ProtoMessage() {}
-
-func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
-func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *ToolSummary) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ToolSummary) GetCalls() int32 {
-	if x != nil {
-		return x.Calls
+		return x.PageSize
 	}
 	return 0
 }
 
-func (x *ToolSummary) GetErrors() int32 {
+func (x *ListTurnsRequest) GetPageToken() string {
 	if x != nil {
-		return x.Errors
+		return x.PageToken
 	}
-	return 0
+	return ""
 }
 
-func (x *ToolSummary) GetDuration() *durationpb.Duration {
+// A page of turns. A page is limited to about 1 MiB, and by the number of turns that are read to find those in the
+// requested state, so it may contain fewer turns than requested, or none, although more follow.
+type ListTurnsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The turns, newest first.
+	Turns []*Turn `protobuf:"bytes,1,rep,name=turns,proto3" json:"turns,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTurnsResponse) Reset() {
+	*x = ListTurnsResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTurnsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTurnsResponse) ProtoMessage() {}
+
+func (x *ListTurnsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
-		return x.Duration
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTurnsResponse.ProtoReflect.Descriptor instead.
+func (*ListTurnsResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListTurnsResponse) GetTurns() []*Turn {
+	if x != nil {
+		return x.Turns
 	}
 	return nil
+}
+
+func (x *ListTurnsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // The session whose metrics to return.
@@ -1530,7 +624,7 @@ type GetSessionMetricsRequest struct {
 
 func (x *GetSessionMetricsRequest) Reset() {
 	*x = GetSessionMetricsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +636,7 @@ func (x *GetSessionMetricsRequest) String() string {
 func (*GetSessionMetricsRequest) ProtoMessage() {}
 
 func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +649,7 @@ func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetSessionMetricsRequest) GetSessionId() string {
@@ -1586,7 +680,7 @@ type GetSessionMetricsResponse struct {
 
 func (x *GetSessionMetricsResponse) Reset() {
 	*x = GetSessionMetricsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +692,7 @@ func (x *GetSessionMetricsResponse) String() string {
 func (*GetSessionMetricsResponse) ProtoMessage() {}
 
 func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +705,7 @@ func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetSessionMetricsResponse) GetTotals() *Totals {
@@ -1667,7 +761,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +773,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +786,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1713,7 +807,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +819,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,112 +832,12 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
 	if x != nil {
 		return x.Session
-	}
-	return nil
-}
-
-// A conversation, without its messages.
-type Session struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The session id.
-	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The tenant's end user. Empty: none was given.
-	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	// The model requested by the last turn.
-	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
-	// The number of messages.
-	MessageCount int64 `protobuf:"varint,4,opt,name=message_count,json=messageCount,proto3" json:"message_count,omitempty"`
-	// The cost: the sum of the settled calls.
-	CostUsd *string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
-	// The time of creation.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The time of last use.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Session) Reset() {
-	*x = Session{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Session) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Session) ProtoMessage() {}
-
-func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Session.ProtoReflect.Descriptor instead.
-func (*Session) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *Session) GetSessionId() string {
-	if x != nil {
-		return x.SessionId
-	}
-	return ""
-}
-
-func (x *Session) GetUser() string {
-	if x != nil {
-		return x.User
-	}
-	return ""
-}
-
-func (x *Session) GetModel() string {
-	if x != nil {
-		return x.Model
-	}
-	return ""
-}
-
-func (x *Session) GetMessageCount() int64 {
-	if x != nil {
-		return x.MessageCount
-	}
-	return 0
-}
-
-func (x *Session) GetCostUsd() string {
-	if x != nil && x.CostUsd != nil {
-		return *x.CostUsd
-	}
-	return ""
-}
-
-func (x *Session) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-func (x *Session) GetUpdateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.UpdateTime
 	}
 	return nil
 }
@@ -1863,7 +857,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +869,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +882,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListSessionsRequest) GetPageSize() int32 {
@@ -1925,7 +919,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +931,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +944,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1982,7 +976,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +988,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +1001,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListMessagesRequest) GetSessionId() string {
@@ -2031,6 +1025,62 @@ func (x *ListMessagesRequest) GetPageToken() string {
 	return ""
 }
 
+// A page of messages. A page is limited to about 1 MiB, so it may contain fewer messages than requested. The content of
+// a message that exceeds the limit alone is truncated (`ContentBlock.truncated`).
+type ListMessagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The messages, oldest first.
+	Messages []*Message `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMessagesResponse) Reset() {
+	*x = ListMessagesResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMessagesResponse) ProtoMessage() {}
+
+func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
+func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListMessagesResponse) GetMessages() []*Message {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *ListMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // The message to read.
 type ReadMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2044,7 +1094,7 @@ type ReadMessageRequest struct {
 
 func (x *ReadMessageRequest) Reset() {
 	*x = ReadMessageRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +1106,7 @@ func (x *ReadMessageRequest) String() string {
 func (*ReadMessageRequest) ProtoMessage() {}
 
 func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +1119,7 @@ func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessageRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadMessageRequest) GetSessionId() string {
@@ -2103,7 +1153,7 @@ type ReadMessageResponse struct {
 
 func (x *ReadMessageResponse) Reset() {
 	*x = ReadMessageResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +1165,7 @@ func (x *ReadMessageResponse) String() string {
 func (*ReadMessageResponse) ProtoMessage() {}
 
 func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +1178,7 @@ func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessageResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadMessageResponse) GetMessage() *Message {
@@ -2152,412 +1202,6 @@ func (x *ReadMessageResponse) GetContent() *ContentBlock {
 	return nil
 }
 
-// A page of messages. A page is limited to about 1 MiB, so it may contain fewer messages than requested. The content of
-// a message that exceeds the limit alone is truncated (`ContentBlock.truncated`).
-type ListMessagesResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The messages, oldest first.
-	Messages []*Message `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	// The `page_token` of the next page. Empty: this is the last page.
-	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListMessagesResponse) Reset() {
-	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListMessagesResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListMessagesResponse) ProtoMessage() {}
-
-func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
-func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *ListMessagesResponse) GetMessages() []*Message {
-	if x != nil {
-		return x.Messages
-	}
-	return nil
-}
-
-func (x *ListMessagesResponse) GetNextPageToken() string {
-	if x != nil {
-		return x.NextPageToken
-	}
-	return ""
-}
-
-// A message of a conversation.
-type Message struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The number of the message in the session: 1, 2, 3 …
-	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// The author.
-	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=godoty.v1.Role" json:"role,omitempty"`
-	// The content blocks, in order.
-	Content []*ContentBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
-	// The time at which the message was persisted.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The turn of the message.
-	TurnId        string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Message) Reset() {
-	*x = Message{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Message) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Message) ProtoMessage() {}
-
-func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Message.ProtoReflect.Descriptor instead.
-func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *Message) GetNumber() int64 {
-	if x != nil {
-		return x.Number
-	}
-	return 0
-}
-
-func (x *Message) GetRole() Role {
-	if x != nil {
-		return x.Role
-	}
-	return Role_ROLE_UNSPECIFIED
-}
-
-func (x *Message) GetContent() []*ContentBlock {
-	if x != nil {
-		return x.Content
-	}
-	return nil
-}
-
-func (x *Message) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-func (x *Message) GetTurnId() string {
-	if x != nil {
-		return x.TurnId
-	}
-	return ""
-}
-
-// A content block of a message.
-type ContentBlock struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The block.
-	//
-	// Types that are valid to be assigned to Block:
-	//
-	//	*ContentBlock_Text
-	//	*ContentBlock_Reasoning
-	//	*ContentBlock_ToolUse
-	//	*ContentBlock_ToolResult
-	Block isContentBlock_Block `protobuf_oneof:"block"`
-	// The block's text is truncated; ReadMessage returns all of it. The text is `text`, `reasoning`,
-	// `tool_use.input_json` (which is then not valid JSON) or `tool_result.output`.
-	Truncated bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	// The size of the complete text in bytes of UTF-8. Set only with `truncated`.
-	Size          int64 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ContentBlock) Reset() {
-	*x = ContentBlock{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ContentBlock) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ContentBlock) ProtoMessage() {}
-
-func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
-func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *ContentBlock) GetBlock() isContentBlock_Block {
-	if x != nil {
-		return x.Block
-	}
-	return nil
-}
-
-func (x *ContentBlock) GetText() string {
-	if x != nil {
-		if x, ok := x.Block.(*ContentBlock_Text); ok {
-			return x.Text
-		}
-	}
-	return ""
-}
-
-func (x *ContentBlock) GetReasoning() string {
-	if x != nil {
-		if x, ok := x.Block.(*ContentBlock_Reasoning); ok {
-			return x.Reasoning
-		}
-	}
-	return ""
-}
-
-func (x *ContentBlock) GetToolUse() *ToolUse {
-	if x != nil {
-		if x, ok := x.Block.(*ContentBlock_ToolUse); ok {
-			return x.ToolUse
-		}
-	}
-	return nil
-}
-
-func (x *ContentBlock) GetToolResult() *ToolResult {
-	if x != nil {
-		if x, ok := x.Block.(*ContentBlock_ToolResult); ok {
-			return x.ToolResult
-		}
-	}
-	return nil
-}
-
-func (x *ContentBlock) GetTruncated() bool {
-	if x != nil {
-		return x.Truncated
-	}
-	return false
-}
-
-func (x *ContentBlock) GetSize() int64 {
-	if x != nil {
-		return x.Size
-	}
-	return 0
-}
-
-type isContentBlock_Block interface {
-	isContentBlock_Block()
-}
-
-type ContentBlock_Text struct {
-	// Text.
-	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
-}
-
-type ContentBlock_Reasoning struct {
-	// The model's reasoning, if the provider returned it.
-	Reasoning string `protobuf:"bytes,2,opt,name=reasoning,proto3,oneof"`
-}
-
-type ContentBlock_ToolUse struct {
-	// A tool call requested by the model.
-	ToolUse *ToolUse `protobuf:"bytes,3,opt,name=tool_use,json=toolUse,proto3,oneof"`
-}
-
-type ContentBlock_ToolResult struct {
-	// The result of a tool call.
-	ToolResult *ToolResult `protobuf:"bytes,4,opt,name=tool_result,json=toolResult,proto3,oneof"`
-}
-
-func (*ContentBlock_Text) isContentBlock_Block() {}
-
-func (*ContentBlock_Reasoning) isContentBlock_Block() {}
-
-func (*ContentBlock_ToolUse) isContentBlock_Block() {}
-
-func (*ContentBlock_ToolResult) isContentBlock_Block() {}
-
-// A tool call requested by the model.
-type ToolUse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the call, assigned by the model.
-	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
-	// The name of the tool.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The input, as JSON.
-	InputJson     string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ToolUse) Reset() {
-	*x = ToolUse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ToolUse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ToolUse) ProtoMessage() {}
-
-func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
-func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
-}
-
-func (x *ToolUse) GetToolCallId() string {
-	if x != nil {
-		return x.ToolCallId
-	}
-	return ""
-}
-
-func (x *ToolUse) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ToolUse) GetInputJson() string {
-	if x != nil {
-		return x.InputJson
-	}
-	return ""
-}
-
-// The result of a tool call.
-type ToolResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the call, assigned by the model.
-	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
-	// The outcome.
-	Status ToolCallStatus `protobuf:"varint,2,opt,name=status,proto3,enum=godoty.v1.ToolCallStatus" json:"status,omitempty"`
-	// The output that the model receives, as text.
-	Output        string `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ToolResult) Reset() {
-	*x = ToolResult{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ToolResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ToolResult) ProtoMessage() {}
-
-func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
-func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
-}
-
-func (x *ToolResult) GetToolCallId() string {
-	if x != nil {
-		return x.ToolCallId
-	}
-	return ""
-}
-
-func (x *ToolResult) GetStatus() ToolCallStatus {
-	if x != nil {
-		return x.Status
-	}
-	return ToolCallStatus_TOOL_CALL_STATUS_UNSPECIFIED
-}
-
-func (x *ToolResult) GetOutput() string {
-	if x != nil {
-		return x.Output
-	}
-	return ""
-}
-
 // The session to delete.
 type DeleteSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2569,7 +1213,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +1225,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +1238,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{32}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -2613,7 +1257,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +1269,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,14 +1282,14 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{33}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x18godoty/v1/metering.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -2657,85 +1301,33 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\a \x01(\tR\trequestId\x12*\n" +
 	"\aon_busy\x18\b \x01(\x0e2\x11.godoty.v1.OnBusyR\x06onBusy\x12<\n" +
-	"\ron_disconnect\x18\t \x01(\x0e2\x17.godoty.v1.OnDisconnectR\fonDisconnect\"\xcc\x01\n" +
-	"\n" +
-	"TurnLimits\x12+\n" +
-	"\x0fmax_model_calls\x18\x01 \x01(\x05H\x00R\rmaxModelCalls\x88\x01\x01\x12/\n" +
-	"\x11max_output_tokens\x18\x02 \x01(\x05H\x01R\x0fmaxOutputTokens\x88\x01\x01\x12%\n" +
-	"\fmax_cost_usd\x18\x03 \x01(\tH\x02R\n" +
-	"maxCostUsd\x88\x01\x01B\x12\n" +
-	"\x10_max_model_callsB\x14\n" +
-	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\xa4\x05\n" +
-	"\x10ConverseResponse\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
-	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12;\n" +
-	"\fturn_started\x18\x03 \x01(\v2\x16.godoty.v1.TurnStartedH\x00R\vturnStarted\x125\n" +
-	"\n" +
-	"text_delta\x18\x04 \x01(\v2\x14.godoty.v1.TextDeltaH\x00R\ttextDelta\x12D\n" +
-	"\x0freasoning_delta\x18\x05 \x01(\v2\x19.godoty.v1.ReasoningDeltaH\x00R\x0ereasoningDelta\x12H\n" +
-	"\x11tool_call_started\x18\x06 \x01(\v2\x1a.godoty.v1.ToolCallStartedH\x00R\x0ftoolCallStarted\x12K\n" +
-	"\x12tool_call_finished\x18\a \x01(\v2\x1b.godoty.v1.ToolCallFinishedH\x00R\x10toolCallFinished\x12N\n" +
-	"\x13model_call_finished\x18\b \x01(\v2\x1c.godoty.v1.ModelCallFinishedH\x00R\x11modelCallFinished\x12>\n" +
-	"\rturn_finished\x18\t \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x12;\n" +
-	"\fbudget_alert\x18\n" +
-	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x124\n" +
-	"\theartbeat\x18\v \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeatB\a\n" +
-	"\x05event\"\v\n" +
-	"\tHeartbeat\"\xb8\x01\n" +
-	"\vBudgetAlert\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\x12 \n" +
-	"\tspent_usd\x18\x03 \x01(\tH\x00R\bspentUsd\x88\x01\x01\x12 \n" +
-	"\tlimit_usd\x18\x04 \x01(\tH\x01R\blimitUsd\x88\x01\x01B\f\n" +
-	"\n" +
-	"_spent_usdB\f\n" +
-	"\n" +
-	"_limit_usd\"S\n" +
+	"\ron_disconnect\x18\t \x01(\x0e2\x17.godoty.v1.OnDisconnectR\fonDisconnect\x12D\n" +
+	"\x10disconnect_grace\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x0fdisconnectGrace\">\n" +
+	"\x10ConverseResponse\x12*\n" +
+	"\x05event\x18\x01 \x01(\v2\x14.godoty.v1.TurnEventR\x05event\"S\n" +
 	"\x11ResumeTurnRequest\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12%\n" +
-	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"G\n" +
-	"\x12ResumeTurnResponse\x121\n" +
-	"\x05event\x18\x01 \x01(\v2\x1b.godoty.v1.ConverseResponseR\x05event\",\n" +
+	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"@\n" +
+	"\x12ResumeTurnResponse\x12*\n" +
+	"\x05event\x18\x01 \x01(\v2\x14.godoty.v1.TurnEventR\x05event\",\n" +
 	"\x11CancelTurnRequest\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\"\x14\n" +
-	"\x12CancelTurnResponse\"\x80\x01\n" +
-	"\vTurnStarted\x12\x1d\n" +
+	"\x12CancelTurnResponse\")\n" +
+	"\x0eGetTurnRequest\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\"6\n" +
+	"\x0fGetTurnResponse\x12#\n" +
+	"\x04turn\x18\x01 \x01(\v2\x0f.godoty.v1.TurnR\x04turn\"\x99\x01\n" +
+	"\x10ListTurnsRequest\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\x12'\n" +
-	"\x0fsession_created\x18\x02 \x01(\bR\x0esessionCreated\x12)\n" +
-	"\x06totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x1f\n" +
-	"\tTextDelta\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"$\n" +
-	"\x0eReasoningDelta\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"f\n" +
-	"\x0fToolCallStarted\x12 \n" +
-	"\ftool_call_id\x18\x01 \x01(\tR\n" +
-	"toolCallId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12*\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x14.godoty.v1.TurnStateR\x05state\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"\xb6\x01\n" +
-	"\x10ToolCallFinished\x12 \n" +
-	"\ftool_call_id\x18\x01 \x01(\tR\n" +
-	"toolCallId\x121\n" +
-	"\x06status\x18\x02 \x01(\x0e2\x19.godoty.v1.ToolCallStatusR\x06status\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\tR\x06output\x125\n" +
-	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"=\n" +
-	"\x11ModelCallFinished\x12(\n" +
-	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallR\x04call\"\xa6\x02\n" +
-	"\fTurnFinished\x126\n" +
-	"\vstop_reason\x18\x01 \x01(\x0e2\x15.godoty.v1.StopReasonR\n" +
-	"stopReason\x122\n" +
-	"\vturn_totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\n" +
-	"turnTotals\x128\n" +
-	"\x0esession_totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\rsessionTotals\x12B\n" +
-	"\x0fcycle_durations\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x0ecycleDurations\x12,\n" +
-	"\x05tools\x18\x05 \x03(\v2\x16.godoty.v1.ToolSummaryR\x05tools\"\x86\x01\n" +
-	"\vToolSummary\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05calls\x18\x02 \x01(\x05R\x05calls\x12\x16\n" +
-	"\x06errors\x18\x03 \x01(\x05R\x06errors\x125\n" +
-	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"9\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"b\n" +
+	"\x11ListTurnsResponse\x12%\n" +
+	"\x05turns\x18\x01 \x03(\v2\x0f.godoty.v1.TurnR\x05turns\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"9\n" +
 	"\x18GetSessionMetricsRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\xda\x02\n" +
@@ -2753,19 +1345,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"B\n" +
 	"\x12GetSessionResponse\x12,\n" +
-	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\"\x9e\x02\n" +
-	"\aSession\x12\x1d\n" +
-	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
-	"\x04user\x18\x02 \x01(\tR\x04user\x12\x14\n" +
-	"\x05model\x18\x03 \x01(\tR\x05model\x12#\n" +
-	"\rmessage_count\x18\x04 \x01(\x03R\fmessageCount\x12\x1e\n" +
-	"\bcost_usd\x18\x05 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12;\n" +
-	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTimeB\v\n" +
-	"\t_cost_usd\"e\n" +
+	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\"e\n" +
 	"\x13ListSessionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2779,7 +1359,10 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"K\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"n\n" +
+	"\x14ListMessagesResponse\x12.\n" +
+	"\bmessages\x18\x01 \x03(\v2\x12.godoty.v1.MessageR\bmessages\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"K\n" +
 	"\x12ReadMessageRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x16\n" +
@@ -2788,79 +1371,25 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x12.godoty.v1.MessageR\amessage\x12\x1f\n" +
 	"\vblock_index\x18\x02 \x01(\x05R\n" +
 	"blockIndex\x121\n" +
-	"\acontent\x18\x03 \x01(\v2\x17.godoty.v1.ContentBlockR\acontent\"n\n" +
-	"\x14ListMessagesResponse\x12.\n" +
-	"\bmessages\x18\x01 \x03(\v2\x12.godoty.v1.MessageR\bmessages\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x01\n" +
-	"\aMessage\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x03R\x06number\x12#\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x0f.godoty.v1.RoleR\x04role\x121\n" +
-	"\acontent\x18\x03 \x03(\v2\x17.godoty.v1.ContentBlockR\acontent\x12;\n" +
-	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x17\n" +
-	"\aturn_id\x18\x05 \x01(\tR\x06turnId\"\xea\x01\n" +
-	"\fContentBlock\x12\x14\n" +
-	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1e\n" +
-	"\treasoning\x18\x02 \x01(\tH\x00R\treasoning\x12/\n" +
-	"\btool_use\x18\x03 \x01(\v2\x12.godoty.v1.ToolUseH\x00R\atoolUse\x128\n" +
-	"\vtool_result\x18\x04 \x01(\v2\x15.godoty.v1.ToolResultH\x00R\n" +
-	"toolResult\x12\x1c\n" +
-	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x12\n" +
-	"\x04size\x18\x06 \x01(\x03R\x04sizeB\a\n" +
-	"\x05block\"^\n" +
-	"\aToolUse\x12 \n" +
-	"\ftool_call_id\x18\x01 \x01(\tR\n" +
-	"toolCallId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
-	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"y\n" +
-	"\n" +
-	"ToolResult\x12 \n" +
-	"\ftool_call_id\x18\x01 \x01(\tR\n" +
-	"toolCallId\x121\n" +
-	"\x06status\x18\x02 \x01(\x0e2\x19.godoty.v1.ToolCallStatusR\x06status\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\tR\x06output\"5\n" +
+	"\acontent\x18\x03 \x01(\v2\x17.godoty.v1.ContentBlockR\acontent\"5\n" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse*G\n" +
-	"\x06OnBusy\x12\x17\n" +
-	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
-	"\fON_BUSY_WAIT\x10\x02*c\n" +
-	"\fOnDisconnect\x12\x1d\n" +
-	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n" +
-	"\x16ON_DISCONNECT_CONTINUE\x10\x02*l\n" +
-	"\x0eToolCallStatus\x12 \n" +
-	"\x1cTOOL_CALL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n" +
-	"\x18TOOL_CALL_STATUS_SUCCESS\x10\x01\x12\x1a\n" +
-	"\x16TOOL_CALL_STATUS_ERROR\x10\x02*\xde\x01\n" +
-	"\n" +
-	"StopReason\x12\x1b\n" +
-	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14STOP_REASON_END_TURN\x10\x01\x12!\n" +
-	"\x1dSTOP_REASON_MAX_OUTPUT_TOKENS\x10\x02\x12\x1f\n" +
-	"\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n" +
-	"\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n" +
-	"\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n" +
-	"\x12STOP_REASON_BUDGET\x10\x06*?\n" +
-	"\x04Role\x12\x14\n" +
-	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
-	"\tROLE_USER\x10\x01\x12\x12\n" +
-	"\x0eROLE_ASSISTANT\x10\x022\xde\x05\n" +
+	"\x15DeleteSessionResponse2\x8b\a\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
 	"ResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n" +
 	"\n" +
-	"CancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12^\n" +
-	"\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\x12I\n" +
+	"CancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12E\n" +
+	"\aGetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n" +
+	"\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12c\n" +
+	"\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\n" +
-	"GetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\x12O\n" +
-	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\x12O\n" +
-	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\x12N\n" +
-	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse0\x01\x12R\n" +
+	"GetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n" +
+	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n" +
+	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x010\x01\x12R\n" +
 	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -2876,124 +1405,94 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
-	(OnBusy)(0),                       // 0: godoty.v1.OnBusy
-	(OnDisconnect)(0),                 // 1: godoty.v1.OnDisconnect
-	(ToolCallStatus)(0),               // 2: godoty.v1.ToolCallStatus
-	(StopReason)(0),                   // 3: godoty.v1.StopReason
-	(Role)(0),                         // 4: godoty.v1.Role
-	(*ConverseRequest)(nil),           // 5: godoty.v1.ConverseRequest
-	(*TurnLimits)(nil),                // 6: godoty.v1.TurnLimits
-	(*ConverseResponse)(nil),          // 7: godoty.v1.ConverseResponse
-	(*Heartbeat)(nil),                 // 8: godoty.v1.Heartbeat
-	(*BudgetAlert)(nil),               // 9: godoty.v1.BudgetAlert
-	(*ResumeTurnRequest)(nil),         // 10: godoty.v1.ResumeTurnRequest
-	(*ResumeTurnResponse)(nil),        // 11: godoty.v1.ResumeTurnResponse
-	(*CancelTurnRequest)(nil),         // 12: godoty.v1.CancelTurnRequest
-	(*CancelTurnResponse)(nil),        // 13: godoty.v1.CancelTurnResponse
-	(*TurnStarted)(nil),               // 14: godoty.v1.TurnStarted
-	(*TextDelta)(nil),                 // 15: godoty.v1.TextDelta
-	(*ReasoningDelta)(nil),            // 16: godoty.v1.ReasoningDelta
-	(*ToolCallStarted)(nil),           // 17: godoty.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),          // 18: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),         // 19: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),              // 20: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),               // 21: godoty.v1.ToolSummary
-	(*GetSessionMetricsRequest)(nil),  // 22: godoty.v1.GetSessionMetricsRequest
-	(*GetSessionMetricsResponse)(nil), // 23: godoty.v1.GetSessionMetricsResponse
-	(*GetSessionRequest)(nil),         // 24: godoty.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),        // 25: godoty.v1.GetSessionResponse
-	(*Session)(nil),                   // 26: godoty.v1.Session
-	(*ListSessionsRequest)(nil),       // 27: godoty.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),      // 28: godoty.v1.ListSessionsResponse
-	(*ListMessagesRequest)(nil),       // 29: godoty.v1.ListMessagesRequest
-	(*ReadMessageRequest)(nil),        // 30: godoty.v1.ReadMessageRequest
-	(*ReadMessageResponse)(nil),       // 31: godoty.v1.ReadMessageResponse
-	(*ListMessagesResponse)(nil),      // 32: godoty.v1.ListMessagesResponse
-	(*Message)(nil),                   // 33: godoty.v1.Message
-	(*ContentBlock)(nil),              // 34: godoty.v1.ContentBlock
-	(*ToolUse)(nil),                   // 35: godoty.v1.ToolUse
-	(*ToolResult)(nil),                // 36: godoty.v1.ToolResult
-	(*DeleteSessionRequest)(nil),      // 37: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 38: godoty.v1.DeleteSessionResponse
-	(BudgetWindow)(0),                 // 39: godoty.v1.BudgetWindow
-	(*Totals)(nil),                    // 40: godoty.v1.Totals
-	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
-	(*ModelCall)(nil),                 // 42: godoty.v1.ModelCall
-	(*ModelTotals)(nil),               // 43: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 44: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 45: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
+	(*ConverseRequest)(nil),           // 0: godoty.v1.ConverseRequest
+	(*ConverseResponse)(nil),          // 1: godoty.v1.ConverseResponse
+	(*ResumeTurnRequest)(nil),         // 2: godoty.v1.ResumeTurnRequest
+	(*ResumeTurnResponse)(nil),        // 3: godoty.v1.ResumeTurnResponse
+	(*CancelTurnRequest)(nil),         // 4: godoty.v1.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 5: godoty.v1.CancelTurnResponse
+	(*GetTurnRequest)(nil),            // 6: godoty.v1.GetTurnRequest
+	(*GetTurnResponse)(nil),           // 7: godoty.v1.GetTurnResponse
+	(*ListTurnsRequest)(nil),          // 8: godoty.v1.ListTurnsRequest
+	(*ListTurnsResponse)(nil),         // 9: godoty.v1.ListTurnsResponse
+	(*GetSessionMetricsRequest)(nil),  // 10: godoty.v1.GetSessionMetricsRequest
+	(*GetSessionMetricsResponse)(nil), // 11: godoty.v1.GetSessionMetricsResponse
+	(*GetSessionRequest)(nil),         // 12: godoty.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),        // 13: godoty.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),       // 14: godoty.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),      // 15: godoty.v1.ListSessionsResponse
+	(*ListMessagesRequest)(nil),       // 16: godoty.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),      // 17: godoty.v1.ListMessagesResponse
+	(*ReadMessageRequest)(nil),        // 18: godoty.v1.ReadMessageRequest
+	(*ReadMessageResponse)(nil),       // 19: godoty.v1.ReadMessageResponse
+	(*DeleteSessionRequest)(nil),      // 20: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 21: godoty.v1.DeleteSessionResponse
+	(*TurnLimits)(nil),                // 22: godoty.v1.TurnLimits
+	(OnBusy)(0),                       // 23: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 24: godoty.v1.OnDisconnect
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
+	(*TurnEvent)(nil),                 // 26: godoty.v1.TurnEvent
+	(*Turn)(nil),                      // 27: godoty.v1.Turn
+	(TurnState)(0),                    // 28: godoty.v1.TurnState
+	(*Totals)(nil),                    // 29: godoty.v1.Totals
+	(*ModelTotals)(nil),               // 30: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 31: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 32: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*Session)(nil),                   // 34: godoty.v1.Session
+	(*Message)(nil),                   // 35: godoty.v1.Message
+	(*ContentBlock)(nil),              // 36: godoty.v1.ContentBlock
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	6,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	0,  // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
-	1,  // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	14, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
-	15, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
-	16, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
-	17, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	18, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	19, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	20, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
-	9,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
-	8,  // 11: godoty.v1.ConverseResponse.heartbeat:type_name -> godoty.v1.Heartbeat
-	39, // 12: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
-	7,  // 13: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
-	40, // 14: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	2,  // 15: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	41, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	42, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	3,  // 18: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	40, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	40, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	41, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	21, // 22: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	41, // 23: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	40, // 24: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	43, // 25: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	44, // 26: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	45, // 27: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	46, // 28: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	46, // 29: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 30: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	46, // 31: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	46, // 32: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	26, // 33: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	33, // 34: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	34, // 35: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	33, // 36: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	4,  // 37: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	34, // 38: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	46, // 39: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	35, // 40: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	36, // 41: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	2,  // 42: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	5,  // 43: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	10, // 44: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	12, // 45: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	22, // 46: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	24, // 47: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	27, // 48: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	29, // 49: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	30, // 50: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	37, // 51: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	7,  // 52: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	11, // 53: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	13, // 54: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	23, // 55: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	25, // 56: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	28, // 57: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	32, // 58: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	31, // 59: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	38, // 60: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	52, // [52:61] is the sub-list for method output_type
-	43, // [43:52] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	22, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	23, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	24, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	25, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
+	26, // 4: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
+	26, // 5: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
+	27, // 6: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
+	28, // 7: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
+	27, // 8: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
+	29, // 9: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	30, // 10: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	31, // 11: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	32, // 12: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	33, // 13: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	33, // 14: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	34, // 15: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	34, // 16: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	35, // 17: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	35, // 18: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	36, // 19: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	0,  // 20: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 21: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 22: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	6,  // 23: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	8,  // 24: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	10, // 25: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	12, // 26: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	14, // 27: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	16, // 28: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	18, // 29: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	20, // 30: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	1,  // 31: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 32: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 33: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	7,  // 34: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	9,  // 35: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	11, // 36: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	13, // 37: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	15, // 38: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	17, // 39: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	19, // 40: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	21, // 41: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -3001,41 +1500,21 @@ func file_godoty_v1_agent_service_proto_init() {
 	if File_godoty_v1_agent_service_proto != nil {
 		return
 	}
-	file_godoty_v1_billing_service_proto_init()
 	file_godoty_v1_metering_proto_init()
-	file_godoty_v1_agent_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[2].OneofWrappers = []any{
-		(*ConverseResponse_TurnStarted)(nil),
-		(*ConverseResponse_TextDelta)(nil),
-		(*ConverseResponse_ReasoningDelta)(nil),
-		(*ConverseResponse_ToolCallStarted)(nil),
-		(*ConverseResponse_ToolCallFinished)(nil),
-		(*ConverseResponse_ModelCallFinished)(nil),
-		(*ConverseResponse_TurnFinished)(nil),
-		(*ConverseResponse_BudgetAlert)(nil),
-		(*ConverseResponse_Heartbeat)(nil),
-	}
-	file_godoty_v1_agent_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[21].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[29].OneofWrappers = []any{
-		(*ContentBlock_Text)(nil),
-		(*ContentBlock_Reasoning)(nil),
-		(*ContentBlock_ToolUse)(nil),
-		(*ContentBlock_ToolResult)(nil),
-	}
+	file_godoty_v1_session_proto_init()
+	file_godoty_v1_turn_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   34,
+			NumEnums:      0,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_godoty_v1_agent_service_proto_goTypes,
 		DependencyIndexes: file_godoty_v1_agent_service_proto_depIdxs,
-		EnumInfos:         file_godoty_v1_agent_service_proto_enumTypes,
 		MessageInfos:      file_godoty_v1_agent_service_proto_msgTypes,
 	}.Build()
 	File_godoty_v1_agent_service_proto = out.File

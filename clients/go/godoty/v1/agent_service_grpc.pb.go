@@ -24,6 +24,8 @@ const (
 	AgentService_Converse_FullMethodName          = "/godoty.v1.AgentService/Converse"
 	AgentService_ResumeTurn_FullMethodName        = "/godoty.v1.AgentService/ResumeTurn"
 	AgentService_CancelTurn_FullMethodName        = "/godoty.v1.AgentService/CancelTurn"
+	AgentService_GetTurn_FullMethodName           = "/godoty.v1.AgentService/GetTurn"
+	AgentService_ListTurns_FullMethodName         = "/godoty.v1.AgentService/ListTurns"
 	AgentService_GetSessionMetrics_FullMethodName = "/godoty.v1.AgentService/GetSessionMetrics"
 	AgentService_GetSession_FullMethodName        = "/godoty.v1.AgentService/GetSession"
 	AgentService_ListSessions_FullMethodName      = "/godoty.v1.AgentService/ListSessions"
@@ -38,15 +40,21 @@ const (
 //
 // Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
 // the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+// Later versions add events, fields and enum values: a client skips events and values that it does not know.
 type AgentServiceClient interface {
 	// Sends a message to the agent and streams the events of the turn.
 	Converse(ctx context.Context, in *ConverseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConverseResponse], error)
-	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-	// is retained for 24 hours after its end.
+	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+	// its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
 	ResumeTurn(ctx context.Context, in *ResumeTurnRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResumeTurnResponse], error)
-	// Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-	// has ended does not change.
+	// Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+	// turn that has ended does not change.
 	CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error)
+	// Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+	// session, is TURN_NOT_FOUND.
+	GetTurn(ctx context.Context, in *GetTurnRequest, opts ...grpc.CallOption) (*GetTurnResponse, error)
+	// Lists the turns of a session or of the tenant, newest first, as long as their logs are retained.
+	ListTurns(ctx context.Context, in *ListTurnsRequest, opts ...grpc.CallOption) (*ListTurnsResponse, error)
 	// Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart.
 	GetSessionMetrics(ctx context.Context, in *GetSessionMetricsRequest, opts ...grpc.CallOption) (*GetSessionMetricsResponse, error)
 	// Returns a session, without its messages.
@@ -113,6 +121,26 @@ func (c *agentServiceClient) CancelTurn(ctx context.Context, in *CancelTurnReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelTurnResponse)
 	err := c.cc.Invoke(ctx, AgentService_CancelTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) GetTurn(ctx context.Context, in *GetTurnRequest, opts ...grpc.CallOption) (*GetTurnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTurnResponse)
+	err := c.cc.Invoke(ctx, AgentService_GetTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ListTurns(ctx context.Context, in *ListTurnsRequest, opts ...grpc.CallOption) (*ListTurnsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTurnsResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListTurns_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -194,15 +222,21 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessio
 //
 // Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
 // the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+// Later versions add events, fields and enum values: a client skips events and values that it does not know.
 type AgentServiceServer interface {
 	// Sends a message to the agent and streams the events of the turn.
 	Converse(*ConverseRequest, grpc.ServerStreamingServer[ConverseResponse]) error
-	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-	// is retained for 24 hours after its end.
+	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+	// its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
 	ResumeTurn(*ResumeTurnRequest, grpc.ServerStreamingServer[ResumeTurnResponse]) error
-	// Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-	// has ended does not change.
+	// Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+	// turn that has ended does not change.
 	CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error)
+	// Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+	// session, is TURN_NOT_FOUND.
+	GetTurn(context.Context, *GetTurnRequest) (*GetTurnResponse, error)
+	// Lists the turns of a session or of the tenant, newest first, as long as their logs are retained.
+	ListTurns(context.Context, *ListTurnsRequest) (*ListTurnsResponse, error)
 	// Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart.
 	GetSessionMetrics(context.Context, *GetSessionMetricsRequest) (*GetSessionMetricsResponse, error)
 	// Returns a session, without its messages.
@@ -235,6 +269,12 @@ func (UnimplementedAgentServiceServer) ResumeTurn(*ResumeTurnRequest, grpc.Serve
 }
 func (UnimplementedAgentServiceServer) CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTurn not implemented")
+}
+func (UnimplementedAgentServiceServer) GetTurn(context.Context, *GetTurnRequest) (*GetTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTurn not implemented")
+}
+func (UnimplementedAgentServiceServer) ListTurns(context.Context, *ListTurnsRequest) (*ListTurnsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTurns not implemented")
 }
 func (UnimplementedAgentServiceServer) GetSessionMetrics(context.Context, *GetSessionMetricsRequest) (*GetSessionMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSessionMetrics not implemented")
@@ -311,6 +351,42 @@ func _AgentService_CancelTurn_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServiceServer).CancelTurn(ctx, req.(*CancelTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_GetTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTurnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).GetTurn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_GetTurn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).GetTurn(ctx, req.(*GetTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ListTurns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTurnsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListTurns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListTurns_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListTurns(ctx, req.(*ListTurnsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -426,6 +502,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelTurn",
 			Handler:    _AgentService_CancelTurn_Handler,
+		},
+		{
+			MethodName: "GetTurn",
+			Handler:    _AgentService_GetTurn_Handler,
+		},
+		{
+			MethodName: "ListTurns",
+			Handler:    _AgentService_ListTurns_Handler,
 		},
 		{
 			MethodName: "GetSessionMetrics",

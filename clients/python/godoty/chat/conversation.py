@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from godoty.chat.formatting import count_of, format_cost, format_duration, format_tokens, format_totals
 from godoty.chat.turn import TurnView
 from godoty.errors import GodotyError
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
 
 if TYPE_CHECKING:
     from godoty.chat.screen import Screen
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _SESSIONS = 20
+_NO_RESULT = session_pb.ToolResult(status=session_pb.TOOL_CALL_STATUS_ERROR, output="no result")
 
 
 class Conversation:
@@ -60,8 +61,8 @@ class Conversation:
         events = self._client.converse(text, session_id=self.session_id, model=self.model)
         try:
             async with aclosing(events):
-                async for response in events:
-                    view.show(response)
+                async for event in events:
+                    view.show(event)
                     self.session_id = view.session_id or self.session_id
         finally:
             self._screen.end_line()
@@ -112,7 +113,7 @@ class Conversation:
         )
 
     async def _show_history(self, count: int) -> None:
-        latest: deque[pb.Message] = deque(maxlen=self._history)
+        latest: deque[session_pb.Message] = deque(maxlen=self._history)
         async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
             latest.append(message)
         if count > len(latest):
@@ -126,10 +127,10 @@ class Conversation:
         for message in latest:
             self._show_message(message, results)
 
-    def _show_message(self, message: pb.Message, results: dict[str, pb.ToolResult]) -> None:
+    def _show_message(self, message: session_pb.Message, results: dict[str, session_pb.ToolResult]) -> None:
         for block in message.content:
             match block.WhichOneof("block"):
-                case "text" if message.role == pb.ROLE_USER:
+                case "text" if message.role == session_pb.ROLE_USER:
                     self._screen.line(f"> {block.text}", style="bold")
                 case "text":
                     self._screen.line(block.text)
@@ -137,14 +138,14 @@ class Conversation:
                     self._screen.line(block.reasoning, style="dim")
                 case "tool_use":
                     use = block.tool_use
-                    result = results.get(use.tool_call_id, pb.ToolResult(output="no result"))
-                    failed = result.status != pb.TOOL_CALL_STATUS_SUCCESS
+                    result = results.get(use.tool_call_id, _NO_RESULT)
+                    failed = result.status == session_pb.TOOL_CALL_STATUS_ERROR
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
             if block.truncated:
                 self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
 
 
-def _session_row(session: pb.Session) -> tuple[str, ...]:
+def _session_row(session: session_pb.Session) -> tuple[str, ...]:
     used = session.update_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
     return session.session_id, format_cost(session.cost_usd), str(session.message_count), session.model, used
 

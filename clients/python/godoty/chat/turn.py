@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from godoty.chat.formatting import format_cost, format_duration, format_totals
-from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 if TYPE_CHECKING:
     from godoty.chat.screen import Screen
     from godoty.v1.metering_pb2 import ModelCall
 
 _STOPPED = {
-    pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its limit of output tokens",
-    pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its limit of model calls",
-    pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
-    pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
-    pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
+    turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its limit of output tokens",
+    turn_pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its limit of model calls",
+    turn_pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
+    turn_pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
+    turn_pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
 }
 
 
@@ -25,36 +26,36 @@ class TurnView:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._tools: dict[str, pb.ToolCallStarted] = {}
+        self._tools: dict[str, turn_pb.ToolCallStarted] = {}
         self._served: list[str] = []
         self.session_id = ""
 
-    def show(self, response: pb.ConverseResponse) -> None:
+    def show(self, event: turn_pb.TurnEvent) -> None:
         """Show one event; an event of a later version of the contract is skipped."""
-        match response.WhichOneof("event"):
+        match event.WhichOneof("event"):
             case "turn_started":
-                self.session_id = response.turn_started.session_id
+                self.session_id = event.turn_started.session_id
                 self._screen.wait("waiting for the model")
             case "text_delta":
-                self._screen.stream(response.text_delta.text)
+                self._screen.stream(event.text_delta.text)
             case "reasoning_delta":
-                self._screen.stream(response.reasoning_delta.text, style="dim")
+                self._screen.stream(event.reasoning_delta.text, style="dim")
             case "tool_call_started":
-                self._begin_tool(response.tool_call_started)
+                self._begin_tool(event.tool_call_started)
             case "tool_call_finished":
-                self._end_tool(response.tool_call_finished)
+                self._end_tool(event.tool_call_finished)
             case "model_call_finished":
-                self._end_model_call(response.model_call_finished.call)
+                self._end_model_call(event.model_call_finished.call)
             case "turn_finished":
-                self._finish(response.turn_finished)
+                self._finish(event.turn_finished)
 
-    def _begin_tool(self, call: pb.ToolCallStarted) -> None:
+    def _begin_tool(self, call: turn_pb.ToolCallStarted) -> None:
         self._tools[call.tool_call_id] = call
         self._screen.wait(f"running {call.name}")
 
-    def _end_tool(self, end: pb.ToolCallFinished) -> None:
-        call = self._tools.pop(end.tool_call_id, pb.ToolCallStarted(name="tool"))
-        failed = end.status == pb.TOOL_CALL_STATUS_ERROR
+    def _end_tool(self, end: turn_pb.ToolCallFinished) -> None:
+        call = self._tools.pop(end.tool_call_id, turn_pb.ToolCallStarted(name="tool"))
+        failed = end.status == session_pb.TOOL_CALL_STATUS_ERROR
         outcome = f"{'failed' if failed else 'ok'} in {format_duration(end.duration)}: {end.output}"
         self._screen.tool(call.name, call.input_json, outcome, failed=failed)
         waiting_for = ", ".join(tool.name for tool in self._tools.values())
@@ -67,7 +68,7 @@ class TurnView:
             cost = format_cost(call.cost_usd)
             self._screen.line(f"model call, attempt {call.attempt}: {call.error} (cost: {cost})", style="yellow")
 
-    def _finish(self, end: pb.TurnFinished) -> None:
+    def _finish(self, end: turn_pb.TurnFinished) -> None:
         if end.stop_reason in _STOPPED:
             self._screen.line(f"stopped: {_STOPPED[end.stop_reason]}", style="yellow")
         parts = [

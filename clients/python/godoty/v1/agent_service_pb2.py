@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from godoty.v1 import billing_service_pb2 as godoty_dot_v1_dot_billing__service__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
+from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
+from godoty.v1 import turn_pb2 as godoty_dot_v1_dot_turn__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x18godoty/v1/metering.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n\x0f\x43onverseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x04 \x03(\t\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimits\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\"\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusy\x12.\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnect\"\xa0\x01\n\nTurnLimits\x12\x1c\n\x0fmax_model_calls\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0cmax_cost_usd\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x12\n\x10_max_model_callsB\x14\n\x12_max_output_tokensB\x0f\n\r_max_cost_usd\"\x8e\x04\n\x10\x43onverseResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12.\n\x0cturn_started\x18\x03 \x01(\x0b\x32\x16.godoty.v1.TurnStartedH\x00\x12*\n\ntext_delta\x18\x04 \x01(\x0b\x32\x14.godoty.v1.TextDeltaH\x00\x12\x34\n\x0freasoning_delta\x18\x05 \x01(\x0b\x32\x19.godoty.v1.ReasoningDeltaH\x00\x12\x37\n\x11tool_call_started\x18\x06 \x01(\x0b\x32\x1a.godoty.v1.ToolCallStartedH\x00\x12\x39\n\x12tool_call_finished\x18\x07 \x01(\x0b\x32\x1b.godoty.v1.ToolCallFinishedH\x00\x12;\n\x13model_call_finished\x18\x08 \x01(\x0b\x32\x1c.godoty.v1.ModelCallFinishedH\x00\x12\x30\n\rturn_finished\x18\t \x01(\x0b\x32\x17.godoty.v1.TurnFinishedH\x00\x12.\n\x0c\x62udget_alert\x18\n \x01(\x0b\x32\x16.godoty.v1.BudgetAlertH\x00\x12)\n\theartbeat\x18\x0b \x01(\x0b\x32\x14.godoty.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"\x0b\n\tHeartbeat\"\x93\x01\n\x0b\x42udgetAlert\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x16\n\tspent_usd\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tlimit_usd\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_spent_usdB\x0c\n\n_limit_usd\"<\n\x11ResumeTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"@\n\x12ResumeTurnResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1b.godoty.v1.ConverseResponse\"$\n\x11\x43\x61ncelTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"\x14\n\x12\x43\x61ncelTurnResponse\"]\n\x0bTurnStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0fsession_created\x18\x02 \x01(\x08\x12!\n\x06totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1e\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"I\n\x0fToolCallStarted\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\"\x90\x01\n\x10ToolCallFinished\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x11ModelCallFinished\x12\"\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x14.godoty.v1.ModelCall\"\xe8\x01\n\x0cTurnFinished\x12*\n\x0bstop_reason\x18\x01 \x01(\x0e\x32\x15.godoty.v1.StopReason\x12&\n\x0bturn_totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\x12)\n\x0esession_totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\x12\x32\n\x0f\x63ycle_durations\x18\x04 \x03(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x05tools\x18\x05 \x03(\x0b\x32\x16.godoty.v1.ToolSummary\"g\n\x0bToolSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x05\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x05\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x18GetSessionMetricsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x9c\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"\xd7\x01\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x15\n\rmessage_count\x18\x04 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x05 \x01(\tH\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0b\n\t_cost_usd\"J\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"8\n\x12ReadMessageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x07Message\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x1d\n\x04role\x18\x02 \x01(\x0e\x32\x0f.godoty.v1.Role\x12(\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x17.godoty.v1.ContentBlock\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07turn_id\x18\x05 \x01(\t\"\xb3\x01\n\x0c\x43ontentBlock\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x13\n\treasoning\x18\x02 \x01(\tH\x00\x12&\n\x08tool_use\x18\x03 \x01(\x0b\x32\x12.godoty.v1.ToolUseH\x00\x12,\n\x0btool_result\x18\x04 \x01(\x0b\x32\x15.godoty.v1.ToolResultH\x00\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x0c\n\x04size\x18\x06 \x01(\x03\x42\x07\n\x05\x62lock\"A\n\x07ToolUse\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\"]\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse*G\n\x06OnBusy\x12\x17\n\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_BUSY_REJECT\x10\x01\x12\x10\n\x0cON_BUSY_WAIT\x10\x02*c\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n\x16ON_DISCONNECT_CONTINUE\x10\x02*l\n\x0eToolCallStatus\x12 \n\x1cTOOL_CALL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18TOOL_CALL_STATUS_SUCCESS\x10\x01\x12\x1a\n\x16TOOL_CALL_STATUS_ERROR\x10\x02*\xde\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_REASON_END_TURN\x10\x01\x12!\n\x1dSTOP_REASON_MAX_OUTPUT_TOKENS\x10\x02\x12\x1f\n\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n\x12STOP_REASON_BUDGET\x10\x06*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x32\xde\x05\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12^\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\x12I\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\x12O\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\x12O\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\x12N\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse0\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0f\x43onverseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x04 \x03(\t\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimits\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\"\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusy\x12.\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnect\x12\x33\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"<\n\x11ResumeTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"$\n\x11\x43\x61ncelTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"\x14\n\x12\x43\x61ncelTurnResponse\"!\n\x0eGetTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"r\n\x10ListTurnsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x18GetSessionMetricsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x9c\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"J\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x12ReadMessageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse2\x8b\x07\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,84 +37,64 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.agent_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_ONBUSY']._serialized_start=3981
-  _globals['_ONBUSY']._serialized_end=4052
-  _globals['_ONDISCONNECT']._serialized_start=4054
-  _globals['_ONDISCONNECT']._serialized_end=4153
-  _globals['_TOOLCALLSTATUS']._serialized_start=4155
-  _globals['_TOOLCALLSTATUS']._serialized_end=4263
-  _globals['_STOPREASON']._serialized_start=4266
-  _globals['_STOPREASON']._serialized_end=4488
-  _globals['_ROLE']._serialized_start=4490
-  _globals['_ROLE']._serialized_end=4553
-  _globals['_CONVERSEREQUEST']._serialized_start=169
-  _globals['_CONVERSEREQUEST']._serialized_end=417
-  _globals['_TURNLIMITS']._serialized_start=420
-  _globals['_TURNLIMITS']._serialized_end=580
-  _globals['_CONVERSERESPONSE']._serialized_start=583
-  _globals['_CONVERSERESPONSE']._serialized_end=1109
-  _globals['_HEARTBEAT']._serialized_start=1111
-  _globals['_HEARTBEAT']._serialized_end=1122
-  _globals['_BUDGETALERT']._serialized_start=1125
-  _globals['_BUDGETALERT']._serialized_end=1272
-  _globals['_RESUMETURNREQUEST']._serialized_start=1274
-  _globals['_RESUMETURNREQUEST']._serialized_end=1334
-  _globals['_RESUMETURNRESPONSE']._serialized_start=1336
-  _globals['_RESUMETURNRESPONSE']._serialized_end=1400
-  _globals['_CANCELTURNREQUEST']._serialized_start=1402
-  _globals['_CANCELTURNREQUEST']._serialized_end=1438
-  _globals['_CANCELTURNRESPONSE']._serialized_start=1440
-  _globals['_CANCELTURNRESPONSE']._serialized_end=1460
-  _globals['_TURNSTARTED']._serialized_start=1462
-  _globals['_TURNSTARTED']._serialized_end=1555
-  _globals['_TEXTDELTA']._serialized_start=1557
-  _globals['_TEXTDELTA']._serialized_end=1582
-  _globals['_REASONINGDELTA']._serialized_start=1584
-  _globals['_REASONINGDELTA']._serialized_end=1614
-  _globals['_TOOLCALLSTARTED']._serialized_start=1616
-  _globals['_TOOLCALLSTARTED']._serialized_end=1689
-  _globals['_TOOLCALLFINISHED']._serialized_start=1692
-  _globals['_TOOLCALLFINISHED']._serialized_end=1836
-  _globals['_MODELCALLFINISHED']._serialized_start=1838
-  _globals['_MODELCALLFINISHED']._serialized_end=1893
-  _globals['_TURNFINISHED']._serialized_start=1896
-  _globals['_TURNFINISHED']._serialized_end=2128
-  _globals['_TOOLSUMMARY']._serialized_start=2130
-  _globals['_TOOLSUMMARY']._serialized_end=2233
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=2235
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=2281
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=2284
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=2568
-  _globals['_GETSESSIONREQUEST']._serialized_start=2570
-  _globals['_GETSESSIONREQUEST']._serialized_end=2609
-  _globals['_GETSESSIONRESPONSE']._serialized_start=2611
-  _globals['_GETSESSIONRESPONSE']._serialized_end=2668
-  _globals['_SESSION']._serialized_start=2671
-  _globals['_SESSION']._serialized_end=2886
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=2888
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=2962
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2964
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=3049
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=3051
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=3131
-  _globals['_READMESSAGEREQUEST']._serialized_start=3133
-  _globals['_READMESSAGEREQUEST']._serialized_end=3189
-  _globals['_READMESSAGERESPONSE']._serialized_start=3191
-  _globals['_READMESSAGERESPONSE']._serialized_end=3312
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=3314
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=3399
-  _globals['_MESSAGE']._serialized_start=3402
-  _globals['_MESSAGE']._serialized_end=3566
-  _globals['_CONTENTBLOCK']._serialized_start=3569
-  _globals['_CONTENTBLOCK']._serialized_end=3748
-  _globals['_TOOLUSE']._serialized_start=3750
-  _globals['_TOOLUSE']._serialized_end=3815
-  _globals['_TOOLRESULT']._serialized_start=3817
-  _globals['_TOOLRESULT']._serialized_end=3910
-  _globals['_DELETESESSIONREQUEST']._serialized_start=3912
-  _globals['_DELETESESSIONREQUEST']._serialized_end=3954
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=3956
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=3979
-  _globals['_AGENTSERVICE']._serialized_start=4556
-  _globals['_AGENTSERVICE']._serialized_end=5290
+  _globals['_AGENTSERVICE'].methods_by_name['GetTurn']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['GetTurn']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['ListTurns']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListTurns']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['GetSessionMetrics']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['GetSessionMetrics']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['GetSession']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['GetSession']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['ListSessions']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['ListMessages']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListMessages']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._serialized_options = b'\220\002\001'
+  _globals['_CONVERSEREQUEST']._serialized_start=183
+  _globals['_CONVERSEREQUEST']._serialized_end=484
+  _globals['_CONVERSERESPONSE']._serialized_start=486
+  _globals['_CONVERSERESPONSE']._serialized_end=541
+  _globals['_RESUMETURNREQUEST']._serialized_start=543
+  _globals['_RESUMETURNREQUEST']._serialized_end=603
+  _globals['_RESUMETURNRESPONSE']._serialized_start=605
+  _globals['_RESUMETURNRESPONSE']._serialized_end=662
+  _globals['_CANCELTURNREQUEST']._serialized_start=664
+  _globals['_CANCELTURNREQUEST']._serialized_end=700
+  _globals['_CANCELTURNRESPONSE']._serialized_start=702
+  _globals['_CANCELTURNRESPONSE']._serialized_end=722
+  _globals['_GETTURNREQUEST']._serialized_start=724
+  _globals['_GETTURNREQUEST']._serialized_end=757
+  _globals['_GETTURNRESPONSE']._serialized_start=759
+  _globals['_GETTURNRESPONSE']._serialized_end=807
+  _globals['_LISTTURNSREQUEST']._serialized_start=809
+  _globals['_LISTTURNSREQUEST']._serialized_end=923
+  _globals['_LISTTURNSRESPONSE']._serialized_start=925
+  _globals['_LISTTURNSRESPONSE']._serialized_end=1001
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1003
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1049
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1052
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1336
+  _globals['_GETSESSIONREQUEST']._serialized_start=1338
+  _globals['_GETSESSIONREQUEST']._serialized_end=1377
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1379
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1436
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1438
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1512
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1514
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1599
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1601
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1681
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1683
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1768
+  _globals['_READMESSAGEREQUEST']._serialized_start=1770
+  _globals['_READMESSAGEREQUEST']._serialized_end=1826
+  _globals['_READMESSAGERESPONSE']._serialized_start=1828
+  _globals['_READMESSAGERESPONSE']._serialized_end=1949
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1951
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1993
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1995
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=2018
+  _globals['_AGENTSERVICE']._serialized_start=2021
+  _globals['_AGENTSERVICE']._serialized_end=2928
 # @@protoc_insertion_point(module_scope)

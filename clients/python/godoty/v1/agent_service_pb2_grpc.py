@@ -28,6 +28,7 @@ if _version_not_supported:
 class AgentServiceStub:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
     the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
     def __init__(self, channel):
@@ -50,6 +51,16 @@ class AgentServiceStub:
                 '/godoty.v1.AgentService/CancelTurn',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.FromString,
+                _registered_method=True)
+        self.GetTurn = channel.unary_unary(
+                '/godoty.v1.AgentService/GetTurn',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.GetTurnRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.GetTurnResponse.FromString,
+                _registered_method=True)
+        self.ListTurns = channel.unary_unary(
+                '/godoty.v1.AgentService/ListTurns',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListTurnsRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListTurnsResponse.FromString,
                 _registered_method=True)
         self.GetSessionMetrics = channel.unary_unary(
                 '/godoty.v1.AgentService/GetSessionMetrics',
@@ -86,6 +97,7 @@ class AgentServiceStub:
 class AgentServiceServicer:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
     the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
     def Converse(self, request, context):
@@ -96,16 +108,31 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTurn(self, request, context):
-        """Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-        is retained for 24 hours after its end.
+        """Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+        its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTurn(self, request, context):
-        """Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-        has ended does not change.
+        """Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+        turn that has ended does not change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTurn(self, request, context):
+        """Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+        session, is TURN_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTurns(self, request, context):
+        """Lists the turns of a session or of the tenant, newest first, as long as their logs are retained.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +200,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.SerializeToString,
             ),
+            'GetTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurn,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.GetTurnRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.GetTurnResponse.SerializeToString,
+            ),
+            'ListTurns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTurns,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListTurnsRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListTurnsResponse.SerializeToString,
+            ),
             'GetSessionMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSessionMetrics,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.GetSessionMetricsRequest.FromString,
@@ -214,6 +251,7 @@ def add_AgentServiceServicer_to_server(servicer, server):
 class AgentService:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
     the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
     @staticmethod
@@ -287,6 +325,60 @@ class AgentService:
             '/godoty.v1.AgentService/CancelTurn',
             godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.CancelTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/GetTurn',
+            godoty_dot_v1_dot_agent__service__pb2.GetTurnRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.GetTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTurns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/ListTurns',
+            godoty_dot_v1_dot_agent__service__pb2.ListTurnsRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ListTurnsResponse.FromString,
             options,
             channel_credentials,
             insecure,

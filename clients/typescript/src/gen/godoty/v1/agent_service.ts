@@ -19,259 +19,24 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
-import { ModelCall, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
+import { ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
+import { ContentBlock, Message, Session } from "./session.js";
+import {
+  OnBusy,
+  onBusyFromJSON,
+  onBusyToJSON,
+  OnDisconnect,
+  onDisconnectFromJSON,
+  onDisconnectToJSON,
+  Turn,
+  TurnEvent,
+  TurnLimits,
+  TurnState,
+  turnStateFromJSON,
+  turnStateToJSON,
+} from "./turn.js";
 
 /** Conversations with an agent, and their cost. */
-
-/** Behaviour of a turn while another turn of its session is running. */
-export enum OnBusy {
-  /** ON_BUSY_UNSPECIFIED - REJECT. */
-  ON_BUSY_UNSPECIFIED = 0,
-  /** ON_BUSY_REJECT - The call ends with SESSION_BUSY. */
-  ON_BUSY_REJECT = 1,
-  /** ON_BUSY_WAIT - The turn waits, at most until the call's deadline; in order of arrival on one server. */
-  ON_BUSY_WAIT = 2,
-  UNRECOGNIZED = -1,
-}
-
-export function onBusyFromJSON(object: any): OnBusy {
-  switch (object) {
-    case 0:
-    case "ON_BUSY_UNSPECIFIED":
-      return OnBusy.ON_BUSY_UNSPECIFIED;
-    case 1:
-    case "ON_BUSY_REJECT":
-      return OnBusy.ON_BUSY_REJECT;
-    case 2:
-    case "ON_BUSY_WAIT":
-      return OnBusy.ON_BUSY_WAIT;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return OnBusy.UNRECOGNIZED;
-  }
-}
-
-export function onBusyToJSON(object: OnBusy): string {
-  switch (object) {
-    case OnBusy.ON_BUSY_UNSPECIFIED:
-      return "ON_BUSY_UNSPECIFIED";
-    case OnBusy.ON_BUSY_REJECT:
-      return "ON_BUSY_REJECT";
-    case OnBusy.ON_BUSY_WAIT:
-      return "ON_BUSY_WAIT";
-    case OnBusy.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** Behaviour of a turn once it has no reader. */
-export enum OnDisconnect {
-  /** ON_DISCONNECT_UNSPECIFIED - CANCEL. */
-  ON_DISCONNECT_UNSPECIFIED = 0,
-  /** ON_DISCONNECT_CANCEL - The turn is cancelled: at once, or within a few seconds if its last reader was on another server. */
-  ON_DISCONNECT_CANCEL = 1,
-  /** ON_DISCONNECT_CONTINUE - The turn runs to its end; ResumeTurn returns the events missed. */
-  ON_DISCONNECT_CONTINUE = 2,
-  UNRECOGNIZED = -1,
-}
-
-export function onDisconnectFromJSON(object: any): OnDisconnect {
-  switch (object) {
-    case 0:
-    case "ON_DISCONNECT_UNSPECIFIED":
-      return OnDisconnect.ON_DISCONNECT_UNSPECIFIED;
-    case 1:
-    case "ON_DISCONNECT_CANCEL":
-      return OnDisconnect.ON_DISCONNECT_CANCEL;
-    case 2:
-    case "ON_DISCONNECT_CONTINUE":
-      return OnDisconnect.ON_DISCONNECT_CONTINUE;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return OnDisconnect.UNRECOGNIZED;
-  }
-}
-
-export function onDisconnectToJSON(object: OnDisconnect): string {
-  switch (object) {
-    case OnDisconnect.ON_DISCONNECT_UNSPECIFIED:
-      return "ON_DISCONNECT_UNSPECIFIED";
-    case OnDisconnect.ON_DISCONNECT_CANCEL:
-      return "ON_DISCONNECT_CANCEL";
-    case OnDisconnect.ON_DISCONNECT_CONTINUE:
-      return "ON_DISCONNECT_CONTINUE";
-    case OnDisconnect.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** The outcome of a tool call. */
-export enum ToolCallStatus {
-  /** TOOL_CALL_STATUS_UNSPECIFIED - Never sent. */
-  TOOL_CALL_STATUS_UNSPECIFIED = 0,
-  /** TOOL_CALL_STATUS_SUCCESS - The tool returned a result. */
-  TOOL_CALL_STATUS_SUCCESS = 1,
-  /** TOOL_CALL_STATUS_ERROR - The tool failed; the model receives the error. */
-  TOOL_CALL_STATUS_ERROR = 2,
-  UNRECOGNIZED = -1,
-}
-
-export function toolCallStatusFromJSON(object: any): ToolCallStatus {
-  switch (object) {
-    case 0:
-    case "TOOL_CALL_STATUS_UNSPECIFIED":
-      return ToolCallStatus.TOOL_CALL_STATUS_UNSPECIFIED;
-    case 1:
-    case "TOOL_CALL_STATUS_SUCCESS":
-      return ToolCallStatus.TOOL_CALL_STATUS_SUCCESS;
-    case 2:
-    case "TOOL_CALL_STATUS_ERROR":
-      return ToolCallStatus.TOOL_CALL_STATUS_ERROR;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return ToolCallStatus.UNRECOGNIZED;
-  }
-}
-
-export function toolCallStatusToJSON(object: ToolCallStatus): string {
-  switch (object) {
-    case ToolCallStatus.TOOL_CALL_STATUS_UNSPECIFIED:
-      return "TOOL_CALL_STATUS_UNSPECIFIED";
-    case ToolCallStatus.TOOL_CALL_STATUS_SUCCESS:
-      return "TOOL_CALL_STATUS_SUCCESS";
-    case ToolCallStatus.TOOL_CALL_STATUS_ERROR:
-      return "TOOL_CALL_STATUS_ERROR";
-    case ToolCallStatus.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** The reason why a turn ended. */
-export enum StopReason {
-  /** STOP_REASON_UNSPECIFIED - Never sent. */
-  STOP_REASON_UNSPECIFIED = 0,
-  /** STOP_REASON_END_TURN - The agent has completed its answer. */
-  STOP_REASON_END_TURN = 1,
-  /** STOP_REASON_MAX_OUTPUT_TOKENS - The answer reached the model's or the turn's limit of output tokens. */
-  STOP_REASON_MAX_OUTPUT_TOKENS = 2,
-  /** STOP_REASON_MAX_MODEL_CALLS - The turn reached its limit of model calls. */
-  STOP_REASON_MAX_MODEL_CALLS = 3,
-  /** STOP_REASON_CONTENT_FILTERED - The provider's filter stopped the answer. */
-  STOP_REASON_CONTENT_FILTERED = 4,
-  /**
-   * STOP_REASON_INTERRUPTED - The server that ran the turn died. The partial answer is persisted and marked; `cycle_durations` and `tools` are
-   * unknown.
-   */
-  STOP_REASON_INTERRUPTED = 5,
-  /**
-   * STOP_REASON_BUDGET - The tenant's hard budget or the turn's `max_cost_usd` is exhausted: the answer was truncated at the output tokens
-   * that the remaining amount covers, or the next model call was not made.
-   */
-  STOP_REASON_BUDGET = 6,
-  UNRECOGNIZED = -1,
-}
-
-export function stopReasonFromJSON(object: any): StopReason {
-  switch (object) {
-    case 0:
-    case "STOP_REASON_UNSPECIFIED":
-      return StopReason.STOP_REASON_UNSPECIFIED;
-    case 1:
-    case "STOP_REASON_END_TURN":
-      return StopReason.STOP_REASON_END_TURN;
-    case 2:
-    case "STOP_REASON_MAX_OUTPUT_TOKENS":
-      return StopReason.STOP_REASON_MAX_OUTPUT_TOKENS;
-    case 3:
-    case "STOP_REASON_MAX_MODEL_CALLS":
-      return StopReason.STOP_REASON_MAX_MODEL_CALLS;
-    case 4:
-    case "STOP_REASON_CONTENT_FILTERED":
-      return StopReason.STOP_REASON_CONTENT_FILTERED;
-    case 5:
-    case "STOP_REASON_INTERRUPTED":
-      return StopReason.STOP_REASON_INTERRUPTED;
-    case 6:
-    case "STOP_REASON_BUDGET":
-      return StopReason.STOP_REASON_BUDGET;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return StopReason.UNRECOGNIZED;
-  }
-}
-
-export function stopReasonToJSON(object: StopReason): string {
-  switch (object) {
-    case StopReason.STOP_REASON_UNSPECIFIED:
-      return "STOP_REASON_UNSPECIFIED";
-    case StopReason.STOP_REASON_END_TURN:
-      return "STOP_REASON_END_TURN";
-    case StopReason.STOP_REASON_MAX_OUTPUT_TOKENS:
-      return "STOP_REASON_MAX_OUTPUT_TOKENS";
-    case StopReason.STOP_REASON_MAX_MODEL_CALLS:
-      return "STOP_REASON_MAX_MODEL_CALLS";
-    case StopReason.STOP_REASON_CONTENT_FILTERED:
-      return "STOP_REASON_CONTENT_FILTERED";
-    case StopReason.STOP_REASON_INTERRUPTED:
-      return "STOP_REASON_INTERRUPTED";
-    case StopReason.STOP_REASON_BUDGET:
-      return "STOP_REASON_BUDGET";
-    case StopReason.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** The author of a message. */
-export enum Role {
-  /** ROLE_UNSPECIFIED - Never sent. */
-  ROLE_UNSPECIFIED = 0,
-  /** ROLE_USER - The user; also tool results, which the model receives as user messages. */
-  ROLE_USER = 1,
-  /** ROLE_ASSISTANT - The agent. */
-  ROLE_ASSISTANT = 2,
-  UNRECOGNIZED = -1,
-}
-
-export function roleFromJSON(object: any): Role {
-  switch (object) {
-    case 0:
-    case "ROLE_UNSPECIFIED":
-      return Role.ROLE_UNSPECIFIED;
-    case 1:
-    case "ROLE_USER":
-      return Role.ROLE_USER;
-    case 2:
-    case "ROLE_ASSISTANT":
-      return Role.ROLE_ASSISTANT;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return Role.UNRECOGNIZED;
-  }
-}
-
-export function roleToJSON(object: Role): string {
-  switch (object) {
-    case Role.ROLE_UNSPECIFIED:
-      return "ROLE_UNSPECIFIED";
-    case Role.ROLE_USER:
-      return "ROLE_USER";
-    case Role.ROLE_ASSISTANT:
-      return "ROLE_ASSISTANT";
-    case Role.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
 
 /** A request for one turn. */
 export interface ConverseRequest {
@@ -301,107 +66,28 @@ export interface ConverseRequest {
   /**
    * Idempotency key: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id with
    * the same request attaches to the turn or replays it, without a second charge; with another request it is
-   * REQUEST_ID_REUSED. A turn that was rejected before `turn_started`, or that did not begin because its server died,
-   * does not use up its id. Retained as long as the log, even if the session is deleted: the same request is then
-   * TURN_NOT_FOUND.
+   * REQUEST_ID_REUSED (only `disconnect_grace` may differ). A turn that was rejected before `turn_started`, or that did
+   * not begin because its server died, does not use up its id. Retained as long as the log, even if the session is
+   * deleted: the same request is then TURN_NOT_FOUND.
    */
   requestId: string;
   /** Behaviour while another turn of the session is running. */
   onBusy: OnBusy;
   /** Behaviour once the turn has no reader: the caller has disconnected, or its deadline has passed. */
   onDisconnect: OnDisconnect;
+  /**
+   * The time after the loss of the last reader at which ON_DISCONNECT_CANCEL acts: 0 to 10 minutes. Unset: 0, at once.
+   * Within it a client can come back by ResumeTurn, or by Converse with the same `request_id`; after its loss the time
+   * begins anew. It does not delay CancelTurn, nor the cancellation of a turn without a reader by a server that stops.
+   * Without effect under ON_DISCONNECT_CONTINUE. A retry of the request does not change it.
+   */
+  disconnectGrace: Duration | undefined;
 }
 
-/** Limits of one turn. Unset: the server's limit applies. */
-export interface TurnLimits {
-  /** Maximum number of model calls: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS. */
-  maxModelCalls?:
-    | number
-    | undefined;
-  /**
-   * Maximum number of output tokens of all model calls of the turn together: at least 1. Reaching it ends the turn with
-   * STOP_REASON_MAX_OUTPUT_TOKENS.
-   */
-  maxOutputTokens?:
-    | number
-    | undefined;
-  /**
-   * Maximum cost of the turn in US dollars: a plain decimal above 0, at most 1000000, at most 25 decimals.
-   * The output tokens of each model call are limited to those that the remaining amount covers. An answer truncated by
-   * this limit ends the turn with STOP_REASON_BUDGET. So does a remaining amount that does not cover 256 output tokens
-   * (or the remainder of `max_output_tokens`, if smaller): the model call is not made.
-   */
-  maxCostUsd?: string | undefined;
-}
-
-/**
- * An event of a turn. The first message of a stream is `turn_started`, the last is `turn_finished`, unless the call
- * ends with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
- * `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
- * tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`.
- */
+/** An event of the turn. */
 export interface ConverseResponse {
-  /**
-   * Strictly increasing within a turn; a `heartbeat` repeats the last number sent (0: none). A message covers all
-   * events since the previous message.
-   */
-  sequence: bigint;
-  /** The turn. */
-  turnId: string;
   /** The event. */
-  event:
-    | //
-    /** The turn has begun: the user's message is persisted. */
-    { $case: "turnStarted"; value: TurnStarted }
-    | //
-    /** A part of the answer's text. */
-    { $case: "textDelta"; value: TextDelta }
-    | //
-    /** A part of the model's reasoning. */
-    { $case: "reasoningDelta"; value: ReasoningDelta }
-    | //
-    /** A tool call has started. */
-    { $case: "toolCallStarted"; value: ToolCallStarted }
-    | //
-    /** A tool call has finished. */
-    { $case: "toolCallFinished"; value: ToolCallFinished }
-    | //
-    /** A request to the provider has ended and is recorded in the ledger. */
-    { $case: "modelCallFinished"; value: ModelCallFinished }
-    | //
-    /** The turn has ended. */
-    { $case: "turnFinished"; value: TurnFinished }
-    | //
-    /** The tenant's spending has reached a share of a budget. */
-    { $case: "budgetAlert"; value: BudgetAlert }
-    | //
-    /**
-     * No event for some seconds: the turn waits for another turn of its session, its model, a tool, or the server that
-     * runs it. Clients can ignore it.
-     */
-    { $case: "heartbeat"; value: Heartbeat }
-    | undefined;
-}
-
-/** The stream is alive without an event for some seconds (5 unless the server is configured otherwise). */
-export interface Heartbeat {
-}
-
-/**
- * The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
- * to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
- */
-export interface BudgetAlert {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** The share reached, in per cent. */
-  percent: number;
-  /** The amount spent so far. */
-  spentUsd?:
-    | string
-    | undefined;
-  /** The amount of the budget. */
-  limitUsd?: string | undefined;
+  event: TurnEvent | undefined;
 }
 
 /** The turn to resume, and the position to resume from. */
@@ -415,7 +101,7 @@ export interface ResumeTurnRequest {
 /** An event of a turn. */
 export interface ResumeTurnResponse {
   /** The event, as Converse sends it. */
-  event: ConverseResponse | undefined;
+  event: TurnEvent | undefined;
 }
 
 /** The turn to cancel. */
@@ -428,84 +114,39 @@ export interface CancelTurnRequest {
 export interface CancelTurnResponse {
 }
 
-/** The turn has begun. */
-export interface TurnStarted {
-  /** The session. */
+/** The turn to return. */
+export interface GetTurnRequest {
+  /** Required. The turn. */
+  turnId: string;
+}
+
+/** A turn. */
+export interface GetTurnResponse {
+  /** The turn. */
+  turn: Turn | undefined;
+}
+
+/** A query for turns. */
+export interface ListTurnsRequest {
+  /** Only turns of this session. Empty: turns of all the tenant's sessions. */
   sessionId: string;
-  /** The session was created by this turn. */
-  sessionCreated: boolean;
-  /** Cost and usage of the session before this turn. */
-  totals: Totals | undefined;
+  /** Only turns in this state: TURN_STATE_RUNNING or TURN_STATE_ENDED. Unset: turns in any state. */
+  state: TurnState;
+  /** Maximum number of turns; 0 means 50, values above 500 are reduced to 500. */
+  pageSize: number;
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
+  pageToken: string;
 }
 
-/** A part of the answer's text. */
-export interface TextDelta {
-  /** The text, to be appended. */
-  text: string;
-}
-
-/** A part of the model's reasoning, if the provider returns it. */
-export interface ReasoningDelta {
-  /** The text, to be appended. */
-  text: string;
-}
-
-/** A tool call has started. */
-export interface ToolCallStarted {
-  /** The id of the call, assigned by the model. */
-  toolCallId: string;
-  /** The name of the tool. */
-  name: string;
-  /** The input, as JSON. */
-  inputJson: string;
-}
-
-/** A tool call has finished. */
-export interface ToolCallFinished {
-  /** The id of the call, assigned by the model. */
-  toolCallId: string;
-  /** The outcome. */
-  status: ToolCallStatus;
-  /** The output that the model receives, as text. */
-  output: string;
-  /** The duration of the call. */
-  duration: Duration | undefined;
-}
-
-/** A request to the provider has ended. */
-export interface ModelCallFinished {
-  /** Its ledger entry. */
-  call: ModelCall | undefined;
-}
-
-/** The turn has ended. It does not wait for the provider's records: calls without a known cost count as pending. */
-export interface TurnFinished {
-  /** The reason why the turn ended. */
-  stopReason: StopReason;
-  /** Cost and usage of this turn. */
-  turnTotals:
-    | Totals
-    | undefined;
-  /** Cost and usage of the session, including this turn. */
-  sessionTotals:
-    | Totals
-    | undefined;
-  /** The duration of each cycle of the agent's loop: a model call and the tool calls that it requested. */
-  cycleDurations: Duration[];
-  /** The tools used. */
-  tools: ToolSummary[];
-}
-
-/** Statistics of a tool in a turn. */
-export interface ToolSummary {
-  /** The name of the tool. */
-  name: string;
-  /** Number of calls. */
-  calls: number;
-  /** Number of failed calls. */
-  errors: number;
-  /** Total duration of the calls. */
-  duration: Duration | undefined;
+/**
+ * A page of turns. A page is limited to about 1 MiB, and by the number of turns that are read to find those in the
+ * requested state, so it may contain fewer turns than requested, or none, although more follow.
+ */
+export interface ListTurnsResponse {
+  /** The turns, newest first. */
+  turns: Turn[];
+  /** The `page_token` of the next page. Empty: this is the last page. */
+  nextPageToken: string;
 }
 
 /** The session whose metrics to return. */
@@ -546,28 +187,6 @@ export interface GetSessionResponse {
   session: Session | undefined;
 }
 
-/** A conversation, without its messages. */
-export interface Session {
-  /** The session id. */
-  sessionId: string;
-  /** The tenant's end user. Empty: none was given. */
-  user: string;
-  /** The model requested by the last turn. */
-  model: string;
-  /** The number of messages. */
-  messageCount: bigint;
-  /** The cost: the sum of the settled calls. */
-  costUsd?:
-    | string
-    | undefined;
-  /** The time of creation. */
-  createTime:
-    | Date
-    | undefined;
-  /** The time of last use. */
-  updateTime: Date | undefined;
-}
-
 /** A query for sessions. */
 export interface ListSessionsRequest {
   /** Maximum number of sessions; 0 means 50, values above 500 are reduced to 500. */
@@ -596,6 +215,17 @@ export interface ListMessagesRequest {
   pageToken: string;
 }
 
+/**
+ * A page of messages. A page is limited to about 1 MiB, so it may contain fewer messages than requested. The content of
+ * a message that exceeds the limit alone is truncated (`ContentBlock.truncated`).
+ */
+export interface ListMessagesResponse {
+  /** The messages, oldest first. */
+  messages: Message[];
+  /** The `page_token` of the next page. Empty: this is the last page. */
+  nextPageToken: string;
+}
+
 /** The message to read. */
 export interface ReadMessageRequest {
   /** Required. The session. */
@@ -622,79 +252,6 @@ export interface ReadMessageResponse {
   content: ContentBlock | undefined;
 }
 
-/**
- * A page of messages. A page is limited to about 1 MiB, so it may contain fewer messages than requested. The content of
- * a message that exceeds the limit alone is truncated (`ContentBlock.truncated`).
- */
-export interface ListMessagesResponse {
-  /** The messages, oldest first. */
-  messages: Message[];
-  /** The `page_token` of the next page. Empty: this is the last page. */
-  nextPageToken: string;
-}
-
-/** A message of a conversation. */
-export interface Message {
-  /** The number of the message in the session: 1, 2, 3 … */
-  number: bigint;
-  /** The author. */
-  role: Role;
-  /** The content blocks, in order. */
-  content: ContentBlock[];
-  /** The time at which the message was persisted. */
-  createTime:
-    | Date
-    | undefined;
-  /** The turn of the message. */
-  turnId: string;
-}
-
-/** A content block of a message. */
-export interface ContentBlock {
-  /** The block. */
-  block:
-    | //
-    /** Text. */
-    { $case: "text"; value: string }
-    | //
-    /** The model's reasoning, if the provider returned it. */
-    { $case: "reasoning"; value: string }
-    | //
-    /** A tool call requested by the model. */
-    { $case: "toolUse"; value: ToolUse }
-    | //
-    /** The result of a tool call. */
-    { $case: "toolResult"; value: ToolResult }
-    | undefined;
-  /**
-   * The block's text is truncated; ReadMessage returns all of it. The text is `text`, `reasoning`,
-   * `tool_use.input_json` (which is then not valid JSON) or `tool_result.output`.
-   */
-  truncated: boolean;
-  /** The size of the complete text in bytes of UTF-8. Set only with `truncated`. */
-  size: bigint;
-}
-
-/** A tool call requested by the model. */
-export interface ToolUse {
-  /** The id of the call, assigned by the model. */
-  toolCallId: string;
-  /** The name of the tool. */
-  name: string;
-  /** The input, as JSON. */
-  inputJson: string;
-}
-
-/** The result of a tool call. */
-export interface ToolResult {
-  /** The id of the call, assigned by the model. */
-  toolCallId: string;
-  /** The outcome. */
-  status: ToolCallStatus;
-  /** The output that the model receives, as text. */
-  output: string;
-}
-
 /** The session to delete. */
 export interface DeleteSessionRequest {
   /** Required. The session. */
@@ -716,6 +273,7 @@ function createBaseConverseRequest(): ConverseRequest {
     requestId: "",
     onBusy: 0,
     onDisconnect: 0,
+    disconnectGrace: undefined,
   };
 }
 
@@ -747,6 +305,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     }
     if (message.onDisconnect !== 0) {
       writer.uint32(72).int32(message.onDisconnect);
+    }
+    if (message.disconnectGrace !== undefined) {
+      Duration.encode(message.disconnectGrace, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -836,6 +397,14 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.onDisconnect = reader.int32() as any;
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.disconnectGrace = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -879,6 +448,11 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         : isSet(object.on_disconnect)
         ? onDisconnectFromJSON(object.on_disconnect)
         : 0,
+      disconnectGrace: isSet(object.disconnectGrace)
+        ? Duration.fromJSON(object.disconnectGrace)
+        : isSet(object.disconnect_grace)
+        ? Duration.fromJSON(object.disconnect_grace)
+        : undefined,
     };
   },
 
@@ -911,6 +485,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.onDisconnect !== 0) {
       obj.onDisconnect = onDisconnectToJSON(message.onDisconnect);
     }
+    if (message.disconnectGrace !== undefined) {
+      obj.disconnectGrace = Duration.toJSON(message.disconnectGrace);
+    }
     return obj;
   },
 
@@ -930,166 +507,21 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     message.requestId = object.requestId ?? "";
     message.onBusy = object.onBusy ?? 0;
     message.onDisconnect = object.onDisconnect ?? 0;
-    return message;
-  },
-};
-
-function createBaseTurnLimits(): TurnLimits {
-  return { maxModelCalls: undefined, maxOutputTokens: undefined, maxCostUsd: undefined };
-}
-
-export const TurnLimits: MessageFns<TurnLimits> = {
-  encode(message: TurnLimits, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.maxModelCalls !== undefined) {
-      writer.uint32(8).int32(message.maxModelCalls);
-    }
-    if (message.maxOutputTokens !== undefined) {
-      writer.uint32(16).int32(message.maxOutputTokens);
-    }
-    if (message.maxCostUsd !== undefined) {
-      writer.uint32(26).string(message.maxCostUsd);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): TurnLimits {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTurnLimits();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.maxModelCalls = reader.int32();
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.maxOutputTokens = reader.int32();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.maxCostUsd = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): TurnLimits {
-    return {
-      maxModelCalls: isSet(object.maxModelCalls)
-        ? globalThis.Number(object.maxModelCalls)
-        : isSet(object.max_model_calls)
-        ? globalThis.Number(object.max_model_calls)
-        : undefined,
-      maxOutputTokens: isSet(object.maxOutputTokens)
-        ? globalThis.Number(object.maxOutputTokens)
-        : isSet(object.max_output_tokens)
-        ? globalThis.Number(object.max_output_tokens)
-        : undefined,
-      maxCostUsd: isSet(object.maxCostUsd)
-        ? globalThis.String(object.maxCostUsd)
-        : isSet(object.max_cost_usd)
-        ? globalThis.String(object.max_cost_usd)
-        : undefined,
-    };
-  },
-
-  toJSON(message: TurnLimits): unknown {
-    const obj: any = {};
-    if (message.maxModelCalls !== undefined) {
-      obj.maxModelCalls = Math.round(message.maxModelCalls);
-    }
-    if (message.maxOutputTokens !== undefined) {
-      obj.maxOutputTokens = Math.round(message.maxOutputTokens);
-    }
-    if (message.maxCostUsd !== undefined) {
-      obj.maxCostUsd = message.maxCostUsd;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<TurnLimits>, I>>(base?: I): TurnLimits {
-    return TurnLimits.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<TurnLimits>, I>>(object: I): TurnLimits {
-    const message = createBaseTurnLimits();
-    message.maxModelCalls = object.maxModelCalls ?? undefined;
-    message.maxOutputTokens = object.maxOutputTokens ?? undefined;
-    message.maxCostUsd = object.maxCostUsd ?? undefined;
+    message.disconnectGrace = (object.disconnectGrace !== undefined && object.disconnectGrace !== null)
+      ? Duration.fromPartial(object.disconnectGrace)
+      : undefined;
     return message;
   },
 };
 
 function createBaseConverseResponse(): ConverseResponse {
-  return { sequence: 0n, turnId: "", event: undefined };
+  return { event: undefined };
 }
 
 export const ConverseResponse: MessageFns<ConverseResponse> = {
   encode(message: ConverseResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sequence !== 0n) {
-      if (BigInt.asIntN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error("value provided for field message.sequence of type int64 too large");
-      }
-      writer.uint32(8).int64(message.sequence);
-    }
-    if (message.turnId !== "") {
-      writer.uint32(18).string(message.turnId);
-    }
-    switch (message.event?.$case) {
-      case "turnStarted":
-        TurnStarted.encode(message.event.value, writer.uint32(26).fork()).join();
-        break;
-      case "textDelta":
-        TextDelta.encode(message.event.value, writer.uint32(34).fork()).join();
-        break;
-      case "reasoningDelta":
-        ReasoningDelta.encode(message.event.value, writer.uint32(42).fork()).join();
-        break;
-      case "toolCallStarted":
-        ToolCallStarted.encode(message.event.value, writer.uint32(50).fork()).join();
-        break;
-      case "toolCallFinished":
-        ToolCallFinished.encode(message.event.value, writer.uint32(58).fork()).join();
-        break;
-      case "modelCallFinished":
-        ModelCallFinished.encode(message.event.value, writer.uint32(66).fork()).join();
-        break;
-      case "turnFinished":
-        TurnFinished.encode(message.event.value, writer.uint32(74).fork()).join();
-        break;
-      case "budgetAlert":
-        BudgetAlert.encode(message.event.value, writer.uint32(82).fork()).join();
-        break;
-      case "heartbeat":
-        Heartbeat.encode(message.event.value, writer.uint32(90).fork()).join();
-        break;
+    if (message.event !== undefined) {
+      TurnEvent.encode(message.event, writer.uint32(10).fork()).join();
     }
     return writer;
   },
@@ -1108,91 +540,11 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
         const tag = reader.uint32();
         switch (tag >>> 3) {
           case 1: {
-            if (tag !== 8) {
+            if (tag !== 10) {
               break;
             }
 
-            message.sequence = reader.int64() as bigint;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.turnId = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.event = { $case: "turnStarted", value: TurnStarted.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.event = { $case: "textDelta", value: TextDelta.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.event = { $case: "reasoningDelta", value: ReasoningDelta.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.event = { $case: "toolCallStarted", value: ToolCallStarted.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.event = { $case: "toolCallFinished", value: ToolCallFinished.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 8: {
-            if (tag !== 66) {
-              break;
-            }
-
-            message.event = { $case: "modelCallFinished", value: ModelCallFinished.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 9: {
-            if (tag !== 74) {
-              break;
-            }
-
-            message.event = { $case: "turnFinished", value: TurnFinished.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 10: {
-            if (tag !== 82) {
-              break;
-            }
-
-            message.event = { $case: "budgetAlert", value: BudgetAlert.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 11: {
-            if (tag !== 90) {
-              break;
-            }
-
-            message.event = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
+            message.event = TurnEvent.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1208,77 +560,13 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
   },
 
   fromJSON(object: any): ConverseResponse {
-    return {
-      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
-      turnId: isSet(object.turnId)
-        ? globalThis.String(object.turnId)
-        : isSet(object.turn_id)
-        ? globalThis.String(object.turn_id)
-        : "",
-      event: isSet(object.turnStarted)
-        ? { $case: "turnStarted", value: TurnStarted.fromJSON(object.turnStarted) }
-        : isSet(object.turn_started)
-        ? { $case: "turnStarted", value: TurnStarted.fromJSON(object.turn_started) }
-        : isSet(object.textDelta)
-        ? { $case: "textDelta", value: TextDelta.fromJSON(object.textDelta) }
-        : isSet(object.text_delta)
-        ? { $case: "textDelta", value: TextDelta.fromJSON(object.text_delta) }
-        : isSet(object.reasoningDelta)
-        ? { $case: "reasoningDelta", value: ReasoningDelta.fromJSON(object.reasoningDelta) }
-        : isSet(object.reasoning_delta)
-        ? { $case: "reasoningDelta", value: ReasoningDelta.fromJSON(object.reasoning_delta) }
-        : isSet(object.toolCallStarted)
-        ? { $case: "toolCallStarted", value: ToolCallStarted.fromJSON(object.toolCallStarted) }
-        : isSet(object.tool_call_started)
-        ? { $case: "toolCallStarted", value: ToolCallStarted.fromJSON(object.tool_call_started) }
-        : isSet(object.toolCallFinished)
-        ? { $case: "toolCallFinished", value: ToolCallFinished.fromJSON(object.toolCallFinished) }
-        : isSet(object.tool_call_finished)
-        ? { $case: "toolCallFinished", value: ToolCallFinished.fromJSON(object.tool_call_finished) }
-        : isSet(object.modelCallFinished)
-        ? { $case: "modelCallFinished", value: ModelCallFinished.fromJSON(object.modelCallFinished) }
-        : isSet(object.model_call_finished)
-        ? { $case: "modelCallFinished", value: ModelCallFinished.fromJSON(object.model_call_finished) }
-        : isSet(object.turnFinished)
-        ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turnFinished) }
-        : isSet(object.turn_finished)
-        ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turn_finished) }
-        : isSet(object.budgetAlert)
-        ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budgetAlert) }
-        : isSet(object.budget_alert)
-        ? { $case: "budgetAlert", value: BudgetAlert.fromJSON(object.budget_alert) }
-        : isSet(object.heartbeat)
-        ? { $case: "heartbeat", value: Heartbeat.fromJSON(object.heartbeat) }
-        : undefined,
-    };
+    return { event: isSet(object.event) ? TurnEvent.fromJSON(object.event) : undefined };
   },
 
   toJSON(message: ConverseResponse): unknown {
     const obj: any = {};
-    if (message.sequence !== 0n) {
-      obj.sequence = message.sequence.toString();
-    }
-    if (message.turnId !== "") {
-      obj.turnId = message.turnId;
-    }
-    if (message.event?.$case === "turnStarted") {
-      obj.turnStarted = TurnStarted.toJSON(message.event.value);
-    } else if (message.event?.$case === "textDelta") {
-      obj.textDelta = TextDelta.toJSON(message.event.value);
-    } else if (message.event?.$case === "reasoningDelta") {
-      obj.reasoningDelta = ReasoningDelta.toJSON(message.event.value);
-    } else if (message.event?.$case === "toolCallStarted") {
-      obj.toolCallStarted = ToolCallStarted.toJSON(message.event.value);
-    } else if (message.event?.$case === "toolCallFinished") {
-      obj.toolCallFinished = ToolCallFinished.toJSON(message.event.value);
-    } else if (message.event?.$case === "modelCallFinished") {
-      obj.modelCallFinished = ModelCallFinished.toJSON(message.event.value);
-    } else if (message.event?.$case === "turnFinished") {
-      obj.turnFinished = TurnFinished.toJSON(message.event.value);
-    } else if (message.event?.$case === "budgetAlert") {
-      obj.budgetAlert = BudgetAlert.toJSON(message.event.value);
-    } else if (message.event?.$case === "heartbeat") {
-      obj.heartbeat = Heartbeat.toJSON(message.event.value);
+    if (message.event !== undefined) {
+      obj.event = TurnEvent.toJSON(message.event);
     }
     return obj;
   },
@@ -1288,241 +576,9 @@ export const ConverseResponse: MessageFns<ConverseResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<ConverseResponse>, I>>(object: I): ConverseResponse {
     const message = createBaseConverseResponse();
-    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
-    message.turnId = object.turnId ?? "";
-    switch (object.event?.$case) {
-      case "turnStarted": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "turnStarted", value: TurnStarted.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "textDelta": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "textDelta", value: TextDelta.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "reasoningDelta": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "reasoningDelta", value: ReasoningDelta.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "toolCallStarted": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "toolCallStarted", value: ToolCallStarted.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "toolCallFinished": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "toolCallFinished", value: ToolCallFinished.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "modelCallFinished": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "modelCallFinished", value: ModelCallFinished.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "turnFinished": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "turnFinished", value: TurnFinished.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "budgetAlert": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "budgetAlert", value: BudgetAlert.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "heartbeat": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "heartbeat", value: Heartbeat.fromPartial(object.event.value) };
-        }
-        break;
-      }
-    }
-    return message;
-  },
-};
-
-function createBaseHeartbeat(): Heartbeat {
-  return {};
-}
-
-export const Heartbeat: MessageFns<Heartbeat> = {
-  encode(_: Heartbeat, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Heartbeat {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseHeartbeat();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(_: any): Heartbeat {
-    return {};
-  },
-
-  toJSON(_: Heartbeat): unknown {
-    const obj: any = {};
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Heartbeat>, I>>(base?: I): Heartbeat {
-    return Heartbeat.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Heartbeat>, I>>(_: I): Heartbeat {
-    const message = createBaseHeartbeat();
-    return message;
-  },
-};
-
-function createBaseBudgetAlert(): BudgetAlert {
-  return { window: 0, percent: 0, spentUsd: undefined, limitUsd: undefined };
-}
-
-export const BudgetAlert: MessageFns<BudgetAlert> = {
-  encode(message: BudgetAlert, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.percent !== 0) {
-      writer.uint32(16).int32(message.percent);
-    }
-    if (message.spentUsd !== undefined) {
-      writer.uint32(26).string(message.spentUsd);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(34).string(message.limitUsd);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): BudgetAlert {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudgetAlert();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.percent = reader.int32();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.spentUsd = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): BudgetAlert {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
-      spentUsd: isSet(object.spentUsd)
-        ? globalThis.String(object.spentUsd)
-        : isSet(object.spent_usd)
-        ? globalThis.String(object.spent_usd)
-        : undefined,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-    };
-  },
-
-  toJSON(message: BudgetAlert): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.percent !== 0) {
-      obj.percent = Math.round(message.percent);
-    }
-    if (message.spentUsd !== undefined) {
-      obj.spentUsd = message.spentUsd;
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<BudgetAlert>, I>>(base?: I): BudgetAlert {
-    return BudgetAlert.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<BudgetAlert>, I>>(object: I): BudgetAlert {
-    const message = createBaseBudgetAlert();
-    message.window = object.window ?? 0;
-    message.percent = object.percent ?? 0;
-    message.spentUsd = object.spentUsd ?? undefined;
-    message.limitUsd = object.limitUsd ?? undefined;
+    message.event = (object.event !== undefined && object.event !== null)
+      ? TurnEvent.fromPartial(object.event)
+      : undefined;
     return message;
   },
 };
@@ -1632,7 +688,7 @@ function createBaseResumeTurnResponse(): ResumeTurnResponse {
 export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
   encode(message: ResumeTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.event !== undefined) {
-      ConverseResponse.encode(message.event, writer.uint32(10).fork()).join();
+      TurnEvent.encode(message.event, writer.uint32(10).fork()).join();
     }
     return writer;
   },
@@ -1655,7 +711,7 @@ export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
               break;
             }
 
-            message.event = ConverseResponse.decode(reader, reader.uint32());
+            message.event = TurnEvent.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1671,13 +727,13 @@ export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
   },
 
   fromJSON(object: any): ResumeTurnResponse {
-    return { event: isSet(object.event) ? ConverseResponse.fromJSON(object.event) : undefined };
+    return { event: isSet(object.event) ? TurnEvent.fromJSON(object.event) : undefined };
   },
 
   toJSON(message: ResumeTurnResponse): unknown {
     const obj: any = {};
     if (message.event !== undefined) {
-      obj.event = ConverseResponse.toJSON(message.event);
+      obj.event = TurnEvent.toJSON(message.event);
     }
     return obj;
   },
@@ -1688,7 +744,7 @@ export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
   fromPartial<I extends Exact<DeepPartial<ResumeTurnResponse>, I>>(object: I): ResumeTurnResponse {
     const message = createBaseResumeTurnResponse();
     message.event = (object.event !== undefined && object.event !== null)
-      ? ConverseResponse.fromPartial(object.event)
+      ? TurnEvent.fromPartial(object.event)
       : undefined;
     return message;
   },
@@ -1819,25 +875,19 @@ export const CancelTurnResponse: MessageFns<CancelTurnResponse> = {
   },
 };
 
-function createBaseTurnStarted(): TurnStarted {
-  return { sessionId: "", sessionCreated: false, totals: undefined };
+function createBaseGetTurnRequest(): GetTurnRequest {
+  return { turnId: "" };
 }
 
-export const TurnStarted: MessageFns<TurnStarted> = {
-  encode(message: TurnStarted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sessionId !== "") {
-      writer.uint32(10).string(message.sessionId);
-    }
-    if (message.sessionCreated !== false) {
-      writer.uint32(16).bool(message.sessionCreated);
-    }
-    if (message.totals !== undefined) {
-      Totals.encode(message.totals, writer.uint32(26).fork()).join();
+export const GetTurnRequest: MessageFns<GetTurnRequest> = {
+  encode(message: GetTurnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turnId !== "") {
+      writer.uint32(10).string(message.turnId);
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): TurnStarted {
+  decode(input: BinaryReader | Uint8Array, length?: number): GetTurnRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1846,7 +896,156 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTurnStarted();
+      const message = createBaseGetTurnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetTurnRequest {
+    return {
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetTurnRequest): unknown {
+    const obj: any = {};
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetTurnRequest>, I>>(base?: I): GetTurnRequest {
+    return GetTurnRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetTurnRequest>, I>>(object: I): GetTurnRequest {
+    const message = createBaseGetTurnRequest();
+    message.turnId = object.turnId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetTurnResponse(): GetTurnResponse {
+  return { turn: undefined };
+}
+
+export const GetTurnResponse: MessageFns<GetTurnResponse> = {
+  encode(message: GetTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turn !== undefined) {
+      Turn.encode(message.turn, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetTurnResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetTurnResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turn = Turn.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetTurnResponse {
+    return { turn: isSet(object.turn) ? Turn.fromJSON(object.turn) : undefined };
+  },
+
+  toJSON(message: GetTurnResponse): unknown {
+    const obj: any = {};
+    if (message.turn !== undefined) {
+      obj.turn = Turn.toJSON(message.turn);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetTurnResponse>, I>>(base?: I): GetTurnResponse {
+    return GetTurnResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetTurnResponse>, I>>(object: I): GetTurnResponse {
+    const message = createBaseGetTurnResponse();
+    message.turn = (object.turn !== undefined && object.turn !== null) ? Turn.fromPartial(object.turn) : undefined;
+    return message;
+  },
+};
+
+function createBaseListTurnsRequest(): ListTurnsRequest {
+  return { sessionId: "", state: 0, pageSize: 0, pageToken: "" };
+}
+
+export const ListTurnsRequest: MessageFns<ListTurnsRequest> = {
+  encode(message: ListTurnsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(24).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(34).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListTurnsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListTurnsRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1863,709 +1062,7 @@ export const TurnStarted: MessageFns<TurnStarted> = {
               break;
             }
 
-            message.sessionCreated = reader.bool();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.totals = Totals.decode(reader, reader.uint32());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): TurnStarted {
-    return {
-      sessionId: isSet(object.sessionId)
-        ? globalThis.String(object.sessionId)
-        : isSet(object.session_id)
-        ? globalThis.String(object.session_id)
-        : "",
-      sessionCreated: isSet(object.sessionCreated)
-        ? globalThis.Boolean(object.sessionCreated)
-        : isSet(object.session_created)
-        ? globalThis.Boolean(object.session_created)
-        : false,
-      totals: isSet(object.totals) ? Totals.fromJSON(object.totals) : undefined,
-    };
-  },
-
-  toJSON(message: TurnStarted): unknown {
-    const obj: any = {};
-    if (message.sessionId !== "") {
-      obj.sessionId = message.sessionId;
-    }
-    if (message.sessionCreated !== false) {
-      obj.sessionCreated = message.sessionCreated;
-    }
-    if (message.totals !== undefined) {
-      obj.totals = Totals.toJSON(message.totals);
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<TurnStarted>, I>>(base?: I): TurnStarted {
-    return TurnStarted.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<TurnStarted>, I>>(object: I): TurnStarted {
-    const message = createBaseTurnStarted();
-    message.sessionId = object.sessionId ?? "";
-    message.sessionCreated = object.sessionCreated ?? false;
-    message.totals = (object.totals !== undefined && object.totals !== null)
-      ? Totals.fromPartial(object.totals)
-      : undefined;
-    return message;
-  },
-};
-
-function createBaseTextDelta(): TextDelta {
-  return { text: "" };
-}
-
-export const TextDelta: MessageFns<TextDelta> = {
-  encode(message: TextDelta, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.text !== "") {
-      writer.uint32(10).string(message.text);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): TextDelta {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTextDelta();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.text = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): TextDelta {
-    return { text: isSet(object.text) ? globalThis.String(object.text) : "" };
-  },
-
-  toJSON(message: TextDelta): unknown {
-    const obj: any = {};
-    if (message.text !== "") {
-      obj.text = message.text;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<TextDelta>, I>>(base?: I): TextDelta {
-    return TextDelta.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<TextDelta>, I>>(object: I): TextDelta {
-    const message = createBaseTextDelta();
-    message.text = object.text ?? "";
-    return message;
-  },
-};
-
-function createBaseReasoningDelta(): ReasoningDelta {
-  return { text: "" };
-}
-
-export const ReasoningDelta: MessageFns<ReasoningDelta> = {
-  encode(message: ReasoningDelta, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.text !== "") {
-      writer.uint32(10).string(message.text);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ReasoningDelta {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseReasoningDelta();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.text = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ReasoningDelta {
-    return { text: isSet(object.text) ? globalThis.String(object.text) : "" };
-  },
-
-  toJSON(message: ReasoningDelta): unknown {
-    const obj: any = {};
-    if (message.text !== "") {
-      obj.text = message.text;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ReasoningDelta>, I>>(base?: I): ReasoningDelta {
-    return ReasoningDelta.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ReasoningDelta>, I>>(object: I): ReasoningDelta {
-    const message = createBaseReasoningDelta();
-    message.text = object.text ?? "";
-    return message;
-  },
-};
-
-function createBaseToolCallStarted(): ToolCallStarted {
-  return { toolCallId: "", name: "", inputJson: "" };
-}
-
-export const ToolCallStarted: MessageFns<ToolCallStarted> = {
-  encode(message: ToolCallStarted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.toolCallId !== "") {
-      writer.uint32(10).string(message.toolCallId);
-    }
-    if (message.name !== "") {
-      writer.uint32(18).string(message.name);
-    }
-    if (message.inputJson !== "") {
-      writer.uint32(26).string(message.inputJson);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ToolCallStarted {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseToolCallStarted();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.toolCallId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.name = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.inputJson = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ToolCallStarted {
-    return {
-      toolCallId: isSet(object.toolCallId)
-        ? globalThis.String(object.toolCallId)
-        : isSet(object.tool_call_id)
-        ? globalThis.String(object.tool_call_id)
-        : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      inputJson: isSet(object.inputJson)
-        ? globalThis.String(object.inputJson)
-        : isSet(object.input_json)
-        ? globalThis.String(object.input_json)
-        : "",
-    };
-  },
-
-  toJSON(message: ToolCallStarted): unknown {
-    const obj: any = {};
-    if (message.toolCallId !== "") {
-      obj.toolCallId = message.toolCallId;
-    }
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.inputJson !== "") {
-      obj.inputJson = message.inputJson;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ToolCallStarted>, I>>(base?: I): ToolCallStarted {
-    return ToolCallStarted.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ToolCallStarted>, I>>(object: I): ToolCallStarted {
-    const message = createBaseToolCallStarted();
-    message.toolCallId = object.toolCallId ?? "";
-    message.name = object.name ?? "";
-    message.inputJson = object.inputJson ?? "";
-    return message;
-  },
-};
-
-function createBaseToolCallFinished(): ToolCallFinished {
-  return { toolCallId: "", status: 0, output: "", duration: undefined };
-}
-
-export const ToolCallFinished: MessageFns<ToolCallFinished> = {
-  encode(message: ToolCallFinished, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.toolCallId !== "") {
-      writer.uint32(10).string(message.toolCallId);
-    }
-    if (message.status !== 0) {
-      writer.uint32(16).int32(message.status);
-    }
-    if (message.output !== "") {
-      writer.uint32(26).string(message.output);
-    }
-    if (message.duration !== undefined) {
-      Duration.encode(message.duration, writer.uint32(34).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ToolCallFinished {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseToolCallFinished();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.toolCallId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.status = reader.int32() as any;
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.output = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.duration = Duration.decode(reader, reader.uint32());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ToolCallFinished {
-    return {
-      toolCallId: isSet(object.toolCallId)
-        ? globalThis.String(object.toolCallId)
-        : isSet(object.tool_call_id)
-        ? globalThis.String(object.tool_call_id)
-        : "",
-      status: isSet(object.status) ? toolCallStatusFromJSON(object.status) : 0,
-      output: isSet(object.output) ? globalThis.String(object.output) : "",
-      duration: isSet(object.duration) ? Duration.fromJSON(object.duration) : undefined,
-    };
-  },
-
-  toJSON(message: ToolCallFinished): unknown {
-    const obj: any = {};
-    if (message.toolCallId !== "") {
-      obj.toolCallId = message.toolCallId;
-    }
-    if (message.status !== 0) {
-      obj.status = toolCallStatusToJSON(message.status);
-    }
-    if (message.output !== "") {
-      obj.output = message.output;
-    }
-    if (message.duration !== undefined) {
-      obj.duration = Duration.toJSON(message.duration);
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ToolCallFinished>, I>>(base?: I): ToolCallFinished {
-    return ToolCallFinished.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ToolCallFinished>, I>>(object: I): ToolCallFinished {
-    const message = createBaseToolCallFinished();
-    message.toolCallId = object.toolCallId ?? "";
-    message.status = object.status ?? 0;
-    message.output = object.output ?? "";
-    message.duration = (object.duration !== undefined && object.duration !== null)
-      ? Duration.fromPartial(object.duration)
-      : undefined;
-    return message;
-  },
-};
-
-function createBaseModelCallFinished(): ModelCallFinished {
-  return { call: undefined };
-}
-
-export const ModelCallFinished: MessageFns<ModelCallFinished> = {
-  encode(message: ModelCallFinished, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.call !== undefined) {
-      ModelCall.encode(message.call, writer.uint32(10).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ModelCallFinished {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseModelCallFinished();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.call = ModelCall.decode(reader, reader.uint32());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ModelCallFinished {
-    return { call: isSet(object.call) ? ModelCall.fromJSON(object.call) : undefined };
-  },
-
-  toJSON(message: ModelCallFinished): unknown {
-    const obj: any = {};
-    if (message.call !== undefined) {
-      obj.call = ModelCall.toJSON(message.call);
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ModelCallFinished>, I>>(base?: I): ModelCallFinished {
-    return ModelCallFinished.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ModelCallFinished>, I>>(object: I): ModelCallFinished {
-    const message = createBaseModelCallFinished();
-    message.call = (object.call !== undefined && object.call !== null) ? ModelCall.fromPartial(object.call) : undefined;
-    return message;
-  },
-};
-
-function createBaseTurnFinished(): TurnFinished {
-  return { stopReason: 0, turnTotals: undefined, sessionTotals: undefined, cycleDurations: [], tools: [] };
-}
-
-export const TurnFinished: MessageFns<TurnFinished> = {
-  encode(message: TurnFinished, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.stopReason !== 0) {
-      writer.uint32(8).int32(message.stopReason);
-    }
-    if (message.turnTotals !== undefined) {
-      Totals.encode(message.turnTotals, writer.uint32(18).fork()).join();
-    }
-    if (message.sessionTotals !== undefined) {
-      Totals.encode(message.sessionTotals, writer.uint32(26).fork()).join();
-    }
-    for (const v of message.cycleDurations) {
-      Duration.encode(v!, writer.uint32(34).fork()).join();
-    }
-    for (const v of message.tools) {
-      ToolSummary.encode(v!, writer.uint32(42).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): TurnFinished {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTurnFinished();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.stopReason = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.turnTotals = Totals.decode(reader, reader.uint32());
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.sessionTotals = Totals.decode(reader, reader.uint32());
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.cycleDurations.push(Duration.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.tools.push(ToolSummary.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): TurnFinished {
-    return {
-      stopReason: isSet(object.stopReason)
-        ? stopReasonFromJSON(object.stopReason)
-        : isSet(object.stop_reason)
-        ? stopReasonFromJSON(object.stop_reason)
-        : 0,
-      turnTotals: isSet(object.turnTotals)
-        ? Totals.fromJSON(object.turnTotals)
-        : isSet(object.turn_totals)
-        ? Totals.fromJSON(object.turn_totals)
-        : undefined,
-      sessionTotals: isSet(object.sessionTotals)
-        ? Totals.fromJSON(object.sessionTotals)
-        : isSet(object.session_totals)
-        ? Totals.fromJSON(object.session_totals)
-        : undefined,
-      cycleDurations: globalThis.Array.isArray(object?.cycleDurations)
-        ? object.cycleDurations.map((e: any) => Duration.fromJSON(e))
-        : globalThis.Array.isArray(object?.cycle_durations)
-        ? object.cycle_durations.map((e: any) => Duration.fromJSON(e))
-        : [],
-      tools: globalThis.Array.isArray(object?.tools)
-        ? object.tools.map((e: any) => ToolSummary.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: TurnFinished): unknown {
-    const obj: any = {};
-    if (message.stopReason !== 0) {
-      obj.stopReason = stopReasonToJSON(message.stopReason);
-    }
-    if (message.turnTotals !== undefined) {
-      obj.turnTotals = Totals.toJSON(message.turnTotals);
-    }
-    if (message.sessionTotals !== undefined) {
-      obj.sessionTotals = Totals.toJSON(message.sessionTotals);
-    }
-    if (message.cycleDurations?.length) {
-      obj.cycleDurations = message.cycleDurations.map((e) => Duration.toJSON(e));
-    }
-    if (message.tools?.length) {
-      obj.tools = message.tools.map((e) => ToolSummary.toJSON(e));
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<TurnFinished>, I>>(base?: I): TurnFinished {
-    return TurnFinished.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<TurnFinished>, I>>(object: I): TurnFinished {
-    const message = createBaseTurnFinished();
-    message.stopReason = object.stopReason ?? 0;
-    message.turnTotals = (object.turnTotals !== undefined && object.turnTotals !== null)
-      ? Totals.fromPartial(object.turnTotals)
-      : undefined;
-    message.sessionTotals = (object.sessionTotals !== undefined && object.sessionTotals !== null)
-      ? Totals.fromPartial(object.sessionTotals)
-      : undefined;
-    message.cycleDurations = object.cycleDurations?.map((e) => Duration.fromPartial(e)) || [];
-    message.tools = object.tools?.map((e) => ToolSummary.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseToolSummary(): ToolSummary {
-  return { name: "", calls: 0, errors: 0, duration: undefined };
-}
-
-export const ToolSummary: MessageFns<ToolSummary> = {
-  encode(message: ToolSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== "") {
-      writer.uint32(10).string(message.name);
-    }
-    if (message.calls !== 0) {
-      writer.uint32(16).int32(message.calls);
-    }
-    if (message.errors !== 0) {
-      writer.uint32(24).int32(message.errors);
-    }
-    if (message.duration !== undefined) {
-      Duration.encode(message.duration, writer.uint32(34).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ToolSummary {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseToolSummary();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.name = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.calls = reader.int32();
+            message.state = reader.int32() as any;
             continue;
           }
           case 3: {
@@ -2573,7 +1070,7 @@ export const ToolSummary: MessageFns<ToolSummary> = {
               break;
             }
 
-            message.errors = reader.int32();
+            message.pageSize = reader.int32();
             continue;
           }
           case 4: {
@@ -2581,7 +1078,7 @@ export const ToolSummary: MessageFns<ToolSummary> = {
               break;
             }
 
-            message.duration = Duration.decode(reader, reader.uint32());
+            message.pageToken = reader.string();
             continue;
           }
         }
@@ -2596,43 +1093,142 @@ export const ToolSummary: MessageFns<ToolSummary> = {
     }
   },
 
-  fromJSON(object: any): ToolSummary {
+  fromJSON(object: any): ListTurnsRequest {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      calls: isSet(object.calls) ? globalThis.Number(object.calls) : 0,
-      errors: isSet(object.errors) ? globalThis.Number(object.errors) : 0,
-      duration: isSet(object.duration) ? Duration.fromJSON(object.duration) : undefined,
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      state: isSet(object.state) ? turnStateFromJSON(object.state) : 0,
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
-  toJSON(message: ToolSummary): unknown {
+  toJSON(message: ListTurnsRequest): unknown {
     const obj: any = {};
-    if (message.name !== "") {
-      obj.name = message.name;
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
     }
-    if (message.calls !== 0) {
-      obj.calls = Math.round(message.calls);
+    if (message.state !== 0) {
+      obj.state = turnStateToJSON(message.state);
     }
-    if (message.errors !== 0) {
-      obj.errors = Math.round(message.errors);
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.duration !== undefined) {
-      obj.duration = Duration.toJSON(message.duration);
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<ToolSummary>, I>>(base?: I): ToolSummary {
-    return ToolSummary.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<ListTurnsRequest>, I>>(base?: I): ListTurnsRequest {
+    return ListTurnsRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ToolSummary>, I>>(object: I): ToolSummary {
-    const message = createBaseToolSummary();
-    message.name = object.name ?? "";
-    message.calls = object.calls ?? 0;
-    message.errors = object.errors ?? 0;
-    message.duration = (object.duration !== undefined && object.duration !== null)
-      ? Duration.fromPartial(object.duration)
-      : undefined;
+  fromPartial<I extends Exact<DeepPartial<ListTurnsRequest>, I>>(object: I): ListTurnsRequest {
+    const message = createBaseListTurnsRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.state = object.state ?? 0;
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListTurnsResponse(): ListTurnsResponse {
+  return { turns: [], nextPageToken: "" };
+}
+
+export const ListTurnsResponse: MessageFns<ListTurnsResponse> = {
+  encode(message: ListTurnsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.turns) {
+      Turn.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListTurnsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListTurnsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turns.push(Turn.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListTurnsResponse {
+    return {
+      turns: globalThis.Array.isArray(object?.turns) ? object.turns.map((e: any) => Turn.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListTurnsResponse): unknown {
+    const obj: any = {};
+    if (message.turns?.length) {
+      obj.turns = message.turns.map((e) => Turn.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListTurnsResponse>, I>>(base?: I): ListTurnsResponse {
+    return ListTurnsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListTurnsResponse>, I>>(object: I): ListTurnsResponse {
+    const message = createBaseListTurnsResponse();
+    message.turns = object.turns?.map((e) => Turn.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
@@ -3021,204 +1617,6 @@ export const GetSessionResponse: MessageFns<GetSessionResponse> = {
   },
 };
 
-function createBaseSession(): Session {
-  return {
-    sessionId: "",
-    user: "",
-    model: "",
-    messageCount: 0n,
-    costUsd: undefined,
-    createTime: undefined,
-    updateTime: undefined,
-  };
-}
-
-export const Session: MessageFns<Session> = {
-  encode(message: Session, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sessionId !== "") {
-      writer.uint32(10).string(message.sessionId);
-    }
-    if (message.user !== "") {
-      writer.uint32(18).string(message.user);
-    }
-    if (message.model !== "") {
-      writer.uint32(26).string(message.model);
-    }
-    if (message.messageCount !== 0n) {
-      if (BigInt.asIntN(64, message.messageCount) !== message.messageCount) {
-        throw new globalThis.Error("value provided for field message.messageCount of type int64 too large");
-      }
-      writer.uint32(32).int64(message.messageCount);
-    }
-    if (message.costUsd !== undefined) {
-      writer.uint32(42).string(message.costUsd);
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(50).fork()).join();
-    }
-    if (message.updateTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(58).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Session {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSession();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.sessionId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.user = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.model = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 32) {
-              break;
-            }
-
-            message.messageCount = reader.int64() as bigint;
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.costUsd = reader.string();
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Session {
-    return {
-      sessionId: isSet(object.sessionId)
-        ? globalThis.String(object.sessionId)
-        : isSet(object.session_id)
-        ? globalThis.String(object.session_id)
-        : "",
-      user: isSet(object.user) ? globalThis.String(object.user) : "",
-      model: isSet(object.model) ? globalThis.String(object.model) : "",
-      messageCount: isSet(object.messageCount)
-        ? BigInt(object.messageCount)
-        : isSet(object.message_count)
-        ? BigInt(object.message_count)
-        : 0n,
-      costUsd: isSet(object.costUsd)
-        ? globalThis.String(object.costUsd)
-        : isSet(object.cost_usd)
-        ? globalThis.String(object.cost_usd)
-        : undefined,
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-      updateTime: isSet(object.updateTime)
-        ? fromJsonTimestamp(object.updateTime)
-        : isSet(object.update_time)
-        ? fromJsonTimestamp(object.update_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: Session): unknown {
-    const obj: any = {};
-    if (message.sessionId !== "") {
-      obj.sessionId = message.sessionId;
-    }
-    if (message.user !== "") {
-      obj.user = message.user;
-    }
-    if (message.model !== "") {
-      obj.model = message.model;
-    }
-    if (message.messageCount !== 0n) {
-      obj.messageCount = message.messageCount.toString();
-    }
-    if (message.costUsd !== undefined) {
-      obj.costUsd = message.costUsd;
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    if (message.updateTime !== undefined) {
-      obj.updateTime = message.updateTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Session>, I>>(base?: I): Session {
-    return Session.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Session>, I>>(object: I): Session {
-    const message = createBaseSession();
-    message.sessionId = object.sessionId ?? "";
-    message.user = object.user ?? "";
-    message.model = object.model ?? "";
-    message.messageCount = (object.messageCount !== undefined && object.messageCount !== null)
-      ? BigInt(object.messageCount)
-      : 0n;
-    message.costUsd = object.costUsd ?? undefined;
-    message.createTime = object.createTime ?? undefined;
-    message.updateTime = object.updateTime ?? undefined;
-    return message;
-  },
-};
-
 function createBaseListSessionsRequest(): ListSessionsRequest {
   return { pageSize: 0, pageToken: "", user: "" };
 }
@@ -3530,6 +1928,95 @@ export const ListMessagesRequest: MessageFns<ListMessagesRequest> = {
   },
 };
 
+function createBaseListMessagesResponse(): ListMessagesResponse {
+  return { messages: [], nextPageToken: "" };
+}
+
+export const ListMessagesResponse: MessageFns<ListMessagesResponse> = {
+  encode(message: ListMessagesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.messages) {
+      Message.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListMessagesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListMessagesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.messages.push(Message.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListMessagesResponse {
+    return {
+      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => Message.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListMessagesResponse): unknown {
+    const obj: any = {};
+    if (message.messages?.length) {
+      obj.messages = message.messages.map((e) => Message.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(base?: I): ListMessagesResponse {
+    return ListMessagesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(object: I): ListMessagesResponse {
+    const message = createBaseListMessagesResponse();
+    message.messages = object.messages?.map((e) => Message.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseReadMessageRequest(): ReadMessageRequest {
   return { sessionId: "", number: 0n };
 }
@@ -3731,637 +2218,6 @@ export const ReadMessageResponse: MessageFns<ReadMessageResponse> = {
   },
 };
 
-function createBaseListMessagesResponse(): ListMessagesResponse {
-  return { messages: [], nextPageToken: "" };
-}
-
-export const ListMessagesResponse: MessageFns<ListMessagesResponse> = {
-  encode(message: ListMessagesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.messages) {
-      Message.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message.nextPageToken !== "") {
-      writer.uint32(18).string(message.nextPageToken);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ListMessagesResponse {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseListMessagesResponse();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.messages.push(Message.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.nextPageToken = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ListMessagesResponse {
-    return {
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => Message.fromJSON(e)) : [],
-      nextPageToken: isSet(object.nextPageToken)
-        ? globalThis.String(object.nextPageToken)
-        : isSet(object.next_page_token)
-        ? globalThis.String(object.next_page_token)
-        : "",
-    };
-  },
-
-  toJSON(message: ListMessagesResponse): unknown {
-    const obj: any = {};
-    if (message.messages?.length) {
-      obj.messages = message.messages.map((e) => Message.toJSON(e));
-    }
-    if (message.nextPageToken !== "") {
-      obj.nextPageToken = message.nextPageToken;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(base?: I): ListMessagesResponse {
-    return ListMessagesResponse.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ListMessagesResponse>, I>>(object: I): ListMessagesResponse {
-    const message = createBaseListMessagesResponse();
-    message.messages = object.messages?.map((e) => Message.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? "";
-    return message;
-  },
-};
-
-function createBaseMessage(): Message {
-  return { number: 0n, role: 0, content: [], createTime: undefined, turnId: "" };
-}
-
-export const Message: MessageFns<Message> = {
-  encode(message: Message, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.number !== 0n) {
-      if (BigInt.asIntN(64, message.number) !== message.number) {
-        throw new globalThis.Error("value provided for field message.number of type int64 too large");
-      }
-      writer.uint32(8).int64(message.number);
-    }
-    if (message.role !== 0) {
-      writer.uint32(16).int32(message.role);
-    }
-    for (const v of message.content) {
-      ContentBlock.encode(v!, writer.uint32(26).fork()).join();
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
-    }
-    if (message.turnId !== "") {
-      writer.uint32(42).string(message.turnId);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Message {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseMessage();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.number = reader.int64() as bigint;
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.role = reader.int32() as any;
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.content.push(ContentBlock.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.turnId = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Message {
-    return {
-      number: isSet(object.number) ? BigInt(object.number) : 0n,
-      role: isSet(object.role) ? roleFromJSON(object.role) : 0,
-      content: globalThis.Array.isArray(object?.content)
-        ? object.content.map((e: any) => ContentBlock.fromJSON(e))
-        : [],
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-      turnId: isSet(object.turnId)
-        ? globalThis.String(object.turnId)
-        : isSet(object.turn_id)
-        ? globalThis.String(object.turn_id)
-        : "",
-    };
-  },
-
-  toJSON(message: Message): unknown {
-    const obj: any = {};
-    if (message.number !== 0n) {
-      obj.number = message.number.toString();
-    }
-    if (message.role !== 0) {
-      obj.role = roleToJSON(message.role);
-    }
-    if (message.content?.length) {
-      obj.content = message.content.map((e) => ContentBlock.toJSON(e));
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    if (message.turnId !== "") {
-      obj.turnId = message.turnId;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Message>, I>>(base?: I): Message {
-    return Message.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Message>, I>>(object: I): Message {
-    const message = createBaseMessage();
-    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
-    message.role = object.role ?? 0;
-    message.content = object.content?.map((e) => ContentBlock.fromPartial(e)) || [];
-    message.createTime = object.createTime ?? undefined;
-    message.turnId = object.turnId ?? "";
-    return message;
-  },
-};
-
-function createBaseContentBlock(): ContentBlock {
-  return { block: undefined, truncated: false, size: 0n };
-}
-
-export const ContentBlock: MessageFns<ContentBlock> = {
-  encode(message: ContentBlock, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    switch (message.block?.$case) {
-      case "text":
-        writer.uint32(10).string(message.block.value);
-        break;
-      case "reasoning":
-        writer.uint32(18).string(message.block.value);
-        break;
-      case "toolUse":
-        ToolUse.encode(message.block.value, writer.uint32(26).fork()).join();
-        break;
-      case "toolResult":
-        ToolResult.encode(message.block.value, writer.uint32(34).fork()).join();
-        break;
-    }
-    if (message.truncated !== false) {
-      writer.uint32(40).bool(message.truncated);
-    }
-    if (message.size !== 0n) {
-      if (BigInt.asIntN(64, message.size) !== message.size) {
-        throw new globalThis.Error("value provided for field message.size of type int64 too large");
-      }
-      writer.uint32(48).int64(message.size);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ContentBlock {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseContentBlock();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.block = { $case: "text", value: reader.string() };
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.block = { $case: "reasoning", value: reader.string() };
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.block = { $case: "toolUse", value: ToolUse.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.block = { $case: "toolResult", value: ToolResult.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.truncated = reader.bool();
-            continue;
-          }
-          case 6: {
-            if (tag !== 48) {
-              break;
-            }
-
-            message.size = reader.int64() as bigint;
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ContentBlock {
-    return {
-      block: isSet(object.text)
-        ? { $case: "text", value: globalThis.String(object.text) }
-        : isSet(object.reasoning)
-        ? { $case: "reasoning", value: globalThis.String(object.reasoning) }
-        : isSet(object.toolUse)
-        ? { $case: "toolUse", value: ToolUse.fromJSON(object.toolUse) }
-        : isSet(object.tool_use)
-        ? { $case: "toolUse", value: ToolUse.fromJSON(object.tool_use) }
-        : isSet(object.toolResult)
-        ? { $case: "toolResult", value: ToolResult.fromJSON(object.toolResult) }
-        : isSet(object.tool_result)
-        ? { $case: "toolResult", value: ToolResult.fromJSON(object.tool_result) }
-        : undefined,
-      truncated: isSet(object.truncated) ? globalThis.Boolean(object.truncated) : false,
-      size: isSet(object.size) ? BigInt(object.size) : 0n,
-    };
-  },
-
-  toJSON(message: ContentBlock): unknown {
-    const obj: any = {};
-    if (message.block?.$case === "text") {
-      obj.text = message.block.value;
-    } else if (message.block?.$case === "reasoning") {
-      obj.reasoning = message.block.value;
-    } else if (message.block?.$case === "toolUse") {
-      obj.toolUse = ToolUse.toJSON(message.block.value);
-    } else if (message.block?.$case === "toolResult") {
-      obj.toolResult = ToolResult.toJSON(message.block.value);
-    }
-    if (message.truncated !== false) {
-      obj.truncated = message.truncated;
-    }
-    if (message.size !== 0n) {
-      obj.size = message.size.toString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ContentBlock>, I>>(base?: I): ContentBlock {
-    return ContentBlock.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ContentBlock>, I>>(object: I): ContentBlock {
-    const message = createBaseContentBlock();
-    switch (object.block?.$case) {
-      case "text": {
-        if (object.block?.value !== undefined && object.block?.value !== null) {
-          message.block = { $case: "text", value: object.block.value };
-        }
-        break;
-      }
-      case "reasoning": {
-        if (object.block?.value !== undefined && object.block?.value !== null) {
-          message.block = { $case: "reasoning", value: object.block.value };
-        }
-        break;
-      }
-      case "toolUse": {
-        if (object.block?.value !== undefined && object.block?.value !== null) {
-          message.block = { $case: "toolUse", value: ToolUse.fromPartial(object.block.value) };
-        }
-        break;
-      }
-      case "toolResult": {
-        if (object.block?.value !== undefined && object.block?.value !== null) {
-          message.block = { $case: "toolResult", value: ToolResult.fromPartial(object.block.value) };
-        }
-        break;
-      }
-    }
-    message.truncated = object.truncated ?? false;
-    message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
-    return message;
-  },
-};
-
-function createBaseToolUse(): ToolUse {
-  return { toolCallId: "", name: "", inputJson: "" };
-}
-
-export const ToolUse: MessageFns<ToolUse> = {
-  encode(message: ToolUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.toolCallId !== "") {
-      writer.uint32(10).string(message.toolCallId);
-    }
-    if (message.name !== "") {
-      writer.uint32(18).string(message.name);
-    }
-    if (message.inputJson !== "") {
-      writer.uint32(26).string(message.inputJson);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ToolUse {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseToolUse();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.toolCallId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.name = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.inputJson = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ToolUse {
-    return {
-      toolCallId: isSet(object.toolCallId)
-        ? globalThis.String(object.toolCallId)
-        : isSet(object.tool_call_id)
-        ? globalThis.String(object.tool_call_id)
-        : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      inputJson: isSet(object.inputJson)
-        ? globalThis.String(object.inputJson)
-        : isSet(object.input_json)
-        ? globalThis.String(object.input_json)
-        : "",
-    };
-  },
-
-  toJSON(message: ToolUse): unknown {
-    const obj: any = {};
-    if (message.toolCallId !== "") {
-      obj.toolCallId = message.toolCallId;
-    }
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.inputJson !== "") {
-      obj.inputJson = message.inputJson;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ToolUse>, I>>(base?: I): ToolUse {
-    return ToolUse.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ToolUse>, I>>(object: I): ToolUse {
-    const message = createBaseToolUse();
-    message.toolCallId = object.toolCallId ?? "";
-    message.name = object.name ?? "";
-    message.inputJson = object.inputJson ?? "";
-    return message;
-  },
-};
-
-function createBaseToolResult(): ToolResult {
-  return { toolCallId: "", status: 0, output: "" };
-}
-
-export const ToolResult: MessageFns<ToolResult> = {
-  encode(message: ToolResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.toolCallId !== "") {
-      writer.uint32(10).string(message.toolCallId);
-    }
-    if (message.status !== 0) {
-      writer.uint32(16).int32(message.status);
-    }
-    if (message.output !== "") {
-      writer.uint32(26).string(message.output);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ToolResult {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseToolResult();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.toolCallId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.status = reader.int32() as any;
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.output = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ToolResult {
-    return {
-      toolCallId: isSet(object.toolCallId)
-        ? globalThis.String(object.toolCallId)
-        : isSet(object.tool_call_id)
-        ? globalThis.String(object.tool_call_id)
-        : "",
-      status: isSet(object.status) ? toolCallStatusFromJSON(object.status) : 0,
-      output: isSet(object.output) ? globalThis.String(object.output) : "",
-    };
-  },
-
-  toJSON(message: ToolResult): unknown {
-    const obj: any = {};
-    if (message.toolCallId !== "") {
-      obj.toolCallId = message.toolCallId;
-    }
-    if (message.status !== 0) {
-      obj.status = toolCallStatusToJSON(message.status);
-    }
-    if (message.output !== "") {
-      obj.output = message.output;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ToolResult>, I>>(base?: I): ToolResult {
-    return ToolResult.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ToolResult>, I>>(object: I): ToolResult {
-    const message = createBaseToolResult();
-    message.toolCallId = object.toolCallId ?? "";
-    message.status = object.status ?? 0;
-    message.output = object.output ?? "";
-    return message;
-  },
-};
-
 function createBaseDeleteSessionRequest(): DeleteSessionRequest {
   return { sessionId: "" };
 }
@@ -4490,6 +2346,7 @@ export const DeleteSessionResponse: MessageFns<DeleteSessionResponse> = {
 /**
  * Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
  * the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+ * Later versions add events, fields and enum values: a client skips events and values that it does not know.
  */
 export type AgentServiceService = typeof AgentServiceService;
 export const AgentServiceService = {
@@ -4504,8 +2361,8 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ConverseResponse => ConverseResponse.decode(value),
   },
   /**
-   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-   * is retained for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+   * its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
    */
   resumeTurn: {
     path: "/godoty.v1.AgentService/ResumeTurn" as const,
@@ -4517,8 +2374,8 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ResumeTurnResponse => ResumeTurnResponse.decode(value),
   },
   /**
-   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-   * has ended does not change.
+   * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+   * turn that has ended does not change.
    */
   cancelTurn: {
     path: "/godoty.v1.AgentService/CancelTurn" as const,
@@ -4528,6 +2385,29 @@ export const AgentServiceService = {
     requestDeserialize: (value: Buffer): CancelTurnRequest => CancelTurnRequest.decode(value),
     responseSerialize: (value: CancelTurnResponse): Buffer => Buffer.from(CancelTurnResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CancelTurnResponse => CancelTurnResponse.decode(value),
+  },
+  /**
+   * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+   * session, is TURN_NOT_FOUND.
+   */
+  getTurn: {
+    path: "/godoty.v1.AgentService/GetTurn" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetTurnRequest): Buffer => Buffer.from(GetTurnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetTurnRequest => GetTurnRequest.decode(value),
+    responseSerialize: (value: GetTurnResponse): Buffer => Buffer.from(GetTurnResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetTurnResponse => GetTurnResponse.decode(value),
+  },
+  /** Lists the turns of a session or of the tenant, newest first, as long as their logs are retained. */
+  listTurns: {
+    path: "/godoty.v1.AgentService/ListTurns" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListTurnsRequest): Buffer => Buffer.from(ListTurnsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListTurnsRequest => ListTurnsRequest.decode(value),
+    responseSerialize: (value: ListTurnsResponse): Buffer => Buffer.from(ListTurnsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListTurnsResponse => ListTurnsResponse.decode(value),
   },
   /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics: {
@@ -4604,15 +2484,22 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   /** Sends a message to the agent and streams the events of the turn. */
   converse: handleServerStreamingCall<ConverseRequest, ConverseResponse>;
   /**
-   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-   * is retained for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+   * its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
    */
   resumeTurn: handleServerStreamingCall<ResumeTurnRequest, ResumeTurnResponse>;
   /**
-   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-   * has ended does not change.
+   * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+   * turn that has ended does not change.
    */
   cancelTurn: handleUnaryCall<CancelTurnRequest, CancelTurnResponse>;
+  /**
+   * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+   * session, is TURN_NOT_FOUND.
+   */
+  getTurn: handleUnaryCall<GetTurnRequest, GetTurnResponse>;
+  /** Lists the turns of a session or of the tenant, newest first, as long as their logs are retained. */
+  listTurns: handleUnaryCall<ListTurnsRequest, ListTurnsResponse>;
   /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics: handleUnaryCall<GetSessionMetricsRequest, GetSessionMetricsResponse>;
   /** Returns a session, without its messages. */
@@ -4640,8 +2527,8 @@ export interface AgentServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ConverseResponse>;
   /**
-   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn's log
-   * is retained for 24 hours after its end.
+   * Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
+   * its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
    */
   resumeTurn(request: ResumeTurnRequest, options?: Partial<CallOptions>): ClientReadableStream<ResumeTurnResponse>;
   resumeTurn(
@@ -4650,8 +2537,8 @@ export interface AgentServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ResumeTurnResponse>;
   /**
-   * Cancels a running turn: the connection to the provider is closed, and the cost up to then is settled. A turn that
-   * has ended does not change.
+   * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
+   * turn that has ended does not change.
    */
   cancelTurn(
     request: CancelTurnRequest,
@@ -4667,6 +2554,41 @@ export interface AgentServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CancelTurnResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
+   * session, is TURN_NOT_FOUND.
+   */
+  getTurn(
+    request: GetTurnRequest,
+    callback: (error: ServiceError | null, response: GetTurnResponse) => void,
+  ): ClientUnaryCall;
+  getTurn(
+    request: GetTurnRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetTurnResponse) => void,
+  ): ClientUnaryCall;
+  getTurn(
+    request: GetTurnRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetTurnResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the turns of a session or of the tenant, newest first, as long as their logs are retained. */
+  listTurns(
+    request: ListTurnsRequest,
+    callback: (error: ServiceError | null, response: ListTurnsResponse) => void,
+  ): ClientUnaryCall;
+  listTurns(
+    request: ListTurnsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListTurnsResponse) => void,
+  ): ClientUnaryCall;
+  listTurns(
+    request: ListTurnsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListTurnsResponse) => void,
   ): ClientUnaryCall;
   /** Returns the cost and usage of a session, exact to the last decimal, at any time and after any restart. */
   getSessionMetrics(

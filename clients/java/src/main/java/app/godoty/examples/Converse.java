@@ -5,6 +5,7 @@ import app.godoty.v1.ConverseRequest;
 import app.godoty.v1.ConverseResponse;
 import app.godoty.v1.GetSessionMetricsRequest;
 import app.godoty.v1.Totals;
+import app.godoty.v1.TurnEvent;
 import java.util.Iterator;
 import java.util.concurrent.TimeUnit;
 
@@ -43,12 +44,12 @@ public final class Converse {
         agent.withDeadlineAfter(2, TimeUnit.MINUTES).converse(request);
     Totals totals = null;
     while (stream.hasNext()) {
-      ConverseResponse response = stream.next();
-      switch (response.getEventCase()) {
-        case TURN_STARTED -> sessionId = response.getTurnStarted().getSessionId();
-        case TEXT_DELTA -> System.out.print(response.getTextDelta().getText());
-        case TURN_FINISHED -> totals = response.getTurnFinished().getSessionTotals();
-        default -> {}
+      TurnEvent event = stream.next().getEvent();
+      switch (event.getEventCase()) {
+        case TURN_STARTED -> sessionId = event.getTurnStarted().getSessionId();
+        case TEXT_DELTA -> System.out.print(event.getTextDelta().getText());
+        case TURN_FINISHED -> totals = event.getTurnFinished().getSessionTotals();
+        default -> {} // an event of a later version as well
       }
     }
     if (totals == null) {

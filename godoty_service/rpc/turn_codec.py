@@ -1,0 +1,116 @@
+"""Converts turns and their events to messages of turn.proto."""
+
+from collections.abc import Callable
+from typing import Any
+
+from godoty.v1 import turn_pb2 as pb
+from godoty.v1.budget_pb2 import BudgetAlert
+
+from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.agent_codec import tool_status
+from godoty_service.rpc.metering_codec import call_message, duration, timestamp, totals_message
+from godoty_service.turns.event_log import events
+from godoty_service.turns.listing import TurnSummary
+
+_NANOSECONDS = 1_000_000  # of a millisecond
+_STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
+
+
+def fill_event(message: pb.TurnEvent, turn_id: str, read: events.ReadEvent) -> None:
+    """Fill an empty message with an event of a turn."""
+    sequence, event, time = read
+    message.turn_id = turn_id
+    message.sequence = sequence
+    if time is not None:
+        seconds, milliseconds = divmod(time, 1000)
+        message.time.seconds, message.time.nanos = seconds, milliseconds * _NANOSECONDS
+    _FILL[type(event)](message, event)
+
+
+def turn_message(turn: TurnSummary) -> pb.Turn:
+    """Convert a turn."""
+    message = pb.Turn(
+        turn_id=turn.turn_id,
+        session_id=turn.session_id,
+        state=f"TURN_STATE_{turn.state.name}",
+        error_reason=turn.error_reason or "",
+        model=turn.model or "",
+        user=turn.user or "",
+        request_id=turn.request_id or "",
+        totals=totals_message(turn.totals),
+        create_time=timestamp(turn.create_time),
+        end_time=timestamp(turn.end_time) if turn.end_time is not None else None,
+    )
+    if turn.stop_reason is not None:
+        message.stop_reason = _STOP_REASONS[turn.stop_reason]  # type: ignore[assignment] # a number at run time
+    return message
+
+
+def _started(message: pb.TurnEvent, event: events.TurnStarted) -> None:
+    message.turn_started.session_id = event.session_id
+    message.turn_started.session_created = event.session_created
+    message.turn_started.totals.CopyFrom(totals_message(event.totals))
+
+
+def _text(message: pb.TurnEvent, event: events.TextDelta) -> None:
+    message.text_delta.text = event.text
+
+
+def _reasoning(message: pb.TurnEvent, event: events.ReasoningDelta) -> None:
+    message.reasoning_delta.text = event.text
+
+
+def _tool_started(message: pb.TurnEvent, event: events.ToolCallStarted) -> None:
+    started = message.tool_call_started
+    started.tool_call_id, started.name, started.input_json = event.tool_call_id, event.name, event.input_json
+
+
+def _tool_finished(message: pb.TurnEvent, event: events.ToolCallFinished) -> None:
+    finished = message.tool_call_finished
+    finished.tool_call_id, finished.output = event.tool_call_id, event.output
+    finished.status = tool_status(succeeded=event.succeeded)
+    finished.duration.FromTimedelta(event.duration)
+
+
+def _call_finished(message: pb.TurnEvent, event: events.ModelCallFinished) -> None:
+    message.model_call_finished.call.CopyFrom(call_message(event.call))
+
+
+def _turn_finished(message: pb.TurnEvent, event: events.TurnFinished) -> None:
+    finished = message.turn_finished
+    finished.stop_reason = _STOP_REASONS[event.stop_reason]  # type: ignore[assignment] # a number at run time
+    finished.turn_totals.CopyFrom(totals_message(event.turn_totals))
+    finished.session_totals.CopyFrom(totals_message(event.session_totals))
+    for cycle in event.cycle_durations:
+        finished.cycle_durations.add().FromTimedelta(cycle)
+    for tool in event.tools:
+        finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
+
+
+def _budget_reached(message: pb.TurnEvent, event: events.BudgetReached) -> None:
+    alert = event.alert
+    message.budget_alert.CopyFrom(
+        BudgetAlert(
+            window=f"BUDGET_WINDOW_{alert.window.name}",
+            percent=alert.percent,
+            spent_usd=format_usd(alert.spent),
+            limit_usd=format_usd(alert.limit),
+        )
+    )
+
+
+def _heartbeat(message: pb.TurnEvent, _: events.Heartbeat) -> None:
+    message.heartbeat.SetInParent()
+
+
+_FILL: dict[type, Callable[[pb.TurnEvent, Any], None]] = {
+    events.TurnStarted: _started,
+    events.TextDelta: _text,
+    events.ReasoningDelta: _reasoning,
+    events.ToolCallStarted: _tool_started,
+    events.ToolCallFinished: _tool_finished,
+    events.ModelCallFinished: _call_finished,
+    events.TurnFinished: _turn_finished,
+    events.BudgetReached: _budget_reached,
+    events.Heartbeat: _heartbeat,
+}
