@@ -31,7 +31,7 @@ from godoty_service.budgets.verification import verify_budgets
 from godoty_service.ledger.codec import entry_to_document
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
-from godoty_service.tenancy.policies import NO_POLICY, Policy
+from godoty_service.tenancy.policies import NO_POLICY, Policy, PolicyChange
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter
 from godoty_service.usage.query import UsageQuery
@@ -176,11 +176,13 @@ class Steps:
 
     async def set_budgets(self) -> None:
         """Set hard budgets that no turn reaches."""
-        await self._components.administration.set_policy("bench", self._tenant_id, Policy(budgets=BUDGETS))
+        await self._components.administration.update_policy(
+            "bench", self._tenant_id, PolicyChange(policy=Policy(budgets=BUDGETS))
+        )
 
     async def remove_budgets(self) -> None:
         """Remove them."""
-        await self._components.administration.set_policy("bench", self._tenant_id, NO_POLICY)
+        await self._components.administration.update_policy("bench", self._tenant_id, PolicyChange(policy=NO_POLICY))
 
     async def counted(self) -> None:
         """Wait until the server has computed the opening balance from the ledger."""

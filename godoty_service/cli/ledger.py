@@ -182,7 +182,7 @@ def resolve(
     ] = False,
 ) -> None:
     """Resolve an unresolved call: insert a dated entry with its cost, reason and author."""
-    from godoty_service.rpc.admin_codec import check_attribution  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.codec import check_attribution  # noqa: PLC0415 - `godoty health` does not need it
     from godoty_service.rpc.validation import Violations  # noqa: PLC0415 - the same
 
     amount = money.read_amount(cost)
@@ -222,8 +222,8 @@ def adjust(
     ] = False,
 ) -> None:
     """Adjust the cost of a call: insert a dated entry with its reason and author. Resolve an unresolved call first."""
-    from godoty_service.rpc.admin_codec import parse_adjustment  # noqa: PLC0415 - `godoty health` does not need it
-    from godoty_service.rpc.admin_service import CallAdjuster  # noqa: PLC0415 - the same
+    from godoty_service.rpc.admin.codec import parse_adjustment  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.service import CallAdjuster  # noqa: PLC0415 - the same
 
     if (cost is None) == (add is None):
         raise ValueError("set either --cost or --add")

@@ -33,6 +33,8 @@ _CODES = {
     "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TOO_MANY_TURNS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "COST_UNBOUNDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ETAG_MISMATCH": grpc.StatusCode.ABORTED,
+    "OUTPUT_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
     "MODEL_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
     "TENANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,

@@ -34,12 +34,14 @@ LENGTHS = {
     "cost_usd": 64,
     "default_fallback_models": 128,
     "default_model": 128,
+    "etag": 64,
     "fallback_models": 128,
     "key_id": 128,
     "limit_usd": 64,
     "max_cost_usd": 64,
     "model": 128,
     "name": 200,
+    "paths": 128,
     "page_token": MAX_TOKEN_LENGTH,
     "provider_json": 8192,
     "provider_key": 256,
@@ -58,6 +60,7 @@ COUNTS = {
     "default_fallback_models": 8,
     "fallback_models": 8,
     "group_by": 16,
+    "paths": 32,
     "scopes": 16,
 }
 _TURN_TEXT = "text"  # its maximum length is a setting

@@ -8,12 +8,16 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
+from godoty_service.budgets.budget import Budget
 from godoty_service.tenancy.api_keys import ApiKey, ApiKeys
 from godoty_service.tenancy.audit import AdminChanges
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policies, Policy
+from godoty_service.tenancy.errors import EtagMismatch
+from godoty_service.tenancy.policies import Policies, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.tenants import Tenant, Tenants
+
+_UPDATE_ATTEMPTS = 20  # of a change that others' changes overtake
 
 Counting = Callable[[str], AbstractAsyncContextManager[None]]
 
@@ -95,18 +99,42 @@ class Administration:
         await self.keys.expire(tenant_id, key_id, after=overlap)
         return key, text
 
-    async def set_policy(self, by: str, tenant_id: str, policy: Policy) -> None:
-        """Set a tenant's policy; it is in force on every server within 5 seconds.
+    async def update_policy(
+        self, by: str, tenant_id: str, change: PolicyChange, *, check: Callable[[Policy], None] = lambda _: None
+    ) -> PolicyVersion:
+        """Change a tenant's policy; the new one is in force on every server within 5 seconds.
 
-        If the spending under its budgets cannot be counted, the policy is not set.
+        If the spending under its budgets cannot be counted, the policy is not changed.
+
+        Args:
+            by: The author.
+            tenant_id: The tenant.
+            change: The change.
+            check: Raises if the new policy is invalid.
 
         Raises:
             TenantNotFound: There is no such tenant.
+            EtagMismatch: The policy is not the one that the change is based on.
         """
         await self.tenants.require(tenant_id)
-        await self._record(by, "SetPolicy", tenant_id, **asdict(policy))
-        async with self._counting(tenant_id) if policy.budgets else nullcontext():
-            await self.policies.set(tenant_id, policy)
+        old = await self.policies.read_version(tenant_id)
+        for _ in range(_UPDATE_ATTEMPTS):
+            if change.etag not in ("", old.etag):
+                break
+            policy = change.apply(old.policy)
+            check(policy)
+            await self._record(
+                by, "UpdatePolicy", tenant_id, **{name: _plain(value) for name, value in change.values(policy).items()}
+            )
+            async with self._counting(tenant_id) if policy.budgets else nullcontext():
+                updated = await self.policies.update(tenant_id, change, over=old)
+            old = await self.policies.read_version(tenant_id)
+            if updated:
+                return old
+        raise EtagMismatch(
+            "The policy was changed meanwhile: read it again, and send the change with its etag.",
+            metadata={"etag": old.etag},
+        )
 
     async def set_provider_key(self, by: str, tenant_id: str, secret: str | None) -> None:
         """Set a tenant's own OpenRouter key; None removes it.
@@ -147,6 +175,11 @@ class Administration:
 
     async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
         await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)
+
+
+def _plain(value: object) -> object:
+    """Return a value of a policy as JSON has it."""
+    return [asdict(each) if isinstance(each, Budget) else each for each in value] if isinstance(value, tuple) else value
 
 
 def _key_details(key: ApiKey) -> dict[str, object]:

@@ -19,6 +19,7 @@ from godoty_service.tenancy.policies import Policy
 
 log = structlog.get_logger(__name__)
 
+_RATE, _CONCURRENT = "turns/minute", "turns/concurrent"  # the quotas' names in errors
 _MINUTE = 60_000  # milliseconds
 _CACHED_TENANTS = 10_000  # token buckets, and refusals, that are cached
 _CONCURRENCY_RETRY = 1.0  # seconds
@@ -131,8 +132,10 @@ class TurnLimiter:
         """Refuse, from memory, a tenant that may not start a turn yet.
 
         Raises:
-            RateLimited: Its token bucket is empty.
+            RateLimited: Its token bucket is empty, or its policy allows no turns.
+            TooManyTurns: Its policy allows no turns.
         """
+        _refuse_closed(policy)
         self._local.check(tenant_id, policy)
         rate, until = self._blocked_until.get(tenant_id, (0, 0.0))
         if rate == policy.turns_per_minute and (wait := until - time.monotonic()) > 0:
@@ -145,6 +148,7 @@ class TurnLimiter:
             RateLimited: The tenant's token bucket is empty.
             TooManyTurns: Too many of its turns are running.
         """
+        _refuse_closed(policy)
         self._local.acquire(tenant_id, turn_id, policy)
         if policy.turns_per_minute is None and policy.concurrent_turns is None:
             return
@@ -223,11 +227,26 @@ class TurnLimiter:
         return _rate_limited(rate or 0, wait)
 
 
+def _refuse_closed(policy: Policy) -> None:
+    """Refuse a turn under a policy that allows none; no retry helps.
+
+    Raises:
+        RateLimited: It allows no turns a minute.
+        TooManyTurns: It allows no concurrent turns.
+    """
+    if policy.turns_per_minute == 0:
+        raise RateLimited("The tenant's policy allows no turns: its limit of turns a minute is 0.", quota=_RATE)
+    if policy.concurrent_turns == 0:
+        raise TooManyTurns(
+            "The tenant's policy allows no turns: its limit of concurrent turns is 0.", quota=_CONCURRENT
+        )
+
+
 def _rate_limited(per_minute: int, wait: float) -> RateLimited:
     retry_after = wait + _CLOCK_STEP
     return RateLimited(
         f"Rate limit reached: {per_minute:,} turns a minute; retry in {retry_after:.1f} s.",
-        quota="turns/minute",
+        quota=_RATE,
         retry_after=retry_after,
     )
 
@@ -235,7 +254,7 @@ def _rate_limited(per_minute: int, wait: float) -> RateLimited:
 def _too_many_turns(limit: int) -> TooManyTurns:
     return TooManyTurns(
         f"Concurrency limit reached: {limit:,} turns of the tenant are running; retry when one has ended.",
-        quota="turns/concurrent",
+        quota=_CONCURRENT,
         retry_after=_CONCURRENCY_RETRY,
     )
 

@@ -9,9 +9,17 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 
 import structlog
 
-from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled
+from godoty_service.errors import (
+    GodotyError,
+    ModelNotAllowed,
+    QuotaExceeded,
+    SessionBusy,
+    SessionLost,
+    TurnCancelled,
+)
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
+from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
@@ -179,6 +187,7 @@ class _TurnStart:
             SessionLost: The server lost touch with the database, and the turn may run elsewhere.
             QuotaExceeded: A limit of the tenant is reached.
             ModelNotAllowed: The tenant's policy does not allow a model.
+            OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.
         """
@@ -220,12 +229,14 @@ class _TurnStart:
         self._dependencies.turn_limiter.check(self._turn.tenant_id, self._turn.policy)
 
     async def _read_permissions(self) -> None:
-        """Read the tenant's policy and provider client, and check the request's models."""
+        """Read the tenant's policy and provider client; check that output is allowed, and the request's models."""
         turn, dependencies = self._turn, self._dependencies
         policy, client = await asyncio.gather(
             dependencies.policies.get(turn.tenant_id), dependencies.client_pool.of_tenant(turn.tenant_id)
         )
         turn.admit(policy=policy, client=client)
+        if policy.max_output_tokens == 0:
+            raise OutputNotAllowed("The tenant's policy allows no output tokens.")
         self._check_models(*filter(None, [self._request.model]), *fallback_models(turn))
 
     def _check_models(self, *models: str) -> None:

@@ -14,7 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.billing.malformed import MALFORMED
 from tests.faults.adjustment_load import RequestedAdjustments, adjust
 from tests.faults.cluster import ServerProcess, World
@@ -195,7 +195,9 @@ async def _change_policies(
     """Change random tenants' policies until cancelled; a tenant's first budget is set while turns run without one."""
     while True:
         await asyncio.sleep(rng.uniform(0.2, 1.2))
-        await world.components.administration.set_policy("storm", rng.choice(tenants)[0], rng.choice(POLICIES))
+        await world.components.administration.update_policy(
+            "storm", rng.choice(tenants)[0], PolicyChange(policy=rng.choice(POLICIES))
+        )
         result.policies += 1
 
 

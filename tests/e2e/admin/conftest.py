@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Failure, failure_of
@@ -56,15 +56,34 @@ class Admin:
         """Create a tenant."""
         return str((await self.call("CreateTenant", name=name)).tenant.tenant_id)
 
-    async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[pb.ApiKey, str]:
+    async def set_policy(self, tenant_id: str, policy: tenant_pb2.Policy) -> tenant_pb2.Policy:
+        """Replace a tenant's policy; return it without its etag."""
+        answer = await self.call("UpdatePolicy", tenant_id=tenant_id, policy=policy, update_mask={"paths": ["*"]})
+        return without_etag(answer.policy)
+
+    async def policy(self, tenant_id: str) -> tenant_pb2.Policy:
+        """Return a tenant's policy without its etag."""
+        return without_etag((await self.call("GetPolicy", tenant_id=tenant_id)).policy)
+
+    async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[tenant_pb2.ApiKey, str]:
         """Issue a key."""
-        answer = await self.call("IssueKey", tenant_id=tenant_id, scopes=scopes or [pb.API_SCOPE_CONVERSE], **fields)
+        answer = await self.call(
+            "IssueKey", tenant_id=tenant_id, scopes=scopes or [tenant_pb2.API_SCOPE_CONVERSE], **fields
+        )
         return answer.key, answer.text
 
     async def changes(self, tenant_id: str) -> list[tuple[str, str, dict[str, Any]]]:
         """Return the audit log, newest first: author, method and details."""
         answer = await self.call("ListAdminChanges", tenant_id=tenant_id)
         return [(each.by, each.action, json.loads(each.details_json)) for each in answer.changes]
+
+
+def without_etag(policy: tenant_pb2.Policy) -> tenant_pb2.Policy:
+    """Return a policy without its etag."""
+    found = tenant_pb2.Policy()
+    found.CopyFrom(policy)
+    found.ClearField("etag")
+    return found
 
 
 @pytest.fixture

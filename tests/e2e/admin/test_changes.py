@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import NO_POLICY, PolicyChange
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
 
@@ -21,11 +21,11 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
     """One record for each method that changes something, with the new values."""
     admin: Admin = admin_of(await serve(encryption_keys=ENCRYPTION_KEY))
     tenant_id = await admin.tenant("Ada")
-    key, text = await admin.issue(tenant_id, pb.API_SCOPE_BILLING)
+    key, text = await admin.issue(tenant_id, tenant_pb2.API_SCOPE_BILLING)
     rotated = await admin.call("RotateKey", tenant_id=tenant_id, key_id=key.key_id, overlap_seconds=0)
     await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)
-    await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(turns_per_minute=3, budgets=[budget]))
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)
+    await admin.set_policy(tenant_id, tenant_pb2.Policy(turns_per_minute=3, budgets=[budget]))
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key=SECRET)
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key="")
 
@@ -39,7 +39,7 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
         ("IssueKey", issued),
         ("RotateKey", {"old_key_id": key.key_id, "overlap_seconds": 0, **new}),
         ("RevokeKey", {"key_id": key.key_id}),
-        ("SetPolicy", {"turns_per_minute": 3, "budgets": [{"window": "day", "limit": "0.0000001", "hard": True}]}),
+        ("UpdatePolicy", {"turns_per_minute": 3, "budgets": [{"window": "day", "limit": "0.0000001", "hard": True}]}),
         ("SetProviderKey", {"provider_key_id": provider_key["provider_key_id"]}),
         ("SetProviderKey", {"removed": True}),
     ]
@@ -52,7 +52,7 @@ async def test_changes_are_paged_newest_first(admin: Admin) -> None:
     """Of one tenant or of all, each once; reading records nothing."""
     tenant_id = await admin.tenant()
     for number in range(1, 6):
-        await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(turns_per_minute=number))
+        await admin.set_policy(tenant_id, tenant_pb2.Policy(turns_per_minute=number))
     seen: list[int | None] = []
     token = ""
     while token or not seen:
@@ -90,7 +90,7 @@ async def test_change_that_cannot_be_recorded_is_not_made(
             admin.issue_key("me", tenant.tenant_id, scopes=frozenset({Scope.ADMIN}), expire_time=None),
             admin.revoke_key("me", tenant.tenant_id, key.key_id),
             admin.rotate_key("me", tenant.tenant_id, key.key_id, overlap=timedelta(0)),
-            admin.set_policy("me", tenant.tenant_id, await components.tenancy.policies.read("none")),
+            admin.update_policy("me", tenant.tenant_id, PolicyChange(policy=NO_POLICY)),
             admin.set_provider_key("me", tenant.tenant_id, SECRET),
             admin.reseal_provider_keys("me"),
         ]

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import tenant_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.conftest import Start
@@ -81,10 +82,12 @@ async def test_unreadable_name_is_refused(admin: Admin, name: str) -> None:
 async def test_key_is_shown_once_and_opens_its_scopes(admin: Admin) -> None:
     """Its text works at once; lists have all of it but the secret."""
     tenant_id = await admin.tenant()
-    key, text = await admin.issue(tenant_id, pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING, pb.API_SCOPE_CONVERSE)
+    key, text = await admin.issue(
+        tenant_id, tenant_pb2.API_SCOPE_CONVERSE, tenant_pb2.API_SCOPE_BILLING, tenant_pb2.API_SCOPE_CONVERSE
+    )
 
     assert await accepted(admin, text)
-    assert list(key.scopes) == [pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING]
+    assert list(key.scopes) == [tenant_pb2.API_SCOPE_CONVERSE, tenant_pb2.API_SCOPE_BILLING]
     assert (key.tenant_id, key.HasField("expire_time"), key.HasField("revoke_time")) == (tenant_id, False, False)
     listed = (await admin.call("ListKeys", tenant_id=tenant_id)).keys
     assert list(listed) == [key]
@@ -113,7 +116,7 @@ async def test_keys_are_paged_oldest_first(admin: Admin) -> None:
     [
         ("scopes", {"scopes": []}),
         ("scopes", {"scopes": [0]}),
-        ("scopes", {"scopes": [pb.API_SCOPE_CONVERSE, 99]}),
+        ("scopes", {"scopes": [tenant_pb2.API_SCOPE_CONVERSE, 99]}),
         ("expire_time", {"expire_time": at(datetime.now(UTC) - timedelta(seconds=1))}),
         ("expire_time", {"expire_time": Timestamp(seconds=2**62)}),
         ("expire_time", {"expire_time": Timestamp(seconds=4_000_000_000, nanos=-1)}),
@@ -123,7 +126,7 @@ async def test_keys_are_paged_oldest_first(admin: Admin) -> None:
 )
 async def test_invalid_key_request_is_refused(admin: Admin, field: str, fields: dict[str, Any]) -> None:
     """No scope, an unknown scope, a past or malformed time, no tenant."""
-    good = {"tenant_id": admin.service.tenant_id, "scopes": [pb.API_SCOPE_CONVERSE]}
+    good = {"tenant_id": admin.service.tenant_id, "scopes": [tenant_pb2.API_SCOPE_CONVERSE]}
     failure = await admin.refused("IssueKey", **(good | fields))
 
     assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", [field])
@@ -162,7 +165,10 @@ async def test_rotated_key_is_valid_until_the_overlap_ends(admin: Admin) -> None
     """The new key has its scopes and lifetime; the old one expires with the overlap, or before."""
     tenant_id = await admin.tenant()
     old, old_text = await admin.issue(
-        tenant_id, pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING, expire_time=at(datetime.now(UTC) + timedelta(days=7))
+        tenant_id,
+        tenant_pb2.API_SCOPE_CONVERSE,
+        tenant_pb2.API_SCOPE_BILLING,
+        expire_time=at(datetime.now(UTC) + timedelta(days=7)),
     )
     answer = await admin.call("RotateKey", tenant_id=tenant_id, key_id=old.key_id, overlap_seconds=2)
 
@@ -206,12 +212,12 @@ async def test_overlap_out_of_range_is_refused(admin: Admin, seconds: int) -> No
     ("method", "fields"),
     [
         ("GetTenant", {}),
-        ("IssueKey", {"scopes": [pb.API_SCOPE_CONVERSE]}),
+        ("IssueKey", {"scopes": [tenant_pb2.API_SCOPE_CONVERSE]}),
         ("ListKeys", {}),
         ("RevokeKey", {"key_id": NO_KEY}),
         ("RotateKey", {"key_id": NO_KEY}),
         ("GetPolicy", {}),
-        ("SetPolicy", {"policy": pb.Policy()}),
+        ("UpdatePolicy", {"policy": tenant_pb2.Policy(turns_per_minute=1)}),
         ("SetProviderKey", {"provider_key": "sk-or-v1-unknown"}),
         ("SetProviderKey", {"provider_key": ""}),
     ],
@@ -290,5 +296,5 @@ async def test_admin_service_needs_the_scope_admin(caller: Caller, admin: Admin,
     assert unknown.reason == "INVALID_API_KEY"
 
 
-def _lifetime(key: pb.ApiKey) -> Any:
+def _lifetime(key: tenant_pb2.ApiKey) -> Any:
     return (key.expire_time.ToDatetime() - key.create_time.ToDatetime()) // timedelta(seconds=1)

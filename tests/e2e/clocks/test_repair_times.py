@@ -9,7 +9,7 @@ import pytest
 
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.invoice_comparison import spending_at
@@ -54,7 +54,7 @@ async def test_entries_a_month_ahead_return_to_their_time(
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
     async with open_components(service.surroundings.settings(new_database)) as components:
-        await components.administration.set_policy("test", service.tenant_id, HARD)
+        await components.administration.update_policy("test", service.tenant_id, PolicyChange(policy=HARD))
         await spent(components, service)
         budgets = service.database["budgets"]
         counted_nothing = budgets.find_one({"_id": service.tenant_id}) or {}
@@ -150,7 +150,7 @@ async def test_interrupted_repair_is_finished_by_the_next(
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
     async with open_components(service.surroundings.settings(new_database)) as components:
-        await components.administration.set_policy("test", service.tenant_id, HARD)
+        await components.administration.update_policy("test", service.tenant_id, PolicyChange(policy=HARD))
         await caller.converse("hello")
         await ended(service)
         written_ahead(service, MONTH)

@@ -10,7 +10,7 @@ import pytest
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.conftest import StartProcess
 from tests.e2e.clocks.conftest import health
 from tests.e2e.metering.conftest import Godoty
@@ -87,7 +87,9 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
     _, ahead = await serve_process(database=new_database, **skewed(MONTH))
     async with open_components(service.surroundings.settings(new_database)) as components:
         hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
-        await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
+        await components.administration.update_policy(
+            "test", service.tenant_id, PolicyChange(policy=Policy(budgets=(hard,)))
+        )
         await connect(service.at(ahead.target)).converse("hello")
         spent = (await connect(service).converse("hello")).finished.session_totals.cost_usd
         (status,) = await components.accounting.budget_service.status(service.tenant_id)

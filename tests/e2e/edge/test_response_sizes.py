@@ -313,7 +313,7 @@ async def test_admin_lists_end_by_bytes(serve: Start, connect: Connect, issue: C
         for number in range(1000)
     )
     database["admin_changes"].insert_many(
-        {"_id": f"change_{number:05}", "time": now, "by": "me", "action": "SetPolicy", "tenant_id": one}
+        {"_id": f"change_{number:05}", "time": now, "by": "me", "action": "UpdatePolicy", "tenant_id": one}
         | {"details": json.dumps({"allowed_models": ["x" * 128] * 100})}
         for number in range(300)
     )

@@ -17,7 +17,7 @@ from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.entries import CallState
 from godoty_service.server import Running, running
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.e2e.turns.lossy import Loss, LossyDriver
 from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
@@ -136,7 +136,7 @@ async def world(
     async with running(surroundings.settings(new_database, **settings)) as server:
         service = surroundings.service(server.address, new_database)
         async with open_components(surroundings.settings(new_database), indexes=False) as components:
-            await components.administration.set_policy("test", service.tenant_id, POLICY)
+            await components.administration.update_policy("test", service.tenant_id, PolicyChange(policy=POLICY))
         yield World(LossyDriver(monkeypatch), server, connect(service))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.clock import utc_now
@@ -23,7 +23,7 @@ CACHED = 3.2  # seconds after which a server has reloaded a policy
 # Twenty calls of a third of a second each.
 LONG_LOOP = "@sandbox tool-loop calls=20 tool=calculator first_delay_ms=330"
 
-SetPolicy = Callable[[admin_pb.Policy], Awaitable[None]]
+SetPolicy = Callable[[tenant_pb2.Policy], Awaitable[None]]
 
 
 @pytest.fixture
@@ -33,9 +33,11 @@ async def set_policy(caller: Caller, issue: Callable[..., str]) -> AsyncIterator
     async with grpc.aio.insecure_channel(caller.service.target) as channel:
         stub: Any = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
 
-        async def set_to(policy: admin_pb.Policy) -> None:
-            request = admin_pb.SetPolicyRequest(tenant_id=caller.service.tenant_id, policy=policy)
-            await stub.SetPolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+        async def set_to(policy: tenant_pb2.Policy) -> None:
+            request = admin_pb.UpdatePolicyRequest(
+                tenant_id=caller.service.tenant_id, policy=policy, update_mask={"paths": ["*"]}
+            )
+            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
 
         yield set_to
 
@@ -106,7 +108,7 @@ async def test_expired_key_stops_queued_turn(in_line: QueuedTurn, caller: Caller
 
 async def test_narrowed_policy_refuses_queued_turn(in_line: QueuedTurn, caller: Caller, set_policy: SetPolicy) -> None:
     """A turn that waited is checked against the policy at the end of its wait."""
-    await set_policy(admin_pb.Policy(allowed_models=["anthropic/*"], default_model="anthropic/claude-haiku-4.5"))
+    await set_policy(tenant_pb2.Policy(allowed_models=["anthropic/*"], default_model="anthropic/claude-haiku-4.5"))
     await asyncio.sleep(CACHED + 1.2)
 
     assert_refused(await in_line.end(), caller, reason="MODEL_NOT_ALLOWED")
@@ -116,7 +118,7 @@ async def test_queued_turn_uses_policy_at_end_of_wait(
     in_line: QueuedTurn, caller: Caller, set_policy: SetPolicy
 ) -> None:
     """Its limit on output tokens is the new policy's."""
-    await set_policy(admin_pb.Policy(max_output_tokens=7))
+    await set_policy(tenant_pb2.Policy(max_output_tokens=7))
     await asyncio.sleep(CACHED + 1.2)
     assert (await in_line.end()).finished
 
@@ -127,7 +129,7 @@ async def test_turn_limit_is_released_by_policy_of_its_acquisition(
     caller: Caller, twin: Caller, set_policy: SetPolicy
 ) -> None:
     """A limit that is removed while a turn waits for another server does not leave the turn counted."""
-    await set_policy(admin_pb.Policy(concurrent_turns=5))
+    await set_policy(tenant_pb2.Policy(concurrent_turns=5))
     call = caller.start(SLOW)
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     waiting = asyncio.create_task(twin.converse("hello", on_busy=WAIT))
@@ -137,7 +139,7 @@ async def test_turn_limit_is_released_by_policy_of_its_acquisition(
         return len((turn_limits.find_one(tenant) or {}).get("running", {}))
 
     await soon(lambda: running() == 2)
-    await set_policy(admin_pb.Policy())
+    await set_policy(tenant_pb2.Policy())
     await asyncio.sleep(CACHED + 1.2)
     await cancel(caller, turn_id)
 
@@ -149,7 +151,7 @@ async def test_exhausted_rate_limit_does_not_refuse_admitted_turn(
     caller: Caller, twin: Caller, set_policy: SetPolicy
 ) -> None:
     """A turn that waits for another server has its place in the minute: a later turn's refusal does not affect it."""
-    await set_policy(admin_pb.Policy(turns_per_minute=2))
+    await set_policy(tenant_pb2.Policy(turns_per_minute=2))
     call = caller.start(SLOW)
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     waiting = asyncio.create_task(twin.converse("hello", on_busy=WAIT))

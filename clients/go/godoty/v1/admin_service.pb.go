@@ -11,6 +11,7 @@ package godotyv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -24,409 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The services that an API key may call.
-type ApiScope int32
-
-const (
-	// Never sent.
-	ApiScope_API_SCOPE_UNSPECIFIED ApiScope = 0
-	// AgentService.
-	ApiScope_API_SCOPE_CONVERSE ApiScope = 1
-	// BillingService.
-	ApiScope_API_SCOPE_BILLING ApiScope = 2
-	// AdminService, for all tenants.
-	ApiScope_API_SCOPE_ADMIN ApiScope = 3
-)
-
-// Enum value maps for ApiScope.
-var (
-	ApiScope_name = map[int32]string{
-		0: "API_SCOPE_UNSPECIFIED",
-		1: "API_SCOPE_CONVERSE",
-		2: "API_SCOPE_BILLING",
-		3: "API_SCOPE_ADMIN",
-	}
-	ApiScope_value = map[string]int32{
-		"API_SCOPE_UNSPECIFIED": 0,
-		"API_SCOPE_CONVERSE":    1,
-		"API_SCOPE_BILLING":     2,
-		"API_SCOPE_ADMIN":       3,
-	}
-)
-
-func (x ApiScope) Enum() *ApiScope {
-	p := new(ApiScope)
-	*p = x
-	return p
-}
-
-func (x ApiScope) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ApiScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_admin_service_proto_enumTypes[0].Descriptor()
-}
-
-func (ApiScope) Type() protoreflect.EnumType {
-	return &file_godoty_v1_admin_service_proto_enumTypes[0]
-}
-
-func (x ApiScope) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ApiScope.Descriptor instead.
-func (ApiScope) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
-}
-
-// A tenant.
-type Tenant struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant's id, generated.
-	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The display name.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The time of creation.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Tenant) Reset() {
-	*x = Tenant{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Tenant) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Tenant) ProtoMessage() {}
-
-func (x *Tenant) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
-func (*Tenant) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Tenant) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *Tenant) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-// A key, without its secret.
-type ApiKey struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key's id, the middle part of its text.
-	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The tenant.
-	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The scopes.
-	Scopes []ApiScope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
-	// The time of creation.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The time of expiry. Unset: it does not expire.
-	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The time of revocation. Unset: it is not revoked.
-	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// The time of last use, accurate to a minute. Unset: never used.
-	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ApiKey) Reset() {
-	*x = ApiKey{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ApiKey) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ApiKey) ProtoMessage() {}
-
-func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
-func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *ApiKey) GetKeyId() string {
-	if x != nil {
-		return x.KeyId
-	}
-	return ""
-}
-
-func (x *ApiKey) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *ApiKey) GetScopes() []ApiScope {
-	if x != nil {
-		return x.Scopes
-	}
-	return nil
-}
-
-func (x *ApiKey) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetExpireTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ExpireTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetRevokeTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.RevokeTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetLastUseTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastUseTime
-	}
-	return nil
-}
-
-// A tenant's limits. A field that is unset, empty or 0 sets no limit; for turns, each server's own limits apply then.
-type Policy struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The models that may be requested: ids, or patterns with `*`, such as "openai/*".
-	AllowedModels []string `protobuf:"bytes,1,rep,name=allowed_models,json=allowedModels,proto3" json:"allowed_models,omitempty"`
-	// The model used if neither request nor session names one.
-	DefaultModel string `protobuf:"bytes,2,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
-	// Models to try, in this order, if the default model is unavailable; at most 8.
-	DefaultFallbackModels []string `protobuf:"bytes,3,rep,name=default_fallback_models,json=defaultFallbackModels,proto3" json:"default_fallback_models,omitempty"`
-	// Maximum number of output tokens of one turn.
-	MaxOutputTokens int32 `protobuf:"varint,4,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	// Maximum number of turns that start in a minute, on all servers together.
-	TurnsPerMinute int32 `protobuf:"varint,5,opt,name=turns_per_minute,json=turnsPerMinute,proto3" json:"turns_per_minute,omitempty"`
-	// Maximum number of concurrent turns, on all servers together. A turn in its server's queue does not count.
-	ConcurrentTurns int32 `protobuf:"varint,6,opt,name=concurrent_turns,json=concurrentTurns,proto3" json:"concurrent_turns,omitempty"`
-	// OpenRouter's provider routing preferences: the JSON object of its request field `provider`.
-	ProviderJson string `protobuf:"bytes,7,opt,name=provider_json,json=providerJson,proto3" json:"provider_json,omitempty"`
-	// Use only providers without data retention.
-	ZeroDataRetention bool `protobuf:"varint,8,opt,name=zero_data_retention,json=zeroDataRetention,proto3" json:"zero_data_retention,omitempty"`
-	// At most one for each window.
-	Budgets       []*Budget `protobuf:"bytes,9,rep,name=budgets,proto3" json:"budgets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Policy) Reset() {
-	*x = Policy{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Policy) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Policy) ProtoMessage() {}
-
-func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
-func (*Policy) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Policy) GetAllowedModels() []string {
-	if x != nil {
-		return x.AllowedModels
-	}
-	return nil
-}
-
-func (x *Policy) GetDefaultModel() string {
-	if x != nil {
-		return x.DefaultModel
-	}
-	return ""
-}
-
-func (x *Policy) GetDefaultFallbackModels() []string {
-	if x != nil {
-		return x.DefaultFallbackModels
-	}
-	return nil
-}
-
-func (x *Policy) GetMaxOutputTokens() int32 {
-	if x != nil {
-		return x.MaxOutputTokens
-	}
-	return 0
-}
-
-func (x *Policy) GetTurnsPerMinute() int32 {
-	if x != nil {
-		return x.TurnsPerMinute
-	}
-	return 0
-}
-
-func (x *Policy) GetConcurrentTurns() int32 {
-	if x != nil {
-		return x.ConcurrentTurns
-	}
-	return 0
-}
-
-func (x *Policy) GetProviderJson() string {
-	if x != nil {
-		return x.ProviderJson
-	}
-	return ""
-}
-
-func (x *Policy) GetZeroDataRetention() bool {
-	if x != nil {
-		return x.ZeroDataRetention
-	}
-	return false
-}
-
-func (x *Policy) GetBudgets() []*Budget {
-	if x != nil {
-		return x.Budgets
-	}
-	return nil
-}
-
-// A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`.
-type Budget struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
-	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	// A call that might exceed the budget is rejected, so that it is never exceeded.
-	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Budget) Reset() {
-	*x = Budget{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Budget) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Budget) ProtoMessage() {}
-
-func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
-func (*Budget) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Budget) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *Budget) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
-}
-
-func (x *Budget) GetHard() bool {
-	if x != nil {
-		return x.Hard
-	}
-	return false
-}
-
 // The tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -438,7 +36,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +48,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +61,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *CreateTenantRequest) GetName() string {
@@ -484,7 +82,7 @@ type CreateTenantResponse struct {
 
 func (x *CreateTenantResponse) Reset() {
 	*x = CreateTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +94,7 @@ func (x *CreateTenantResponse) String() string {
 func (*CreateTenantResponse) ProtoMessage() {}
 
 func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +107,7 @@ func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantResponse.ProtoReflect.Descriptor instead.
 func (*CreateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *CreateTenantResponse) GetTenant() *Tenant {
@@ -530,7 +128,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +140,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +153,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetTenantRequest) GetTenantId() string {
@@ -576,7 +174,7 @@ type GetTenantResponse struct {
 
 func (x *GetTenantResponse) Reset() {
 	*x = GetTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +186,7 @@ func (x *GetTenantResponse) String() string {
 func (*GetTenantResponse) ProtoMessage() {}
 
 func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +199,7 @@ func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantResponse.ProtoReflect.Descriptor instead.
 func (*GetTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetTenantResponse) GetTenant() *Tenant {
@@ -624,7 +222,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +234,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +247,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -679,7 +277,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +289,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +302,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -736,7 +334,7 @@ type IssueKeyRequest struct {
 
 func (x *IssueKeyRequest) Reset() {
 	*x = IssueKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +346,7 @@ func (x *IssueKeyRequest) String() string {
 func (*IssueKeyRequest) ProtoMessage() {}
 
 func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +359,7 @@ func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueKeyRequest.ProtoReflect.Descriptor instead.
 func (*IssueKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IssueKeyRequest) GetTenantId() string {
@@ -798,7 +396,7 @@ type IssueKeyResponse struct {
 
 func (x *IssueKeyResponse) Reset() {
 	*x = IssueKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +408,7 @@ func (x *IssueKeyResponse) String() string {
 func (*IssueKeyResponse) ProtoMessage() {}
 
 func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +421,7 @@ func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueKeyResponse.ProtoReflect.Descriptor instead.
 func (*IssueKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IssueKeyResponse) GetKey() *ApiKey {
@@ -855,7 +453,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +465,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +478,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListKeysRequest) GetTenantId() string {
@@ -917,7 +515,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +527,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +540,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListKeysResponse) GetKeys() []*ApiKey {
@@ -972,7 +570,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +582,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +595,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RevokeKeyRequest) GetTenantId() string {
@@ -1023,7 +621,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +633,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +646,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 // The key to rotate, and the overlap.
@@ -1066,7 +664,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +676,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +689,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RotateKeyRequest) GetTenantId() string {
@@ -1128,7 +726,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +738,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +751,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RotateKeyResponse) GetKey() *ApiKey {
@@ -1181,7 +779,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +791,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +804,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPolicyRequest) GetTenantId() string {
@@ -1219,7 +817,7 @@ func (x *GetPolicyRequest) GetTenantId() string {
 // The tenant's policy.
 type GetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy.
+	// The policy, with its etag. Without any field: none was set.
 	Policy *Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The tenant has an OpenRouter key of its own.
 	HasProviderKey bool `protobuf:"varint,2,opt,name=has_provider_key,json=hasProviderKey,proto3" json:"has_provider_key,omitempty"`
@@ -1229,7 +827,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +839,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +852,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1271,32 +869,39 @@ func (x *GetPolicyResponse) GetHasProviderKey() bool {
 	return false
 }
 
-// The policy to set.
-type SetPolicyRequest struct {
+// The fields of the policy to change.
+type UpdatePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Required. The complete policy: it replaces the previous one, and an unset field sets no limit.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Required. The new values.
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The fields to change, by their names, such as "turns_per_minute" and "budgets"; a list is replaced as a whole, and
+	// a field that is unset in `policy` becomes unset. "*": all fields. Unset: the fields that are set in `policy`, which
+	// an empty list is not.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
+	// ETAG_MISMATCH. Empty: the fields are changed whatever they are.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetPolicyRequest) Reset() {
-	*x = SetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+func (x *UpdatePolicyRequest) Reset() {
+	*x = UpdatePolicyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetPolicyRequest) String() string {
+func (x *UpdatePolicyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetPolicyRequest) ProtoMessage() {}
+func (*UpdatePolicyRequest) ProtoMessage() {}
 
-func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,49 +912,63 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
-func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
+// Deprecated: Use UpdatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *SetPolicyRequest) GetTenantId() string {
+func (x *UpdatePolicyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *SetPolicyRequest) GetPolicy() *Policy {
+func (x *UpdatePolicyRequest) GetPolicy() *Policy {
 	if x != nil {
 		return x.Policy
 	}
 	return nil
 }
 
+func (x *UpdatePolicyRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdatePolicyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // The tenant's new policy.
-type SetPolicyResponse struct {
+type UpdatePolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy.
+	// The whole policy, with its new etag.
 	Policy        *Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetPolicyResponse) Reset() {
-	*x = SetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+func (x *UpdatePolicyResponse) Reset() {
+	*x = UpdatePolicyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetPolicyResponse) String() string {
+func (x *UpdatePolicyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetPolicyResponse) ProtoMessage() {}
+func (*UpdatePolicyResponse) ProtoMessage() {}
 
-func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,12 +979,12 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
-func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
+// Deprecated: Use UpdatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *SetPolicyResponse) GetPolicy() *Policy {
+func (x *UpdatePolicyResponse) GetPolicy() *Policy {
 	if x != nil {
 		return x.Policy
 	}
@@ -1385,7 +1004,7 @@ type SetProviderKeyRequest struct {
 
 func (x *SetProviderKeyRequest) Reset() {
 	*x = SetProviderKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1016,7 @@ func (x *SetProviderKeyRequest) String() string {
 func (*SetProviderKeyRequest) ProtoMessage() {}
 
 func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1029,7 @@ func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyRequest.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetProviderKeyRequest) GetTenantId() string {
@@ -1436,7 +1055,7 @@ type SetProviderKeyResponse struct {
 
 func (x *SetProviderKeyResponse) Reset() {
 	*x = SetProviderKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1067,7 @@ func (x *SetProviderKeyResponse) String() string {
 func (*SetProviderKeyResponse) ProtoMessage() {}
 
 func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1080,7 @@ func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyResponse.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 // The adjustment to make.
@@ -1492,7 +1111,7 @@ type AdjustCallRequest struct {
 
 func (x *AdjustCallRequest) Reset() {
 	*x = AdjustCallRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1123,7 @@ func (x *AdjustCallRequest) String() string {
 func (*AdjustCallRequest) ProtoMessage() {}
 
 func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1136,7 @@ func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
 func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AdjustCallRequest) GetTenantId() string {
@@ -1612,7 +1231,7 @@ type AdjustCallResponse struct {
 
 func (x *AdjustCallResponse) Reset() {
 	*x = AdjustCallResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1243,7 @@ func (x *AdjustCallResponse) String() string {
 func (*AdjustCallResponse) ProtoMessage() {}
 
 func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1256,7 @@ func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
 func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
@@ -1669,7 +1288,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1300,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1313,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1731,7 +1350,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1362,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1375,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1773,125 +1392,11 @@ func (x *ListAdminChangesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// A change made by an administrator.
-type AdminChange struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The time of the change.
-	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The author: the id of the API key, or the user of the command line.
-	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
-	// The method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes".
-	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	// The tenant concerned. Empty: none.
-	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The values set, as JSON, without secrets.
-	DetailsJson   string `protobuf:"bytes,5,opt,name=details_json,json=detailsJson,proto3" json:"details_json,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AdminChange) Reset() {
-	*x = AdminChange{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AdminChange) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AdminChange) ProtoMessage() {}
-
-func (x *AdminChange) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AdminChange.ProtoReflect.Descriptor instead.
-func (*AdminChange) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *AdminChange) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-func (x *AdminChange) GetBy() string {
-	if x != nil {
-		return x.By
-	}
-	return ""
-}
-
-func (x *AdminChange) GetAction() string {
-	if x != nil {
-		return x.Action
-	}
-	return ""
-}
-
-func (x *AdminChange) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *AdminChange) GetDetailsJson() string {
-	if x != nil {
-		return x.DetailsJson
-	}
-	return ""
-}
-
 var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
-	"\x06Tenant\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
-	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xe0\x02\n" +
-	"\x06ApiKey\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1b\n" +
-	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12+\n" +
-	"\x06scopes\x18\x03 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12;\n" +
-	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12;\n" +
-	"\vrevoke_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\x12>\n" +
-	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\x8f\x03\n" +
-	"\x06Policy\x12%\n" +
-	"\x0eallowed_models\x18\x01 \x03(\tR\rallowedModels\x12#\n" +
-	"\rdefault_model\x18\x02 \x01(\tR\fdefaultModel\x126\n" +
-	"\x17default_fallback_models\x18\x03 \x03(\tR\x15defaultFallbackModels\x12*\n" +
-	"\x11max_output_tokens\x18\x04 \x01(\x05R\x0fmaxOutputTokens\x12(\n" +
-	"\x10turns_per_minute\x18\x05 \x01(\x05R\x0eturnsPerMinute\x12)\n" +
-	"\x10concurrent_turns\x18\x06 \x01(\x05R\x0fconcurrentTurns\x12#\n" +
-	"\rprovider_json\x18\a \x01(\tR\fproviderJson\x12.\n" +
-	"\x13zero_data_retention\x18\b \x01(\bR\x11zeroDataRetention\x12+\n" +
-	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\"}\n" +
-	"\x06Budget\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
-	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hardB\f\n" +
-	"\n" +
-	"_limit_usd\")\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
@@ -1938,11 +1443,14 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"h\n" +
 	"\x11GetPolicyResponse\x12)\n" +
 	"\x06policy\x18\x01 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\x12(\n" +
-	"\x10has_provider_key\x18\x02 \x01(\bR\x0ehasProviderKey\"Z\n" +
-	"\x10SetPolicyRequest\x12\x1b\n" +
+	"\x10has_provider_key\x18\x02 \x01(\bR\x0ehasProviderKey\"\xae\x01\n" +
+	"\x13UpdatePolicyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12)\n" +
-	"\x06policy\x18\x02 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\">\n" +
-	"\x11SetPolicyResponse\x12)\n" +
+	"\x06policy\x18\x02 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"A\n" +
+	"\x14UpdatePolicyResponse\x12)\n" +
 	"\x06policy\x18\x01 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\"W\n" +
 	"\x15SetProviderKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
@@ -1972,18 +1480,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x01\n" +
-	"\vAdminChange\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1b\n" +
-	"\ttenant_id\x18\x04 \x01(\tR\btenantId\x12!\n" +
-	"\fdetails_json\x18\x05 \x01(\tR\vdetailsJson*i\n" +
-	"\bApiScope\x12\x19\n" +
-	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
-	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
-	"\x0fAPI_SCOPE_ADMIN\x10\x032\x9e\a\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa7\a\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12F\n" +
 	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n" +
@@ -1992,8 +1489,8 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\bListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12F\n" +
 	"\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12F\n" +
 	"\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12F\n" +
-	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12F\n" +
-	"\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n" +
+	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12O\n" +
+	"\fUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n" +
 	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
 	"\n" +
 	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n" +
@@ -2012,95 +1509,85 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
-	(ApiScope)(0),                    // 0: godoty.v1.ApiScope
-	(*Tenant)(nil),                   // 1: godoty.v1.Tenant
-	(*ApiKey)(nil),                   // 2: godoty.v1.ApiKey
-	(*Policy)(nil),                   // 3: godoty.v1.Policy
-	(*Budget)(nil),                   // 4: godoty.v1.Budget
-	(*CreateTenantRequest)(nil),      // 5: godoty.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),     // 6: godoty.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),         // 7: godoty.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),        // 8: godoty.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),       // 9: godoty.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),      // 10: godoty.v1.ListTenantsResponse
-	(*IssueKeyRequest)(nil),          // 11: godoty.v1.IssueKeyRequest
-	(*IssueKeyResponse)(nil),         // 12: godoty.v1.IssueKeyResponse
-	(*ListKeysRequest)(nil),          // 13: godoty.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 14: godoty.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),         // 15: godoty.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),        // 16: godoty.v1.RevokeKeyResponse
-	(*RotateKeyRequest)(nil),         // 17: godoty.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 18: godoty.v1.RotateKeyResponse
-	(*GetPolicyRequest)(nil),         // 19: godoty.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 20: godoty.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),         // 21: godoty.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),        // 22: godoty.v1.SetPolicyResponse
-	(*SetProviderKeyRequest)(nil),    // 23: godoty.v1.SetProviderKeyRequest
-	(*SetProviderKeyResponse)(nil),   // 24: godoty.v1.SetProviderKeyResponse
-	(*AdjustCallRequest)(nil),        // 25: godoty.v1.AdjustCallRequest
-	(*AdjustCallResponse)(nil),       // 26: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 27: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 28: godoty.v1.ListAdminChangesResponse
-	(*AdminChange)(nil),              // 29: godoty.v1.AdminChange
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(BudgetWindow)(0),                // 31: godoty.v1.BudgetWindow
-	(*Adjustment)(nil),               // 32: godoty.v1.Adjustment
+	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),         // 2: godoty.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),        // 3: godoty.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),       // 4: godoty.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),      // 5: godoty.v1.ListTenantsResponse
+	(*IssueKeyRequest)(nil),          // 6: godoty.v1.IssueKeyRequest
+	(*IssueKeyResponse)(nil),         // 7: godoty.v1.IssueKeyResponse
+	(*ListKeysRequest)(nil),          // 8: godoty.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 9: godoty.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),         // 10: godoty.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),        // 11: godoty.v1.RevokeKeyResponse
+	(*RotateKeyRequest)(nil),         // 12: godoty.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 13: godoty.v1.RotateKeyResponse
+	(*GetPolicyRequest)(nil),         // 14: godoty.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 15: godoty.v1.GetPolicyResponse
+	(*UpdatePolicyRequest)(nil),      // 16: godoty.v1.UpdatePolicyRequest
+	(*UpdatePolicyResponse)(nil),     // 17: godoty.v1.UpdatePolicyResponse
+	(*SetProviderKeyRequest)(nil),    // 18: godoty.v1.SetProviderKeyRequest
+	(*SetProviderKeyResponse)(nil),   // 19: godoty.v1.SetProviderKeyResponse
+	(*AdjustCallRequest)(nil),        // 20: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 21: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 22: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 23: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 24: godoty.v1.Tenant
+	(ApiScope)(0),                    // 25: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 27: godoty.v1.ApiKey
+	(*Policy)(nil),                   // 28: godoty.v1.Policy
+	(*fieldmaskpb.FieldMask)(nil),    // 29: google.protobuf.FieldMask
+	(*Adjustment)(nil),               // 30: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 31: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	30, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	30, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	30, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	30, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	31, // 7: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
-	1,  // 8: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 9: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 10: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	0,  // 11: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	30, // 12: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
-	2,  // 14: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
-	2,  // 15: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
-	3,  // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	3,  // 17: godoty.v1.SetPolicyRequest.policy:type_name -> godoty.v1.Policy
-	3,  // 18: godoty.v1.SetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	32, // 19: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	29, // 20: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	30, // 21: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 22: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	7,  // 23: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	9,  // 24: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	11, // 25: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
-	13, // 26: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
-	15, // 27: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
-	17, // 28: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
-	19, // 29: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	21, // 30: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
-	23, // 31: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	25, // 32: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	27, // 33: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	6,  // 34: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	8,  // 35: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	10, // 36: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	12, // 37: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
-	14, // 38: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
-	16, // 39: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
-	18, // 40: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
-	20, // 41: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	22, // 42: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
-	24, // 43: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	26, // 44: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	28, // 45: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	34, // [34:46] is the sub-list for method output_type
-	22, // [22:34] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	24, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	24, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	25, // 3: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	26, // 4: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 5: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
+	27, // 6: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
+	27, // 7: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
+	28, // 8: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	28, // 9: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	29, // 10: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	28, // 11: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	30, // 12: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	31, // 13: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 14: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 15: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 16: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 17: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
+	8,  // 18: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
+	10, // 19: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
+	12, // 20: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
+	14, // 21: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	16, // 22: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	18, // 23: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	20, // 24: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	22, // 25: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 26: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 27: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 28: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 29: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
+	9,  // 30: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
+	11, // 31: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
+	13, // 32: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
+	15, // 33: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	17, // 34: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	19, // 35: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	21, // 36: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	23, // 37: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	26, // [26:38] is the sub-list for method output_type
+	14, // [14:26] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -2109,25 +1596,24 @@ func file_godoty_v1_admin_service_proto_init() {
 		return
 	}
 	file_godoty_v1_billing_service_proto_init()
-	file_godoty_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_godoty_v1_tenant_proto_init()
+	file_godoty_v1_admin_service_proto_msgTypes[20].OneofWrappers = []any{
 		(*AdjustCallRequest_CostUsd)(nil),
 		(*AdjustCallRequest_AddUsd)(nil),
 	}
-	file_godoty_v1_admin_service_proto_msgTypes[25].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   29,
+			NumEnums:      0,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_godoty_v1_admin_service_proto_goTypes,
 		DependencyIndexes: file_godoty_v1_admin_service_proto_depIdxs,
-		EnumInfos:         file_godoty_v1_admin_service_proto_enumTypes,
 		MessageInfos:      file_godoty_v1_admin_service_proto_msgTypes,
 	}.Build()
 	File_godoty_v1_admin_service_proto = out.File

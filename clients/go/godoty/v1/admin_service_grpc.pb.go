@@ -29,7 +29,7 @@ const (
 	AdminService_RevokeKey_FullMethodName        = "/godoty.v1.AdminService/RevokeKey"
 	AdminService_RotateKey_FullMethodName        = "/godoty.v1.AdminService/RotateKey"
 	AdminService_GetPolicy_FullMethodName        = "/godoty.v1.AdminService/GetPolicy"
-	AdminService_SetPolicy_FullMethodName        = "/godoty.v1.AdminService/SetPolicy"
+	AdminService_UpdatePolicy_FullMethodName     = "/godoty.v1.AdminService/UpdatePolicy"
 	AdminService_SetProviderKey_FullMethodName   = "/godoty.v1.AdminService/SetProviderKey"
 	AdminService_AdjustCall_FullMethodName       = "/godoty.v1.AdminService/AdjustCall"
 	AdminService_ListAdminChanges_FullMethodName = "/godoty.v1.AdminService/ListAdminChanges"
@@ -58,8 +58,9 @@ type AdminServiceClient interface {
 	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*RotateKeyResponse, error)
 	// Returns a tenant's policy.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
-	// Sets a tenant's policy; takes effect on every server within 5 seconds.
-	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
+	// Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+	// fields are all made.
+	UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it.
 	SetProviderKey(ctx context.Context, in *SetProviderKeyRequest, opts ...grpc.CallOption) (*SetProviderKeyResponse, error)
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
@@ -157,10 +158,10 @@ func (c *adminServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest
 	return out, nil
 }
 
-func (c *adminServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
+func (c *adminServiceClient) UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SetPolicyResponse)
-	err := c.cc.Invoke(ctx, AdminService_SetPolicy_FullMethodName, in, out, cOpts...)
+	out := new(UpdatePolicyResponse)
+	err := c.cc.Invoke(ctx, AdminService_UpdatePolicy_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +221,9 @@ type AdminServiceServer interface {
 	RotateKey(context.Context, *RotateKeyRequest) (*RotateKeyResponse, error)
 	// Returns a tenant's policy.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
-	// Sets a tenant's policy; takes effect on every server within 5 seconds.
-	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
+	// Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+	// fields are all made.
+	UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it.
 	SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error)
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
@@ -263,8 +265,8 @@ func (UnimplementedAdminServiceServer) RotateKey(context.Context, *RotateKeyRequ
 func (UnimplementedAdminServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
 }
-func (UnimplementedAdminServiceServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
+func (UnimplementedAdminServiceServer) UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdatePolicy not implemented")
 }
 func (UnimplementedAdminServiceServer) SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetProviderKey not implemented")
@@ -440,20 +442,20 @@ func _AdminService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(SetPolicyRequest)
+func _AdminService_UpdatePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdatePolicyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).SetPolicy(ctx, in)
+		return srv.(AdminServiceServer).UpdatePolicy(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_SetPolicy_FullMethodName,
+		FullMethod: AdminService_UpdatePolicy_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).SetPolicy(ctx, req.(*SetPolicyRequest))
+		return srv.(AdminServiceServer).UpdatePolicy(ctx, req.(*UpdatePolicyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -552,8 +554,8 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_GetPolicy_Handler,
 		},
 		{
-			MethodName: "SetPolicy",
-			Handler:    _AdminService_SetPolicy_Handler,
+			MethodName: "UpdatePolicy",
+			Handler:    _AdminService_UpdatePolicy_Handler,
 		},
 		{
 			MethodName: "SetProviderKey",

@@ -144,11 +144,13 @@ const (
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
 	// RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
 	// or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
-	// delay, google.rpc.QuotaFailure names the limit.
+	// delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+	// changed.
 	// For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
 	// RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
-	// google.rpc.QuotaFailure names the limit.
+	// google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+	// changed.
 	// For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
 	ErrorReason_ERROR_REASON_TOO_MANY_TURNS ErrorReason = 28
 	// PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
@@ -189,6 +191,17 @@ const (
 	// NOT_FOUND. The session has no message of this number. metadata: session_id, number. Do not retry.
 	// For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
 	ErrorReason_ERROR_REASON_MESSAGE_NOT_FOUND ErrorReason = 38
+	// ABORTED. The request's `etag` is not that of the resource, which was changed since it was read; nothing is changed.
+	// To retry: read the resource again, apply the change to what it is now, and send it with its etag. Also if, without
+	// an etag, others changed the resource again and again meanwhile: retry unchanged then. metadata: etag, the present
+	// one.
+	// For example: two administrators read a policy, and both send a change with its etag; the second is refused.
+	// metadata: etag=9f86d081884c7d65.
+	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 39
+	// PERMISSION_DENIED. The tenant's policy allows no output tokens: its `max_output_tokens` is 0. No turn is started.
+	// Do not retry before the policy is changed.
+	// For example: Converse of a tenant whose policy was closed by setting the limit to 0.
+	ErrorReason_ERROR_REASON_OUTPUT_NOT_ALLOWED ErrorReason = 40
 )
 
 // Enum value maps for ErrorReason.
@@ -233,6 +246,8 @@ var (
 		36: "ERROR_REASON_TOO_MANY_WRONG_KEYS",
 		37: "ERROR_REASON_RESPONSE_TOO_LARGE",
 		38: "ERROR_REASON_MESSAGE_NOT_FOUND",
+		39: "ERROR_REASON_ETAG_MISMATCH",
+		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -274,6 +289,8 @@ var (
 		"ERROR_REASON_TOO_MANY_WRONG_KEYS":       36,
 		"ERROR_REASON_RESPONSE_TOO_LARGE":        37,
 		"ERROR_REASON_MESSAGE_NOT_FOUND":         38,
+		"ERROR_REASON_ETAG_MISMATCH":             39,
+		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
 	}
 )
 
@@ -308,8 +325,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xd7\n" +
-	"\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x9c\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -350,7 +366,9 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1bERROR_REASON_AMOUNT_REFUSED\x10#\x12$\n" +
 	" ERROR_REASON_TOO_MANY_WRONG_KEYS\x10$\x12#\n" +
 	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10%\x12\"\n" +
-	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&BI\n" +
+	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&\x12\x1e\n" +
+	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
+	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -75,10 +75,10 @@ class AdminServiceStub:
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyResponse.FromString,
                 _registered_method=True)
-        self.SetPolicy = channel.unary_unary(
-                '/godoty.v1.AdminService/SetPolicy',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.FromString,
+        self.UpdatePolicy = channel.unary_unary(
+                '/godoty.v1.AdminService/UpdatePolicy',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.FromString,
                 _registered_method=True)
         self.SetProviderKey = channel.unary_unary(
                 '/godoty.v1.AdminService/SetProviderKey',
@@ -158,8 +158,9 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetPolicy(self, request, context):
-        """Sets a tenant's policy; takes effect on every server within 5 seconds.
+    def UpdatePolicy(self, request, context):
+        """Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+        fields are all made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,10 +231,10 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyResponse.SerializeToString,
             ),
-            'SetPolicy': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetPolicy,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.SerializeToString,
+            'UpdatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePolicy,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.SerializeToString,
             ),
             'SetProviderKey': grpc.unary_unary_rpc_method_handler(
                     servicer.SetProviderKey,
@@ -479,7 +480,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def SetPolicy(request,
+    def UpdatePolicy(request,
             target,
             options=(),
             channel_credentials=None,
@@ -492,9 +493,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/SetPolicy',
-            godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.FromString,
+            '/godoty.v1.AdminService/UpdatePolicy',
+            godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,128 +15,12 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Adjustment, BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { Adjustment } from "./billing_service.js";
+import { AdminChange, ApiKey, ApiScope, apiScopeFromJSON, apiScopeToJSON, Policy, Tenant } from "./tenant.js";
 
 /** Tenants, their keys and policies. The command line `godoty` has the same operations. */
-
-/** The services that an API key may call. */
-export enum ApiScope {
-  /** API_SCOPE_UNSPECIFIED - Never sent. */
-  API_SCOPE_UNSPECIFIED = 0,
-  /** API_SCOPE_CONVERSE - AgentService. */
-  API_SCOPE_CONVERSE = 1,
-  /** API_SCOPE_BILLING - BillingService. */
-  API_SCOPE_BILLING = 2,
-  /** API_SCOPE_ADMIN - AdminService, for all tenants. */
-  API_SCOPE_ADMIN = 3,
-  UNRECOGNIZED = -1,
-}
-
-export function apiScopeFromJSON(object: any): ApiScope {
-  switch (object) {
-    case 0:
-    case "API_SCOPE_UNSPECIFIED":
-      return ApiScope.API_SCOPE_UNSPECIFIED;
-    case 1:
-    case "API_SCOPE_CONVERSE":
-      return ApiScope.API_SCOPE_CONVERSE;
-    case 2:
-    case "API_SCOPE_BILLING":
-      return ApiScope.API_SCOPE_BILLING;
-    case 3:
-    case "API_SCOPE_ADMIN":
-      return ApiScope.API_SCOPE_ADMIN;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return ApiScope.UNRECOGNIZED;
-  }
-}
-
-export function apiScopeToJSON(object: ApiScope): string {
-  switch (object) {
-    case ApiScope.API_SCOPE_UNSPECIFIED:
-      return "API_SCOPE_UNSPECIFIED";
-    case ApiScope.API_SCOPE_CONVERSE:
-      return "API_SCOPE_CONVERSE";
-    case ApiScope.API_SCOPE_BILLING:
-      return "API_SCOPE_BILLING";
-    case ApiScope.API_SCOPE_ADMIN:
-      return "API_SCOPE_ADMIN";
-    case ApiScope.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** A tenant. */
-export interface Tenant {
-  /** The tenant's id, generated. */
-  tenantId: string;
-  /** The display name. */
-  name: string;
-  /** The time of creation. */
-  createTime: Date | undefined;
-}
-
-/** A key, without its secret. */
-export interface ApiKey {
-  /** The key's id, the middle part of its text. */
-  keyId: string;
-  /** The tenant. */
-  tenantId: string;
-  /** The scopes. */
-  scopes: ApiScope[];
-  /** The time of creation. */
-  createTime:
-    | Date
-    | undefined;
-  /** The time of expiry. Unset: it does not expire. */
-  expireTime:
-    | Date
-    | undefined;
-  /** The time of revocation. Unset: it is not revoked. */
-  revokeTime:
-    | Date
-    | undefined;
-  /** The time of last use, accurate to a minute. Unset: never used. */
-  lastUseTime: Date | undefined;
-}
-
-/** A tenant's limits. A field that is unset, empty or 0 sets no limit; for turns, each server's own limits apply then. */
-export interface Policy {
-  /** The models that may be requested: ids, or patterns with `*`, such as "openai/*". */
-  allowedModels: string[];
-  /** The model used if neither request nor session names one. */
-  defaultModel: string;
-  /** Models to try, in this order, if the default model is unavailable; at most 8. */
-  defaultFallbackModels: string[];
-  /** Maximum number of output tokens of one turn. */
-  maxOutputTokens: number;
-  /** Maximum number of turns that start in a minute, on all servers together. */
-  turnsPerMinute: number;
-  /** Maximum number of concurrent turns, on all servers together. A turn in its server's queue does not count. */
-  concurrentTurns: number;
-  /** OpenRouter's provider routing preferences: the JSON object of its request field `provider`. */
-  providerJson: string;
-  /** Use only providers without data retention. */
-  zeroDataRetention: boolean;
-  /** At most one for each window. */
-  budgets: Budget[];
-}
-
-/** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
-export interface Budget {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
-  limitUsd?:
-    | string
-    | undefined;
-  /** A call that might exceed the budget is rejected, so that it is never exceeded. */
-  hard: boolean;
-}
 
 /** The tenant to create. */
 export interface CreateTenantRequest {
@@ -256,7 +140,7 @@ export interface GetPolicyRequest {
 
 /** The tenant's policy. */
 export interface GetPolicyResponse {
-  /** The policy. */
+  /** The policy, with its etag. Without any field: none was set. */
   policy:
     | Policy
     | undefined;
@@ -264,17 +148,32 @@ export interface GetPolicyResponse {
   hasProviderKey: boolean;
 }
 
-/** The policy to set. */
-export interface SetPolicyRequest {
+/** The fields of the policy to change. */
+export interface UpdatePolicyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. The complete policy: it replaces the previous one, and an unset field sets no limit. */
-  policy: Policy | undefined;
+  /** Required. The new values. */
+  policy:
+    | Policy
+    | undefined;
+  /**
+   * The fields to change, by their names, such as "turns_per_minute" and "budgets"; a list is replaced as a whole, and
+   * a field that is unset in `policy` becomes unset. "*": all fields. Unset: the fields that are set in `policy`, which
+   * an empty list is not.
+   */
+  updateMask:
+    | string[]
+    | undefined;
+  /**
+   * The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
+   * ETAG_MISMATCH. Empty: the fields are changed whatever they are.
+   */
+  etag: string;
 }
 
 /** The tenant's new policy. */
-export interface SetPolicyResponse {
-  /** The policy. */
+export interface UpdatePolicyResponse {
+  /** The whole policy, with its new etag. */
   policy: Policy | undefined;
 }
 
@@ -349,688 +248,6 @@ export interface ListAdminChangesResponse {
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
-
-/** A change made by an administrator. */
-export interface AdminChange {
-  /** The time of the change. */
-  time:
-    | Date
-    | undefined;
-  /** The author: the id of the API key, or the user of the command line. */
-  by: string;
-  /** The method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes". */
-  action: string;
-  /** The tenant concerned. Empty: none. */
-  tenantId: string;
-  /** The values set, as JSON, without secrets. */
-  detailsJson: string;
-}
-
-function createBaseTenant(): Tenant {
-  return { tenantId: "", name: "", createTime: undefined };
-}
-
-export const Tenant: MessageFns<Tenant> = {
-  encode(message: Tenant, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.tenantId !== "") {
-      writer.uint32(10).string(message.tenantId);
-    }
-    if (message.name !== "") {
-      writer.uint32(18).string(message.name);
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(26).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Tenant {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTenant();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.name = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Tenant {
-    return {
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: Tenant): unknown {
-    const obj: any = {};
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Tenant>, I>>(base?: I): Tenant {
-    return Tenant.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Tenant>, I>>(object: I): Tenant {
-    const message = createBaseTenant();
-    message.tenantId = object.tenantId ?? "";
-    message.name = object.name ?? "";
-    message.createTime = object.createTime ?? undefined;
-    return message;
-  },
-};
-
-function createBaseApiKey(): ApiKey {
-  return {
-    keyId: "",
-    tenantId: "",
-    scopes: [],
-    createTime: undefined,
-    expireTime: undefined,
-    revokeTime: undefined,
-    lastUseTime: undefined,
-  };
-}
-
-export const ApiKey: MessageFns<ApiKey> = {
-  encode(message: ApiKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.keyId !== "") {
-      writer.uint32(10).string(message.keyId);
-    }
-    if (message.tenantId !== "") {
-      writer.uint32(18).string(message.tenantId);
-    }
-    if (message.scopes.length !== 0) {
-      writer.uint32(26).fork();
-      for (const v of message.scopes) {
-        writer.int32(v);
-      }
-      writer.join();
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
-    }
-    if (message.expireTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(42).fork()).join();
-    }
-    if (message.revokeTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.revokeTime), writer.uint32(50).fork()).join();
-    }
-    if (message.lastUseTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.lastUseTime), writer.uint32(58).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ApiKey {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseApiKey();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.keyId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag === 24) {
-              message.scopes.push(reader.int32() as any);
-
-              continue;
-            }
-
-            if (tag === 26) {
-              const end2 = reader.uint32() + reader.pos;
-              while (reader.pos < end2) {
-                message.scopes.push(reader.int32() as any);
-              }
-
-              continue;
-            }
-
-            break;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.revokeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.lastUseTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ApiKey {
-    return {
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
-        : "",
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => apiScopeFromJSON(e)) : [],
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-      expireTime: isSet(object.expireTime)
-        ? fromJsonTimestamp(object.expireTime)
-        : isSet(object.expire_time)
-        ? fromJsonTimestamp(object.expire_time)
-        : undefined,
-      revokeTime: isSet(object.revokeTime)
-        ? fromJsonTimestamp(object.revokeTime)
-        : isSet(object.revoke_time)
-        ? fromJsonTimestamp(object.revoke_time)
-        : undefined,
-      lastUseTime: isSet(object.lastUseTime)
-        ? fromJsonTimestamp(object.lastUseTime)
-        : isSet(object.last_use_time)
-        ? fromJsonTimestamp(object.last_use_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: ApiKey): unknown {
-    const obj: any = {};
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
-    }
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.scopes?.length) {
-      obj.scopes = message.scopes.map((e) => apiScopeToJSON(e));
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    if (message.expireTime !== undefined) {
-      obj.expireTime = message.expireTime.toISOString();
-    }
-    if (message.revokeTime !== undefined) {
-      obj.revokeTime = message.revokeTime.toISOString();
-    }
-    if (message.lastUseTime !== undefined) {
-      obj.lastUseTime = message.lastUseTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ApiKey>, I>>(base?: I): ApiKey {
-    return ApiKey.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ApiKey>, I>>(object: I): ApiKey {
-    const message = createBaseApiKey();
-    message.keyId = object.keyId ?? "";
-    message.tenantId = object.tenantId ?? "";
-    message.scopes = object.scopes?.map((e) => e) || [];
-    message.createTime = object.createTime ?? undefined;
-    message.expireTime = object.expireTime ?? undefined;
-    message.revokeTime = object.revokeTime ?? undefined;
-    message.lastUseTime = object.lastUseTime ?? undefined;
-    return message;
-  },
-};
-
-function createBasePolicy(): Policy {
-  return {
-    allowedModels: [],
-    defaultModel: "",
-    defaultFallbackModels: [],
-    maxOutputTokens: 0,
-    turnsPerMinute: 0,
-    concurrentTurns: 0,
-    providerJson: "",
-    zeroDataRetention: false,
-    budgets: [],
-  };
-}
-
-export const Policy: MessageFns<Policy> = {
-  encode(message: Policy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.allowedModels) {
-      writer.uint32(10).string(v!);
-    }
-    if (message.defaultModel !== "") {
-      writer.uint32(18).string(message.defaultModel);
-    }
-    for (const v of message.defaultFallbackModels) {
-      writer.uint32(26).string(v!);
-    }
-    if (message.maxOutputTokens !== 0) {
-      writer.uint32(32).int32(message.maxOutputTokens);
-    }
-    if (message.turnsPerMinute !== 0) {
-      writer.uint32(40).int32(message.turnsPerMinute);
-    }
-    if (message.concurrentTurns !== 0) {
-      writer.uint32(48).int32(message.concurrentTurns);
-    }
-    if (message.providerJson !== "") {
-      writer.uint32(58).string(message.providerJson);
-    }
-    if (message.zeroDataRetention !== false) {
-      writer.uint32(64).bool(message.zeroDataRetention);
-    }
-    for (const v of message.budgets) {
-      Budget.encode(v!, writer.uint32(74).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Policy {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBasePolicy();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.allowedModels.push(reader.string());
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.defaultModel = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.defaultFallbackModels.push(reader.string());
-            continue;
-          }
-          case 4: {
-            if (tag !== 32) {
-              break;
-            }
-
-            message.maxOutputTokens = reader.int32();
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.turnsPerMinute = reader.int32();
-            continue;
-          }
-          case 6: {
-            if (tag !== 48) {
-              break;
-            }
-
-            message.concurrentTurns = reader.int32();
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.providerJson = reader.string();
-            continue;
-          }
-          case 8: {
-            if (tag !== 64) {
-              break;
-            }
-
-            message.zeroDataRetention = reader.bool();
-            continue;
-          }
-          case 9: {
-            if (tag !== 74) {
-              break;
-            }
-
-            message.budgets.push(Budget.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Policy {
-    return {
-      allowedModels: globalThis.Array.isArray(object?.allowedModels)
-        ? object.allowedModels.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.allowed_models)
-        ? object.allowed_models.map((e: any) => globalThis.String(e))
-        : [],
-      defaultModel: isSet(object.defaultModel)
-        ? globalThis.String(object.defaultModel)
-        : isSet(object.default_model)
-        ? globalThis.String(object.default_model)
-        : "",
-      defaultFallbackModels: globalThis.Array.isArray(object?.defaultFallbackModels)
-        ? object.defaultFallbackModels.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.default_fallback_models)
-        ? object.default_fallback_models.map((e: any) => globalThis.String(e))
-        : [],
-      maxOutputTokens: isSet(object.maxOutputTokens)
-        ? globalThis.Number(object.maxOutputTokens)
-        : isSet(object.max_output_tokens)
-        ? globalThis.Number(object.max_output_tokens)
-        : 0,
-      turnsPerMinute: isSet(object.turnsPerMinute)
-        ? globalThis.Number(object.turnsPerMinute)
-        : isSet(object.turns_per_minute)
-        ? globalThis.Number(object.turns_per_minute)
-        : 0,
-      concurrentTurns: isSet(object.concurrentTurns)
-        ? globalThis.Number(object.concurrentTurns)
-        : isSet(object.concurrent_turns)
-        ? globalThis.Number(object.concurrent_turns)
-        : 0,
-      providerJson: isSet(object.providerJson)
-        ? globalThis.String(object.providerJson)
-        : isSet(object.provider_json)
-        ? globalThis.String(object.provider_json)
-        : "",
-      zeroDataRetention: isSet(object.zeroDataRetention)
-        ? globalThis.Boolean(object.zeroDataRetention)
-        : isSet(object.zero_data_retention)
-        ? globalThis.Boolean(object.zero_data_retention)
-        : false,
-      budgets: globalThis.Array.isArray(object?.budgets)
-        ? object.budgets.map((e: any) => Budget.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: Policy): unknown {
-    const obj: any = {};
-    if (message.allowedModels?.length) {
-      obj.allowedModels = message.allowedModels;
-    }
-    if (message.defaultModel !== "") {
-      obj.defaultModel = message.defaultModel;
-    }
-    if (message.defaultFallbackModels?.length) {
-      obj.defaultFallbackModels = message.defaultFallbackModels;
-    }
-    if (message.maxOutputTokens !== 0) {
-      obj.maxOutputTokens = Math.round(message.maxOutputTokens);
-    }
-    if (message.turnsPerMinute !== 0) {
-      obj.turnsPerMinute = Math.round(message.turnsPerMinute);
-    }
-    if (message.concurrentTurns !== 0) {
-      obj.concurrentTurns = Math.round(message.concurrentTurns);
-    }
-    if (message.providerJson !== "") {
-      obj.providerJson = message.providerJson;
-    }
-    if (message.zeroDataRetention !== false) {
-      obj.zeroDataRetention = message.zeroDataRetention;
-    }
-    if (message.budgets?.length) {
-      obj.budgets = message.budgets.map((e) => Budget.toJSON(e));
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Policy>, I>>(base?: I): Policy {
-    return Policy.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Policy>, I>>(object: I): Policy {
-    const message = createBasePolicy();
-    message.allowedModels = object.allowedModels?.map((e) => e) || [];
-    message.defaultModel = object.defaultModel ?? "";
-    message.defaultFallbackModels = object.defaultFallbackModels?.map((e) => e) || [];
-    message.maxOutputTokens = object.maxOutputTokens ?? 0;
-    message.turnsPerMinute = object.turnsPerMinute ?? 0;
-    message.concurrentTurns = object.concurrentTurns ?? 0;
-    message.providerJson = object.providerJson ?? "";
-    message.zeroDataRetention = object.zeroDataRetention ?? false;
-    message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseBudget(): Budget {
-  return { window: 0, limitUsd: undefined, hard: false };
-}
-
-export const Budget: MessageFns<Budget> = {
-  encode(message: Budget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(18).string(message.limitUsd);
-    }
-    if (message.hard !== false) {
-      writer.uint32(24).bool(message.hard);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Budget {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudget();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.hard = reader.bool();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Budget {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
-    };
-  },
-
-  toJSON(message: Budget): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    if (message.hard !== false) {
-      obj.hard = message.hard;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Budget>, I>>(base?: I): Budget {
-    return Budget.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Budget>, I>>(object: I): Budget {
-    const message = createBaseBudget();
-    message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? undefined;
-    message.hard = object.hard ?? false;
-    return message;
-  },
-};
 
 function createBaseCreateTenantRequest(): CreateTenantRequest {
   return { name: "" };
@@ -2409,22 +1626,28 @@ export const GetPolicyResponse: MessageFns<GetPolicyResponse> = {
   },
 };
 
-function createBaseSetPolicyRequest(): SetPolicyRequest {
-  return { tenantId: "", policy: undefined };
+function createBaseUpdatePolicyRequest(): UpdatePolicyRequest {
+  return { tenantId: "", policy: undefined, updateMask: undefined, etag: "" };
 }
 
-export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
-  encode(message: SetPolicyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const UpdatePolicyRequest: MessageFns<UpdatePolicyRequest> = {
+  encode(message: UpdatePolicyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
     if (message.policy !== undefined) {
       Policy.encode(message.policy, writer.uint32(18).fork()).join();
     }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(26).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(34).string(message.etag);
+    }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): SetPolicyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdatePolicyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2433,7 +1656,7 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSetPolicyRequest();
+      const message = createBaseUpdatePolicyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2453,6 +1676,22 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
             message.policy = Policy.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2465,7 +1704,7 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     }
   },
 
-  fromJSON(object: any): SetPolicyRequest {
+  fromJSON(object: any): UpdatePolicyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
@@ -2473,10 +1712,16 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
         ? globalThis.String(object.tenant_id)
         : "",
       policy: isSet(object.policy) ? Policy.fromJSON(object.policy) : undefined,
+      updateMask: isSet(object.updateMask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.updateMask))
+        : isSet(object.update_mask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
+        : undefined,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
     };
   },
 
-  toJSON(message: SetPolicyRequest): unknown {
+  toJSON(message: UpdatePolicyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
@@ -2484,35 +1729,43 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     if (message.policy !== undefined) {
       obj.policy = Policy.toJSON(message.policy);
     }
+    if (message.updateMask !== undefined) {
+      obj.updateMask = FieldMask.toJSON(FieldMask.wrap(message.updateMask));
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<SetPolicyRequest>, I>>(base?: I): SetPolicyRequest {
-    return SetPolicyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<UpdatePolicyRequest>, I>>(base?: I): UpdatePolicyRequest {
+    return UpdatePolicyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<SetPolicyRequest>, I>>(object: I): SetPolicyRequest {
-    const message = createBaseSetPolicyRequest();
+  fromPartial<I extends Exact<DeepPartial<UpdatePolicyRequest>, I>>(object: I): UpdatePolicyRequest {
+    const message = createBaseUpdatePolicyRequest();
     message.tenantId = object.tenantId ?? "";
     message.policy = (object.policy !== undefined && object.policy !== null)
       ? Policy.fromPartial(object.policy)
       : undefined;
+    message.updateMask = object.updateMask ?? undefined;
+    message.etag = object.etag ?? "";
     return message;
   },
 };
 
-function createBaseSetPolicyResponse(): SetPolicyResponse {
+function createBaseUpdatePolicyResponse(): UpdatePolicyResponse {
   return { policy: undefined };
 }
 
-export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
-  encode(message: SetPolicyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const UpdatePolicyResponse: MessageFns<UpdatePolicyResponse> = {
+  encode(message: UpdatePolicyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.policy !== undefined) {
       Policy.encode(message.policy, writer.uint32(10).fork()).join();
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): SetPolicyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdatePolicyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2521,7 +1774,7 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSetPolicyResponse();
+      const message = createBaseUpdatePolicyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2545,11 +1798,11 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     }
   },
 
-  fromJSON(object: any): SetPolicyResponse {
+  fromJSON(object: any): UpdatePolicyResponse {
     return { policy: isSet(object.policy) ? Policy.fromJSON(object.policy) : undefined };
   },
 
-  toJSON(message: SetPolicyResponse): unknown {
+  toJSON(message: UpdatePolicyResponse): unknown {
     const obj: any = {};
     if (message.policy !== undefined) {
       obj.policy = Policy.toJSON(message.policy);
@@ -2557,11 +1810,11 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<SetPolicyResponse>, I>>(base?: I): SetPolicyResponse {
-    return SetPolicyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<UpdatePolicyResponse>, I>>(base?: I): UpdatePolicyResponse {
+    return UpdatePolicyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<SetPolicyResponse>, I>>(object: I): SetPolicyResponse {
-    const message = createBaseSetPolicyResponse();
+  fromPartial<I extends Exact<DeepPartial<UpdatePolicyResponse>, I>>(object: I): UpdatePolicyResponse {
+    const message = createBaseUpdatePolicyResponse();
     message.policy = (object.policy !== undefined && object.policy !== null)
       ? Policy.fromPartial(object.policy)
       : undefined;
@@ -3208,147 +2461,6 @@ export const ListAdminChangesResponse: MessageFns<ListAdminChangesResponse> = {
   },
 };
 
-function createBaseAdminChange(): AdminChange {
-  return { time: undefined, by: "", action: "", tenantId: "", detailsJson: "" };
-}
-
-export const AdminChange: MessageFns<AdminChange> = {
-  encode(message: AdminChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.time !== undefined) {
-      Timestamp.encode(toTimestamp(message.time), writer.uint32(10).fork()).join();
-    }
-    if (message.by !== "") {
-      writer.uint32(18).string(message.by);
-    }
-    if (message.action !== "") {
-      writer.uint32(26).string(message.action);
-    }
-    if (message.tenantId !== "") {
-      writer.uint32(34).string(message.tenantId);
-    }
-    if (message.detailsJson !== "") {
-      writer.uint32(42).string(message.detailsJson);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): AdminChange {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseAdminChange();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.by = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.action = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.detailsJson = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): AdminChange {
-    return {
-      time: isSet(object.time) ? fromJsonTimestamp(object.time) : undefined,
-      by: isSet(object.by) ? globalThis.String(object.by) : "",
-      action: isSet(object.action) ? globalThis.String(object.action) : "",
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      detailsJson: isSet(object.detailsJson)
-        ? globalThis.String(object.detailsJson)
-        : isSet(object.details_json)
-        ? globalThis.String(object.details_json)
-        : "",
-    };
-  },
-
-  toJSON(message: AdminChange): unknown {
-    const obj: any = {};
-    if (message.time !== undefined) {
-      obj.time = message.time.toISOString();
-    }
-    if (message.by !== "") {
-      obj.by = message.by;
-    }
-    if (message.action !== "") {
-      obj.action = message.action;
-    }
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.detailsJson !== "") {
-      obj.detailsJson = message.detailsJson;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<AdminChange>, I>>(base?: I): AdminChange {
-    return AdminChange.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<AdminChange>, I>>(object: I): AdminChange {
-    const message = createBaseAdminChange();
-    message.time = object.time ?? undefined;
-    message.by = object.by ?? "";
-    message.action = object.action ?? "";
-    message.tenantId = object.tenantId ?? "";
-    message.detailsJson = object.detailsJson ?? "";
-    return message;
-  },
-};
-
 /** Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded. */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
@@ -3436,15 +2548,19 @@ export const AdminServiceService = {
     responseSerialize: (value: GetPolicyResponse): Buffer => Buffer.from(GetPolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetPolicyResponse => GetPolicyResponse.decode(value),
   },
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy: {
-    path: "/godoty.v1.AdminService/SetPolicy" as const,
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy: {
+    path: "/godoty.v1.AdminService/UpdatePolicy" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetPolicyRequest): Buffer => Buffer.from(SetPolicyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): SetPolicyRequest => SetPolicyRequest.decode(value),
-    responseSerialize: (value: SetPolicyResponse): Buffer => Buffer.from(SetPolicyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): SetPolicyResponse => SetPolicyResponse.decode(value),
+    requestSerialize: (value: UpdatePolicyRequest): Buffer => Buffer.from(UpdatePolicyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdatePolicyRequest => UpdatePolicyRequest.decode(value),
+    responseSerialize: (value: UpdatePolicyResponse): Buffer =>
+      Buffer.from(UpdatePolicyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdatePolicyResponse => UpdatePolicyResponse.decode(value),
   },
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: {
@@ -3505,8 +2621,11 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   rotateKey: handleUnaryCall<RotateKeyRequest, RotateKeyResponse>;
   /** Returns a tenant's policy. */
   getPolicy: handleUnaryCall<GetPolicyRequest, GetPolicyResponse>;
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy: handleUnaryCall<SetPolicyRequest, SetPolicyResponse>;
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy: handleUnaryCall<UpdatePolicyRequest, UpdatePolicyResponse>;
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: handleUnaryCall<SetProviderKeyRequest, SetProviderKeyResponse>;
   /**
@@ -3650,21 +2769,24 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetPolicyResponse) => void,
   ): ClientUnaryCall;
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy(
-    request: SetPolicyRequest,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy(
+    request: UpdatePolicyRequest,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
-  setPolicy(
-    request: SetPolicyRequest,
+  updatePolicy(
+    request: UpdatePolicyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
-  setPolicy(
-    request: SetPolicyRequest,
+  updatePolicy(
+    request: UpdatePolicyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey(

@@ -19,7 +19,7 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { BudgetAlert } from "./budget.js";
 import { ModelCall, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 
 /** Conversations with an agent, and their cost. */
@@ -385,23 +385,6 @@ export interface ConverseResponse {
 
 /** The stream is alive without an event for some seconds (5 unless the server is configured otherwise). */
 export interface Heartbeat {
-}
-
-/**
- * The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
- * to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
- */
-export interface BudgetAlert {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** The share reached, in per cent. */
-  percent: number;
-  /** The amount spent so far. */
-  spentUsd?:
-    | string
-    | undefined;
-  /** The amount of the budget. */
-  limitUsd?: string | undefined;
 }
 
 /** The turn to resume, and the position to resume from. */
@@ -1398,131 +1381,6 @@ export const Heartbeat: MessageFns<Heartbeat> = {
   },
   fromPartial<I extends Exact<DeepPartial<Heartbeat>, I>>(_: I): Heartbeat {
     const message = createBaseHeartbeat();
-    return message;
-  },
-};
-
-function createBaseBudgetAlert(): BudgetAlert {
-  return { window: 0, percent: 0, spentUsd: undefined, limitUsd: undefined };
-}
-
-export const BudgetAlert: MessageFns<BudgetAlert> = {
-  encode(message: BudgetAlert, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.percent !== 0) {
-      writer.uint32(16).int32(message.percent);
-    }
-    if (message.spentUsd !== undefined) {
-      writer.uint32(26).string(message.spentUsd);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(34).string(message.limitUsd);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): BudgetAlert {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudgetAlert();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.percent = reader.int32();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.spentUsd = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): BudgetAlert {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
-      spentUsd: isSet(object.spentUsd)
-        ? globalThis.String(object.spentUsd)
-        : isSet(object.spent_usd)
-        ? globalThis.String(object.spent_usd)
-        : undefined,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-    };
-  },
-
-  toJSON(message: BudgetAlert): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.percent !== 0) {
-      obj.percent = Math.round(message.percent);
-    }
-    if (message.spentUsd !== undefined) {
-      obj.spentUsd = message.spentUsd;
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<BudgetAlert>, I>>(base?: I): BudgetAlert {
-    return BudgetAlert.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<BudgetAlert>, I>>(object: I): BudgetAlert {
-    const message = createBaseBudgetAlert();
-    message.window = object.window ?? 0;
-    message.percent = object.percent ?? 0;
-    message.spentUsd = object.spentUsd ?? undefined;
-    message.limitUsd = object.limitUsd ?? undefined;
     return message;
   },
 };

@@ -179,13 +179,15 @@ export enum ErrorReason {
   /**
    * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
    * or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
-   * delay, google.rpc.QuotaFailure names the limit.
+   * delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+   * changed.
    * For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
    */
   ERROR_REASON_RATE_LIMITED = 27,
   /**
    * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
-   * google.rpc.QuotaFailure names the limit.
+   * google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+   * changed.
    * For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
    */
   ERROR_REASON_TOO_MANY_TURNS = 28,
@@ -247,6 +249,21 @@ export enum ErrorReason {
    * For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
    */
   ERROR_REASON_MESSAGE_NOT_FOUND = 38,
+  /**
+   * ERROR_REASON_ETAG_MISMATCH - ABORTED. The request's `etag` is not that of the resource, which was changed since it was read; nothing is changed.
+   * To retry: read the resource again, apply the change to what it is now, and send it with its etag. Also if, without
+   * an etag, others changed the resource again and again meanwhile: retry unchanged then. metadata: etag, the present
+   * one.
+   * For example: two administrators read a policy, and both send a change with its etag; the second is refused.
+   * metadata: etag=9f86d081884c7d65.
+   */
+  ERROR_REASON_ETAG_MISMATCH = 39,
+  /**
+   * ERROR_REASON_OUTPUT_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy allows no output tokens: its `max_output_tokens` is 0. No turn is started.
+   * Do not retry before the policy is changed.
+   * For example: Converse of a tenant whose policy was closed by setting the limit to 0.
+   */
+  ERROR_REASON_OUTPUT_NOT_ALLOWED = 40,
   UNRECOGNIZED = -1,
 }
 
@@ -369,6 +386,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 38:
     case "ERROR_REASON_MESSAGE_NOT_FOUND":
       return ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND;
+    case 39:
+    case "ERROR_REASON_ETAG_MISMATCH":
+      return ErrorReason.ERROR_REASON_ETAG_MISMATCH;
+    case 40:
+    case "ERROR_REASON_OUTPUT_NOT_ALLOWED":
+      return ErrorReason.ERROR_REASON_OUTPUT_NOT_ALLOWED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -456,6 +479,10 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_RESPONSE_TOO_LARGE";
     case ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND:
       return "ERROR_REASON_MESSAGE_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ETAG_MISMATCH:
+      return "ERROR_REASON_ETAG_MISMATCH";
+    case ErrorReason.ERROR_REASON_OUTPUT_NOT_ALLOWED:
+      return "ERROR_REASON_OUTPUT_NOT_ALLOWED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

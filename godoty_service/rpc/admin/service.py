@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc
@@ -12,8 +13,9 @@ from godoty_service.ledger.entries import Adjustment
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc import admin_codec
-from godoty_service.rpc.admin_codec import change_message, key_message, parse_tenant_id, policy_message, tenant_message
+from godoty_service.rpc.admin import codec, policy_codec
+from godoty_service.rpc.admin.codec import change_message, key_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin.policy_codec import policy_message
 from godoty_service.rpc.billing_codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
@@ -88,7 +90,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: CallContext) -> pb.CreateTenantResponse:
         """Create a tenant."""
-        name = admin_codec.parse_tenant_name(request.name)
+        name = codec.parse_tenant_name(request.name)
         tenant = await self._admin.create_tenant(call.principal.key_id, name=name)
         return pb.CreateTenantResponse(tenant=tenant_message(tenant))
 
@@ -111,7 +113,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def IssueKey(self, request: pb.IssueKeyRequest, call: CallContext) -> pb.IssueKeyResponse:
         """Issue an API key."""
-        new = admin_codec.parse_key_request(request, now=self._clock())
+        new = codec.parse_key_request(request, now=self._clock())
         key, text = await self._admin.issue_key(
             call.principal.key_id, new.tenant_id, scopes=new.scopes, expire_time=new.expire_time
         )
@@ -133,38 +135,39 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, call: CallContext) -> pb.RevokeKeyResponse:
         """Revoke a key."""
-        await self._admin.revoke_key(call.principal.key_id, *admin_codec.parse_key_ids(request))
+        await self._admin.revoke_key(call.principal.key_id, *codec.parse_key_ids(request))
         return pb.RevokeKeyResponse()
 
     async def RotateKey(self, request: pb.RotateKeyRequest, call: CallContext) -> pb.RotateKeyResponse:
         """Issue a successor of a key, which then expires after the overlap."""
-        tenant_id, key_id = admin_codec.parse_key_ids(request)
-        overlap = admin_codec.parse_overlap(request)
+        tenant_id, key_id = codec.parse_key_ids(request)
+        overlap = codec.parse_overlap(request)
         key, text = await self._admin.rotate_key(call.principal.key_id, tenant_id, key_id, overlap=overlap)
         return pb.RotateKeyResponse(key=key_message(key), text=text)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: CallContext) -> pb.GetPolicyResponse:
         """Return a tenant's policy."""
         tenant = await self._admin.tenants.require(parse_tenant_id(request.tenant_id))
-        policy = await self._admin.policies.read(tenant.tenant_id)
+        version = await self._admin.policies.read_version(tenant.tenant_id)
         has_key = await self._admin.provider_keys.has(tenant.tenant_id)
-        return pb.GetPolicyResponse(policy=policy_message(policy), has_provider_key=has_key)
+        return pb.GetPolicyResponse(policy=policy_message(version), has_provider_key=has_key)
 
-    async def SetPolicy(self, request: pb.SetPolicyRequest, call: CallContext) -> pb.SetPolicyResponse:
-        """Set a tenant's policy."""
-        tenant_id, policy = admin_codec.parse_policy(request, catalogue=self._catalogue())
-        await self._admin.set_policy(call.principal.key_id, tenant_id, policy)
-        return pb.SetPolicyResponse(policy=policy_message(policy))
+    async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, call: CallContext) -> pb.UpdatePolicyResponse:
+        """Change a tenant's policy."""
+        tenant_id, change = policy_codec.parse_policy_change(request)
+        check = partial(policy_codec.check_policy, catalogue=self._catalogue())
+        version = await self._admin.update_policy(call.principal.key_id, tenant_id, change, check=check)
+        return pb.UpdatePolicyResponse(policy=policy_message(version))
 
     async def SetProviderKey(self, request: pb.SetProviderKeyRequest, call: CallContext) -> pb.SetProviderKeyResponse:
         """Set or remove a tenant's own OpenRouter key."""
-        tenant_id, secret = admin_codec.parse_provider_key(request)
+        tenant_id, secret = codec.parse_provider_key(request)
         await self._admin.set_provider_key(call.principal.key_id, tenant_id, secret)
         return pb.SetProviderKeyResponse()
 
     async def AdjustCall(self, request: pb.AdjustCallRequest, call: CallContext) -> pb.AdjustCallResponse:
         """Adjust the cost of a model call."""
-        order = admin_codec.parse_adjustment(request, by=call.principal.key_id)
+        order = codec.parse_adjustment(request, by=call.principal.key_id)
         adjustment, total = await self._adjuster.adjust(call.principal.key_id, order)
         return pb.AdjustCallResponse(adjustment=adjustment_message(adjustment), total_cost_usd=format_usd(total))
 

@@ -1,0 +1,20 @@
+"""The errors of administration and of tenants' limits, beside those of `godoty_service/errors.py`.
+
+GodotyError
+├── EtagMismatch              the resource was changed since it was read
+└── OutputNotAllowed          the tenant's policy allows no output tokens
+"""
+
+from godoty_service.errors import GodotyError
+
+
+class EtagMismatch(GodotyError):
+    """The resource was changed since the caller read it, or is changed again and again."""
+
+    reason = "ETAG_MISMATCH"
+
+
+class OutputNotAllowed(GodotyError):
+    """The tenant's policy allows no output tokens."""
+
+    reason = "OUTPUT_NOT_ALLOWED"
