@@ -6,12 +6,11 @@ So no crash leaves a change unrecorded; a change whose write then failed is reco
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from godoty_service.budgets.budget import Budget
-from godoty_service.tenancy.api_keys import ApiKey, ApiKeys
+from godoty_service.tenancy.api_keys import ApiKey, ApiKeys, ApiKeyTerms
 from godoty_service.tenancy.audit import AdminChanges
-from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.provider_keys import ProviderKeys
@@ -20,6 +19,7 @@ from godoty_service.tenancy.tenants import Tenant, Tenants
 _UPDATE_ATTEMPTS = 20  # of a change that others' changes overtake
 
 Counting = Callable[[str], AbstractAsyncContextManager[None]]
+CheckKey = Callable[[ApiKey], None]
 
 
 class Administration:
@@ -58,43 +58,58 @@ class Administration:
         await self._record(by, "CreateTenant", tenant.tenant_id, name=name)
         return await self.tenants.insert(tenant)
 
-    async def issue_key(
-        self, by: str, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None
-    ) -> tuple[ApiKey, str]:
-        """Issue an API key; return it with its text, which is shown only this once.
+    async def create_api_key(self, by: str, tenant_id: str, terms: ApiKeyTerms) -> tuple[ApiKey, str]:
+        """Create an API key; return it with its text, which is shown only this once.
 
         Raises:
             TenantNotFound: There is no such tenant.
         """
         await self.tenants.require(tenant_id)
-        key = self.keys.new(tenant_id, scopes=scopes, expire_time=expire_time)
-        await self._record(by, "IssueKey", tenant_id, **_key_details(key))
+        key = self.keys.new(tenant_id, terms)
+        await self._record(by, "CreateApiKey", tenant_id, **_key_details(key))
         return key, await self.keys.insert(key)
 
-    async def revoke_key(self, by: str, tenant_id: str, key_id: str) -> None:
-        """Revoke a key, on every server within 5 seconds. Revoking it again has no effect.
+    async def revoke_api_key(self, by: str, tenant_id: str, key_id: str, *, check: CheckKey = lambda _: None) -> None:
+        """Revoke an API key, on every server within 5 seconds. Revoking it again has no effect.
+
+        Args:
+            by: The author.
+            tenant_id: The tenant.
+            key_id: The key.
+            check: Raises if the author may not revoke the key.
 
         Raises:
             TenantNotFound: There is no such tenant.
-            KeyNotFound: It has no such key.
+            ApiKeyNotFound: It has no such key.
         """
         await self.tenants.require(tenant_id)
-        await self.keys.require(tenant_id, key_id)
-        await self._record(by, "RevokeKey", tenant_id, key_id=key_id)
+        check(await self.keys.require(tenant_id, key_id))
+        await self._record(by, "RevokeApiKey", tenant_id, api_key_id=key_id)
         await self.keys.revoke(tenant_id, key_id)
 
-    async def rotate_key(self, by: str, tenant_id: str, key_id: str, *, overlap: timedelta) -> tuple[ApiKey, str]:
-        """Issue a successor of a key, which then expires after the overlap.
+    async def rotate_api_key(
+        self, by: str, tenant_id: str, key_id: str, *, overlap: timedelta, check: CheckKey = lambda _: None
+    ) -> tuple[ApiKey, str]:
+        """Create a successor of an API key, which then expires after the overlap.
+
+        Args:
+            by: The author.
+            tenant_id: The tenant.
+            key_id: The key.
+            overlap: The duration for which the old key remains valid.
+            check: Raises if the author may not create such a key.
 
         Raises:
             TenantNotFound: There is no such tenant.
-            KeyNotFound: It has no such key in force.
+            ApiKeyNotFound: It has no such key in force.
         """
         await self.tenants.require(tenant_id)
         old = await self.keys.require(tenant_id, key_id, in_force=True)
+        check(old)
         key = self.keys.successor(old)
-        seconds = int(overlap.total_seconds())
-        await self._record(by, "RotateKey", tenant_id, old_key_id=key_id, overlap_seconds=seconds, **_key_details(key))
+        seconds = overlap.total_seconds()
+        details = {"old_api_key_id": key_id, "overlap_seconds": seconds, **_key_details(key)}
+        await self._record(by, "RotateApiKey", tenant_id, **details)
         text = await self.keys.insert(key)
         await self.keys.expire(tenant_id, key_id, after=overlap)
         return key, text
@@ -184,4 +199,11 @@ def _plain(value: object) -> object:
 
 def _key_details(key: ApiKey) -> dict[str, object]:
     """Return what the audit log records of a key: nothing secret."""
-    return {"key_id": key.key_id, "scopes": sorted(key.scopes), "expire_time": key.expire_time}
+    return {
+        "api_key_id": key.key_id,
+        "display_name": key.display_name,
+        "scopes": sorted(key.scopes),
+        "models": list(key.limits.models),
+        "turns_per_minute": key.limits.turns_per_minute,
+        "expire_time": key.expire_time,
+    }

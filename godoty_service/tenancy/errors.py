@@ -2,6 +2,7 @@
 
 GodotyError
 ├── EtagMismatch              the resource was changed since it was read
+├── OperatorOnly              a key that administers one tenant asked for more
 └── OutputNotAllowed          the tenant's policy allows no output tokens
 """
 
@@ -12,6 +13,12 @@ class EtagMismatch(GodotyError):
     """The resource was changed since the caller read it, or is changed again and again."""
 
     reason = "ETAG_MISMATCH"
+
+
+class OperatorOnly(GodotyError):
+    """The key administers its own tenant alone, and the call needs a key of the operator."""
+
+    reason = "OPERATOR_ONLY"
 
 
 class OutputNotAllowed(GodotyError):

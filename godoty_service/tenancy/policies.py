@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from collections.abc import Collection as AbstractCollection
 from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from bson.decimal128 import Decimal128
@@ -14,6 +13,7 @@ from bson.decimal128 import Decimal128
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document
+from godoty_service.tenancy.auth import allows_model
 
 _WINDOWS = frozenset(BudgetWindow)
 _LIMITS = ("max_output_tokens", "turns_per_minute", "concurrent_turns")
@@ -49,7 +49,7 @@ class Policy:
 
     def allows(self, model: str) -> bool:
         """Return whether the policy allows a model."""
-        return not self.allowed_models or any(fnmatchcase(model, pattern) for pattern in self.allowed_models)
+        return allows_model(self.allowed_models, model)
 
 
 NO_POLICY = Policy()

@@ -17,6 +17,7 @@ from godoty_service.errors import (
     TurnTimedOut,
 )
 from godoty_service.ids import new_id
+from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
 from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
 from godoty_service.turns.event_log.heartbeats import with_heartbeats
 from godoty_service.turns.monitor import TurnMonitor
@@ -80,7 +81,12 @@ class TurnService:
         return list(self._running.values())
 
     async def converse(
-        self, tenant_id: str, request: TurnRequest, *, key_id: str | None = None
+        self,
+        tenant_id: str,
+        request: TurnRequest,
+        *,
+        key_id: str | None = None,
+        key_limits: KeyLimits = NO_KEY_LIMITS,
     ) -> AsyncGenerator[TurnEvent, None]:
         """Start a turn and read it; if its request id was used before, read that turn instead.
 
@@ -88,6 +94,7 @@ class TurnService:
             tenant_id: The tenant.
             request: The caller's request.
             key_id: The caller's API key: once it is no longer valid, the turn makes no further model call.
+            key_limits: The key's own limits.
 
         Raises:
             GodotyError: The turn failed.
@@ -95,7 +102,7 @@ class TurnService:
             ShuttingDown: The server accepts no new turns.
         """
         while True:
-            turn = self._attach(tenant_id, request, key_id)
+            turn = self._attach(tenant_id, request, key_id, key_limits)
             try:
                 async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
                     async for sequence, event in events:
@@ -185,16 +192,16 @@ class TurnService:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None, key_limits: KeyLimits) -> Turn:
         """Return the turn of a request that runs here, or start it. One that has ended is found by its record."""
         turn = self._by_request.get((tenant_id, request.request_id or ""))
         if turn is None or turn.log.ended:
-            return self._start(tenant_id, request, key_id)
+            return self._start(tenant_id, request, key_id, key_limits)
         if turn.request.fingerprint != request.fingerprint:
             raise _reused()
         return turn
 
-    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None, key_limits: KeyLimits) -> Turn:
         if self._draining:
             raise _stopping()
         turn = Turn(
@@ -203,6 +210,7 @@ class TurnService:
             request=request,
             epoch=self._replicas.epoch,
             key_id=key_id,
+            key_limits=key_limits,
         )
         self._running[turn.turn_id] = turn
         if request.request_id:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
+from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
 from godoty_service.tenancy.policies import NO_POLICY, Policy
 from godoty_service.turns.event_log.events import StreamEvent
 from godoty_service.turns.event_log.log import EventLog
@@ -63,7 +64,14 @@ class Turn:
     """
 
     def __init__(
-        self, *, tenant_id: str, turn_id: str, request: TurnRequest, epoch: int, key_id: str | None = None
+        self,
+        *,
+        tenant_id: str,
+        turn_id: str,
+        request: TurnRequest,
+        epoch: int,
+        key_id: str | None = None,
+        key_limits: KeyLimits = NO_KEY_LIMITS,
     ) -> None:
         """Initialize a turn.
 
@@ -73,9 +81,11 @@ class Turn:
             request: The caller's request.
             epoch: The server's epoch in which the turn acquires its session.
             key_id: The API key that started it; None: no key, so none can be revoked.
+            key_limits: The key's own limits.
         """
         self.tenant_id = tenant_id
         self.key_id = key_id
+        self.key_limits = key_limits
         self.key_ended = False
         self.turn_id = turn_id
         self.request = request

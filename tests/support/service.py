@@ -72,6 +72,10 @@ class Service:
         """Create another tenant of the same server."""
         return self.surroundings.service(self.target, self.database.name)
 
+    def with_key(self, api_key: str) -> Service:
+        """Return the same tenant with another of its keys."""
+        return Service(place=self.place, tenant_id=self.tenant_id, api_key=api_key, key_id=api_key.split("_")[1])
+
     def at(self, target: str) -> Service:
         """Return the same tenant at another server on the same database."""
         place = Place(target=target, database=self.database, surroundings=self.surroundings)

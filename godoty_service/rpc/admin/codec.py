@@ -1,42 +1,23 @@
 """Converts between admin_service.proto and domain values, and checks the requests; the command line uses it, too."""
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import tenant_pb2
 
-from godoty_service.clock import to_millisecond
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.adjustment_order import AdjustmentOrder
 from godoty_service.pricing import money
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
-from godoty_service.tenancy.api_keys import ApiKey
 from godoty_service.tenancy.audit import AdminChange
-from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.tenants import Tenant
 
 _MAX_NAME = 200  # characters
 _MAX_WHY = 1000  # characters
 _MAX_BY = 200  # characters
-_MAX_SCOPES = 16
-_MAX_OVERLAP = timedelta(days=30)
 _PROVIDER_KEY = re.compile(r"[!-~]{8,256}")
-
-_SCOPE_NAMES = {scope: f"API_SCOPE_{scope.name}" for scope in Scope}
-_SCOPES = {tenant_pb2.ApiScope.Value(name): scope for scope, name in _SCOPE_NAMES.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRequest:
-    """The key to issue."""
-
-    tenant_id: str
-    scopes: frozenset[Scope]
-    expire_time: datetime | None
 
 
 def parse_tenant_name(text: str) -> str:
@@ -60,55 +41,6 @@ def parse_tenant_id(text: str) -> str:
     violations.check_id("tenant_id", text)
     violations.raise_if_any()
     return text
-
-
-def parse_key_ids(request: pb.RevokeKeyRequest | pb.RotateKeyRequest) -> tuple[str, str]:
-    """Return the ids of the request's tenant and key.
-
-    Raises:
-        InvalidRequest: One or more fields are invalid.
-    """
-    violations = Violations()
-    violations.check_id("tenant_id", request.tenant_id)
-    violations.check_id("key_id", request.key_id)
-    violations.raise_if_any()
-    return request.tenant_id, request.key_id
-
-
-def parse_overlap(request: pb.RotateKeyRequest) -> timedelta:
-    """Return how long the old key stays valid.
-
-    Raises:
-        InvalidRequest: It is negative or too long.
-    """
-    overlap = timedelta(seconds=request.overlap_seconds)
-    if not timedelta(0) <= overlap <= _MAX_OVERLAP:
-        raise InvalidRequest.of("overlap_seconds", f"must be 0 to {int(_MAX_OVERLAP.total_seconds())}")
-    return overlap
-
-
-def parse_key_request(request: pb.IssueKeyRequest, *, now: datetime) -> KeyRequest:
-    """Return the key to issue.
-
-    Raises:
-        InvalidRequest: One or more fields are invalid.
-    """
-    violations = Violations()
-    violations.check_id("tenant_id", request.tenant_id)
-    if not 0 < len(request.scopes) <= _MAX_SCOPES or not all(scope in _SCOPES for scope in request.scopes):
-        violations.add("scopes", f"must be 1 to {_MAX_SCOPES}, each one of its values")
-    expire_time = None
-    if request.HasField("expire_time"):
-        try:
-            expire_time = to_millisecond(request.expire_time.ToDatetime(tzinfo=UTC))
-        except (ValueError, OverflowError):
-            violations.add("expire_time", "must be a time")
-        else:
-            if expire_time <= now:
-                violations.add("expire_time", "must be in the future")
-    violations.raise_if_any()
-    scopes = frozenset(_SCOPES[scope] for scope in request.scopes)
-    return KeyRequest(tenant_id=request.tenant_id, scopes=scopes, expire_time=expire_time)
 
 
 def parse_provider_key(request: pb.SetProviderKeyRequest) -> tuple[str, str | None]:
@@ -165,19 +97,6 @@ def check_attribution(violations: Violations, *, why: str, by: str) -> None:
 def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
     """Convert a tenant."""
     return tenant_pb2.Tenant(tenant_id=tenant.tenant_id, name=tenant.name, create_time=timestamp(tenant.create_time))
-
-
-def key_message(key: ApiKey) -> tenant_pb2.ApiKey:
-    """Convert an API key."""
-    return tenant_pb2.ApiKey(
-        key_id=key.key_id,
-        tenant_id=key.tenant_id,
-        scopes=[_SCOPE_NAMES[scope] for scope in Scope if scope in key.scopes],
-        create_time=timestamp(key.create_time),
-        expire_time=timestamp(key.expire_time) if key.expire_time else None,
-        revoke_time=timestamp(key.revoke_time) if key.revoke_time else None,
-        last_use_time=timestamp(key.last_use_time) if key.last_use_time else None,
-    )
 
 
 def change_message(change: AdminChange) -> tenant_pb2.AdminChange:

@@ -13,12 +13,17 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.errors import InvalidRequest
 from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
-from godoty_service.rpc.validation import COUNTS, MAX_FALLBACK_MODELS, MODEL_ID, Violations, unknown_model
+from godoty_service.rpc.validation import (
+    COUNTS,
+    MAX_FALLBACK_MODELS,
+    MODEL_ID,
+    MODEL_PATTERN,
+    Violations,
+    unknown_model,
+)
 from godoty_service.tenancy.policies import POLICY_FIELDS, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.routing import read_preferences
 
-_MAX_PATTERNS = 100
-_MODEL_PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 _LIMITS = ("max_output_tokens", "turns_per_minute", "concurrent_turns")
 _ALL = "*"  # of a mask: all fields
 _FIELDS = {"provider_json" if name == "provider" else name: name for name in POLICY_FIELDS}  # by their name in the mask
@@ -130,8 +135,9 @@ def _parse_mask(request: pb.UpdatePolicyRequest, violations: Violations) -> froz
 
 
 def _check_models(message: tenant_pb2.Policy, violations: Violations) -> None:
-    if len(message.allowed_models) > _MAX_PATTERNS or not _all_match(_MODEL_PATTERN, message.allowed_models):
-        text = f"must be at most {_MAX_PATTERNS}, each the id of a model or a pattern with `*`, such as openai/*"
+    most = COUNTS["allowed_models"]
+    if len(message.allowed_models) > most or not _all_match(MODEL_PATTERN, message.allowed_models):
+        text = f"must be at most {most}, each the id of a model or a pattern with `*`, such as openai/*"
         violations.add("policy.allowed_models", text)
     if message.default_model and not MODEL_ID.fullmatch(message.default_model):
         violations.add("policy.default_model", "must be the id of a model, such as openai/gpt-4o-mini")

@@ -13,8 +13,10 @@ from godoty_service.ledger.entries import Adjustment
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.admin import codec, policy_codec
-from godoty_service.rpc.admin.codec import change_message, key_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin import codec, key_codec, policy_codec
+from godoty_service.rpc.admin.authority import check_grant, check_revocation, check_tenant
+from godoty_service.rpc.admin.codec import change_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin.key_codec import key_message
 from godoty_service.rpc.admin.policy_codec import policy_message
 from godoty_service.rpc.billing_codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
@@ -24,7 +26,11 @@ from godoty_service.tenancy.auth import Scope
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"]
 SERVICE_NAME: str = _SERVICE.full_name
-SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN,) for method in _SERVICE.methods}
+_OF_TENANT = frozenset({"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"})
+SCOPES = {
+    f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN, *([Scope.TENANT_ADMIN] if method.name in _OF_TENANT else []))
+    for method in _SERVICE.methods
+}
 
 
 class CallAdjuster:
@@ -111,39 +117,54 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
         return pb.ListTenantsResponse(tenants=tenants, next_page_token=token)
 
-    async def IssueKey(self, request: pb.IssueKeyRequest, call: CallContext) -> pb.IssueKeyResponse:
-        """Issue an API key."""
-        new = codec.parse_key_request(request, now=self._clock())
-        key, text = await self._admin.issue_key(
-            call.principal.key_id, new.tenant_id, scopes=new.scopes, expire_time=new.expire_time
-        )
-        return pb.IssueKeyResponse(key=key_message(key), text=text)
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: CallContext) -> pb.CreateApiKeyResponse:
+        """Create an API key."""
+        tenant_id, terms = key_codec.parse_new_key(request, now=self._clock())
+        check_tenant(call.principal, tenant_id)
+        check_grant(call.principal, terms, method="CreateApiKey")
+        key, text = await self._admin.create_api_key(call.principal.key_id, tenant_id, terms)
+        return pb.CreateApiKeyResponse(api_key=key_message(key), text=text)
 
-    async def ListKeys(self, request: pb.ListKeysRequest, _: CallContext) -> pb.ListKeysResponse:
-        """Return a page of a tenant's keys."""
-        tenant = await self._admin.tenants.require(parse_tenant_id(request.tenant_id))
-        page = PageRequest(request, ("keys", tenant.tenant_id), str, str)
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, call: CallContext) -> pb.GetApiKeyResponse:
+        """Return an API key."""
+        tenant_id, key_id = key_codec.parse_key_ids(request)
+        check_tenant(call.principal, tenant_id)
+        await self._admin.tenants.require(tenant_id)
+        return pb.GetApiKeyResponse(api_key=key_message(await self._admin.keys.require(tenant_id, key_id)))
+
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, call: CallContext) -> pb.ListApiKeysResponse:
+        """Return a page of a tenant's API keys."""
+        tenant_id = parse_tenant_id(request.tenant_id)
+        check_tenant(call.principal, tenant_id)
+        await self._admin.tenants.require(tenant_id)
+        page = PageRequest(request, ("api_keys", tenant_id), str, str)
         after = (decode_time(page.position[0]), page.position[1]) if page.position else None
-        found = await self._admin.keys.page(tenant.tenant_id, after=after, limit=page.limit)
+        found = await self._admin.keys.page(tenant_id, after=after, limit=page.limit)
         keys, token = page.cut(
             found,
             [key_message(each) for each in found[: page.size]],
             position=lambda each: [each.create_time.isoformat(), each.key_id],
             max_bytes=self._page_bytes,
         )
-        return pb.ListKeysResponse(keys=keys, next_page_token=token)
+        return pb.ListApiKeysResponse(api_keys=keys, next_page_token=token)
 
-    async def RevokeKey(self, request: pb.RevokeKeyRequest, call: CallContext) -> pb.RevokeKeyResponse:
-        """Revoke a key."""
-        await self._admin.revoke_key(call.principal.key_id, *codec.parse_key_ids(request))
-        return pb.RevokeKeyResponse()
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: CallContext) -> pb.RevokeApiKeyResponse:
+        """Revoke an API key."""
+        tenant_id, key_id = key_codec.parse_key_ids(request)
+        check_tenant(call.principal, tenant_id)
+        check = partial(check_revocation, call.principal)
+        await self._admin.revoke_api_key(call.principal.key_id, tenant_id, key_id, check=check)
+        return pb.RevokeApiKeyResponse()
 
-    async def RotateKey(self, request: pb.RotateKeyRequest, call: CallContext) -> pb.RotateKeyResponse:
-        """Issue a successor of a key, which then expires after the overlap."""
-        tenant_id, key_id = codec.parse_key_ids(request)
-        overlap = codec.parse_overlap(request)
-        key, text = await self._admin.rotate_key(call.principal.key_id, tenant_id, key_id, overlap=overlap)
-        return pb.RotateKeyResponse(key=key_message(key), text=text)
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: CallContext) -> pb.RotateApiKeyResponse:
+        """Create a successor of an API key, which then expires after the overlap."""
+        tenant_id, key_id, overlap = key_codec.parse_rotation(request)
+        check_tenant(call.principal, tenant_id)
+        check = partial(check_grant, call.principal, method="RotateApiKey")
+        key, text = await self._admin.rotate_api_key(
+            call.principal.key_id, tenant_id, key_id, overlap=overlap, check=check
+        )
+        return pb.RotateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: CallContext) -> pb.GetPolicyResponse:
         """Return a tenant's policy."""

@@ -68,9 +68,9 @@ class Admin:
     async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[tenant_pb2.ApiKey, str]:
         """Issue a key."""
         answer = await self.call(
-            "IssueKey", tenant_id=tenant_id, scopes=scopes or [tenant_pb2.API_SCOPE_CONVERSE], **fields
+            "CreateApiKey", tenant_id=tenant_id, scopes=scopes or [tenant_pb2.API_SCOPE_CONVERSE], **fields
         )
-        return answer.key, answer.text
+        return answer.api_key, answer.text
 
     async def changes(self, tenant_id: str) -> list[tuple[str, str, dict[str, Any]]]:
         """Return the audit log, newest first: author, method and details."""

@@ -9,11 +9,13 @@ from godoty.v1 import budget_pb2, tenant_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.errors import StorageUnavailable
+from godoty_service.tenancy.api_keys import ApiKeyTerms
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import NO_POLICY, PolicyChange
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
 
+TERMS = ApiKeyTerms(scopes=frozenset({Scope.ADMIN}))
 SECRET = "sk-or-v1-0123456789abcdef-planted"
 
 
@@ -22,8 +24,8 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
     admin: Admin = admin_of(await serve(encryption_keys=ENCRYPTION_KEY))
     tenant_id = await admin.tenant("Ada")
     key, text = await admin.issue(tenant_id, tenant_pb2.API_SCOPE_BILLING)
-    rotated = await admin.call("RotateKey", tenant_id=tenant_id, key_id=key.key_id, overlap_seconds=0)
-    await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
+    rotated = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=key.api_key_id, overlap={"seconds": 0})
+    await admin.call("RevokeApiKey", tenant_id=tenant_id, api_key_id=key.api_key_id)
     budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)
     await admin.set_policy(tenant_id, tenant_pb2.Policy(turns_per_minute=3, budgets=[budget]))
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key=SECRET)
@@ -31,14 +33,14 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
 
     changes = await admin.changes(tenant_id)
     assert {by for by, _, _ in changes} == {admin.key_id}
-    issued = {"key_id": key.key_id, "scopes": ["billing"]}
-    new = {"key_id": rotated.key.key_id, "scopes": ["billing"]}
+    issued = {"api_key_id": key.api_key_id, "scopes": ["billing"]}
+    new = {"api_key_id": rotated.api_key.api_key_id, "scopes": ["billing"]}
     (_, _, provider_key) = changes[1]
     assert [(action, details) for _, action, details in reversed(changes)] == [
         ("CreateTenant", {"name": "Ada"}),
-        ("IssueKey", issued),
-        ("RotateKey", {"old_key_id": key.key_id, "overlap_seconds": 0, **new}),
-        ("RevokeKey", {"key_id": key.key_id}),
+        ("CreateApiKey", issued),
+        ("RotateApiKey", {"old_api_key_id": key.api_key_id, "overlap_seconds": 0.0, **new}),
+        ("RevokeApiKey", {"api_key_id": key.api_key_id}),
         ("UpdatePolicy", {"turns_per_minute": 3, "budgets": [{"window": "day", "limit": "0.0000001", "hard": True}]}),
         ("SetProviderKey", {"provider_key_id": provider_key["provider_key_id"]}),
         ("SetProviderKey", {"removed": True}),
@@ -79,7 +81,7 @@ async def test_change_that_cannot_be_recorded_is_not_made(
     async with open_components(surroundings.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
         admin = components.administration
         tenant = await admin.create_tenant("me", name="acme")
-        key, text = await admin.issue_key("me", tenant.tenant_id, scopes=frozenset({Scope.ADMIN}), expire_time=None)
+        key, text = await admin.create_api_key("me", tenant.tenant_id, TERMS)
 
         async def fail(**_: Any) -> None:
             raise StorageUnavailable("out of reach")
@@ -87,9 +89,9 @@ async def test_change_that_cannot_be_recorded_is_not_made(
         monkeypatch.setattr(admin.changes, "record", fail)
         attempts = [
             admin.create_tenant("me", name="else"),
-            admin.issue_key("me", tenant.tenant_id, scopes=frozenset({Scope.ADMIN}), expire_time=None),
-            admin.revoke_key("me", tenant.tenant_id, key.key_id),
-            admin.rotate_key("me", tenant.tenant_id, key.key_id, overlap=timedelta(0)),
+            admin.create_api_key("me", tenant.tenant_id, TERMS),
+            admin.revoke_api_key("me", tenant.tenant_id, key.key_id),
+            admin.rotate_api_key("me", tenant.tenant_id, key.key_id, overlap=timedelta(0)),
             admin.update_policy("me", tenant.tenant_id, PolicyChange(policy=NO_POLICY)),
             admin.set_provider_key("me", tenant.tenant_id, SECRET),
             admin.reseal_provider_keys("me"),

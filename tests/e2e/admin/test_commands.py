@@ -40,7 +40,7 @@ def changes(service: Service, tenant_id: str) -> list[tuple[str, str]]:
 def test_each_command_is_recorded(godoty: Godoty, service: Service) -> None:
     """With the user who ran it; `admin changes` prints it."""
     tenant = godoty("tenant", "create", "Ada [bold]& Sons").strip()
-    key = godoty("key", "issue", tenant, "--scope", "billing").strip()
+    key = godoty("key", "create", tenant, "--scope", "billing").strip()
     key_id = key.split("_")[1]
     rotated = godoty("key", "rotate", tenant, key_id, "--overlap", "60").strip()
     godoty("key", "revoke", tenant, key_id)
@@ -48,7 +48,15 @@ def test_each_command_is_recorded(godoty: Godoty, service: Service) -> None:
     godoty("tenant", "provider-key", "set", tenant, typed="sk-or-v1-typed-in\n")
     godoty("tenant", "provider-key", "set", tenant, "--remove")
 
-    actions = ["CreateTenant", "IssueKey", "RotateKey", "RevokeKey", "UpdatePolicy", "SetProviderKey", "SetProviderKey"]
+    actions = [
+        "CreateTenant",
+        "CreateApiKey",
+        "RotateApiKey",
+        "RevokeApiKey",
+        "UpdatePolicy",
+        "SetProviderKey",
+        "SetProviderKey",
+    ]
     assert changes(service, tenant) == [(user(), action) for action in actions]
     printed = godoty("admin", "changes", "--tenant", tenant)
     assert [line.split("│")[3].strip() for line in printed.splitlines() if tenant in line] == actions[::-1]

@@ -334,7 +334,7 @@ async def test_admin_lists_end_by_bytes(serve: Start, connect: Connect, issue: C
     assert [each.tenant_id for each in tenants if each.tenant_id.startswith("tnt_z")] == [
         f"tnt_z{number:05}" for number in range(400)
     ]
-    largest, keys = await walk("ListKeys", "keys", tenant_id=one)
+    largest, keys = await walk("ListApiKeys", "api_keys", tenant_id=one)
     assert largest < 66_000
     assert [each.key_id for each in keys] == [f"{number:016x}" for number in range(1000)]
     largest, changes = await walk("ListAdminChanges", "changes", tenant_id=one)

@@ -46,7 +46,7 @@ async def test_a_forged_place_is_refused(
     billing: Any = billing_service_pb2_grpc.BillingServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
     ledger = billing_service_pb2.ListLedgerEntriesRequest
     changes = admin_service_pb2.ListAdminChangesRequest
-    keys = admin_service_pb2.ListKeysRequest
+    keys = admin_service_pb2.ListApiKeysRequest
     tenants = admin_service_pb2.ListTenantsRequest
     lists: list[tuple[Any, Any, tuple[str, ...], list[list[Any]]]] = [
         (caller.stub.ListSessions, pb.ListSessionsRequest(), ("sessions", tenant, ""), OF_A_TIME),
@@ -57,7 +57,7 @@ async def test_a_forged_place_is_refused(
             OF_A_NUMBER,
         ),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
-        (admin.ListKeys, keys(tenant_id=tenant), ("keys", tenant), OF_A_TIME),
+        (admin.ListApiKeys, keys(tenant_id=tenant), ("api_keys", tenant), OF_A_TIME),
         (admin.ListAdminChanges, changes(), ("admin_changes", ""), OF_TEXT),
         (billing.ListLedgerEntries, ledger(), ("ledger", tenant, repr(EntryFilter())), OF_AN_ENTRY),
     ]
@@ -81,7 +81,9 @@ async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callab
     messages = pb.ListMessagesRequest(
         session_id="talk", page_token=encode_token(("messages", tenant, session["_id"]), [10])
     )
-    keys = admin_service_pb2.ListKeysRequest(tenant_id=tenant, page_token=encode_token(("keys", tenant), [later, "a"]))
+    keys = admin_service_pb2.ListApiKeysRequest(
+        tenant_id=tenant, page_token=encode_token(("api_keys", tenant), [later, "a"])
+    )
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
     changes = admin_service_pb2.ListAdminChangesRequest(page_token=encode_token(("admin_changes", ""), [""]))
     ledger = billing_service_pb2.ListLedgerEntriesRequest(
@@ -90,7 +92,7 @@ async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callab
 
     assert not (await caller.stub.ListSessions(sessions, metadata=metadata)).sessions
     assert not (await caller.stub.ListMessages(messages, metadata=metadata)).messages
-    assert not (await admin.ListKeys(keys, metadata=metadata)).keys
+    assert not (await admin.ListApiKeys(keys, metadata=metadata)).api_keys
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes
     assert not (await billing.ListLedgerEntries(ledger, metadata=metadata)).entries

@@ -16,7 +16,7 @@ from bench.hostile_inputs import HUGE
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import agent_codec, billing_codec
-from godoty_service.rpc.admin import codec, policy_codec
+from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.pagination import decode_any_token
 from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
@@ -117,7 +117,7 @@ TOO_LONG: list[tuple[str, Any]] = [
         admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(budgets=[{}, {"limit_usd": "1" * 129}])),
     ),
     ("group_by", billing_pb.GetUsageRequest(group_by=[GROUP] * 17)),
-    ("scopes", admin_pb.IssueKeyRequest(scopes=[SCOPE] * 17)),
+    ("scopes", admin_pb.CreateApiKeyRequest(scopes=[SCOPE] * 17)),
 ]
 
 
@@ -165,8 +165,8 @@ HOSTILE: dict[str, Callable[[], Any]] = {
         admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(budgets=[budget_pb2.Budget()] * MANY))
     ),
     "GetUsage groups": lambda: billing_codec.parse_usage_query(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
-    "IssueKey scopes": lambda: codec.parse_key_request(
-        admin_pb.IssueKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
+    "CreateApiKey scopes": lambda: key_codec.parse_new_key(
+        admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
     ),
     "UpdatePolicy budgets": lambda: policy_codec.parse_policy_change(
         admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(budgets=[budget_pb2.Budget()] * MANY))
@@ -179,6 +179,9 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     ),
     "Converse fallbacks": lambda: agent_codec.parse_turn_request(
         pb.ConverseRequest(text="hi", model="a", fallback_models=["a"] * MANY), catalogue=None, max_text_bytes=100
+    ),
+    "CreateApiKey models": lambda: key_codec.parse_new_key(
+        admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
     ),
     "a page token": lambda: decode_any_token("W" * HUGE, ("sessions", "tenant", "")),
     "AdjustCall why": lambda: codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),

@@ -11,6 +11,7 @@ package godotyv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -319,33 +320,44 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// The key to create.
-type IssueKeyRequest struct {
+// The API key to create.
+type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The display name: at most 200 printable characters. Empty: none.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Required. The scopes.
-	Scopes []ApiScope `protobuf:"varint,2,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	Scopes []ApiScope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	// The key is the operator's: its scope `admin`, which it must have, holds for all methods and all tenants. Only a key
+	// of the operator may create one. False: its scope `admin` holds for its own tenant.
+	Operator bool `protobuf:"varint,4,opt,name=operator,proto3" json:"operator,omitempty"`
+	// The models that its turns may request: at most 100 ids, or patterns with `*`, such as "openai/*". Empty: those that
+	// the tenant's policy allows. A model must be allowed by both.
+	Models []string `protobuf:"bytes,5,rep,name=models,proto3" json:"models,omitempty"`
+	// Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+	// too. Unset: no bound of its own. 0: it starts none.
+	TurnsPerMinute *int32 `protobuf:"varint,6,opt,name=turns_per_minute,json=turnsPerMinute,proto3,oneof" json:"turns_per_minute,omitempty"`
 	// The time of expiry, in the future. Unset: it does not expire.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *IssueKeyRequest) Reset() {
-	*x = IssueKeyRequest{}
+func (x *CreateApiKeyRequest) Reset() {
+	*x = CreateApiKeyRequest{}
 	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *IssueKeyRequest) String() string {
+func (x *CreateApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*IssueKeyRequest) ProtoMessage() {}
+func (*CreateApiKeyRequest) ProtoMessage() {}
 
-func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
+func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -357,57 +369,85 @@ func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use IssueKeyRequest.ProtoReflect.Descriptor instead.
-func (*IssueKeyRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *IssueKeyRequest) GetTenantId() string {
+func (x *CreateApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *IssueKeyRequest) GetScopes() []ApiScope {
+func (x *CreateApiKeyRequest) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *CreateApiKeyRequest) GetScopes() []ApiScope {
 	if x != nil {
 		return x.Scopes
 	}
 	return nil
 }
 
-func (x *IssueKeyRequest) GetExpireTime() *timestamppb.Timestamp {
+func (x *CreateApiKeyRequest) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
+}
+
+func (x *CreateApiKeyRequest) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *CreateApiKeyRequest) GetTurnsPerMinute() int32 {
+	if x != nil && x.TurnsPerMinute != nil {
+		return *x.TurnsPerMinute
+	}
+	return 0
+}
+
+func (x *CreateApiKeyRequest) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
 	}
 	return nil
 }
 
-// The new key.
-type IssueKeyResponse struct {
+// The new API key.
+type CreateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key.
-	Key *ApiKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// The key's text, `gdt_...`; it cannot be retrieved again.
 	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *IssueKeyResponse) Reset() {
-	*x = IssueKeyResponse{}
+func (x *CreateApiKeyResponse) Reset() {
+	*x = CreateApiKeyResponse{}
 	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *IssueKeyResponse) String() string {
+func (x *CreateApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*IssueKeyResponse) ProtoMessage() {}
+func (*CreateApiKeyResponse) ProtoMessage() {}
 
-func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
+func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -419,27 +459,128 @@ func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use IssueKeyResponse.ProtoReflect.Descriptor instead.
-func (*IssueKeyResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *IssueKeyResponse) GetKey() *ApiKey {
+func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
 	if x != nil {
-		return x.Key
+		return x.ApiKey
 	}
 	return nil
 }
 
-func (x *IssueKeyResponse) GetText() string {
+func (x *CreateApiKeyResponse) GetText() string {
 	if x != nil {
 		return x.Text
 	}
 	return ""
 }
 
-// A query for keys.
-type ListKeysRequest struct {
+// The API key to return.
+type GetApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The key.
+	ApiKeyId      string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyRequest) Reset() {
+	*x = GetApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyRequest) ProtoMessage() {}
+
+func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetApiKeyRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetApiKeyRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
+// The API key.
+type GetApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	ApiKey        *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyResponse) Reset() {
+	*x = GetApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyResponse) ProtoMessage() {}
+
+func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetApiKeyResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// A query for API keys.
+type ListApiKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -451,21 +592,21 @@ type ListKeysRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListKeysRequest) Reset() {
-	*x = ListKeysRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+func (x *ListApiKeysRequest) Reset() {
+	*x = ListApiKeysRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListKeysRequest) String() string {
+func (x *ListApiKeysRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListKeysRequest) ProtoMessage() {}
+func (*ListApiKeysRequest) ProtoMessage() {}
 
-func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,58 +617,58 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
-func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+// Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *ListKeysRequest) GetTenantId() string {
+func (x *ListApiKeysRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *ListKeysRequest) GetPageSize() int32 {
+func (x *ListApiKeysRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
 	return 0
 }
 
-func (x *ListKeysRequest) GetPageToken() string {
+func (x *ListApiKeysRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
 	}
 	return ""
 }
 
-// A page of keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested.
-type ListKeysResponse struct {
+// A page of API keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested.
+type ListApiKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys.
-	Keys []*ApiKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	ApiKeys []*ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// The `page_token` of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListKeysResponse) Reset() {
-	*x = ListKeysResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+func (x *ListApiKeysResponse) Reset() {
+	*x = ListApiKeysResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListKeysResponse) String() string {
+func (x *ListApiKeysResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListKeysResponse) ProtoMessage() {}
+func (*ListApiKeysResponse) ProtoMessage() {}
 
-func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,51 +679,51 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
-func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+// Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ListKeysResponse) GetKeys() []*ApiKey {
+func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
 	if x != nil {
-		return x.Keys
+		return x.ApiKeys
 	}
 	return nil
 }
 
-func (x *ListKeysResponse) GetNextPageToken() string {
+func (x *ListApiKeysResponse) GetNextPageToken() string {
 	if x != nil {
 		return x.NextPageToken
 	}
 	return ""
 }
 
-// The key to revoke.
-type RevokeKeyRequest struct {
+// The API key to revoke.
+type RevokeApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Required. The key.
-	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	ApiKeyId      string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RevokeKeyRequest) Reset() {
-	*x = RevokeKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+func (x *RevokeApiKeyRequest) Reset() {
+	*x = RevokeApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RevokeKeyRequest) String() string {
+func (x *RevokeApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RevokeKeyRequest) ProtoMessage() {}
+func (*RevokeApiKeyRequest) ProtoMessage() {}
 
-func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,47 +734,47 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
-func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+// Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *RevokeKeyRequest) GetTenantId() string {
+func (x *RevokeApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *RevokeKeyRequest) GetKeyId() string {
+func (x *RevokeApiKeyRequest) GetApiKeyId() string {
 	if x != nil {
-		return x.KeyId
+		return x.ApiKeyId
 	}
 	return ""
 }
 
-// The key is revoked.
-type RevokeKeyResponse struct {
+// The API key is revoked.
+type RevokeApiKeyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RevokeKeyResponse) Reset() {
-	*x = RevokeKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+func (x *RevokeApiKeyResponse) Reset() {
+	*x = RevokeApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RevokeKeyResponse) String() string {
+func (x *RevokeApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RevokeKeyResponse) ProtoMessage() {}
+func (*RevokeApiKeyResponse) ProtoMessage() {}
 
-func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,39 +785,39 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
-func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+// Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
-// The key to rotate, and the overlap.
-type RotateKeyRequest struct {
+// The API key to rotate, and the overlap.
+type RotateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Required. The key.
-	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Seconds during which the old key remains valid: 0 to 30 days.
-	OverlapSeconds int32 `protobuf:"varint,3,opt,name=overlap_seconds,json=overlapSeconds,proto3" json:"overlap_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Required. The key. It must be neither expired nor revoked.
+	ApiKeyId string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	// The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once.
+	Overlap       *durationpb.Duration `protobuf:"bytes,3,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RotateKeyRequest) Reset() {
-	*x = RotateKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+func (x *RotateApiKeyRequest) Reset() {
+	*x = RotateApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RotateKeyRequest) String() string {
+func (x *RotateApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RotateKeyRequest) ProtoMessage() {}
+func (*RotateApiKeyRequest) ProtoMessage() {}
 
-func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,58 +828,58 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
-func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+// Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *RotateKeyRequest) GetTenantId() string {
+func (x *RotateApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *RotateKeyRequest) GetKeyId() string {
+func (x *RotateApiKeyRequest) GetApiKeyId() string {
 	if x != nil {
-		return x.KeyId
+		return x.ApiKeyId
 	}
 	return ""
 }
 
-func (x *RotateKeyRequest) GetOverlapSeconds() int32 {
+func (x *RotateApiKeyRequest) GetOverlap() *durationpb.Duration {
 	if x != nil {
-		return x.OverlapSeconds
+		return x.Overlap
 	}
-	return 0
+	return nil
 }
 
-// The new key.
-type RotateKeyResponse struct {
+// The new API key.
+type RotateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key.
-	Key *ApiKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// The key's text, `gdt_...`; it cannot be retrieved again.
 	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RotateKeyResponse) Reset() {
-	*x = RotateKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+func (x *RotateApiKeyResponse) Reset() {
+	*x = RotateApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RotateKeyResponse) String() string {
+func (x *RotateApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RotateKeyResponse) ProtoMessage() {}
+func (*RotateApiKeyResponse) ProtoMessage() {}
 
-func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,19 +890,19 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
-func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+// Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *RotateKeyResponse) GetKey() *ApiKey {
+func (x *RotateApiKeyResponse) GetApiKey() *ApiKey {
 	if x != nil {
-		return x.Key
+		return x.ApiKey
 	}
 	return nil
 }
 
-func (x *RotateKeyResponse) GetText() string {
+func (x *RotateApiKeyResponse) GetText() string {
 	if x != nil {
 		return x.Text
 	}
@@ -779,7 +920,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +932,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +945,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPolicyRequest) GetTenantId() string {
@@ -827,7 +968,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +980,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +993,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -889,7 +1030,7 @@ type UpdatePolicyRequest struct {
 
 func (x *UpdatePolicyRequest) Reset() {
 	*x = UpdatePolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1042,7 @@ func (x *UpdatePolicyRequest) String() string {
 func (*UpdatePolicyRequest) ProtoMessage() {}
 
 func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1055,7 @@ func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdatePolicyRequest) GetTenantId() string {
@@ -956,7 +1097,7 @@ type UpdatePolicyResponse struct {
 
 func (x *UpdatePolicyResponse) Reset() {
 	*x = UpdatePolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1109,7 @@ func (x *UpdatePolicyResponse) String() string {
 func (*UpdatePolicyResponse) ProtoMessage() {}
 
 func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1122,7 @@ func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicyResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdatePolicyResponse) GetPolicy() *Policy {
@@ -1004,7 +1145,7 @@ type SetProviderKeyRequest struct {
 
 func (x *SetProviderKeyRequest) Reset() {
 	*x = SetProviderKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1157,7 @@ func (x *SetProviderKeyRequest) String() string {
 func (*SetProviderKeyRequest) ProtoMessage() {}
 
 func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1170,7 @@ func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyRequest.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetProviderKeyRequest) GetTenantId() string {
@@ -1055,7 +1196,7 @@ type SetProviderKeyResponse struct {
 
 func (x *SetProviderKeyResponse) Reset() {
 	*x = SetProviderKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1208,7 @@ func (x *SetProviderKeyResponse) String() string {
 func (*SetProviderKeyResponse) ProtoMessage() {}
 
 func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1221,7 @@ func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyResponse.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 // The adjustment to make.
@@ -1111,7 +1252,7 @@ type AdjustCallRequest struct {
 
 func (x *AdjustCallRequest) Reset() {
 	*x = AdjustCallRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1264,7 @@ func (x *AdjustCallRequest) String() string {
 func (*AdjustCallRequest) ProtoMessage() {}
 
 func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1277,7 @@ func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
 func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AdjustCallRequest) GetTenantId() string {
@@ -1231,7 +1372,7 @@ type AdjustCallResponse struct {
 
 func (x *AdjustCallResponse) Reset() {
 	*x = AdjustCallResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1384,7 @@ func (x *AdjustCallResponse) String() string {
 func (*AdjustCallResponse) ProtoMessage() {}
 
 func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1397,7 @@ func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
 func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
@@ -1288,7 +1429,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1441,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1454,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1350,7 +1491,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1503,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1516,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1396,7 +1537,7 @@ var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
@@ -1411,33 +1552,46 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"j\n" +
 	"\x13ListTenantsResponse\x12+\n" +
 	"\atenants\x18\x01 \x03(\v2\x11.godoty.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x01\n" +
-	"\x0fIssueKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12+\n" +
-	"\x06scopes\x18\x02 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12;\n" +
-	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"K\n" +
-	"\x10IssueKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x03key\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"j\n" +
-	"\x0fListKeysRequest\x12\x1b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x02\n" +
+	"\x13CreateApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12+\n" +
+	"\x06scopes\x18\x03 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12\x1a\n" +
+	"\boperator\x18\x04 \x01(\bR\boperator\x12\x16\n" +
+	"\x06models\x18\x05 \x03(\tR\x06models\x12-\n" +
+	"\x10turns_per_minute\x18\x06 \x01(\x05H\x00R\x0eturnsPerMinute\x88\x01\x01\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTimeB\x13\n" +
+	"\x11_turns_per_minute\"V\n" +
+	"\x14CreateApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"M\n" +
+	"\x10GetApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\"?\n" +
+	"\x11GetApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\"m\n" +
+	"\x12ListApiKeysRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"a\n" +
-	"\x10ListKeysResponse\x12%\n" +
-	"\x04keys\x18\x01 \x03(\v2\x11.godoty.v1.ApiKeyR\x04keys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"F\n" +
-	"\x10RevokeKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\x13\n" +
-	"\x11RevokeKeyResponse\"o\n" +
-	"\x10RotateKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12'\n" +
-	"\x0foverlap_seconds\x18\x03 \x01(\x05R\x0eoverlapSeconds\"L\n" +
-	"\x11RotateKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x03key\x12\x12\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"k\n" +
+	"\x13ListApiKeysResponse\x12,\n" +
+	"\bapi_keys\x18\x01 \x03(\v2\x11.godoty.v1.ApiKeyR\aapiKeys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x13RevokeApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\"\x16\n" +
+	"\x14RevokeApiKeyResponse\"\x85\x01\n" +
+	"\x13RotateApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\x123\n" +
+	"\aoverlap\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\"V\n" +
+	"\x14RotateApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"/\n" +
 	"\x10GetPolicyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"h\n" +
@@ -1480,21 +1634,22 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa7\a\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\b\n" +
 	"\fAdminService\x12O\n" +
-	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12F\n" +
-	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n" +
-	"\vListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12C\n" +
-	"\bIssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12C\n" +
-	"\bListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12F\n" +
-	"\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12F\n" +
-	"\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12F\n" +
-	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12O\n" +
+	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n" +
+	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fCreateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n" +
+	"\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n" +
+	"\fRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n" +
+	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n" +
 	"\fUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n" +
 	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
 	"\n" +
-	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n" +
-	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n" +
+	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n" +
+	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -1509,7 +1664,7 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
 	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
@@ -1517,77 +1672,84 @@ var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*GetTenantResponse)(nil),        // 3: godoty.v1.GetTenantResponse
 	(*ListTenantsRequest)(nil),       // 4: godoty.v1.ListTenantsRequest
 	(*ListTenantsResponse)(nil),      // 5: godoty.v1.ListTenantsResponse
-	(*IssueKeyRequest)(nil),          // 6: godoty.v1.IssueKeyRequest
-	(*IssueKeyResponse)(nil),         // 7: godoty.v1.IssueKeyResponse
-	(*ListKeysRequest)(nil),          // 8: godoty.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 9: godoty.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),         // 10: godoty.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),        // 11: godoty.v1.RevokeKeyResponse
-	(*RotateKeyRequest)(nil),         // 12: godoty.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 13: godoty.v1.RotateKeyResponse
-	(*GetPolicyRequest)(nil),         // 14: godoty.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 15: godoty.v1.GetPolicyResponse
-	(*UpdatePolicyRequest)(nil),      // 16: godoty.v1.UpdatePolicyRequest
-	(*UpdatePolicyResponse)(nil),     // 17: godoty.v1.UpdatePolicyResponse
-	(*SetProviderKeyRequest)(nil),    // 18: godoty.v1.SetProviderKeyRequest
-	(*SetProviderKeyResponse)(nil),   // 19: godoty.v1.SetProviderKeyResponse
-	(*AdjustCallRequest)(nil),        // 20: godoty.v1.AdjustCallRequest
-	(*AdjustCallResponse)(nil),       // 21: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 22: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 23: godoty.v1.ListAdminChangesResponse
-	(*Tenant)(nil),                   // 24: godoty.v1.Tenant
-	(ApiScope)(0),                    // 25: godoty.v1.ApiScope
-	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
-	(*ApiKey)(nil),                   // 27: godoty.v1.ApiKey
-	(*Policy)(nil),                   // 28: godoty.v1.Policy
-	(*fieldmaskpb.FieldMask)(nil),    // 29: google.protobuf.FieldMask
-	(*Adjustment)(nil),               // 30: godoty.v1.Adjustment
-	(*AdminChange)(nil),              // 31: godoty.v1.AdminChange
+	(*CreateApiKeyRequest)(nil),      // 6: godoty.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),     // 7: godoty.v1.CreateApiKeyResponse
+	(*GetApiKeyRequest)(nil),         // 8: godoty.v1.GetApiKeyRequest
+	(*GetApiKeyResponse)(nil),        // 9: godoty.v1.GetApiKeyResponse
+	(*ListApiKeysRequest)(nil),       // 10: godoty.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),      // 11: godoty.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),      // 12: godoty.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),     // 13: godoty.v1.RevokeApiKeyResponse
+	(*RotateApiKeyRequest)(nil),      // 14: godoty.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),     // 15: godoty.v1.RotateApiKeyResponse
+	(*GetPolicyRequest)(nil),         // 16: godoty.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 17: godoty.v1.GetPolicyResponse
+	(*UpdatePolicyRequest)(nil),      // 18: godoty.v1.UpdatePolicyRequest
+	(*UpdatePolicyResponse)(nil),     // 19: godoty.v1.UpdatePolicyResponse
+	(*SetProviderKeyRequest)(nil),    // 20: godoty.v1.SetProviderKeyRequest
+	(*SetProviderKeyResponse)(nil),   // 21: godoty.v1.SetProviderKeyResponse
+	(*AdjustCallRequest)(nil),        // 22: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 23: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 24: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 25: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 26: godoty.v1.Tenant
+	(ApiScope)(0),                    // 27: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 29: godoty.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
+	(*Policy)(nil),                   // 31: godoty.v1.Policy
+	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
+	(*Adjustment)(nil),               // 33: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 34: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	24, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	24, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	24, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	25, // 3: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	26, // 4: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 5: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
-	27, // 6: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
-	27, // 7: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
-	28, // 8: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	28, // 9: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
-	29, // 10: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	28, // 11: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
-	30, // 12: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	31, // 13: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	0,  // 14: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	2,  // 15: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	4,  // 16: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	6,  // 17: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
-	8,  // 18: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
-	10, // 19: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
-	12, // 20: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
-	14, // 21: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	16, // 22: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
-	18, // 23: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	20, // 24: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	22, // 25: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	1,  // 26: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	3,  // 27: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	5,  // 28: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	7,  // 29: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
-	9,  // 30: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
-	11, // 31: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
-	13, // 32: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
-	15, // 33: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	17, // 34: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
-	19, // 35: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	21, // 36: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	23, // 37: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	26, // [26:38] is the sub-list for method output_type
-	14, // [14:26] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	26, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	26, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	26, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	27, // 3: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	28, // 4: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 5: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	29, // 6: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	29, // 7: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
+	30, // 8: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	29, // 9: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	31, // 10: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	31, // 11: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	32, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	31, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	33, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	34, // 15: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 16: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 17: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 18: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 19: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	8,  // 20: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	10, // 21: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	12, // 22: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	14, // 23: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	16, // 24: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	18, // 25: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	20, // 26: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	22, // 27: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	24, // 28: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 29: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 30: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 31: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 32: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	9,  // 33: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	11, // 34: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	13, // 35: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	15, // 36: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	17, // 37: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	19, // 38: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	21, // 39: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	23, // 40: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	25, // 41: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -1597,18 +1759,19 @@ func file_godoty_v1_admin_service_proto_init() {
 	}
 	file_godoty_v1_billing_service_proto_init()
 	file_godoty_v1_tenant_proto_init()
-	file_godoty_v1_admin_service_proto_msgTypes[20].OneofWrappers = []any{
+	file_godoty_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{
 		(*AdjustCallRequest_CostUsd)(nil),
 		(*AdjustCallRequest_AddUsd)(nil),
 	}
-	file_godoty_v1_admin_service_proto_msgTypes[21].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

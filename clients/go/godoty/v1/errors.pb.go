@@ -142,10 +142,10 @@ const (
 	// For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. metadata: limit_usd=0.0001, spent_usd=0,
 	// held_usd=0, needed_usd=0.003.
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
-	// RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
-	// or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
-	// delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
-	// changed.
+	// RESOURCE_EXHAUSTED. The tenant or the API key has reached its limit of turns per minute, or the tenant its limit of
+	// open calls on the server; or, for health checks and reflection, the caller's address has reached its limit.
+	// google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do
+	// not retry before the policy is changed, or with the same key.
 	// For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
 	// RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
@@ -153,15 +153,17 @@ const (
 	// changed.
 	// For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
 	ErrorReason_ERROR_REASON_TOO_MANY_TURNS ErrorReason = 28
-	// PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+	// PERMISSION_DENIED. The tenant's policy or the API key's own list does not allow the model. metadata: model. Choose
+	// another model.
 	// For example: "openai/*" is allowed. metadata: model=anthropic/claude-haiku-4.5.
 	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 29
-	// NOT_FOUND. The tenant does not exist, or the key may not read it. metadata: tenant_id.
-	// For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
+	// NOT_FOUND. The tenant does not exist, or the key may not access it. metadata: tenant_id.
+	// For example: GetUsage for another tenant by a key that is not the operator's. metadata: tenant_id=tnt_01a2....
 	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 30
-	// NOT_FOUND. The tenant has no such API key. metadata: key_id.
-	// For example: RevokeKey with another tenant's key. metadata: key_id=182c3d7f0e9d5a67.
-	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 31
+	// NOT_FOUND. The tenant has no such API key; or it is expired or revoked, and RotateApiKey needs one that is valid.
+	// metadata: api_key_id. Do not retry.
+	// For example: RevokeApiKey with another tenant's key. metadata: api_key_id=182c3d7f0e9d5a67.
+	ErrorReason_ERROR_REASON_API_KEY_NOT_FOUND ErrorReason = 31
 	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
 	// server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
 	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
@@ -202,6 +204,11 @@ const (
 	// Do not retry before the policy is changed.
 	// For example: Converse of a tenant whose policy was closed by setting the limit to 0.
 	ErrorReason_ERROR_REASON_OUTPUT_NOT_ALLOWED ErrorReason = 40
+	// PERMISSION_DENIED. The key has the scope `admin` for its own tenant, and the call needs a key of the operator: its
+	// method does, or it concerns an API key that may do more than the caller's. metadata: method. Do not retry with the
+	// same key.
+	// For example: CreateApiKey with `operator` by a key that is not the operator's. metadata: method=CreateApiKey.
+	ErrorReason_ERROR_REASON_OPERATOR_ONLY ErrorReason = 41
 )
 
 // Enum value maps for ErrorReason.
@@ -238,7 +245,7 @@ var (
 		28: "ERROR_REASON_TOO_MANY_TURNS",
 		29: "ERROR_REASON_MODEL_NOT_ALLOWED",
 		30: "ERROR_REASON_TENANT_NOT_FOUND",
-		31: "ERROR_REASON_KEY_NOT_FOUND",
+		31: "ERROR_REASON_API_KEY_NOT_FOUND",
 		32: "ERROR_REASON_PROVIDER_KEYS_OFF",
 		33: "ERROR_REASON_CALL_NOT_FOUND",
 		34: "ERROR_REASON_CALL_NOT_ADJUSTABLE",
@@ -248,6 +255,7 @@ var (
 		38: "ERROR_REASON_MESSAGE_NOT_FOUND",
 		39: "ERROR_REASON_ETAG_MISMATCH",
 		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
+		41: "ERROR_REASON_OPERATOR_ONLY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -281,7 +289,7 @@ var (
 		"ERROR_REASON_TOO_MANY_TURNS":            28,
 		"ERROR_REASON_MODEL_NOT_ALLOWED":         29,
 		"ERROR_REASON_TENANT_NOT_FOUND":          30,
-		"ERROR_REASON_KEY_NOT_FOUND":             31,
+		"ERROR_REASON_API_KEY_NOT_FOUND":         31,
 		"ERROR_REASON_PROVIDER_KEYS_OFF":         32,
 		"ERROR_REASON_CALL_NOT_FOUND":            33,
 		"ERROR_REASON_CALL_NOT_ADJUSTABLE":       34,
@@ -291,6 +299,7 @@ var (
 		"ERROR_REASON_MESSAGE_NOT_FOUND":         38,
 		"ERROR_REASON_ETAG_MISMATCH":             39,
 		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
+		"ERROR_REASON_OPERATOR_ONLY":             41,
 	}
 )
 
@@ -325,7 +334,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x9c\v\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xc0\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -358,8 +367,8 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x1b\x12\x1f\n" +
 	"\x1bERROR_REASON_TOO_MANY_TURNS\x10\x1c\x12\"\n" +
 	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x1d\x12!\n" +
-	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\x1e\n" +
-	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
+	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\"\n" +
+	"\x1eERROR_REASON_API_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
 	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_CALL_NOT_FOUND\x10!\x12$\n" +
 	" ERROR_REASON_CALL_NOT_ADJUSTABLE\x10\"\x12\x1f\n" +
@@ -368,7 +377,8 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10%\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&\x12\x1e\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
-	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(BI\n" +
+	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(\x12\x1e\n" +
+	"\x1aERROR_REASON_OPERATOR_ONLY\x10)BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -34,7 +34,8 @@ const (
 	ApiScope_API_SCOPE_CONVERSE ApiScope = 1
 	// BillingService.
 	ApiScope_API_SCOPE_BILLING ApiScope = 2
-	// AdminService, for all tenants.
+	// A key of the operator: AdminService and BillingService, for all tenants. Another one: the methods of AdminService
+	// that manage the API keys of its own tenant.
 	ApiScope_API_SCOPE_ADMIN ApiScope = 3
 )
 
@@ -145,23 +146,34 @@ func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// A key, without its secret.
+// An API key, without its secret.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key's id, the middle part of its text.
-	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	ApiKeyId string `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// The tenant.
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The display name. Empty: none.
+	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The scopes.
-	Scopes []ApiScope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	Scopes []ApiScope `protobuf:"varint,4,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	// The key is the operator's: its scope `admin` holds for all methods and all tenants. So it is for the scope `admin` of
+	// each key that was created before keys could be bound to their tenant.
+	Operator bool `protobuf:"varint,5,opt,name=operator,proto3" json:"operator,omitempty"`
+	// The models that its turns may request: ids, or patterns with `*`. Empty: those that the tenant's policy allows. A
+	// model must be allowed by both.
+	Models []string `protobuf:"bytes,6,rep,name=models,proto3" json:"models,omitempty"`
+	// Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+	// too. Unset: no bound of its own. 0: it starts none.
+	TurnsPerMinute *int32 `protobuf:"varint,7,opt,name=turns_per_minute,json=turnsPerMinute,proto3,oneof" json:"turns_per_minute,omitempty"`
 	// The time of creation.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The time of expiry. Unset: it does not expire.
-	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The time of revocation. Unset: it is not revoked.
-	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// The time of last use, accurate to a minute. Unset: never used.
-	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,9 +208,9 @@ func (*ApiKey) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *ApiKey) GetKeyId() string {
+func (x *ApiKey) GetApiKeyId() string {
 	if x != nil {
-		return x.KeyId
+		return x.ApiKeyId
 	}
 	return ""
 }
@@ -210,11 +222,39 @@ func (x *ApiKey) GetTenantId() string {
 	return ""
 }
 
+func (x *ApiKey) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
 func (x *ApiKey) GetScopes() []ApiScope {
 	if x != nil {
 		return x.Scopes
 	}
 	return nil
+}
+
+func (x *ApiKey) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
+}
+
+func (x *ApiKey) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *ApiKey) GetTurnsPerMinute() int32 {
+	if x != nil && x.TurnsPerMinute != nil {
+		return *x.TurnsPerMinute
+	}
+	return 0
 }
 
 func (x *ApiKey) GetCreateTime() *timestamppb.Timestamp {
@@ -468,18 +508,25 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xe0\x02\n" +
-	"\x06ApiKey\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1b\n" +
-	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12+\n" +
-	"\x06scopes\x18\x03 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12;\n" +
-	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"\x82\x04\n" +
+	"\x06ApiKey\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\tR\bapiKeyId\x12\x1b\n" +
+	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12!\n" +
+	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12+\n" +
+	"\x06scopes\x18\x04 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12\x1a\n" +
+	"\boperator\x18\x05 \x01(\bR\boperator\x12\x16\n" +
+	"\x06models\x18\x06 \x03(\tR\x06models\x12-\n" +
+	"\x10turns_per_minute\x18\a \x01(\x05H\x00R\x0eturnsPerMinute\x88\x01\x01\x12;\n" +
+	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
-	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12;\n" +
-	"\vrevoke_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\vrevoke_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12>\n" +
-	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\xbd\x04\n" +
+	"\rlast_use_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTimeB\x13\n" +
+	"\x11_turns_per_minute\"\xbd\x04\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04etag\x18\x01 \x01(\tR\x04etag\x12%\n" +
 	"\x0eallowed_models\x18\x02 \x03(\tR\rallowedModels\x12(\n" +
@@ -556,6 +603,7 @@ func file_godoty_v1_tenant_proto_init() {
 		return
 	}
 	file_godoty_v1_budget_proto_init()
+	file_godoty_v1_tenant_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_tenant_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

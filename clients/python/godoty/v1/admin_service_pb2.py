@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from godoty.v1 import billing_service_pb2 as godoty_dot_v1_dot_billing__service__pb2
 from godoty.v1 import tenant_pb2 as godoty_dot_v1_dot_tenant__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x0fIssueKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06scopes\x18\x02 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x10IssueKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x13\n\x11RevokeKeyResponse\"N\n\x10RotateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0foverlap_seconds\x18\x03 \x01(\x05\"A\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"\x8a\x01\n\x13UpdatePolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"9\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"S\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa7\x07\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12\x46\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12\x43\n\x08IssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12\x46\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12O\n\x0cUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xea\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12\x10\n\x08operator\x18\x04 \x01(\x08\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x1d\n\x10turns_per_minute\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\n\x11_turns_per_minute\"H\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"7\n\x11GetApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\"N\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"h\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x14RotateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"\x8a\x01\n\x13UpdatePolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"9\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"S\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb4\x08\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n\x0c\x43reateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n\x0bListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n\x0cRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n\x0cRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n\x0cUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,54 +37,70 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.admin_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_CREATETENANTREQUEST']._serialized_start=168
-  _globals['_CREATETENANTREQUEST']._serialized_end=203
-  _globals['_CREATETENANTRESPONSE']._serialized_start=205
-  _globals['_CREATETENANTRESPONSE']._serialized_end=262
-  _globals['_GETTENANTREQUEST']._serialized_start=264
-  _globals['_GETTENANTREQUEST']._serialized_end=301
-  _globals['_GETTENANTRESPONSE']._serialized_start=303
-  _globals['_GETTENANTRESPONSE']._serialized_end=357
-  _globals['_LISTTENANTSREQUEST']._serialized_start=359
-  _globals['_LISTTENANTSREQUEST']._serialized_end=418
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=420
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=502
-  _globals['_ISSUEKEYREQUEST']._serialized_start=504
-  _globals['_ISSUEKEYREQUEST']._serialized_end=626
-  _globals['_ISSUEKEYRESPONSE']._serialized_start=628
-  _globals['_ISSUEKEYRESPONSE']._serialized_end=692
-  _globals['_LISTKEYSREQUEST']._serialized_start=694
-  _globals['_LISTKEYSREQUEST']._serialized_end=769
-  _globals['_LISTKEYSRESPONSE']._serialized_start=771
-  _globals['_LISTKEYSRESPONSE']._serialized_end=847
-  _globals['_REVOKEKEYREQUEST']._serialized_start=849
-  _globals['_REVOKEKEYREQUEST']._serialized_end=902
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=904
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=923
-  _globals['_ROTATEKEYREQUEST']._serialized_start=925
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1003
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1005
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1070
-  _globals['_GETPOLICYREQUEST']._serialized_start=1072
-  _globals['_GETPOLICYREQUEST']._serialized_end=1109
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1111
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1191
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1194
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1332
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1334
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1391
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1393
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1457
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1459
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=1483
-  _globals['_ADJUSTCALLREQUEST']._serialized_start=1486
-  _globals['_ADJUSTCALLREQUEST']._serialized_end=1644
-  _globals['_ADJUSTCALLRESPONSE']._serialized_start=1646
-  _globals['_ADJUSTCALLRESPONSE']._serialized_end=1757
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=1759
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=1842
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=1844
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=1936
-  _globals['_ADMINSERVICE']._serialized_start=1939
-  _globals['_ADMINSERVICE']._serialized_end=2874
+  _globals['_ADMINSERVICE'].methods_by_name['GetTenant']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListTenants']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['GetPolicy']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._serialized_options = b'\220\002\001'
+  _globals['_CREATETENANTREQUEST']._serialized_start=200
+  _globals['_CREATETENANTREQUEST']._serialized_end=235
+  _globals['_CREATETENANTRESPONSE']._serialized_start=237
+  _globals['_CREATETENANTRESPONSE']._serialized_end=294
+  _globals['_GETTENANTREQUEST']._serialized_start=296
+  _globals['_GETTENANTREQUEST']._serialized_end=333
+  _globals['_GETTENANTRESPONSE']._serialized_start=335
+  _globals['_GETTENANTRESPONSE']._serialized_end=389
+  _globals['_LISTTENANTSREQUEST']._serialized_start=391
+  _globals['_LISTTENANTSREQUEST']._serialized_end=450
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=452
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=534
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=537
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=771
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=773
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=845
+  _globals['_GETAPIKEYREQUEST']._serialized_start=847
+  _globals['_GETAPIKEYREQUEST']._serialized_end=904
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=906
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=961
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=963
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1041
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1043
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1126
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1128
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1188
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1190
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1212
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1214
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1318
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1320
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1392
+  _globals['_GETPOLICYREQUEST']._serialized_start=1394
+  _globals['_GETPOLICYREQUEST']._serialized_end=1431
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1433
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1513
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1516
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1654
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1656
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1713
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1715
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1779
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1781
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=1805
+  _globals['_ADJUSTCALLREQUEST']._serialized_start=1808
+  _globals['_ADJUSTCALLREQUEST']._serialized_end=1966
+  _globals['_ADJUSTCALLRESPONSE']._serialized_start=1968
+  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2079
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2081
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2164
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2166
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2258
+  _globals['_ADMINSERVICE']._serialized_start=2261
+  _globals['_ADMINSERVICE']._serialized_end=3337
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from godoty.v1 import billing_service_pb2 as _billing_service_pb2
 from godoty.v1 import tenant_pb2 as _tenant_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -52,25 +53,47 @@ class ListTenantsResponse(_message.Message):
     next_page_token: str
     def __init__(self, tenants: _Optional[_Iterable[_Union[_tenant_pb2.Tenant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class IssueKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "scopes", "expire_time")
+class CreateApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "display_name", "scopes", "operator", "models", "turns_per_minute", "expire_time")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
+    display_name: str
     scopes: _containers.RepeatedScalarFieldContainer[_tenant_pb2.ApiScope]
+    operator: bool
+    models: _containers.RepeatedScalarFieldContainer[str]
+    turns_per_minute: int
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_id: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[_tenant_pb2.ApiScope, str]]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[_tenant_pb2.ApiScope, str]]] = ..., operator: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., turns_per_minute: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class IssueKeyResponse(_message.Message):
-    __slots__ = ("key", "text")
-    KEY_FIELD_NUMBER: _ClassVar[int]
+class CreateApiKeyResponse(_message.Message):
+    __slots__ = ("api_key", "text")
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    key: _tenant_pb2.ApiKey
+    api_key: _tenant_pb2.ApiKey
     text: str
-    def __init__(self, key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
-class ListKeysRequest(_message.Message):
+class GetApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    api_key_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ...) -> None: ...
+
+class GetApiKeyResponse(_message.Message):
+    __slots__ = ("api_key",)
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
+    api_key: _tenant_pb2.ApiKey
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ...) -> None: ...
+
+class ListApiKeysRequest(_message.Message):
     __slots__ = ("tenant_id", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -80,43 +103,43 @@ class ListKeysRequest(_message.Message):
     page_token: str
     def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
-class ListKeysResponse(_message.Message):
-    __slots__ = ("keys", "next_page_token")
-    KEYS_FIELD_NUMBER: _ClassVar[int]
+class ListApiKeysResponse(_message.Message):
+    __slots__ = ("api_keys", "next_page_token")
+    API_KEYS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    keys: _containers.RepeatedCompositeFieldContainer[_tenant_pb2.ApiKey]
+    api_keys: _containers.RepeatedCompositeFieldContainer[_tenant_pb2.ApiKey]
     next_page_token: str
-    def __init__(self, keys: _Optional[_Iterable[_Union[_tenant_pb2.ApiKey, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_keys: _Optional[_Iterable[_Union[_tenant_pb2.ApiKey, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class RevokeKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "key_id")
+class RevokeApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    key_id: str
-    def __init__(self, tenant_id: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
+    api_key_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ...) -> None: ...
 
-class RevokeKeyResponse(_message.Message):
+class RevokeApiKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class RotateKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "key_id", "overlap_seconds")
+class RotateApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id", "overlap")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
-    OVERLAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    key_id: str
-    overlap_seconds: int
-    def __init__(self, tenant_id: _Optional[str] = ..., key_id: _Optional[str] = ..., overlap_seconds: _Optional[int] = ...) -> None: ...
+    api_key_id: str
+    overlap: _duration_pb2.Duration
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., overlap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
-class RotateKeyResponse(_message.Message):
-    __slots__ = ("key", "text")
-    KEY_FIELD_NUMBER: _ClassVar[int]
+class RotateApiKeyResponse(_message.Message):
+    __slots__ = ("api_key", "text")
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    key: _tenant_pb2.ApiKey
+    api_key: _tenant_pb2.ApiKey
     text: str
-    def __init__(self, key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("tenant_id",)

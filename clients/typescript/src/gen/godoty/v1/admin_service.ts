@@ -15,6 +15,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Duration } from "../../google/protobuf/duration.js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Adjustment } from "./billing_service.js";
@@ -62,28 +63,61 @@ export interface ListTenantsResponse {
   nextPageToken: string;
 }
 
-/** The key to create. */
-export interface IssueKeyRequest {
+/** The API key to create. */
+export interface CreateApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
+  /** The display name: at most 200 printable characters. Empty: none. */
+  displayName: string;
   /** Required. The scopes. */
   scopes: ApiScope[];
+  /**
+   * The key is the operator's: its scope `admin`, which it must have, holds for all methods and all tenants. Only a key
+   * of the operator may create one. False: its scope `admin` holds for its own tenant.
+   */
+  operator: boolean;
+  /**
+   * The models that its turns may request: at most 100 ids, or patterns with `*`, such as "openai/*". Empty: those that
+   * the tenant's policy allows. A model must be allowed by both.
+   */
+  models: string[];
+  /**
+   * Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+   * too. Unset: no bound of its own. 0: it starts none.
+   */
+  turnsPerMinute?:
+    | number
+    | undefined;
   /** The time of expiry, in the future. Unset: it does not expire. */
   expireTime: Date | undefined;
 }
 
-/** The new key. */
-export interface IssueKeyResponse {
+/** The new API key. */
+export interface CreateApiKeyResponse {
   /** The key. */
-  key:
+  apiKey:
     | ApiKey
     | undefined;
   /** The key's text, `gdt_...`; it cannot be retrieved again. */
   text: string;
 }
 
-/** A query for keys. */
-export interface ListKeysRequest {
+/** The API key to return. */
+export interface GetApiKeyRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** Required. The key. */
+  apiKeyId: string;
+}
+
+/** The API key. */
+export interface GetApiKeyResponse {
+  /** The key. */
+  apiKey: ApiKey | undefined;
+}
+
+/** A query for API keys. */
+export interface ListApiKeysRequest {
   /** Required. The tenant. */
   tenantId: string;
   /** Maximum number of keys; 0 means 100, values above 500 are reduced to 500. */
@@ -92,40 +126,40 @@ export interface ListKeysRequest {
   pageToken: string;
 }
 
-/** A page of keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested. */
-export interface ListKeysResponse {
+/** A page of API keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested. */
+export interface ListApiKeysResponse {
   /** The keys. */
-  keys: ApiKey[];
+  apiKeys: ApiKey[];
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** The key to revoke. */
-export interface RevokeKeyRequest {
+/** The API key to revoke. */
+export interface RevokeApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
   /** Required. The key. */
-  keyId: string;
+  apiKeyId: string;
 }
 
-/** The key is revoked. */
-export interface RevokeKeyResponse {
+/** The API key is revoked. */
+export interface RevokeApiKeyResponse {
 }
 
-/** The key to rotate, and the overlap. */
-export interface RotateKeyRequest {
+/** The API key to rotate, and the overlap. */
+export interface RotateApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. The key. */
-  keyId: string;
-  /** Seconds during which the old key remains valid: 0 to 30 days. */
-  overlapSeconds: number;
+  /** Required. The key. It must be neither expired nor revoked. */
+  apiKeyId: string;
+  /** The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once. */
+  overlap: Duration | undefined;
 }
 
-/** The new key. */
-export interface RotateKeyResponse {
+/** The new API key. */
+export interface RotateApiKeyResponse {
   /** The key. */
-  key:
+  apiKey:
     | ApiKey
     | undefined;
   /** The key's text, `gdt_...`; it cannot be retrieved again. */
@@ -709,29 +743,49 @@ export const ListTenantsResponse: MessageFns<ListTenantsResponse> = {
   },
 };
 
-function createBaseIssueKeyRequest(): IssueKeyRequest {
-  return { tenantId: "", scopes: [], expireTime: undefined };
+function createBaseCreateApiKeyRequest(): CreateApiKeyRequest {
+  return {
+    tenantId: "",
+    displayName: "",
+    scopes: [],
+    operator: false,
+    models: [],
+    turnsPerMinute: undefined,
+    expireTime: undefined,
+  };
 }
 
-export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
-  encode(message: IssueKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
+  encode(message: CreateApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
+    if (message.displayName !== "") {
+      writer.uint32(18).string(message.displayName);
+    }
     if (message.scopes.length !== 0) {
-      writer.uint32(18).fork();
+      writer.uint32(26).fork();
       for (const v of message.scopes) {
         writer.int32(v);
       }
       writer.join();
     }
+    if (message.operator !== false) {
+      writer.uint32(32).bool(message.operator);
+    }
+    for (const v of message.models) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.turnsPerMinute !== undefined) {
+      writer.uint32(48).int32(message.turnsPerMinute);
+    }
     if (message.expireTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(26).fork()).join();
+      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(58).fork()).join();
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): IssueKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -740,7 +794,7 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseIssueKeyRequest();
+      const message = createBaseCreateApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -753,13 +807,21 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
             continue;
           }
           case 2: {
-            if (tag === 16) {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.displayName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
               message.scopes.push(reader.int32() as any);
 
               continue;
             }
 
-            if (tag === 18) {
+            if (tag === 26) {
               const end2 = reader.uint32() + reader.pos;
               while (reader.pos < end2) {
                 message.scopes.push(reader.int32() as any);
@@ -770,8 +832,32 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
 
             break;
           }
-          case 3: {
-            if (tag !== 26) {
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.operator = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.models.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.turnsPerMinute = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
               break;
             }
 
@@ -790,14 +876,26 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): IssueKeyRequest {
+  fromJSON(object: any): CreateApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
+      displayName: isSet(object.displayName)
+        ? globalThis.String(object.displayName)
+        : isSet(object.display_name)
+        ? globalThis.String(object.display_name)
+        : "",
       scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => apiScopeFromJSON(e)) : [],
+      operator: isSet(object.operator) ? globalThis.Boolean(object.operator) : false,
+      models: globalThis.Array.isArray(object?.models) ? object.models.map((e: any) => globalThis.String(e)) : [],
+      turnsPerMinute: isSet(object.turnsPerMinute)
+        ? globalThis.Number(object.turnsPerMinute)
+        : isSet(object.turns_per_minute)
+        ? globalThis.Number(object.turns_per_minute)
+        : undefined,
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
@@ -806,13 +904,25 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     };
   },
 
-  toJSON(message: IssueKeyRequest): unknown {
+  toJSON(message: CreateApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
+    if (message.displayName !== "") {
+      obj.displayName = message.displayName;
+    }
     if (message.scopes?.length) {
       obj.scopes = message.scopes.map((e) => apiScopeToJSON(e));
+    }
+    if (message.operator !== false) {
+      obj.operator = message.operator;
+    }
+    if (message.models?.length) {
+      obj.models = message.models;
+    }
+    if (message.turnsPerMinute !== undefined) {
+      obj.turnsPerMinute = Math.round(message.turnsPerMinute);
     }
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
@@ -820,26 +930,30 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<IssueKeyRequest>, I>>(base?: I): IssueKeyRequest {
-    return IssueKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<CreateApiKeyRequest>, I>>(base?: I): CreateApiKeyRequest {
+    return CreateApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueKeyRequest>, I>>(object: I): IssueKeyRequest {
-    const message = createBaseIssueKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<CreateApiKeyRequest>, I>>(object: I): CreateApiKeyRequest {
+    const message = createBaseCreateApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
+    message.displayName = object.displayName ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
+    message.operator = object.operator ?? false;
+    message.models = object.models?.map((e) => e) || [];
+    message.turnsPerMinute = object.turnsPerMinute ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
     return message;
   },
 };
 
-function createBaseIssueKeyResponse(): IssueKeyResponse {
-  return { key: undefined, text: "" };
+function createBaseCreateApiKeyResponse(): CreateApiKeyResponse {
+  return { apiKey: undefined, text: "" };
 }
 
-export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
-  encode(message: IssueKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== undefined) {
-      ApiKey.encode(message.key, writer.uint32(10).fork()).join();
+export const CreateApiKeyResponse: MessageFns<CreateApiKeyResponse> = {
+  encode(message: CreateApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
     }
     if (message.text !== "") {
       writer.uint32(18).string(message.text);
@@ -847,7 +961,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): IssueKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -856,7 +970,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseIssueKeyResponse();
+      const message = createBaseCreateApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -865,7 +979,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
               break;
             }
 
-            message.key = ApiKey.decode(reader, reader.uint32());
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
             continue;
           }
           case 2: {
@@ -888,17 +1002,21 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     }
   },
 
-  fromJSON(object: any): IssueKeyResponse {
+  fromJSON(object: any): CreateApiKeyResponse {
     return {
-      key: isSet(object.key) ? ApiKey.fromJSON(object.key) : undefined,
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
       text: isSet(object.text) ? globalThis.String(object.text) : "",
     };
   },
 
-  toJSON(message: IssueKeyResponse): unknown {
+  toJSON(message: CreateApiKeyResponse): unknown {
     const obj: any = {};
-    if (message.key !== undefined) {
-      obj.key = ApiKey.toJSON(message.key);
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
     }
     if (message.text !== "") {
       obj.text = message.text;
@@ -906,23 +1024,193 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<IssueKeyResponse>, I>>(base?: I): IssueKeyResponse {
-    return IssueKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<CreateApiKeyResponse>, I>>(base?: I): CreateApiKeyResponse {
+    return CreateApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueKeyResponse>, I>>(object: I): IssueKeyResponse {
-    const message = createBaseIssueKeyResponse();
-    message.key = (object.key !== undefined && object.key !== null) ? ApiKey.fromPartial(object.key) : undefined;
+  fromPartial<I extends Exact<DeepPartial<CreateApiKeyResponse>, I>>(object: I): CreateApiKeyResponse {
+    const message = createBaseCreateApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
     message.text = object.text ?? "";
     return message;
   },
 };
 
-function createBaseListKeysRequest(): ListKeysRequest {
+function createBaseGetApiKeyRequest(): GetApiKeyRequest {
+  return { tenantId: "", apiKeyId: "" };
+}
+
+export const GetApiKeyRequest: MessageFns<GetApiKeyRequest> = {
+  encode(message: GetApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetApiKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetApiKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.apiKeyId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetApiKeyRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetApiKeyRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetApiKeyRequest>, I>>(base?: I): GetApiKeyRequest {
+    return GetApiKeyRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetApiKeyRequest>, I>>(object: I): GetApiKeyRequest {
+    const message = createBaseGetApiKeyRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetApiKeyResponse(): GetApiKeyResponse {
+  return { apiKey: undefined };
+}
+
+export const GetApiKeyResponse: MessageFns<GetApiKeyResponse> = {
+  encode(message: GetApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetApiKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetApiKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetApiKeyResponse {
+    return {
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
+    };
+  },
+
+  toJSON(message: GetApiKeyResponse): unknown {
+    const obj: any = {};
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetApiKeyResponse>, I>>(base?: I): GetApiKeyResponse {
+    return GetApiKeyResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetApiKeyResponse>, I>>(object: I): GetApiKeyResponse {
+    const message = createBaseGetApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListApiKeysRequest(): ListApiKeysRequest {
   return { tenantId: "", pageSize: 0, pageToken: "" };
 }
 
-export const ListKeysRequest: MessageFns<ListKeysRequest> = {
-  encode(message: ListKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const ListApiKeysRequest: MessageFns<ListApiKeysRequest> = {
+  encode(message: ListApiKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
@@ -935,7 +1223,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): ListKeysRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): ListApiKeysRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -944,7 +1232,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseListKeysRequest();
+      const message = createBaseListApiKeysRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -984,7 +1272,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     }
   },
 
-  fromJSON(object: any): ListKeysRequest {
+  fromJSON(object: any): ListApiKeysRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
@@ -1004,7 +1292,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     };
   },
 
-  toJSON(message: ListKeysRequest): unknown {
+  toJSON(message: ListApiKeysRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
@@ -1018,11 +1306,11 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<ListKeysRequest>, I>>(base?: I): ListKeysRequest {
-    return ListKeysRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<ListApiKeysRequest>, I>>(base?: I): ListApiKeysRequest {
+    return ListApiKeysRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysRequest>, I>>(object: I): ListKeysRequest {
-    const message = createBaseListKeysRequest();
+  fromPartial<I extends Exact<DeepPartial<ListApiKeysRequest>, I>>(object: I): ListApiKeysRequest {
+    const message = createBaseListApiKeysRequest();
     message.tenantId = object.tenantId ?? "";
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -1030,13 +1318,13 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
   },
 };
 
-function createBaseListKeysResponse(): ListKeysResponse {
-  return { keys: [], nextPageToken: "" };
+function createBaseListApiKeysResponse(): ListApiKeysResponse {
+  return { apiKeys: [], nextPageToken: "" };
 }
 
-export const ListKeysResponse: MessageFns<ListKeysResponse> = {
-  encode(message: ListKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.keys) {
+export const ListApiKeysResponse: MessageFns<ListApiKeysResponse> = {
+  encode(message: ListApiKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.apiKeys) {
       ApiKey.encode(v!, writer.uint32(10).fork()).join();
     }
     if (message.nextPageToken !== "") {
@@ -1045,7 +1333,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): ListKeysResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): ListApiKeysResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1054,7 +1342,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseListKeysResponse();
+      const message = createBaseListApiKeysResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1063,7 +1351,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
               break;
             }
 
-            message.keys.push(ApiKey.decode(reader, reader.uint32()));
+            message.apiKeys.push(ApiKey.decode(reader, reader.uint32()));
             continue;
           }
           case 2: {
@@ -1086,9 +1374,13 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     }
   },
 
-  fromJSON(object: any): ListKeysResponse {
+  fromJSON(object: any): ListApiKeysResponse {
     return {
-      keys: globalThis.Array.isArray(object?.keys) ? object.keys.map((e: any) => ApiKey.fromJSON(e)) : [],
+      apiKeys: globalThis.Array.isArray(object?.apiKeys)
+        ? object.apiKeys.map((e: any) => ApiKey.fromJSON(e))
+        : globalThis.Array.isArray(object?.api_keys)
+        ? object.api_keys.map((e: any) => ApiKey.fromJSON(e))
+        : [],
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
@@ -1097,10 +1389,10 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     };
   },
 
-  toJSON(message: ListKeysResponse): unknown {
+  toJSON(message: ListApiKeysResponse): unknown {
     const obj: any = {};
-    if (message.keys?.length) {
-      obj.keys = message.keys.map((e) => ApiKey.toJSON(e));
+    if (message.apiKeys?.length) {
+      obj.apiKeys = message.apiKeys.map((e) => ApiKey.toJSON(e));
     }
     if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
@@ -1108,33 +1400,33 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<ListKeysResponse>, I>>(base?: I): ListKeysResponse {
-    return ListKeysResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<ListApiKeysResponse>, I>>(base?: I): ListApiKeysResponse {
+    return ListApiKeysResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysResponse>, I>>(object: I): ListKeysResponse {
-    const message = createBaseListKeysResponse();
-    message.keys = object.keys?.map((e) => ApiKey.fromPartial(e)) || [];
+  fromPartial<I extends Exact<DeepPartial<ListApiKeysResponse>, I>>(object: I): ListApiKeysResponse {
+    const message = createBaseListApiKeysResponse();
+    message.apiKeys = object.apiKeys?.map((e) => ApiKey.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
-function createBaseRevokeKeyRequest(): RevokeKeyRequest {
-  return { tenantId: "", keyId: "" };
+function createBaseRevokeApiKeyRequest(): RevokeApiKeyRequest {
+  return { tenantId: "", apiKeyId: "" };
 }
 
-export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
-  encode(message: RevokeKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RevokeApiKeyRequest: MessageFns<RevokeApiKeyRequest> = {
+  encode(message: RevokeApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
-    if (message.keyId !== "") {
-      writer.uint32(18).string(message.keyId);
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RevokeKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1143,7 +1435,7 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRevokeKeyRequest();
+      const message = createBaseRevokeApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1160,7 +1452,7 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
         }
@@ -1175,53 +1467,53 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): RevokeKeyRequest {
+  fromJSON(object: any): RevokeApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
         : "",
     };
   },
 
-  toJSON(message: RevokeKeyRequest): unknown {
+  toJSON(message: RevokeApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(base?: I): RevokeKeyRequest {
-    return RevokeKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RevokeApiKeyRequest>, I>>(base?: I): RevokeApiKeyRequest {
+    return RevokeApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(object: I): RevokeKeyRequest {
-    const message = createBaseRevokeKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<RevokeApiKeyRequest>, I>>(object: I): RevokeApiKeyRequest {
+    const message = createBaseRevokeApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
-    message.keyId = object.keyId ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
     return message;
   },
 };
 
-function createBaseRevokeKeyResponse(): RevokeKeyResponse {
+function createBaseRevokeApiKeyResponse(): RevokeApiKeyResponse {
   return {};
 }
 
-export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
-  encode(_: RevokeKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RevokeApiKeyResponse: MessageFns<RevokeApiKeyResponse> = {
+  encode(_: RevokeApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RevokeKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1230,7 +1522,7 @@ export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRevokeKeyResponse();
+      const message = createBaseRevokeApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1246,43 +1538,43 @@ export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
     }
   },
 
-  fromJSON(_: any): RevokeKeyResponse {
+  fromJSON(_: any): RevokeApiKeyResponse {
     return {};
   },
 
-  toJSON(_: RevokeKeyResponse): unknown {
+  toJSON(_: RevokeApiKeyResponse): unknown {
     const obj: any = {};
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(base?: I): RevokeKeyResponse {
-    return RevokeKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RevokeApiKeyResponse>, I>>(base?: I): RevokeApiKeyResponse {
+    return RevokeApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(_: I): RevokeKeyResponse {
-    const message = createBaseRevokeKeyResponse();
+  fromPartial<I extends Exact<DeepPartial<RevokeApiKeyResponse>, I>>(_: I): RevokeApiKeyResponse {
+    const message = createBaseRevokeApiKeyResponse();
     return message;
   },
 };
 
-function createBaseRotateKeyRequest(): RotateKeyRequest {
-  return { tenantId: "", keyId: "", overlapSeconds: 0 };
+function createBaseRotateApiKeyRequest(): RotateApiKeyRequest {
+  return { tenantId: "", apiKeyId: "", overlap: undefined };
 }
 
-export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
-  encode(message: RotateKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
+  encode(message: RotateApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
-    if (message.keyId !== "") {
-      writer.uint32(18).string(message.keyId);
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
     }
-    if (message.overlapSeconds !== 0) {
-      writer.uint32(24).int32(message.overlapSeconds);
+    if (message.overlap !== undefined) {
+      Duration.encode(message.overlap, writer.uint32(26).fork()).join();
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RotateKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1291,7 +1583,7 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRotateKeyRequest();
+      const message = createBaseRotateApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1308,15 +1600,15 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 3: {
-            if (tag !== 24) {
+            if (tag !== 26) {
               break;
             }
 
-            message.overlapSeconds = reader.int32();
+            message.overlap = Duration.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1331,60 +1623,58 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): RotateKeyRequest {
+  fromJSON(object: any): RotateApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
         : "",
-      overlapSeconds: isSet(object.overlapSeconds)
-        ? globalThis.Number(object.overlapSeconds)
-        : isSet(object.overlap_seconds)
-        ? globalThis.Number(object.overlap_seconds)
-        : 0,
+      overlap: isSet(object.overlap) ? Duration.fromJSON(object.overlap) : undefined,
     };
   },
 
-  toJSON(message: RotateKeyRequest): unknown {
+  toJSON(message: RotateApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
     }
-    if (message.overlapSeconds !== 0) {
-      obj.overlapSeconds = Math.round(message.overlapSeconds);
+    if (message.overlap !== undefined) {
+      obj.overlap = Duration.toJSON(message.overlap);
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(base?: I): RotateKeyRequest {
-    return RotateKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RotateApiKeyRequest>, I>>(base?: I): RotateApiKeyRequest {
+    return RotateApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(object: I): RotateKeyRequest {
-    const message = createBaseRotateKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<RotateApiKeyRequest>, I>>(object: I): RotateApiKeyRequest {
+    const message = createBaseRotateApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
-    message.keyId = object.keyId ?? "";
-    message.overlapSeconds = object.overlapSeconds ?? 0;
+    message.apiKeyId = object.apiKeyId ?? "";
+    message.overlap = (object.overlap !== undefined && object.overlap !== null)
+      ? Duration.fromPartial(object.overlap)
+      : undefined;
     return message;
   },
 };
 
-function createBaseRotateKeyResponse(): RotateKeyResponse {
-  return { key: undefined, text: "" };
+function createBaseRotateApiKeyResponse(): RotateApiKeyResponse {
+  return { apiKey: undefined, text: "" };
 }
 
-export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
-  encode(message: RotateKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== undefined) {
-      ApiKey.encode(message.key, writer.uint32(10).fork()).join();
+export const RotateApiKeyResponse: MessageFns<RotateApiKeyResponse> = {
+  encode(message: RotateApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
     }
     if (message.text !== "") {
       writer.uint32(18).string(message.text);
@@ -1392,7 +1682,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RotateKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1401,7 +1691,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRotateKeyResponse();
+      const message = createBaseRotateApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1410,7 +1700,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
               break;
             }
 
-            message.key = ApiKey.decode(reader, reader.uint32());
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
             continue;
           }
           case 2: {
@@ -1433,17 +1723,21 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     }
   },
 
-  fromJSON(object: any): RotateKeyResponse {
+  fromJSON(object: any): RotateApiKeyResponse {
     return {
-      key: isSet(object.key) ? ApiKey.fromJSON(object.key) : undefined,
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
       text: isSet(object.text) ? globalThis.String(object.text) : "",
     };
   },
 
-  toJSON(message: RotateKeyResponse): unknown {
+  toJSON(message: RotateApiKeyResponse): unknown {
     const obj: any = {};
-    if (message.key !== undefined) {
-      obj.key = ApiKey.toJSON(message.key);
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
     }
     if (message.text !== "") {
       obj.text = message.text;
@@ -1451,12 +1745,14 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(base?: I): RotateKeyResponse {
-    return RotateKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RotateApiKeyResponse>, I>>(base?: I): RotateApiKeyResponse {
+    return RotateApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(object: I): RotateKeyResponse {
-    const message = createBaseRotateKeyResponse();
-    message.key = (object.key !== undefined && object.key !== null) ? ApiKey.fromPartial(object.key) : undefined;
+  fromPartial<I extends Exact<DeepPartial<RotateApiKeyResponse>, I>>(object: I): RotateApiKeyResponse {
+    const message = createBaseRotateApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
     message.text = object.text ?? "";
     return message;
   },
@@ -2461,7 +2757,11 @@ export const ListAdminChangesResponse: MessageFns<ListAdminChangesResponse> = {
   },
 };
 
-/** Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded. */
+/**
+ * Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+ * every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+ * other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
+ */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
   /** Creates a tenant. */
@@ -2495,48 +2795,67 @@ export const AdminServiceService = {
     responseSerialize: (value: ListTenantsResponse): Buffer => Buffer.from(ListTenantsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTenantsResponse => ListTenantsResponse.decode(value),
   },
-  /** Creates an API key. Its text is in this response only. */
-  issueKey: {
-    path: "/godoty.v1.AdminService/IssueKey" as const,
+  /**
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
+   */
+  createApiKey: {
+    path: "/godoty.v1.AdminService/CreateApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: IssueKeyRequest): Buffer => Buffer.from(IssueKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): IssueKeyRequest => IssueKeyRequest.decode(value),
-    responseSerialize: (value: IssueKeyResponse): Buffer => Buffer.from(IssueKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): IssueKeyResponse => IssueKeyResponse.decode(value),
+    requestSerialize: (value: CreateApiKeyRequest): Buffer => Buffer.from(CreateApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CreateApiKeyRequest => CreateApiKeyRequest.decode(value),
+    responseSerialize: (value: CreateApiKeyResponse): Buffer =>
+      Buffer.from(CreateApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CreateApiKeyResponse => CreateApiKeyResponse.decode(value),
   },
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys: {
-    path: "/godoty.v1.AdminService/ListKeys" as const,
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey: {
+    path: "/godoty.v1.AdminService/GetApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListKeysRequest): Buffer => Buffer.from(ListKeysRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): ListKeysRequest => ListKeysRequest.decode(value),
-    responseSerialize: (value: ListKeysResponse): Buffer => Buffer.from(ListKeysResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
+    requestSerialize: (value: GetApiKeyRequest): Buffer => Buffer.from(GetApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetApiKeyRequest => GetApiKeyRequest.decode(value),
+    responseSerialize: (value: GetApiKeyResponse): Buffer => Buffer.from(GetApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetApiKeyResponse => GetApiKeyResponse.decode(value),
   },
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey: {
-    path: "/godoty.v1.AdminService/RevokeKey" as const,
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys: {
+    path: "/godoty.v1.AdminService/ListApiKeys" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RevokeKeyRequest): Buffer => Buffer.from(RevokeKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RevokeKeyRequest => RevokeKeyRequest.decode(value),
-    responseSerialize: (value: RevokeKeyResponse): Buffer => Buffer.from(RevokeKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): RevokeKeyResponse => RevokeKeyResponse.decode(value),
+    requestSerialize: (value: ListApiKeysRequest): Buffer => Buffer.from(ListApiKeysRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListApiKeysRequest => ListApiKeysRequest.decode(value),
+    responseSerialize: (value: ListApiKeysResponse): Buffer => Buffer.from(ListApiKeysResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListApiKeysResponse => ListApiKeysResponse.decode(value),
   },
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
    */
-  rotateKey: {
-    path: "/godoty.v1.AdminService/RotateKey" as const,
+  revokeApiKey: {
+    path: "/godoty.v1.AdminService/RevokeApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RotateKeyRequest): Buffer => Buffer.from(RotateKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RotateKeyRequest => RotateKeyRequest.decode(value),
-    responseSerialize: (value: RotateKeyResponse): Buffer => Buffer.from(RotateKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): RotateKeyResponse => RotateKeyResponse.decode(value),
+    requestSerialize: (value: RevokeApiKeyRequest): Buffer => Buffer.from(RevokeApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeApiKeyRequest => RevokeApiKeyRequest.decode(value),
+    responseSerialize: (value: RevokeApiKeyResponse): Buffer =>
+      Buffer.from(RevokeApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeApiKeyResponse => RevokeApiKeyResponse.decode(value),
+  },
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey: {
+    path: "/godoty.v1.AdminService/RotateApiKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RotateApiKeyRequest): Buffer => Buffer.from(RotateApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RotateApiKeyRequest => RotateApiKeyRequest.decode(value),
+    responseSerialize: (value: RotateApiKeyResponse): Buffer =>
+      Buffer.from(RotateApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RotateApiKeyResponse => RotateApiKeyResponse.decode(value),
   },
   /** Returns a tenant's policy. */
   getPolicy: {
@@ -2608,17 +2927,25 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   getTenant: handleUnaryCall<GetTenantRequest, GetTenantResponse>;
   /** Lists all tenants, oldest first. */
   listTenants: handleUnaryCall<ListTenantsRequest, ListTenantsResponse>;
-  /** Creates an API key. Its text is in this response only. */
-  issueKey: handleUnaryCall<IssueKeyRequest, IssueKeyResponse>;
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey: handleUnaryCall<RevokeKeyRequest, RevokeKeyResponse>;
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
    */
-  rotateKey: handleUnaryCall<RotateKeyRequest, RotateKeyResponse>;
+  createApiKey: handleUnaryCall<CreateApiKeyRequest, CreateApiKeyResponse>;
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey: handleUnaryCall<GetApiKeyRequest, GetApiKeyResponse>;
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys: handleUnaryCall<ListApiKeysRequest, ListApiKeysResponse>;
+  /**
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
+   */
+  revokeApiKey: handleUnaryCall<RevokeApiKeyRequest, RevokeApiKeyResponse>;
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey: handleUnaryCall<RotateApiKeyRequest, RotateApiKeyResponse>;
   /** Returns a tenant's policy. */
   getPolicy: handleUnaryCall<GetPolicyRequest, GetPolicyResponse>;
   /**
@@ -2686,72 +3013,94 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
   ): ClientUnaryCall;
-  /** Creates an API key. Its text is in this response only. */
-  issueKey(
-    request: IssueKeyRequest,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
+  /**
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
+   */
+  createApiKey(
+    request: CreateApiKeyRequest,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  issueKey(
-    request: IssueKeyRequest,
+  createApiKey(
+    request: CreateApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  issueKey(
-    request: IssueKeyRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
-  ): ClientUnaryCall;
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys(
-    request: ListKeysRequest,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
-  ): ClientUnaryCall;
-  listKeys(
-    request: ListKeysRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
-  ): ClientUnaryCall;
-  listKeys(
-    request: ListKeysRequest,
+  createApiKey(
+    request: CreateApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey(
-    request: RevokeKeyRequest,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey(
+    request: GetApiKeyRequest,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
   ): ClientUnaryCall;
-  revokeKey(
-    request: RevokeKeyRequest,
+  getApiKey(
+    request: GetApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
   ): ClientUnaryCall;
-  revokeKey(
-    request: RevokeKeyRequest,
+  getApiKey(
+    request: GetApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys(
+    request: ListApiKeysRequest,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  listApiKeys(
+    request: ListApiKeysRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  listApiKeys(
+    request: ListApiKeysRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
    */
-  rotateKey(
-    request: RotateKeyRequest,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
   ): ClientUnaryCall;
-  rotateKey(
-    request: RotateKeyRequest,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
   ): ClientUnaryCall;
-  rotateKey(
-    request: RotateKeyRequest,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
   ): ClientUnaryCall;
   /** Returns a tenant's policy. */
   getPolicy(

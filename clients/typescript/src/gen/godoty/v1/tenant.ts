@@ -16,7 +16,10 @@ export enum ApiScope {
   API_SCOPE_CONVERSE = 1,
   /** API_SCOPE_BILLING - BillingService. */
   API_SCOPE_BILLING = 2,
-  /** API_SCOPE_ADMIN - AdminService, for all tenants. */
+  /**
+   * API_SCOPE_ADMIN - A key of the operator: AdminService and BillingService, for all tenants. Another one: the methods of AdminService
+   * that manage the API keys of its own tenant.
+   */
   API_SCOPE_ADMIN = 3,
   UNRECOGNIZED = -1,
 }
@@ -68,14 +71,33 @@ export interface Tenant {
   createTime: Date | undefined;
 }
 
-/** A key, without its secret. */
+/** An API key, without its secret. */
 export interface ApiKey {
   /** The key's id, the middle part of its text. */
-  keyId: string;
+  apiKeyId: string;
   /** The tenant. */
   tenantId: string;
+  /** The display name. Empty: none. */
+  displayName: string;
   /** The scopes. */
   scopes: ApiScope[];
+  /**
+   * The key is the operator's: its scope `admin` holds for all methods and all tenants. So it is for the scope `admin` of
+   * each key that was created before keys could be bound to their tenant.
+   */
+  operator: boolean;
+  /**
+   * The models that its turns may request: ids, or patterns with `*`. Empty: those that the tenant's policy allows. A
+   * model must be allowed by both.
+   */
+  models: string[];
+  /**
+   * Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+   * too. Unset: no bound of its own. 0: it starts none.
+   */
+  turnsPerMinute?:
+    | number
+    | undefined;
   /** The time of creation. */
   createTime:
     | Date
@@ -270,9 +292,13 @@ export const Tenant: MessageFns<Tenant> = {
 
 function createBaseApiKey(): ApiKey {
   return {
-    keyId: "",
+    apiKeyId: "",
     tenantId: "",
+    displayName: "",
     scopes: [],
+    operator: false,
+    models: [],
+    turnsPerMinute: undefined,
     createTime: undefined,
     expireTime: undefined,
     revokeTime: undefined,
@@ -282,30 +308,42 @@ function createBaseApiKey(): ApiKey {
 
 export const ApiKey: MessageFns<ApiKey> = {
   encode(message: ApiKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.keyId !== "") {
-      writer.uint32(10).string(message.keyId);
+    if (message.apiKeyId !== "") {
+      writer.uint32(10).string(message.apiKeyId);
     }
     if (message.tenantId !== "") {
       writer.uint32(18).string(message.tenantId);
     }
+    if (message.displayName !== "") {
+      writer.uint32(26).string(message.displayName);
+    }
     if (message.scopes.length !== 0) {
-      writer.uint32(26).fork();
+      writer.uint32(34).fork();
       for (const v of message.scopes) {
         writer.int32(v);
       }
       writer.join();
     }
+    if (message.operator !== false) {
+      writer.uint32(40).bool(message.operator);
+    }
+    for (const v of message.models) {
+      writer.uint32(50).string(v!);
+    }
+    if (message.turnsPerMinute !== undefined) {
+      writer.uint32(56).int32(message.turnsPerMinute);
+    }
     if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(66).fork()).join();
     }
     if (message.expireTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(42).fork()).join();
+      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(74).fork()).join();
     }
     if (message.revokeTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.revokeTime), writer.uint32(50).fork()).join();
+      Timestamp.encode(toTimestamp(message.revokeTime), writer.uint32(82).fork()).join();
     }
     if (message.lastUseTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.lastUseTime), writer.uint32(58).fork()).join();
+      Timestamp.encode(toTimestamp(message.lastUseTime), writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -328,7 +366,7 @@ export const ApiKey: MessageFns<ApiKey> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 2: {
@@ -340,13 +378,21 @@ export const ApiKey: MessageFns<ApiKey> = {
             continue;
           }
           case 3: {
-            if (tag === 24) {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.displayName = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag === 32) {
               message.scopes.push(reader.int32() as any);
 
               continue;
             }
 
-            if (tag === 26) {
+            if (tag === 34) {
               const end2 = reader.uint32() + reader.pos;
               while (reader.pos < end2) {
                 message.scopes.push(reader.int32() as any);
@@ -357,20 +403,12 @@ export const ApiKey: MessageFns<ApiKey> = {
 
             break;
           }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
           case 5: {
-            if (tag !== 42) {
+            if (tag !== 40) {
               break;
             }
 
-            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            message.operator = reader.bool();
             continue;
           }
           case 6: {
@@ -378,11 +416,43 @@ export const ApiKey: MessageFns<ApiKey> = {
               break;
             }
 
-            message.revokeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            message.models.push(reader.string());
             continue;
           }
           case 7: {
-            if (tag !== 58) {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.turnsPerMinute = reader.int32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.revokeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
               break;
             }
 
@@ -403,17 +473,29 @@ export const ApiKey: MessageFns<ApiKey> = {
 
   fromJSON(object: any): ApiKey {
     return {
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
         : "",
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
+      displayName: isSet(object.displayName)
+        ? globalThis.String(object.displayName)
+        : isSet(object.display_name)
+        ? globalThis.String(object.display_name)
+        : "",
       scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => apiScopeFromJSON(e)) : [],
+      operator: isSet(object.operator) ? globalThis.Boolean(object.operator) : false,
+      models: globalThis.Array.isArray(object?.models) ? object.models.map((e: any) => globalThis.String(e)) : [],
+      turnsPerMinute: isSet(object.turnsPerMinute)
+        ? globalThis.Number(object.turnsPerMinute)
+        : isSet(object.turns_per_minute)
+        ? globalThis.Number(object.turns_per_minute)
+        : undefined,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
@@ -439,14 +521,26 @@ export const ApiKey: MessageFns<ApiKey> = {
 
   toJSON(message: ApiKey): unknown {
     const obj: any = {};
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
     }
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
+    if (message.displayName !== "") {
+      obj.displayName = message.displayName;
+    }
     if (message.scopes?.length) {
       obj.scopes = message.scopes.map((e) => apiScopeToJSON(e));
+    }
+    if (message.operator !== false) {
+      obj.operator = message.operator;
+    }
+    if (message.models?.length) {
+      obj.models = message.models;
+    }
+    if (message.turnsPerMinute !== undefined) {
+      obj.turnsPerMinute = Math.round(message.turnsPerMinute);
     }
     if (message.createTime !== undefined) {
       obj.createTime = message.createTime.toISOString();
@@ -468,9 +562,13 @@ export const ApiKey: MessageFns<ApiKey> = {
   },
   fromPartial<I extends Exact<DeepPartial<ApiKey>, I>>(object: I): ApiKey {
     const message = createBaseApiKey();
-    message.keyId = object.keyId ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
     message.tenantId = object.tenantId ?? "";
+    message.displayName = object.displayName ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
+    message.operator = object.operator ?? false;
+    message.models = object.models?.map((e) => e) || [];
+    message.turnsPerMinute = object.turnsPerMinute ?? undefined;
     message.createTime = object.createTime ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
     message.revokeTime = object.revokeTime ?? undefined;
