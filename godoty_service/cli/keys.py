@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from godoty.v1 import admin_service_pb2 as pb
 
-from godoty_service.cli.context import out, print_table, user, with_components
+from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.tenancy.auth import Scope
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def create(
             expire_time=now + timedelta(days=days) if days else None,
         )
         parsed = key_codec.parse_new_key(request, now=now)
-        _, text = await components.administration.create_api_key(user(), *parsed)
+        _, text = await components.administration.create_api_key(actor(), *parsed)
         out.print(text)
 
     with_components(work)
@@ -95,7 +95,7 @@ def revoke(tenant: Tenant, key: Key) -> None:
     """Revoke a key, on every server within 5 seconds."""
 
     async def work(components: "Components") -> None:
-        await components.administration.revoke_api_key(user(), tenant, key)
+        await components.administration.revoke_api_key(actor(), tenant, key)
         out.print("revoked")
 
     with_components(work)
@@ -113,7 +113,7 @@ def rotate(
     async def work(components: "Components") -> None:
         request = pb.RotateApiKeyRequest(tenant_id=tenant, api_key_id=key, overlap={"seconds": overlap})
         tenant_id, key_id, duration = key_codec.parse_rotation(request)
-        _, text = await components.administration.rotate_api_key(user(), tenant_id, key_id, overlap=duration)
+        _, text = await components.administration.rotate_api_key(actor(), tenant_id, key_id, overlap=duration)
         out.print(text)
 
     with_components(work)

@@ -14,7 +14,7 @@ from godoty.v1 import billing_service_pb2 as billing_pb
 from google.protobuf import json_format
 
 from godoty_service.budgets.verification import verify_budgets
-from godoty_service.cli.context import err, out, print_table, user, with_components, with_provider
+from godoty_service.cli.context import actor, err, out, print_table, user, with_components, with_provider
 from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
 from godoty_service.ledger.entries import Adjustment, CallState, Entry
@@ -198,8 +198,9 @@ def resolve(
         if found is None:
             raise ValueError(f"there is no call {call}")
         await components.accounting.adjustments.check(found, cost=amount, above_bound=above_bound)
-        details = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
-        await components.administration.record_resolution(user(), found.tenant_id, details)
+        details = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by or user()}
+        before = {"call_id": call, "state": found.state.value}
+        await components.administration.record_resolution(actor(), found.tenant_id, old=before, new=details)
         entry = await components.accounting.adjustments.resolve(
             found, cost=amount, why=why, by=by or user(), above_bound=above_bound
         )
@@ -236,7 +237,7 @@ def adjust(
             raise ValueError(f"there is no call {call}")
         request.tenant_id = found.tenant_id
         adjuster = CallAdjuster(adjustments=components.accounting.adjustments, administration=components.administration)
-        entry, total = await adjuster.adjust(user(), parse_adjustment(request, by=by))
+        entry, total = await adjuster.adjust(actor(), parse_adjustment(request, by=by))
         added, place = money.format_usd(entry.cost), f"entry {entry.number} of its session"
         out.print(f"{entry.entry_id}: {added} USD, {place}; the call costs {money.format_usd(total)} USD")
 

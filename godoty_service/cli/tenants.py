@@ -11,7 +11,7 @@ from godoty.v1 import budget_pb2, tenant_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from godoty_service.cli.context import out, print_table, user, with_components
+from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.pricing.money import format_usd
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def create(name: Annotated[str, typer.Argument(help="The tenant's display name."
     from godoty_service.rpc.admin import codec  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
-        tenant = await components.administration.create_tenant(user(), name=codec.parse_tenant_name(name))
+        tenant = await components.administration.create_tenant(actor(), name=codec.parse_tenant_name(name))
         out.print(tenant.tenant_id)
 
     with_components(work)
@@ -148,7 +148,7 @@ def set_policy(
         request = pb.UpdatePolicyRequest(tenant_id=tenant, policy=policy, update_mask={"paths": fields}, etag=base)
         catalogue = await newest_catalogue(components.database.collection("catalogues"))
         check = partial(policy_codec.check_policy, catalogue=catalogue)
-        await components.administration.update_policy(user(), *policy_codec.parse_policy_change(request), check=check)
+        await components.administration.update_policy(actor(), *policy_codec.parse_policy_change(request), check=check)
         out.print_json(data=_as_data(await _policy_of(components, tenant)))
 
     with_components(work)
@@ -171,7 +171,7 @@ def set_provider_key(
 
     async def work(components: "Components") -> None:
         request = pb.SetProviderKeyRequest(tenant_id=tenant, provider_key=secret)
-        await components.administration.set_provider_key(user(), *codec.parse_provider_key(request))
+        await components.administration.set_provider_key(actor(), *codec.parse_provider_key(request))
         out.print("removed" if remove else "set")
 
     with_components(work)
@@ -182,7 +182,7 @@ def reseal() -> None:
     """Re-encrypt all tenants' keys with the first of GODOTY_ENCRYPTION_KEYS, so that the others can be removed."""
 
     async def work(components: "Components") -> None:
-        out.print(f"{await components.administration.reseal_provider_keys(user())} keys re-encrypted")
+        out.print(f"{await components.administration.reseal_provider_keys(actor())} keys re-encrypted")
 
     with_components(work)
 

@@ -42,6 +42,12 @@ class CallContext:
 
     principal: Principal
     context: Context
+    sources: Sources
+
+    @property
+    def peer(self) -> str:
+        """The address of the caller."""
+        return self.sources.address(self.context.peer(), self.context.invocation_metadata() or ())
 
     @property
     def tenant_id(self) -> str:
@@ -180,7 +186,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
         if principal.scopes.isdisjoint(scopes):
             raise _refusal(principal, method, scopes)
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
-        return CallContext(principal, context)
+        return CallContext(principal, context, self._sources)
 
     async def _verify(self, context: Context) -> Principal:
         check = self._throttle.check(self._sources.of(context.peer(), context.invocation_metadata() or ()))

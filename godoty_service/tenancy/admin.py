@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from godoty_service.budgets.budget import Budget
 from godoty_service.tenancy.api_keys import ApiKey, ApiKeys, ApiKeyTerms
-from godoty_service.tenancy.audit import AdminChanges
+from godoty_service.tenancy.audit import Actor, AdminChanges, Values
 from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.provider_keys import ProviderKeys
@@ -23,7 +23,7 @@ CheckKey = Callable[[ApiKey], None]
 
 
 class Administration:
-    """Makes changes. `by` is the id of an API key, or the user of the command line."""
+    """Makes changes."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Administration:
         self.changes = changes
         self._counting = counting
 
-    async def create_tenant(self, by: str, *, name: str) -> Tenant:
+    async def create_tenant(self, actor: Actor, *, name: str) -> Tenant:
         """Create a tenant."""
         tenant = self.tenants.new(name)
-        await self._record(by, "CreateTenant", tenant.tenant_id, name=name)
+        await self._record(actor, "CreateTenant", tenant.tenant_id, new={"name": name})
         return await self.tenants.insert(tenant)
 
-    async def create_api_key(self, by: str, tenant_id: str, terms: ApiKeyTerms) -> tuple[ApiKey, str]:
+    async def create_api_key(self, actor: Actor, tenant_id: str, terms: ApiKeyTerms) -> tuple[ApiKey, str]:
         """Create an API key; return it with its text, which is shown only this once.
 
         Raises:
@@ -66,14 +66,16 @@ class Administration:
         """
         await self.tenants.require(tenant_id)
         key = self.keys.new(tenant_id, terms)
-        await self._record(by, "CreateApiKey", tenant_id, **_key_details(key))
+        await self._record(actor, "CreateApiKey", tenant_id, new=_key_values(key))
         return key, await self.keys.insert(key)
 
-    async def revoke_api_key(self, by: str, tenant_id: str, key_id: str, *, check: CheckKey = lambda _: None) -> None:
+    async def revoke_api_key(
+        self, actor: Actor, tenant_id: str, key_id: str, *, check: CheckKey = lambda _: None
+    ) -> None:
         """Revoke an API key, on every server within 5 seconds. Revoking it again has no effect.
 
         Args:
-            by: The author.
+            actor: The author.
             tenant_id: The tenant.
             key_id: The key.
             check: Raises if the author may not revoke the key.
@@ -83,17 +85,19 @@ class Administration:
             ApiKeyNotFound: It has no such key.
         """
         await self.tenants.require(tenant_id)
-        check(await self.keys.require(tenant_id, key_id))
-        await self._record(by, "RevokeApiKey", tenant_id, api_key_id=key_id)
+        key = await self.keys.require(tenant_id, key_id)
+        check(key)
+        before = {"api_key_id": key_id, "revoked": key.revoke_time is not None}
+        await self._record(actor, "RevokeApiKey", tenant_id, old=before, new=before | {"revoked": True})
         await self.keys.revoke(tenant_id, key_id)
 
     async def rotate_api_key(
-        self, by: str, tenant_id: str, key_id: str, *, overlap: timedelta, check: CheckKey = lambda _: None
+        self, actor: Actor, tenant_id: str, key_id: str, *, overlap: timedelta, check: CheckKey = lambda _: None
     ) -> tuple[ApiKey, str]:
         """Create a successor of an API key, which then expires after the overlap.
 
         Args:
-            by: The author.
+            actor: The author.
             tenant_id: The tenant.
             key_id: The key.
             overlap: The duration for which the old key remains valid.
@@ -107,22 +111,21 @@ class Administration:
         old = await self.keys.require(tenant_id, key_id, in_force=True)
         check(old)
         key = self.keys.successor(old)
-        seconds = overlap.total_seconds()
-        details = {"old_api_key_id": key_id, "overlap_seconds": seconds, **_key_details(key)}
-        await self._record(by, "RotateApiKey", tenant_id, **details)
+        overlapping = {"old_api_key_id": key_id, "overlap_seconds": overlap.total_seconds()}
+        await self._record(actor, "RotateApiKey", tenant_id, old=_key_values(old), new=_key_values(key) | overlapping)
         text = await self.keys.insert(key)
         await self.keys.expire(tenant_id, key_id, after=overlap)
         return key, text
 
     async def update_policy(
-        self, by: str, tenant_id: str, change: PolicyChange, *, check: Callable[[Policy], None] = lambda _: None
+        self, actor: Actor, tenant_id: str, change: PolicyChange, *, check: Callable[[Policy], None] = lambda _: None
     ) -> PolicyVersion:
         """Change a tenant's policy; the new one is in force on every server within 5 seconds.
 
         If the spending under its budgets cannot be counted, the policy is not changed.
 
         Args:
-            by: The author.
+            actor: The author.
             tenant_id: The tenant.
             change: The change.
             check: Raises if the new policy is invalid.
@@ -138,9 +141,8 @@ class Administration:
                 break
             policy = change.apply(old.policy)
             check(policy)
-            await self._record(
-                by, "UpdatePolicy", tenant_id, **{name: _plain(value) for name, value in change.values(policy).items()}
-            )
+            before, after = _plain(change.values(old.policy)), _plain(change.values(policy))
+            await self._record(actor, "UpdatePolicy", tenant_id, old=before, new=after)
             async with self._counting(tenant_id) if policy.budgets else nullcontext():
                 updated = await self.policies.update(tenant_id, change, over=old)
             old = await self.policies.read_version(tenant_id)
@@ -151,7 +153,7 @@ class Administration:
             metadata={"etag": old.etag},
         )
 
-    async def set_provider_key(self, by: str, tenant_id: str, secret: str | None) -> None:
+    async def set_provider_key(self, actor: Actor, tenant_id: str, secret: str | None) -> None:
         """Set a tenant's own OpenRouter key; None removes it.
 
         Raises:
@@ -159,45 +161,54 @@ class Administration:
             ProviderKeysOff: The server has no encryption key.
         """
         await self.tenants.require(tenant_id)
+        before = {"provider_key_id": await self.provider_keys.current_id(tenant_id)}
         if secret is None:
-            await self._record(by, "SetProviderKey", tenant_id, removed=True)
+            await self._record(actor, "SetProviderKey", tenant_id, old=before, new={"provider_key_id": None})
             await self.provider_keys.remove(tenant_id)
             return
         sealed = self.provider_keys.seal(tenant_id, secret)
-        await self._record(by, "SetProviderKey", tenant_id, provider_key_id=sealed["key_id"])
+        after = {"provider_key_id": sealed["key_id"]}
+        await self._record(actor, "SetProviderKey", tenant_id, old=before, new=after)
         await self.provider_keys.insert(sealed)
 
-    async def reseal_provider_keys(self, by: str) -> int:
+    async def reseal_provider_keys(self, actor: Actor) -> int:
         """Re-encrypt with the first encryption key what others encrypted; return the number of keys changed.
 
         Raises:
             ProviderKeysOff: One cannot be decrypted.
         """
-        await self._record(by, "ResealProviderKeys", "")
+        await self._record(actor, "ResealProviderKeys", "", new={})
         return await self.provider_keys.reseal()
 
-    async def record_resolution(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+    async def record_resolution(self, actor: Actor, tenant_id: str, *, old: Values, new: Values) -> None:
         """Record that an unresolved call is about to be resolved; the ledger stores the resolution itself."""
-        await self.changes.record(by=by, action="ResolveCall", tenant_id=tenant_id, details=details)
+        await self._record(actor, "ResolveCall", tenant_id, old=old, new=new)
 
-    async def record_adjustment(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
+    async def record_adjustment(self, actor: Actor, tenant_id: str, *, old: Values, new: Values) -> None:
         """Record that a call's cost is about to be adjusted; the ledger stores the adjustment itself."""
-        await self.changes.record(by=by, action="AdjustCall", tenant_id=tenant_id, details=details)
+        await self._record(actor, "AdjustCall", tenant_id, old=old, new=new)
 
-    async def record_time_repair(self, by: str, tenant_id: str, details: Mapping[str, object]) -> None:
-        """Record that entries' times are about to be replaced; the details include the old times."""
-        await self.changes.record(by=by, action="RepairTimes", tenant_id=tenant_id, details=details)
+    async def record_time_repair(self, actor: Actor, tenant_id: str, *, old: Values, new: Values) -> None:
+        """Record that entries' times are about to be replaced."""
+        await self._record(actor, "RepairTimes", tenant_id, old=old, new=new)
 
-    async def _record(self, by: str, action: str, tenant_id: str, **details: object) -> None:
-        await self.changes.record(by=by, action=action, tenant_id=tenant_id, details=details)
-
-
-def _plain(value: object) -> object:
-    """Return a value of a policy as JSON has it."""
-    return [asdict(each) if isinstance(each, Budget) else each for each in value] if isinstance(value, tuple) else value
+    async def _record(
+        self, actor: Actor, method: str, tenant_id: str, *, old: Values | None = None, new: Values
+    ) -> None:
+        await self.changes.record(actor=actor, method=method, tenant_id=tenant_id, old=old, new=new)
 
 
-def _key_details(key: ApiKey) -> dict[str, object]:
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Return values of a policy as JSON has them."""
+    return {
+        name: [asdict(each) if isinstance(each, Budget) else each for each in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _key_values(key: ApiKey) -> dict[str, object]:
     """Return what the audit log records of a key: nothing secret."""
     return {
         "api_key_id": key.key_id,

@@ -19,6 +19,7 @@ from openrouter_sandbox.billing.malformed import MALFORMED
 from tests.faults.adjustment_load import RequestedAdjustments, adjust
 from tests.faults.cluster import ServerProcess, World
 from tests.faults.invoice_comparison import differences, spending_at
+from tests.support.environment import ME
 from tests.support.system_clock import SKEW
 
 # Models of providers that stop billing when the connection closes, and of providers that bill the whole answer.
@@ -196,7 +197,7 @@ async def _change_policies(
     while True:
         await asyncio.sleep(rng.uniform(0.2, 1.2))
         await world.components.administration.update_policy(
-            "storm", rng.choice(tenants)[0], PolicyChange(policy=rng.choice(POLICIES))
+            ME, rng.choice(tenants)[0], PolicyChange(policy=rng.choice(POLICIES))
         )
         result.policies += 1
 

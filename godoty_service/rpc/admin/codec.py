@@ -1,17 +1,20 @@
 """Converts between admin_service.proto and domain values, and checks the requests; the command line uses it, too."""
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import tenant_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from godoty_service.clock import to_millisecond
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.adjustment_order import AdjustmentOrder
 from godoty_service.pricing import money
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
-from godoty_service.tenancy.audit import AdminChange
+from godoty_service.tenancy.audit import AdminChange, ChangeFilter
 from godoty_service.tenancy.tenants import Tenant
 
 _MAX_NAME = 200  # characters
@@ -99,15 +102,45 @@ def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
     return tenant_pb2.Tenant(tenant_id=tenant.tenant_id, name=tenant.name, create_time=timestamp(tenant.create_time))
 
 
+def parse_change_filter(request: pb.ListAdminChangesRequest) -> ChangeFilter:
+    """Return which changes to list.
+
+    Raises:
+        InvalidRequest: One or more fields are invalid.
+    """
+    violations = Violations()
+    if request.tenant_id:
+        violations.check_id("tenant_id", request.tenant_id)
+    start = _parse_time("start_time", request.start_time, violations) if request.HasField("start_time") else None
+    end = _parse_time("end_time", request.end_time, violations) if request.HasField("end_time") else None
+    if start is not None and end is not None and end <= start:
+        violations.add("end_time", "must be after start_time")
+    violations.raise_if_any()
+    return ChangeFilter(tenant_id=request.tenant_id or None, start=start, end=end)
+
+
 def change_message(change: AdminChange) -> tenant_pb2.AdminChange:
     """Convert an audited change."""
     return tenant_pb2.AdminChange(
+        change_id=change.change_id,
         time=timestamp(change.time),
-        by=change.by,
-        action=change.action,
+        actor=tenant_pb2.AdminActor(
+            kind=f"ADMIN_ACTOR_KIND_{change.actor.kind.name}", id=change.actor.id, peer=change.actor.peer
+        ),
+        method=change.method,
         tenant_id=change.tenant_id,
-        details_json=change.details,
+        old_value_json=change.old_value,
+        new_value_json=change.new_value,
     )
+
+
+def _parse_time(field: str, time: Timestamp, violations: Violations) -> datetime | None:
+    """Return a time; add a violation if it is none."""
+    try:
+        return to_millisecond(time.ToDatetime(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        violations.add(field, "must be a time")
+        return None
 
 
 def _parse_change(request: pb.AdjustCallRequest, violations: Violations) -> Decimal:

@@ -22,6 +22,7 @@ from godoty_service.rpc.billing_codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.tenancy.admin import Administration
+from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"]
@@ -46,11 +47,11 @@ class CallAdjuster:
         self._adjustments = adjustments
         self._administration = administration
 
-    async def adjust(self, by: str, order: AdjustmentOrder) -> tuple[Adjustment, Decimal]:
+    async def adjust(self, actor: Actor, order: AdjustmentOrder) -> tuple[Adjustment, Decimal]:
         """Make an adjustment, or find the one that the same request made; return it and the call's total now.
 
         Args:
-            by: The author in the audit log: an API key's id, or the user of the command line.
+            actor: The author in the audit log.
             order: The adjustment to make.
 
         Raises:
@@ -62,7 +63,13 @@ class CallAdjuster:
         found = await self._adjustments.find(order)
         if found is None:
             planned = await self._adjustments.preview(order)
-            await self._administration.record_adjustment(by, order.tenant_id, _details(order, planned))
+            before = await self._adjustments.total(order.tenant_id, order.call_id)
+            await self._administration.record_adjustment(
+                actor,
+                order.tenant_id,
+                old={"call_id": order.call_id, "total_cost_usd": format_usd(before)},
+                new=_values(order, planned),
+            )
             found = await self._adjustments.adjust(order)
         return found, await self._adjustments.total(order.tenant_id, order.call_id)
 
@@ -97,7 +104,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: CallContext) -> pb.CreateTenantResponse:
         """Create a tenant."""
         name = codec.parse_tenant_name(request.name)
-        tenant = await self._admin.create_tenant(call.principal.key_id, name=name)
+        tenant = await self._admin.create_tenant(_actor(call), name=name)
         return pb.CreateTenantResponse(tenant=tenant_message(tenant))
 
     async def GetTenant(self, request: pb.GetTenantRequest, _: CallContext) -> pb.GetTenantResponse:
@@ -122,7 +129,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, terms = key_codec.parse_new_key(request, now=self._clock())
         check_tenant(call.principal, tenant_id)
         check_grant(call.principal, terms, method="CreateApiKey")
-        key, text = await self._admin.create_api_key(call.principal.key_id, tenant_id, terms)
+        key, text = await self._admin.create_api_key(_actor(call), tenant_id, terms)
         return pb.CreateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, call: CallContext) -> pb.GetApiKeyResponse:
@@ -153,7 +160,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, key_id = key_codec.parse_key_ids(request)
         check_tenant(call.principal, tenant_id)
         check = partial(check_revocation, call.principal)
-        await self._admin.revoke_api_key(call.principal.key_id, tenant_id, key_id, check=check)
+        await self._admin.revoke_api_key(_actor(call), tenant_id, key_id, check=check)
         return pb.RevokeApiKeyResponse()
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: CallContext) -> pb.RotateApiKeyResponse:
@@ -161,9 +168,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, key_id, overlap = key_codec.parse_rotation(request)
         check_tenant(call.principal, tenant_id)
         check = partial(check_grant, call.principal, method="RotateApiKey")
-        key, text = await self._admin.rotate_api_key(
-            call.principal.key_id, tenant_id, key_id, overlap=overlap, check=check
-        )
+        key, text = await self._admin.rotate_api_key(_actor(call), tenant_id, key_id, overlap=overlap, check=check)
         return pb.RotateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: CallContext) -> pb.GetPolicyResponse:
@@ -177,31 +182,29 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         """Change a tenant's policy."""
         tenant_id, change = policy_codec.parse_policy_change(request)
         check = partial(policy_codec.check_policy, catalogue=self._catalogue())
-        version = await self._admin.update_policy(call.principal.key_id, tenant_id, change, check=check)
+        version = await self._admin.update_policy(_actor(call), tenant_id, change, check=check)
         return pb.UpdatePolicyResponse(policy=policy_message(version))
 
     async def SetProviderKey(self, request: pb.SetProviderKeyRequest, call: CallContext) -> pb.SetProviderKeyResponse:
         """Set or remove a tenant's own OpenRouter key."""
         tenant_id, secret = codec.parse_provider_key(request)
-        await self._admin.set_provider_key(call.principal.key_id, tenant_id, secret)
+        await self._admin.set_provider_key(_actor(call), tenant_id, secret)
         return pb.SetProviderKeyResponse()
 
     async def AdjustCall(self, request: pb.AdjustCallRequest, call: CallContext) -> pb.AdjustCallResponse:
         """Adjust the cost of a model call."""
         order = codec.parse_adjustment(request, by=call.principal.key_id)
-        adjustment, total = await self._adjuster.adjust(call.principal.key_id, order)
+        adjustment, total = await self._adjuster.adjust(_actor(call), order)
         return pb.AdjustCallResponse(adjustment=adjustment_message(adjustment), total_cost_usd=format_usd(total))
 
     async def ListAdminChanges(
         self, request: pb.ListAdminChangesRequest, _: CallContext
     ) -> pb.ListAdminChangesResponse:
         """Return a page of the audit log."""
-        tenant_id = parse_tenant_id(request.tenant_id) if request.tenant_id else None
-        page = PageRequest(request, ("admin_changes", tenant_id or ""), str)
+        wanted = codec.parse_change_filter(request)
+        page = PageRequest(request, ("admin_changes", repr(wanted)), str)
         before = page.position[0] if page.position else None
-        found = await self._admin.changes.page(
-            tenant_id=tenant_id, before=before, limit=page.limit, max_bytes=self._page_bytes
-        )
+        found = await self._admin.changes.page(wanted, before=before, limit=page.limit, max_bytes=self._page_bytes)
         changes, token = page.cut(
             found,
             [change_message(each) for each in found[: page.size]],
@@ -211,7 +214,12 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.ListAdminChangesResponse(changes=changes, next_page_token=token)
 
 
-def _details(order: AdjustmentOrder, adjustment: Adjustment) -> dict[str, object]:
+def _actor(call: CallContext) -> Actor:
+    """Return the author of a call's changes."""
+    return Actor(kind=ActorKind.KEY, id=call.principal.key_id, peer=call.peer)
+
+
+def _values(order: AdjustmentOrder, adjustment: Adjustment) -> dict[str, object]:
     """Return what the audit log records of an adjustment."""
     amount_field = "cost_usd" if order.is_new_cost else "add_usd"
     return {

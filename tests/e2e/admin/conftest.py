@@ -73,9 +73,9 @@ class Admin:
         return answer.api_key, answer.text
 
     async def changes(self, tenant_id: str) -> list[tuple[str, str, dict[str, Any]]]:
-        """Return the audit log, newest first: author, method and details."""
+        """Return the audit log, newest first: author, method and new values."""
         answer = await self.call("ListAdminChanges", tenant_id=tenant_id)
-        return [(each.by, each.action, json.loads(each.details_json)) for each in answer.changes]
+        return [(each.actor.id, each.method, json.loads(each.new_value_json)) for each in answer.changes]
 
 
 def without_etag(policy: tenant_pb2.Policy) -> tenant_pb2.Policy:

@@ -52,6 +52,7 @@ async def test_adjustment_is_made_attributed_and_recorded(admin: Admin, caller: 
                 "why": "the invoice",
                 "by": admin.key_id,
                 "request_id": "r1",
+                "above_bound": False,
             },
         )
     ]

@@ -13,6 +13,7 @@ from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange
 from tests.e2e.admin.conftest import Admin, without_etag
 from tests.support.caller import Caller, failure_of
+from tests.support.environment import ME
 from tests.support.service import Service, eventually
 
 ABORTED, INVALID = grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT
@@ -251,8 +252,8 @@ async def test_change_that_is_overtaken_is_tried_again(
     """On what the other change has left; if others are always faster, it is ABORTED and not made."""
     async with open_components(surroundings.settings(new_database)) as components:
         admin = components.administration
-        tenant = await admin.create_tenant("me", name="acme")
-        await admin.update_policy("me", tenant.tenant_id, PolicyChange(policy=Policy(concurrent_turns=1)))
+        tenant = await admin.create_tenant(ME, name="acme")
+        await admin.update_policy(ME, tenant.tenant_id, PolicyChange(policy=Policy(concurrent_turns=1)))
         real, collection, overtaken = Policies.update, components.database.collection("policies"), 3
 
         async def overtake(policies: Policies, tenant_id: str, change: PolicyChange, **named: Any) -> bool:
@@ -264,10 +265,10 @@ async def test_change_that_is_overtaken_is_tried_again(
 
         monkeypatch.setattr(Policies, "update", overtake)
         change = PolicyChange(policy=Policy(turns_per_minute=1), fields={"turns_per_minute"})
-        made = await admin.update_policy("me", tenant.tenant_id, change)
+        made = await admin.update_policy(ME, tenant.tenant_id, change)
         assert made.policy == Policy(turns_per_minute=1, concurrent_turns=4)
 
         overtaken = 1000
         with pytest.raises(EtagMismatch):
-            await admin.update_policy("me", tenant.tenant_id, PolicyChange(policy=Policy(turns_per_minute=2)))
+            await admin.update_policy(ME, tenant.tenant_id, PolicyChange(policy=Policy(turns_per_minute=2)))
         assert (await components.tenancy.policies.read(tenant.tenant_id)).turns_per_minute == 1

@@ -9,6 +9,7 @@ from godoty.v1 import admin_service_pb2, admin_service_pb2_grpc, billing_service
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.rpc.pagination import encode_token
+from godoty_service.tenancy.audit import ChangeFilter
 from godoty_service.tenancy.auth import Scope
 from godoty_service.usage.ledger_pages import EntryFilter
 from tests.support.caller import Caller, failure_of
@@ -58,7 +59,7 @@ async def test_a_forged_place_is_refused(
         ),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
         (admin.ListApiKeys, keys(tenant_id=tenant), ("api_keys", tenant), OF_A_TIME),
-        (admin.ListAdminChanges, changes(), ("admin_changes", ""), OF_TEXT),
+        (admin.ListAdminChanges, changes(), ("admin_changes", repr(ChangeFilter())), OF_TEXT),
         (billing.ListLedgerEntries, ledger(), ("ledger", tenant, repr(EntryFilter())), OF_AN_ENTRY),
     ]
     for method, request, query, wrong in lists:
@@ -85,7 +86,9 @@ async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callab
         tenant_id=tenant, page_token=encode_token(("api_keys", tenant), [later, "a"])
     )
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
-    changes = admin_service_pb2.ListAdminChangesRequest(page_token=encode_token(("admin_changes", ""), [""]))
+    changes = admin_service_pb2.ListAdminChangesRequest(
+        page_token=encode_token(("admin_changes", repr(ChangeFilter())), [""])
+    )
     ledger = billing_service_pb2.ListLedgerEntriesRequest(
         page_token=encode_token(("ledger", tenant, repr(EntryFilter())), [later, 1, "a"])
     )

@@ -11,6 +11,7 @@ from godoty_service.tenancy.policies import Policy, PolicyChange
 from godoty_service.tenancy.turn_limits import TurnLimiter
 from tests.conftest import Start
 from tests.support.caller import Caller
+from tests.support.environment import ME
 from tests.support.service import Service
 
 FAST = "@sandbox plain tokens=1 flat=1"
@@ -47,4 +48,4 @@ async def test_session_is_released_before_end_is_readable(serve: Start, connect:
 async def limit(service: Service, policy: Policy) -> None:
     """Set a tenant's policy."""
     async with open_components(service.surroundings.settings(service.database.name), indexes=False) as components:
-        await components.administration.update_policy("test", service.tenant_id, PolicyChange(policy=policy))
+        await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=policy))

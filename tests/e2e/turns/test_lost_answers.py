@@ -22,7 +22,7 @@ from tests.e2e.turns.lossy import Loss, LossyDriver
 from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
 from tests.support.caller import Caller, Turn
-from tests.support.environment import Surroundings
+from tests.support.environment import ME, Surroundings
 from tests.support.history import assert_whole, assert_whole_upstream
 from tests.support.service import Service
 
@@ -136,7 +136,7 @@ async def world(
     async with running(surroundings.settings(new_database, **settings)) as server:
         service = surroundings.service(server.address, new_database)
         async with open_components(surroundings.settings(new_database), indexes=False) as components:
-            await components.administration.update_policy("test", service.tenant_id, PolicyChange(policy=POLICY))
+            await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=POLICY))
         yield World(LossyDriver(monkeypatch), server, connect(service))
 
 

@@ -11,6 +11,7 @@ from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
 from tests.support.caller import Caller
+from tests.support.environment import ME
 from tests.support.service import Service
 
 NAME = "godoty_budget_alerts_total"
@@ -34,7 +35,7 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
     async with open_components(service.surroundings.settings(service.database.name)) as components:
         for each in tenants:
             await components.administration.update_policy(
-                "me", each.tenant_id, PolicyChange(policy=Policy(budgets=budgets))
+                ME, each.tenant_id, PolicyChange(policy=Policy(budgets=budgets))
             )
     assert await _counted(port) == set()
 

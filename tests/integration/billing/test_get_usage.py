@@ -19,6 +19,7 @@ from tests.integration.billing.caller import Biller, timestamp
 from tests.integration.billing.conftest import Bill
 from tests.integration.billing.harness import Tenant
 from tests.support.caller import Caller, failure_of
+from tests.support.environment import ME
 from tests.support.service import Service, plain
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -237,7 +238,7 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, bill:
 async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
     async with open_components(service.surroundings.settings(service.database.name)) as components:
         await components.administration.update_policy(
-            "me", service.tenant_id, PolicyChange(policy=Policy(budgets=tuple(budgets)))
+            ME, service.tenant_id, PolicyChange(policy=Policy(budgets=tuple(budgets)))
         )
 
 

@@ -12,6 +12,7 @@ from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
 from tests.support.caller import Caller
+from tests.support.environment import ME
 
 BUDGET = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
 
@@ -29,13 +30,11 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
 
         monkeypatch.setattr(OpeningBalanceJob, "before", fail)
         with pytest.raises(StorageUnavailable):
-            await components.administration.update_policy(
-                "me", tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,)))
-            )
+            await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         policy = await components.tenancy.policies.read(tenant_id)
         assert (await caller.converse("hello again")).finished
         monkeypatch.undo()
-        await components.administration.update_policy("me", tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         (status,) = await components.accounting.budget_service.status(tenant_id)
 
     assert policy == NO_POLICY
@@ -57,7 +56,7 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     monkeypatch.setattr(Policies, "update", watched)
     async with open_components(caller.service.surroundings.settings(caller.service.database.name)) as components:
         before = await components.accounting.budget_store.since(tenant_id)
-        await components.administration.update_policy("me", tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         steps.append(("written", await components.accounting.budget_store.since(tenant_id)))
         now = await components.database.now()
 

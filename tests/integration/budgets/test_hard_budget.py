@@ -21,6 +21,7 @@ from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.faults.cluster import World, open_world
 from tests.support.caller import Failure, stub_of
+from tests.support.environment import ME
 
 DAY = BudgetWindow.DAY
 
@@ -35,7 +36,7 @@ async def world(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[World]:
 
 async def set_policy(world: World, policy: Policy) -> None:
     """Set the tenant's policy, as AdminService does."""
-    await world.components.administration.update_policy("me", world.tenant_id, PolicyChange(policy=policy))
+    await world.components.administration.update_policy(ME, world.tenant_id, PolicyChange(policy=policy))
 
 
 async def converse(world: World, address: str, text: str, **fields: Any) -> tuple[str, list[pb.ConverseResponse]]:

@@ -1419,10 +1419,14 @@ type ListAdminChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only changes to this tenant. Empty: to all tenants.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Only changes at this time or later. Unset: from the beginning.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only changes before this time. Unset: all until now.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Maximum number of changes; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page of the same query. Empty: the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1462,6 +1466,20 @@ func (x *ListAdminChangesRequest) GetTenantId() string {
 		return x.TenantId
 	}
 	return ""
+}
+
+func (x *ListAdminChangesRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListAdminChangesRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
 }
 
 func (x *ListAdminChangesRequest) GetPageSize() int32 {
@@ -1626,12 +1644,15 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"adjustment\x18\x01 \x01(\v2\x15.godoty.v1.AdjustmentR\n" +
 	"adjustment\x12)\n" +
 	"\x0etotal_cost_usd\x18\x02 \x01(\tH\x00R\ftotalCostUsd\x88\x01\x01B\x11\n" +
-	"\x0f_total_cost_usd\"r\n" +
+	"\x0f_total_cost_usd\"\xe4\x01\n" +
 	"\x17ListAdminChangesRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
-	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\b\n" +
@@ -1718,38 +1739,40 @@ var file_godoty_v1_admin_service_proto_depIdxs = []int32{
 	32, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
 	31, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
 	33, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	34, // 15: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	0,  // 16: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	2,  // 17: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	4,  // 18: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	6,  // 19: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
-	8,  // 20: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
-	10, // 21: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
-	12, // 22: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
-	14, // 23: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
-	16, // 24: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	18, // 25: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
-	20, // 26: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	22, // 27: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	24, // 28: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	1,  // 29: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	3,  // 30: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	5,  // 31: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	7,  // 32: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
-	9,  // 33: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
-	11, // 34: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
-	13, // 35: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
-	15, // 36: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
-	17, // 37: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	19, // 38: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
-	21, // 39: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	23, // 40: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	25, // 41: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	29, // [29:42] is the sub-list for method output_type
-	16, // [16:29] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	28, // 15: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 16: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
+	34, // 17: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 18: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 19: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 20: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 21: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	8,  // 22: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	10, // 23: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	12, // 24: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	14, // 25: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	16, // 26: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	18, // 27: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	20, // 28: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	22, // 29: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	24, // 30: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 31: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 32: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 33: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 34: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	9,  // 35: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	11, // 36: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	13, // 37: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	15, // 38: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	17, // 39: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	19, // 40: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	21, // 41: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	23, // 42: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	25, // 43: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	31, // [31:44] is the sub-list for method output_type
+	18, // [18:31] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }

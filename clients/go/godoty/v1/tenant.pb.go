@@ -82,6 +82,63 @@ func (ApiScope) EnumDescriptor() ([]byte, []int) {
 	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{0}
 }
 
+// What can make a change.
+type AdminActorKind int32
+
+const (
+	// Never sent.
+	AdminActorKind_ADMIN_ACTOR_KIND_UNSPECIFIED AdminActorKind = 0
+	// A call with an API key.
+	AdminActorKind_ADMIN_ACTOR_KIND_KEY AdminActorKind = 1
+	// The command line, on a machine that reaches the database.
+	AdminActorKind_ADMIN_ACTOR_KIND_CLI AdminActorKind = 2
+	// The service itself, in the background.
+	AdminActorKind_ADMIN_ACTOR_KIND_SYSTEM AdminActorKind = 3
+)
+
+// Enum value maps for AdminActorKind.
+var (
+	AdminActorKind_name = map[int32]string{
+		0: "ADMIN_ACTOR_KIND_UNSPECIFIED",
+		1: "ADMIN_ACTOR_KIND_KEY",
+		2: "ADMIN_ACTOR_KIND_CLI",
+		3: "ADMIN_ACTOR_KIND_SYSTEM",
+	}
+	AdminActorKind_value = map[string]int32{
+		"ADMIN_ACTOR_KIND_UNSPECIFIED": 0,
+		"ADMIN_ACTOR_KIND_KEY":         1,
+		"ADMIN_ACTOR_KIND_CLI":         2,
+		"ADMIN_ACTOR_KIND_SYSTEM":      3,
+	}
+)
+
+func (x AdminActorKind) Enum() *AdminActorKind {
+	p := new(AdminActorKind)
+	*p = x
+	return p
+}
+
+func (x AdminActorKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AdminActorKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_tenant_proto_enumTypes[1].Descriptor()
+}
+
+func (AdminActorKind) Type() protoreflect.EnumType {
+	return &file_godoty_v1_tenant_proto_enumTypes[1]
+}
+
+func (x AdminActorKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AdminActorKind.Descriptor instead.
+func (AdminActorKind) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{1}
+}
+
 // A tenant.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -157,8 +214,8 @@ type ApiKey struct {
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The scopes.
 	Scopes []ApiScope `protobuf:"varint,4,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
-	// The key is the operator's: its scope `admin` holds for all methods and all tenants. So it is for the scope `admin` of
-	// each key that was created before keys could be bound to their tenant.
+	// The key is the operator's: its scope `admin` holds for all methods and all tenants. So does that of each key that
+	// was created before keys could be bound to their tenant.
 	Operator bool `protobuf:"varint,5,opt,name=operator,proto3" json:"operator,omitempty"`
 	// The models that its turns may request: ids, or patterns with `*`. Empty: those that the tenant's policy allows. A
 	// model must be allowed by both.
@@ -416,20 +473,26 @@ func (x *Policy) GetBudgets() []*Budget {
 	return nil
 }
 
-// A change made by an administrator.
+// A change made by an administrator, or by the service itself. It is recorded before it is made, so a change whose
+// write failed is listed, too.
 type AdminChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the change.
+	ChangeId string `protobuf:"bytes,1,opt,name=change_id,json=changeId,proto3" json:"change_id,omitempty"`
 	// The time of the change.
-	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The author: the id of the API key, or the user of the command line.
-	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The author.
+	Actor *AdminActor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
 	// "RepairTimes".
-	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
 	// The tenant concerned. Empty: none.
-	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The values set, as JSON, without secrets.
-	DetailsJson   string `protobuf:"bytes,5,opt,name=details_json,json=detailsJson,proto3" json:"details_json,omitempty"`
+	TenantId string `protobuf:"bytes,5,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The values before the change, as a JSON object of the fields that it concerns. Empty: there were none, or the
+	// change was recorded by a build that did not record them. It contains no secrets.
+	OldValueJson string `protobuf:"bytes,6,opt,name=old_value_json,json=oldValueJson,proto3" json:"old_value_json,omitempty"`
+	// The values set, as a JSON object. It contains no secrets.
+	NewValueJson  string `protobuf:"bytes,7,opt,name=new_value_json,json=newValueJson,proto3" json:"new_value_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,6 +527,13 @@ func (*AdminChange) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{3}
 }
 
+func (x *AdminChange) GetChangeId() string {
+	if x != nil {
+		return x.ChangeId
+	}
+	return ""
+}
+
 func (x *AdminChange) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
@@ -471,16 +541,16 @@ func (x *AdminChange) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *AdminChange) GetBy() string {
+func (x *AdminChange) GetActor() *AdminActor {
 	if x != nil {
-		return x.By
+		return x.Actor
 	}
-	return ""
+	return nil
 }
 
-func (x *AdminChange) GetAction() string {
+func (x *AdminChange) GetMethod() string {
 	if x != nil {
-		return x.Action
+		return x.Method
 	}
 	return ""
 }
@@ -492,9 +562,80 @@ func (x *AdminChange) GetTenantId() string {
 	return ""
 }
 
-func (x *AdminChange) GetDetailsJson() string {
+func (x *AdminChange) GetOldValueJson() string {
 	if x != nil {
-		return x.DetailsJson
+		return x.OldValueJson
+	}
+	return ""
+}
+
+func (x *AdminChange) GetNewValueJson() string {
+	if x != nil {
+		return x.NewValueJson
+	}
+	return ""
+}
+
+// The author of a change.
+type AdminActor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What made the change.
+	Kind AdminActorKind `protobuf:"varint,1,opt,name=kind,proto3,enum=godoty.v1.AdminActorKind" json:"kind,omitempty"`
+	// The id of the API key, the user of the command line, or the name of the service's job.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// The address of the caller, of a KEY only; behind a trusted proxy, the address that it forwards. Empty: unknown.
+	Peer          string `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminActor) Reset() {
+	*x = AdminActor{}
+	mi := &file_godoty_v1_tenant_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminActor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminActor) ProtoMessage() {}
+
+func (x *AdminActor) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_tenant_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminActor.ProtoReflect.Descriptor instead.
+func (*AdminActor) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdminActor) GetKind() AdminActorKind {
+	if x != nil {
+		return x.Kind
+	}
+	return AdminActorKind_ADMIN_ACTOR_KIND_UNSPECIFIED
+}
+
+func (x *AdminActor) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AdminActor) GetPeer() string {
+	if x != nil {
+		return x.Peer
 	}
 	return ""
 }
@@ -544,18 +685,30 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\x11_turns_per_minuteB\x13\n" +
 	"\x11_concurrent_turnsB\x10\n" +
 	"\x0e_provider_jsonB\x16\n" +
-	"\x14_zero_data_retention\"\xa5\x01\n" +
-	"\vAdminChange\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1b\n" +
-	"\ttenant_id\x18\x04 \x01(\tR\btenantId\x12!\n" +
-	"\fdetails_json\x18\x05 \x01(\tR\vdetailsJson*i\n" +
+	"\x14_zero_data_retention\"\x88\x02\n" +
+	"\vAdminChange\x12\x1b\n" +
+	"\tchange_id\x18\x01 \x01(\tR\bchangeId\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12+\n" +
+	"\x05actor\x18\x03 \x01(\v2\x15.godoty.v1.AdminActorR\x05actor\x12\x16\n" +
+	"\x06method\x18\x04 \x01(\tR\x06method\x12\x1b\n" +
+	"\ttenant_id\x18\x05 \x01(\tR\btenantId\x12$\n" +
+	"\x0eold_value_json\x18\x06 \x01(\tR\foldValueJson\x12$\n" +
+	"\x0enew_value_json\x18\a \x01(\tR\fnewValueJson\"_\n" +
+	"\n" +
+	"AdminActor\x12-\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.godoty.v1.AdminActorKindR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04peer\x18\x03 \x01(\tR\x04peer*i\n" +
 	"\bApiScope\x12\x19\n" +
 	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
 	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
-	"\x0fAPI_SCOPE_ADMIN\x10\x03BI\n" +
+	"\x0fAPI_SCOPE_ADMIN\x10\x03*\x83\x01\n" +
+	"\x0eAdminActorKind\x12 \n" +
+	"\x1cADMIN_ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ADMIN_ACTOR_KIND_KEY\x10\x01\x12\x18\n" +
+	"\x14ADMIN_ACTOR_KIND_CLI\x10\x02\x12\x1b\n" +
+	"\x17ADMIN_ACTOR_KIND_SYSTEM\x10\x03BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -570,31 +723,35 @@ func file_godoty_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_tenant_proto_rawDescData
 }
 
-var file_godoty_v1_tenant_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_godoty_v1_tenant_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_godoty_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_godoty_v1_tenant_proto_goTypes = []any{
 	(ApiScope)(0),                 // 0: godoty.v1.ApiScope
-	(*Tenant)(nil),                // 1: godoty.v1.Tenant
-	(*ApiKey)(nil),                // 2: godoty.v1.ApiKey
-	(*Policy)(nil),                // 3: godoty.v1.Policy
-	(*AdminChange)(nil),           // 4: godoty.v1.AdminChange
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*Budget)(nil),                // 6: godoty.v1.Budget
+	(AdminActorKind)(0),           // 1: godoty.v1.AdminActorKind
+	(*Tenant)(nil),                // 2: godoty.v1.Tenant
+	(*ApiKey)(nil),                // 3: godoty.v1.ApiKey
+	(*Policy)(nil),                // 4: godoty.v1.Policy
+	(*AdminChange)(nil),           // 5: godoty.v1.AdminChange
+	(*AdminActor)(nil),            // 6: godoty.v1.AdminActor
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Budget)(nil),                // 8: godoty.v1.Budget
 }
 var file_godoty_v1_tenant_proto_depIdxs = []int32{
-	5, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0, // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	5, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	5, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	5, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	6, // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	5, // 7: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	7,  // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
+	7,  // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	7,  // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
+	7,  // 7: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
+	6,  // 8: godoty.v1.AdminChange.actor:type_name -> godoty.v1.AdminActor
+	1,  // 9: godoty.v1.AdminActor.kind:type_name -> godoty.v1.AdminActorKind
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_tenant_proto_init() }
@@ -610,8 +767,8 @@ func file_godoty_v1_tenant_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_tenant_proto_rawDesc), len(file_godoty_v1_tenant_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

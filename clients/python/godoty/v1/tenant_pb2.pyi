@@ -17,10 +17,21 @@ class ApiScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     API_SCOPE_CONVERSE: _ClassVar[ApiScope]
     API_SCOPE_BILLING: _ClassVar[ApiScope]
     API_SCOPE_ADMIN: _ClassVar[ApiScope]
+
+class AdminActorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADMIN_ACTOR_KIND_UNSPECIFIED: _ClassVar[AdminActorKind]
+    ADMIN_ACTOR_KIND_KEY: _ClassVar[AdminActorKind]
+    ADMIN_ACTOR_KIND_CLI: _ClassVar[AdminActorKind]
+    ADMIN_ACTOR_KIND_SYSTEM: _ClassVar[AdminActorKind]
 API_SCOPE_UNSPECIFIED: ApiScope
 API_SCOPE_CONVERSE: ApiScope
 API_SCOPE_BILLING: ApiScope
 API_SCOPE_ADMIN: ApiScope
+ADMIN_ACTOR_KIND_UNSPECIFIED: AdminActorKind
+ADMIN_ACTOR_KIND_KEY: AdminActorKind
+ADMIN_ACTOR_KIND_CLI: AdminActorKind
+ADMIN_ACTOR_KIND_SYSTEM: AdminActorKind
 
 class Tenant(_message.Message):
     __slots__ = ("tenant_id", "name", "create_time")
@@ -83,15 +94,29 @@ class Policy(_message.Message):
     def __init__(self, etag: _Optional[str] = ..., allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[_budget_pb2.Budget, _Mapping]]] = ...) -> None: ...
 
 class AdminChange(_message.Message):
-    __slots__ = ("time", "by", "action", "tenant_id", "details_json")
+    __slots__ = ("change_id", "time", "actor", "method", "tenant_id", "old_value_json", "new_value_json")
+    CHANGE_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
-    BY_FIELD_NUMBER: _ClassVar[int]
-    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
+    OLD_VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    NEW_VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    change_id: str
     time: _timestamp_pb2.Timestamp
-    by: str
-    action: str
+    actor: AdminActor
+    method: str
     tenant_id: str
-    details_json: str
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by: _Optional[str] = ..., action: _Optional[str] = ..., tenant_id: _Optional[str] = ..., details_json: _Optional[str] = ...) -> None: ...
+    old_value_json: str
+    new_value_json: str
+    def __init__(self, change_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[_Union[AdminActor, _Mapping]] = ..., method: _Optional[str] = ..., tenant_id: _Optional[str] = ..., old_value_json: _Optional[str] = ..., new_value_json: _Optional[str] = ...) -> None: ...
+
+class AdminActor(_message.Message):
+    __slots__ = ("kind", "id", "peer")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    kind: AdminActorKind
+    id: str
+    peer: str
+    def __init__(self, kind: _Optional[_Union[AdminActorKind, str]] = ..., id: _Optional[str] = ..., peer: _Optional[str] = ...) -> None: ...

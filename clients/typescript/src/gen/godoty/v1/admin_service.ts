@@ -269,6 +269,14 @@ export interface AdjustCallResponse {
 export interface ListAdminChangesRequest {
   /** Only changes to this tenant. Empty: to all tenants. */
   tenantId: string;
+  /** Only changes at this time or later. Unset: from the beginning. */
+  startTime:
+    | Date
+    | undefined;
+  /** Only changes before this time. Unset: all until now. */
+  endTime:
+    | Date
+    | undefined;
   /** Maximum number of changes; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
   /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
@@ -2556,7 +2564,7 @@ export const AdjustCallResponse: MessageFns<AdjustCallResponse> = {
 };
 
 function createBaseListAdminChangesRequest(): ListAdminChangesRequest {
-  return { tenantId: "", pageSize: 0, pageToken: "" };
+  return { tenantId: "", startTime: undefined, endTime: undefined, pageSize: 0, pageToken: "" };
 }
 
 export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
@@ -2564,11 +2572,17 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
+    if (message.startTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(18).fork()).join();
+    }
+    if (message.endTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.endTime), writer.uint32(26).fork()).join();
+    }
     if (message.pageSize !== 0) {
-      writer.uint32(16).int32(message.pageSize);
+      writer.uint32(32).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(26).string(message.pageToken);
+      writer.uint32(42).string(message.pageToken);
     }
     return writer;
   },
@@ -2595,15 +2609,31 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
             continue;
           }
           case 2: {
-            if (tag !== 16) {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
               break;
             }
 
             message.pageSize = reader.int32();
             continue;
           }
-          case 3: {
-            if (tag !== 26) {
+          case 5: {
+            if (tag !== 42) {
               break;
             }
 
@@ -2629,6 +2659,16 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
+      startTime: isSet(object.startTime)
+        ? fromJsonTimestamp(object.startTime)
+        : isSet(object.start_time)
+        ? fromJsonTimestamp(object.start_time)
+        : undefined,
+      endTime: isSet(object.endTime)
+        ? fromJsonTimestamp(object.endTime)
+        : isSet(object.end_time)
+        ? fromJsonTimestamp(object.end_time)
+        : undefined,
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
@@ -2647,6 +2687,12 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
+    if (message.startTime !== undefined) {
+      obj.startTime = message.startTime.toISOString();
+    }
+    if (message.endTime !== undefined) {
+      obj.endTime = message.endTime.toISOString();
+    }
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
@@ -2662,6 +2708,8 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListAdminChangesRequest>, I>>(object: I): ListAdminChangesRequest {
     const message = createBaseListAdminChangesRequest();
     message.tenantId = object.tenantId ?? "";
+    message.startTime = object.startTime ?? undefined;
+    message.endTime = object.endTime ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
     return message;

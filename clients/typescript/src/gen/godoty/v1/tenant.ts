@@ -61,6 +61,56 @@ export function apiScopeToJSON(object: ApiScope): string {
   }
 }
 
+/** What can make a change. */
+export enum AdminActorKind {
+  /** ADMIN_ACTOR_KIND_UNSPECIFIED - Never sent. */
+  ADMIN_ACTOR_KIND_UNSPECIFIED = 0,
+  /** ADMIN_ACTOR_KIND_KEY - A call with an API key. */
+  ADMIN_ACTOR_KIND_KEY = 1,
+  /** ADMIN_ACTOR_KIND_CLI - The command line, on a machine that reaches the database. */
+  ADMIN_ACTOR_KIND_CLI = 2,
+  /** ADMIN_ACTOR_KIND_SYSTEM - The service itself, in the background. */
+  ADMIN_ACTOR_KIND_SYSTEM = 3,
+  UNRECOGNIZED = -1,
+}
+
+export function adminActorKindFromJSON(object: any): AdminActorKind {
+  switch (object) {
+    case 0:
+    case "ADMIN_ACTOR_KIND_UNSPECIFIED":
+      return AdminActorKind.ADMIN_ACTOR_KIND_UNSPECIFIED;
+    case 1:
+    case "ADMIN_ACTOR_KIND_KEY":
+      return AdminActorKind.ADMIN_ACTOR_KIND_KEY;
+    case 2:
+    case "ADMIN_ACTOR_KIND_CLI":
+      return AdminActorKind.ADMIN_ACTOR_KIND_CLI;
+    case 3:
+    case "ADMIN_ACTOR_KIND_SYSTEM":
+      return AdminActorKind.ADMIN_ACTOR_KIND_SYSTEM;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return AdminActorKind.UNRECOGNIZED;
+  }
+}
+
+export function adminActorKindToJSON(object: AdminActorKind): string {
+  switch (object) {
+    case AdminActorKind.ADMIN_ACTOR_KIND_UNSPECIFIED:
+      return "ADMIN_ACTOR_KIND_UNSPECIFIED";
+    case AdminActorKind.ADMIN_ACTOR_KIND_KEY:
+      return "ADMIN_ACTOR_KIND_KEY";
+    case AdminActorKind.ADMIN_ACTOR_KIND_CLI:
+      return "ADMIN_ACTOR_KIND_CLI";
+    case AdminActorKind.ADMIN_ACTOR_KIND_SYSTEM:
+      return "ADMIN_ACTOR_KIND_SYSTEM";
+    case AdminActorKind.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** A tenant. */
 export interface Tenant {
   /** The tenant's id, generated. */
@@ -82,8 +132,8 @@ export interface ApiKey {
   /** The scopes. */
   scopes: ApiScope[];
   /**
-   * The key is the operator's: its scope `admin` holds for all methods and all tenants. So it is for the scope `admin` of
-   * each key that was created before keys could be bound to their tenant.
+   * The key is the operator's: its scope `admin` holds for all methods and all tenants. So does that of each key that
+   * was created before keys could be bound to their tenant.
    */
   operator: boolean;
   /**
@@ -162,23 +212,45 @@ export interface Policy {
   budgets: Budget[];
 }
 
-/** A change made by an administrator. */
+/**
+ * A change made by an administrator, or by the service itself. It is recorded before it is made, so a change whose
+ * write failed is listed, too.
+ */
 export interface AdminChange {
+  /** The id of the change. */
+  changeId: string;
   /** The time of the change. */
   time:
     | Date
     | undefined;
-  /** The author: the id of the API key, or the user of the command line. */
-  by: string;
+  /** The author. */
+  actor:
+    | AdminActor
+    | undefined;
   /**
    * The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
    * "RepairTimes".
    */
-  action: string;
+  method: string;
   /** The tenant concerned. Empty: none. */
   tenantId: string;
-  /** The values set, as JSON, without secrets. */
-  detailsJson: string;
+  /**
+   * The values before the change, as a JSON object of the fields that it concerns. Empty: there were none, or the
+   * change was recorded by a build that did not record them. It contains no secrets.
+   */
+  oldValueJson: string;
+  /** The values set, as a JSON object. It contains no secrets. */
+  newValueJson: string;
+}
+
+/** The author of a change. */
+export interface AdminActor {
+  /** What made the change. */
+  kind: AdminActorKind;
+  /** The id of the API key, the user of the command line, or the name of the service's job. */
+  id: string;
+  /** The address of the caller, of a KEY only; behind a trusted proxy, the address that it forwards. Empty: unknown. */
+  peer: string;
 }
 
 function createBaseTenant(): Tenant {
@@ -836,25 +908,39 @@ export const Policy: MessageFns<Policy> = {
 };
 
 function createBaseAdminChange(): AdminChange {
-  return { time: undefined, by: "", action: "", tenantId: "", detailsJson: "" };
+  return {
+    changeId: "",
+    time: undefined,
+    actor: undefined,
+    method: "",
+    tenantId: "",
+    oldValueJson: "",
+    newValueJson: "",
+  };
 }
 
 export const AdminChange: MessageFns<AdminChange> = {
   encode(message: AdminChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.changeId !== "") {
+      writer.uint32(10).string(message.changeId);
+    }
     if (message.time !== undefined) {
-      Timestamp.encode(toTimestamp(message.time), writer.uint32(10).fork()).join();
+      Timestamp.encode(toTimestamp(message.time), writer.uint32(18).fork()).join();
     }
-    if (message.by !== "") {
-      writer.uint32(18).string(message.by);
+    if (message.actor !== undefined) {
+      AdminActor.encode(message.actor, writer.uint32(26).fork()).join();
     }
-    if (message.action !== "") {
-      writer.uint32(26).string(message.action);
+    if (message.method !== "") {
+      writer.uint32(34).string(message.method);
     }
     if (message.tenantId !== "") {
-      writer.uint32(34).string(message.tenantId);
+      writer.uint32(42).string(message.tenantId);
     }
-    if (message.detailsJson !== "") {
-      writer.uint32(42).string(message.detailsJson);
+    if (message.oldValueJson !== "") {
+      writer.uint32(50).string(message.oldValueJson);
+    }
+    if (message.newValueJson !== "") {
+      writer.uint32(58).string(message.newValueJson);
     }
     return writer;
   },
@@ -877,7 +963,7 @@ export const AdminChange: MessageFns<AdminChange> = {
               break;
             }
 
-            message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            message.changeId = reader.string();
             continue;
           }
           case 2: {
@@ -885,7 +971,7 @@ export const AdminChange: MessageFns<AdminChange> = {
               break;
             }
 
-            message.by = reader.string();
+            message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
           case 3: {
@@ -893,7 +979,7 @@ export const AdminChange: MessageFns<AdminChange> = {
               break;
             }
 
-            message.action = reader.string();
+            message.actor = AdminActor.decode(reader, reader.uint32());
             continue;
           }
           case 4: {
@@ -901,7 +987,7 @@ export const AdminChange: MessageFns<AdminChange> = {
               break;
             }
 
-            message.tenantId = reader.string();
+            message.method = reader.string();
             continue;
           }
           case 5: {
@@ -909,7 +995,23 @@ export const AdminChange: MessageFns<AdminChange> = {
               break;
             }
 
-            message.detailsJson = reader.string();
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.oldValueJson = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.newValueJson = reader.string();
             continue;
           }
         }
@@ -926,38 +1028,54 @@ export const AdminChange: MessageFns<AdminChange> = {
 
   fromJSON(object: any): AdminChange {
     return {
+      changeId: isSet(object.changeId)
+        ? globalThis.String(object.changeId)
+        : isSet(object.change_id)
+        ? globalThis.String(object.change_id)
+        : "",
       time: isSet(object.time) ? fromJsonTimestamp(object.time) : undefined,
-      by: isSet(object.by) ? globalThis.String(object.by) : "",
-      action: isSet(object.action) ? globalThis.String(object.action) : "",
+      actor: isSet(object.actor) ? AdminActor.fromJSON(object.actor) : undefined,
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      detailsJson: isSet(object.detailsJson)
-        ? globalThis.String(object.detailsJson)
-        : isSet(object.details_json)
-        ? globalThis.String(object.details_json)
+      oldValueJson: isSet(object.oldValueJson)
+        ? globalThis.String(object.oldValueJson)
+        : isSet(object.old_value_json)
+        ? globalThis.String(object.old_value_json)
+        : "",
+      newValueJson: isSet(object.newValueJson)
+        ? globalThis.String(object.newValueJson)
+        : isSet(object.new_value_json)
+        ? globalThis.String(object.new_value_json)
         : "",
     };
   },
 
   toJSON(message: AdminChange): unknown {
     const obj: any = {};
+    if (message.changeId !== "") {
+      obj.changeId = message.changeId;
+    }
     if (message.time !== undefined) {
       obj.time = message.time.toISOString();
     }
-    if (message.by !== "") {
-      obj.by = message.by;
+    if (message.actor !== undefined) {
+      obj.actor = AdminActor.toJSON(message.actor);
     }
-    if (message.action !== "") {
-      obj.action = message.action;
+    if (message.method !== "") {
+      obj.method = message.method;
     }
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.detailsJson !== "") {
-      obj.detailsJson = message.detailsJson;
+    if (message.oldValueJson !== "") {
+      obj.oldValueJson = message.oldValueJson;
+    }
+    if (message.newValueJson !== "") {
+      obj.newValueJson = message.newValueJson;
     }
     return obj;
   },
@@ -967,11 +1085,116 @@ export const AdminChange: MessageFns<AdminChange> = {
   },
   fromPartial<I extends Exact<DeepPartial<AdminChange>, I>>(object: I): AdminChange {
     const message = createBaseAdminChange();
+    message.changeId = object.changeId ?? "";
     message.time = object.time ?? undefined;
-    message.by = object.by ?? "";
-    message.action = object.action ?? "";
+    message.actor = (object.actor !== undefined && object.actor !== null)
+      ? AdminActor.fromPartial(object.actor)
+      : undefined;
+    message.method = object.method ?? "";
     message.tenantId = object.tenantId ?? "";
-    message.detailsJson = object.detailsJson ?? "";
+    message.oldValueJson = object.oldValueJson ?? "";
+    message.newValueJson = object.newValueJson ?? "";
+    return message;
+  },
+};
+
+function createBaseAdminActor(): AdminActor {
+  return { kind: 0, id: "", peer: "" };
+}
+
+export const AdminActor: MessageFns<AdminActor> = {
+  encode(message: AdminActor, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== 0) {
+      writer.uint32(8).int32(message.kind);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    if (message.peer !== "") {
+      writer.uint32(26).string(message.peer);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdminActor {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdminActor();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.peer = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdminActor {
+    return {
+      kind: isSet(object.kind) ? adminActorKindFromJSON(object.kind) : 0,
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      peer: isSet(object.peer) ? globalThis.String(object.peer) : "",
+    };
+  },
+
+  toJSON(message: AdminActor): unknown {
+    const obj: any = {};
+    if (message.kind !== 0) {
+      obj.kind = adminActorKindToJSON(message.kind);
+    }
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.peer !== "") {
+      obj.peer = message.peer;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AdminActor>, I>>(base?: I): AdminActor {
+    return AdminActor.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AdminActor>, I>>(object: I): AdminActor {
+    const message = createBaseAdminActor();
+    message.kind = object.kind ?? 0;
+    message.id = object.id ?? "";
+    message.peer = object.peer ?? "";
     return message;
   },
 };
