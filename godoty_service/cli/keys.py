@@ -16,6 +16,7 @@ key_app = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Key = Annotated[str, typer.Argument(help="The key's id: the part between the first two underscores.")]
+RequestId = Annotated[str, typer.Option(help="The id of this request: one key is created per id.")]
 
 
 @key_app.command("create")
@@ -39,9 +40,11 @@ def create(
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Days until the key expires; default: never.")
     ] = None,
+    request_id: RequestId = "",
 ) -> None:
     """Create an API key and print it; it is shown only this once."""
     from godoty_service.rpc.admin import key_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.codec import admin_request  # noqa: PLC0415 - the same
 
     async def work(components: "Components") -> None:
         now = components.clock()
@@ -54,9 +57,13 @@ def create(
             models=model or (),
             turns_per_minute=turns_per_minute,
             expire_time=now + timedelta(days=days) if days else None,
+            request_id=request_id,
         )
         parsed = key_codec.parse_new_key(request, now=now)
-        _, text = await components.administration.create_api_key(actor(), *parsed)
+        request.ClearField("expire_time")  # it differs with each repetition
+        _, text = await components.administration.create_api_key(
+            actor(), *parsed, request=admin_request(request, actor())
+        )
         out.print(text)
 
     with_components(work)
@@ -106,14 +113,20 @@ def rotate(
     tenant: Tenant,
     key: Key,
     overlap: Annotated[int, typer.Option(help="Seconds for which the old key remains valid.")] = 24 * 60 * 60,
+    request_id: RequestId = "",
 ) -> None:
     """Create a successor of a key and print it; it is shown only this once. The old key expires after the overlap."""
     from godoty_service.rpc.admin import key_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.codec import admin_request  # noqa: PLC0415 - the same
 
     async def work(components: "Components") -> None:
-        request = pb.RotateApiKeyRequest(tenant_id=tenant, api_key_id=key, overlap={"seconds": overlap})
+        request = pb.RotateApiKeyRequest(
+            tenant_id=tenant, api_key_id=key, overlap={"seconds": overlap}, request_id=request_id
+        )
         tenant_id, key_id, duration = key_codec.parse_rotation(request)
-        _, text = await components.administration.rotate_api_key(actor(), tenant_id, key_id, overlap=duration)
+        _, text = await components.administration.rotate_api_key(
+            actor(), tenant_id, key_id, overlap=duration, request=admin_request(request, actor())
+        )
         out.print(text)
 
     with_components(work)

@@ -27,12 +27,19 @@ Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 
 
 @tenant_app.command("create")
-def create(name: Annotated[str, typer.Argument(help="The tenant's display name.")]) -> None:
+def create(
+    name: Annotated[str, typer.Argument(help="The tenant's display name.")],
+    request_id: Annotated[str, typer.Option(help="The id of this request: one tenant is created per id.")] = "",
+) -> None:
     """Create a tenant and print its id."""
     from godoty_service.rpc.admin import codec  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
-        tenant = await components.administration.create_tenant(actor(), name=codec.parse_tenant_name(name))
+        message = pb.CreateTenantRequest(name=name, request_id=request_id)
+        request = codec.admin_request(message, actor())
+        tenant = await components.administration.create_tenant(
+            actor(), name=codec.parse_new_tenant(message), request=request
+        )
         out.print(tenant.tenant_id)
 
     with_components(work)

@@ -125,6 +125,11 @@ class Violations:
         if not 0 < len(text) <= longest:
             self.add(field, f"must have 1 to {longest} characters")
 
+    def check_request_id(self, text: str) -> None:
+        """Add the optional id of a request if it cannot be one."""
+        if text and not CALLER_ID.fullmatch(text):
+            self.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
+
     def raise_if_any(self) -> None:
         """Refuse the request if any field is invalid.
 

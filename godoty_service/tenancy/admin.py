@@ -9,11 +9,13 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from godoty_service.budgets.budget import Budget
+from godoty_service.errors import DuplicateKey
 from godoty_service.tenancy.api_keys import ApiKey, ApiKeys, ApiKeyTerms
 from godoty_service.tenancy.audit import Actor, AdminChanges, Values
-from godoty_service.tenancy.errors import EtagMismatch
+from godoty_service.tenancy.errors import ApiKeyCreated, EtagMismatch
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.provider_keys import ProviderKeys
+from godoty_service.tenancy.request_ids import AdminRequest
 from godoty_service.tenancy.tenants import Tenant, Tenants
 
 _UPDATE_ATTEMPTS = 20  # of a change that others' changes overtake
@@ -52,22 +54,38 @@ class Administration:
         self.changes = changes
         self._counting = counting
 
-    async def create_tenant(self, actor: Actor, *, name: str) -> Tenant:
-        """Create a tenant."""
+    async def create_tenant(self, actor: Actor, *, name: str, request: AdminRequest | None = None) -> Tenant:
+        """Create a tenant, or return the one that the same request created.
+
+        Raises:
+            RequestIdReused: The request's id was used for another request.
+        """
+        if request is not None and (found := await self.tenants.of_request(request)) is not None:
+            return found
         tenant = self.tenants.new(name)
         await self._record(actor, "CreateTenant", tenant.tenant_id, new={"name": name})
-        return await self.tenants.insert(tenant)
+        try:
+            return await self.tenants.insert(tenant, request)
+        except DuplicateKey:
+            if request is None or (found := await self.tenants.of_request(request)) is None:
+                raise
+            return found
 
-    async def create_api_key(self, actor: Actor, tenant_id: str, terms: ApiKeyTerms) -> tuple[ApiKey, str]:
+    async def create_api_key(
+        self, actor: Actor, tenant_id: str, terms: ApiKeyTerms, *, request: AdminRequest | None = None
+    ) -> tuple[ApiKey, str]:
         """Create an API key; return it with its text, which is shown only this once.
 
         Raises:
             TenantNotFound: There is no such tenant.
+            ApiKeyCreated: The same request created a key before.
+            RequestIdReused: The request's id was used for another request.
         """
         await self.tenants.require(tenant_id)
+        await self._check_first(tenant_id, request)
         key = self.keys.new(tenant_id, terms)
         await self._record(actor, "CreateApiKey", tenant_id, new=_key_values(key))
-        return key, await self.keys.insert(key)
+        return key, await self._insert_key(key, request)
 
     async def revoke_api_key(
         self, actor: Actor, tenant_id: str, key_id: str, *, check: CheckKey = lambda _: None
@@ -92,7 +110,14 @@ class Administration:
         await self.keys.revoke(tenant_id, key_id)
 
     async def rotate_api_key(
-        self, actor: Actor, tenant_id: str, key_id: str, *, overlap: timedelta, check: CheckKey = lambda _: None
+        self,
+        actor: Actor,
+        tenant_id: str,
+        key_id: str,
+        *,
+        overlap: timedelta,
+        check: CheckKey = lambda _: None,
+        request: AdminRequest | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a successor of an API key, which then expires after the overlap.
 
@@ -102,18 +127,28 @@ class Administration:
             key_id: The key.
             overlap: The duration for which the old key remains valid.
             check: Raises if the author may not create such a key.
+            request: The request, if it has an id.
 
         Raises:
             TenantNotFound: There is no such tenant.
             ApiKeyNotFound: It has no such key in force.
+            ApiKeyCreated: The same request created a successor before.
+            RequestIdReused: The request's id was used for another request.
         """
         await self.tenants.require(tenant_id)
-        old = await self.keys.require(tenant_id, key_id, in_force=True)
-        check(old)
-        key = self.keys.successor(old)
-        overlapping = {"old_api_key_id": key_id, "overlap_seconds": overlap.total_seconds()}
-        await self._record(actor, "RotateApiKey", tenant_id, old=_key_values(old), new=_key_values(key) | overlapping)
-        text = await self.keys.insert(key)
+        try:
+            await self._check_first(tenant_id, request)
+            old = await self.keys.require(tenant_id, key_id, in_force=True)
+            check(old)
+            key = self.keys.successor(old)
+            overlapping = {"old_api_key_id": key_id, "overlap_seconds": overlap.total_seconds()}
+            await self._record(
+                actor, "RotateApiKey", tenant_id, old=_key_values(old), new=_key_values(key) | overlapping
+            )
+            text = await self._insert_key(key, request)
+        except ApiKeyCreated:  # the first request may have been interrupted here
+            await self.keys.expire(tenant_id, key_id, after=overlap)
+            raise
         await self.keys.expire(tenant_id, key_id, after=overlap)
         return key, text
 
@@ -191,6 +226,32 @@ class Administration:
     async def record_time_repair(self, actor: Actor, tenant_id: str, *, old: Values, new: Values) -> None:
         """Record that entries' times are about to be replaced."""
         await self._record(actor, "RepairTimes", tenant_id, old=old, new=new)
+
+    async def _insert_key(self, key: ApiKey, request: AdminRequest | None) -> str:
+        """Insert a key; return its text.
+
+        Raises:
+            ApiKeyCreated: The same request created a key meanwhile.
+            RequestIdReused: The request's id was used for another request meanwhile.
+        """
+        try:
+            return await self.keys.insert(key, request)
+        except DuplicateKey:
+            await self._check_first(key.tenant_id, request)
+            raise
+
+    async def _check_first(self, tenant_id: str, request: AdminRequest | None) -> None:
+        """Check that a request has created no key before.
+
+        Raises:
+            ApiKeyCreated: It has.
+            RequestIdReused: Its id was used for another request.
+        """
+        if request is not None and (found := await self.keys.of_request(tenant_id, request)) is not None:
+            raise ApiKeyCreated(
+                f"The request created the API key {found.key_id} before; its text is not stored.",
+                metadata={"api_key_id": found.key_id},
+            )
 
     async def _record(
         self, actor: Actor, method: str, tenant_id: str, *, old: Values | None = None, new: Values

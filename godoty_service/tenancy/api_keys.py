@@ -18,6 +18,7 @@ from godoty_service.errors import ApiKeyNotFound, GodotyError, InvalidApiKey
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits, Principal, Scope
 from godoty_service.tenancy.key_cache import KeyCache
+from godoty_service.tenancy.request_ids import AdminRequest, request_fields
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,10 @@ class ApiKeys:
     """Keys by id, cached for 3 seconds."""
 
     COLLECTION = "api_keys"
-    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),)
+    INDEXES: ClassVar[tuple[Index, ...]] = (
+        Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),
+        Index(keys=[("tenant_id", 1), ("request_id", 1)], unique=True, where={"request_id": {"$exists": True}}),
+    )
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._keys = collection
@@ -88,8 +92,12 @@ class ApiKeys:
             expire_time=terms.expire_time,
         )
 
-    async def insert(self, key: ApiKey) -> str:
-        """Insert a key that `new` returned; return its text, which is shown only this once."""
+    async def insert(self, key: ApiKey, request: AdminRequest | None = None) -> str:
+        """Insert a key that `new` returned; return its text, which is shown only this once.
+
+        Raises:
+            DuplicateKey: The request's id was used before.
+        """
         secret = secrets.token_urlsafe(32)
         await self._keys.insert_one(
             {
@@ -103,9 +111,22 @@ class ApiKeys:
                 "create_time": key.create_time,
                 "expire_time": key.expire_time,
                 "revoke_time": None,
+                **request_fields(request),
             }
         )
         return f"gdt_{key.key_id}_{secret}"
+
+    async def of_request(self, tenant_id: str, request: AdminRequest) -> ApiKey | None:
+        """Return the key that a request created, or None.
+
+        Raises:
+            RequestIdReused: The request's id was used for another request.
+        """
+        found = await self._keys.find_one({"tenant_id": tenant_id, "request_id": request.request_id})
+        if found is None:
+            return None
+        request.check_same(found)
+        return _read(found)
 
     def successor(self, key: ApiKey) -> ApiKey:
         """Return a new key with another's name, scopes and limits and, starting now, its lifetime."""

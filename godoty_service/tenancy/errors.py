@@ -1,12 +1,19 @@
 """The errors of administration and of tenants' limits, beside those of `godoty_service/errors.py`.
 
 GodotyError
+├── ApiKeyCreated             the same request created the key before
 ├── EtagMismatch              the resource was changed since it was read
 ├── OperatorOnly              a key that administers one tenant asked for more
 └── OutputNotAllowed          the tenant's policy allows no output tokens
 """
 
 from godoty_service.errors import GodotyError
+
+
+class ApiKeyCreated(GodotyError):
+    """The same request created the key before; its text is not stored."""
+
+    reason = "API_KEY_CREATED"
 
 
 class EtagMismatch(GodotyError):

@@ -9,12 +9,12 @@ from godoty.v1 import tenant_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.clock import to_millisecond
-from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.adjustment_order import AdjustmentOrder
 from godoty_service.pricing import money
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
-from godoty_service.tenancy.audit import AdminChange, ChangeFilter
+from godoty_service.tenancy.audit import Actor, AdminChange, ChangeFilter
+from godoty_service.tenancy.request_ids import AdminRequest
 from godoty_service.tenancy.tenants import Tenant
 
 _MAX_NAME = 200  # characters
@@ -23,15 +23,31 @@ _MAX_BY = 200  # characters
 _PROVIDER_KEY = re.compile(r"[!-~]{8,256}")
 
 
-def parse_tenant_name(text: str) -> str:
-    """Check a tenant's name.
+def parse_new_tenant(request: pb.CreateTenantRequest) -> str:
+    """Return a new tenant's name.
 
     Raises:
-        InvalidRequest: It is blank, too long, or has invisible characters.
+        InvalidRequest: It is blank, too long, or has invisible characters; or the request's id is invalid.
     """
-    if len(text) > _MAX_NAME or not text.strip() or not text.isprintable():
-        raise InvalidRequest.of("name", f"must have 1 to {_MAX_NAME} printable characters")
-    return text
+    violations = Violations()
+    name = request.name
+    if len(name) > _MAX_NAME or not name.strip() or not name.isprintable():
+        violations.add("name", f"must have 1 to {_MAX_NAME} printable characters")
+    violations.check_request_id(request.request_id)
+    violations.raise_if_any()
+    return name
+
+
+def admin_request(
+    request: pb.CreateTenantRequest | pb.CreateApiKeyRequest | pb.RotateApiKeyRequest, actor: Actor
+) -> AdminRequest | None:
+    """Return the identity of a request; None: it has no id."""
+    return AdminRequest.of(
+        request.request_id,
+        actor=actor,
+        method=request.DESCRIPTOR.name,
+        content=request.SerializeToString(deterministic=True),
+    )
 
 
 def parse_tenant_id(text: str) -> str:

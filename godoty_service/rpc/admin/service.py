@@ -15,7 +15,7 @@ from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.admin.authority import check_grant, check_revocation, check_tenant
-from godoty_service.rpc.admin.codec import change_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin.codec import admin_request, change_message, parse_tenant_id, tenant_message
 from godoty_service.rpc.admin.key_codec import key_message
 from godoty_service.rpc.admin.policy_codec import policy_message
 from godoty_service.rpc.billing_codec import adjustment_message
@@ -103,8 +103,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: CallContext) -> pb.CreateTenantResponse:
         """Create a tenant."""
-        name = codec.parse_tenant_name(request.name)
-        tenant = await self._admin.create_tenant(_actor(call), name=name)
+        name = codec.parse_new_tenant(request)
+        actor = _actor(call)
+        tenant = await self._admin.create_tenant(actor, name=name, request=admin_request(request, actor))
         return pb.CreateTenantResponse(tenant=tenant_message(tenant))
 
     async def GetTenant(self, request: pb.GetTenantRequest, _: CallContext) -> pb.GetTenantResponse:
@@ -129,7 +130,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, terms = key_codec.parse_new_key(request, now=self._clock())
         check_tenant(call.principal, tenant_id)
         check_grant(call.principal, terms, method="CreateApiKey")
-        key, text = await self._admin.create_api_key(_actor(call), tenant_id, terms)
+        actor = _actor(call)
+        key, text = await self._admin.create_api_key(actor, tenant_id, terms, request=admin_request(request, actor))
         return pb.CreateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, call: CallContext) -> pb.GetApiKeyResponse:
@@ -168,7 +170,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         tenant_id, key_id, overlap = key_codec.parse_rotation(request)
         check_tenant(call.principal, tenant_id)
         check = partial(check_grant, call.principal, method="RotateApiKey")
-        key, text = await self._admin.rotate_api_key(_actor(call), tenant_id, key_id, overlap=overlap, check=check)
+        actor = _actor(call)
+        key, text = await self._admin.rotate_api_key(
+            actor, tenant_id, key_id, overlap=overlap, check=check, request=admin_request(request, actor)
+        )
         return pb.RotateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: CallContext) -> pb.GetPolicyResponse:

@@ -15,8 +15,10 @@ from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Failure, failure_of
+from tests.support.invoking import invoke
 from tests.support.service import Service
 
+Godoty = Callable[..., str]
 ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -107,3 +109,13 @@ async def admin_of(issue: Callable[..., str]) -> AsyncIterator[Callable[[Service
 async def admin(service: Service, admin_of: Callable[[Service], Admin]) -> Admin:
     """Return an administrator of the shared server, whose tenant is new for each test."""
     return admin_of(service)
+
+
+@pytest.fixture
+def godoty(service: Service) -> Godoty:
+    """Return a function that runs a command on the shared server's database and returns its output."""
+
+    def run(*arguments: str, typed: str | None = None, **environment: str) -> str:
+        return invoke(service, *arguments, typed=typed, **{"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, **environment})
+
+    return run

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,9 @@ import pytest
 from godoty_service.cli.context import user
 from godoty_service.errors import GodotyError, ProviderKeysOff
 from godoty_service.tenancy.encryption import SecretBox
-from tests.e2e.admin.conftest import ENCRYPTION_KEY
+from tests.e2e.admin.conftest import ENCRYPTION_KEY, Godoty
 from tests.support.caller import Caller
-from tests.support.invoking import invoke
 from tests.support.service import Service, plain
-
-Godoty = Callable[..., str]
-
-
-@pytest.fixture
-def godoty(service: Service) -> Godoty:
-    """Return a function that runs a command on the shared server's database and returns its output."""
-
-    def run(*arguments: str, typed: str | None = None, **environment: str) -> str:
-        return invoke(service, *arguments, typed=typed, **{"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, **environment})
-
-    return run
 
 
 def changes(service: Service, tenant_id: str) -> list[tuple[str, str]]:

@@ -30,7 +30,11 @@ const (
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The display name: at most 200 characters.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
+	// id returns the tenant that it created before. With another content, or by another key, the id is refused as
+	// REQUEST_ID_REUSED. Empty: each request creates a tenant.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -68,6 +72,13 @@ func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
 func (x *CreateTenantRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTenantRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -339,7 +350,11 @@ type CreateApiKeyRequest struct {
 	// too. Unset: no bound of its own. 0: it starts none.
 	TurnsPerMinute *int32 `protobuf:"varint,6,opt,name=turns_per_minute,json=turnsPerMinute,proto3,oneof" json:"turns_per_minute,omitempty"`
 	// The time of expiry, in the future. Unset: it does not expire.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique within the tenant. The same request with the same
+	// id creates no second key: it is refused as API_KEY_CREATED with the id of the key, whose text is not stored. With
+	// another content, or by another key, the id is refused as REQUEST_ID_REUSED. Empty: each request creates a key.
+	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +436,13 @@ func (x *CreateApiKeyRequest) GetExpireTime() *timestamppb.Timestamp {
 		return x.ExpireTime
 	}
 	return nil
+}
+
+func (x *CreateApiKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // The new API key.
@@ -798,7 +820,10 @@ type RotateApiKeyRequest struct {
 	// Required. The key. It must be neither expired nor revoked.
 	ApiKeyId string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once.
-	Overlap       *durationpb.Duration `protobuf:"bytes,3,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	Overlap *durationpb.Duration `protobuf:"bytes,3,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	// The caller's id of this request, as in CreateApiKeyRequest: the same request with the same id creates no second
+	// successor, but is refused as API_KEY_CREATED with the id of the successor.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +877,13 @@ func (x *RotateApiKeyRequest) GetOverlap() *durationpb.Duration {
 		return x.Overlap
 	}
 	return nil
+}
+
+func (x *RotateApiKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // The new API key.
@@ -1555,9 +1587,11 @@ var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"/\n" +
 	"\x10GetTenantRequest\x12\x1b\n" +
@@ -1570,7 +1604,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"j\n" +
 	"\x13ListTenantsResponse\x12+\n" +
 	"\atenants\x18\x01 \x03(\v2\x11.godoty.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd6\x02\n" +
 	"\x13CreateApiKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12+\n" +
@@ -1579,7 +1613,9 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\x06models\x18\x05 \x03(\tR\x06models\x12-\n" +
 	"\x10turns_per_minute\x18\x06 \x01(\x05H\x00R\x0eturnsPerMinute\x88\x01\x01\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTimeB\x13\n" +
+	"expireTime\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\tR\trequestIdB\x13\n" +
 	"\x11_turns_per_minute\"V\n" +
 	"\x14CreateApiKeyResponse\x12*\n" +
 	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
@@ -1602,12 +1638,14 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
 	"\n" +
 	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\"\x16\n" +
-	"\x14RevokeApiKeyResponse\"\x85\x01\n" +
+	"\x14RevokeApiKeyResponse\"\xa4\x01\n" +
 	"\x13RotateApiKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
 	"\n" +
 	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\x123\n" +
-	"\aoverlap\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\"V\n" +
+	"\aoverlap\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"V\n" +
 	"\x14RotateApiKeyResponse\x12*\n" +
 	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"/\n" +

@@ -107,7 +107,8 @@ const (
 	// is in the ledger. google.rpc.RetryInfo has the delay.
 	// For example: the server had no connection to the database for longer than its lease of 15 s; retry in 1 s.
 	ErrorReason_ERROR_REASON_SESSION_LOST ErrorReason = 19
-	// ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+	// ALREADY_EXISTS. The request id was used for another request, or by another key of an administrator. Do not retry
+	// with the same id.
 	// For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
 	// NOT_FOUND. The tenant has no such turn, or its log has expired. From Converse: the request id is that of a turn
@@ -209,6 +210,12 @@ const (
 	// same key.
 	// For example: CreateApiKey with `operator` by a key that is not the operator's. metadata: method=CreateApiKey.
 	ErrorReason_ERROR_REASON_OPERATOR_ONLY ErrorReason = 41
+	// ALREADY_EXISTS. The request created an API key before; no second one was created. The key's text was in the first
+	// response only, and is not stored. metadata: api_key_id. If that response was lost: revoke the key, and send the
+	// request with another id. Do not retry with the same id.
+	// For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
+	// metadata: api_key_id=182c3d7f0e9d5a67.
+	ErrorReason_ERROR_REASON_API_KEY_CREATED ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -256,6 +263,7 @@ var (
 		39: "ERROR_REASON_ETAG_MISMATCH",
 		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
 		41: "ERROR_REASON_OPERATOR_ONLY",
+		42: "ERROR_REASON_API_KEY_CREATED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -300,6 +308,7 @@ var (
 		"ERROR_REASON_ETAG_MISMATCH":             39,
 		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
 		"ERROR_REASON_OPERATOR_ONLY":             41,
+		"ERROR_REASON_API_KEY_CREATED":           42,
 	}
 )
 
@@ -334,7 +343,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xc0\v\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe2\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -378,7 +387,8 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&\x12\x1e\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
 	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(\x12\x1e\n" +
-	"\x1aERROR_REASON_OPERATOR_ONLY\x10)BI\n" +
+	"\x1aERROR_REASON_OPERATOR_ONLY\x10)\x12 \n" +
+	"\x1cERROR_REASON_API_KEY_CREATED\x10*BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -50,6 +50,7 @@ BY_REASON = {
     "MESSAGE_NOT_FOUND": "check the message's number",
     "RESPONSE_TOO_LARGE": "request a smaller page",
     "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
+    "API_KEY_CREATED": "revoke the key if its text was lost, and send the request with another id",
     "ETAG_MISMATCH": "read it again, and send the change with its etag",
     "OUTPUT_NOT_ALLOWED": "ask the administrator to change the policy",
     "OPERATOR_ONLY": "use a key of the operator",

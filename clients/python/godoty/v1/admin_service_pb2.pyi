@@ -14,10 +14,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateTenantRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CreateTenantResponse(_message.Message):
     __slots__ = ("tenant",)
@@ -54,7 +56,7 @@ class ListTenantsResponse(_message.Message):
     def __init__(self, tenants: _Optional[_Iterable[_Union[_tenant_pb2.Tenant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CreateApiKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "display_name", "scopes", "operator", "models", "turns_per_minute", "expire_time")
+    __slots__ = ("tenant_id", "display_name", "scopes", "operator", "models", "turns_per_minute", "expire_time", "request_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +64,7 @@ class CreateApiKeyRequest(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     TURNS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     display_name: str
     scopes: _containers.RepeatedScalarFieldContainer[_tenant_pb2.ApiScope]
@@ -69,7 +72,8 @@ class CreateApiKeyRequest(_message.Message):
     models: _containers.RepeatedScalarFieldContainer[str]
     turns_per_minute: int
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[_tenant_pb2.ApiScope, str]]] = ..., operator: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., turns_per_minute: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[_tenant_pb2.ApiScope, str]]] = ..., operator: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., turns_per_minute: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CreateApiKeyResponse(_message.Message):
     __slots__ = ("api_key", "text")
@@ -124,14 +128,16 @@ class RevokeApiKeyResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RotateApiKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "api_key_id", "overlap")
+    __slots__ = ("tenant_id", "api_key_id", "overlap", "request_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     api_key_id: str
     overlap: _duration_pb2.Duration
-    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., overlap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., overlap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RotateApiKeyResponse(_message.Message):
     __slots__ = ("api_key", "text")

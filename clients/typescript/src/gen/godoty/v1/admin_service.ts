@@ -27,6 +27,12 @@ import { AdminChange, ApiKey, ApiScope, apiScopeFromJSON, apiScopeToJSON, Policy
 export interface CreateTenantRequest {
   /** Required. The display name: at most 200 characters. */
   name: string;
+  /**
+   * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
+   * id returns the tenant that it created before. With another content, or by another key, the id is refused as
+   * REQUEST_ID_REUSED. Empty: each request creates a tenant.
+   */
+  requestId: string;
 }
 
 /** The new tenant. */
@@ -89,7 +95,15 @@ export interface CreateApiKeyRequest {
     | number
     | undefined;
   /** The time of expiry, in the future. Unset: it does not expire. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
+  /**
+   * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique within the tenant. The same request with the same
+   * id creates no second key: it is refused as API_KEY_CREATED with the id of the key, whose text is not stored. With
+   * another content, or by another key, the id is refused as REQUEST_ID_REUSED. Empty: each request creates a key.
+   */
+  requestId: string;
 }
 
 /** The new API key. */
@@ -153,7 +167,14 @@ export interface RotateApiKeyRequest {
   /** Required. The key. It must be neither expired nor revoked. */
   apiKeyId: string;
   /** The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once. */
-  overlap: Duration | undefined;
+  overlap:
+    | Duration
+    | undefined;
+  /**
+   * The caller's id of this request, as in CreateApiKeyRequest: the same request with the same id creates no second
+   * successor, but is refused as API_KEY_CREATED with the id of the successor.
+   */
+  requestId: string;
 }
 
 /** The new API key. */
@@ -292,13 +313,16 @@ export interface ListAdminChangesResponse {
 }
 
 function createBaseCreateTenantRequest(): CreateTenantRequest {
-  return { name: "" };
+  return { name: "", requestId: "" };
 }
 
 export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   encode(message: CreateTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
     }
     return writer;
   },
@@ -324,6 +348,14 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
             message.name = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -337,13 +369,23 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   },
 
   fromJSON(object: any): CreateTenantRequest {
-    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
   },
 
   toJSON(message: CreateTenantRequest): unknown {
     const obj: any = {};
     if (message.name !== "") {
       obj.name = message.name;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
     }
     return obj;
   },
@@ -354,6 +396,7 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   fromPartial<I extends Exact<DeepPartial<CreateTenantRequest>, I>>(object: I): CreateTenantRequest {
     const message = createBaseCreateTenantRequest();
     message.name = object.name ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -760,6 +803,7 @@ function createBaseCreateApiKeyRequest(): CreateApiKeyRequest {
     models: [],
     turnsPerMinute: undefined,
     expireTime: undefined,
+    requestId: "",
   };
 }
 
@@ -789,6 +833,9 @@ export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
     }
     if (message.expireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(58).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(66).string(message.requestId);
     }
     return writer;
   },
@@ -872,6 +919,14 @@ export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
             message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -909,6 +964,11 @@ export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
         : isSet(object.expire_time)
         ? fromJsonTimestamp(object.expire_time)
         : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -935,6 +995,9 @@ export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
     }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
@@ -950,6 +1013,7 @@ export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
     message.models = object.models?.map((e) => e) || [];
     message.turnsPerMinute = object.turnsPerMinute ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1565,7 +1629,7 @@ export const RevokeApiKeyResponse: MessageFns<RevokeApiKeyResponse> = {
 };
 
 function createBaseRotateApiKeyRequest(): RotateApiKeyRequest {
-  return { tenantId: "", apiKeyId: "", overlap: undefined };
+  return { tenantId: "", apiKeyId: "", overlap: undefined, requestId: "" };
 }
 
 export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
@@ -1578,6 +1642,9 @@ export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
     }
     if (message.overlap !== undefined) {
       Duration.encode(message.overlap, writer.uint32(26).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
     }
     return writer;
   },
@@ -1619,6 +1686,14 @@ export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
             message.overlap = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1644,6 +1719,11 @@ export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
         ? globalThis.String(object.api_key_id)
         : "",
       overlap: isSet(object.overlap) ? Duration.fromJSON(object.overlap) : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -1658,6 +1738,9 @@ export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
     if (message.overlap !== undefined) {
       obj.overlap = Duration.toJSON(message.overlap);
     }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
@@ -1671,6 +1754,7 @@ export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
     message.overlap = (object.overlap !== undefined && object.overlap !== null)
       ? Duration.fromPartial(object.overlap)
       : undefined;
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };

@@ -128,7 +128,8 @@ export enum ErrorReason {
    */
   ERROR_REASON_SESSION_LOST = 19,
   /**
-   * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+   * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request, or by another key of an administrator. Do not retry
+   * with the same id.
    * For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
    */
   ERROR_REASON_REQUEST_ID_REUSED = 20,
@@ -273,6 +274,14 @@ export enum ErrorReason {
    * For example: CreateApiKey with `operator` by a key that is not the operator's. metadata: method=CreateApiKey.
    */
   ERROR_REASON_OPERATOR_ONLY = 41,
+  /**
+   * ERROR_REASON_API_KEY_CREATED - ALREADY_EXISTS. The request created an API key before; no second one was created. The key's text was in the first
+   * response only, and is not stored. metadata: api_key_id. If that response was lost: revoke the key, and send the
+   * request with another id. Do not retry with the same id.
+   * For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
+   * metadata: api_key_id=182c3d7f0e9d5a67.
+   */
+  ERROR_REASON_API_KEY_CREATED = 42,
   UNRECOGNIZED = -1,
 }
 
@@ -404,6 +413,9 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 41:
     case "ERROR_REASON_OPERATOR_ONLY":
       return ErrorReason.ERROR_REASON_OPERATOR_ONLY;
+    case 42:
+    case "ERROR_REASON_API_KEY_CREATED":
+      return ErrorReason.ERROR_REASON_API_KEY_CREATED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -497,6 +509,8 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_OUTPUT_NOT_ALLOWED";
     case ErrorReason.ERROR_REASON_OPERATOR_ONLY:
       return "ERROR_REASON_OPERATOR_ONLY";
+    case ErrorReason.ERROR_REASON_API_KEY_CREATED:
+      return "ERROR_REASON_API_KEY_CREATED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
