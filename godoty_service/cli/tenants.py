@@ -154,8 +154,9 @@ def set_policy(
         base = etag or (read.etag if budget and file is None else "")
         request = pb.UpdatePolicyRequest(tenant_id=tenant, policy=policy, update_mask={"paths": fields}, etag=base)
         catalogue = await newest_catalogue(components.database.collection("catalogues"))
-        check = partial(policy_codec.check_policy, catalogue=catalogue)
-        await components.administration.update_policy(actor(), *policy_codec.parse_policy_change(request), check=check)
+        tenant_id, change = policy_codec.parse_policy_change(request)
+        check = partial(policy_codec.check_policy, changed=change.fields, catalogue=catalogue)
+        await components.administration.update_policy(actor(), tenant_id, change, check=check)
         out.print_json(data=_as_data(await _policy_of(components, tenant)))
 
     with_components(work)

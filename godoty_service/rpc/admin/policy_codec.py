@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -63,11 +63,12 @@ def parse_policy_change(request: pb.UpdatePolicyRequest) -> tuple[str, PolicyCha
     return request.tenant_id, PolicyChange(policy=policy, fields=changed, etag=request.etag)
 
 
-def check_policy(policy: Policy, *, catalogue: Catalogue | None) -> None:
+def check_policy(policy: Policy, *, changed: Collection[str], catalogue: Catalogue | None) -> None:
     """Refuse a policy whose default models no turn could use.
 
     Args:
         policy: The whole policy, as it is after the change.
+        changed: The names of the fields that change: a model that was set before may have left the catalogue since.
         catalogue: The provider's models; None: unknown, so any model may be a default.
 
     Raises:
@@ -76,15 +77,15 @@ def check_policy(policy: Policy, *, catalogue: Catalogue | None) -> None:
     """
     if policy.default_fallback_models and policy.default_model is None:
         raise InvalidRequest.of("policy.default_fallback_models", "need a default_model")
-    for field, models in (
-        ("policy.default_model", [policy.default_model] if policy.default_model else []),
-        ("policy.default_fallback_models", policy.default_fallback_models),
+    for name, models in (
+        ("default_model", [policy.default_model] if policy.default_model else []),
+        ("default_fallback_models", policy.default_fallback_models),
     ):
         for model in models:
-            if catalogue is not None and not catalogue.knows(model):
-                raise unknown_model(field, model)
+            if name in changed and catalogue is not None and not catalogue.knows(model):
+                raise unknown_model(f"policy.{name}", model)
             if not policy.allows(model):
-                raise InvalidRequest.of(field, "must be among allowed_models")
+                raise InvalidRequest.of(f"policy.{name}", "must be among allowed_models")
 
 
 def policy_message(version: PolicyVersion) -> tenant_pb2.Policy:

@@ -186,7 +186,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, call: CallContext) -> pb.UpdatePolicyResponse:
         """Change a tenant's policy."""
         tenant_id, change = policy_codec.parse_policy_change(request)
-        check = partial(policy_codec.check_policy, catalogue=self._catalogue())
+        check = partial(policy_codec.check_policy, changed=change.fields, catalogue=self._catalogue())
         version = await self._admin.update_policy(_actor(call), tenant_id, change, check=check)
         return pb.UpdatePolicyResponse(policy=policy_message(version))
 

@@ -246,6 +246,17 @@ async def test_unknown_budget_of_a_later_build_survives_other_changes(admin: Adm
     assert week in found["budgets"]
 
 
+async def test_model_that_left_the_catalogue_blocks_no_other_change(admin: Admin, service: Service) -> None:
+    """A default model that was set before is checked against the catalogue only if it is set again."""
+    await update(admin, tenant_pb2.Policy(default_model="openai/gpt-4o"))
+    gone = {"$set": {"default_model": "openai/gone"}}
+    service.database["policies"].update_one({"_id": admin.service.tenant_id}, gone)
+    assert (await update(admin, tenant_pb2.Policy(turns_per_minute=5))).default_model == "openai/gone"
+    for policy in (tenant_pb2.Policy(default_model="openai/gone"), tenant_pb2.Policy(allowed_models=["anthropic/*"])):
+        failure = await admin.refused("UpdatePolicy", tenant_id=admin.service.tenant_id, policy=policy)
+        assert list(failure.fields) == ["policy.default_model"]
+
+
 async def test_change_that_is_overtaken_is_tried_again(
     surroundings: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
