@@ -253,7 +253,7 @@ class TurnLimiter:
     async def _block(self, bucket: str, rate: int) -> float:
         """Refuse a bucket from memory until its next token; return the seconds until then."""
         found = await self._collection.find_one({"_id": bucket}, fields={"available": _tokens(rate)}) or {}
-        wait = max(0.0, 1 - found.get("available", 1)) * 60 / (rate or 1)
+        wait: float = max(0.0, 1 - found.get("available", 1)) * 60 / (rate or 1)
         if len(self._blocked_until) >= _CACHED_TENANTS:
             self._blocked_until.clear()
         self._blocked_until[bucket] = (rate, time.monotonic() + wait)

@@ -156,12 +156,14 @@ async def test_concurrent_changes_of_different_fields_are_all_made(admin: Admin)
 
     async def change(name: str, values: range) -> None:
         for value in values:
-            await admin.call("UpdatePolicy", tenant_id=tenant_id, policy=tenant_pb2.Policy(**{name: value}))
+            fields: dict[str, Any] = {name: value}
+            await admin.call("UpdatePolicy", tenant_id=tenant_id, policy=tenant_pb2.Policy(**fields))
 
     names = ("max_output_tokens", "turns_per_minute", "concurrent_turns")
     await asyncio.gather(*(change(name, range(1, 9)) for name in names))
 
-    assert await admin.policy(tenant_id) == tenant_pb2.Policy(**dict.fromkeys(names, 8))
+    expected: dict[str, Any] = dict.fromkeys(names, 8)
+    assert await admin.policy(tenant_id) == tenant_pb2.Policy(**expected)
 
 
 async def test_change_of_an_earlier_build_makes_an_etag_stale(admin: Admin) -> None:
@@ -207,7 +209,7 @@ async def test_limit_of_zero_refuses_before_anything_happens(
     caller: Caller,
     admin: Admin,
     *,
-    fields: dict[str, int],
+    fields: dict[str, Any],
     code: grpc.StatusCode,
     reason: str,
     quotas: tuple[str, ...],

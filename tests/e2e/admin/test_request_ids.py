@@ -96,12 +96,12 @@ async def test_request_id_of_another_request_is_refused(admin: Admin) -> None:
 @pytest.mark.parametrize("method", ["CreateTenant", "CreateApiKey", "RotateApiKey"])
 async def test_malformed_request_id_is_refused(admin: Admin, method: str, request_id: str) -> None:
     """INVALID_FIELD with the field."""
-    fields: dict[str, Any] = {
+    by_method: dict[str, dict[str, Any]] = {
         "CreateTenant": {"name": "acme"},
         "CreateApiKey": {"tenant_id": admin.service.tenant_id, "scopes": [CONVERSE]},
         "RotateApiKey": {"tenant_id": admin.service.tenant_id, "api_key_id": admin.key_id},
-    }[method]
-    failure = await admin.refused(method, request_id=request_id, **fields)
+    }
+    failure = await admin.refused(method, request_id=request_id, **by_method[method])
 
     assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", ["request_id"])
 
