@@ -15,7 +15,7 @@ from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import NO_POLICY, PolicyChange
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
-from tests.support.environment import ME
+from tests.support.backends import ME
 
 TERMS = ApiKeyTerms(scopes=frozenset({Scope.ADMIN}))
 UNLIMITED: dict[str, Any] = {"display_name": "", "models": [], "turns_per_minute": None, "expire_time": None}
@@ -209,10 +209,10 @@ async def test_changes_of_earlier_builds_are_listed(admin: Admin) -> None:
 
 
 async def test_change_that_cannot_be_recorded_is_not_made(
-    surroundings: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is inserted first: if that fails, nothing changes."""
-    async with open_components(surroundings.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
+    async with open_components(backends.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
         admin = components.administration
         tenant = await admin.create_tenant(ME, name="acme")
         key, text = await admin.create_api_key(ME, tenant.tenant_id, TERMS)

@@ -14,7 +14,7 @@ from godoty_service.errors import GodotyError, ProviderKeysOff
 from godoty_service.tenancy.encryption import SecretBox
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Godoty
 from tests.support.caller import Caller
-from tests.support.service import Service, plain
+from tests.support.service import Service, format_amount
 
 
 def changes(service: Service, tenant_id: str) -> list[tuple[str, str]]:
@@ -122,7 +122,7 @@ def test_invalid_values_are_refused_by_the_same_rules(
 
 def _sealed(service: Service, database: str) -> bytes:
     """Return the stored document of the only key."""
-    (document,) = service.surroundings.mongo[database]["provider_keys"].find()
+    (document,) = service.backends.mongo[database]["provider_keys"].find()
     return bytes(document["sealed"])
 
 
@@ -142,7 +142,7 @@ def test_keys_are_re_encrypted(godoty: Godoty, service: Service, new_database: s
     assert SecretBox.of(new).open(after, owner=tenant) == "sk-or-v1-typed-in"
     with pytest.raises(ProviderKeysOff):
         SecretBox.of(ENCRYPTION_KEY).open(after, owner=tenant)
-    recorded = service.surroundings.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
+    recorded = service.backends.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
     assert [(each["by"], each["tenant_id"]) for each in recorded] == [(user(), "")] * 2
 
 
@@ -172,7 +172,7 @@ async def test_budget_status_is_shown(godoty: Godoty, caller: Caller) -> None:
     printed = await asyncio.to_thread(godoty, "tenant", "budget", service.tenant_id)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
 
-    spent = plain(service.invoiced("talk"))
+    spent = format_amount(service.invoiced("talk"))
     assert [(row[0], *row[2:]) for row in rows] == [
         ("month", "12.5", spent, "0", "hard"),
         ("total", "1000", spent, "0", ""),

@@ -12,8 +12,8 @@ from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange
 from tests.e2e.admin.conftest import Admin, without_etag
+from tests.support.backends import ME
 from tests.support.caller import Caller, failure_of
-from tests.support.environment import ME
 from tests.support.service import Service, eventually
 
 ABORTED, INVALID = grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT
@@ -260,10 +260,10 @@ async def test_model_that_left_the_catalogue_blocks_no_other_change(admin: Admin
 
 
 async def test_change_that_is_overtaken_is_tried_again(
-    surroundings: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On what the other change has left; if others are always faster, it is ABORTED and not made."""
-    async with open_components(surroundings.settings(new_database)) as components:
+    async with open_components(backends.settings(new_database)) as components:
         admin = components.administration
         tenant = await admin.create_tenant(ME, name="acme")
         await admin.update_policy(ME, tenant.tenant_id, PolicyChange(policy=Policy(concurrent_turns=1)))

@@ -15,7 +15,7 @@ from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.errors import ApiKeyCreated
 from godoty_service.tenancy.request_ids import AdminRequest
 from tests.e2e.admin.conftest import Admin, Godoty
-from tests.support.environment import ME
+from tests.support.backends import ME
 from tests.support.service import Service
 
 NO_TIME = timedelta(0)
@@ -107,10 +107,10 @@ async def test_malformed_request_id_is_refused(admin: Admin, method: str, reques
 
 
 async def test_interrupted_rotation_is_completed_by_its_repetition(
-    surroundings: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server dies after the successor was inserted: the old key did not expire, and does so with the repetition."""
-    async with open_components(surroundings.settings(new_database)) as components:
+    async with open_components(backends.settings(new_database)) as components:
         admin = components.administration
         tenant = await admin.create_tenant(ME, name="acme")
         terms = ApiKeyTerms(scopes=frozenset({Scope.CONVERSE}))

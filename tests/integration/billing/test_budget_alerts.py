@@ -10,8 +10,8 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
+from tests.support.backends import ME
 from tests.support.caller import Caller
-from tests.support.environment import ME
 from tests.support.service import Service
 
 NAME = "godoty_budget_alerts_total"
@@ -32,7 +32,7 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
         Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=False),
     )
     tenants = (service, service.another_tenant())
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         for each in tenants:
             await components.administration.update_policy(
                 ME, each.tenant_id, PolicyChange(policy=Policy(budgets=budgets))
@@ -40,7 +40,7 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
     assert await _counted(port) == set()
 
     for each in tenants:
-        told = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
-        assert sum(response.HasField("budget_alert") for response in told) == 1
+        responses = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
+        assert sum(response.HasField("budget_alert") for response in responses) == 1
 
     assert await _counted(port) == {f'{NAME}{{percent="100",window="day"}} 2.0'}

@@ -3,9 +3,10 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from godoty_service.ledger.entries import CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerExport, LedgerPages
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant
 from tests.support.service import Service
 
@@ -97,12 +98,14 @@ async def test_entry_is_exported_in_the_state_in_which_it_is_read(server: Server
     assert (entry.call_id, entry.state, entry.cost) == (call.call_id, CallState.SETTLED, settled.cost)
 
 
-async def test_first_message_has_as_of(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_first_message_has_as_of(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """The first message, and no other, has `as_of`, also for a tenant without entries."""
-    empty = await bill(service).export()
-    await served.open(NOON)
+    empty = await connect_billing(service).export()
+    await served_tenant.open(NOON)
     begun = datetime.now(UTC)
-    first, *rest = await bill(service).export()
+    first, *rest = await connect_billing(service).export()
 
     assert [len(each.entries) for each in empty] == [0]
     assert empty[0].HasField("as_of")

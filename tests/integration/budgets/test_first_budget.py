@@ -11,8 +11,8 @@ from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
+from tests.support.backends import ME
 from tests.support.caller import Caller
-from tests.support.environment import ME
 
 BUDGET = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
 
@@ -23,7 +23,7 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
     """The change is refused and the tenant's turns run unbounded as before; set again, the budget is enforced."""
     tenant_id = caller.service.tenant_id
     assert (await caller.converse("hello")).finished
-    async with open_components(caller.service.surroundings.settings(caller.service.database.name)) as components:
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
 
         async def fail(*_: object, **__: object) -> OpeningBalance:
             raise StorageUnavailable("too slow")
@@ -35,7 +35,7 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
         assert (await caller.converse("hello again")).finished
         monkeypatch.undo()
         await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
-        (status,) = await components.accounting.budget_service.status(tenant_id)
+        (status,) = await components.budgets.service.status(tenant_id)
 
     assert policy == NO_POLICY
     assert status.spent == caller.service.invoiced("talk") > 0
@@ -50,14 +50,14 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     real = Policies.update
 
     async def watched(policies: Policies, tenant: str, change: PolicyChange, *, over: PolicyVersion) -> bool:
-        steps.append(("writing", await components.accounting.budget_store.since(tenant)))
+        steps.append(("writing", await components.budgets.store.since(tenant)))
         return await real(policies, tenant, change, over=over)
 
     monkeypatch.setattr(Policies, "update", watched)
-    async with open_components(caller.service.surroundings.settings(caller.service.database.name)) as components:
-        before = await components.accounting.budget_store.since(tenant_id)
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        before = await components.budgets.store.since(tenant_id)
         await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
-        steps.append(("written", await components.accounting.budget_store.since(tenant_id)))
+        steps.append(("written", await components.budgets.store.since(tenant_id)))
         now = await components.database.now()
 
     assert before is None
