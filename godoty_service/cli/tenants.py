@@ -128,7 +128,7 @@ def set_policy(
     budget: Annotated[
         list[str] | None, typer.Option(help="As day=12.50 or month=9:hard; total=: none; repeatable.")
     ] = None,
-    etag: Annotated[str, typer.Option(help="Only if the policy still has this etag; default: whatever it is.")] = "",
+    etag: Annotated[str, typer.Option(help="Only if the policy still has this etag; default: any.")] = "",
 ) -> None:
     """Change a tenant's policy. Options change single fields; a file replaces the whole policy, with options on top."""
     from godoty_service.pricing.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it

@@ -141,7 +141,7 @@ class Policies:
         return PolicyVersion(policy=_read(found), document=found)
 
     async def set(self, tenant_id: str, policy: Policy) -> None:
-        """Replace a tenant's policy, whatever it is."""
+        """Replace a tenant's policy unconditionally."""
         while not await self.update(tenant_id, PolicyChange(policy=policy), over=await self.read_version(tenant_id)):
             pass
 

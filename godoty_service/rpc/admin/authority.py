@@ -23,7 +23,7 @@ def check_tenant(principal: Principal, tenant_id: str) -> None:
     """Check that the caller may access a tenant.
 
     Raises:
-        TenantNotFound: It may not; the error does not tell whether the tenant exists.
+        TenantNotFound: It may not; the error is that of a tenant that does not exist.
     """
     if not principal.is_operator and tenant_id != principal.tenant_id:
         raise TenantNotFound(f"There is no tenant {tenant_id}.", metadata={"tenant_id": tenant_id})

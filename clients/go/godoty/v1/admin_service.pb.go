@@ -1054,7 +1054,7 @@ type UpdatePolicyRequest struct {
 	// an empty list is not.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
-	// ETAG_MISMATCH. Empty: the fields are changed whatever they are.
+	// ETAG_MISMATCH. Empty: the change is made in any case.
 	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

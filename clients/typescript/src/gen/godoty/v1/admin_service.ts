@@ -221,7 +221,7 @@ export interface UpdatePolicyRequest {
     | undefined;
   /**
    * The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
-   * ETAG_MISMATCH. Empty: the fields are changed whatever they are.
+   * ETAG_MISMATCH. Empty: the change is made in any case.
    */
   etag: string;
 }
