@@ -336,7 +336,7 @@ async def test_admin_lists_end_by_bytes(serve: Start, connect: Connect, issue: C
     ]
     largest, keys = await walk("ListApiKeys", "api_keys", tenant_id=one)
     assert largest < 66_000
-    assert [each.key_id for each in keys] == [f"{number:016x}" for number in range(1000)]
+    assert [each.api_key_id for each in keys] == [f"{number:016x}" for number in range(1000)]
     largest, changes = await walk("ListAdminChanges", "changes", tenant_id=one)
     assert largest < 66_000
     assert len(changes) == 300
