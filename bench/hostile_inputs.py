@@ -157,6 +157,7 @@ _TEXTS: dict[str, Callable[[int], str]] = {
     "digits": lambda size: "9" * size,
     "spaces": lambda size: " " * size,
     "brackets": lambda size: "[" * size,
+    "asterisks": lambda size: "a*" * (size // 2),
     "an array": lambda size: ("[" + "1," * (size // 2))[: size - 2] + "1]",
     "objects": lambda size: '{"a":' * (size // 5),
     "dots": lambda size: "a." * (size // 2),

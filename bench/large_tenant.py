@@ -31,7 +31,8 @@ from godoty_service.budgets.verification import verify_budgets
 from godoty_service.ledger.codec import entry_to_document
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
-from godoty_service.tenancy.policies import NO_POLICY, Policy
+from godoty_service.tenancy.audit import Actor, ActorKind
+from godoty_service.tenancy.policies import NO_POLICY, Policy, PolicyChange
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter
 from godoty_service.usage.query import UsageQuery
@@ -56,6 +57,7 @@ QUARTERS = 31 * 96
 EXPORTED = 100_000  # entries, unless all
 BATCH = 5000  # entries of one insert
 TURNS = 4  # concurrent ones
+ME = Actor(kind=ActorKind.CLI, id="bench")
 BUDGETS = tuple(Budget(window=window, limit=Decimal(1_000_000), hard=True) for window in BudgetWindow)
 
 
@@ -176,11 +178,13 @@ class Steps:
 
     async def set_budgets(self) -> None:
         """Set hard budgets that no turn reaches."""
-        await self._components.administration.set_policy("bench", self._tenant_id, Policy(budgets=BUDGETS))
+        await self._components.administration.update_policy(
+            ME, self._tenant_id, PolicyChange(policy=Policy(budgets=BUDGETS))
+        )
 
     async def remove_budgets(self) -> None:
         """Remove them."""
-        await self._components.administration.set_policy("bench", self._tenant_id, NO_POLICY)
+        await self._components.administration.update_policy(ME, self._tenant_id, PolicyChange(policy=NO_POLICY))
 
     async def counted(self) -> None:
         """Wait until the server has computed the opening balance from the ledger."""

@@ -60,6 +60,7 @@ _INDEXED_STORES = (
     ProviderPrices,
     TurnStore,
     EventLogStore,
+    Tenants,
     ApiKeys,
     ProviderKeys,
     AdminChanges,

@@ -15,7 +15,7 @@ GodotyError
 ├── TurnTooLarge
 ├── RequestIdReused
 ├── TenantNotFound
-├── KeyNotFound
+├── ApiKeyNotFound
 ├── CallNotFound              the tenant has no such model call
 ├── CallNotAdjustable         the call's cost is unknown
 ├── AmountRefused             an impossible amount for a call
@@ -180,10 +180,10 @@ class TenantNotFound(GodotyError):
     reason = "TENANT_NOT_FOUND"
 
 
-class KeyNotFound(GodotyError):
+class ApiKeyNotFound(GodotyError):
     """The tenant has no such API key."""
 
-    reason = "KEY_NOT_FOUND"
+    reason = "API_KEY_NOT_FOUND"
 
 
 class CallNotFound(GodotyError):

@@ -14,8 +14,9 @@ from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap import Components
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
-from godoty_service.rpc import admin_service, agent_service, billing_service
-from godoty_service.rpc.admin_service import AdminService, CallAdjuster
+from godoty_service.rpc import agent_service, billing_service
+from godoty_service.rpc.admin import service as admin_service
+from godoty_service.rpc.admin.service import AdminService, CallAdjuster
 from godoty_service.rpc.agent_service import AgentService
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
 from godoty_service.rpc.billing_service import BillingService

@@ -18,6 +18,7 @@ from godoty_service.telemetry.logs import configure_logs
 if TYPE_CHECKING:
     from godoty_service.bootstrap import Components
     from godoty_service.provider_bootstrap import ProviderComponents
+    from godoty_service.tenancy.audit import Actor
 
 out = Console(highlight=False, soft_wrap=True)
 _WIDE = 1000  # columns, for output that is not a terminal
@@ -77,6 +78,13 @@ def user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's user may lack a name
         return f"uid {os.getuid()}"
+
+
+def actor() -> "Actor":
+    """Return the user of the command as the author of changes."""
+    from godoty_service.tenancy.audit import Actor, ActorKind  # noqa: PLC0415 - `godoty health` does not need it
+
+    return Actor(kind=ActorKind.CLI, id=user())
 
 
 def with_components(work: "Callable[[Components], Awaitable[None]]", *, indexes: bool = True) -> None:

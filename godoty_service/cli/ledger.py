@@ -14,7 +14,7 @@ from godoty.v1 import billing_service_pb2 as billing_pb
 from google.protobuf import json_format
 
 from godoty_service.budgets.verification import verify_budgets
-from godoty_service.cli.context import err, out, print_table, user, with_components, with_provider
+from godoty_service.cli.context import actor, err, out, print_table, user, with_components, with_provider
 from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
 from godoty_service.ledger.entries import Adjustment, Entry
@@ -183,7 +183,7 @@ def resolve(
     ] = False,
 ) -> None:
     """Resolve an unresolved call: insert a dated entry with its cost, reason and author."""
-    from godoty_service.rpc.admin_codec import check_attribution  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.codec import check_attribution  # noqa: PLC0415 - `godoty health` does not need it
     from godoty_service.rpc.validation import Violations  # noqa: PLC0415 - the same
 
     amount = money.read_amount(cost)
@@ -199,8 +199,9 @@ def resolve(
         if found is None:
             raise ValueError(f"there is no call {call}")
         await components.accounting.adjustments.check(found, cost=amount, above_bound=above_bound)
-        details = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by}
-        await components.administration.record_resolution(user(), found.tenant_id, details)
+        details = {"call_id": call, "cost_usd": money.format_usd(amount), "why": why, "by": by or user()}
+        before = {"call_id": call, "state": found.state.value}
+        await components.administration.record_resolution(actor(), found.tenant_id, old=before, new=details)
         entry = await components.accounting.adjustments.resolve(
             found, cost=amount, why=why, by=by or user(), above_bound=above_bound
         )
@@ -223,8 +224,8 @@ def adjust(
     ] = False,
 ) -> None:
     """Adjust the cost of a call: insert a dated entry with its reason and author. Resolve an unresolved call first."""
-    from godoty_service.rpc.admin_codec import parse_adjustment  # noqa: PLC0415 - `godoty health` does not need it
-    from godoty_service.rpc.admin_service import CallAdjuster  # noqa: PLC0415 - the same
+    from godoty_service.rpc.admin.codec import parse_adjustment  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.service import CallAdjuster  # noqa: PLC0415 - the same
 
     if (cost is None) == (add is None):
         raise ValueError("set either --cost or --add")
@@ -237,7 +238,7 @@ def adjust(
             raise ValueError(f"there is no call {call}")
         request.tenant_id = found.tenant_id
         adjuster = CallAdjuster(adjustments=components.accounting.adjustments, administration=components.administration)
-        entry, total = await adjuster.adjust(user(), parse_adjustment(request, by=by))
+        entry, total = await adjuster.adjust(actor(), parse_adjustment(request, by=by))
         added, place = money.format_usd(entry.cost), f"entry {entry.number} of its session"
         out.print(f"{entry.entry_id}: {added} USD, {place}; the call costs {money.format_usd(total)} USD")
 

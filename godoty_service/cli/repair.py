@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from godoty_service.cli.context import out, user, with_components
+from godoty_service.cli.context import actor, out, with_components
 
 if TYPE_CHECKING:
     from godoty_service.bootstrap import Components
@@ -34,7 +34,9 @@ def repair_times(
             entries += len(batch.repairs)
             rollups += not batch.repairs
             if not dry_run:
-                await components.administration.record_time_repair(user(), batch.tenant_id, _details(batch))
+                await components.administration.record_time_repair(
+                    actor(), batch.tenant_id, old=_old_times(batch), new=_new_times(batch)
+                )
                 await components.accounting.time_repair.apply(batch)
         requeued = 0 if dry_run else await components.accounting.time_repair.requeue(tenant, now=now, limit=limit)
         done = "to repair" if dry_run else "repaired"
@@ -54,10 +56,13 @@ def _print(batch: "RepairBatch") -> None:
         out.print(f"{batch.tenant_id}: the roll-ups' watermark is in the future", markup=False)
 
 
-def _details(batch: "RepairBatch") -> dict[str, Any]:
+def _old_times(batch: "RepairBatch") -> dict[str, Any]:
+    return {"entries": [{"entry_id": each.entry_id, **each.before} for each in batch.repairs[:_RECORDED]]}
+
+
+def _new_times(batch: "RepairBatch") -> dict[str, Any]:
     entries = [
-        {"entry_id": each.entry_id, "before": each.before, "after": each.times, "evidence": each.evidence}
-        for each in batch.repairs[:_RECORDED]
+        {"entry_id": each.entry_id, **each.times, "evidence": each.evidence} for each in batch.repairs[:_RECORDED]
     ]
     return {"count": len(batch.repairs), "entries": entries}
 

@@ -1,15 +1,17 @@
 """`godoty tenant`: tenants, their policies, budgets and own OpenRouter keys."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from godoty_service.cli.context import out, print_table, user, with_components
+from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.pricing.money import format_usd
 
 if TYPE_CHECKING:
@@ -25,12 +27,19 @@ Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 
 
 @tenant_app.command("create")
-def create(name: Annotated[str, typer.Argument(help="The tenant's display name.")]) -> None:
+def create(
+    name: Annotated[str, typer.Argument(help="The tenant's display name.")],
+    request_id: Annotated[str, typer.Option(help="The id of this request: one tenant is created per id.")] = "",
+) -> None:
     """Create a tenant and print its id."""
-    from godoty_service.rpc import admin_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin import codec  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
-        tenant = await components.administration.create_tenant(user(), name=admin_codec.parse_tenant_name(name))
+        message = pb.CreateTenantRequest(name=name, request_id=request_id)
+        request = codec.admin_request(message, actor())
+        tenant = await components.administration.create_tenant(
+            actor(), name=codec.parse_new_tenant(message), request=request
+        )
         out.print(tenant.tenant_id)
 
     with_components(work)
@@ -50,7 +59,7 @@ def list_all() -> None:
 @tenant_app.command("show")
 def show(tenant: Tenant) -> None:
     """Print a tenant, its policy, and whether it has its own OpenRouter key."""
-    from godoty_service.rpc.admin_codec import tenant_message  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.codec import tenant_message  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
         found = pb.GetTenantResponse(tenant=tenant_message(await components.tenancy.tenants.require(tenant)))
@@ -106,33 +115,48 @@ def set_policy(
     model: Annotated[str | None, typer.Option(help="The default model.")] = None,
     fallback: Annotated[list[str] | None, typer.Option(help="A default fallback model; repeatable.")] = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option(help="Maximum output tokens of one turn; 0: no limit.")
+        str | None, typer.Option(help="Maximum output tokens of one turn; none: no bound; 0: no turn is allowed.")
     ] = None,
     turns_per_minute: Annotated[
-        int | None, typer.Option(help="Turns that may start in a minute; 0: the default.")
+        str | None, typer.Option(help="Turns that may start in a minute; none: the default; 0: no turn is allowed.")
     ] = None,
-    concurrent_turns: Annotated[int | None, typer.Option(help="Turns that may run at once; 0: the default.")] = None,
+    concurrent_turns: Annotated[
+        str | None, typer.Option(help="Turns that may run at once; none: the default; 0: no turn is allowed.")
+    ] = None,
     provider: Annotated[str | None, typer.Option(help="OpenRouter's routing preferences: a JSON object.")] = None,
     zdr: Annotated[bool | None, typer.Option("--zdr/--no-zdr", help="Use only providers that retain no data.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="As day=12.50 or month=9:hard; total=: none; repeatable.")
     ] = None,
+    etag: Annotated[str, typer.Option(help="Only if the policy still has this etag; default: any.")] = "",
 ) -> None:
-    """Set a tenant's policy. Options change single fields; a file replaces the whole policy."""
+    """Change a tenant's policy. Options change single fields; a file replaces the whole policy, with options on top."""
     from godoty_service.pricing.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
-    from godoty_service.rpc import admin_codec  # noqa: PLC0415 - the same
+    from godoty_service.rpc.admin import policy_codec  # noqa: PLC0415 - the same
 
     async def work(components: "Components") -> None:
-        policy = _read_policy(file) if file is not None else await _policy_of(components, tenant)
-        _replace_lists(policy, allowed_models=allow, default_fallback_models=fallback)
-        _set(policy, default_model=model, provider_json=provider, zero_data_retention=zdr)
-        _set(policy, max_output_tokens=max_output_tokens)
-        _set(policy, turns_per_minute=turns_per_minute, concurrent_turns=concurrent_turns)
+        read = await _policy_of(components, tenant)
+        policy = _read_policy(file) if file is not None else tenant_pb2.Policy(budgets=read.budgets)
+        fields = ["*"] if file is not None else []
+        fields += _replace_lists(policy, allowed_models=allow, default_fallback_models=fallback)
+        fields += _set(policy, default_model=model, provider_json=provider, zero_data_retention=zdr)
+        fields += _set_limits(
+            policy,
+            max_output_tokens=max_output_tokens,
+            turns_per_minute=turns_per_minute,
+            concurrent_turns=concurrent_turns,
+        )
         for each in budget or ():
             _set_budget(policy, each)
-        request = pb.SetPolicyRequest(tenant_id=tenant, policy=policy)
+        if budget:
+            fields.append("budgets")
+        # One window's budget is changed in the list that was read, so the list must be that one still.
+        base = etag or (read.etag if budget and file is None else "")
+        request = pb.UpdatePolicyRequest(tenant_id=tenant, policy=policy, update_mask={"paths": fields}, etag=base)
         catalogue = await newest_catalogue(components.database.collection("catalogues"))
-        await components.administration.set_policy(user(), *admin_codec.parse_policy(request, catalogue=catalogue))
+        tenant_id, change = policy_codec.parse_policy_change(request)
+        check = partial(policy_codec.check_policy, changed=change.fields, catalogue=catalogue)
+        await components.administration.update_policy(actor(), tenant_id, change, check=check)
         out.print_json(data=_as_data(await _policy_of(components, tenant)))
 
     with_components(work)
@@ -147,7 +171,7 @@ def set_provider_key(
     ] = False,
 ) -> None:
     """Set a tenant's own OpenRouter key from a prompt, or from the first line of stdin. It is stored encrypted."""
-    from godoty_service.rpc import admin_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin import codec  # noqa: PLC0415 - `godoty health` does not need it
 
     secret = "" if remove else _typed_secret()
     if not remove and not secret:
@@ -155,7 +179,7 @@ def set_provider_key(
 
     async def work(components: "Components") -> None:
         request = pb.SetProviderKeyRequest(tenant_id=tenant, provider_key=secret)
-        await components.administration.set_provider_key(user(), *admin_codec.parse_provider_key(request))
+        await components.administration.set_provider_key(actor(), *codec.parse_provider_key(request))
         out.print("removed" if remove else "set")
 
     with_components(work)
@@ -166,16 +190,16 @@ def reseal() -> None:
     """Re-encrypt all tenants' keys with the first of GODOTY_ENCRYPTION_KEYS, so that the others can be removed."""
 
     async def work(components: "Components") -> None:
-        out.print(f"{await components.administration.reseal_provider_keys(user())} keys re-encrypted")
+        out.print(f"{await components.administration.reseal_provider_keys(actor())} keys re-encrypted")
 
     with_components(work)
 
 
-async def _policy_of(components: "Components", tenant: str) -> pb.Policy:
-    from godoty_service.rpc.admin_codec import policy_message  # noqa: PLC0415 - `godoty health` does not need it
+async def _policy_of(components: "Components", tenant: str) -> tenant_pb2.Policy:
+    from godoty_service.rpc.admin.policy_codec import policy_message  # noqa: PLC0415 - `godoty health` does not need it
 
     await components.tenancy.tenants.require(tenant)
-    return policy_message(await components.tenancy.policies.read(tenant))
+    return policy_message(await components.tenancy.policies.read_version(tenant))
 
 
 def _as_data(message: Message) -> dict[str, Any]:
@@ -184,7 +208,7 @@ def _as_data(message: Message) -> dict[str, Any]:
     return data
 
 
-def _read_policy(file: Path) -> pb.Policy:
+def _read_policy(file: Path) -> tenant_pb2.Policy:
     """Read a policy from a file; `-` is stdin.
 
     Raises:
@@ -192,27 +216,48 @@ def _read_policy(file: Path) -> pb.Policy:
     """
     text = sys.stdin.read() if str(file) == "-" else file.read_text()
     try:
-        return json_format.Parse(text, pb.Policy())
+        return json_format.Parse(text, tenant_pb2.Policy())
     except json_format.ParseError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def _set(policy: pb.Policy, **values: object) -> None:
-    """Set the fields that are not None."""
-    for name, value in values.items():
-        if value is not None:
-            setattr(policy, name, value)
+def _set(policy: tenant_pb2.Policy, **values: str | bool | None) -> list[str]:
+    """Set the fields that are not None; return their names."""
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        setattr(policy, name, value)
+    return list(given)
 
 
-def _replace_lists(policy: pb.Policy, **fields: list[str] | None) -> None:
-    """Replace the repeated fields that are not None; one empty value clears a field."""
-    for name, values in fields.items():
-        if values is not None:
-            policy.ClearField(name)
-            getattr(policy, name).extend(value for value in values if value)
+def _set_limits(policy: tenant_pb2.Policy, **limits: str | None) -> list[str]:
+    """Set the limits that are not None to numbers, or unset them; return their names.
+
+    Raises:
+        ValueError: One is neither a number nor "none".
+    """
+    given = {name: text for name, text in limits.items() if text is not None}
+    for name, text in given.items():
+        policy.ClearField(name)
+        if text.lower() == "none":
+            continue
+        try:
+            setattr(policy, name, int(text))
+        except ValueError:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} {text}: must be a whole number of 32 bits, or none") from None
+    return list(given)
 
 
-def _set_budget(policy: pb.Policy, text: str) -> None:
+def _replace_lists(policy: tenant_pb2.Policy, **fields: list[str] | None) -> list[str]:
+    """Replace the lists that are not None, one empty value clears a list; return their names."""
+    given = {name: values for name, values in fields.items() if values is not None}
+    for name, values in given.items():
+        policy.ClearField(name)
+        getattr(policy, name).extend(value for value in values if value)
+    return list(given)
+
+
+def _set_budget(policy: tenant_pb2.Policy, text: str) -> None:
     """Replace a window's budget by one such as "day=12.50:hard"; without an amount, remove it.
 
     Raises:
@@ -223,7 +268,7 @@ def _set_budget(policy: pb.Policy, text: str) -> None:
     name = f"BUDGET_WINDOW_{window.upper()}"
     if not equals or window.lower() not in ("day", "month", "total") or kind not in ("", "hard"):
         raise ValueError(f"--budget {text}: must be like day=12.50, month=100:hard or total=")
-    new = pb.Budget(window=name, limit_usd=limit, hard=kind == "hard")
+    new = budget_pb2.Budget(window=name, limit_usd=limit, hard=kind == "hard")
     others = [each for each in policy.budgets if each.window != new.window]
     del policy.budgets[:]
     policy.budgets.extend([*others, new] if limit else others)

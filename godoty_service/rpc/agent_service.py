@@ -77,7 +77,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         turn_request = agent_codec.parse_turn_request(
             request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
         )
-        async with aclosing(self._turns.converse(call.tenant_id, turn_request, key_id=call.principal.key_id)) as events:
+        key = call.principal
+        turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)
+        async with aclosing(turn) as events:
             async for turn_id, event in events:
                 response = pb.ConverseResponse()
                 fill_event(response.event, turn_id, event)

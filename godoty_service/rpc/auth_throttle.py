@@ -175,12 +175,21 @@ class Sources:
             peer: The connection's remote address as gRPC writes it: "ipv4:10.0.0.1:5000".
             metadata: The call's metadata.
         """
+        found = self._find(peer, metadata)
+        return found if isinstance(found, str) else _format_source(found)
+
+    def address(self, peer: str, metadata: Metadata) -> str:
+        """Return the address of a call's source, whole also of IPv6; the arguments are those of `of`."""
+        return str(self._find(peer, metadata))
+
+    def _find(self, peer: str, metadata: Metadata) -> IpAddress | str:
+        """Return the address of a call's source, or the type of a local socket."""
         family, address = _parse_peer(peer)
         if address is None:
             return family or _UNKNOWN
         if self._proxies and self._trusts(address):
             address = self._forwarded(metadata) or address
-        return _format_source(address)
+        return address
 
     def _forwarded(self, metadata: Metadata) -> IpAddress | None:
         """Return the last forwarded address that is not a trusted proxy's, or None if there is none.

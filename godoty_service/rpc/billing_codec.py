@@ -6,6 +6,7 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import budget_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.aio.cooperative import yielding_batches
@@ -138,10 +139,10 @@ async def entry_messages(entries: Sequence[Entry]) -> list[pb.LedgerEntry]:
     return [_entry_message(entry) async for batch in yielding_batches(entries) for entry in batch]
 
 
-def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
+def budget_messages(budgets: Iterable[BudgetStatus]) -> list[budget_pb2.BudgetStatus]:
     """Convert the status of budgets."""
     return [
-        pb.BudgetStatus(
+        budget_pb2.BudgetStatus(
             window=f"BUDGET_WINDOW_{each.window.name}",
             limit_usd=format_usd(each.limit),
             hard=each.hard,

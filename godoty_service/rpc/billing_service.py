@@ -139,7 +139,7 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """
         if not requested or requested == call.tenant_id:
             return call.tenant_id
-        if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(requested) is None:
+        if not call.principal.is_operator or await self._tenants.get(requested) is None:
             raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested[:128]})
         return requested
 

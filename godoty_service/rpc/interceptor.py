@@ -28,6 +28,7 @@ from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
 from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.auth import Principal, Scope
+from godoty_service.tenancy.errors import OperatorOnly
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,12 @@ class CallContext:
 
     principal: Principal
     context: Context
+    sources: Sources
+
+    @property
+    def peer(self) -> str:
+        """The address of the caller."""
+        return self.sources.address(self.context.peer(), self.context.invocation_metadata() or ())
 
     @property
     def tenant_id(self) -> str:
@@ -172,16 +179,14 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             InvalidApiKey: There is no valid key.
             TooManyWrongKeys: The key is not proven, and its source sent too many wrong ones.
             ScopeMissing: The key lacks the scope.
+            OperatorOnly: The key administers its own tenant alone, and the method needs the operator's.
         """
         principal = await self._verify(context)
         scopes = self._scopes[method]
         if principal.scopes.isdisjoint(scopes):
-            needed = " or ".join(scope.value for scope in scopes)
-            raise ScopeMissing(
-                f"The API key lacks the scope {needed}, which this method needs.", metadata={"scope": scopes[0].value}
-            )
+            raise _refusal(principal, method, scopes)
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
-        return CallContext(principal, context)
+        return CallContext(principal, context, self._sources)
 
     async def _verify(self, context: Context) -> Principal:
         check = self._throttle.check(self._sources.of(context.peer(), context.invocation_metadata() or ()))
@@ -231,6 +236,20 @@ def _to_godoty_error(error: Exception, span: ServerSpan) -> GodotyError:
         log.error("call_fault", exc_info=error)
     span.set_code(code_of(error).value[0])
     return error
+
+
+def _refusal(principal: Principal, method: str, scopes: Sequence[Scope]) -> GodotyError:
+    """Return the error for a key without any of the scopes that a method needs."""
+    if Scope.TENANT_ADMIN in principal.scopes and scopes[0] is Scope.ADMIN:
+        name = method.rpartition("/")[2]
+        return OperatorOnly(
+            f"The API key administers its own tenant alone; {name} needs a key of the operator.",
+            metadata={"method": name},
+        )
+    needed = " or ".join(scope.value for scope in scopes if scope is not Scope.TENANT_ADMIN)
+    return ScopeMissing(
+        f"The API key lacks the scope {needed}, which this method needs.", metadata={"scope": scopes[0].value}
+    )
 
 
 def _api_key(context: Context) -> str:

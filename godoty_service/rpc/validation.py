@@ -24,22 +24,27 @@ Encode = Callable[[Any], bytes]
 MAX_RESPONSE_BYTES = 3 * 1024 * 1024  # clients refuse more than 4 MiB by default
 CALLER_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id that the caller chooses
 MODEL_ID = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
+MODEL_PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 MAX_FALLBACK_MODELS = 8
 
 # Maximum characters of a text field, by its name; a field of another name in any request is a bug.
 LENGTHS = {
     "add_usd": 64,
     "allowed_models": 128,
+    "api_key_id": 128,
     "call_id": 128,
     "cost_usd": 64,
     "default_fallback_models": 128,
     "default_model": 128,
+    "display_name": 200,
+    "etag": 64,
     "fallback_models": 128,
-    "key_id": 128,
     "limit_usd": 64,
     "max_cost_usd": 64,
     "model": 128,
+    "models": 128,
     "name": 200,
+    "paths": 128,
     "page_token": MAX_TOKEN_LENGTH,
     "provider_json": 8192,
     "provider_key": 256,
@@ -58,6 +63,8 @@ COUNTS = {
     "default_fallback_models": 8,
     "fallback_models": 8,
     "group_by": 16,
+    "models": 100,
+    "paths": 32,
     "scopes": 16,
 }
 _TURN_TEXT = "text"  # its maximum length is a setting
@@ -117,6 +124,11 @@ class Violations:
         longest = LENGTHS[field]
         if not 0 < len(text) <= longest:
             self.add(field, f"must have 1 to {longest} characters")
+
+    def check_request_id(self, text: str) -> None:
+        """Add the optional id of a request if it cannot be one."""
+        if text and not CALLER_ID.fullmatch(text):
+            self.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
 
     def raise_if_any(self) -> None:
         """Refuse the request if any field is invalid.

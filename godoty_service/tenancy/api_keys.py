@@ -7,16 +7,17 @@ import re
 import secrets
 from collections.abc import Collection as AbstractCollection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, InvalidApiKey, KeyNotFound
+from godoty_service.errors import ApiKeyNotFound, GodotyError, InvalidApiKey
 from godoty_service.mongo.collection import Collection, Document, Index
-from godoty_service.tenancy.auth import Principal, Scope
+from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits, Principal, Scope
 from godoty_service.tenancy.key_cache import KeyCache
+from godoty_service.tenancy.request_ids import AdminRequest, request_fields
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _UNMATCHABLE_HASH = hashlib.sha256(b"").hexdigest()
@@ -31,6 +32,8 @@ class ApiKey:
     tenant_id: str
     scopes: frozenset[Scope]
     create_time: datetime
+    display_name: str = ""
+    limits: KeyLimits = NO_KEY_LIMITS
     expire_time: datetime | None = None
     revoke_time: datetime | None = None
     last_use_time: datetime | None = None
@@ -40,11 +43,24 @@ class ApiKey:
         return self.revoke_time is None and (self.expire_time is None or self.expire_time > now)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyTerms:
+    """What a new key may do, and until when."""
+
+    scopes: frozenset[Scope]
+    display_name: str = ""
+    limits: KeyLimits = NO_KEY_LIMITS
+    expire_time: datetime | None = None
+
+
 class ApiKeys:
     """Keys by id, cached for 3 seconds."""
 
     COLLECTION = "api_keys"
-    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),)
+    INDEXES: ClassVar[tuple[Index, ...]] = (
+        Index(keys=[("tenant_id", 1), ("create_time", 1), ("_id", 1)]),
+        Index(keys=[("tenant_id", 1), ("request_id", 1)], unique=True, where={"request_id": {"$exists": True}}),
+    )
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._keys = collection
@@ -56,21 +72,27 @@ class ApiKeys:
         self, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None = None
     ) -> tuple[ApiKey, str]:
         """Create and insert a key; return it with its text, which is shown only this once."""
-        key = self.new(tenant_id, scopes=scopes, expire_time=expire_time)
+        key = self.new(tenant_id, ApiKeyTerms(scopes=scopes, expire_time=expire_time))
         return key, await self.insert(key)
 
-    def new(self, tenant_id: str, *, scopes: frozenset[Scope], expire_time: datetime | None = None) -> ApiKey:
+    def new(self, tenant_id: str, terms: ApiKeyTerms) -> ApiKey:
         """Return a new key, which is invalid until it is inserted."""
         return ApiKey(
             key_id=secrets.token_hex(8),
             tenant_id=tenant_id,
-            scopes=scopes,
             create_time=self._clock(),
-            expire_time=expire_time,
+            scopes=terms.scopes,
+            display_name=terms.display_name,
+            limits=terms.limits,
+            expire_time=terms.expire_time,
         )
 
-    async def insert(self, key: ApiKey) -> str:
-        """Insert a key that `new` returned; return its text, which is shown only this once."""
+    async def insert(self, key: ApiKey, request: AdminRequest | None = None) -> str:
+        """Insert a key that `new` returned; return its text, which is shown only this once.
+
+        Raises:
+            DuplicateKey: The request's id was used before.
+        """
         secret = secrets.token_urlsafe(32)
         await self._keys.insert_one(
             {
@@ -78,18 +100,39 @@ class ApiKeys:
                 "tenant_id": key.tenant_id,
                 "hash": _hash(secret),
                 "scopes": sorted(scope.value for scope in key.scopes),
+                "display_name": key.display_name,
+                "models": list(key.limits.models),
+                "turns_per_minute": key.limits.turns_per_minute,
                 "create_time": key.create_time,
                 "expire_time": key.expire_time,
                 "revoke_time": None,
+                **request_fields(request),
             }
         )
         return f"gdt_{key.key_id}_{secret}"
 
+    async def of_request(self, tenant_id: str, request: AdminRequest) -> ApiKey | None:
+        """Return the key that a request created, or None.
+
+        Raises:
+            RequestIdReused: The request's id was used for another request.
+        """
+        found = await self._keys.find_one({"tenant_id": tenant_id, "request_id": request.request_id})
+        if found is None:
+            return None
+        request.check_same(found)
+        return _read(found)
+
     def successor(self, key: ApiKey) -> ApiKey:
-        """Return a new key with another's scopes and, starting now, its lifetime."""
+        """Return a new key with another's name, scopes and limits and, starting now, its lifetime."""
         lifetime = None if key.expire_time is None else key.expire_time - key.create_time
-        expire_time = None if lifetime is None else self._clock() + lifetime
-        return replace(self.new(key.tenant_id, scopes=key.scopes), expire_time=expire_time)
+        terms = ApiKeyTerms(
+            scopes=key.scopes,
+            display_name=key.display_name,
+            limits=key.limits,
+            expire_time=None if lifetime is None else self._clock() + lifetime,
+        )
+        return self.new(key.tenant_id, terms)
 
     async def verify(self, text: str, lookup: AbstractContextManager[object] | None = None) -> Principal:
         """Return the caller that a key authenticates.
@@ -116,6 +159,7 @@ class ApiKeys:
             tenant_id=known["tenant_id"],
             key_id=key_id,
             scopes=_scopes(known),
+            limits=_limits(known),
         )
 
     async def ended(self, key_ids: AbstractCollection[str]) -> set[str]:
@@ -137,14 +181,14 @@ class ApiKeys:
             in_force: The key must be neither expired nor revoked.
 
         Raises:
-            KeyNotFound: The tenant has no such key, or it must be in force and is not.
+            ApiKeyNotFound: The tenant has no such key, or it must be in force and is not.
         """
         found = await self._keys.find_one({"_id": key_id, "tenant_id": tenant_id})
         if found is None:
-            raise KeyNotFound(f"The tenant has no key {key_id}.", metadata={"key_id": key_id})
+            raise ApiKeyNotFound(f"The tenant has no key {key_id}.", metadata={"api_key_id": key_id})
         key = _read(found)
         if in_force and not key.in_force(self._clock()):
-            raise KeyNotFound(f"The key {key_id} is expired or revoked.", metadata={"key_id": key_id})
+            raise ApiKeyNotFound(f"The key {key_id} is expired or revoked.", metadata={"api_key_id": key_id})
         return key
 
     async def revoke(self, tenant_id: str, key_id: str) -> bool:
@@ -215,6 +259,8 @@ def _read(document: Document) -> ApiKey:
         tenant_id=document["tenant_id"],
         scopes=_scopes(document),
         create_time=document["create_time"],
+        display_name=document.get("display_name", ""),
+        limits=_limits(document),
         expire_time=document["expire_time"],
         revoke_time=document["revoke_time"],
         last_use_time=document.get("last_use_time"),
@@ -224,6 +270,11 @@ def _read(document: Document) -> ApiKey:
 def _scopes(document: Document) -> frozenset[Scope]:
     """Return a key's scopes; a scope of a later build is ignored."""
     return frozenset(Scope(scope) for scope in document["scopes"] if scope in _SCOPES)
+
+
+def _limits(document: Document) -> KeyLimits:
+    """Return a key's limits; keys of earlier builds have none."""
+    return KeyLimits(models=tuple(document.get("models", ())), turns_per_minute=document.get("turns_per_minute"))
 
 
 def _hash(secret: str) -> str:

@@ -1,18 +1,46 @@
 """Audit log of administrators' changes. Owns `admin_changes`, which is append-only."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.ids import new_id
 from godoty_service.mongo.collection import Collection, Document, Index
 
-_BATCH = 50  # changes per database batch: each has at most some 30 KB
+_BATCH = 50  # changes per database batch: each has at most some 60 KB
+_KEY_ID = re.compile(r"[0-9a-f]{16}")
+
+Values = Mapping[str, Any]
+
+
+class ActorKind(StrEnum):
+    """What can make a change."""
+
+    KEY = "key"
+    CLI = "cli"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The author of a change.
+
+    Attributes:
+        kind: What made it.
+        id: The id of the API key, the user of the command line, or the name of a job of the service.
+        peer: The caller's address; empty: unknown, or none.
+    """
+
+    kind: ActorKind
+    id: str
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,19 +50,43 @@ class AdminChange:
     Attributes:
         change_id: Sorts by time.
         time: When it was made.
-        by: The id of the API key, or the user of the command line.
-        action: The method, such as "SetPolicy"; only from the command line: "ResealProviderKeys", "ResolveCall" and
+        actor: The author.
+        method: The method, such as "UpdatePolicy"; only from the command line: "ResealProviderKeys", "ResolveCall" and
             "RepairTimes".
         tenant_id: The tenant that was changed; empty: none.
-        details: The new values as JSON, without secrets.
+        old_value: The values before, as JSON, without secrets; empty: none, or not recorded.
+        new_value: The new values as JSON, without secrets.
     """
 
     change_id: str
     time: datetime
-    by: str
-    action: str
+    actor: Actor
+    method: str
     tenant_id: str
-    details: str
+    old_value: str
+    new_value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeFilter:
+    """Which changes to list; None: any.
+
+    Attributes:
+        tenant_id: Only changes to this tenant.
+        start: Only changes at this time or later.
+        end: Only changes before this time.
+    """
+
+    tenant_id: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def query(self) -> Document:
+        """Return the query of the matching documents."""
+        times = {"$gte": self.start, "$lt": self.end}
+        bounds = {operator: time for operator, time in times.items() if time is not None}
+        tenant = {} if self.tenant_id is None else {"tenant_id": self.tenant_id}
+        return {**tenant, **({"time": bounds} if bounds else {})}
 
 
 class AdminChanges:
@@ -47,33 +99,43 @@ class AdminChanges:
         self._changes = collection
         self._clock = clock
 
-    async def record(self, *, by: str, action: str, tenant_id: str, details: Mapping[str, Any]) -> None:
-        """Insert a change. Details without a value (None, False, empty) are omitted."""
-        given = {name: value for name, value in details.items() if value or (value == 0 and value is not False)}
+    async def record(self, *, actor: Actor, method: str, tenant_id: str, old: Values | None, new: Values) -> None:
+        """Insert a change.
+
+        Args:
+            actor: The author.
+            method: The method.
+            tenant_id: The tenant that is changed; empty: none.
+            old: The values before; None: there are none.
+            new: The new values.
+        """
         now = self._clock()
         await self._changes.insert_one(
             {
                 "_id": new_id("change", made=now),
                 "time": now,
-                "by": by,
-                "action": action,
+                "by": actor.id,
+                "kind": actor.kind.value,
+                "peer": actor.peer,
+                "action": method,
                 "tenant_id": tenant_id,
-                "details": json.dumps(given, default=_to_json, ensure_ascii=False),
+                "old": "" if old is None else _as_json(old),
+                "details": _as_json(new),
             }
         )
 
     async def page(
-        self, *, tenant_id: str | None, before: str | None, limit: int, max_bytes: int | None = None
+        self, wanted: ChangeFilter, *, before: str | None, limit: int, max_bytes: int | None = None
     ) -> list[AdminChange]:
         """Return changes, newest first.
 
         Args:
-            tenant_id: Only changes to this tenant; None: to any.
+            wanted: Which changes.
             before: The id of the last change of the previous page; None: start with the newest.
             limit: Maximum number of changes.
-            max_bytes: Stop once their details exceed this size together; None: no bound.
+            max_bytes: Stop once their values exceed this size together; None: no bound.
         """
-        query: Document = {} if tenant_id is None else {"tenant_id": tenant_id}
+        query = wanted.query()
         if before is not None:
             query["_id"] = {"$lt": before}
         changes: list[AdminChange] = []
@@ -82,21 +144,31 @@ class AdminChanges:
         async with aclosing(documents):
             async for each in documents:
                 changes.append(_read(each))
-                if remaining is not None and (remaining := remaining - len(each["details"])) < 0:
+                size = len(changes[-1].old_value) + len(changes[-1].new_value)
+                if remaining is not None and (remaining := remaining - size) < 0:
                     break
         return changes
 
 
 def _read(document: Document) -> AdminChange:
-    """Convert a document; fields of a later build are ignored."""
+    """Convert a document. Those of earlier builds lack the kind, the peer and the old values."""
+    author = document["by"]
+    kind = ActorKind.KEY if _KEY_ID.fullmatch(author) else ActorKind.CLI
+    if document.get("kind") in set(ActorKind):  # a later build may define more
+        kind = ActorKind(document["kind"])
     return AdminChange(
         change_id=document["_id"],
         time=document["time"],
-        by=document["by"],
-        action=document["action"],
+        actor=Actor(kind=kind, id=author, peer=document.get("peer", "")),
+        method=document["action"],
         tenant_id=document["tenant_id"],
-        details=document["details"],
+        old_value=document.get("old", ""),
+        new_value=document["details"],
     )
+
+
+def _as_json(values: Values) -> str:
+    return json.dumps(dict(values), default=_to_json, ensure_ascii=False)
 
 
 def _to_json(value: Any) -> str:

@@ -1,10 +1,11 @@
 """Tenants' policies: allowed models, defaults, limits and budgets. Owns `policies`, one document per tenant."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection as AbstractCollection
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -12,16 +13,19 @@ from bson.decimal128 import Decimal128
 
 from godoty_service.aio.caching import TtlCache
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document
+from godoty_service.tenancy.auth import allows_model
 
 _WINDOWS = frozenset(BudgetWindow)
+_LIMITS = ("max_output_tokens", "turns_per_minute", "concurrent_turns")
 _CACHED_FOR = 3.0  # seconds until a change applies on every server
 _CACHED_POLICIES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A tenant's policy. None, empty and False set no limit.
+    """A tenant's policy. None, empty and False set no bound; a number of 0 allows none.
 
     Attributes:
         allowed_models: Model ids, or patterns with `*`.
@@ -47,10 +51,54 @@ class Policy:
 
     def allows(self, model: str) -> bool:
         """Return whether the policy allows a model."""
-        return not self.allowed_models or any(fnmatchcase(model, pattern) for pattern in self.allowed_models)
+        return allows_model(self.allowed_models, model)
 
 
 NO_POLICY = Policy()
+POLICY_FIELDS = frozenset(each.name for each in fields(Policy))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyVersion:
+    """A policy as the database has it.
+
+    Attributes:
+        policy: The policy.
+        document: What it was read from; None: no policy was set.
+    """
+
+    policy: Policy
+    document: Document | None
+
+    @property
+    def etag(self) -> str:
+        """Identifies this version by its values, too: a server of an earlier build does not count its changes."""
+        known = self.document or {}
+        parts = [known.get("revision", 0), *((name, known.get(name)) for name in sorted(POLICY_FIELDS))]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChange:
+    """A change of some fields.
+
+    Attributes:
+        policy: Has the new values.
+        fields: The names of the fields that change.
+        etag: The version that the change is based on; empty: any.
+    """
+
+    policy: Policy
+    fields: AbstractCollection[str] = POLICY_FIELDS
+    etag: str = ""
+
+    def apply(self, policy: Policy) -> Policy:
+        """Return the policy with the change."""
+        return replace(policy, **self.values(self.policy))
+
+    def values(self, policy: Policy) -> dict[str, Any]:
+        """Return a policy's values of the fields that change."""
+        return {name: getattr(policy, name) for name in sorted(self.fields)}
 
 
 class Policies:
@@ -80,22 +128,53 @@ class Policies:
         return budgets if tenant_id in self._counted else None
 
     async def read(self, tenant_id: str) -> Policy:
-        """Return a tenant's policy from the database, bypassing the cache; use it before a change."""
+        """Return a tenant's policy from the database, bypassing the cache."""
+        return (await self.read_version(tenant_id)).policy
+
+    async def read_version(self, tenant_id: str) -> PolicyVersion:
+        """Return a tenant's policy and its version from the database; use it before a change."""
         found = await self._policies.find_one({"_id": tenant_id})
         if found is None:
-            return NO_POLICY
+            return PolicyVersion(policy=NO_POLICY, document=None)
         if found["budgets"] or found.get("counted"):
             self._counted.add(tenant_id)
-        return _read(found)
+        return PolicyVersion(policy=_read(found), document=found)
 
     async def set(self, tenant_id: str, policy: Policy) -> None:
-        """Replace a tenant's policy: effective here at once, on every server within 5 seconds."""
-        document = _to_document(policy)
-        if policy.budgets:  # counting never ends once it has started, so a later budget misses no spending
-            document["counted"] = True
+        """Replace a tenant's policy unconditionally."""
+        while not await self.update(tenant_id, PolicyChange(policy=policy), over=await self.read_version(tenant_id)):
+            pass
+
+    async def update(self, tenant_id: str, change: PolicyChange, *, over: PolicyVersion) -> bool:
+        """Change a tenant's policy if it is still the version that was read.
+
+        It is in force here at once, on every server within 5 seconds.
+
+        Returns:
+            Whether it was that version.
+        """
+        complete = _to_document(change.apply(over.policy))
+        # The other fields stay as they are: they may have values that only a later build knows.
+        changed = {name: complete[name] for name in change.fields}
+        if changed.get("budgets"):  # counting never ends once it has started, so a later budget misses no spending
+            complete["counted"] = changed["counted"] = True
             self._counted.add(tenant_id)
-        await self._policies.update_one({"_id": tenant_id}, {"$set": document}, upsert=True)
+        updated = await self._write(tenant_id, over.document, complete, changed)
         self._cache.forget(tenant_id)  # not replaced: only the database knows whether spending is counted
+        return updated
+
+    async def _write(self, tenant_id: str, old: Document | None, complete: Document, changed: Document) -> bool:
+        """Insert the first policy, or update the version that was read; return whether it was still that version."""
+        if old is None:
+            try:
+                await self._policies.insert_one({"_id": tenant_id, **complete, "revision": 1})
+            except DuplicateKey:
+                return False
+            return True
+        unchanged = {name: old.get(name) for name in (*POLICY_FIELDS, "revision")}
+        return await self._policies.update_one(
+            {"_id": tenant_id, **unchanged}, {"$set": _unbounded(old) | changed, "$inc": {"revision": 1}}
+        )
 
 
 def _to_document(policy: Policy) -> Document:
@@ -117,7 +196,13 @@ def _to_document(policy: Policy) -> Document:
     }
 
 
+def _unbounded(document: Document) -> Document:
+    """Return the limits of 0 in a document without a revision, as None: in those, 0 set no limit."""
+    return {} if "revision" in document else {name: None for name in _LIMITS if document[name] == 0}
+
+
 def _read(document: Document) -> Policy:
+    document = document | _unbounded(document)
     return Policy(
         allowed_models=tuple(document["allowed_models"]),
         default_model=document["default_model"],

@@ -76,6 +76,11 @@ class ProviderKeys:
         """Return whether a tenant has its own key, even one that this server cannot decrypt."""
         return await self._current(tenant_id) is not None
 
+    async def current_id(self, tenant_id: str) -> str | None:
+        """Return the id of a tenant's own key, even of one that this server cannot decrypt, or None if it has none."""
+        found = await self._current(tenant_id)
+        return None if found is None else str(found["key_id"])
+
     async def by_key_id(self, key_id: str) -> str | None:
         """Return the secret of any tenant's key, including one replaced in the last day, or None if there is none.
 

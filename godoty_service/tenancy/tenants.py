@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import TenantNotFound
 from godoty_service.ids import new_id
-from godoty_service.mongo.collection import Collection, Document
+from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.tenancy.request_ids import AdminRequest, request_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class Tenants:
     """Tenants by id."""
 
     COLLECTION = "tenants"
+    INDEXES: ClassVar[tuple[Index, ...]] = (
+        Index(keys=[("request_id", 1)], unique=True, where={"request_id": {"$exists": True}}),
+    )
 
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._tenants = collection
@@ -35,12 +40,33 @@ class Tenants:
         """Return a new tenant that is not inserted yet."""
         return Tenant(tenant_id=new_id("tnt"), name=name, create_time=self._clock())
 
-    async def insert(self, tenant: Tenant) -> Tenant:
-        """Insert a tenant that `new` returned."""
+    async def insert(self, tenant: Tenant, request: AdminRequest | None = None) -> Tenant:
+        """Insert a tenant that `new` returned.
+
+        Raises:
+            DuplicateKey: The request's id was used before.
+        """
         await self._tenants.insert_one(
-            {"_id": tenant.tenant_id, "name": tenant.name, "create_time": tenant.create_time}
+            {
+                "_id": tenant.tenant_id,
+                "name": tenant.name,
+                "create_time": tenant.create_time,
+                **request_fields(request),
+            }
         )
         return tenant
+
+    async def of_request(self, request: AdminRequest) -> Tenant | None:
+        """Return the tenant that a request created, or None.
+
+        Raises:
+            RequestIdReused: The request's id was used for another request.
+        """
+        found = await self._tenants.find_one({"request_id": request.request_id})
+        if found is None:
+            return None
+        request.check_same(found)
+        return _read(found)
 
     async def get(self, tenant_id: str) -> Tenant | None:
         """Return a tenant, or None if it does not exist."""

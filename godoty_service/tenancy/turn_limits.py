@@ -15,10 +15,12 @@ from godoty_service.aio.periodic import run_every
 from godoty_service.errors import QuotaExceeded, RateLimited, StorageError, TooManyTurns
 from godoty_service.mongo.collection import Collection as MongoCollection
 from godoty_service.mongo.collection import Document
+from godoty_service.tenancy.auth import KeyLimits
 from godoty_service.tenancy.policies import Policy
 
 log = structlog.get_logger(__name__)
 
+_RATE, _CONCURRENT, _KEY_RATE = "turns/minute", "turns/concurrent", "key_turns/minute"  # quotas in errors
 _MINUTE = 60_000  # milliseconds
 _CACHED_TENANTS = 10_000  # token buckets, and refusals, that are cached
 _CONCURRENCY_RETRY = 1.0  # seconds
@@ -123,7 +125,7 @@ class TurnLimiter:
         self._replica_id = replica_id
         self._find_living = living
         self._local = LocalTurnLimiter(defaults)
-        self._blocked_until: dict[str, tuple[int, float]] = {}  # by tenant: the rate that refused it, and until when
+        self._blocked_until: dict[str, tuple[int, float]] = {}  # by bucket: the rate that refused, and until when
         self._running: set[str] = set()  # this server's turns, from before they are admitted
         self._unreleased: dict[str, str] = {}  # ended turns whose release failed, and their tenants
 
@@ -131,8 +133,10 @@ class TurnLimiter:
         """Refuse, from memory, a tenant that may not start a turn yet.
 
         Raises:
-            RateLimited: Its token bucket is empty.
+            RateLimited: Its token bucket is empty, or its policy allows no turns.
+            TooManyTurns: Its policy allows no turns.
         """
+        _refuse_closed(policy)
         self._local.check(tenant_id, policy)
         rate, until = self._blocked_until.get(tenant_id, (0, 0.0))
         if rate == policy.turns_per_minute and (wait := until - time.monotonic()) > 0:
@@ -145,6 +149,7 @@ class TurnLimiter:
             RateLimited: The tenant's token bucket is empty.
             TooManyTurns: Too many of its turns are running.
         """
+        _refuse_closed(policy)
         self._local.acquire(tenant_id, turn_id, policy)
         if policy.turns_per_minute is None and policy.concurrent_turns is None:
             return
@@ -156,6 +161,33 @@ class TurnLimiter:
         self._local.release(tenant_id, turn_id)
         self._running.discard(turn_id)
         raise await self._refusal(tenant_id, policy)
+
+    def check_key(self, key_id: str | None, limits: KeyLimits) -> None:
+        """Refuse, from memory, an API key that may not start a turn yet.
+
+        Raises:
+            RateLimited: Its token bucket is empty, or it may start no turns.
+        """
+        rate = limits.turns_per_minute
+        if rate == 0:
+            raise RateLimited("The API key may start no turns: its limit of turns a minute is 0.", quota=_KEY_RATE)
+        blocked_rate, until = self._blocked_until.get(_bucket_of_key(key_id), (0, 0.0))
+        if rate is not None and rate == blocked_rate and (wait := until - time.monotonic()) > 0:
+            raise _rate_limited(rate, wait, quota=_KEY_RATE)
+
+    async def acquire_key(self, key_id: str | None, limits: KeyLimits) -> None:
+        """Admit a turn under the limit of the API key that starts it.
+
+        Raises:
+            RateLimited: The key's token bucket is empty, or it may start no turns.
+        """
+        rate = limits.turns_per_minute
+        if rate is None:
+            return
+        self.check_key(key_id, limits)
+        bucket = _bucket_of_key(key_id)
+        if not await self._try_acquire(bucket, "", Policy(turns_per_minute=rate)):
+            raise _rate_limited(rate, await self._block(bucket, rate), quota=_KEY_RATE)
 
     async def release(self, tenant_id: str, turn_id: str, policy: Policy) -> None:
         """Release a turn; if the database fails, `run` retries."""
@@ -213,22 +245,47 @@ class TurnLimiter:
 
     async def _refusal(self, tenant_id: str, policy: Policy) -> QuotaExceeded:
         rate, concurrent = policy.turns_per_minute, policy.concurrent_turns
-        tokens = {"available": _tokens(rate)} if rate is not None else {}
-        found = await self._collection.find_one({"_id": tenant_id}, fields={"running": 1, **tokens}) or {}
-        if concurrent is not None and (rate is None or len(found.get("running", {})) >= concurrent):
-            return _too_many_turns(concurrent)
-        wait = max(0.0, 1 - found.get("available", 1)) * 60 / (rate or 1)
+        if concurrent is not None:
+            found = await self._collection.find_one({"_id": tenant_id}, fields={"running": 1}) or {}
+            if rate is None or len(found.get("running", {})) >= concurrent:
+                return _too_many_turns(concurrent)
+        return _rate_limited(rate or 0, await self._block(tenant_id, rate or 0))
+
+    async def _block(self, bucket: str, rate: int) -> float:
+        """Refuse a bucket from memory until its next token; return the seconds until then."""
+        found = await self._collection.find_one({"_id": bucket}, fields={"available": _tokens(rate)}) or {}
+        wait: float = max(0.0, 1 - found.get("available", 1)) * 60 / (rate or 1)
         if len(self._blocked_until) >= _CACHED_TENANTS:
             self._blocked_until.clear()
-        self._blocked_until[tenant_id] = (rate or 0, time.monotonic() + wait)
-        return _rate_limited(rate or 0, wait)
+        self._blocked_until[bucket] = (rate, time.monotonic() + wait)
+        return wait
 
 
-def _rate_limited(per_minute: int, wait: float) -> RateLimited:
+def _refuse_closed(policy: Policy) -> None:
+    """Refuse a turn under a policy that allows none; no retry helps.
+
+    Raises:
+        RateLimited: It allows no turns a minute.
+        TooManyTurns: It allows no concurrent turns.
+    """
+    if policy.turns_per_minute == 0:
+        raise RateLimited("The tenant's policy allows no turns: its limit of turns a minute is 0.", quota=_RATE)
+    if policy.concurrent_turns == 0:
+        raise TooManyTurns(
+            "The tenant's policy allows no turns: its limit of concurrent turns is 0.", quota=_CONCURRENT
+        )
+
+
+def _bucket_of_key(key_id: str | None) -> str:
+    """Return the id of a key's document; no id of a tenant has a colon."""
+    return f"key:{key_id}"
+
+
+def _rate_limited(per_minute: int, wait: float, *, quota: str = _RATE) -> RateLimited:
     retry_after = wait + _CLOCK_STEP
     return RateLimited(
         f"Rate limit reached: {per_minute:,} turns a minute; retry in {retry_after:.1f} s.",
-        quota="turns/minute",
+        quota=quota,
         retry_after=retry_after,
     )
 
@@ -236,7 +293,7 @@ def _rate_limited(per_minute: int, wait: float) -> RateLimited:
 def _too_many_turns(limit: int) -> TooManyTurns:
     return TooManyTurns(
         f"Concurrency limit reached: {limit:,} turns of the tenant are running; retry when one has ended.",
-        quota="turns/concurrent",
+        quota=_CONCURRENT,
         retry_after=_CONCURRENCY_RETRY,
     )
 

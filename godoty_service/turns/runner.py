@@ -20,6 +20,7 @@ from godoty_service.errors import (
 )
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
+from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
@@ -187,7 +188,8 @@ class _TurnStart:
             SessionBusy: Another turn holds the session, and the caller does not wait.
             SessionLost: The server lost touch with the database, and the turn may run elsewhere.
             QuotaExceeded: A limit of the tenant is reached.
-            ModelNotAllowed: The tenant's policy does not allow a model.
+            ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
+            OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.
         """
@@ -224,23 +226,28 @@ class _TurnStart:
         )
 
     async def _check_limits(self) -> None:
-        """Check the request against the tenant's policy and against a limit that was reached a moment ago."""
+        """Check the request against the tenant's policy, and against limits that were reached a moment ago."""
         await self._read_permissions()
         self._dependencies.turn_limiter.check(self._turn.tenant_id, self._turn.policy)
+        self._dependencies.turn_limiter.check_key(self._turn.key_id, self._turn.key_limits)
 
     async def _read_permissions(self) -> None:
-        """Read the tenant's policy and provider client, and check the request's models."""
+        """Read the tenant's policy and provider client; check that output is allowed, and the request's models."""
         turn, dependencies = self._turn, self._dependencies
         policy, client = await asyncio.gather(
             dependencies.policies.get(turn.tenant_id), dependencies.client_pool.of_tenant(turn.tenant_id)
         )
         turn.admit(policy=policy, client=client)
+        if policy.max_output_tokens == 0:
+            raise OutputNotAllowed("The tenant's policy allows no output tokens.")
         self._check_models(*filter(None, [self._request.model]), *fallback_models(turn))
 
     def _check_models(self, *models: str) -> None:
         for model in models:
             if not self._turn.policy.allows(model):
                 raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
+            if not self._turn.key_limits.allows(model):
+                raise ModelNotAllowed("The API key does not allow the model.", metadata={"model": model})
 
     async def _begin(self, position: Awaitable[None]) -> Claim:
         """Insert the turn's record and acquire its session, concurrently."""
@@ -330,12 +337,15 @@ class _TurnStart:
 
     async def _acquire_limit(self) -> None:
         """Acquire the tenant's limit; the stack releases it, also if the acquisition is cancelled or fails."""
-        turn = self._turn
-        acquiring = asyncio.create_task(
-            self._dependencies.turn_limiter.acquire(turn.tenant_id, turn.turn_id, turn.policy)
-        )
-        self._stack.push_async_callback(self._release_limit, acquiring, turn.policy)
+        acquiring = asyncio.create_task(self._acquire_limits())
+        self._stack.push_async_callback(self._release_limit, acquiring, self._turn.policy)
         await asyncio.shield(acquiring)
+
+    async def _acquire_limits(self) -> None:
+        """Acquire the key's limit, then the tenant's: a key above its own rate must not use up the tenant's."""
+        turn, limiter = self._turn, self._dependencies.turn_limiter
+        await limiter.acquire_key(turn.key_id, turn.key_limits)
+        await limiter.acquire(turn.tenant_id, turn.turn_id, turn.policy)
 
     async def _release_limit(self, acquiring: "asyncio.Task[None]", policy: Policy) -> None:
         """Release the tenant's limit by the policy with which it was acquired: it may have changed since."""

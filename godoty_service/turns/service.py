@@ -16,6 +16,7 @@ from godoty_service.errors import (
     TurnTimedOut,
 )
 from godoty_service.ids import new_id
+from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
 from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import Heartbeat
 from godoty_service.turns.listing import TurnListing, TurnPage, TurnState, TurnSummary
@@ -81,7 +82,12 @@ class TurnService:
         return list(self._running.values())
 
     async def converse(
-        self, tenant_id: str, request: TurnRequest, *, key_id: str | None = None
+        self,
+        tenant_id: str,
+        request: TurnRequest,
+        *,
+        key_id: str | None = None,
+        key_limits: KeyLimits = NO_KEY_LIMITS,
     ) -> AsyncGenerator[TurnEvent, None]:
         """Start a turn and read it; if its request id was used before, read that turn instead.
 
@@ -89,6 +95,7 @@ class TurnService:
             tenant_id: The tenant.
             request: The caller's request.
             key_id: The caller's API key: once it is no longer valid, the turn makes no further model call.
+            key_limits: The key's own limits.
 
         Raises:
             GodotyError: The turn failed.
@@ -96,7 +103,7 @@ class TurnService:
             ShuttingDown: The server accepts no new turns.
         """
         while True:
-            turn = self._attach(tenant_id, request, key_id)
+            turn = self._attach(tenant_id, request, key_id, key_limits)
             try:
                 async with aclosing(turn.events(heartbeat=self._heartbeat)) as events:
                     async for read in events:
@@ -202,16 +209,16 @@ class TurnService:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+    def _attach(self, tenant_id: str, request: TurnRequest, key_id: str | None, key_limits: KeyLimits) -> Turn:
         """Return the turn of a request that runs here, or start it. One that has ended is found by its record."""
         turn = self._by_request.get((tenant_id, request.request_id or ""))
         if turn is None or turn.log.ended:
-            return self._start(tenant_id, request, key_id)
+            return self._start(tenant_id, request, key_id, key_limits)
         if turn.request.fingerprint != request.fingerprint:
             raise _reused()
         return turn
 
-    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None) -> Turn:
+    def _start(self, tenant_id: str, request: TurnRequest, key_id: str | None, key_limits: KeyLimits) -> Turn:
         if self._draining:
             raise _stopping()
         now = self._clock()
@@ -222,6 +229,7 @@ class TurnService:
             epoch=self._replicas.epoch,
             key_id=key_id,
             time=now,
+            key_limits=key_limits,
         )
         self._running[turn.turn_id] = turn
         if request.request_id:

@@ -9,6 +9,7 @@ from time import monotonic
 
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
+from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
 from godoty_service.tenancy.policies import NO_POLICY, Policy
 from godoty_service.turns.event_log.events import ReadEvent
 from godoty_service.turns.event_log.log import EventLog
@@ -75,6 +76,7 @@ class Turn:
         epoch: int,
         key_id: str | None = None,
         time: datetime | None = None,
+        key_limits: KeyLimits = NO_KEY_LIMITS,
     ) -> None:
         """Initialize a turn.
 
@@ -85,9 +87,11 @@ class Turn:
             epoch: The server's epoch in which the turn acquires its session.
             key_id: The API key that started it; None: no key, so none can be revoked.
             time: The current time; None: the system clock's.
+            key_limits: The key's own limits.
         """
         self.tenant_id = tenant_id
         self.key_id = key_id
+        self.key_limits = key_limits
         self.key_ended = False
         self.turn_id = turn_id
         self.request = request

@@ -14,11 +14,12 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.billing.malformed import MALFORMED
 from tests.faults.adjustment_load import RequestedAdjustments, adjust
 from tests.faults.cluster import Cluster, ServerProcess
 from tests.faults.invoice_comparison import differences, spending_at
+from tests.support.backends import ME
 from tests.support.system_clock import SKEW
 
 # Models of providers that stop billing when the connection closes, and of providers that bill the whole answer.
@@ -195,7 +196,9 @@ async def _change_policies(
     """Change random tenants' policies until cancelled; a tenant's first budget is set while turns run without one."""
     while True:
         await asyncio.sleep(rng.uniform(0.2, 1.2))
-        await cluster.components.administration.set_policy("faults", rng.choice(tenants)[0], rng.choice(POLICIES))
+        await cluster.components.administration.update_policy(
+            ME, rng.choice(tenants)[0], PolicyChange(policy=rng.choice(POLICIES))
+        )
         result.policies += 1
 
 

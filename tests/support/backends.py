@@ -13,6 +13,7 @@ from pymongo import MongoClient
 
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.settings import Settings
+from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
@@ -21,6 +22,7 @@ from tests.support.service import Deployment, Service
 
 T = TypeVar("T")
 
+ME = Actor(kind=ActorKind.CLI, id="me")  # the author of the changes that tests make without a server
 ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 _MAX_WAIT = 180.0

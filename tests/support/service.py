@@ -72,6 +72,12 @@ class Service:
         """Create another tenant of the same server."""
         return self.backends.service(self.target, self.database.name)
 
+    def with_key(self, api_key: str) -> Service:
+        """Return the same tenant with another of its keys."""
+        return Service(
+            deployment=self.deployment, tenant_id=self.tenant_id, api_key=api_key, key_id=api_key.split("_")[1]
+        )
+
     def at(self, target: str) -> Service:
         """Return the same tenant at another server on the same database."""
         deployment = Deployment(target=target, database=self.database, backends=self.backends)

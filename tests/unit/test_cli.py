@@ -88,10 +88,10 @@ def test_tenant_and_key_are_created_and_revoked(godoty: Godoty, service: Service
     assert made == Outcome(0, f"{tenant_id}\n", "")
     assert re.fullmatch(r"tnt_[0-9a-f]+", tenant_id)
 
-    key = godoty("key", "issue", tenant_id).out.strip()
+    key = godoty("key", "create", tenant_id).out.strip()
     assert re.fullmatch(r"gdt_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key)
     assert accepted(service, key)
-    billing = godoty("key", "issue", tenant_id, "--scope", "billing", "--days", "1").out.strip()
+    billing = godoty("key", "create", tenant_id, "--scope", "billing", "--days", "1").out.strip()
     assert not accepted(service, billing)
 
     assert "revoked" in godoty("key", "revoke", tenant_id, key.split("_")[1]).out
@@ -113,7 +113,7 @@ def test_audit_trail_names_the_user_of_the_operating_system(godoty: Godoty, serv
 def test_lists_print_whole_ids(godoty: Godoty, service: Service) -> None:
     """Ids are not truncated, on any output; secrets are not printed."""
     tenant_id = godoty("tenant", "create", "a name that is as long as names of companies sometimes are").out.strip()
-    key = godoty("key", "issue", tenant_id, "--scope", "converse", "--scope", "billing").out.strip()
+    key = godoty("key", "create", tenant_id, "--scope", "converse", "--scope", "billing").out.strip()
     _, key_id, secret = key.split("_", 2)
 
     assert tenant_id in godoty("tenant", "list").out
@@ -126,7 +126,7 @@ def test_lists_print_whole_ids(godoty: Godoty, service: Service) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("key", "issue", "tnt_none"), ("key", "list", "tnt_none"), ("key", "revoke", "tnt_none", "0123456789abcdef")],
+    [("key", "create", "tnt_none"), ("key", "list", "tnt_none"), ("key", "revoke", "tnt_none", "0123456789abcdef")],
     ids=" ".join,
 )
 def test_missing_tenant_is_an_error_of_one_line(godoty: Godoty, arguments: tuple[str, ...]) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Failure, failure_of
+from tests.support.invoking import invoke
 from tests.support.service import Service
 
+Godoty = Callable[..., str]
 ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -56,15 +58,34 @@ class Admin:
         """Create a tenant."""
         return str((await self.call("CreateTenant", name=name)).tenant.tenant_id)
 
-    async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[pb.ApiKey, str]:
+    async def set_policy(self, tenant_id: str, policy: tenant_pb2.Policy) -> tenant_pb2.Policy:
+        """Replace a tenant's policy; return it without its etag."""
+        answer = await self.call("UpdatePolicy", tenant_id=tenant_id, policy=policy, update_mask={"paths": ["*"]})
+        return without_etag(answer.policy)
+
+    async def policy(self, tenant_id: str) -> tenant_pb2.Policy:
+        """Return a tenant's policy without its etag."""
+        return without_etag((await self.call("GetPolicy", tenant_id=tenant_id)).policy)
+
+    async def issue(self, tenant_id: str, *scopes: int, **fields: Any) -> tuple[tenant_pb2.ApiKey, str]:
         """Issue a key."""
-        answer = await self.call("IssueKey", tenant_id=tenant_id, scopes=scopes or [pb.API_SCOPE_CONVERSE], **fields)
-        return answer.key, answer.text
+        answer = await self.call(
+            "CreateApiKey", tenant_id=tenant_id, scopes=scopes or [tenant_pb2.API_SCOPE_CONVERSE], **fields
+        )
+        return answer.api_key, answer.text
 
     async def changes(self, tenant_id: str) -> list[tuple[str, str, dict[str, Any]]]:
-        """Return the audit log, newest first: author, method and details."""
+        """Return the audit log, newest first: author, method and new values."""
         answer = await self.call("ListAdminChanges", tenant_id=tenant_id)
-        return [(each.by, each.action, json.loads(each.details_json)) for each in answer.changes]
+        return [(each.actor.id, each.method, json.loads(each.new_value_json)) for each in answer.changes]
+
+
+def without_etag(policy: tenant_pb2.Policy) -> tenant_pb2.Policy:
+    """Return a policy without its etag."""
+    found = tenant_pb2.Policy()
+    found.CopyFrom(policy)
+    found.ClearField("etag")
+    return found
 
 
 @pytest.fixture
@@ -88,3 +109,13 @@ async def admin_of(issue: Callable[..., str]) -> AsyncIterator[Callable[[Service
 async def admin(service: Service, admin_of: Callable[[Service], Admin]) -> Admin:
     """Return an administrator of the shared server, whose tenant is new for each test."""
     return admin_of(service)
+
+
+@pytest.fixture
+def godoty(service: Service) -> Godoty:
+    """Return a function that runs a command on the shared server's database and returns its output."""
+
+    def run(*arguments: str, typed: str | None = None, **environment: str) -> str:
+        return invoke(service, *arguments, typed=typed, **{"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, **environment})
+
+    return run

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,9 @@ import pytest
 from godoty_service.cli.context import user
 from godoty_service.errors import GodotyError, ProviderKeysOff
 from godoty_service.tenancy.encryption import SecretBox
-from tests.e2e.admin.conftest import ENCRYPTION_KEY
+from tests.e2e.admin.conftest import ENCRYPTION_KEY, Godoty
 from tests.support.caller import Caller
-from tests.support.invoking import invoke
 from tests.support.service import Service, format_amount
-
-Godoty = Callable[..., str]
-
-
-@pytest.fixture
-def godoty(service: Service) -> Godoty:
-    """Return a function that runs a command on the shared server's database and returns its output."""
-
-    def run(*arguments: str, typed: str | None = None, **environment: str) -> str:
-        return invoke(service, *arguments, typed=typed, **{"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, **environment})
-
-    return run
 
 
 def changes(service: Service, tenant_id: str) -> list[tuple[str, str]]:
@@ -40,7 +26,7 @@ def changes(service: Service, tenant_id: str) -> list[tuple[str, str]]:
 def test_each_command_is_recorded(godoty: Godoty, service: Service) -> None:
     """With the user who ran it; `admin changes` prints it."""
     tenant = godoty("tenant", "create", "Ada [bold]& Sons").strip()
-    key = godoty("key", "issue", tenant, "--scope", "billing").strip()
+    key = godoty("key", "create", tenant, "--scope", "billing").strip()
     key_id = key.split("_")[1]
     rotated = godoty("key", "rotate", tenant, key_id, "--overlap", "60").strip()
     godoty("key", "revoke", tenant, key_id)
@@ -48,12 +34,20 @@ def test_each_command_is_recorded(godoty: Godoty, service: Service) -> None:
     godoty("tenant", "provider-key", "set", tenant, typed="sk-or-v1-typed-in\n")
     godoty("tenant", "provider-key", "set", tenant, "--remove")
 
-    actions = ["CreateTenant", "IssueKey", "RotateKey", "RevokeKey", "SetPolicy", "SetProviderKey", "SetProviderKey"]
+    actions = [
+        "CreateTenant",
+        "CreateApiKey",
+        "RotateApiKey",
+        "RevokeApiKey",
+        "UpdatePolicy",
+        "SetProviderKey",
+        "SetProviderKey",
+    ]
     assert changes(service, tenant) == [(user(), action) for action in actions]
     printed = godoty("admin", "changes", "--tenant", tenant)
-    assert [line.split("│")[3].strip() for line in printed.splitlines() if tenant in line] == actions[::-1]
+    assert [line.split("│")[4].strip() for line in printed.splitlines() if tenant in line] == actions[::-1]
     assert "sk-or-v1-typed-in" not in printed
-    assert key.rsplit("_", 1)[-1] not in printed
+    assert key.split("_", 2)[2] not in printed
     listed = godoty("key", "list", tenant)
     assert key_id in listed
     assert rotated.split("_")[1] in listed
@@ -67,6 +61,7 @@ def test_policy_is_set_by_options_and_by_file(godoty: Godoty, service: Service, 
     options += ["--fallback", "openai/gpt-4o", "--max-output-tokens", "9", "--zdr", "--provider", '{"sort": "price"}']
     options += ["--budget", "day=0.5", "--budget", "month=10:hard"]
     shown = json.loads(godoty("tenant", "policy", "set", tenant, *options))
+    etag = shown.pop("etag")
     assert shown == {
         "allowed_models": ["openai/*", "anthropic/*"],
         "default_model": "openai/gpt-4o-mini",
@@ -79,19 +74,23 @@ def test_policy_is_set_by_options_and_by_file(godoty: Godoty, service: Service, 
             {"window": "BUDGET_WINDOW_MONTH", "limit_usd": "10", "hard": True},
         ],
     }
-    assert json.loads(godoty("tenant", "policy", "show", tenant)) == shown
+    assert json.loads(godoty("tenant", "policy", "show", tenant)) == shown | {"etag": etag}
 
-    options = ["--budget", "day=", "--budget", "month=11", "--no-zdr", "--max-output-tokens", "0", "--provider", ""]
-    changed = json.loads(godoty("tenant", "policy", "set", tenant, *options, "--fallback", ""))
+    options = ["--budget", "day=", "--budget", "month=11", "--no-zdr", "--max-output-tokens", "none", "--provider", ""]
+    options += ["--turns-per-minute", "0", "--fallback", "", "--etag", etag]
+    changed = json.loads(godoty("tenant", "policy", "set", tenant, *options))
+    assert changed.pop("etag") != etag
     assert changed == {
         "allowed_models": ["openai/*", "anthropic/*"],
         "default_model": "openai/gpt-4o-mini",
+        "turns_per_minute": 0,
         "budgets": [{"window": "BUDGET_WINDOW_MONTH", "limit_usd": "11"}],
     }
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(shown))
-    assert json.loads(godoty("tenant", "policy", "set", tenant, "--file", str(file))) == shown
-    assert json.loads(godoty("tenant", "policy", "set", tenant, "--file", "-", typed="{}")) == {}
+    whole = json.loads(godoty("tenant", "policy", "set", tenant, "--file", str(file)))
+    emptied = json.loads(godoty("tenant", "policy", "set", tenant, "--file", "-", typed="{}"))
+    assert (whole | {"etag": ""}, emptied.keys()) == (shown | {"etag": ""}, {"etag"})
 
 
 @pytest.mark.parametrize(
@@ -157,6 +156,7 @@ def test_tenant_is_shown(godoty: Godoty, service: Service) -> None:
 
     assert (before["tenant"]["tenant_id"], before["tenant"]["name"]) == (tenant, "Ada & Sons")
     budgets = [{"window": "BUDGET_WINDOW_DAY", "limit_usd": "0.5"}]
+    assert before["policy"].pop("etag") == after["policy"].pop("etag")
     assert before["policy"] == {"turns_per_minute": 5, "budgets": budgets}
     assert "has_provider_key" not in before
     assert after == before | {"has_provider_key": True}

@@ -14,6 +14,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, Phase, settings
@@ -34,6 +35,8 @@ MADE_UP = (
     *("turn_" + "0" * 28, "tnt_" + "0" * 28, "0" * 16, "null", "../talk", "x" * 128, "x" * 129, ""),
 )
 TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1,128}")
+ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)
+OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey")
 START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
@@ -158,7 +161,7 @@ class TenantIsolation(RuleBasedStateMachine):
     @rule(
         who=WHO,
         data=st.data(),
-        scope=st.sampled_from([Scope.BILLING, Scope.ADMIN]),
+        scope=st.sampled_from([Scope.BILLING, Scope.ADMIN, Scope.TENANT_ADMIN]),
         method=st.sampled_from(["GetUsage", "ListLedgerEntries", "ExportLedger", "GetBudget"]),
     )
     def read_the_bill(self, who: int, data: st.DataObject, scope: Scope, method: str) -> None:
@@ -174,41 +177,78 @@ class TenantIsolation(RuleBasedStateMachine):
         if method == "ListLedgerEntries":
             fields |= {"page_size": 1, "session_id": self.draw_id(data, other, "session-")}
         answer = self.isolation.ask(me, scope, "billing", method, getattr(billing_pb, f"{method}Request")(**fields))
-        if requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
+        if scope is Scope.TENANT_ADMIN:
+            assert answer.code is DENIED
+        elif requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
             assert answer.code is OK or (method == "ListLedgerEntries" and answer.code is INVALID)
         else:
             assert answer.code in (MISSING, DENIED) or (method == "ListLedgerEntries" and answer.code is INVALID)
 
-    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING]))
+    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING, Scope.TENANT_ADMIN]))
     def administer(self, who: int, data: st.DataObject, scope: Scope) -> None:
-        """A tenant without the scope admin is refused every method, on any tenant."""
+        """A key that is not the operator's is refused what it does not administer, and everything of another tenant."""
         me = self.isolation.tenants[who]
         other = self.isolation.tenants[data.draw(WHO)]
-        method = data.draw(st.sampled_from(tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)))
+        method = data.draw(st.sampled_from(ADMIN_METHODS))
         request = getattr(admin_pb, method.input_type.name)()
-        if "tenant_id" in method.input_type.fields_by_name:
+        names = method.input_type.fields_by_name
+        if "tenant_id" in names:
             request.tenant_id = other.tenant_id
-        if "key_id" in method.input_type.fields_by_name:
-            request.key_id = other.keys[Scope.CONVERSE].split("_")[1]
+        if "api_key_id" in names:
+            request.api_key_id = other.keys[Scope.CONVERSE].split("_")[1]
+        if "scopes" in names:
+            request.scopes.append(tenant_pb2.API_SCOPE_CONVERSE)
+        if scope is Scope.TENANT_ADMIN and method.name in OF_TENANT:
+            if other is not me:
+                assert self.isolation.ask(me, scope, "admin", method.name, request).code is MISSING
+            elif method.name in ("GetApiKey", "ListApiKeys"):
+                assert self.isolation.ask(me, scope, "admin", method.name, request).code is OK
+            return
         assert self.isolation.ask(me, scope, "admin", method.name, request).code is DENIED
 
     @rule(who=WHO, data=st.data())
+    def administer_the_own_tenant(self, who: int, data: st.DataObject) -> None:
+        """A bound key manages the keys of its tenant; under another's id, and of the operator, it gets none."""
+        me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
+        ask, scope = self.isolation.ask, Scope.TENANT_ADMIN
+        create = admin_pb.CreateApiKeyRequest(
+            tenant_id=me.tenant_id, scopes=[tenant_pb2.API_SCOPE_ADMIN], display_name="bound"
+        )
+        created = ask(me, scope, "admin", "CreateApiKey", create)
+        assert created.code is OK
+        assert not created.messages[0].api_key.operator
+        key_id = created.messages[0].api_key.api_key_id
+        for theirs in (other.keys[Scope.CONVERSE].split("_")[1], data.draw(st.sampled_from(MADE_UP))):
+            for method in ("GetApiKey", "RevokeApiKey", "RotateApiKey"):
+                request = getattr(admin_pb, f"{method}Request")(tenant_id=me.tenant_id, api_key_id=theirs)
+                assert ask(me, scope, "admin", method, request).code in (MISSING, INVALID)
+        create.operator = True
+        assert ask(me, scope, "admin", "CreateApiKey", create).code is DENIED
+        for method in ("RevokeApiKey", "RotateApiKey"):
+            request = getattr(admin_pb, f"{method}Request")(
+                tenant_id=me.tenant_id, api_key_id=me.keys[Scope.ADMIN].split("_")[1]
+            )
+            assert ask(me, scope, "admin", method, request).code is DENIED
+        revoke = admin_pb.RevokeApiKeyRequest(tenant_id=me.tenant_id, api_key_id=key_id)
+        assert ask(me, scope, "admin", "RevokeApiKey", revoke).code is OK
+
+    @rule(who=WHO, data=st.data())
     def administer_with_the_key(self, who: int, data: st.DataObject) -> None:
-        """An administrator reads any tenant, but finds no key under another's id, and no conversation's text."""
+        """The operator reads any tenant, but finds no key under another's id, and no conversation's text."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         key_id = other.keys[Scope.CONVERSE].split("_")[1]
         requested = data.draw(st.sampled_from(MADE_UP))
         ask = self.isolation.ask
-        own = admin_pb.RevokeKeyRequest(tenant_id=me.tenant_id, key_id=key_id)
-        assert ask(me, Scope.ADMIN, "admin", "RevokeKey", own).code is MISSING
-        for method in ("GetTenant", "GetPolicy", "ListKeys"):
+        own = admin_pb.RevokeApiKeyRequest(tenant_id=me.tenant_id, api_key_id=key_id)
+        assert ask(me, Scope.ADMIN, "admin", "RevokeApiKey", own).code is MISSING
+        for method in ("GetTenant", "GetPolicy", "ListApiKeys"):
             request = getattr(admin_pb, f"{method}Request")
             assert ask(me, Scope.ADMIN, "admin", method, request(tenant_id=other.tenant_id)).code is OK
             assert ask(me, Scope.ADMIN, "admin", method, request(tenant_id=requested)).code in (MISSING, INVALID)
         changes = admin_pb.ListAdminChangesRequest(tenant_id=other.tenant_id)
         assert ask(me, Scope.ADMIN, "admin", "ListAdminChanges", changes).code is OK
 
-    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.ADMIN]))
+    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.ADMIN, Scope.TENANT_ADMIN]))
     def converse_without_the_scope(self, who: int, data: st.DataObject, scope: Scope) -> None:
         """A key of another scope opens no conversation, not even of its own tenant."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[data.draw(WHO)]

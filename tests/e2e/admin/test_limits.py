@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import StorageUnavailable
@@ -29,7 +29,7 @@ Connect = Callable[[Service], Caller]
 
 async def limit(admin: Admin, **policy: Any) -> None:
     """Set the policy of the administrator's own tenant."""
-    await admin.call("SetPolicy", tenant_id=admin.service.tenant_id, policy=pb.Policy(**policy))
+    await admin.set_policy(admin.service.tenant_id, tenant_pb2.Policy(**policy))
 
 
 def failed(turn: Turn | None) -> Failure:

@@ -7,8 +7,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 
 from godoty_service.ids import key_id_of
 from godoty_service.ledger.entries import CostSource, ModelCall
@@ -115,9 +114,9 @@ async def test_price_limit_of_a_tenant_never_raises_that_of_a_hard_budget(
     admin: Admin, caller: Caller, *, own: str, stays: bool
 ) -> None:
     """Under a hard budget, the request carries the lower of the two."""
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_TOTAL, limit_usd="10", hard=True)
-    policy = pb.Policy(provider_json=f'{{"max_price": {{"completion": {own}}}}}', budgets=[budget])
-    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=policy)
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_TOTAL, limit_usd="10", hard=True)
+    policy = tenant_pb2.Policy(provider_json=f'{{"max_price": {{"completion": {own}}}}}', budgets=[budget])
+    await admin.set_policy(caller.service.tenant_id, policy)
     turn = await caller.converse("hi", model="openai/gpt-4o-mini")
 
     (request,) = caller.service.requests("talk")

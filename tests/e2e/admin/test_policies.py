@@ -7,20 +7,20 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.mongo.client import open_database
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc import admin_codec
-from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy
+from godoty_service.rpc.admin import policy_codec
+from godoty_service.tenancy.policies import NO_POLICY, Policies
 from godoty_service.tenancy.routing import read_preferences
-from tests.e2e.admin.conftest import Admin
+from tests.e2e.admin.conftest import Admin, without_etag
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-DAY, MONTH, TOTAL = billing_pb.BUDGET_WINDOW_DAY, billing_pb.BUDGET_WINDOW_MONTH, billing_pb.BUDGET_WINDOW_TOTAL
-FULL = pb.Policy(
+DAY, MONTH, TOTAL = budget_pb2.BUDGET_WINDOW_DAY, budget_pb2.BUDGET_WINDOW_MONTH, budget_pb2.BUDGET_WINDOW_TOTAL
+FULL = tenant_pb2.Policy(
     allowed_models=["openai/*", "anthropic/claude-*"],
     default_model="openai/gpt-4o-mini",
     default_fallback_models=["openai/gpt-4o"],
@@ -30,9 +30,9 @@ FULL = pb.Policy(
     provider_json='{"order": ["openai", "deepinfra/fp8"], "allow_fallbacks": false, "max_price": {"prompt": "2.50"}}',
     zero_data_retention=True,
     budgets=[
-        pb.Budget(window=DAY, limit_usd="0.0000000000000000000000001", hard=True),
-        pb.Budget(window=MONTH, limit_usd="999999.9999999999999999999999999"),
-        pb.Budget(window=TOTAL, limit_usd="12.5"),
+        budget_pb2.Budget(window=DAY, limit_usd="0.0000000000000000000000001", hard=True),
+        budget_pb2.Budget(window=MONTH, limit_usd="999999.9999999999999999999999999"),
+        budget_pb2.Budget(window=TOTAL, limit_usd="12.5"),
     ],
 )
 
@@ -41,22 +41,21 @@ async def test_policy_is_stored_as_it_was_set(admin: Admin) -> None:
     """All of it, to the last decimal; without a policy there are no limits."""
     tenant_id = await admin.tenant()
     none = await admin.call("GetPolicy", tenant_id=tenant_id)
-    answer = await admin.call("SetPolicy", tenant_id=tenant_id, policy=FULL)
-    kept = await admin.call("GetPolicy", tenant_id=tenant_id)
+    answer = await admin.set_policy(tenant_id, FULL)
 
-    assert (none.policy, none.has_provider_key) == (pb.Policy(), False)
-    assert answer.policy == kept.policy == FULL
+    assert (without_etag(none.policy), none.has_provider_key) == (tenant_pb2.Policy(), False)
+    assert answer == await admin.policy(tenant_id) == FULL
 
 
-async def test_new_policy_replaces_the_whole_old_one(admin: Admin) -> None:
-    """A field that it omits has no limit any more."""
+async def test_change_of_all_fields_replaces_the_policy(admin: Admin) -> None:
+    """A field that it omits is unset: it sets no bound any more."""
     tenant_id = await admin.tenant()
-    await admin.call("SetPolicy", tenant_id=tenant_id, policy=FULL)
-    await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(turns_per_minute=1))
-    assert (await admin.call("GetPolicy", tenant_id=tenant_id)).policy == pb.Policy(turns_per_minute=1)
+    await admin.set_policy(tenant_id, FULL)
+    await admin.set_policy(tenant_id, tenant_pb2.Policy(turns_per_minute=1))
+    assert await admin.policy(tenant_id) == tenant_pb2.Policy(turns_per_minute=1)
 
-    await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy())
-    assert (await admin.call("GetPolicy", tenant_id=tenant_id)).policy == pb.Policy()
+    await admin.set_policy(tenant_id, tenant_pb2.Policy())
+    assert await admin.policy(tenant_id) == tenant_pb2.Policy()
 
 
 async def test_policy_is_in_force_on_another_server_within_3_seconds(admin: Admin) -> None:
@@ -68,7 +67,7 @@ async def test_policy_is_in_force_on_another_server_within_3_seconds(admin: Admi
     elsewhere = Policies(database.collection("policies"), tick=lambda: now)
     assert await elsewhere.get(tenant_id) == NO_POLICY
 
-    await admin.call("SetPolicy", tenant_id=tenant_id, policy=FULL)
+    await admin.set_policy(tenant_id, FULL)
     now += 3.0
     found = await elsewhere.get(tenant_id)
     await database.close()
@@ -107,15 +106,18 @@ FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("policy.provider_json", {"provider_json": '{"sort": "cheapest"}'}),
     ("policy.provider_json", {"provider_json": "[" * 8000}),
     ("policy.provider_json", {"provider_json": '{"order": ["' + "x" * 8192 + '"]}'}),
-    ("policy.budgets[0].window", {"budgets": [pb.Budget(limit_usd="1")]}),
-    ("policy.budgets[0].window", {"budgets": [pb.Budget.FromString(b"\x08\x63\x12\x011")]}),
-    ("policy.budgets[1].window", {"budgets": [pb.Budget(window=DAY, limit_usd="1")] * 2}),
+    ("policy.budgets[0].window", {"budgets": [budget_pb2.Budget(limit_usd="1")]}),
+    ("policy.budgets[0].window", {"budgets": [budget_pb2.Budget.FromString(b"\x08\x63\x12\x011")]}),
+    ("policy.budgets[1].window", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="1")] * 2}),
     *(
-        ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd=limit)]})
+        ("policy.budgets[0].limit_usd", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd=limit)]})
         for limit in ("", "0", "0.0", "-1", "+1", "1e3", "NaN", "Infinity", " 1", "1,5", "1.", ".5", "１")  # noqa: RUF001 - no ASCII digit
     ),
-    ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd="1000000.1")]}),
-    ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd="0.00000000000000000000000001")]}),
+    ("policy.budgets[0].limit_usd", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="1000000.1")]}),
+    (
+        "policy.budgets[0].limit_usd",
+        {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="0.00000000000000000000000001")]},
+    ),
 ]
 
 
@@ -123,18 +125,20 @@ FIELDS: list[tuple[str, dict[str, Any]]] = [
 async def test_invalid_field_is_named_and_nothing_changes(admin: Admin, field: str, fields: dict[str, Any]) -> None:
     """INVALID_ARGUMENT with the field; the policy stays, and nothing is recorded."""
     tenant_id = admin.service.tenant_id
-    failure = await admin.refused("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(**fields))
+    failure = await admin.refused("UpdatePolicy", tenant_id=tenant_id, policy=tenant_pb2.Policy(**fields))
 
     assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", [field])
-    assert (await admin.call("GetPolicy", tenant_id=tenant_id)).policy == pb.Policy()
+    assert await admin.policy(tenant_id) == tenant_pb2.Policy()
     assert await admin.changes(tenant_id) == []
 
 
 async def test_all_invalid_fields_are_named_in_one_error(admin: Admin) -> None:
     """Each invalid field, and a missing policy."""
-    bad = pb.Policy(max_output_tokens=-1, provider_json="x", budgets=[pb.Budget()], allowed_models=["?"])
-    failure = await admin.refused("SetPolicy", policy=bad)
-    missing = await admin.refused("SetPolicy", tenant_id="tnt")
+    bad = tenant_pb2.Policy(
+        max_output_tokens=-1, provider_json="x", budgets=[budget_pb2.Budget()], allowed_models=["?"]
+    )
+    failure = await admin.refused("UpdatePolicy", policy=bad)
+    missing = await admin.refused("UpdatePolicy", tenant_id="tnt")
 
     assert set(failure.fields) == {
         "tenant_id",
@@ -150,8 +154,8 @@ async def test_all_invalid_fields_are_named_in_one_error(admin: Admin) -> None:
 @pytest.mark.parametrize("fields", [{"default_model": "openai/gpt-99"}, {"default_fallback_models": ["openai/gpt-99"]}])
 async def test_unknown_default_model_is_refused(admin: Admin, fields: dict[str, Any]) -> None:
     """UNKNOWN_MODEL, with the model and the field."""
-    policy = pb.Policy(**{"default_model": "openai/gpt-4o", **fields})
-    failure = await admin.refused("SetPolicy", tenant_id=admin.service.tenant_id, policy=policy)
+    policy = tenant_pb2.Policy(**{"default_model": "openai/gpt-4o", **fields})
+    failure = await admin.refused("UpdatePolicy", tenant_id=admin.service.tenant_id, policy=policy)
 
     assert (failure.code, failure.reason) == (INVALID, "UNKNOWN_MODEL")
     assert failure.metadata == {"model": "openai/gpt-99"}
@@ -183,10 +187,9 @@ def test_any_preferences_are_accepted_or_refused(text: str) -> None:
 @given(limit=st.decimals(min_value="0.0000000000000000000000001", max_value="1000000", places=25, allow_nan=False))
 def test_each_limit_is_stored_exactly(limit: Decimal) -> None:
     """A limit of 25 decimals is unchanged."""
-    request = pb.SetPolicyRequest(
-        tenant_id="t", policy=pb.Policy(budgets=[pb.Budget(window=DAY, limit_usd=format_usd(limit))])
+    request = pb.UpdatePolicyRequest(
+        tenant_id="t", policy=tenant_pb2.Policy(budgets=[budget_pb2.Budget(window=DAY, limit_usd=format_usd(limit))])
     )
-    _, policy = admin_codec.parse_policy(request, catalogue=None)
+    _, change = policy_codec.parse_policy_change(request)
 
-    assert isinstance(policy, Policy)
-    assert policy.budgets[0].limit == limit
+    assert change.policy.budgets[0].limit == limit

@@ -4,14 +4,13 @@ from typing import Any
 
 import grpc
 import pytest
-from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller
 
-POLICY = pb.Policy(
+POLICY = tenant_pb2.Policy(
     allowed_models=["openai/*"],
     default_model="openai/gpt-4o-mini",
     default_fallback_models=["openai/gpt-4o"],
@@ -20,14 +19,14 @@ POLICY = pb.Policy(
     concurrent_turns=5,
     provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}',
     zero_data_retention=True,
-    budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
+    budgets=[budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
 )
-TINY = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
+TINY = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
 
 
 async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None:
     """Models, tokens, routing with retention, and the lower of both maximum prices; nothing else."""
-    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=POLICY)
+    await admin.set_policy(caller.service.tenant_id, POLICY)
     assert (await caller.converse("hello")).finished
     (body,) = caller.service.requests("talk")
     named = await caller.converse("hello", model="openai/gpt-4o-mini", limits=turn_pb.TurnLimits(max_output_tokens=9))
@@ -73,7 +72,7 @@ async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
     quotas: tuple[str, ...],
 ) -> None:
     """The reason, and the quota if one is exhausted; nothing is sent. Turn limits: `test_limits.py`."""
-    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(**policy))
+    await admin.set_policy(caller.service.tenant_id, tenant_pb2.Policy(**policy))
     refused = (await caller.converse("hello", model="openai/gpt-4o-mini", **wanted)).failure
 
     assert refused is not None
@@ -88,8 +87,8 @@ async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, 
     async for response in call:
         if response.HasField("model_call_finished"):
             break
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
-    await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(budgets=[budget]))
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
+    await admin.set_policy(caller.service.tenant_id, tenant_pb2.Policy(budgets=[budget]))
     async for _ in call:
         pass
 

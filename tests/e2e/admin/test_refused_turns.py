@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
@@ -14,10 +13,12 @@ from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller
 from tests.support.service import Service
 
-BUDGET = pb.Policy(budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)])
+BUDGET = tenant_pb2.Policy(
+    budgets=[budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)]
+)
 MAX_COST = {"limits": turn_pb.TurnLimits(max_cost_usd="0.0000001")}
 REFUSALS = pytest.mark.parametrize(
-    ("policy", "wanted"), [(BUDGET, {}), (pb.Policy(), MAX_COST)], ids=["budget", "max-cost"]
+    ("policy", "wanted"), [(BUDGET, {}), (tenant_pb2.Policy(), MAX_COST)], ids=["budget", "max-cost"]
 )
 
 
@@ -39,11 +40,11 @@ async def _differences(service: Service) -> list[str]:
 
 @REFUSALS
 async def test_refused_first_turn_leaves_no_session(
-    caller: Caller, admin: Admin, *, policy: pb.Policy, wanted: dict[str, Any]
+    caller: Caller, admin: Admin, *, policy: tenant_pb2.Policy, wanted: dict[str, Any]
 ) -> None:
     """No session, no message, no event; the request id is free, and the next turn is the session's first."""
     service = caller.service
-    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=policy)
+    await admin.set_policy(service.tenant_id, policy)
     refused = await caller.converse("hello", request_id="one", **wanted)
 
     assert refused.failure is not None
@@ -53,7 +54,7 @@ async def test_refused_first_turn_leaves_no_session(
     assert service.database["messages"].count_documents({"tenant_id": service.tenant_id}) == 0
     assert {each.state for each in service.entries("talk")} <= {"void"}
     assert await _differences(service) == []
-    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=pb.Policy())
+    await admin.set_policy(service.tenant_id, tenant_pb2.Policy())
     turn = await caller.converse("hello", request_id="one")
     assert turn.finished.session_totals.turns == 1
     assert turn.started.session_created
@@ -63,14 +64,14 @@ async def test_refused_first_turn_leaves_no_session(
 
 @REFUSALS
 async def test_refused_later_turn_leaves_the_session_unchanged(
-    caller: Caller, admin: Admin, *, policy: pb.Policy, wanted: dict[str, Any]
+    caller: Caller, admin: Admin, *, policy: tenant_pb2.Policy, wanted: dict[str, Any]
 ) -> None:
     """Its messages, totals, model, user and update time do not change, and the next turn continues from there."""
     service = caller.service
     await caller.converse("hello", model="openai/gpt-4o-mini")
     messages, metrics = await caller.messages(), await caller.metrics()
     before = service.session("talk") or {}
-    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=policy)
+    await admin.set_policy(service.tenant_id, policy)
     refused = await caller.converse("on", model="openai/gpt-4o", user="ann", request_id="one", **wanted)
 
     assert refused.failure is not None
@@ -81,7 +82,7 @@ async def test_refused_later_turn_leaves_the_session_unchanged(
     for name in ("message_count", "state", "context", "model", "user", "update_time", "lease", "totals_stale"):
         assert after[name] == before[name], name
     assert await _differences(service) == []
-    await admin.call("SetPolicy", tenant_id=service.tenant_id, policy=pb.Policy())
+    await admin.set_policy(service.tenant_id, tenant_pb2.Policy())
     turn = await caller.converse("and on", request_id="one")
     assert turn.started.totals == metrics.totals
     assert (turn.finished.session_totals.turns, turn.finished.session_totals.model_calls) == (2, 2)

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import tenant_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.conftest import Start
@@ -79,12 +80,14 @@ async def test_unreadable_name_is_refused(admin: Admin, name: str) -> None:
 async def test_key_is_shown_once_and_opens_its_scopes(admin: Admin) -> None:
     """Its text works at once; lists have all of it but the secret."""
     tenant_id = await admin.tenant()
-    key, text = await admin.issue(tenant_id, pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING, pb.API_SCOPE_CONVERSE)
+    key, text = await admin.issue(
+        tenant_id, tenant_pb2.API_SCOPE_CONVERSE, tenant_pb2.API_SCOPE_BILLING, tenant_pb2.API_SCOPE_CONVERSE
+    )
 
     assert await accepted(admin, text)
-    assert list(key.scopes) == [pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING]
+    assert list(key.scopes) == [tenant_pb2.API_SCOPE_CONVERSE, tenant_pb2.API_SCOPE_BILLING]
     assert (key.tenant_id, key.HasField("expire_time"), key.HasField("revoke_time")) == (tenant_id, False, False)
-    listed = (await admin.call("ListKeys", tenant_id=tenant_id)).keys
+    listed = (await admin.call("ListApiKeys", tenant_id=tenant_id)).api_keys
     assert list(listed) == [key]
     assert text.split("_", 2)[2] not in str(listed)
 
@@ -92,17 +95,17 @@ async def test_key_is_shown_once_and_opens_its_scopes(admin: Admin) -> None:
 async def test_keys_are_paged_oldest_first(admin: Admin) -> None:
     """Each once; a token is valid for its own tenant only."""
     tenant_id, other = await admin.tenant(), await admin.tenant()
-    made = [(await admin.issue(tenant_id))[0].key_id for _ in range(5)]
+    made = [(await admin.issue(tenant_id))[0].api_key_id for _ in range(5)]
     listed, token = [], ""
     for size in (2, 2, 1):
-        page = await admin.call("ListKeys", tenant_id=tenant_id, page_size=2, page_token=token)
-        assert len(page.keys) == size
-        listed += [each.key_id for each in page.keys]
+        page = await admin.call("ListApiKeys", tenant_id=tenant_id, page_size=2, page_token=token)
+        assert len(page.api_keys) == size
+        listed += [each.api_key_id for each in page.api_keys]
         last, token = token, page.next_page_token
 
     assert token == ""
     assert sorted(listed) == sorted(made)
-    failure = await admin.refused("ListKeys", tenant_id=other, page_token=last)
+    failure = await admin.refused("ListApiKeys", tenant_id=other, page_token=last)
     assert list(failure.fields) == ["page_token"]
 
 
@@ -111,7 +114,7 @@ async def test_keys_are_paged_oldest_first(admin: Admin) -> None:
     [
         ("scopes", {"scopes": []}),
         ("scopes", {"scopes": [0]}),
-        ("scopes", {"scopes": [pb.API_SCOPE_CONVERSE, 99]}),
+        ("scopes", {"scopes": [tenant_pb2.API_SCOPE_CONVERSE, 99]}),
         ("expire_time", {"expire_time": at(datetime.now(UTC) - timedelta(seconds=1))}),
         ("expire_time", {"expire_time": Timestamp(seconds=2**62)}),
         ("expire_time", {"expire_time": Timestamp(seconds=4_000_000_000, nanos=-1)}),
@@ -121,8 +124,8 @@ async def test_keys_are_paged_oldest_first(admin: Admin) -> None:
 )
 async def test_invalid_key_request_is_refused(admin: Admin, field: str, fields: dict[str, Any]) -> None:
     """No scope, an unknown scope, a past or malformed time, no tenant."""
-    good = {"tenant_id": admin.service.tenant_id, "scopes": [pb.API_SCOPE_CONVERSE]}
-    failure = await admin.refused("IssueKey", **(good | fields))
+    good = {"tenant_id": admin.service.tenant_id, "scopes": [tenant_pb2.API_SCOPE_CONVERSE]}
+    failure = await admin.refused("CreateApiKey", **(good | fields))
 
     assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", [field])
 
@@ -147,32 +150,35 @@ async def test_revoked_key_is_refused_on_every_server(admin: Admin, serve: Start
         assert await accepted(admin, text)
         assert await accepted(there, text)
 
-        await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
+        await admin.call("RevokeApiKey", tenant_id=tenant_id, api_key_id=key.api_key_id)
         assert not await accepted(admin, text)
         await refused(there, text)
 
-    (listed,) = (await admin.call("ListKeys", tenant_id=tenant_id)).keys
-    await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
-    assert list((await admin.call("ListKeys", tenant_id=tenant_id)).keys) == [listed]
+    (listed,) = (await admin.call("ListApiKeys", tenant_id=tenant_id)).api_keys
+    await admin.call("RevokeApiKey", tenant_id=tenant_id, api_key_id=key.api_key_id)
+    assert list((await admin.call("ListApiKeys", tenant_id=tenant_id)).api_keys) == [listed]
 
 
 async def test_rotated_key_is_valid_until_the_overlap_ends(admin: Admin) -> None:
     """The new key has its scopes and lifetime; the old one expires with the overlap, or before."""
     tenant_id = await admin.tenant()
     old, old_text = await admin.issue(
-        tenant_id, pb.API_SCOPE_CONVERSE, pb.API_SCOPE_BILLING, expire_time=at(datetime.now(UTC) + timedelta(days=7))
+        tenant_id,
+        tenant_pb2.API_SCOPE_CONVERSE,
+        tenant_pb2.API_SCOPE_BILLING,
+        expire_time=at(datetime.now(UTC) + timedelta(days=7)),
     )
-    answer = await admin.call("RotateKey", tenant_id=tenant_id, key_id=old.key_id, overlap_seconds=2)
+    answer = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id, overlap={"seconds": 2})
 
-    assert answer.key.key_id != old.key_id
-    assert list(answer.key.scopes) == list(old.scopes)
-    assert _lifetime(answer.key) == _lifetime(old)
+    assert answer.api_key.api_key_id != old.api_key_id
+    assert list(answer.api_key.scopes) == list(old.scopes)
+    assert _lifetime(answer.api_key) == _lifetime(old)
     assert await accepted(admin, answer.text)
     assert await accepted(admin, old_text)
     await refused(admin, old_text)
     assert await accepted(admin, answer.text)
-    gone = await admin.refused("RotateKey", tenant_id=tenant_id, key_id=old.key_id)
-    assert (gone.code, gone.reason) == (MISSING, "KEY_NOT_FOUND")
+    gone = await admin.refused("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id)
+    assert (gone.code, gone.reason) == (MISSING, "API_KEY_NOT_FOUND")
 
 
 async def test_rotation_never_extends_a_key(admin: Admin) -> None:
@@ -180,36 +186,37 @@ async def test_rotation_never_extends_a_key(admin: Admin) -> None:
     tenant_id = await admin.tenant()
     short, _ = await admin.issue(tenant_id, expire_time=at(datetime.now(UTC) + timedelta(minutes=1)))
     unbound, text = await admin.issue(tenant_id)
-    await admin.call("RotateKey", tenant_id=tenant_id, key_id=short.key_id, overlap_seconds=3600)
-    await admin.call("RotateKey", tenant_id=tenant_id, key_id=unbound.key_id, overlap_seconds=0)
+    await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=short.api_key_id, overlap={"seconds": 3600})
+    await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=unbound.api_key_id, overlap={"seconds": 0})
 
-    keys = {each.key_id: each for each in (await admin.call("ListKeys", tenant_id=tenant_id)).keys}
-    assert keys[short.key_id] == short
+    keys = {each.api_key_id: each for each in (await admin.call("ListApiKeys", tenant_id=tenant_id)).api_keys}
+    assert keys[short.api_key_id] == short
     assert not await accepted(admin, text)
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("seconds", [-1, 30 * 86_400 + 1, -(2**31)])
+@pytest.mark.parametrize("seconds", [-1, 30 * 86_400 + 1, -(2**31), 2**62])
 async def test_overlap_out_of_range_is_refused(admin: Admin, seconds: int) -> None:
     """The range is 0 seconds to 30 days."""
     key, _ = await admin.issue(admin.service.tenant_id)
     failure = await admin.refused(
-        "RotateKey", tenant_id=admin.service.tenant_id, key_id=key.key_id, overlap_seconds=seconds
+        "RotateApiKey", tenant_id=admin.service.tenant_id, api_key_id=key.api_key_id, overlap={"seconds": seconds}
     )
 
-    assert (failure.code, list(failure.fields)) == (INVALID, ["overlap_seconds"])
+    assert (failure.code, list(failure.fields)) == (INVALID, ["overlap"])
 
 
 @pytest.mark.parametrize(
     ("method", "fields"),
     [
         ("GetTenant", {}),
-        ("IssueKey", {"scopes": [pb.API_SCOPE_CONVERSE]}),
-        ("ListKeys", {}),
-        ("RevokeKey", {"key_id": NO_KEY}),
-        ("RotateKey", {"key_id": NO_KEY}),
+        ("CreateApiKey", {"scopes": [tenant_pb2.API_SCOPE_CONVERSE]}),
+        ("GetApiKey", {"api_key_id": NO_KEY}),
+        ("ListApiKeys", {}),
+        ("RevokeApiKey", {"api_key_id": NO_KEY}),
+        ("RotateApiKey", {"api_key_id": NO_KEY}),
         ("GetPolicy", {}),
-        ("SetPolicy", {"policy": pb.Policy()}),
+        ("UpdatePolicy", {"policy": tenant_pb2.Policy(turns_per_minute=1)}),
         ("SetProviderKey", {"provider_key": "sk-or-v1-unknown"}),
         ("SetProviderKey", {"provider_key": ""}),
     ],
@@ -224,16 +231,16 @@ async def test_missing_tenant_is_not_found(admin: Admin, method: str, fields: di
     assert await admin.changes(tenant_id) == []
 
 
-@pytest.mark.parametrize("method", ["RevokeKey", "RotateKey"])
+@pytest.mark.parametrize("method", ["GetApiKey", "RevokeApiKey", "RotateApiKey"])
 async def test_key_of_another_tenant_is_not_found(admin: Admin, method: str) -> None:
     """A key is found with its own tenant only; it stays in force."""
     mine, other = await admin.tenant(), await admin.tenant()
     key, text = await admin.issue(other)
 
-    for key_id in (key.key_id, NO_KEY, "$ne"):
-        failure = await admin.refused(method, tenant_id=mine, key_id=key_id)
-        assert (failure.code, failure.reason) == (MISSING, "KEY_NOT_FOUND")
-        assert failure.metadata == {"key_id": key_id}
+    for key_id in (key.api_key_id, NO_KEY, "$ne"):
+        failure = await admin.refused(method, tenant_id=mine, api_key_id=key_id)
+        assert (failure.code, failure.reason) == (MISSING, "API_KEY_NOT_FOUND")
+        assert failure.metadata == {"api_key_id": key_id}
     assert await accepted(admin, text)
     assert [action for _, action, _ in await admin.changes(mine)] == ["CreateTenant"]
 
@@ -276,7 +283,9 @@ async def test_last_use_is_written_when_the_server_stops(backends: Any, connect:
     assert found["last_use_time"]
 
 
-@pytest.mark.parametrize("method", ["GetTenant", "ListTenants", "ListKeys", "GetPolicy", "ListAdminChanges"])
+@pytest.mark.parametrize(
+    "method", ["GetTenant", "ListTenants", "GetApiKey", "ListApiKeys", "GetPolicy", "ListAdminChanges"]
+)
 async def test_admin_service_needs_the_scope_admin(caller: Caller, admin: Admin, method: str) -> None:
     """A key for conversations is PERMISSION_DENIED; no key is UNAUTHENTICATED."""
     request = getattr(pb, f"{method}Request")()
@@ -288,5 +297,5 @@ async def test_admin_service_needs_the_scope_admin(caller: Caller, admin: Admin,
     assert unknown.reason == "INVALID_API_KEY"
 
 
-def _lifetime(key: pb.ApiKey) -> Any:
+def _lifetime(key: tenant_pb2.ApiKey) -> Any:
     return (key.expire_time.ToDatetime() - key.create_time.ToDatetime()) // timedelta(seconds=1)

@@ -9,11 +9,12 @@ import pytest
 
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.invoice_comparison import spending_at
 from tests.faults.stored_times import late_times
+from tests.support.backends import ME
 from tests.support.caller import Caller
 from tests.support.service import Service, soon
 
@@ -54,7 +55,7 @@ async def test_entries_a_month_ahead_return_to_their_time(
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
     async with open_components(service.backends.settings(new_database)) as components:
-        await components.administration.set_policy("test", service.tenant_id, HARD)
+        await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=HARD))
         await spent(components, service)
         budgets = service.database["budgets"]
         counted_nothing = budgets.find_one({"_id": service.tenant_id}) or {}
@@ -88,6 +89,7 @@ async def test_entries_a_month_ahead_return_to_their_time(
     assert (verified.status, verified.out.split(", ")[-1].strip()) == (0, "0 differences"), verified.err
     change = service.database["admin_changes"].find_one({"action": "RepairTimes"}) or {}
     assert true[1].call_id in change["details"]
+    assert true[1].call_id in change["old"]
     again = await godoty(service, "ledger", "repair-times")
     assert "0 entries repaired" in again.out
 
@@ -150,7 +152,7 @@ async def test_interrupted_repair_is_finished_by_the_next(
     _, service = await serve_process(database=new_database, **QUIET)
     caller = connect(service)
     async with open_components(service.backends.settings(new_database)) as components:
-        await components.administration.set_policy("test", service.tenant_id, HARD)
+        await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=HARD))
         await caller.converse("hello")
         await ended(service)
         written_ahead(service, MONTH)

@@ -10,12 +10,13 @@ import pytest
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.conftest import StartProcess
 from tests.e2e.clocks.conftest import health
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.stored_times import late_expiries, late_times
 from tests.integration.billing.caller import BillingCaller
+from tests.support.backends import ME
 from tests.support.caller import Caller
 from tests.support.service import Service, soon
 from tests.support.system_clock import SKEW
@@ -87,7 +88,9 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
     _, ahead = await serve_process(database=new_database, **skewed(MONTH))
     async with open_components(service.backends.settings(new_database)) as components:
         hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
-        await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
+        await components.administration.update_policy(
+            ME, service.tenant_id, PolicyChange(policy=Policy(budgets=(hard,)))
+        )
         await connect(service.at(ahead.target)).converse("hello")
         spent = (await connect(service).converse("hello")).finished.session_totals.cost_usd
         (status,) = await components.budgets.service.status(service.tenant_id)
@@ -129,7 +132,7 @@ async def test_command_on_a_machine_with_a_wrong_clock_stores_times_of_the_datab
     service: Service, godoty: Godoty
 ) -> None:
     """A key for one day expires a day from now, and the audit record has the database's time."""
-    said = await godoty(service, "key", "issue", service.tenant_id, "--days", "1", **skewed(MONTH))
+    said = await godoty(service, "key", "create", service.tenant_id, "--days", "1", **skewed(MONTH))
 
     assert said.status == 0, said.err
     key = service.database["api_keys"].find_one({"tenant_id": service.tenant_id}, sort=[("create_time", -1)]) or {}

@@ -15,12 +15,12 @@ from tests.e2e.edge.raw_http2 import DATA, Http2, frame, message
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service, eventually
 
-SET_POLICY = "/godoty.v1.AdminService/SetPolicy"
+UPDATE_POLICY = "/godoty.v1.AdminService/UpdatePolicy"
 LIST_SESSIONS = "/godoty.v1.AgentService/ListSessions"
 CHECK = "/grpc.health.v1.Health/Check"
 UNKNOWN_KEY = f"Bearer gdt_{'0' * 16}_{'A' * 43}"
-# Of SetPolicy: 2 million empty budgets, of which each is an object once it is decoded.
-_BUDGETS = b"\x4a\x00" * 2_000_000
+# Of UpdatePolicy: 2 million empty budgets, of which each is an object once it is decoded.
+_BUDGETS = b"\x52\x00" * 2_000_000
 BOMB = b"\x12" + b"\x80\x92\xf4\x01" + _BUDGETS
 Connect = Callable[[Service], Caller]
 
@@ -42,7 +42,7 @@ async def test_requests_with_a_wrong_key_cost_neither_memory_nor_time(
     usage = Usage(process.process.pid)
 
     calls = [
-        raw(caller.channel, SET_POLICY)(
+        raw(caller.channel, UPDATE_POLICY)(
             BOMB, metadata=(("authorization", UNKNOWN_KEY),), compression=compression, timeout=60
         )
         for _ in range(50)

@@ -316,7 +316,7 @@ async def test_admin_lists_end_by_bytes(serve: Start, connect: Connect, issue: C
         for number in range(1000)
     )
     database["admin_changes"].insert_many(
-        {"_id": f"change_{number:05}", "time": now, "by": "me", "action": "SetPolicy", "tenant_id": one}
+        {"_id": f"change_{number:05}", "time": now, "by": "me", "action": "UpdatePolicy", "tenant_id": one}
         | {"details": json.dumps({"allowed_models": ["x" * 128] * 100})}
         for number in range(300)
     )
@@ -337,9 +337,9 @@ async def test_admin_lists_end_by_bytes(serve: Start, connect: Connect, issue: C
     assert [each.tenant_id for each in tenants if each.tenant_id.startswith("tnt_z")] == [
         f"tnt_z{number:05}" for number in range(400)
     ]
-    largest, keys = await walk("ListKeys", "keys", tenant_id=one)
+    largest, keys = await walk("ListApiKeys", "api_keys", tenant_id=one)
     assert largest < 66_000
-    assert [each.key_id for each in keys] == [f"{number:016x}" for number in range(1000)]
+    assert [each.api_key_id for each in keys] == [f"{number:016x}" for number in range(1000)]
     largest, changes = await walk("ListAdminChanges", "changes", tenant_id=one)
     assert largest < 66_000
     assert len(changes) == 300

@@ -9,6 +9,7 @@ from godoty.v1 import admin_service_pb2, admin_service_pb2_grpc, billing_service
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.rpc.pagination import encode_token
+from godoty_service.tenancy.audit import ChangeFilter
 from godoty_service.tenancy.auth import Scope
 from godoty_service.usage.ledger_pages import EntryFilter
 from tests.support.caller import Caller, failure_of
@@ -46,7 +47,7 @@ async def test_forged_page_token_is_refused(
     billing: Any = billing_service_pb2_grpc.BillingServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
     ledger = billing_service_pb2.ListLedgerEntriesRequest
     changes = admin_service_pb2.ListAdminChangesRequest
-    keys = admin_service_pb2.ListKeysRequest
+    keys = admin_service_pb2.ListApiKeysRequest
     tenants = admin_service_pb2.ListTenantsRequest
     lists: list[tuple[Any, Any, tuple[str, ...], list[list[Any]]]] = [
         (caller.stub.ListSessions, pb.ListSessionsRequest(), ("sessions", tenant, ""), OF_A_TIME),
@@ -58,8 +59,8 @@ async def test_forged_page_token_is_refused(
         ),
         (caller.stub.ListTurns, pb.ListTurnsRequest(), ("turns", tenant, "", "0"), OF_TEXT),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
-        (admin.ListKeys, keys(tenant_id=tenant), ("keys", tenant), OF_A_TIME),
-        (admin.ListAdminChanges, changes(), ("admin_changes", ""), OF_TEXT),
+        (admin.ListApiKeys, keys(tenant_id=tenant), ("api_keys", tenant), OF_A_TIME),
+        (admin.ListAdminChanges, changes(), ("admin_changes", repr(ChangeFilter())), OF_TEXT),
         (billing.ListLedgerEntries, ledger(), ("ledger", tenant, repr(EntryFilter())), OF_AN_ENTRY),
     ]
     for method, request, query, wrong in lists:
@@ -85,9 +86,13 @@ async def test_valid_token_of_each_query_is_accepted(
         session_id="talk", page_token=encode_token(("messages", tenant, session["_id"]), [10])
     )
     turns = pb.ListTurnsRequest(page_token=encode_token(("turns", tenant, "", "0"), ["turn_0"]))
-    keys = admin_service_pb2.ListKeysRequest(tenant_id=tenant, page_token=encode_token(("keys", tenant), [later, "a"]))
+    keys = admin_service_pb2.ListApiKeysRequest(
+        tenant_id=tenant, page_token=encode_token(("api_keys", tenant), [later, "a"])
+    )
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
-    changes = admin_service_pb2.ListAdminChangesRequest(page_token=encode_token(("admin_changes", ""), [""]))
+    changes = admin_service_pb2.ListAdminChangesRequest(
+        page_token=encode_token(("admin_changes", repr(ChangeFilter())), [""])
+    )
     ledger = billing_service_pb2.ListLedgerEntriesRequest(
         page_token=encode_token(("ledger", tenant, repr(EntryFilter())), [later, 1, "a"])
     )
@@ -95,7 +100,7 @@ async def test_valid_token_of_each_query_is_accepted(
     assert not (await caller.stub.ListSessions(sessions, metadata=metadata)).sessions
     assert not (await caller.stub.ListMessages(messages, metadata=metadata)).messages
     assert not (await caller.stub.ListTurns(turns, metadata=metadata)).turns
-    assert not (await admin.ListKeys(keys, metadata=metadata)).keys
+    assert not (await admin.ListApiKeys(keys, metadata=metadata)).api_keys
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes
     assert not (await billing.ListLedgerEntries(ledger, metadata=metadata)).entries

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from godoty_service.bootstrap import open_components
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from godoty_service.tenancy.turn_limits import TurnLimiter
 from tests.conftest import Start
+from tests.support.backends import ME
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -47,4 +48,4 @@ async def test_session_is_released_before_end_is_readable(serve: Start, connect:
 async def limit(service: Service, policy: Policy) -> None:
     """Set a tenant's policy."""
     async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
-        await components.administration.set_policy("test", service.tenant_id, policy)
+        await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=policy))

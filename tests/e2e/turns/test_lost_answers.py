@@ -18,11 +18,11 @@ from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.e2e.turns.lossy import Loss, LossyDriver
 from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
-from tests.support.backends import Backends
+from tests.support.backends import ME, Backends
 from tests.support.caller import Caller, Turn
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
@@ -145,7 +145,7 @@ async def harness(
     async with running(backends.settings(new_database, **settings)) as server:
         service = backends.service(server.address, new_database)
         async with open_components(backends.settings(new_database), indexes=False) as components:
-            await components.administration.set_policy("test", service.tenant_id, POLICY)
+            await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=POLICY))
         yield LossHarness(LossyDriver(monkeypatch), server, connect(service))
 
 

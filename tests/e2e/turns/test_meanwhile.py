@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
@@ -25,7 +25,7 @@ CALLS = 25
 # Calls of a second and a half each.
 LONG_LOOP = f"@sandbox tool-loop calls={CALLS} tool=calculator first_delay_ms=1500"
 
-SetPolicy = Callable[[admin_pb.Policy], Awaitable[None]]
+SetPolicy = Callable[[tenant_pb2.Policy], Awaitable[None]]
 
 
 @pytest.fixture
@@ -35,9 +35,11 @@ async def set_policy(caller: Caller, issue: Callable[..., str]) -> AsyncIterator
     async with grpc.aio.insecure_channel(caller.service.target) as channel:
         stub: Any = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
 
-        async def set_to(policy: admin_pb.Policy) -> None:
-            request = admin_pb.SetPolicyRequest(tenant_id=caller.service.tenant_id, policy=policy)
-            await stub.SetPolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+        async def set_to(policy: tenant_pb2.Policy) -> None:
+            request = admin_pb.UpdatePolicyRequest(
+                tenant_id=caller.service.tenant_id, policy=policy, update_mask={"paths": ["*"]}
+            )
+            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
 
         yield set_to
 
@@ -110,7 +112,7 @@ async def test_expired_key_stops_queued_turn(queued: QueuedTurn, caller: Caller)
 
 async def test_narrowed_policy_refuses_queued_turn(queued: QueuedTurn, caller: Caller, set_policy: SetPolicy) -> None:
     """A turn that waited is checked against the policy at the end of its wait."""
-    await set_policy(admin_pb.Policy(allowed_models=["anthropic/*"], default_model="anthropic/claude-haiku-4.5"))
+    await set_policy(tenant_pb2.Policy(allowed_models=["anthropic/*"], default_model="anthropic/claude-haiku-4.5"))
     await asyncio.sleep(CACHED + 1.2)
 
     assert_refused(await queued.end(), caller, reason="MODEL_NOT_ALLOWED")
@@ -120,7 +122,7 @@ async def test_queued_turn_uses_policy_at_end_of_wait(
     queued: QueuedTurn, caller: Caller, set_policy: SetPolicy
 ) -> None:
     """Its limit on output tokens is the new policy's."""
-    await set_policy(admin_pb.Policy(max_output_tokens=7))
+    await set_policy(tenant_pb2.Policy(max_output_tokens=7))
     await asyncio.sleep(CACHED + 1.2)
     assert (await queued.end()).finished
 
@@ -131,7 +133,7 @@ async def test_turn_limit_is_released_by_policy_of_its_acquisition(
     caller: Caller, second_caller: Caller, set_policy: SetPolicy
 ) -> None:
     """A limit that is removed while a turn waits for another server does not leave the turn counted."""
-    await set_policy(admin_pb.Policy(concurrent_turns=5))
+    await set_policy(tenant_pb2.Policy(concurrent_turns=5))
     call = caller.start(SLOW)
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     waiting = asyncio.create_task(second_caller.converse("hello", on_busy=WAIT))
@@ -141,7 +143,7 @@ async def test_turn_limit_is_released_by_policy_of_its_acquisition(
         return len((turn_limits.find_one(tenant) or {}).get("running", {}))
 
     await soon(lambda: running() == 2)
-    await set_policy(admin_pb.Policy())
+    await set_policy(tenant_pb2.Policy())
     await asyncio.sleep(CACHED + 1.2)
     await cancel(caller, turn_id)
 
@@ -153,7 +155,7 @@ async def test_exhausted_rate_limit_does_not_refuse_admitted_turn(
     caller: Caller, second_caller: Caller, set_policy: SetPolicy
 ) -> None:
     """A turn that waits for another server has its place in the minute: a later turn's refusal does not affect it."""
-    await set_policy(admin_pb.Policy(turns_per_minute=2))
+    await set_policy(tenant_pb2.Policy(turns_per_minute=2))
     call = caller.start(SLOW)
     turn_id = (await until_text(call, "t1 "))[0].turn_id
     waiting = asyncio.create_task(second_caller.converse("hello", on_busy=WAIT))

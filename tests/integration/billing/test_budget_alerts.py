@@ -7,9 +7,10 @@ import httpx
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
+from tests.support.backends import ME
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -33,7 +34,9 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
     tenants = (service, service.another_tenant())
     async with open_components(service.backends.settings(service.database.name)) as components:
         for each in tenants:
-            await components.administration.set_policy("me", each.tenant_id, Policy(budgets=budgets))
+            await components.administration.update_policy(
+                ME, each.tenant_id, PolicyChange(policy=Policy(budgets=budgets))
+            )
     assert await _counted(port) == set()
 
     for each in tenants:

@@ -8,15 +8,17 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.integration.billing.caller import BillingCaller, timestamp
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Tenant
+from tests.support.backends import ME
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service, format_amount
 
@@ -240,8 +242,8 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, conne
     found = await connect_billing(service).call("GetBudget", pb.GetBudgetRequest())
     day, total = found.budgets
 
-    assert (day.window, day.limit_usd, day.hard) == (pb.BUDGET_WINDOW_DAY, "12.5", True)
-    assert (total.window, total.limit_usd, total.hard) == (pb.BUDGET_WINDOW_TOTAL, "1000", False)
+    assert (day.window, day.limit_usd, day.hard) == (budget_pb2.BUDGET_WINDOW_DAY, "12.5", True)
+    assert (total.window, total.limit_usd, total.hard) == (budget_pb2.BUDGET_WINDOW_TOTAL, "1000", False)
     assert day.spent_usd == total.spent_usd == format_amount(service.invoiced("talk")) != "0"
     assert day.reserved_usd == total.reserved_usd == "0"
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -251,7 +253,9 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, conne
 
 async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
     async with open_components(service.backends.settings(service.database.name)) as components:
-        await components.administration.set_policy("me", service.tenant_id, Policy(budgets=tuple(budgets)))
+        await components.administration.update_policy(
+            ME, service.tenant_id, PolicyChange(policy=Policy(budgets=tuple(budgets)))
+        )
 
 
 async def test_tenant_without_budgets_gets_an_empty_list(service: Service, connect_billing: ConnectBilling) -> None:

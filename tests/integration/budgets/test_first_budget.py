@@ -10,7 +10,8 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
-from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy
+from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
+from tests.support.backends import ME
 from tests.support.caller import Caller
 
 BUDGET = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
@@ -29,11 +30,11 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
 
         monkeypatch.setattr(OpeningBalanceJob, "before", fail)
         with pytest.raises(StorageUnavailable):
-            await components.administration.set_policy("me", tenant_id, Policy(budgets=(BUDGET,)))
+            await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         policy = await components.tenancy.policies.read(tenant_id)
         assert (await caller.converse("hello again")).finished
         monkeypatch.undo()
-        await components.administration.set_policy("me", tenant_id, Policy(budgets=(BUDGET,)))
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         (status,) = await components.budgets.service.status(tenant_id)
 
     assert policy == NO_POLICY
@@ -46,16 +47,16 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     tenant_id = caller.service.tenant_id
     assert (await caller.converse("hello")).finished
     steps: list[tuple[str, datetime | None]] = []
-    real = Policies.set
+    real = Policies.update
 
-    async def watched(policies: Policies, tenant: str, policy: Policy) -> None:
+    async def watched(policies: Policies, tenant: str, change: PolicyChange, *, over: PolicyVersion) -> bool:
         steps.append(("writing", await components.budgets.store.since(tenant)))
-        await real(policies, tenant, policy)
+        return await real(policies, tenant, change, over=over)
 
-    monkeypatch.setattr(Policies, "set", watched)
+    monkeypatch.setattr(Policies, "update", watched)
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
         before = await components.budgets.store.since(tenant_id)
-        await components.administration.set_policy("me", tenant_id, Policy(budgets=(BUDGET,)))
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
         steps.append(("written", await components.budgets.store.since(tenant_id)))
         now = await components.database.now()
 

@@ -11,17 +11,18 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
-from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
+from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policy
+from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.faults.cluster import Cluster, open_cluster
+from tests.support.backends import ME
 from tests.support.caller import Failure, stub_of
 
 DAY = BudgetWindow.DAY
@@ -37,7 +38,7 @@ async def cluster(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[Cluster]:
 
 async def set_policy(cluster: Cluster, policy: Policy) -> None:
     """Set the tenant's policy, as AdminService does."""
-    await cluster.components.administration.set_policy("me", cluster.tenant_id, policy)
+    await cluster.components.administration.update_policy(ME, cluster.tenant_id, PolicyChange(policy=policy))
 
 
 async def converse(cluster: Cluster, address: str, text: str, **fields: Any) -> tuple[str, list[turn_pb.TurnEvent]]:
@@ -228,9 +229,11 @@ async def test_budget_set_during_a_turn_applies_to_its_next_call(cluster: Cluste
             async for response in call:
                 if response.event.HasField("model_call_finished"):
                     break
-            budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
-            policy = admin_pb.SetPolicyRequest(tenant_id=cluster.tenant_id, policy=admin_pb.Policy(budgets=[budget]))
-            await admin.SetPolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
+            budget = budget_pb2.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
+            policy = admin_pb.UpdatePolicyRequest(
+                tenant_id=cluster.tenant_id, policy=tenant_pb2.Policy(budgets=[budget])
+            )
+            await admin.UpdatePolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
             finished = [each async for each in call][-1].event.turn_finished
 
         assert finished.stop_reason == turn_pb.STOP_REASON_BUDGET

@@ -5,11 +5,12 @@ from decimal import Decimal
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import admin_codec, agent_codec
+from godoty_service.rpc import agent_codec
+from godoty_service.rpc.admin import policy_codec
 
 FINEST = f"0.{'0' * 24}1"
 REFUSED = (f"0.{'0' * 25}1", "1000000.0000001", "1000001", "9" * 5000, "1e-3", "-1", "0", "NaN", " 1", "")
@@ -22,11 +23,11 @@ def _max_cost(text: str) -> Decimal | None:
 
 
 def _budget(text: str) -> Decimal:
-    budget = admin_pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd=text)
-    _, policy = admin_codec.parse_policy(
-        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[budget])), catalogue=None
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd=text)
+    _, change = policy_codec.parse_policy_change(
+        admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(budgets=[budget]))
     )
-    return policy.budgets[0].limit
+    return change.policy.budgets[0].limit
 
 
 @pytest.mark.parametrize("text", REFUSED)

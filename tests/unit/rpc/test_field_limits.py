@@ -8,6 +8,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -15,7 +16,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from bench.hostile_inputs import HUGE
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import admin_codec, agent_codec, billing_codec
+from godoty_service.rpc import agent_codec, billing_codec
+from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.pagination import decode_any_token
 from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
@@ -26,7 +28,7 @@ SERVICES: list[ServiceDescriptor] = [
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
-GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, admin_pb.API_SCOPE_CONVERSE
+GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
 
 
@@ -110,13 +112,13 @@ TOO_LONG: list[tuple[str, Any]] = [
     ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a", "b" * 257])),
     ("limits.max_cost_usd", pb.ConverseRequest(text="hi", limits=turn_pb.TurnLimits(max_cost_usd="1" * 129))),
     ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
-    ("policy.provider_json", admin_pb.SetPolicyRequest(policy=admin_pb.Policy(provider_json=" " * 16385))),
+    ("policy.provider_json", admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(provider_json=" " * 16385))),
     (
         "policy.budgets[1].limit_usd",
-        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[{}, {"limit_usd": "1" * 129}])),
+        admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(budgets=[{}, {"limit_usd": "1" * 129}])),
     ),
     ("group_by", billing_pb.GetUsageRequest(group_by=[GROUP] * 17)),
-    ("scopes", admin_pb.IssueKeyRequest(scopes=[SCOPE] * 17)),
+    ("scopes", admin_pb.CreateApiKeyRequest(scopes=[SCOPE] * 17)),
 ]
 
 
@@ -161,24 +163,29 @@ def lines_of(work: Callable[[], Any]) -> int:
 HOSTILE: dict[str, Callable[[], Any]] = {
     "limits": lambda: LIMITS.check(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
     "limits of messages": lambda: LIMITS.check(
-        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY))
+        admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(budgets=[budget_pb2.Budget()] * MANY))
     ),
     "GetUsage groups": lambda: billing_codec.parse_usage_query(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
-    "IssueKey scopes": lambda: admin_codec.parse_key_request(
-        admin_pb.IssueKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
+    "CreateApiKey scopes": lambda: key_codec.parse_new_key(
+        admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
     ),
-    "SetPolicy budgets": lambda: admin_codec.parse_policy(
-        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY)),
-        catalogue=None,
+    "UpdatePolicy budgets": lambda: policy_codec.parse_policy_change(
+        admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(budgets=[budget_pb2.Budget()] * MANY))
     ),
-    "SetPolicy models": lambda: admin_codec.parse_policy(
-        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(allowed_models=["a"] * MANY)), catalogue=None
+    "UpdatePolicy models": lambda: policy_codec.parse_policy_change(
+        admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(allowed_models=["a"] * MANY))
+    ),
+    "UpdatePolicy paths": lambda: policy_codec.parse_policy_change(
+        admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(), update_mask={"paths": ["x"] * MANY})
     ),
     "Converse fallbacks": lambda: agent_codec.parse_turn_request(
         pb.ConverseRequest(text="hi", model="a", fallback_models=["a"] * MANY), catalogue=None, max_text_bytes=100
     ),
+    "CreateApiKey models": lambda: key_codec.parse_new_key(
+        admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
+    ),
     "a page token": lambda: decode_any_token("W" * HUGE, ("sessions", "tenant", "")),
-    "AdjustCall why": lambda: admin_codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),
+    "AdjustCall why": lambda: codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),
 }
 
 

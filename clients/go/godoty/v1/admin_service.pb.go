@@ -11,6 +11,8 @@ package godotyv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -24,421 +26,22 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The services that an API key may call.
-type ApiScope int32
-
-const (
-	// Never sent.
-	ApiScope_API_SCOPE_UNSPECIFIED ApiScope = 0
-	// AgentService.
-	ApiScope_API_SCOPE_CONVERSE ApiScope = 1
-	// BillingService.
-	ApiScope_API_SCOPE_BILLING ApiScope = 2
-	// AdminService, for all tenants.
-	ApiScope_API_SCOPE_ADMIN ApiScope = 3
-)
-
-// Enum value maps for ApiScope.
-var (
-	ApiScope_name = map[int32]string{
-		0: "API_SCOPE_UNSPECIFIED",
-		1: "API_SCOPE_CONVERSE",
-		2: "API_SCOPE_BILLING",
-		3: "API_SCOPE_ADMIN",
-	}
-	ApiScope_value = map[string]int32{
-		"API_SCOPE_UNSPECIFIED": 0,
-		"API_SCOPE_CONVERSE":    1,
-		"API_SCOPE_BILLING":     2,
-		"API_SCOPE_ADMIN":       3,
-	}
-)
-
-func (x ApiScope) Enum() *ApiScope {
-	p := new(ApiScope)
-	*p = x
-	return p
-}
-
-func (x ApiScope) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ApiScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_admin_service_proto_enumTypes[0].Descriptor()
-}
-
-func (ApiScope) Type() protoreflect.EnumType {
-	return &file_godoty_v1_admin_service_proto_enumTypes[0]
-}
-
-func (x ApiScope) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ApiScope.Descriptor instead.
-func (ApiScope) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
-}
-
-// A tenant.
-type Tenant struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant's id, generated.
-	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The display name.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The time of creation.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Tenant) Reset() {
-	*x = Tenant{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Tenant) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Tenant) ProtoMessage() {}
-
-func (x *Tenant) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Tenant.ProtoReflect.Descriptor instead.
-func (*Tenant) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Tenant) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *Tenant) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-// A key, without its secret.
-type ApiKey struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key's id, the middle part of its text.
-	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The tenant.
-	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The scopes.
-	Scopes []ApiScope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
-	// The time of creation.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The time of expiry. Unset: it does not expire.
-	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The time of revocation. Unset: it is not revoked.
-	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// The time of last use, accurate to a minute. Unset: never used.
-	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ApiKey) Reset() {
-	*x = ApiKey{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ApiKey) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ApiKey) ProtoMessage() {}
-
-func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
-func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *ApiKey) GetKeyId() string {
-	if x != nil {
-		return x.KeyId
-	}
-	return ""
-}
-
-func (x *ApiKey) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *ApiKey) GetScopes() []ApiScope {
-	if x != nil {
-		return x.Scopes
-	}
-	return nil
-}
-
-func (x *ApiKey) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetExpireTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ExpireTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetRevokeTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.RevokeTime
-	}
-	return nil
-}
-
-func (x *ApiKey) GetLastUseTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastUseTime
-	}
-	return nil
-}
-
-// A tenant's limits. A field that is unset, empty or 0 sets no limit; for turns, each server's own limits apply then.
-type Policy struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The models that may be requested: ids, or patterns with `*`, such as "openai/*".
-	AllowedModels []string `protobuf:"bytes,1,rep,name=allowed_models,json=allowedModels,proto3" json:"allowed_models,omitempty"`
-	// The model used if neither request nor session names one.
-	DefaultModel string `protobuf:"bytes,2,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
-	// Models to try, in this order, if the default model is unavailable; at most 8.
-	DefaultFallbackModels []string `protobuf:"bytes,3,rep,name=default_fallback_models,json=defaultFallbackModels,proto3" json:"default_fallback_models,omitempty"`
-	// Maximum number of output tokens of one turn.
-	MaxOutputTokens int32 `protobuf:"varint,4,opt,name=max_output_tokens,json=maxOutputTokens,proto3" json:"max_output_tokens,omitempty"`
-	// Maximum number of turns that start in a minute, on all servers together.
-	TurnsPerMinute int32 `protobuf:"varint,5,opt,name=turns_per_minute,json=turnsPerMinute,proto3" json:"turns_per_minute,omitempty"`
-	// Maximum number of concurrent turns, on all servers together. A turn in its server's queue does not count.
-	ConcurrentTurns int32 `protobuf:"varint,6,opt,name=concurrent_turns,json=concurrentTurns,proto3" json:"concurrent_turns,omitempty"`
-	// OpenRouter's provider routing preferences: the JSON object of its request field `provider`.
-	ProviderJson string `protobuf:"bytes,7,opt,name=provider_json,json=providerJson,proto3" json:"provider_json,omitempty"`
-	// Use only providers without data retention.
-	ZeroDataRetention bool `protobuf:"varint,8,opt,name=zero_data_retention,json=zeroDataRetention,proto3" json:"zero_data_retention,omitempty"`
-	// At most one for each window.
-	Budgets       []*Budget `protobuf:"bytes,9,rep,name=budgets,proto3" json:"budgets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Policy) Reset() {
-	*x = Policy{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Policy) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Policy) ProtoMessage() {}
-
-func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
-func (*Policy) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *Policy) GetAllowedModels() []string {
-	if x != nil {
-		return x.AllowedModels
-	}
-	return nil
-}
-
-func (x *Policy) GetDefaultModel() string {
-	if x != nil {
-		return x.DefaultModel
-	}
-	return ""
-}
-
-func (x *Policy) GetDefaultFallbackModels() []string {
-	if x != nil {
-		return x.DefaultFallbackModels
-	}
-	return nil
-}
-
-func (x *Policy) GetMaxOutputTokens() int32 {
-	if x != nil {
-		return x.MaxOutputTokens
-	}
-	return 0
-}
-
-func (x *Policy) GetTurnsPerMinute() int32 {
-	if x != nil {
-		return x.TurnsPerMinute
-	}
-	return 0
-}
-
-func (x *Policy) GetConcurrentTurns() int32 {
-	if x != nil {
-		return x.ConcurrentTurns
-	}
-	return 0
-}
-
-func (x *Policy) GetProviderJson() string {
-	if x != nil {
-		return x.ProviderJson
-	}
-	return ""
-}
-
-func (x *Policy) GetZeroDataRetention() bool {
-	if x != nil {
-		return x.ZeroDataRetention
-	}
-	return false
-}
-
-func (x *Policy) GetBudgets() []*Budget {
-	if x != nil {
-		return x.Budgets
-	}
-	return nil
-}
-
-// A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`.
-type Budget struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
-	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	// A call that might exceed the budget is rejected, so that it is never exceeded.
-	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Budget) Reset() {
-	*x = Budget{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Budget) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Budget) ProtoMessage() {}
-
-func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
-func (*Budget) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Budget) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *Budget) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
-}
-
-func (x *Budget) GetHard() bool {
-	if x != nil {
-		return x.Hard
-	}
-	return false
-}
-
 // The tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The display name: at most 200 characters.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
+	// id returns the tenant that it created before. With another content, or by another key, the id is refused as
+	// REQUEST_ID_REUSED. Empty: each request creates a tenant.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +53,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,12 +66,19 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *CreateTenantRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTenantRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -484,7 +94,7 @@ type CreateTenantResponse struct {
 
 func (x *CreateTenantResponse) Reset() {
 	*x = CreateTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +106,7 @@ func (x *CreateTenantResponse) String() string {
 func (*CreateTenantResponse) ProtoMessage() {}
 
 func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +119,7 @@ func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantResponse.ProtoReflect.Descriptor instead.
 func (*CreateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *CreateTenantResponse) GetTenant() *Tenant {
@@ -530,7 +140,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +152,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +165,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetTenantRequest) GetTenantId() string {
@@ -576,7 +186,7 @@ type GetTenantResponse struct {
 
 func (x *GetTenantResponse) Reset() {
 	*x = GetTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +198,7 @@ func (x *GetTenantResponse) String() string {
 func (*GetTenantResponse) ProtoMessage() {}
 
 func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +211,7 @@ func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantResponse.ProtoReflect.Descriptor instead.
 func (*GetTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetTenantResponse) GetTenant() *Tenant {
@@ -624,7 +234,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +246,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +259,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -679,7 +289,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +301,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +314,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -721,34 +331,49 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// The key to create.
-type IssueKeyRequest struct {
+// The API key to create.
+type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The display name: at most 200 printable characters. Empty: none.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Required. The scopes.
-	Scopes []ApiScope `protobuf:"varint,2,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	Scopes []ApiScope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=godoty.v1.ApiScope" json:"scopes,omitempty"`
+	// The key is the operator's: its scope `admin`, which it must have, holds for all methods and all tenants. Only a key
+	// of the operator may create one. False: its scope `admin` holds for its own tenant.
+	Operator bool `protobuf:"varint,4,opt,name=operator,proto3" json:"operator,omitempty"`
+	// The models that its turns may request: at most 100 ids, or patterns with `*`, such as "openai/*". Empty: those that
+	// the tenant's policy allows. A model must be allowed by both.
+	Models []string `protobuf:"bytes,5,rep,name=models,proto3" json:"models,omitempty"`
+	// Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+	// too. Unset: no bound of its own. 0: it starts none.
+	TurnsPerMinute *int32 `protobuf:"varint,6,opt,name=turns_per_minute,json=turnsPerMinute,proto3,oneof" json:"turns_per_minute,omitempty"`
 	// The time of expiry, in the future. Unset: it does not expire.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique within the tenant. The same request with the same
+	// id creates no second key: it is refused as API_KEY_CREATED with the id of the key, whose text is not stored. With
+	// another content, or by another key, the id is refused as REQUEST_ID_REUSED. Empty: each request creates a key.
+	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *IssueKeyRequest) Reset() {
-	*x = IssueKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+func (x *CreateApiKeyRequest) Reset() {
+	*x = CreateApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *IssueKeyRequest) String() string {
+func (x *CreateApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*IssueKeyRequest) ProtoMessage() {}
+func (*CreateApiKeyRequest) ProtoMessage() {}
 
-func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,58 +384,93 @@ func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use IssueKeyRequest.ProtoReflect.Descriptor instead.
-func (*IssueKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+// Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *IssueKeyRequest) GetTenantId() string {
+func (x *CreateApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *IssueKeyRequest) GetScopes() []ApiScope {
+func (x *CreateApiKeyRequest) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *CreateApiKeyRequest) GetScopes() []ApiScope {
 	if x != nil {
 		return x.Scopes
 	}
 	return nil
 }
 
-func (x *IssueKeyRequest) GetExpireTime() *timestamppb.Timestamp {
+func (x *CreateApiKeyRequest) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
+}
+
+func (x *CreateApiKeyRequest) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *CreateApiKeyRequest) GetTurnsPerMinute() int32 {
+	if x != nil && x.TurnsPerMinute != nil {
+		return *x.TurnsPerMinute
+	}
+	return 0
+}
+
+func (x *CreateApiKeyRequest) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
 	}
 	return nil
 }
 
-// The new key.
-type IssueKeyResponse struct {
+func (x *CreateApiKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// The new API key.
+type CreateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key.
-	Key *ApiKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// The key's text, `gdt_...`; it cannot be retrieved again.
 	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *IssueKeyResponse) Reset() {
-	*x = IssueKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+func (x *CreateApiKeyResponse) Reset() {
+	*x = CreateApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *IssueKeyResponse) String() string {
+func (x *CreateApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*IssueKeyResponse) ProtoMessage() {}
+func (*CreateApiKeyResponse) ProtoMessage() {}
 
-func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,27 +481,128 @@ func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use IssueKeyResponse.ProtoReflect.Descriptor instead.
-func (*IssueKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+// Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *IssueKeyResponse) GetKey() *ApiKey {
+func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
 	if x != nil {
-		return x.Key
+		return x.ApiKey
 	}
 	return nil
 }
 
-func (x *IssueKeyResponse) GetText() string {
+func (x *CreateApiKeyResponse) GetText() string {
 	if x != nil {
 		return x.Text
 	}
 	return ""
 }
 
-// A query for keys.
-type ListKeysRequest struct {
+// The API key to return.
+type GetApiKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The key.
+	ApiKeyId      string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyRequest) Reset() {
+	*x = GetApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyRequest) ProtoMessage() {}
+
+func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetApiKeyRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetApiKeyRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
+// The API key.
+type GetApiKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	ApiKey        *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApiKeyResponse) Reset() {
+	*x = GetApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApiKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApiKeyResponse) ProtoMessage() {}
+
+func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetApiKeyResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+// A query for API keys.
+type ListApiKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
@@ -853,21 +614,21 @@ type ListKeysRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListKeysRequest) Reset() {
-	*x = ListKeysRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+func (x *ListApiKeysRequest) Reset() {
+	*x = ListApiKeysRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListKeysRequest) String() string {
+func (x *ListApiKeysRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListKeysRequest) ProtoMessage() {}
+func (*ListApiKeysRequest) ProtoMessage() {}
 
-func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,58 +639,58 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
-func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+// Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *ListKeysRequest) GetTenantId() string {
+func (x *ListApiKeysRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *ListKeysRequest) GetPageSize() int32 {
+func (x *ListApiKeysRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
 	return 0
 }
 
-func (x *ListKeysRequest) GetPageToken() string {
+func (x *ListApiKeysRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
 	}
 	return ""
 }
 
-// A page of keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested.
-type ListKeysResponse struct {
+// A page of API keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested.
+type ListApiKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys.
-	Keys []*ApiKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	ApiKeys []*ApiKey `protobuf:"bytes,1,rep,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
 	// The `page_token` of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ListKeysResponse) Reset() {
-	*x = ListKeysResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+func (x *ListApiKeysResponse) Reset() {
+	*x = ListApiKeysResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ListKeysResponse) String() string {
+func (x *ListApiKeysResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ListKeysResponse) ProtoMessage() {}
+func (*ListApiKeysResponse) ProtoMessage() {}
 
-func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,51 +701,51 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
-func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+// Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ListKeysResponse) GetKeys() []*ApiKey {
+func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
 	if x != nil {
-		return x.Keys
+		return x.ApiKeys
 	}
 	return nil
 }
 
-func (x *ListKeysResponse) GetNextPageToken() string {
+func (x *ListApiKeysResponse) GetNextPageToken() string {
 	if x != nil {
 		return x.NextPageToken
 	}
 	return ""
 }
 
-// The key to revoke.
-type RevokeKeyRequest struct {
+// The API key to revoke.
+type RevokeApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Required. The key.
-	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	ApiKeyId      string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RevokeKeyRequest) Reset() {
-	*x = RevokeKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+func (x *RevokeApiKeyRequest) Reset() {
+	*x = RevokeApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RevokeKeyRequest) String() string {
+func (x *RevokeApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RevokeKeyRequest) ProtoMessage() {}
+func (*RevokeApiKeyRequest) ProtoMessage() {}
 
-func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,47 +756,47 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
-func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
+// Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *RevokeKeyRequest) GetTenantId() string {
+func (x *RevokeApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *RevokeKeyRequest) GetKeyId() string {
+func (x *RevokeApiKeyRequest) GetApiKeyId() string {
 	if x != nil {
-		return x.KeyId
+		return x.ApiKeyId
 	}
 	return ""
 }
 
-// The key is revoked.
-type RevokeKeyResponse struct {
+// The API key is revoked.
+type RevokeApiKeyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RevokeKeyResponse) Reset() {
-	*x = RevokeKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+func (x *RevokeApiKeyResponse) Reset() {
+	*x = RevokeApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RevokeKeyResponse) String() string {
+func (x *RevokeApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RevokeKeyResponse) ProtoMessage() {}
+func (*RevokeApiKeyResponse) ProtoMessage() {}
 
-func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,39 +807,42 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
-func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
+// Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
-// The key to rotate, and the overlap.
-type RotateKeyRequest struct {
+// The API key to rotate, and the overlap.
+type RotateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Required. The key.
-	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Seconds during which the old key remains valid: 0 to 30 days.
-	OverlapSeconds int32 `protobuf:"varint,3,opt,name=overlap_seconds,json=overlapSeconds,proto3" json:"overlap_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Required. The key. It must be neither expired nor revoked.
+	ApiKeyId string `protobuf:"bytes,2,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	// The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once.
+	Overlap *durationpb.Duration `protobuf:"bytes,3,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	// The caller's id of this request, as in CreateApiKeyRequest: the same request with the same id creates no second
+	// successor, but is refused as API_KEY_CREATED with the id of the successor.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RotateKeyRequest) Reset() {
-	*x = RotateKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+func (x *RotateApiKeyRequest) Reset() {
+	*x = RotateApiKeyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RotateKeyRequest) String() string {
+func (x *RotateApiKeyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RotateKeyRequest) ProtoMessage() {}
+func (*RotateApiKeyRequest) ProtoMessage() {}
 
-func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,58 +853,65 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
-func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
+// Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *RotateKeyRequest) GetTenantId() string {
+func (x *RotateApiKeyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *RotateKeyRequest) GetKeyId() string {
+func (x *RotateApiKeyRequest) GetApiKeyId() string {
 	if x != nil {
-		return x.KeyId
+		return x.ApiKeyId
 	}
 	return ""
 }
 
-func (x *RotateKeyRequest) GetOverlapSeconds() int32 {
+func (x *RotateApiKeyRequest) GetOverlap() *durationpb.Duration {
 	if x != nil {
-		return x.OverlapSeconds
+		return x.Overlap
 	}
-	return 0
+	return nil
 }
 
-// The new key.
-type RotateKeyResponse struct {
+func (x *RotateApiKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// The new API key.
+type RotateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key.
-	Key *ApiKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	ApiKey *ApiKey `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// The key's text, `gdt_...`; it cannot be retrieved again.
 	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RotateKeyResponse) Reset() {
-	*x = RotateKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+func (x *RotateApiKeyResponse) Reset() {
+	*x = RotateApiKeyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RotateKeyResponse) String() string {
+func (x *RotateApiKeyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RotateKeyResponse) ProtoMessage() {}
+func (*RotateApiKeyResponse) ProtoMessage() {}
 
-func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,19 +922,19 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
-func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
+// Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *RotateKeyResponse) GetKey() *ApiKey {
+func (x *RotateApiKeyResponse) GetApiKey() *ApiKey {
 	if x != nil {
-		return x.Key
+		return x.ApiKey
 	}
 	return nil
 }
 
-func (x *RotateKeyResponse) GetText() string {
+func (x *RotateApiKeyResponse) GetText() string {
 	if x != nil {
 		return x.Text
 	}
@@ -1181,7 +952,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +964,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +977,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPolicyRequest) GetTenantId() string {
@@ -1219,7 +990,7 @@ func (x *GetPolicyRequest) GetTenantId() string {
 // The tenant's policy.
 type GetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy.
+	// The policy, with its etag. Without any field: none was set.
 	Policy *Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The tenant has an OpenRouter key of its own.
 	HasProviderKey bool `protobuf:"varint,2,opt,name=has_provider_key,json=hasProviderKey,proto3" json:"has_provider_key,omitempty"`
@@ -1229,7 +1000,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1012,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1025,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1271,32 +1042,39 @@ func (x *GetPolicyResponse) GetHasProviderKey() bool {
 	return false
 }
 
-// The policy to set.
-type SetPolicyRequest struct {
+// The fields of the policy to change.
+type UpdatePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The tenant.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// Required. The complete policy: it replaces the previous one, and an unset field sets no limit.
-	Policy        *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Required. The new values.
+	Policy *Policy `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The fields to change, by their names, such as "turns_per_minute" and "budgets"; a list is replaced as a whole, and
+	// a field that is unset in `policy` becomes unset. "*": all fields. Unset: the fields that are set in `policy`, which
+	// an empty list is not.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
+	// ETAG_MISMATCH. Empty: the change is made in any case.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetPolicyRequest) Reset() {
-	*x = SetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+func (x *UpdatePolicyRequest) Reset() {
+	*x = UpdatePolicyRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetPolicyRequest) String() string {
+func (x *UpdatePolicyRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetPolicyRequest) ProtoMessage() {}
+func (*UpdatePolicyRequest) ProtoMessage() {}
 
-func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,49 +1085,63 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
-func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
+// Deprecated: Use UpdatePolicyRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePolicyRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *SetPolicyRequest) GetTenantId() string {
+func (x *UpdatePolicyRequest) GetTenantId() string {
 	if x != nil {
 		return x.TenantId
 	}
 	return ""
 }
 
-func (x *SetPolicyRequest) GetPolicy() *Policy {
+func (x *UpdatePolicyRequest) GetPolicy() *Policy {
 	if x != nil {
 		return x.Policy
 	}
 	return nil
 }
 
+func (x *UpdatePolicyRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdatePolicyRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // The tenant's new policy.
-type SetPolicyResponse struct {
+type UpdatePolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy.
+	// The whole policy, with its new etag.
 	Policy        *Policy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *SetPolicyResponse) Reset() {
-	*x = SetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+func (x *UpdatePolicyResponse) Reset() {
+	*x = UpdatePolicyResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SetPolicyResponse) String() string {
+func (x *UpdatePolicyResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SetPolicyResponse) ProtoMessage() {}
+func (*UpdatePolicyResponse) ProtoMessage() {}
 
-func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,12 +1152,12 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
-func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
+// Deprecated: Use UpdatePolicyResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePolicyResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *SetPolicyResponse) GetPolicy() *Policy {
+func (x *UpdatePolicyResponse) GetPolicy() *Policy {
 	if x != nil {
 		return x.Policy
 	}
@@ -1385,7 +1177,7 @@ type SetProviderKeyRequest struct {
 
 func (x *SetProviderKeyRequest) Reset() {
 	*x = SetProviderKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1189,7 @@ func (x *SetProviderKeyRequest) String() string {
 func (*SetProviderKeyRequest) ProtoMessage() {}
 
 func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1202,7 @@ func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyRequest.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetProviderKeyRequest) GetTenantId() string {
@@ -1436,7 +1228,7 @@ type SetProviderKeyResponse struct {
 
 func (x *SetProviderKeyResponse) Reset() {
 	*x = SetProviderKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1240,7 @@ func (x *SetProviderKeyResponse) String() string {
 func (*SetProviderKeyResponse) ProtoMessage() {}
 
 func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1253,7 @@ func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyResponse.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 // The adjustment to make.
@@ -1492,7 +1284,7 @@ type AdjustCallRequest struct {
 
 func (x *AdjustCallRequest) Reset() {
 	*x = AdjustCallRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1296,7 @@ func (x *AdjustCallRequest) String() string {
 func (*AdjustCallRequest) ProtoMessage() {}
 
 func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1309,7 @@ func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
 func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AdjustCallRequest) GetTenantId() string {
@@ -1612,7 +1404,7 @@ type AdjustCallResponse struct {
 
 func (x *AdjustCallResponse) Reset() {
 	*x = AdjustCallResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1416,7 @@ func (x *AdjustCallResponse) String() string {
 func (*AdjustCallResponse) ProtoMessage() {}
 
 func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1429,7 @@ func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
 func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
@@ -1659,17 +1451,21 @@ type ListAdminChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only changes to this tenant. Empty: to all tenants.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Only changes at this time or later. Unset: from the beginning.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only changes before this time. Unset: all until now.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Maximum number of changes; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page of the same query. Empty: the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1477,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1490,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1702,6 +1498,20 @@ func (x *ListAdminChangesRequest) GetTenantId() string {
 		return x.TenantId
 	}
 	return ""
+}
+
+func (x *ListAdminChangesRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListAdminChangesRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
 }
 
 func (x *ListAdminChangesRequest) GetPageSize() int32 {
@@ -1731,7 +1541,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1553,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1566,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1773,127 +1583,15 @@ func (x *ListAdminChangesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// A change made by an administrator.
-type AdminChange struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The time of the change.
-	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The author: the id of the API key, or the user of the command line.
-	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
-	// The method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes".
-	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	// The tenant concerned. Empty: none.
-	TenantId string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The values set, as JSON, without secrets.
-	DetailsJson   string `protobuf:"bytes,5,opt,name=details_json,json=detailsJson,proto3" json:"details_json,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AdminChange) Reset() {
-	*x = AdminChange{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AdminChange) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AdminChange) ProtoMessage() {}
-
-func (x *AdminChange) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AdminChange.ProtoReflect.Descriptor instead.
-func (*AdminChange) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *AdminChange) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-func (x *AdminChange) GetBy() string {
-	if x != nil {
-		return x.By
-	}
-	return ""
-}
-
-func (x *AdminChange) GetAction() string {
-	if x != nil {
-		return x.Action
-	}
-	return ""
-}
-
-func (x *AdminChange) GetTenantId() string {
-	if x != nil {
-		return x.TenantId
-	}
-	return ""
-}
-
-func (x *AdminChange) GetDetailsJson() string {
-	if x != nil {
-		return x.DetailsJson
-	}
-	return ""
-}
-
 var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
-	"\x06Tenant\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
-	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xe0\x02\n" +
-	"\x06ApiKey\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1b\n" +
-	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12+\n" +
-	"\x06scopes\x18\x03 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12;\n" +
-	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12;\n" +
-	"\vrevoke_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\x12>\n" +
-	"\rlast_use_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\"\x8f\x03\n" +
-	"\x06Policy\x12%\n" +
-	"\x0eallowed_models\x18\x01 \x03(\tR\rallowedModels\x12#\n" +
-	"\rdefault_model\x18\x02 \x01(\tR\fdefaultModel\x126\n" +
-	"\x17default_fallback_models\x18\x03 \x03(\tR\x15defaultFallbackModels\x12*\n" +
-	"\x11max_output_tokens\x18\x04 \x01(\x05R\x0fmaxOutputTokens\x12(\n" +
-	"\x10turns_per_minute\x18\x05 \x01(\x05R\x0eturnsPerMinute\x12)\n" +
-	"\x10concurrent_turns\x18\x06 \x01(\x05R\x0fconcurrentTurns\x12#\n" +
-	"\rprovider_json\x18\a \x01(\tR\fproviderJson\x12.\n" +
-	"\x13zero_data_retention\x18\b \x01(\bR\x11zeroDataRetention\x12+\n" +
-	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\"}\n" +
-	"\x06Budget\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
-	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hardB\f\n" +
-	"\n" +
-	"_limit_usd\")\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"/\n" +
 	"\x10GetTenantRequest\x12\x1b\n" +
@@ -1906,43 +1604,63 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"j\n" +
 	"\x13ListTenantsResponse\x12+\n" +
 	"\atenants\x18\x01 \x03(\v2\x11.godoty.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x01\n" +
-	"\x0fIssueKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12+\n" +
-	"\x06scopes\x18\x02 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12;\n" +
-	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"K\n" +
-	"\x10IssueKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x03key\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"j\n" +
-	"\x0fListKeysRequest\x12\x1b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd6\x02\n" +
+	"\x13CreateApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12+\n" +
+	"\x06scopes\x18\x03 \x03(\x0e2\x13.godoty.v1.ApiScopeR\x06scopes\x12\x1a\n" +
+	"\boperator\x18\x04 \x01(\bR\boperator\x12\x16\n" +
+	"\x06models\x18\x05 \x03(\tR\x06models\x12-\n" +
+	"\x10turns_per_minute\x18\x06 \x01(\x05H\x00R\x0eturnsPerMinute\x88\x01\x01\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\tR\trequestIdB\x13\n" +
+	"\x11_turns_per_minute\"V\n" +
+	"\x14CreateApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"M\n" +
+	"\x10GetApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\"?\n" +
+	"\x11GetApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\"m\n" +
+	"\x12ListApiKeysRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"a\n" +
-	"\x10ListKeysResponse\x12%\n" +
-	"\x04keys\x18\x01 \x03(\v2\x11.godoty.v1.ApiKeyR\x04keys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"F\n" +
-	"\x10RevokeKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\x13\n" +
-	"\x11RevokeKeyResponse\"o\n" +
-	"\x10RotateKeyRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12'\n" +
-	"\x0foverlap_seconds\x18\x03 \x01(\x05R\x0eoverlapSeconds\"L\n" +
-	"\x11RotateKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x03key\x12\x12\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"k\n" +
+	"\x13ListApiKeysResponse\x12,\n" +
+	"\bapi_keys\x18\x01 \x03(\v2\x11.godoty.v1.ApiKeyR\aapiKeys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x13RevokeApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\"\x16\n" +
+	"\x14RevokeApiKeyResponse\"\xa4\x01\n" +
+	"\x13RotateApiKeyRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x02 \x01(\tR\bapiKeyId\x123\n" +
+	"\aoverlap\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"V\n" +
+	"\x14RotateApiKeyResponse\x12*\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x11.godoty.v1.ApiKeyR\x06apiKey\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"/\n" +
 	"\x10GetPolicyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"h\n" +
 	"\x11GetPolicyResponse\x12)\n" +
 	"\x06policy\x18\x01 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\x12(\n" +
-	"\x10has_provider_key\x18\x02 \x01(\bR\x0ehasProviderKey\"Z\n" +
-	"\x10SetPolicyRequest\x12\x1b\n" +
+	"\x10has_provider_key\x18\x02 \x01(\bR\x0ehasProviderKey\"\xae\x01\n" +
+	"\x13UpdatePolicyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12)\n" +
-	"\x06policy\x18\x02 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\">\n" +
-	"\x11SetPolicyResponse\x12)\n" +
+	"\x06policy\x18\x02 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"A\n" +
+	"\x14UpdatePolicyResponse\x12)\n" +
 	"\x06policy\x18\x01 \x01(\v2\x11.godoty.v1.PolicyR\x06policy\"W\n" +
 	"\x15SetProviderKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
@@ -1964,40 +1682,33 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"adjustment\x18\x01 \x01(\v2\x15.godoty.v1.AdjustmentR\n" +
 	"adjustment\x12)\n" +
 	"\x0etotal_cost_usd\x18\x02 \x01(\tH\x00R\ftotalCostUsd\x88\x01\x01B\x11\n" +
-	"\x0f_total_cost_usd\"r\n" +
+	"\x0f_total_cost_usd\"\xe4\x01\n" +
 	"\x17ListAdminChangesRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
-	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x01\n" +
-	"\vAdminChange\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1b\n" +
-	"\ttenant_id\x18\x04 \x01(\tR\btenantId\x12!\n" +
-	"\fdetails_json\x18\x05 \x01(\tR\vdetailsJson*i\n" +
-	"\bApiScope\x12\x19\n" +
-	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
-	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
-	"\x0fAPI_SCOPE_ADMIN\x10\x032\x9e\a\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\b\n" +
 	"\fAdminService\x12O\n" +
-	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12F\n" +
-	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n" +
-	"\vListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12C\n" +
-	"\bIssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12C\n" +
-	"\bListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12F\n" +
-	"\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12F\n" +
-	"\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12F\n" +
-	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12F\n" +
-	"\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n" +
+	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n" +
+	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fCreateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n" +
+	"\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n" +
+	"\fRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n" +
+	"\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n" +
 	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
 	"\n" +
-	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n" +
-	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n" +
+	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n" +
+	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -2012,95 +1723,94 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
-	(ApiScope)(0),                    // 0: godoty.v1.ApiScope
-	(*Tenant)(nil),                   // 1: godoty.v1.Tenant
-	(*ApiKey)(nil),                   // 2: godoty.v1.ApiKey
-	(*Policy)(nil),                   // 3: godoty.v1.Policy
-	(*Budget)(nil),                   // 4: godoty.v1.Budget
-	(*CreateTenantRequest)(nil),      // 5: godoty.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),     // 6: godoty.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),         // 7: godoty.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),        // 8: godoty.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),       // 9: godoty.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),      // 10: godoty.v1.ListTenantsResponse
-	(*IssueKeyRequest)(nil),          // 11: godoty.v1.IssueKeyRequest
-	(*IssueKeyResponse)(nil),         // 12: godoty.v1.IssueKeyResponse
-	(*ListKeysRequest)(nil),          // 13: godoty.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 14: godoty.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),         // 15: godoty.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),        // 16: godoty.v1.RevokeKeyResponse
-	(*RotateKeyRequest)(nil),         // 17: godoty.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 18: godoty.v1.RotateKeyResponse
-	(*GetPolicyRequest)(nil),         // 19: godoty.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 20: godoty.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),         // 21: godoty.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),        // 22: godoty.v1.SetPolicyResponse
-	(*SetProviderKeyRequest)(nil),    // 23: godoty.v1.SetProviderKeyRequest
-	(*SetProviderKeyResponse)(nil),   // 24: godoty.v1.SetProviderKeyResponse
-	(*AdjustCallRequest)(nil),        // 25: godoty.v1.AdjustCallRequest
-	(*AdjustCallResponse)(nil),       // 26: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 27: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 28: godoty.v1.ListAdminChangesResponse
-	(*AdminChange)(nil),              // 29: godoty.v1.AdminChange
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(BudgetWindow)(0),                // 31: godoty.v1.BudgetWindow
-	(*Adjustment)(nil),               // 32: godoty.v1.Adjustment
+	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),         // 2: godoty.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),        // 3: godoty.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),       // 4: godoty.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),      // 5: godoty.v1.ListTenantsResponse
+	(*CreateApiKeyRequest)(nil),      // 6: godoty.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),     // 7: godoty.v1.CreateApiKeyResponse
+	(*GetApiKeyRequest)(nil),         // 8: godoty.v1.GetApiKeyRequest
+	(*GetApiKeyResponse)(nil),        // 9: godoty.v1.GetApiKeyResponse
+	(*ListApiKeysRequest)(nil),       // 10: godoty.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),      // 11: godoty.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),      // 12: godoty.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),     // 13: godoty.v1.RevokeApiKeyResponse
+	(*RotateApiKeyRequest)(nil),      // 14: godoty.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),     // 15: godoty.v1.RotateApiKeyResponse
+	(*GetPolicyRequest)(nil),         // 16: godoty.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 17: godoty.v1.GetPolicyResponse
+	(*UpdatePolicyRequest)(nil),      // 18: godoty.v1.UpdatePolicyRequest
+	(*UpdatePolicyResponse)(nil),     // 19: godoty.v1.UpdatePolicyResponse
+	(*SetProviderKeyRequest)(nil),    // 20: godoty.v1.SetProviderKeyRequest
+	(*SetProviderKeyResponse)(nil),   // 21: godoty.v1.SetProviderKeyResponse
+	(*AdjustCallRequest)(nil),        // 22: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 23: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 24: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 25: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 26: godoty.v1.Tenant
+	(ApiScope)(0),                    // 27: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 29: godoty.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
+	(*Policy)(nil),                   // 31: godoty.v1.Policy
+	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
+	(*Adjustment)(nil),               // 33: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 34: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	30, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	30, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	30, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	30, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	31, // 7: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
-	1,  // 8: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 9: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 10: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	0,  // 11: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	30, // 12: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
-	2,  // 14: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
-	2,  // 15: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
-	3,  // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	3,  // 17: godoty.v1.SetPolicyRequest.policy:type_name -> godoty.v1.Policy
-	3,  // 18: godoty.v1.SetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	32, // 19: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	29, // 20: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	30, // 21: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 22: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	7,  // 23: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	9,  // 24: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	11, // 25: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
-	13, // 26: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
-	15, // 27: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
-	17, // 28: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
-	19, // 29: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	21, // 30: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
-	23, // 31: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	25, // 32: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	27, // 33: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	6,  // 34: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	8,  // 35: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	10, // 36: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	12, // 37: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
-	14, // 38: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
-	16, // 39: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
-	18, // 40: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
-	20, // 41: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	22, // 42: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
-	24, // 43: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	26, // 44: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	28, // 45: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	34, // [34:46] is the sub-list for method output_type
-	22, // [22:34] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	26, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	26, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	26, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	27, // 3: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	28, // 4: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 5: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	29, // 6: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	29, // 7: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
+	30, // 8: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	29, // 9: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	31, // 10: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	31, // 11: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	32, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	31, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	33, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	28, // 15: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 16: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
+	34, // 17: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 18: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 19: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 20: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 21: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	8,  // 22: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	10, // 23: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	12, // 24: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	14, // 25: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	16, // 26: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	18, // 27: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	20, // 28: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	22, // 29: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	24, // 30: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 31: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 32: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 33: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 34: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	9,  // 35: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	11, // 36: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	13, // 37: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	15, // 38: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	17, // 39: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	19, // 40: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	21, // 41: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	23, // 42: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	25, // 43: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	31, // [31:44] is the sub-list for method output_type
+	18, // [18:31] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -2109,25 +1819,25 @@ func file_godoty_v1_admin_service_proto_init() {
 		return
 	}
 	file_godoty_v1_billing_service_proto_init()
-	file_godoty_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_godoty_v1_tenant_proto_init()
+	file_godoty_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{
 		(*AdjustCallRequest_CostUsd)(nil),
 		(*AdjustCallRequest_AddUsd)(nil),
 	}
-	file_godoty_v1_admin_service_proto_msgTypes[25].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   29,
+			NumEnums:      0,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_godoty_v1_admin_service_proto_goTypes,
 		DependencyIndexes: file_godoty_v1_admin_service_proto_depIdxs,
-		EnumInfos:         file_godoty_v1_admin_service_proto_enumTypes,
 		MessageInfos:      file_godoty_v1_admin_service_proto_msgTypes,
 	}.Build()
 	File_godoty_v1_admin_service_proto = out.File

@@ -24,12 +24,13 @@ const (
 	AdminService_CreateTenant_FullMethodName     = "/godoty.v1.AdminService/CreateTenant"
 	AdminService_GetTenant_FullMethodName        = "/godoty.v1.AdminService/GetTenant"
 	AdminService_ListTenants_FullMethodName      = "/godoty.v1.AdminService/ListTenants"
-	AdminService_IssueKey_FullMethodName         = "/godoty.v1.AdminService/IssueKey"
-	AdminService_ListKeys_FullMethodName         = "/godoty.v1.AdminService/ListKeys"
-	AdminService_RevokeKey_FullMethodName        = "/godoty.v1.AdminService/RevokeKey"
-	AdminService_RotateKey_FullMethodName        = "/godoty.v1.AdminService/RotateKey"
+	AdminService_CreateApiKey_FullMethodName     = "/godoty.v1.AdminService/CreateApiKey"
+	AdminService_GetApiKey_FullMethodName        = "/godoty.v1.AdminService/GetApiKey"
+	AdminService_ListApiKeys_FullMethodName      = "/godoty.v1.AdminService/ListApiKeys"
+	AdminService_RevokeApiKey_FullMethodName     = "/godoty.v1.AdminService/RevokeApiKey"
+	AdminService_RotateApiKey_FullMethodName     = "/godoty.v1.AdminService/RotateApiKey"
 	AdminService_GetPolicy_FullMethodName        = "/godoty.v1.AdminService/GetPolicy"
-	AdminService_SetPolicy_FullMethodName        = "/godoty.v1.AdminService/SetPolicy"
+	AdminService_UpdatePolicy_FullMethodName     = "/godoty.v1.AdminService/UpdatePolicy"
 	AdminService_SetProviderKey_FullMethodName   = "/godoty.v1.AdminService/SetProviderKey"
 	AdminService_AdjustCall_FullMethodName       = "/godoty.v1.AdminService/AdjustCall"
 	AdminService_ListAdminChanges_FullMethodName = "/godoty.v1.AdminService/ListAdminChanges"
@@ -39,7 +40,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
+// Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+// every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+// other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
 type AdminServiceClient interface {
 	// Creates a tenant.
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*CreateTenantResponse, error)
@@ -47,19 +50,24 @@ type AdminServiceClient interface {
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
 	// Lists all tenants, oldest first.
 	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
-	// Creates an API key. Its text is in this response only.
-	IssueKey(ctx context.Context, in *IssueKeyRequest, opts ...grpc.CallOption) (*IssueKeyResponse, error)
-	// Lists a tenant's keys, without their secrets, oldest first.
-	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
-	// Revokes a key; takes effect on every server within 5 seconds.
-	RevokeKey(ctx context.Context, in *RevokeKeyRequest, opts ...grpc.CallOption) (*RevokeKeyResponse, error)
-	// Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-	// overlap.
-	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*RotateKeyResponse, error)
+	// Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+	// may do no more than itself.
+	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
+	// Returns an API key, without its secret. Also by a key that administers the tenant.
+	GetApiKey(ctx context.Context, in *GetApiKeyRequest, opts ...grpc.CallOption) (*GetApiKeyResponse, error)
+	// Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant.
+	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
+	// Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+	// that administers the tenant, unless the key is the operator's.
+	RevokeApiKey(ctx context.Context, in *RevokeApiKeyRequest, opts ...grpc.CallOption) (*RevokeApiKeyResponse, error)
+	// Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+	// after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+	RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*RotateApiKeyResponse, error)
 	// Returns a tenant's policy.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
-	// Sets a tenant's policy; takes effect on every server within 5 seconds.
-	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
+	// Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+	// fields are all made.
+	UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it.
 	SetProviderKey(ctx context.Context, in *SetProviderKeyRequest, opts ...grpc.CallOption) (*SetProviderKeyResponse, error)
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
@@ -107,40 +115,50 @@ func (c *adminServiceClient) ListTenants(ctx context.Context, in *ListTenantsReq
 	return out, nil
 }
 
-func (c *adminServiceClient) IssueKey(ctx context.Context, in *IssueKeyRequest, opts ...grpc.CallOption) (*IssueKeyResponse, error) {
+func (c *adminServiceClient) CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(IssueKeyResponse)
-	err := c.cc.Invoke(ctx, AdminService_IssueKey_FullMethodName, in, out, cOpts...)
+	out := new(CreateApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_CreateApiKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (c *adminServiceClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
+func (c *adminServiceClient) GetApiKey(ctx context.Context, in *GetApiKeyRequest, opts ...grpc.CallOption) (*GetApiKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListKeysResponse)
-	err := c.cc.Invoke(ctx, AdminService_ListKeys_FullMethodName, in, out, cOpts...)
+	out := new(GetApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetApiKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (c *adminServiceClient) RevokeKey(ctx context.Context, in *RevokeKeyRequest, opts ...grpc.CallOption) (*RevokeKeyResponse, error) {
+func (c *adminServiceClient) ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RevokeKeyResponse)
-	err := c.cc.Invoke(ctx, AdminService_RevokeKey_FullMethodName, in, out, cOpts...)
+	out := new(ListApiKeysResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListApiKeys_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (c *adminServiceClient) RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*RotateKeyResponse, error) {
+func (c *adminServiceClient) RevokeApiKey(ctx context.Context, in *RevokeApiKeyRequest, opts ...grpc.CallOption) (*RevokeApiKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RotateKeyResponse)
-	err := c.cc.Invoke(ctx, AdminService_RotateKey_FullMethodName, in, out, cOpts...)
+	out := new(RevokeApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RevokeApiKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*RotateApiKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateApiKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RotateApiKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,10 +175,10 @@ func (c *adminServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest
 	return out, nil
 }
 
-func (c *adminServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
+func (c *adminServiceClient) UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SetPolicyResponse)
-	err := c.cc.Invoke(ctx, AdminService_SetPolicy_FullMethodName, in, out, cOpts...)
+	out := new(UpdatePolicyResponse)
+	err := c.cc.Invoke(ctx, AdminService_UpdatePolicy_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +219,9 @@ func (c *adminServiceClient) ListAdminChanges(ctx context.Context, in *ListAdmin
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
+// Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+// every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+// other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
 type AdminServiceServer interface {
 	// Creates a tenant.
 	CreateTenant(context.Context, *CreateTenantRequest) (*CreateTenantResponse, error)
@@ -209,19 +229,24 @@ type AdminServiceServer interface {
 	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
 	// Lists all tenants, oldest first.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
-	// Creates an API key. Its text is in this response only.
-	IssueKey(context.Context, *IssueKeyRequest) (*IssueKeyResponse, error)
-	// Lists a tenant's keys, without their secrets, oldest first.
-	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
-	// Revokes a key; takes effect on every server within 5 seconds.
-	RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error)
-	// Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-	// overlap.
-	RotateKey(context.Context, *RotateKeyRequest) (*RotateKeyResponse, error)
+	// Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+	// may do no more than itself.
+	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
+	// Returns an API key, without its secret. Also by a key that administers the tenant.
+	GetApiKey(context.Context, *GetApiKeyRequest) (*GetApiKeyResponse, error)
+	// Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant.
+	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
+	// Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+	// that administers the tenant, unless the key is the operator's.
+	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error)
+	// Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+	// after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+	RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error)
 	// Returns a tenant's policy.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
-	// Sets a tenant's policy; takes effect on every server within 5 seconds.
-	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
+	// Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+	// fields are all made.
+	UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error)
 	// Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it.
 	SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error)
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
@@ -248,23 +273,26 @@ func (UnimplementedAdminServiceServer) GetTenant(context.Context, *GetTenantRequ
 func (UnimplementedAdminServiceServer) ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTenants not implemented")
 }
-func (UnimplementedAdminServiceServer) IssueKey(context.Context, *IssueKeyRequest) (*IssueKeyResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method IssueKey not implemented")
+func (UnimplementedAdminServiceServer) CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateApiKey not implemented")
 }
-func (UnimplementedAdminServiceServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
+func (UnimplementedAdminServiceServer) GetApiKey(context.Context, *GetApiKeyRequest) (*GetApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApiKey not implemented")
 }
-func (UnimplementedAdminServiceServer) RevokeKey(context.Context, *RevokeKeyRequest) (*RevokeKeyResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method RevokeKey not implemented")
+func (UnimplementedAdminServiceServer) ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListApiKeys not implemented")
 }
-func (UnimplementedAdminServiceServer) RotateKey(context.Context, *RotateKeyRequest) (*RotateKeyResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method RotateKey not implemented")
+func (UnimplementedAdminServiceServer) RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateApiKey not implemented")
 }
 func (UnimplementedAdminServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
 }
-func (UnimplementedAdminServiceServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
+func (UnimplementedAdminServiceServer) UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdatePolicy not implemented")
 }
 func (UnimplementedAdminServiceServer) SetProviderKey(context.Context, *SetProviderKeyRequest) (*SetProviderKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetProviderKey not implemented")
@@ -350,74 +378,92 @@ func _AdminService_ListTenants_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_IssueKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(IssueKeyRequest)
+func _AdminService_CreateApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateApiKeyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).IssueKey(ctx, in)
+		return srv.(AdminServiceServer).CreateApiKey(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_IssueKey_FullMethodName,
+		FullMethod: AdminService_CreateApiKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).IssueKey(ctx, req.(*IssueKeyRequest))
+		return srv.(AdminServiceServer).CreateApiKey(ctx, req.(*CreateApiKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListKeysRequest)
+func _AdminService_GetApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApiKeyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).ListKeys(ctx, in)
+		return srv.(AdminServiceServer).GetApiKey(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_ListKeys_FullMethodName,
+		FullMethod: AdminService_GetApiKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).ListKeys(ctx, req.(*ListKeysRequest))
+		return srv.(AdminServiceServer).GetApiKey(ctx, req.(*GetApiKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_RevokeKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RevokeKeyRequest)
+func _AdminService_ListApiKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListApiKeysRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).RevokeKey(ctx, in)
+		return srv.(AdminServiceServer).ListApiKeys(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_RevokeKey_FullMethodName,
+		FullMethod: AdminService_ListApiKeys_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).RevokeKey(ctx, req.(*RevokeKeyRequest))
+		return srv.(AdminServiceServer).ListApiKeys(ctx, req.(*ListApiKeysRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_RotateKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RotateKeyRequest)
+func _AdminService_RevokeApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeApiKeyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).RotateKey(ctx, in)
+		return srv.(AdminServiceServer).RevokeApiKey(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_RotateKey_FullMethodName,
+		FullMethod: AdminService_RevokeApiKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).RotateKey(ctx, req.(*RotateKeyRequest))
+		return srv.(AdminServiceServer).RevokeApiKey(ctx, req.(*RevokeApiKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RotateApiKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateApiKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RotateApiKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RotateApiKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RotateApiKey(ctx, req.(*RotateApiKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -440,20 +486,20 @@ func _AdminService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
-func _AdminService_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(SetPolicyRequest)
+func _AdminService_UpdatePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdatePolicyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServiceServer).SetPolicy(ctx, in)
+		return srv.(AdminServiceServer).UpdatePolicy(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: AdminService_SetPolicy_FullMethodName,
+		FullMethod: AdminService_UpdatePolicy_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServiceServer).SetPolicy(ctx, req.(*SetPolicyRequest))
+		return srv.(AdminServiceServer).UpdatePolicy(ctx, req.(*UpdatePolicyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -532,28 +578,32 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_ListTenants_Handler,
 		},
 		{
-			MethodName: "IssueKey",
-			Handler:    _AdminService_IssueKey_Handler,
+			MethodName: "CreateApiKey",
+			Handler:    _AdminService_CreateApiKey_Handler,
 		},
 		{
-			MethodName: "ListKeys",
-			Handler:    _AdminService_ListKeys_Handler,
+			MethodName: "GetApiKey",
+			Handler:    _AdminService_GetApiKey_Handler,
 		},
 		{
-			MethodName: "RevokeKey",
-			Handler:    _AdminService_RevokeKey_Handler,
+			MethodName: "ListApiKeys",
+			Handler:    _AdminService_ListApiKeys_Handler,
 		},
 		{
-			MethodName: "RotateKey",
-			Handler:    _AdminService_RotateKey_Handler,
+			MethodName: "RevokeApiKey",
+			Handler:    _AdminService_RevokeApiKey_Handler,
+		},
+		{
+			MethodName: "RotateApiKey",
+			Handler:    _AdminService_RotateApiKey_Handler,
 		},
 		{
 			MethodName: "GetPolicy",
 			Handler:    _AdminService_GetPolicy_Handler,
 		},
 		{
-			MethodName: "SetPolicy",
-			Handler:    _AdminService_SetPolicy_Handler,
+			MethodName: "UpdatePolicy",
+			Handler:    _AdminService_UpdatePolicy_Handler,
 		},
 		{
 			MethodName: "SetProviderKey",

@@ -101,63 +101,6 @@ func (UsageGroup) EnumDescriptor() ([]byte, []int) {
 	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{0}
 }
 
-// The period that a budget covers.
-type BudgetWindow int32
-
-const (
-	// Never sent.
-	BudgetWindow_BUDGET_WINDOW_UNSPECIFIED BudgetWindow = 0
-	// A day, in UTC.
-	BudgetWindow_BUDGET_WINDOW_DAY BudgetWindow = 1
-	// A month, in UTC.
-	BudgetWindow_BUDGET_WINDOW_MONTH BudgetWindow = 2
-	// All time.
-	BudgetWindow_BUDGET_WINDOW_TOTAL BudgetWindow = 3
-)
-
-// Enum value maps for BudgetWindow.
-var (
-	BudgetWindow_name = map[int32]string{
-		0: "BUDGET_WINDOW_UNSPECIFIED",
-		1: "BUDGET_WINDOW_DAY",
-		2: "BUDGET_WINDOW_MONTH",
-		3: "BUDGET_WINDOW_TOTAL",
-	}
-	BudgetWindow_value = map[string]int32{
-		"BUDGET_WINDOW_UNSPECIFIED": 0,
-		"BUDGET_WINDOW_DAY":         1,
-		"BUDGET_WINDOW_MONTH":       2,
-		"BUDGET_WINDOW_TOTAL":       3,
-	}
-)
-
-func (x BudgetWindow) Enum() *BudgetWindow {
-	p := new(BudgetWindow)
-	*p = x
-	return p
-}
-
-func (x BudgetWindow) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (BudgetWindow) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_billing_service_proto_enumTypes[1].Descriptor()
-}
-
-func (BudgetWindow) Type() protoreflect.EnumType {
-	return &file_godoty_v1_billing_service_proto_enumTypes[1]
-}
-
-func (x BudgetWindow) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use BudgetWindow.Descriptor instead.
-func (BudgetWindow) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{1}
-}
-
 // A query for usage totals.
 type GetUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1018,102 +961,11 @@ func (x *GetBudgetResponse) GetBudgets() []*BudgetStatus {
 	return nil
 }
 
-// The current status of a budget.
-type BudgetStatus struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// The amount of the budget.
-	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	// A call that might exceed the budget is rejected.
-	Hard bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
-	// The cost of the window's calls; an unresolved call counts with its upper bound.
-	SpentUsd *string `protobuf:"bytes,4,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
-	// The sum of the open calls' upper bounds.
-	ReservedUsd *string `protobuf:"bytes,5,opt,name=reserved_usd,json=reservedUsd,proto3,oneof" json:"reserved_usd,omitempty"`
-	// The start of the window, in UTC. Unset: the budget covers all time.
-	WindowStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=window_start_time,json=windowStartTime,proto3" json:"window_start_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
-}
-
-func (x *BudgetStatus) Reset() {
-	*x = BudgetStatus{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BudgetStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BudgetStatus) ProtoMessage() {}
-
-func (x *BudgetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BudgetStatus.ProtoReflect.Descriptor instead.
-func (*BudgetStatus) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *BudgetStatus) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *BudgetStatus) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
-}
-
-func (x *BudgetStatus) GetHard() bool {
-	if x != nil {
-		return x.Hard
-	}
-	return false
-}
-
-func (x *BudgetStatus) GetSpentUsd() string {
-	if x != nil && x.SpentUsd != nil {
-		return *x.SpentUsd
-	}
-	return ""
-}
-
-func (x *BudgetStatus) GetReservedUsd() string {
-	if x != nil && x.ReservedUsd != nil {
-		return *x.ReservedUsd
-	}
-	return ""
-}
-
-func (x *BudgetStatus) GetWindowStartTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.WindowStartTime
-	}
-	return nil
-}
-
 var File_godoty_v1_billing_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n" +
+	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n" +
 	"\x0fGetUsageRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -1186,19 +1038,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x10GetBudgetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"F\n" +
 	"\x11GetBudgetResponse\x121\n" +
-	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets\"\xb4\x02\n" +
-	"\fBudgetStatus\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
-	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hard\x12 \n" +
-	"\tspent_usd\x18\x04 \x01(\tH\x01R\bspentUsd\x88\x01\x01\x12&\n" +
-	"\freserved_usd\x18\x05 \x01(\tH\x02R\vreservedUsd\x88\x01\x01\x12F\n" +
-	"\x11window_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fwindowStartTimeB\f\n" +
-	"\n" +
-	"_limit_usdB\f\n" +
-	"\n" +
-	"_spent_usdB\x0f\n" +
-	"\r_reserved_usd*\xe2\x01\n" +
+	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets*\xe2\x01\n" +
 	"\n" +
 	"UsageGroup\x12\x1b\n" +
 	"\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1209,12 +1049,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x14USAGE_GROUP_PROVIDER\x10\x05\x12\x15\n" +
 	"\x11USAGE_GROUP_AGENT\x10\x06\x12\x14\n" +
 	"\x10USAGE_GROUP_USER\x10\a\x12\x17\n" +
-	"\x13USAGE_GROUP_SESSION\x10\b*v\n" +
-	"\fBudgetWindow\x12\x1d\n" +
-	"\x19BUDGET_WINDOW_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11BUDGET_WINDOW_DAY\x10\x01\x12\x17\n" +
-	"\x13BUDGET_WINDOW_MONTH\x10\x02\x12\x17\n" +
-	"\x13BUDGET_WINDOW_TOTAL\x10\x032\xd0\x02\n" +
+	"\x13USAGE_GROUP_SESSION\x10\b2\xd0\x02\n" +
 	"\x0eBillingService\x12C\n" +
 	"\bGetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\x12^\n" +
 	"\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\x12Q\n" +
@@ -1234,66 +1069,63 @@ func file_godoty_v1_billing_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_billing_service_proto_rawDescData
 }
 
-var file_godoty_v1_billing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_godoty_v1_billing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_godoty_v1_billing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_godoty_v1_billing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_godoty_v1_billing_service_proto_goTypes = []any{
 	(UsageGroup)(0),                   // 0: godoty.v1.UsageGroup
-	(BudgetWindow)(0),                 // 1: godoty.v1.BudgetWindow
-	(*GetUsageRequest)(nil),           // 2: godoty.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),          // 3: godoty.v1.GetUsageResponse
-	(*UsageRow)(nil),                  // 4: godoty.v1.UsageRow
-	(*ListLedgerEntriesRequest)(nil),  // 5: godoty.v1.ListLedgerEntriesRequest
-	(*ListLedgerEntriesResponse)(nil), // 6: godoty.v1.ListLedgerEntriesResponse
-	(*LedgerEntry)(nil),               // 7: godoty.v1.LedgerEntry
-	(*Adjustment)(nil),                // 8: godoty.v1.Adjustment
-	(*ExportLedgerRequest)(nil),       // 9: godoty.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),      // 10: godoty.v1.ExportLedgerResponse
-	(*GetBudgetRequest)(nil),          // 11: godoty.v1.GetBudgetRequest
-	(*GetBudgetResponse)(nil),         // 12: godoty.v1.GetBudgetResponse
-	(*BudgetStatus)(nil),              // 13: godoty.v1.BudgetStatus
-	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
-	(*Totals)(nil),                    // 15: godoty.v1.Totals
-	(CallState)(0),                    // 16: godoty.v1.CallState
-	(*ModelCall)(nil),                 // 17: godoty.v1.ModelCall
-	(*TokenUsage)(nil),                // 18: godoty.v1.TokenUsage
+	(*GetUsageRequest)(nil),           // 1: godoty.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),          // 2: godoty.v1.GetUsageResponse
+	(*UsageRow)(nil),                  // 3: godoty.v1.UsageRow
+	(*ListLedgerEntriesRequest)(nil),  // 4: godoty.v1.ListLedgerEntriesRequest
+	(*ListLedgerEntriesResponse)(nil), // 5: godoty.v1.ListLedgerEntriesResponse
+	(*LedgerEntry)(nil),               // 6: godoty.v1.LedgerEntry
+	(*Adjustment)(nil),                // 7: godoty.v1.Adjustment
+	(*ExportLedgerRequest)(nil),       // 8: godoty.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),      // 9: godoty.v1.ExportLedgerResponse
+	(*GetBudgetRequest)(nil),          // 10: godoty.v1.GetBudgetRequest
+	(*GetBudgetResponse)(nil),         // 11: godoty.v1.GetBudgetResponse
+	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
+	(*Totals)(nil),                    // 13: godoty.v1.Totals
+	(CallState)(0),                    // 14: godoty.v1.CallState
+	(*ModelCall)(nil),                 // 15: godoty.v1.ModelCall
+	(*TokenUsage)(nil),                // 16: godoty.v1.TokenUsage
+	(*BudgetStatus)(nil),              // 17: godoty.v1.BudgetStatus
 }
 var file_godoty_v1_billing_service_proto_depIdxs = []int32{
-	14, // 0: godoty.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	14, // 1: godoty.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	12, // 0: godoty.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	12, // 1: godoty.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: godoty.v1.GetUsageRequest.group_by:type_name -> godoty.v1.UsageGroup
-	14, // 3: godoty.v1.GetUsageRequest.as_of:type_name -> google.protobuf.Timestamp
-	4,  // 4: godoty.v1.GetUsageResponse.rows:type_name -> godoty.v1.UsageRow
-	15, // 5: godoty.v1.GetUsageResponse.totals:type_name -> godoty.v1.Totals
-	14, // 6: godoty.v1.GetUsageResponse.as_of:type_name -> google.protobuf.Timestamp
-	15, // 7: godoty.v1.UsageRow.totals:type_name -> godoty.v1.Totals
-	14, // 8: godoty.v1.ListLedgerEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	14, // 9: godoty.v1.ListLedgerEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	16, // 10: godoty.v1.ListLedgerEntriesRequest.state:type_name -> godoty.v1.CallState
-	7,  // 11: godoty.v1.ListLedgerEntriesResponse.entries:type_name -> godoty.v1.LedgerEntry
-	17, // 12: godoty.v1.LedgerEntry.call:type_name -> godoty.v1.ModelCall
-	8,  // 13: godoty.v1.LedgerEntry.adjustment:type_name -> godoty.v1.Adjustment
-	18, // 14: godoty.v1.Adjustment.usage:type_name -> godoty.v1.TokenUsage
-	14, // 15: godoty.v1.Adjustment.create_time:type_name -> google.protobuf.Timestamp
-	14, // 16: godoty.v1.ExportLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
-	14, // 17: godoty.v1.ExportLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
-	7,  // 18: godoty.v1.ExportLedgerResponse.entries:type_name -> godoty.v1.LedgerEntry
-	14, // 19: godoty.v1.ExportLedgerResponse.as_of:type_name -> google.protobuf.Timestamp
-	13, // 20: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
-	1,  // 21: godoty.v1.BudgetStatus.window:type_name -> godoty.v1.BudgetWindow
-	14, // 22: godoty.v1.BudgetStatus.window_start_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
-	5,  // 24: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
-	9,  // 25: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
-	11, // 26: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
-	3,  // 27: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
-	6,  // 28: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
-	10, // 29: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
-	12, // 30: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
-	27, // [27:31] is the sub-list for method output_type
-	23, // [23:27] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	12, // 3: godoty.v1.GetUsageRequest.as_of:type_name -> google.protobuf.Timestamp
+	3,  // 4: godoty.v1.GetUsageResponse.rows:type_name -> godoty.v1.UsageRow
+	13, // 5: godoty.v1.GetUsageResponse.totals:type_name -> godoty.v1.Totals
+	12, // 6: godoty.v1.GetUsageResponse.as_of:type_name -> google.protobuf.Timestamp
+	13, // 7: godoty.v1.UsageRow.totals:type_name -> godoty.v1.Totals
+	12, // 8: godoty.v1.ListLedgerEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	12, // 9: godoty.v1.ListLedgerEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	14, // 10: godoty.v1.ListLedgerEntriesRequest.state:type_name -> godoty.v1.CallState
+	6,  // 11: godoty.v1.ListLedgerEntriesResponse.entries:type_name -> godoty.v1.LedgerEntry
+	15, // 12: godoty.v1.LedgerEntry.call:type_name -> godoty.v1.ModelCall
+	7,  // 13: godoty.v1.LedgerEntry.adjustment:type_name -> godoty.v1.Adjustment
+	16, // 14: godoty.v1.Adjustment.usage:type_name -> godoty.v1.TokenUsage
+	12, // 15: godoty.v1.Adjustment.create_time:type_name -> google.protobuf.Timestamp
+	12, // 16: godoty.v1.ExportLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
+	12, // 17: godoty.v1.ExportLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
+	6,  // 18: godoty.v1.ExportLedgerResponse.entries:type_name -> godoty.v1.LedgerEntry
+	12, // 19: godoty.v1.ExportLedgerResponse.as_of:type_name -> google.protobuf.Timestamp
+	17, // 20: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
+	1,  // 21: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
+	4,  // 22: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
+	8,  // 23: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
+	10, // 24: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
+	2,  // 25: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
+	5,  // 26: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
+	9,  // 27: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
+	11, // 28: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_billing_service_proto_init() }
@@ -1301,6 +1133,7 @@ func file_godoty_v1_billing_service_proto_init() {
 	if File_godoty_v1_billing_service_proto != nil {
 		return
 	}
+	file_godoty_v1_budget_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_billing_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_billing_service_proto_msgTypes[5].OneofWrappers = []any{
@@ -1308,14 +1141,13 @@ func file_godoty_v1_billing_service_proto_init() {
 		(*LedgerEntry_Adjustment)(nil),
 	}
 	file_godoty_v1_billing_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_godoty_v1_billing_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_billing_service_proto_rawDesc), len(file_godoty_v1_billing_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,6 +11,7 @@ package godotyv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -22,6 +23,218 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// The period that a budget covers.
+type BudgetWindow int32
+
+const (
+	// Never sent.
+	BudgetWindow_BUDGET_WINDOW_UNSPECIFIED BudgetWindow = 0
+	// A day, in UTC.
+	BudgetWindow_BUDGET_WINDOW_DAY BudgetWindow = 1
+	// A month, in UTC.
+	BudgetWindow_BUDGET_WINDOW_MONTH BudgetWindow = 2
+	// All time.
+	BudgetWindow_BUDGET_WINDOW_TOTAL BudgetWindow = 3
+)
+
+// Enum value maps for BudgetWindow.
+var (
+	BudgetWindow_name = map[int32]string{
+		0: "BUDGET_WINDOW_UNSPECIFIED",
+		1: "BUDGET_WINDOW_DAY",
+		2: "BUDGET_WINDOW_MONTH",
+		3: "BUDGET_WINDOW_TOTAL",
+	}
+	BudgetWindow_value = map[string]int32{
+		"BUDGET_WINDOW_UNSPECIFIED": 0,
+		"BUDGET_WINDOW_DAY":         1,
+		"BUDGET_WINDOW_MONTH":       2,
+		"BUDGET_WINDOW_TOTAL":       3,
+	}
+)
+
+func (x BudgetWindow) Enum() *BudgetWindow {
+	p := new(BudgetWindow)
+	*p = x
+	return p
+}
+
+func (x BudgetWindow) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BudgetWindow) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_budget_proto_enumTypes[0].Descriptor()
+}
+
+func (BudgetWindow) Type() protoreflect.EnumType {
+	return &file_godoty_v1_budget_proto_enumTypes[0]
+}
+
+func (x BudgetWindow) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BudgetWindow.Descriptor instead.
+func (BudgetWindow) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_budget_proto_rawDescGZIP(), []int{0}
+}
+
+// A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`.
+type Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The period that the budget covers.
+	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
+	// Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
+	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
+	// A call that might exceed the budget is rejected, so that it is never exceeded.
+	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_godoty_v1_budget_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_budget_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_budget_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Budget) GetWindow() BudgetWindow {
+	if x != nil {
+		return x.Window
+	}
+	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
+}
+
+func (x *Budget) GetLimitUsd() string {
+	if x != nil && x.LimitUsd != nil {
+		return *x.LimitUsd
+	}
+	return ""
+}
+
+func (x *Budget) GetHard() bool {
+	if x != nil {
+		return x.Hard
+	}
+	return false
+}
+
+// The current status of a budget.
+type BudgetStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The period that the budget covers.
+	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
+	// The amount of the budget.
+	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
+	// A call that might exceed the budget is rejected.
+	Hard bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	// The cost of the window's calls; an unresolved call counts with its upper bound.
+	SpentUsd *string `protobuf:"bytes,4,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
+	// The sum of the open calls' upper bounds.
+	ReservedUsd *string `protobuf:"bytes,5,opt,name=reserved_usd,json=reservedUsd,proto3,oneof" json:"reserved_usd,omitempty"`
+	// The start of the window, in UTC. Unset: the budget covers all time.
+	WindowStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=window_start_time,json=windowStartTime,proto3" json:"window_start_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *BudgetStatus) Reset() {
+	*x = BudgetStatus{}
+	mi := &file_godoty_v1_budget_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetStatus) ProtoMessage() {}
+
+func (x *BudgetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_budget_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetStatus.ProtoReflect.Descriptor instead.
+func (*BudgetStatus) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_budget_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BudgetStatus) GetWindow() BudgetWindow {
+	if x != nil {
+		return x.Window
+	}
+	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
+}
+
+func (x *BudgetStatus) GetLimitUsd() string {
+	if x != nil && x.LimitUsd != nil {
+		return *x.LimitUsd
+	}
+	return ""
+}
+
+func (x *BudgetStatus) GetHard() bool {
+	if x != nil {
+		return x.Hard
+	}
+	return false
+}
+
+func (x *BudgetStatus) GetSpentUsd() string {
+	if x != nil && x.SpentUsd != nil {
+		return *x.SpentUsd
+	}
+	return ""
+}
+
+func (x *BudgetStatus) GetReservedUsd() string {
+	if x != nil && x.ReservedUsd != nil {
+		return *x.ReservedUsd
+	}
+	return ""
+}
+
+func (x *BudgetStatus) GetWindowStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WindowStartTime
+	}
+	return nil
+}
 
 // The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
 // to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
@@ -41,7 +254,7 @@ type BudgetAlert struct {
 
 func (x *BudgetAlert) Reset() {
 	*x = BudgetAlert{}
-	mi := &file_godoty_v1_budget_proto_msgTypes[0]
+	mi := &file_godoty_v1_budget_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -53,7 +266,7 @@ func (x *BudgetAlert) String() string {
 func (*BudgetAlert) ProtoMessage() {}
 
 func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_budget_proto_msgTypes[0]
+	mi := &file_godoty_v1_budget_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -66,7 +279,7 @@ func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BudgetAlert.ProtoReflect.Descriptor instead.
 func (*BudgetAlert) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_budget_proto_rawDescGZIP(), []int{0}
+	return file_godoty_v1_budget_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *BudgetAlert) GetWindow() BudgetWindow {
@@ -101,7 +314,25 @@ var File_godoty_v1_budget_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_budget_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/budget.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\"\xb8\x01\n" +
+	"\x16godoty/v1/budget.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n" +
+	"\x06Budget\x12/\n" +
+	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
+	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\bR\x04hardB\f\n" +
+	"\n" +
+	"_limit_usd\"\xb4\x02\n" +
+	"\fBudgetStatus\x12/\n" +
+	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
+	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\bR\x04hard\x12 \n" +
+	"\tspent_usd\x18\x04 \x01(\tH\x01R\bspentUsd\x88\x01\x01\x12&\n" +
+	"\freserved_usd\x18\x05 \x01(\tH\x02R\vreservedUsd\x88\x01\x01\x12F\n" +
+	"\x11window_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fwindowStartTimeB\f\n" +
+	"\n" +
+	"_limit_usdB\f\n" +
+	"\n" +
+	"_spent_usdB\x0f\n" +
+	"\r_reserved_usd\"\xb8\x01\n" +
 	"\vBudgetAlert\x12/\n" +
 	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x05R\apercent\x12 \n" +
@@ -110,7 +341,12 @@ const file_godoty_v1_budget_proto_rawDesc = "" +
 	"\n" +
 	"_spent_usdB\f\n" +
 	"\n" +
-	"_limit_usdBI\n" +
+	"_limit_usd*v\n" +
+	"\fBudgetWindow\x12\x1d\n" +
+	"\x19BUDGET_WINDOW_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11BUDGET_WINDOW_DAY\x10\x01\x12\x17\n" +
+	"\x13BUDGET_WINDOW_MONTH\x10\x02\x12\x17\n" +
+	"\x13BUDGET_WINDOW_TOTAL\x10\x03BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -125,18 +361,25 @@ func file_godoty_v1_budget_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_budget_proto_rawDescData
 }
 
-var file_godoty_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_godoty_v1_budget_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_godoty_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_godoty_v1_budget_proto_goTypes = []any{
-	(*BudgetAlert)(nil), // 0: godoty.v1.BudgetAlert
-	(BudgetWindow)(0),   // 1: godoty.v1.BudgetWindow
+	(BudgetWindow)(0),             // 0: godoty.v1.BudgetWindow
+	(*Budget)(nil),                // 1: godoty.v1.Budget
+	(*BudgetStatus)(nil),          // 2: godoty.v1.BudgetStatus
+	(*BudgetAlert)(nil),           // 3: godoty.v1.BudgetAlert
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_godoty_v1_budget_proto_depIdxs = []int32{
-	1, // 0: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	0, // 0: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
+	0, // 1: godoty.v1.BudgetStatus.window:type_name -> godoty.v1.BudgetWindow
+	4, // 2: godoty.v1.BudgetStatus.window_start_time:type_name -> google.protobuf.Timestamp
+	0, // 3: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_budget_proto_init() }
@@ -144,20 +387,22 @@ func file_godoty_v1_budget_proto_init() {
 	if File_godoty_v1_budget_proto != nil {
 		return
 	}
-	file_godoty_v1_billing_service_proto_init()
 	file_godoty_v1_budget_proto_msgTypes[0].OneofWrappers = []any{}
+	file_godoty_v1_budget_proto_msgTypes[1].OneofWrappers = []any{}
+	file_godoty_v1_budget_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_budget_proto_rawDesc), len(file_godoty_v1_budget_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   1,
+			NumEnums:      1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_godoty_v1_budget_proto_goTypes,
 		DependencyIndexes: file_godoty_v1_budget_proto_depIdxs,
+		EnumInfos:         file_godoty_v1_budget_proto_enumTypes,
 		MessageInfos:      file_godoty_v1_budget_proto_msgTypes,
 	}.Build()
 	File_godoty_v1_budget_proto = out.File

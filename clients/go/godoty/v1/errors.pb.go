@@ -107,7 +107,8 @@ const (
 	// is in the ledger. google.rpc.RetryInfo has the delay.
 	// For example: the server had no connection to the database for longer than its lease of 15 s; retry in 1 s.
 	ErrorReason_ERROR_REASON_SESSION_LOST ErrorReason = 19
-	// ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+	// ALREADY_EXISTS. The request id was used for another request, or by another key of an administrator. Do not retry
+	// with the same id.
 	// For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
 	// NOT_FOUND. The tenant has no such turn, or its log has expired. From Converse: the request id is that of a turn
@@ -142,24 +143,28 @@ const (
 	// For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. metadata: limit_usd=0.0001, spent_usd=0,
 	// held_usd=0, needed_usd=0.003.
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
-	// RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
-	// or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
-	// delay, google.rpc.QuotaFailure names the limit.
+	// RESOURCE_EXHAUSTED. The tenant or the API key has reached its limit of turns per minute, or the tenant its limit of
+	// open calls on the server; or, for health checks and reflection, the caller's address has reached its limit.
+	// google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do
+	// not retry before the policy is changed, or with the same key.
 	// For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 27
 	// RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
-	// google.rpc.QuotaFailure names the limit.
+	// google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+	// changed.
 	// For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
 	ErrorReason_ERROR_REASON_TOO_MANY_TURNS ErrorReason = 28
-	// PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+	// PERMISSION_DENIED. The tenant's policy or the API key's own list does not allow the model. metadata: model. Choose
+	// another model.
 	// For example: "openai/*" is allowed. metadata: model=anthropic/claude-haiku-4.5.
 	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 29
-	// NOT_FOUND. The tenant does not exist, or the key may not read it. metadata: tenant_id.
-	// For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
+	// NOT_FOUND. The tenant does not exist, or the key may not access it. metadata: tenant_id.
+	// For example: GetUsage for another tenant by a key that is not the operator's. metadata: tenant_id=tnt_01a2....
 	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 30
-	// NOT_FOUND. The tenant has no such API key. metadata: key_id.
-	// For example: RevokeKey with another tenant's key. metadata: key_id=182c3d7f0e9d5a67.
-	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 31
+	// NOT_FOUND. The tenant has no such API key; or it is expired or revoked, and RotateApiKey needs one that is valid.
+	// metadata: api_key_id. Do not retry.
+	// For example: RevokeApiKey with another tenant's key. metadata: api_key_id=182c3d7f0e9d5a67.
+	ErrorReason_ERROR_REASON_API_KEY_NOT_FOUND ErrorReason = 31
 	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
 	// server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
 	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
@@ -189,6 +194,28 @@ const (
 	// NOT_FOUND. The session has no message of this number. metadata: session_id, number. Do not retry.
 	// For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
 	ErrorReason_ERROR_REASON_MESSAGE_NOT_FOUND ErrorReason = 38
+	// ABORTED. The request's `etag` is not that of the resource, which was changed since it was read; nothing is changed.
+	// To retry: read the resource again, apply the change to what it is now, and send it with its etag. Also if, without
+	// an etag, others changed the resource again and again meanwhile: retry unchanged then. metadata: etag, the present
+	// one.
+	// For example: two administrators read a policy, and both send a change with its etag; the second is refused.
+	// metadata: etag=9f86d081884c7d65.
+	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 39
+	// PERMISSION_DENIED. The tenant's policy allows no output tokens: its `max_output_tokens` is 0. No turn is started.
+	// Do not retry before the policy is changed.
+	// For example: Converse of a tenant whose policy was closed by setting the limit to 0.
+	ErrorReason_ERROR_REASON_OUTPUT_NOT_ALLOWED ErrorReason = 40
+	// PERMISSION_DENIED. The key has the scope `admin` for its own tenant, and the call needs a key of the operator: its
+	// method does, or it concerns an API key that may do more than the caller's. metadata: method. Do not retry with the
+	// same key.
+	// For example: CreateApiKey with `operator` by a key that is not the operator's. metadata: method=CreateApiKey.
+	ErrorReason_ERROR_REASON_OPERATOR_ONLY ErrorReason = 41
+	// ALREADY_EXISTS. The request created an API key before; no second one was created. The key's text was in the first
+	// response only, and is not stored. metadata: api_key_id. If that response was lost: revoke the key, and send the
+	// request with another id. Do not retry with the same id.
+	// For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
+	// metadata: api_key_id=182c3d7f0e9d5a67.
+	ErrorReason_ERROR_REASON_API_KEY_CREATED ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -225,7 +252,7 @@ var (
 		28: "ERROR_REASON_TOO_MANY_TURNS",
 		29: "ERROR_REASON_MODEL_NOT_ALLOWED",
 		30: "ERROR_REASON_TENANT_NOT_FOUND",
-		31: "ERROR_REASON_KEY_NOT_FOUND",
+		31: "ERROR_REASON_API_KEY_NOT_FOUND",
 		32: "ERROR_REASON_PROVIDER_KEYS_OFF",
 		33: "ERROR_REASON_CALL_NOT_FOUND",
 		34: "ERROR_REASON_CALL_NOT_ADJUSTABLE",
@@ -233,6 +260,10 @@ var (
 		36: "ERROR_REASON_TOO_MANY_WRONG_KEYS",
 		37: "ERROR_REASON_RESPONSE_TOO_LARGE",
 		38: "ERROR_REASON_MESSAGE_NOT_FOUND",
+		39: "ERROR_REASON_ETAG_MISMATCH",
+		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
+		41: "ERROR_REASON_OPERATOR_ONLY",
+		42: "ERROR_REASON_API_KEY_CREATED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -266,7 +297,7 @@ var (
 		"ERROR_REASON_TOO_MANY_TURNS":            28,
 		"ERROR_REASON_MODEL_NOT_ALLOWED":         29,
 		"ERROR_REASON_TENANT_NOT_FOUND":          30,
-		"ERROR_REASON_KEY_NOT_FOUND":             31,
+		"ERROR_REASON_API_KEY_NOT_FOUND":         31,
 		"ERROR_REASON_PROVIDER_KEYS_OFF":         32,
 		"ERROR_REASON_CALL_NOT_FOUND":            33,
 		"ERROR_REASON_CALL_NOT_ADJUSTABLE":       34,
@@ -274,6 +305,10 @@ var (
 		"ERROR_REASON_TOO_MANY_WRONG_KEYS":       36,
 		"ERROR_REASON_RESPONSE_TOO_LARGE":        37,
 		"ERROR_REASON_MESSAGE_NOT_FOUND":         38,
+		"ERROR_REASON_ETAG_MISMATCH":             39,
+		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
+		"ERROR_REASON_OPERATOR_ONLY":             41,
+		"ERROR_REASON_API_KEY_CREATED":           42,
 	}
 )
 
@@ -308,8 +343,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xd7\n" +
-	"\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe2\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -342,15 +376,19 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x1b\x12\x1f\n" +
 	"\x1bERROR_REASON_TOO_MANY_TURNS\x10\x1c\x12\"\n" +
 	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x1d\x12!\n" +
-	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\x1e\n" +
-	"\x1aERROR_REASON_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
+	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10\x1e\x12\"\n" +
+	"\x1eERROR_REASON_API_KEY_NOT_FOUND\x10\x1f\x12\"\n" +
 	"\x1eERROR_REASON_PROVIDER_KEYS_OFF\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_CALL_NOT_FOUND\x10!\x12$\n" +
 	" ERROR_REASON_CALL_NOT_ADJUSTABLE\x10\"\x12\x1f\n" +
 	"\x1bERROR_REASON_AMOUNT_REFUSED\x10#\x12$\n" +
 	" ERROR_REASON_TOO_MANY_WRONG_KEYS\x10$\x12#\n" +
 	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10%\x12\"\n" +
-	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&BI\n" +
+	"\x1eERROR_REASON_MESSAGE_NOT_FOUND\x10&\x12\x1e\n" +
+	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
+	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(\x12\x1e\n" +
+	"\x1aERROR_REASON_OPERATOR_ONLY\x10)\x12 \n" +
+	"\x1cERROR_REASON_API_KEY_CREATED\x10*BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -43,13 +43,17 @@ BY_REASON = {
     "TOO_MANY_TURNS": "wait until one of the running turns has ended",
     "MODEL_NOT_ALLOWED": _OTHER_MODEL,
     "TENANT_NOT_FOUND": "check the tenant's id",
-    "KEY_NOT_FOUND": "check the key's id",
+    "API_KEY_NOT_FOUND": "check the key's id",
     "CALL_NOT_FOUND": "check the model call's id",
     "CALL_NOT_ADJUSTABLE": "wait until the call's cost is known, or resolve it first",
     "AMOUNT_REFUSED": "choose an amount between 0 and the call's upper bound",
     "MESSAGE_NOT_FOUND": "check the message's number",
     "RESPONSE_TOO_LARGE": "request a smaller page",
     "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
+    "API_KEY_CREATED": "revoke the key if its text was lost, and send the request with another id",
+    "ETAG_MISMATCH": "read it again, and send the change with its etag",
+    "OUTPUT_NOT_ALLOWED": "ask the administrator to change the policy",
+    "OPERATOR_ONLY": "use a key of the operator",
     "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
 }
 """By `godoty.v1.ErrorReason`, without its prefix."""

@@ -23,10 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import billing_service_pb2 as godoty_dot_v1_dot_billing__service__pb2
+from godoty.v1 import tenant_pb2 as godoty_dot_v1_dot_tenant__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x01\n\x06Policy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_fallback_models\x18\x03 \x03(\t\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\x05\x12\x18\n\x10turns_per_minute\x18\x05 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x06 \x01(\x05\x12\x15\n\rprovider_json\x18\x07 \x01(\t\x12\x1b\n\x13zero_data_retention\x18\x08 \x01(\x08\x12\"\n\x07\x62udgets\x18\t \x03(\x0b\x32\x11.godoty.v1.Budget\"e\n\x06\x42udget\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x16\n\tlimit_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04hard\x18\x03 \x01(\x08\x42\x0c\n\n_limit_usd\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x0fIssueKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06scopes\x18\x02 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x10IssueKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x13\n\x11RevokeKeyResponse\"N\n\x10RotateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0foverlap_seconds\x18\x03 \x01(\x05\"A\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"H\n\x10SetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\"6\n\x11SetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"S\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0b\x41\x64minChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x05 \x01(\t*i\n\x08\x41piScope\x12\x19\n\x15\x41PI_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PI_SCOPE_CONVERSE\x10\x01\x12\x15\n\x11\x41PI_SCOPE_BILLING\x10\x02\x12\x13\n\x0f\x41PI_SCOPE_ADMIN\x10\x03\x32\x9e\x07\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12\x46\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12\x43\n\x08IssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12\x46\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12\x46\n\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12\x10\n\x08operator\x18\x04 \x01(\x08\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x1d\n\x10turns_per_minute\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x13\n\x11_turns_per_minute\"H\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"7\n\x11GetApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\"N\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"|\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"H\n\x14RotateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"\x8a\x01\n\x13UpdatePolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"9\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"\xb1\x01\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb4\x08\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n\x0c\x43reateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n\x0bListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n\x0cRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n\x0cRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n\x0cUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,66 +37,70 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.admin_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_APISCOPE']._serialized_start=2670
-  _globals['_APISCOPE']._serialized_end=2775
-  _globals['_TENANT']._serialized_start=110
-  _globals['_TENANT']._serialized_end=200
-  _globals['_APIKEY']._serialized_start=203
-  _globals['_APIKEY']._serialized_end=481
-  _globals['_POLICY']._serialized_start=484
-  _globals['_POLICY']._serialized_end=739
-  _globals['_BUDGET']._serialized_start=741
-  _globals['_BUDGET']._serialized_end=842
-  _globals['_CREATETENANTREQUEST']._serialized_start=844
-  _globals['_CREATETENANTREQUEST']._serialized_end=879
-  _globals['_CREATETENANTRESPONSE']._serialized_start=881
-  _globals['_CREATETENANTRESPONSE']._serialized_end=938
-  _globals['_GETTENANTREQUEST']._serialized_start=940
-  _globals['_GETTENANTREQUEST']._serialized_end=977
-  _globals['_GETTENANTRESPONSE']._serialized_start=979
-  _globals['_GETTENANTRESPONSE']._serialized_end=1033
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1035
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1094
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1096
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1178
-  _globals['_ISSUEKEYREQUEST']._serialized_start=1180
-  _globals['_ISSUEKEYREQUEST']._serialized_end=1302
-  _globals['_ISSUEKEYRESPONSE']._serialized_start=1304
-  _globals['_ISSUEKEYRESPONSE']._serialized_end=1368
-  _globals['_LISTKEYSREQUEST']._serialized_start=1370
-  _globals['_LISTKEYSREQUEST']._serialized_end=1445
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1447
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1523
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1525
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1578
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1580
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1599
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1601
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1679
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1681
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1746
-  _globals['_GETPOLICYREQUEST']._serialized_start=1748
-  _globals['_GETPOLICYREQUEST']._serialized_end=1785
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1787
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1867
-  _globals['_SETPOLICYREQUEST']._serialized_start=1869
-  _globals['_SETPOLICYREQUEST']._serialized_end=1941
-  _globals['_SETPOLICYRESPONSE']._serialized_start=1943
-  _globals['_SETPOLICYRESPONSE']._serialized_end=1997
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1999
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=2063
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=2065
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=2089
-  _globals['_ADJUSTCALLREQUEST']._serialized_start=2092
-  _globals['_ADJUSTCALLREQUEST']._serialized_end=2250
-  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2252
-  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2363
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2365
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2448
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2450
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2542
-  _globals['_ADMINCHANGE']._serialized_start=2544
-  _globals['_ADMINCHANGE']._serialized_end=2668
-  _globals['_ADMINSERVICE']._serialized_start=2778
-  _globals['_ADMINSERVICE']._serialized_end=3704
+  _globals['_ADMINSERVICE'].methods_by_name['GetTenant']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListTenants']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListTenants']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['GetPolicy']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\220\002\001'
+  _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._serialized_options = b'\220\002\001'
+  _globals['_CREATETENANTREQUEST']._serialized_start=200
+  _globals['_CREATETENANTREQUEST']._serialized_end=255
+  _globals['_CREATETENANTRESPONSE']._serialized_start=257
+  _globals['_CREATETENANTRESPONSE']._serialized_end=314
+  _globals['_GETTENANTREQUEST']._serialized_start=316
+  _globals['_GETTENANTREQUEST']._serialized_end=353
+  _globals['_GETTENANTRESPONSE']._serialized_start=355
+  _globals['_GETTENANTRESPONSE']._serialized_end=409
+  _globals['_LISTTENANTSREQUEST']._serialized_start=411
+  _globals['_LISTTENANTSREQUEST']._serialized_end=470
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=472
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=554
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=557
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=811
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=813
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=885
+  _globals['_GETAPIKEYREQUEST']._serialized_start=887
+  _globals['_GETAPIKEYREQUEST']._serialized_end=944
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=946
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1001
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1003
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1081
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1083
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1166
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1168
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1228
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1230
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1252
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1254
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1378
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1380
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1452
+  _globals['_GETPOLICYREQUEST']._serialized_start=1454
+  _globals['_GETPOLICYREQUEST']._serialized_end=1491
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1493
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1573
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1576
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1714
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1716
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1773
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1775
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1839
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1841
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=1865
+  _globals['_ADJUSTCALLREQUEST']._serialized_start=1868
+  _globals['_ADJUSTCALLREQUEST']._serialized_end=2026
+  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2028
+  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2139
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2142
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2319
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2321
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2413
+  _globals['_ADMINSERVICE']._serialized_start=2416
+  _globals['_ADMINSERVICE']._serialized_end=3492
 # @@protoc_insertion_point(module_scope)

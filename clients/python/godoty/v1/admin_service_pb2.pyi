@@ -1,9 +1,11 @@
 import datetime
 
 from godoty.v1 import billing_service_pb2 as _billing_service_pb2
+from godoty.v1 import tenant_pb2 as _tenant_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -11,88 +13,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class ApiScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    API_SCOPE_UNSPECIFIED: _ClassVar[ApiScope]
-    API_SCOPE_CONVERSE: _ClassVar[ApiScope]
-    API_SCOPE_BILLING: _ClassVar[ApiScope]
-    API_SCOPE_ADMIN: _ClassVar[ApiScope]
-API_SCOPE_UNSPECIFIED: ApiScope
-API_SCOPE_CONVERSE: ApiScope
-API_SCOPE_BILLING: ApiScope
-API_SCOPE_ADMIN: ApiScope
-
-class Tenant(_message.Message):
-    __slots__ = ("tenant_id", "name", "create_time")
-    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    tenant_id: str
-    name: str
-    create_time: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class ApiKey(_message.Message):
-    __slots__ = ("key_id", "tenant_id", "scopes", "create_time", "expire_time", "revoke_time", "last_use_time")
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
-    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
-    REVOKE_TIME_FIELD_NUMBER: _ClassVar[int]
-    LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
-    key_id: str
-    tenant_id: str
-    scopes: _containers.RepeatedScalarFieldContainer[ApiScope]
-    create_time: _timestamp_pb2.Timestamp
-    expire_time: _timestamp_pb2.Timestamp
-    revoke_time: _timestamp_pb2.Timestamp
-    last_use_time: _timestamp_pb2.Timestamp
-    def __init__(self, key_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[ApiScope, str]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class Policy(_message.Message):
-    __slots__ = ("allowed_models", "default_model", "default_fallback_models", "max_output_tokens", "turns_per_minute", "concurrent_turns", "provider_json", "zero_data_retention", "budgets")
-    ALLOWED_MODELS_FIELD_NUMBER: _ClassVar[int]
-    DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
-    DEFAULT_FALLBACK_MODELS_FIELD_NUMBER: _ClassVar[int]
-    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    TURNS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
-    CONCURRENT_TURNS_FIELD_NUMBER: _ClassVar[int]
-    PROVIDER_JSON_FIELD_NUMBER: _ClassVar[int]
-    ZERO_DATA_RETENTION_FIELD_NUMBER: _ClassVar[int]
-    BUDGETS_FIELD_NUMBER: _ClassVar[int]
-    allowed_models: _containers.RepeatedScalarFieldContainer[str]
-    default_model: str
-    default_fallback_models: _containers.RepeatedScalarFieldContainer[str]
-    max_output_tokens: int
-    turns_per_minute: int
-    concurrent_turns: int
-    provider_json: str
-    zero_data_retention: bool
-    budgets: _containers.RepeatedCompositeFieldContainer[Budget]
-    def __init__(self, allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
-
-class Budget(_message.Message):
-    __slots__ = ("window", "limit_usd", "hard")
-    WINDOW_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
-    HARD_FIELD_NUMBER: _ClassVar[int]
-    window: _billing_service_pb2.BudgetWindow
-    limit_usd: str
-    hard: bool
-    def __init__(self, window: _Optional[_Union[_billing_service_pb2.BudgetWindow, str]] = ..., limit_usd: _Optional[str] = ..., hard: _Optional[bool] = ...) -> None: ...
-
 class CreateTenantRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "request_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CreateTenantResponse(_message.Message):
     __slots__ = ("tenant",)
     TENANT_FIELD_NUMBER: _ClassVar[int]
-    tenant: Tenant
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ...) -> None: ...
+    tenant: _tenant_pb2.Tenant
+    def __init__(self, tenant: _Optional[_Union[_tenant_pb2.Tenant, _Mapping]] = ...) -> None: ...
 
 class GetTenantRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -103,8 +36,8 @@ class GetTenantRequest(_message.Message):
 class GetTenantResponse(_message.Message):
     __slots__ = ("tenant",)
     TENANT_FIELD_NUMBER: _ClassVar[int]
-    tenant: Tenant
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ...) -> None: ...
+    tenant: _tenant_pb2.Tenant
+    def __init__(self, tenant: _Optional[_Union[_tenant_pb2.Tenant, _Mapping]] = ...) -> None: ...
 
 class ListTenantsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -118,29 +51,53 @@ class ListTenantsResponse(_message.Message):
     __slots__ = ("tenants", "next_page_token")
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    tenants: _containers.RepeatedCompositeFieldContainer[Tenant]
+    tenants: _containers.RepeatedCompositeFieldContainer[_tenant_pb2.Tenant]
     next_page_token: str
-    def __init__(self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, tenants: _Optional[_Iterable[_Union[_tenant_pb2.Tenant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class IssueKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "scopes", "expire_time")
+class CreateApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "display_name", "scopes", "operator", "models", "turns_per_minute", "expire_time", "request_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    scopes: _containers.RepeatedScalarFieldContainer[ApiScope]
+    display_name: str
+    scopes: _containers.RepeatedScalarFieldContainer[_tenant_pb2.ApiScope]
+    operator: bool
+    models: _containers.RepeatedScalarFieldContainer[str]
+    turns_per_minute: int
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_id: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[ApiScope, str]]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[_tenant_pb2.ApiScope, str]]] = ..., operator: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., turns_per_minute: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
-class IssueKeyResponse(_message.Message):
-    __slots__ = ("key", "text")
-    KEY_FIELD_NUMBER: _ClassVar[int]
+class CreateApiKeyResponse(_message.Message):
+    __slots__ = ("api_key", "text")
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    key: ApiKey
+    api_key: _tenant_pb2.ApiKey
     text: str
-    def __init__(self, key: _Optional[_Union[ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
-class ListKeysRequest(_message.Message):
+class GetApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    api_key_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ...) -> None: ...
+
+class GetApiKeyResponse(_message.Message):
+    __slots__ = ("api_key",)
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
+    api_key: _tenant_pb2.ApiKey
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ...) -> None: ...
+
+class ListApiKeysRequest(_message.Message):
     __slots__ = ("tenant_id", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -150,43 +107,45 @@ class ListKeysRequest(_message.Message):
     page_token: str
     def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
-class ListKeysResponse(_message.Message):
-    __slots__ = ("keys", "next_page_token")
-    KEYS_FIELD_NUMBER: _ClassVar[int]
+class ListApiKeysResponse(_message.Message):
+    __slots__ = ("api_keys", "next_page_token")
+    API_KEYS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    keys: _containers.RepeatedCompositeFieldContainer[ApiKey]
+    api_keys: _containers.RepeatedCompositeFieldContainer[_tenant_pb2.ApiKey]
     next_page_token: str
-    def __init__(self, keys: _Optional[_Iterable[_Union[ApiKey, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_keys: _Optional[_Iterable[_Union[_tenant_pb2.ApiKey, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
-class RevokeKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "key_id")
+class RevokeApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    key_id: str
-    def __init__(self, tenant_id: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
+    api_key_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ...) -> None: ...
 
-class RevokeKeyResponse(_message.Message):
+class RevokeApiKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class RotateKeyRequest(_message.Message):
-    __slots__ = ("tenant_id", "key_id", "overlap_seconds")
+class RotateApiKeyRequest(_message.Message):
+    __slots__ = ("tenant_id", "api_key_id", "overlap", "request_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    KEY_ID_FIELD_NUMBER: _ClassVar[int]
-    OVERLAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    key_id: str
-    overlap_seconds: int
-    def __init__(self, tenant_id: _Optional[str] = ..., key_id: _Optional[str] = ..., overlap_seconds: _Optional[int] = ...) -> None: ...
+    api_key_id: str
+    overlap: _duration_pb2.Duration
+    request_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., overlap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
-class RotateKeyResponse(_message.Message):
-    __slots__ = ("key", "text")
-    KEY_FIELD_NUMBER: _ClassVar[int]
+class RotateApiKeyResponse(_message.Message):
+    __slots__ = ("api_key", "text")
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    key: ApiKey
+    api_key: _tenant_pb2.ApiKey
     text: str
-    def __init__(self, key: _Optional[_Union[ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_key: _Optional[_Union[_tenant_pb2.ApiKey, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -198,23 +157,27 @@ class GetPolicyResponse(_message.Message):
     __slots__ = ("policy", "has_provider_key")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     HAS_PROVIDER_KEY_FIELD_NUMBER: _ClassVar[int]
-    policy: Policy
+    policy: _tenant_pb2.Policy
     has_provider_key: bool
-    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., has_provider_key: _Optional[bool] = ...) -> None: ...
+    def __init__(self, policy: _Optional[_Union[_tenant_pb2.Policy, _Mapping]] = ..., has_provider_key: _Optional[bool] = ...) -> None: ...
 
-class SetPolicyRequest(_message.Message):
-    __slots__ = ("tenant_id", "policy")
+class UpdatePolicyRequest(_message.Message):
+    __slots__ = ("tenant_id", "policy", "update_mask", "etag")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    policy: Policy
-    def __init__(self, tenant_id: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    policy: _tenant_pb2.Policy
+    update_mask: _field_mask_pb2.FieldMask
+    etag: str
+    def __init__(self, tenant_id: _Optional[str] = ..., policy: _Optional[_Union[_tenant_pb2.Policy, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
-class SetPolicyResponse(_message.Message):
+class UpdatePolicyResponse(_message.Message):
     __slots__ = ("policy",)
     POLICY_FIELD_NUMBER: _ClassVar[int]
-    policy: Policy
-    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    policy: _tenant_pb2.Policy
+    def __init__(self, policy: _Optional[_Union[_tenant_pb2.Policy, _Mapping]] = ...) -> None: ...
 
 class SetProviderKeyRequest(_message.Message):
     __slots__ = ("tenant_id", "provider_key")
@@ -255,33 +218,23 @@ class AdjustCallResponse(_message.Message):
     def __init__(self, adjustment: _Optional[_Union[_billing_service_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
 
 class ListAdminChangesRequest(_message.Message):
-    __slots__ = ("tenant_id", "page_size", "page_token")
+    __slots__ = ("tenant_id", "start_time", "end_time", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
     page_size: int
     page_token: str
-    def __init__(self, tenant_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListAdminChangesResponse(_message.Message):
     __slots__ = ("changes", "next_page_token")
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    changes: _containers.RepeatedCompositeFieldContainer[AdminChange]
+    changes: _containers.RepeatedCompositeFieldContainer[_tenant_pb2.AdminChange]
     next_page_token: str
-    def __init__(self, changes: _Optional[_Iterable[_Union[AdminChange, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
-
-class AdminChange(_message.Message):
-    __slots__ = ("time", "by", "action", "tenant_id", "details_json")
-    TIME_FIELD_NUMBER: _ClassVar[int]
-    BY_FIELD_NUMBER: _ClassVar[int]
-    ACTION_FIELD_NUMBER: _ClassVar[int]
-    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    DETAILS_JSON_FIELD_NUMBER: _ClassVar[int]
-    time: _timestamp_pb2.Timestamp
-    by: str
-    action: str
-    tenant_id: str
-    details_json: str
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by: _Optional[str] = ..., action: _Optional[str] = ..., tenant_id: _Optional[str] = ..., details_json: _Optional[str] = ...) -> None: ...
+    def __init__(self, changes: _Optional[_Iterable[_Union[_tenant_pb2.AdminChange, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

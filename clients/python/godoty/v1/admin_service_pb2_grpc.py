@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+    every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+    other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
     """
 
     def __init__(self, channel):
@@ -50,35 +52,40 @@ class AdminServiceStub:
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
-        self.IssueKey = channel.unary_unary(
-                '/godoty.v1.AdminService/IssueKey',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.IssueKeyRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.IssueKeyResponse.FromString,
+        self.CreateApiKey = channel.unary_unary(
+                '/godoty.v1.AdminService/CreateApiKey',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
-        self.ListKeys = channel.unary_unary(
-                '/godoty.v1.AdminService/ListKeys',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListKeysRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListKeysResponse.FromString,
+        self.GetApiKey = channel.unary_unary(
+                '/godoty.v1.AdminService/GetApiKey',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.FromString,
                 _registered_method=True)
-        self.RevokeKey = channel.unary_unary(
-                '/godoty.v1.AdminService/RevokeKey',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+        self.ListApiKeys = channel.unary_unary(
+                '/godoty.v1.AdminService/ListApiKeys',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
-        self.RotateKey = channel.unary_unary(
-                '/godoty.v1.AdminService/RotateKey',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.RotateKeyRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.RotateKeyResponse.FromString,
+        self.RevokeApiKey = channel.unary_unary(
+                '/godoty.v1.AdminService/RevokeApiKey',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/godoty.v1.AdminService/RotateApiKey',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.FromString,
                 _registered_method=True)
         self.GetPolicy = channel.unary_unary(
                 '/godoty.v1.AdminService/GetPolicy',
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyResponse.FromString,
                 _registered_method=True)
-        self.SetPolicy = channel.unary_unary(
-                '/godoty.v1.AdminService/SetPolicy',
-                request_serializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.SerializeToString,
-                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.FromString,
+        self.UpdatePolicy = channel.unary_unary(
+                '/godoty.v1.AdminService/UpdatePolicy',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.FromString,
                 _registered_method=True)
         self.SetProviderKey = channel.unary_unary(
                 '/godoty.v1.AdminService/SetProviderKey',
@@ -98,7 +105,9 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+    every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+    other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
     """
 
     def CreateTenant(self, request, context):
@@ -122,30 +131,39 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def IssueKey(self, request, context):
-        """Creates an API key. Its text is in this response only.
+    def CreateApiKey(self, request, context):
+        """Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+        may do no more than itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListKeys(self, request, context):
-        """Lists a tenant's keys, without their secrets, oldest first.
+    def GetApiKey(self, request, context):
+        """Returns an API key, without its secret. Also by a key that administers the tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RevokeKey(self, request, context):
-        """Revokes a key; takes effect on every server within 5 seconds.
+    def ListApiKeys(self, request, context):
+        """Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RotateKey(self, request, context):
-        """Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-        overlap.
+    def RevokeApiKey(self, request, context):
+        """Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+        that administers the tenant, unless the key is the operator's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+        after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,8 +176,9 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetPolicy(self, request, context):
-        """Sets a tenant's policy; takes effect on every server within 5 seconds.
+    def UpdatePolicy(self, request, context):
+        """Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+        fields are all made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,35 +224,40 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsResponse.SerializeToString,
             ),
-            'IssueKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.IssueKey,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.IssueKeyRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.IssueKeyResponse.SerializeToString,
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.SerializeToString,
             ),
-            'ListKeys': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListKeys,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListKeysRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.ListKeysResponse.SerializeToString,
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.SerializeToString,
             ),
-            'RevokeKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.RevokeKey,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.SerializeToString,
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.SerializeToString,
             ),
-            'RotateKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.RotateKey,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.RotateKeyRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.RotateKeyResponse.SerializeToString,
+            'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKey,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.SerializeToString,
             ),
             'GetPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPolicy,
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.GetPolicyResponse.SerializeToString,
             ),
-            'SetPolicy': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetPolicy,
-                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.FromString,
-                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.SerializeToString,
+            'UpdatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePolicy,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.SerializeToString,
             ),
             'SetProviderKey': grpc.unary_unary_rpc_method_handler(
                     servicer.SetProviderKey,
@@ -259,7 +283,9 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded.
+    """Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+    every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+    other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
     """
 
     @staticmethod
@@ -344,7 +370,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def IssueKey(request,
+    def CreateApiKey(request,
             target,
             options=(),
             channel_credentials=None,
@@ -357,9 +383,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/IssueKey',
-            godoty_dot_v1_dot_admin__service__pb2.IssueKeyRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.IssueKeyResponse.FromString,
+            '/godoty.v1.AdminService/CreateApiKey',
+            godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -371,7 +397,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def ListKeys(request,
+    def GetApiKey(request,
             target,
             options=(),
             channel_credentials=None,
@@ -384,9 +410,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/ListKeys',
-            godoty_dot_v1_dot_admin__service__pb2.ListKeysRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.ListKeysResponse.FromString,
+            '/godoty.v1.AdminService/GetApiKey',
+            godoty_dot_v1_dot_admin__service__pb2.GetApiKeyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.GetApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -398,7 +424,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def RevokeKey(request,
+    def ListApiKeys(request,
             target,
             options=(),
             channel_credentials=None,
@@ -411,9 +437,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/RevokeKey',
-            godoty_dot_v1_dot_admin__service__pb2.RevokeKeyRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.RevokeKeyResponse.FromString,
+            '/godoty.v1.AdminService/ListApiKeys',
+            godoty_dot_v1_dot_admin__service__pb2.ListApiKeysRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.ListApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -425,7 +451,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def RotateKey(request,
+    def RevokeApiKey(request,
             target,
             options=(),
             channel_credentials=None,
@@ -438,9 +464,36 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/RotateKey',
-            godoty_dot_v1_dot_admin__service__pb2.RotateKeyRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.RotateKeyResponse.FromString,
+            '/godoty.v1.AdminService/RevokeApiKey',
+            godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/RotateApiKey',
+            godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -479,7 +532,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def SetPolicy(request,
+    def UpdatePolicy(request,
             target,
             options=(),
             channel_credentials=None,
@@ -492,9 +545,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/godoty.v1.AdminService/SetPolicy',
-            godoty_dot_v1_dot_admin__service__pb2.SetPolicyRequest.SerializeToString,
-            godoty_dot_v1_dot_admin__service__pb2.SetPolicyResponse.FromString,
+            '/godoty.v1.AdminService/UpdatePolicy',
+            godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.UpdatePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import budget_pb2 as _budget_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,13 +23,6 @@ class UsageGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_GROUP_AGENT: _ClassVar[UsageGroup]
     USAGE_GROUP_USER: _ClassVar[UsageGroup]
     USAGE_GROUP_SESSION: _ClassVar[UsageGroup]
-
-class BudgetWindow(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    BUDGET_WINDOW_UNSPECIFIED: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_DAY: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_MONTH: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_TOTAL: _ClassVar[BudgetWindow]
 USAGE_GROUP_UNSPECIFIED: UsageGroup
 USAGE_GROUP_HOUR: UsageGroup
 USAGE_GROUP_DAY: UsageGroup
@@ -38,10 +32,6 @@ USAGE_GROUP_PROVIDER: UsageGroup
 USAGE_GROUP_AGENT: UsageGroup
 USAGE_GROUP_USER: UsageGroup
 USAGE_GROUP_SESSION: UsageGroup
-BUDGET_WINDOW_UNSPECIFIED: BudgetWindow
-BUDGET_WINDOW_DAY: BudgetWindow
-BUDGET_WINDOW_MONTH: BudgetWindow
-BUDGET_WINDOW_TOTAL: BudgetWindow
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "group_by", "time_zone", "as_of", "page_size", "page_token")
@@ -176,21 +166,5 @@ class GetBudgetRequest(_message.Message):
 class GetBudgetResponse(_message.Message):
     __slots__ = ("budgets",)
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
-    budgets: _containers.RepeatedCompositeFieldContainer[BudgetStatus]
-    def __init__(self, budgets: _Optional[_Iterable[_Union[BudgetStatus, _Mapping]]] = ...) -> None: ...
-
-class BudgetStatus(_message.Message):
-    __slots__ = ("window", "limit_usd", "hard", "spent_usd", "reserved_usd", "window_start_time")
-    WINDOW_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
-    HARD_FIELD_NUMBER: _ClassVar[int]
-    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
-    RESERVED_USD_FIELD_NUMBER: _ClassVar[int]
-    WINDOW_START_TIME_FIELD_NUMBER: _ClassVar[int]
-    window: BudgetWindow
-    limit_usd: str
-    hard: bool
-    spent_usd: str
-    reserved_usd: str
-    window_start_time: _timestamp_pb2.Timestamp
-    def __init__(self, window: _Optional[_Union[BudgetWindow, str]] = ..., limit_usd: _Optional[str] = ..., hard: _Optional[bool] = ..., spent_usd: _Optional[str] = ..., reserved_usd: _Optional[str] = ..., window_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    budgets: _containers.RepeatedCompositeFieldContainer[_budget_pb2.BudgetStatus]
+    def __init__(self, budgets: _Optional[_Iterable[_Union[_budget_pb2.BudgetStatus, _Mapping]]] = ...) -> None: ...

@@ -15,133 +15,24 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Duration } from "../../google/protobuf/duration.js";
+import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Adjustment, BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { Adjustment } from "./billing_service.js";
+import { AdminChange, ApiKey, ApiScope, apiScopeFromJSON, apiScopeToJSON, Policy, Tenant } from "./tenant.js";
 
 /** Tenants, their keys and policies. The command line `godoty` has the same operations. */
-
-/** The services that an API key may call. */
-export enum ApiScope {
-  /** API_SCOPE_UNSPECIFIED - Never sent. */
-  API_SCOPE_UNSPECIFIED = 0,
-  /** API_SCOPE_CONVERSE - AgentService. */
-  API_SCOPE_CONVERSE = 1,
-  /** API_SCOPE_BILLING - BillingService. */
-  API_SCOPE_BILLING = 2,
-  /** API_SCOPE_ADMIN - AdminService, for all tenants. */
-  API_SCOPE_ADMIN = 3,
-  UNRECOGNIZED = -1,
-}
-
-export function apiScopeFromJSON(object: any): ApiScope {
-  switch (object) {
-    case 0:
-    case "API_SCOPE_UNSPECIFIED":
-      return ApiScope.API_SCOPE_UNSPECIFIED;
-    case 1:
-    case "API_SCOPE_CONVERSE":
-      return ApiScope.API_SCOPE_CONVERSE;
-    case 2:
-    case "API_SCOPE_BILLING":
-      return ApiScope.API_SCOPE_BILLING;
-    case 3:
-    case "API_SCOPE_ADMIN":
-      return ApiScope.API_SCOPE_ADMIN;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return ApiScope.UNRECOGNIZED;
-  }
-}
-
-export function apiScopeToJSON(object: ApiScope): string {
-  switch (object) {
-    case ApiScope.API_SCOPE_UNSPECIFIED:
-      return "API_SCOPE_UNSPECIFIED";
-    case ApiScope.API_SCOPE_CONVERSE:
-      return "API_SCOPE_CONVERSE";
-    case ApiScope.API_SCOPE_BILLING:
-      return "API_SCOPE_BILLING";
-    case ApiScope.API_SCOPE_ADMIN:
-      return "API_SCOPE_ADMIN";
-    case ApiScope.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** A tenant. */
-export interface Tenant {
-  /** The tenant's id, generated. */
-  tenantId: string;
-  /** The display name. */
-  name: string;
-  /** The time of creation. */
-  createTime: Date | undefined;
-}
-
-/** A key, without its secret. */
-export interface ApiKey {
-  /** The key's id, the middle part of its text. */
-  keyId: string;
-  /** The tenant. */
-  tenantId: string;
-  /** The scopes. */
-  scopes: ApiScope[];
-  /** The time of creation. */
-  createTime:
-    | Date
-    | undefined;
-  /** The time of expiry. Unset: it does not expire. */
-  expireTime:
-    | Date
-    | undefined;
-  /** The time of revocation. Unset: it is not revoked. */
-  revokeTime:
-    | Date
-    | undefined;
-  /** The time of last use, accurate to a minute. Unset: never used. */
-  lastUseTime: Date | undefined;
-}
-
-/** A tenant's limits. A field that is unset, empty or 0 sets no limit; for turns, each server's own limits apply then. */
-export interface Policy {
-  /** The models that may be requested: ids, or patterns with `*`, such as "openai/*". */
-  allowedModels: string[];
-  /** The model used if neither request nor session names one. */
-  defaultModel: string;
-  /** Models to try, in this order, if the default model is unavailable; at most 8. */
-  defaultFallbackModels: string[];
-  /** Maximum number of output tokens of one turn. */
-  maxOutputTokens: number;
-  /** Maximum number of turns that start in a minute, on all servers together. */
-  turnsPerMinute: number;
-  /** Maximum number of concurrent turns, on all servers together. A turn in its server's queue does not count. */
-  concurrentTurns: number;
-  /** OpenRouter's provider routing preferences: the JSON object of its request field `provider`. */
-  providerJson: string;
-  /** Use only providers without data retention. */
-  zeroDataRetention: boolean;
-  /** At most one for each window. */
-  budgets: Budget[];
-}
-
-/** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
-export interface Budget {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
-  limitUsd?:
-    | string
-    | undefined;
-  /** A call that might exceed the budget is rejected, so that it is never exceeded. */
-  hard: boolean;
-}
 
 /** The tenant to create. */
 export interface CreateTenantRequest {
   /** Required. The display name: at most 200 characters. */
   name: string;
+  /**
+   * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
+   * id returns the tenant that it created before. With another content, or by another key, the id is refused as
+   * REQUEST_ID_REUSED. Empty: each request creates a tenant.
+   */
+  requestId: string;
 }
 
 /** The new tenant. */
@@ -178,28 +69,69 @@ export interface ListTenantsResponse {
   nextPageToken: string;
 }
 
-/** The key to create. */
-export interface IssueKeyRequest {
+/** The API key to create. */
+export interface CreateApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
+  /** The display name: at most 200 printable characters. Empty: none. */
+  displayName: string;
   /** Required. The scopes. */
   scopes: ApiScope[];
+  /**
+   * The key is the operator's: its scope `admin`, which it must have, holds for all methods and all tenants. Only a key
+   * of the operator may create one. False: its scope `admin` holds for its own tenant.
+   */
+  operator: boolean;
+  /**
+   * The models that its turns may request: at most 100 ids, or patterns with `*`, such as "openai/*". Empty: those that
+   * the tenant's policy allows. A model must be allowed by both.
+   */
+  models: string[];
+  /**
+   * Maximum number of turns that the key starts in a minute, on all servers together; the policy's limit holds for it,
+   * too. Unset: no bound of its own. 0: it starts none.
+   */
+  turnsPerMinute?:
+    | number
+    | undefined;
   /** The time of expiry, in the future. Unset: it does not expire. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
+  /**
+   * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique within the tenant. The same request with the same
+   * id creates no second key: it is refused as API_KEY_CREATED with the id of the key, whose text is not stored. With
+   * another content, or by another key, the id is refused as REQUEST_ID_REUSED. Empty: each request creates a key.
+   */
+  requestId: string;
 }
 
-/** The new key. */
-export interface IssueKeyResponse {
+/** The new API key. */
+export interface CreateApiKeyResponse {
   /** The key. */
-  key:
+  apiKey:
     | ApiKey
     | undefined;
   /** The key's text, `gdt_...`; it cannot be retrieved again. */
   text: string;
 }
 
-/** A query for keys. */
-export interface ListKeysRequest {
+/** The API key to return. */
+export interface GetApiKeyRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** Required. The key. */
+  apiKeyId: string;
+}
+
+/** The API key. */
+export interface GetApiKeyResponse {
+  /** The key. */
+  apiKey: ApiKey | undefined;
+}
+
+/** A query for API keys. */
+export interface ListApiKeysRequest {
   /** Required. The tenant. */
   tenantId: string;
   /** Maximum number of keys; 0 means 100, values above 500 are reduced to 500. */
@@ -208,40 +140,47 @@ export interface ListKeysRequest {
   pageToken: string;
 }
 
-/** A page of keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested. */
-export interface ListKeysResponse {
+/** A page of API keys. A page is limited to about 1 MiB, so it may contain fewer keys than requested. */
+export interface ListApiKeysResponse {
   /** The keys. */
-  keys: ApiKey[];
+  apiKeys: ApiKey[];
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
-/** The key to revoke. */
-export interface RevokeKeyRequest {
+/** The API key to revoke. */
+export interface RevokeApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
   /** Required. The key. */
-  keyId: string;
+  apiKeyId: string;
 }
 
-/** The key is revoked. */
-export interface RevokeKeyResponse {
+/** The API key is revoked. */
+export interface RevokeApiKeyResponse {
 }
 
-/** The key to rotate, and the overlap. */
-export interface RotateKeyRequest {
+/** The API key to rotate, and the overlap. */
+export interface RotateApiKeyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. The key. */
-  keyId: string;
-  /** Seconds during which the old key remains valid: 0 to 30 days. */
-  overlapSeconds: number;
+  /** Required. The key. It must be neither expired nor revoked. */
+  apiKeyId: string;
+  /** The duration for which the old key remains valid: 0 to 30 days. Unset: 0, the old key expires at once. */
+  overlap:
+    | Duration
+    | undefined;
+  /**
+   * The caller's id of this request, as in CreateApiKeyRequest: the same request with the same id creates no second
+   * successor, but is refused as API_KEY_CREATED with the id of the successor.
+   */
+  requestId: string;
 }
 
-/** The new key. */
-export interface RotateKeyResponse {
+/** The new API key. */
+export interface RotateApiKeyResponse {
   /** The key. */
-  key:
+  apiKey:
     | ApiKey
     | undefined;
   /** The key's text, `gdt_...`; it cannot be retrieved again. */
@@ -256,7 +195,7 @@ export interface GetPolicyRequest {
 
 /** The tenant's policy. */
 export interface GetPolicyResponse {
-  /** The policy. */
+  /** The policy, with its etag. Without any field: none was set. */
   policy:
     | Policy
     | undefined;
@@ -264,17 +203,32 @@ export interface GetPolicyResponse {
   hasProviderKey: boolean;
 }
 
-/** The policy to set. */
-export interface SetPolicyRequest {
+/** The fields of the policy to change. */
+export interface UpdatePolicyRequest {
   /** Required. The tenant. */
   tenantId: string;
-  /** Required. The complete policy: it replaces the previous one, and an unset field sets no limit. */
-  policy: Policy | undefined;
+  /** Required. The new values. */
+  policy:
+    | Policy
+    | undefined;
+  /**
+   * The fields to change, by their names, such as "turns_per_minute" and "budgets"; a list is replaced as a whole, and
+   * a field that is unset in `policy` becomes unset. "*": all fields. Unset: the fields that are set in `policy`, which
+   * an empty list is not.
+   */
+  updateMask:
+    | string[]
+    | undefined;
+  /**
+   * The etag of the policy that the change is based on: if the policy has changed since, the change is refused as
+   * ETAG_MISMATCH. Empty: the change is made in any case.
+   */
+  etag: string;
 }
 
 /** The tenant's new policy. */
-export interface SetPolicyResponse {
-  /** The policy. */
+export interface UpdatePolicyResponse {
+  /** The whole policy, with its new etag. */
   policy: Policy | undefined;
 }
 
@@ -336,6 +290,14 @@ export interface AdjustCallResponse {
 export interface ListAdminChangesRequest {
   /** Only changes to this tenant. Empty: to all tenants. */
   tenantId: string;
+  /** Only changes at this time or later. Unset: from the beginning. */
+  startTime:
+    | Date
+    | undefined;
+  /** Only changes before this time. Unset: all until now. */
+  endTime:
+    | Date
+    | undefined;
   /** Maximum number of changes; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
   /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
@@ -350,696 +312,17 @@ export interface ListAdminChangesResponse {
   nextPageToken: string;
 }
 
-/** A change made by an administrator. */
-export interface AdminChange {
-  /** The time of the change. */
-  time:
-    | Date
-    | undefined;
-  /** The author: the id of the API key, or the user of the command line. */
-  by: string;
-  /** The method, such as "SetPolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes". */
-  action: string;
-  /** The tenant concerned. Empty: none. */
-  tenantId: string;
-  /** The values set, as JSON, without secrets. */
-  detailsJson: string;
-}
-
-function createBaseTenant(): Tenant {
-  return { tenantId: "", name: "", createTime: undefined };
-}
-
-export const Tenant: MessageFns<Tenant> = {
-  encode(message: Tenant, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.tenantId !== "") {
-      writer.uint32(10).string(message.tenantId);
-    }
-    if (message.name !== "") {
-      writer.uint32(18).string(message.name);
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(26).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Tenant {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseTenant();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.name = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Tenant {
-    return {
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: Tenant): unknown {
-    const obj: any = {};
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Tenant>, I>>(base?: I): Tenant {
-    return Tenant.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Tenant>, I>>(object: I): Tenant {
-    const message = createBaseTenant();
-    message.tenantId = object.tenantId ?? "";
-    message.name = object.name ?? "";
-    message.createTime = object.createTime ?? undefined;
-    return message;
-  },
-};
-
-function createBaseApiKey(): ApiKey {
-  return {
-    keyId: "",
-    tenantId: "",
-    scopes: [],
-    createTime: undefined,
-    expireTime: undefined,
-    revokeTime: undefined,
-    lastUseTime: undefined,
-  };
-}
-
-export const ApiKey: MessageFns<ApiKey> = {
-  encode(message: ApiKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.keyId !== "") {
-      writer.uint32(10).string(message.keyId);
-    }
-    if (message.tenantId !== "") {
-      writer.uint32(18).string(message.tenantId);
-    }
-    if (message.scopes.length !== 0) {
-      writer.uint32(26).fork();
-      for (const v of message.scopes) {
-        writer.int32(v);
-      }
-      writer.join();
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(34).fork()).join();
-    }
-    if (message.expireTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(42).fork()).join();
-    }
-    if (message.revokeTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.revokeTime), writer.uint32(50).fork()).join();
-    }
-    if (message.lastUseTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.lastUseTime), writer.uint32(58).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): ApiKey {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseApiKey();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.keyId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag === 24) {
-              message.scopes.push(reader.int32() as any);
-
-              continue;
-            }
-
-            if (tag === 26) {
-              const end2 = reader.uint32() + reader.pos;
-              while (reader.pos < end2) {
-                message.scopes.push(reader.int32() as any);
-              }
-
-              continue;
-            }
-
-            break;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.revokeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.lastUseTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): ApiKey {
-    return {
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
-        : "",
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => apiScopeFromJSON(e)) : [],
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-      expireTime: isSet(object.expireTime)
-        ? fromJsonTimestamp(object.expireTime)
-        : isSet(object.expire_time)
-        ? fromJsonTimestamp(object.expire_time)
-        : undefined,
-      revokeTime: isSet(object.revokeTime)
-        ? fromJsonTimestamp(object.revokeTime)
-        : isSet(object.revoke_time)
-        ? fromJsonTimestamp(object.revoke_time)
-        : undefined,
-      lastUseTime: isSet(object.lastUseTime)
-        ? fromJsonTimestamp(object.lastUseTime)
-        : isSet(object.last_use_time)
-        ? fromJsonTimestamp(object.last_use_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: ApiKey): unknown {
-    const obj: any = {};
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
-    }
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.scopes?.length) {
-      obj.scopes = message.scopes.map((e) => apiScopeToJSON(e));
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    if (message.expireTime !== undefined) {
-      obj.expireTime = message.expireTime.toISOString();
-    }
-    if (message.revokeTime !== undefined) {
-      obj.revokeTime = message.revokeTime.toISOString();
-    }
-    if (message.lastUseTime !== undefined) {
-      obj.lastUseTime = message.lastUseTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<ApiKey>, I>>(base?: I): ApiKey {
-    return ApiKey.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<ApiKey>, I>>(object: I): ApiKey {
-    const message = createBaseApiKey();
-    message.keyId = object.keyId ?? "";
-    message.tenantId = object.tenantId ?? "";
-    message.scopes = object.scopes?.map((e) => e) || [];
-    message.createTime = object.createTime ?? undefined;
-    message.expireTime = object.expireTime ?? undefined;
-    message.revokeTime = object.revokeTime ?? undefined;
-    message.lastUseTime = object.lastUseTime ?? undefined;
-    return message;
-  },
-};
-
-function createBasePolicy(): Policy {
-  return {
-    allowedModels: [],
-    defaultModel: "",
-    defaultFallbackModels: [],
-    maxOutputTokens: 0,
-    turnsPerMinute: 0,
-    concurrentTurns: 0,
-    providerJson: "",
-    zeroDataRetention: false,
-    budgets: [],
-  };
-}
-
-export const Policy: MessageFns<Policy> = {
-  encode(message: Policy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.allowedModels) {
-      writer.uint32(10).string(v!);
-    }
-    if (message.defaultModel !== "") {
-      writer.uint32(18).string(message.defaultModel);
-    }
-    for (const v of message.defaultFallbackModels) {
-      writer.uint32(26).string(v!);
-    }
-    if (message.maxOutputTokens !== 0) {
-      writer.uint32(32).int32(message.maxOutputTokens);
-    }
-    if (message.turnsPerMinute !== 0) {
-      writer.uint32(40).int32(message.turnsPerMinute);
-    }
-    if (message.concurrentTurns !== 0) {
-      writer.uint32(48).int32(message.concurrentTurns);
-    }
-    if (message.providerJson !== "") {
-      writer.uint32(58).string(message.providerJson);
-    }
-    if (message.zeroDataRetention !== false) {
-      writer.uint32(64).bool(message.zeroDataRetention);
-    }
-    for (const v of message.budgets) {
-      Budget.encode(v!, writer.uint32(74).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Policy {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBasePolicy();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.allowedModels.push(reader.string());
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.defaultModel = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.defaultFallbackModels.push(reader.string());
-            continue;
-          }
-          case 4: {
-            if (tag !== 32) {
-              break;
-            }
-
-            message.maxOutputTokens = reader.int32();
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.turnsPerMinute = reader.int32();
-            continue;
-          }
-          case 6: {
-            if (tag !== 48) {
-              break;
-            }
-
-            message.concurrentTurns = reader.int32();
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.providerJson = reader.string();
-            continue;
-          }
-          case 8: {
-            if (tag !== 64) {
-              break;
-            }
-
-            message.zeroDataRetention = reader.bool();
-            continue;
-          }
-          case 9: {
-            if (tag !== 74) {
-              break;
-            }
-
-            message.budgets.push(Budget.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Policy {
-    return {
-      allowedModels: globalThis.Array.isArray(object?.allowedModels)
-        ? object.allowedModels.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.allowed_models)
-        ? object.allowed_models.map((e: any) => globalThis.String(e))
-        : [],
-      defaultModel: isSet(object.defaultModel)
-        ? globalThis.String(object.defaultModel)
-        : isSet(object.default_model)
-        ? globalThis.String(object.default_model)
-        : "",
-      defaultFallbackModels: globalThis.Array.isArray(object?.defaultFallbackModels)
-        ? object.defaultFallbackModels.map((e: any) => globalThis.String(e))
-        : globalThis.Array.isArray(object?.default_fallback_models)
-        ? object.default_fallback_models.map((e: any) => globalThis.String(e))
-        : [],
-      maxOutputTokens: isSet(object.maxOutputTokens)
-        ? globalThis.Number(object.maxOutputTokens)
-        : isSet(object.max_output_tokens)
-        ? globalThis.Number(object.max_output_tokens)
-        : 0,
-      turnsPerMinute: isSet(object.turnsPerMinute)
-        ? globalThis.Number(object.turnsPerMinute)
-        : isSet(object.turns_per_minute)
-        ? globalThis.Number(object.turns_per_minute)
-        : 0,
-      concurrentTurns: isSet(object.concurrentTurns)
-        ? globalThis.Number(object.concurrentTurns)
-        : isSet(object.concurrent_turns)
-        ? globalThis.Number(object.concurrent_turns)
-        : 0,
-      providerJson: isSet(object.providerJson)
-        ? globalThis.String(object.providerJson)
-        : isSet(object.provider_json)
-        ? globalThis.String(object.provider_json)
-        : "",
-      zeroDataRetention: isSet(object.zeroDataRetention)
-        ? globalThis.Boolean(object.zeroDataRetention)
-        : isSet(object.zero_data_retention)
-        ? globalThis.Boolean(object.zero_data_retention)
-        : false,
-      budgets: globalThis.Array.isArray(object?.budgets)
-        ? object.budgets.map((e: any) => Budget.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: Policy): unknown {
-    const obj: any = {};
-    if (message.allowedModels?.length) {
-      obj.allowedModels = message.allowedModels;
-    }
-    if (message.defaultModel !== "") {
-      obj.defaultModel = message.defaultModel;
-    }
-    if (message.defaultFallbackModels?.length) {
-      obj.defaultFallbackModels = message.defaultFallbackModels;
-    }
-    if (message.maxOutputTokens !== 0) {
-      obj.maxOutputTokens = Math.round(message.maxOutputTokens);
-    }
-    if (message.turnsPerMinute !== 0) {
-      obj.turnsPerMinute = Math.round(message.turnsPerMinute);
-    }
-    if (message.concurrentTurns !== 0) {
-      obj.concurrentTurns = Math.round(message.concurrentTurns);
-    }
-    if (message.providerJson !== "") {
-      obj.providerJson = message.providerJson;
-    }
-    if (message.zeroDataRetention !== false) {
-      obj.zeroDataRetention = message.zeroDataRetention;
-    }
-    if (message.budgets?.length) {
-      obj.budgets = message.budgets.map((e) => Budget.toJSON(e));
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Policy>, I>>(base?: I): Policy {
-    return Policy.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Policy>, I>>(object: I): Policy {
-    const message = createBasePolicy();
-    message.allowedModels = object.allowedModels?.map((e) => e) || [];
-    message.defaultModel = object.defaultModel ?? "";
-    message.defaultFallbackModels = object.defaultFallbackModels?.map((e) => e) || [];
-    message.maxOutputTokens = object.maxOutputTokens ?? 0;
-    message.turnsPerMinute = object.turnsPerMinute ?? 0;
-    message.concurrentTurns = object.concurrentTurns ?? 0;
-    message.providerJson = object.providerJson ?? "";
-    message.zeroDataRetention = object.zeroDataRetention ?? false;
-    message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseBudget(): Budget {
-  return { window: 0, limitUsd: undefined, hard: false };
-}
-
-export const Budget: MessageFns<Budget> = {
-  encode(message: Budget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(18).string(message.limitUsd);
-    }
-    if (message.hard !== false) {
-      writer.uint32(24).bool(message.hard);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Budget {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudget();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.hard = reader.bool();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Budget {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
-    };
-  },
-
-  toJSON(message: Budget): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    if (message.hard !== false) {
-      obj.hard = message.hard;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Budget>, I>>(base?: I): Budget {
-    return Budget.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Budget>, I>>(object: I): Budget {
-    const message = createBaseBudget();
-    message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? undefined;
-    message.hard = object.hard ?? false;
-    return message;
-  },
-};
-
 function createBaseCreateTenantRequest(): CreateTenantRequest {
-  return { name: "" };
+  return { name: "", requestId: "" };
 }
 
 export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   encode(message: CreateTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
     }
     return writer;
   },
@@ -1065,6 +348,14 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
             message.name = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1078,13 +369,23 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   },
 
   fromJSON(object: any): CreateTenantRequest {
-    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
   },
 
   toJSON(message: CreateTenantRequest): unknown {
     const obj: any = {};
     if (message.name !== "") {
       obj.name = message.name;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
     }
     return obj;
   },
@@ -1095,6 +396,7 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   fromPartial<I extends Exact<DeepPartial<CreateTenantRequest>, I>>(object: I): CreateTenantRequest {
     const message = createBaseCreateTenantRequest();
     message.name = object.name ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1492,29 +794,53 @@ export const ListTenantsResponse: MessageFns<ListTenantsResponse> = {
   },
 };
 
-function createBaseIssueKeyRequest(): IssueKeyRequest {
-  return { tenantId: "", scopes: [], expireTime: undefined };
+function createBaseCreateApiKeyRequest(): CreateApiKeyRequest {
+  return {
+    tenantId: "",
+    displayName: "",
+    scopes: [],
+    operator: false,
+    models: [],
+    turnsPerMinute: undefined,
+    expireTime: undefined,
+    requestId: "",
+  };
 }
 
-export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
-  encode(message: IssueKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const CreateApiKeyRequest: MessageFns<CreateApiKeyRequest> = {
+  encode(message: CreateApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
+    if (message.displayName !== "") {
+      writer.uint32(18).string(message.displayName);
+    }
     if (message.scopes.length !== 0) {
-      writer.uint32(18).fork();
+      writer.uint32(26).fork();
       for (const v of message.scopes) {
         writer.int32(v);
       }
       writer.join();
     }
+    if (message.operator !== false) {
+      writer.uint32(32).bool(message.operator);
+    }
+    for (const v of message.models) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.turnsPerMinute !== undefined) {
+      writer.uint32(48).int32(message.turnsPerMinute);
+    }
     if (message.expireTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(26).fork()).join();
+      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(58).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(66).string(message.requestId);
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): IssueKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1523,7 +849,7 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseIssueKeyRequest();
+      const message = createBaseCreateApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1536,13 +862,21 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
             continue;
           }
           case 2: {
-            if (tag === 16) {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.displayName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
               message.scopes.push(reader.int32() as any);
 
               continue;
             }
 
-            if (tag === 18) {
+            if (tag === 26) {
               const end2 = reader.uint32() + reader.pos;
               while (reader.pos < end2) {
                 message.scopes.push(reader.int32() as any);
@@ -1553,12 +887,44 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
 
             break;
           }
-          case 3: {
-            if (tag !== 26) {
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.operator = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.models.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.turnsPerMinute = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
               break;
             }
 
             message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.requestId = reader.string();
             continue;
           }
         }
@@ -1573,56 +939,93 @@ export const IssueKeyRequest: MessageFns<IssueKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): IssueKeyRequest {
+  fromJSON(object: any): CreateApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
+      displayName: isSet(object.displayName)
+        ? globalThis.String(object.displayName)
+        : isSet(object.display_name)
+        ? globalThis.String(object.display_name)
+        : "",
       scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => apiScopeFromJSON(e)) : [],
+      operator: isSet(object.operator) ? globalThis.Boolean(object.operator) : false,
+      models: globalThis.Array.isArray(object?.models) ? object.models.map((e: any) => globalThis.String(e)) : [],
+      turnsPerMinute: isSet(object.turnsPerMinute)
+        ? globalThis.Number(object.turnsPerMinute)
+        : isSet(object.turns_per_minute)
+        ? globalThis.Number(object.turns_per_minute)
+        : undefined,
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
         ? fromJsonTimestamp(object.expire_time)
         : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
-  toJSON(message: IssueKeyRequest): unknown {
+  toJSON(message: CreateApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
+    if (message.displayName !== "") {
+      obj.displayName = message.displayName;
+    }
     if (message.scopes?.length) {
       obj.scopes = message.scopes.map((e) => apiScopeToJSON(e));
+    }
+    if (message.operator !== false) {
+      obj.operator = message.operator;
+    }
+    if (message.models?.length) {
+      obj.models = message.models;
+    }
+    if (message.turnsPerMinute !== undefined) {
+      obj.turnsPerMinute = Math.round(message.turnsPerMinute);
     }
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
     }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<IssueKeyRequest>, I>>(base?: I): IssueKeyRequest {
-    return IssueKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<CreateApiKeyRequest>, I>>(base?: I): CreateApiKeyRequest {
+    return CreateApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueKeyRequest>, I>>(object: I): IssueKeyRequest {
-    const message = createBaseIssueKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<CreateApiKeyRequest>, I>>(object: I): CreateApiKeyRequest {
+    const message = createBaseCreateApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
+    message.displayName = object.displayName ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
+    message.operator = object.operator ?? false;
+    message.models = object.models?.map((e) => e) || [];
+    message.turnsPerMinute = object.turnsPerMinute ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
-function createBaseIssueKeyResponse(): IssueKeyResponse {
-  return { key: undefined, text: "" };
+function createBaseCreateApiKeyResponse(): CreateApiKeyResponse {
+  return { apiKey: undefined, text: "" };
 }
 
-export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
-  encode(message: IssueKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== undefined) {
-      ApiKey.encode(message.key, writer.uint32(10).fork()).join();
+export const CreateApiKeyResponse: MessageFns<CreateApiKeyResponse> = {
+  encode(message: CreateApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
     }
     if (message.text !== "") {
       writer.uint32(18).string(message.text);
@@ -1630,7 +1033,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): IssueKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1639,7 +1042,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseIssueKeyResponse();
+      const message = createBaseCreateApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1648,7 +1051,7 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
               break;
             }
 
-            message.key = ApiKey.decode(reader, reader.uint32());
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
             continue;
           }
           case 2: {
@@ -1671,17 +1074,21 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     }
   },
 
-  fromJSON(object: any): IssueKeyResponse {
+  fromJSON(object: any): CreateApiKeyResponse {
     return {
-      key: isSet(object.key) ? ApiKey.fromJSON(object.key) : undefined,
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
       text: isSet(object.text) ? globalThis.String(object.text) : "",
     };
   },
 
-  toJSON(message: IssueKeyResponse): unknown {
+  toJSON(message: CreateApiKeyResponse): unknown {
     const obj: any = {};
-    if (message.key !== undefined) {
-      obj.key = ApiKey.toJSON(message.key);
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
     }
     if (message.text !== "") {
       obj.text = message.text;
@@ -1689,23 +1096,193 @@ export const IssueKeyResponse: MessageFns<IssueKeyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<IssueKeyResponse>, I>>(base?: I): IssueKeyResponse {
-    return IssueKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<CreateApiKeyResponse>, I>>(base?: I): CreateApiKeyResponse {
+    return CreateApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueKeyResponse>, I>>(object: I): IssueKeyResponse {
-    const message = createBaseIssueKeyResponse();
-    message.key = (object.key !== undefined && object.key !== null) ? ApiKey.fromPartial(object.key) : undefined;
+  fromPartial<I extends Exact<DeepPartial<CreateApiKeyResponse>, I>>(object: I): CreateApiKeyResponse {
+    const message = createBaseCreateApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
     message.text = object.text ?? "";
     return message;
   },
 };
 
-function createBaseListKeysRequest(): ListKeysRequest {
+function createBaseGetApiKeyRequest(): GetApiKeyRequest {
+  return { tenantId: "", apiKeyId: "" };
+}
+
+export const GetApiKeyRequest: MessageFns<GetApiKeyRequest> = {
+  encode(message: GetApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetApiKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetApiKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.apiKeyId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetApiKeyRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetApiKeyRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetApiKeyRequest>, I>>(base?: I): GetApiKeyRequest {
+    return GetApiKeyRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetApiKeyRequest>, I>>(object: I): GetApiKeyRequest {
+    const message = createBaseGetApiKeyRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetApiKeyResponse(): GetApiKeyResponse {
+  return { apiKey: undefined };
+}
+
+export const GetApiKeyResponse: MessageFns<GetApiKeyResponse> = {
+  encode(message: GetApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetApiKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetApiKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetApiKeyResponse {
+    return {
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
+    };
+  },
+
+  toJSON(message: GetApiKeyResponse): unknown {
+    const obj: any = {};
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetApiKeyResponse>, I>>(base?: I): GetApiKeyResponse {
+    return GetApiKeyResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetApiKeyResponse>, I>>(object: I): GetApiKeyResponse {
+    const message = createBaseGetApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListApiKeysRequest(): ListApiKeysRequest {
   return { tenantId: "", pageSize: 0, pageToken: "" };
 }
 
-export const ListKeysRequest: MessageFns<ListKeysRequest> = {
-  encode(message: ListKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const ListApiKeysRequest: MessageFns<ListApiKeysRequest> = {
+  encode(message: ListApiKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
@@ -1718,7 +1295,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): ListKeysRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): ListApiKeysRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1727,7 +1304,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseListKeysRequest();
+      const message = createBaseListApiKeysRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1767,7 +1344,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     }
   },
 
-  fromJSON(object: any): ListKeysRequest {
+  fromJSON(object: any): ListApiKeysRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
@@ -1787,7 +1364,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     };
   },
 
-  toJSON(message: ListKeysRequest): unknown {
+  toJSON(message: ListApiKeysRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
@@ -1801,11 +1378,11 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<ListKeysRequest>, I>>(base?: I): ListKeysRequest {
-    return ListKeysRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<ListApiKeysRequest>, I>>(base?: I): ListApiKeysRequest {
+    return ListApiKeysRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysRequest>, I>>(object: I): ListKeysRequest {
-    const message = createBaseListKeysRequest();
+  fromPartial<I extends Exact<DeepPartial<ListApiKeysRequest>, I>>(object: I): ListApiKeysRequest {
+    const message = createBaseListApiKeysRequest();
     message.tenantId = object.tenantId ?? "";
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
@@ -1813,13 +1390,13 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
   },
 };
 
-function createBaseListKeysResponse(): ListKeysResponse {
-  return { keys: [], nextPageToken: "" };
+function createBaseListApiKeysResponse(): ListApiKeysResponse {
+  return { apiKeys: [], nextPageToken: "" };
 }
 
-export const ListKeysResponse: MessageFns<ListKeysResponse> = {
-  encode(message: ListKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.keys) {
+export const ListApiKeysResponse: MessageFns<ListApiKeysResponse> = {
+  encode(message: ListApiKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.apiKeys) {
       ApiKey.encode(v!, writer.uint32(10).fork()).join();
     }
     if (message.nextPageToken !== "") {
@@ -1828,7 +1405,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): ListKeysResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): ListApiKeysResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1837,7 +1414,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseListKeysResponse();
+      const message = createBaseListApiKeysResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1846,7 +1423,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
               break;
             }
 
-            message.keys.push(ApiKey.decode(reader, reader.uint32()));
+            message.apiKeys.push(ApiKey.decode(reader, reader.uint32()));
             continue;
           }
           case 2: {
@@ -1869,9 +1446,13 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     }
   },
 
-  fromJSON(object: any): ListKeysResponse {
+  fromJSON(object: any): ListApiKeysResponse {
     return {
-      keys: globalThis.Array.isArray(object?.keys) ? object.keys.map((e: any) => ApiKey.fromJSON(e)) : [],
+      apiKeys: globalThis.Array.isArray(object?.apiKeys)
+        ? object.apiKeys.map((e: any) => ApiKey.fromJSON(e))
+        : globalThis.Array.isArray(object?.api_keys)
+        ? object.api_keys.map((e: any) => ApiKey.fromJSON(e))
+        : [],
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
@@ -1880,10 +1461,10 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     };
   },
 
-  toJSON(message: ListKeysResponse): unknown {
+  toJSON(message: ListApiKeysResponse): unknown {
     const obj: any = {};
-    if (message.keys?.length) {
-      obj.keys = message.keys.map((e) => ApiKey.toJSON(e));
+    if (message.apiKeys?.length) {
+      obj.apiKeys = message.apiKeys.map((e) => ApiKey.toJSON(e));
     }
     if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
@@ -1891,33 +1472,33 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<ListKeysResponse>, I>>(base?: I): ListKeysResponse {
-    return ListKeysResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<ListApiKeysResponse>, I>>(base?: I): ListApiKeysResponse {
+    return ListApiKeysResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListKeysResponse>, I>>(object: I): ListKeysResponse {
-    const message = createBaseListKeysResponse();
-    message.keys = object.keys?.map((e) => ApiKey.fromPartial(e)) || [];
+  fromPartial<I extends Exact<DeepPartial<ListApiKeysResponse>, I>>(object: I): ListApiKeysResponse {
+    const message = createBaseListApiKeysResponse();
+    message.apiKeys = object.apiKeys?.map((e) => ApiKey.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
-function createBaseRevokeKeyRequest(): RevokeKeyRequest {
-  return { tenantId: "", keyId: "" };
+function createBaseRevokeApiKeyRequest(): RevokeApiKeyRequest {
+  return { tenantId: "", apiKeyId: "" };
 }
 
-export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
-  encode(message: RevokeKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RevokeApiKeyRequest: MessageFns<RevokeApiKeyRequest> = {
+  encode(message: RevokeApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
-    if (message.keyId !== "") {
-      writer.uint32(18).string(message.keyId);
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RevokeKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -1926,7 +1507,7 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRevokeKeyRequest();
+      const message = createBaseRevokeApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -1943,7 +1524,7 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
         }
@@ -1958,53 +1539,53 @@ export const RevokeKeyRequest: MessageFns<RevokeKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): RevokeKeyRequest {
+  fromJSON(object: any): RevokeApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
         : "",
     };
   },
 
-  toJSON(message: RevokeKeyRequest): unknown {
+  toJSON(message: RevokeApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(base?: I): RevokeKeyRequest {
-    return RevokeKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RevokeApiKeyRequest>, I>>(base?: I): RevokeApiKeyRequest {
+    return RevokeApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyRequest>, I>>(object: I): RevokeKeyRequest {
-    const message = createBaseRevokeKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<RevokeApiKeyRequest>, I>>(object: I): RevokeApiKeyRequest {
+    const message = createBaseRevokeApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
-    message.keyId = object.keyId ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
     return message;
   },
 };
 
-function createBaseRevokeKeyResponse(): RevokeKeyResponse {
+function createBaseRevokeApiKeyResponse(): RevokeApiKeyResponse {
   return {};
 }
 
-export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
-  encode(_: RevokeKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RevokeApiKeyResponse: MessageFns<RevokeApiKeyResponse> = {
+  encode(_: RevokeApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RevokeKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2013,7 +1594,7 @@ export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRevokeKeyResponse();
+      const message = createBaseRevokeApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2029,43 +1610,46 @@ export const RevokeKeyResponse: MessageFns<RevokeKeyResponse> = {
     }
   },
 
-  fromJSON(_: any): RevokeKeyResponse {
+  fromJSON(_: any): RevokeApiKeyResponse {
     return {};
   },
 
-  toJSON(_: RevokeKeyResponse): unknown {
+  toJSON(_: RevokeApiKeyResponse): unknown {
     const obj: any = {};
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(base?: I): RevokeKeyResponse {
-    return RevokeKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RevokeApiKeyResponse>, I>>(base?: I): RevokeApiKeyResponse {
+    return RevokeApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeKeyResponse>, I>>(_: I): RevokeKeyResponse {
-    const message = createBaseRevokeKeyResponse();
+  fromPartial<I extends Exact<DeepPartial<RevokeApiKeyResponse>, I>>(_: I): RevokeApiKeyResponse {
+    const message = createBaseRevokeApiKeyResponse();
     return message;
   },
 };
 
-function createBaseRotateKeyRequest(): RotateKeyRequest {
-  return { tenantId: "", keyId: "", overlapSeconds: 0 };
+function createBaseRotateApiKeyRequest(): RotateApiKeyRequest {
+  return { tenantId: "", apiKeyId: "", overlap: undefined, requestId: "" };
 }
 
-export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
-  encode(message: RotateKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const RotateApiKeyRequest: MessageFns<RotateApiKeyRequest> = {
+  encode(message: RotateApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
-    if (message.keyId !== "") {
-      writer.uint32(18).string(message.keyId);
+    if (message.apiKeyId !== "") {
+      writer.uint32(18).string(message.apiKeyId);
     }
-    if (message.overlapSeconds !== 0) {
-      writer.uint32(24).int32(message.overlapSeconds);
+    if (message.overlap !== undefined) {
+      Duration.encode(message.overlap, writer.uint32(26).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RotateKeyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateApiKeyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2074,7 +1658,7 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRotateKeyRequest();
+      const message = createBaseRotateApiKeyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2091,15 +1675,23 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 3: {
-            if (tag !== 24) {
+            if (tag !== 26) {
               break;
             }
 
-            message.overlapSeconds = reader.int32();
+            message.overlap = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
             continue;
           }
         }
@@ -2114,60 +1706,67 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     }
   },
 
-  fromJSON(object: any): RotateKeyRequest {
+  fromJSON(object: any): RotateApiKeyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      keyId: isSet(object.keyId)
-        ? globalThis.String(object.keyId)
-        : isSet(object.key_id)
-        ? globalThis.String(object.key_id)
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
         : "",
-      overlapSeconds: isSet(object.overlapSeconds)
-        ? globalThis.Number(object.overlapSeconds)
-        : isSet(object.overlap_seconds)
-        ? globalThis.Number(object.overlap_seconds)
-        : 0,
+      overlap: isSet(object.overlap) ? Duration.fromJSON(object.overlap) : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
-  toJSON(message: RotateKeyRequest): unknown {
+  toJSON(message: RotateApiKeyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.keyId !== "") {
-      obj.keyId = message.keyId;
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
     }
-    if (message.overlapSeconds !== 0) {
-      obj.overlapSeconds = Math.round(message.overlapSeconds);
+    if (message.overlap !== undefined) {
+      obj.overlap = Duration.toJSON(message.overlap);
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(base?: I): RotateKeyRequest {
-    return RotateKeyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RotateApiKeyRequest>, I>>(base?: I): RotateApiKeyRequest {
+    return RotateApiKeyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyRequest>, I>>(object: I): RotateKeyRequest {
-    const message = createBaseRotateKeyRequest();
+  fromPartial<I extends Exact<DeepPartial<RotateApiKeyRequest>, I>>(object: I): RotateApiKeyRequest {
+    const message = createBaseRotateApiKeyRequest();
     message.tenantId = object.tenantId ?? "";
-    message.keyId = object.keyId ?? "";
-    message.overlapSeconds = object.overlapSeconds ?? 0;
+    message.apiKeyId = object.apiKeyId ?? "";
+    message.overlap = (object.overlap !== undefined && object.overlap !== null)
+      ? Duration.fromPartial(object.overlap)
+      : undefined;
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
-function createBaseRotateKeyResponse(): RotateKeyResponse {
-  return { key: undefined, text: "" };
+function createBaseRotateApiKeyResponse(): RotateApiKeyResponse {
+  return { apiKey: undefined, text: "" };
 }
 
-export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
-  encode(message: RotateKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== undefined) {
-      ApiKey.encode(message.key, writer.uint32(10).fork()).join();
+export const RotateApiKeyResponse: MessageFns<RotateApiKeyResponse> = {
+  encode(message: RotateApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.apiKey !== undefined) {
+      ApiKey.encode(message.apiKey, writer.uint32(10).fork()).join();
     }
     if (message.text !== "") {
       writer.uint32(18).string(message.text);
@@ -2175,7 +1774,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RotateKeyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateApiKeyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2184,7 +1783,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseRotateKeyResponse();
+      const message = createBaseRotateApiKeyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2193,7 +1792,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
               break;
             }
 
-            message.key = ApiKey.decode(reader, reader.uint32());
+            message.apiKey = ApiKey.decode(reader, reader.uint32());
             continue;
           }
           case 2: {
@@ -2216,17 +1815,21 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     }
   },
 
-  fromJSON(object: any): RotateKeyResponse {
+  fromJSON(object: any): RotateApiKeyResponse {
     return {
-      key: isSet(object.key) ? ApiKey.fromJSON(object.key) : undefined,
+      apiKey: isSet(object.apiKey)
+        ? ApiKey.fromJSON(object.apiKey)
+        : isSet(object.api_key)
+        ? ApiKey.fromJSON(object.api_key)
+        : undefined,
       text: isSet(object.text) ? globalThis.String(object.text) : "",
     };
   },
 
-  toJSON(message: RotateKeyResponse): unknown {
+  toJSON(message: RotateApiKeyResponse): unknown {
     const obj: any = {};
-    if (message.key !== undefined) {
-      obj.key = ApiKey.toJSON(message.key);
+    if (message.apiKey !== undefined) {
+      obj.apiKey = ApiKey.toJSON(message.apiKey);
     }
     if (message.text !== "") {
       obj.text = message.text;
@@ -2234,12 +1837,14 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(base?: I): RotateKeyResponse {
-    return RotateKeyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<RotateApiKeyResponse>, I>>(base?: I): RotateApiKeyResponse {
+    return RotateApiKeyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(object: I): RotateKeyResponse {
-    const message = createBaseRotateKeyResponse();
-    message.key = (object.key !== undefined && object.key !== null) ? ApiKey.fromPartial(object.key) : undefined;
+  fromPartial<I extends Exact<DeepPartial<RotateApiKeyResponse>, I>>(object: I): RotateApiKeyResponse {
+    const message = createBaseRotateApiKeyResponse();
+    message.apiKey = (object.apiKey !== undefined && object.apiKey !== null)
+      ? ApiKey.fromPartial(object.apiKey)
+      : undefined;
     message.text = object.text ?? "";
     return message;
   },
@@ -2409,22 +2014,28 @@ export const GetPolicyResponse: MessageFns<GetPolicyResponse> = {
   },
 };
 
-function createBaseSetPolicyRequest(): SetPolicyRequest {
-  return { tenantId: "", policy: undefined };
+function createBaseUpdatePolicyRequest(): UpdatePolicyRequest {
+  return { tenantId: "", policy: undefined, updateMask: undefined, etag: "" };
 }
 
-export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
-  encode(message: SetPolicyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const UpdatePolicyRequest: MessageFns<UpdatePolicyRequest> = {
+  encode(message: UpdatePolicyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
     if (message.policy !== undefined) {
       Policy.encode(message.policy, writer.uint32(18).fork()).join();
     }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(26).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(34).string(message.etag);
+    }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): SetPolicyRequest {
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdatePolicyRequest {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2433,7 +2044,7 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSetPolicyRequest();
+      const message = createBaseUpdatePolicyRequest();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2453,6 +2064,22 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
             message.policy = Policy.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2465,7 +2092,7 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     }
   },
 
-  fromJSON(object: any): SetPolicyRequest {
+  fromJSON(object: any): UpdatePolicyRequest {
     return {
       tenantId: isSet(object.tenantId)
         ? globalThis.String(object.tenantId)
@@ -2473,10 +2100,16 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
         ? globalThis.String(object.tenant_id)
         : "",
       policy: isSet(object.policy) ? Policy.fromJSON(object.policy) : undefined,
+      updateMask: isSet(object.updateMask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.updateMask))
+        : isSet(object.update_mask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
+        : undefined,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
     };
   },
 
-  toJSON(message: SetPolicyRequest): unknown {
+  toJSON(message: UpdatePolicyRequest): unknown {
     const obj: any = {};
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
@@ -2484,35 +2117,43 @@ export const SetPolicyRequest: MessageFns<SetPolicyRequest> = {
     if (message.policy !== undefined) {
       obj.policy = Policy.toJSON(message.policy);
     }
+    if (message.updateMask !== undefined) {
+      obj.updateMask = FieldMask.toJSON(FieldMask.wrap(message.updateMask));
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<SetPolicyRequest>, I>>(base?: I): SetPolicyRequest {
-    return SetPolicyRequest.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<UpdatePolicyRequest>, I>>(base?: I): UpdatePolicyRequest {
+    return UpdatePolicyRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<SetPolicyRequest>, I>>(object: I): SetPolicyRequest {
-    const message = createBaseSetPolicyRequest();
+  fromPartial<I extends Exact<DeepPartial<UpdatePolicyRequest>, I>>(object: I): UpdatePolicyRequest {
+    const message = createBaseUpdatePolicyRequest();
     message.tenantId = object.tenantId ?? "";
     message.policy = (object.policy !== undefined && object.policy !== null)
       ? Policy.fromPartial(object.policy)
       : undefined;
+    message.updateMask = object.updateMask ?? undefined;
+    message.etag = object.etag ?? "";
     return message;
   },
 };
 
-function createBaseSetPolicyResponse(): SetPolicyResponse {
+function createBaseUpdatePolicyResponse(): UpdatePolicyResponse {
   return { policy: undefined };
 }
 
-export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
-  encode(message: SetPolicyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const UpdatePolicyResponse: MessageFns<UpdatePolicyResponse> = {
+  encode(message: UpdatePolicyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.policy !== undefined) {
       Policy.encode(message.policy, writer.uint32(10).fork()).join();
     }
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): SetPolicyResponse {
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdatePolicyResponse {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2521,7 +2162,7 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseSetPolicyResponse();
+      const message = createBaseUpdatePolicyResponse();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2545,11 +2186,11 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     }
   },
 
-  fromJSON(object: any): SetPolicyResponse {
+  fromJSON(object: any): UpdatePolicyResponse {
     return { policy: isSet(object.policy) ? Policy.fromJSON(object.policy) : undefined };
   },
 
-  toJSON(message: SetPolicyResponse): unknown {
+  toJSON(message: UpdatePolicyResponse): unknown {
     const obj: any = {};
     if (message.policy !== undefined) {
       obj.policy = Policy.toJSON(message.policy);
@@ -2557,11 +2198,11 @@ export const SetPolicyResponse: MessageFns<SetPolicyResponse> = {
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<SetPolicyResponse>, I>>(base?: I): SetPolicyResponse {
-    return SetPolicyResponse.fromPartial(base ?? ({} as any));
+  create<I extends Exact<DeepPartial<UpdatePolicyResponse>, I>>(base?: I): UpdatePolicyResponse {
+    return UpdatePolicyResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<SetPolicyResponse>, I>>(object: I): SetPolicyResponse {
-    const message = createBaseSetPolicyResponse();
+  fromPartial<I extends Exact<DeepPartial<UpdatePolicyResponse>, I>>(object: I): UpdatePolicyResponse {
+    const message = createBaseUpdatePolicyResponse();
     message.policy = (object.policy !== undefined && object.policy !== null)
       ? Policy.fromPartial(object.policy)
       : undefined;
@@ -3007,7 +2648,7 @@ export const AdjustCallResponse: MessageFns<AdjustCallResponse> = {
 };
 
 function createBaseListAdminChangesRequest(): ListAdminChangesRequest {
-  return { tenantId: "", pageSize: 0, pageToken: "" };
+  return { tenantId: "", startTime: undefined, endTime: undefined, pageSize: 0, pageToken: "" };
 }
 
 export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
@@ -3015,11 +2656,17 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
+    if (message.startTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(18).fork()).join();
+    }
+    if (message.endTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.endTime), writer.uint32(26).fork()).join();
+    }
     if (message.pageSize !== 0) {
-      writer.uint32(16).int32(message.pageSize);
+      writer.uint32(32).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(26).string(message.pageToken);
+      writer.uint32(42).string(message.pageToken);
     }
     return writer;
   },
@@ -3046,15 +2693,31 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
             continue;
           }
           case 2: {
-            if (tag !== 16) {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
               break;
             }
 
             message.pageSize = reader.int32();
             continue;
           }
-          case 3: {
-            if (tag !== 26) {
+          case 5: {
+            if (tag !== 42) {
               break;
             }
 
@@ -3080,6 +2743,16 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
+      startTime: isSet(object.startTime)
+        ? fromJsonTimestamp(object.startTime)
+        : isSet(object.start_time)
+        ? fromJsonTimestamp(object.start_time)
+        : undefined,
+      endTime: isSet(object.endTime)
+        ? fromJsonTimestamp(object.endTime)
+        : isSet(object.end_time)
+        ? fromJsonTimestamp(object.end_time)
+        : undefined,
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
@@ -3098,6 +2771,12 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
+    if (message.startTime !== undefined) {
+      obj.startTime = message.startTime.toISOString();
+    }
+    if (message.endTime !== undefined) {
+      obj.endTime = message.endTime.toISOString();
+    }
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
@@ -3113,6 +2792,8 @@ export const ListAdminChangesRequest: MessageFns<ListAdminChangesRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListAdminChangesRequest>, I>>(object: I): ListAdminChangesRequest {
     const message = createBaseListAdminChangesRequest();
     message.tenantId = object.tenantId ?? "";
+    message.startTime = object.startTime ?? undefined;
+    message.endTime = object.endTime ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
     return message;
@@ -3208,148 +2889,11 @@ export const ListAdminChangesResponse: MessageFns<ListAdminChangesResponse> = {
   },
 };
 
-function createBaseAdminChange(): AdminChange {
-  return { time: undefined, by: "", action: "", tenantId: "", detailsJson: "" };
-}
-
-export const AdminChange: MessageFns<AdminChange> = {
-  encode(message: AdminChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.time !== undefined) {
-      Timestamp.encode(toTimestamp(message.time), writer.uint32(10).fork()).join();
-    }
-    if (message.by !== "") {
-      writer.uint32(18).string(message.by);
-    }
-    if (message.action !== "") {
-      writer.uint32(26).string(message.action);
-    }
-    if (message.tenantId !== "") {
-      writer.uint32(34).string(message.tenantId);
-    }
-    if (message.detailsJson !== "") {
-      writer.uint32(42).string(message.detailsJson);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): AdminChange {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseAdminChange();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.by = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.action = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.tenantId = reader.string();
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.detailsJson = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): AdminChange {
-    return {
-      time: isSet(object.time) ? fromJsonTimestamp(object.time) : undefined,
-      by: isSet(object.by) ? globalThis.String(object.by) : "",
-      action: isSet(object.action) ? globalThis.String(object.action) : "",
-      tenantId: isSet(object.tenantId)
-        ? globalThis.String(object.tenantId)
-        : isSet(object.tenant_id)
-        ? globalThis.String(object.tenant_id)
-        : "",
-      detailsJson: isSet(object.detailsJson)
-        ? globalThis.String(object.detailsJson)
-        : isSet(object.details_json)
-        ? globalThis.String(object.details_json)
-        : "",
-    };
-  },
-
-  toJSON(message: AdminChange): unknown {
-    const obj: any = {};
-    if (message.time !== undefined) {
-      obj.time = message.time.toISOString();
-    }
-    if (message.by !== "") {
-      obj.by = message.by;
-    }
-    if (message.action !== "") {
-      obj.action = message.action;
-    }
-    if (message.tenantId !== "") {
-      obj.tenantId = message.tenantId;
-    }
-    if (message.detailsJson !== "") {
-      obj.detailsJson = message.detailsJson;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<AdminChange>, I>>(base?: I): AdminChange {
-    return AdminChange.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<AdminChange>, I>>(object: I): AdminChange {
-    const message = createBaseAdminChange();
-    message.time = object.time ?? undefined;
-    message.by = object.by ?? "";
-    message.action = object.action ?? "";
-    message.tenantId = object.tenantId ?? "";
-    message.detailsJson = object.detailsJson ?? "";
-    return message;
-  },
-};
-
-/** Tenants, their keys and policies. Each call requires an API key of the scope `admin`. Every change is recorded. */
+/**
+ * Tenants, their API keys and policies. Each call requires an API key of the scope `admin`. A key of the operator calls
+ * every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
+ * other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
+ */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
   /** Creates a tenant. */
@@ -3383,48 +2927,67 @@ export const AdminServiceService = {
     responseSerialize: (value: ListTenantsResponse): Buffer => Buffer.from(ListTenantsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTenantsResponse => ListTenantsResponse.decode(value),
   },
-  /** Creates an API key. Its text is in this response only. */
-  issueKey: {
-    path: "/godoty.v1.AdminService/IssueKey" as const,
+  /**
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
+   */
+  createApiKey: {
+    path: "/godoty.v1.AdminService/CreateApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: IssueKeyRequest): Buffer => Buffer.from(IssueKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): IssueKeyRequest => IssueKeyRequest.decode(value),
-    responseSerialize: (value: IssueKeyResponse): Buffer => Buffer.from(IssueKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): IssueKeyResponse => IssueKeyResponse.decode(value),
+    requestSerialize: (value: CreateApiKeyRequest): Buffer => Buffer.from(CreateApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CreateApiKeyRequest => CreateApiKeyRequest.decode(value),
+    responseSerialize: (value: CreateApiKeyResponse): Buffer =>
+      Buffer.from(CreateApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CreateApiKeyResponse => CreateApiKeyResponse.decode(value),
   },
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys: {
-    path: "/godoty.v1.AdminService/ListKeys" as const,
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey: {
+    path: "/godoty.v1.AdminService/GetApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListKeysRequest): Buffer => Buffer.from(ListKeysRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): ListKeysRequest => ListKeysRequest.decode(value),
-    responseSerialize: (value: ListKeysResponse): Buffer => Buffer.from(ListKeysResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
+    requestSerialize: (value: GetApiKeyRequest): Buffer => Buffer.from(GetApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetApiKeyRequest => GetApiKeyRequest.decode(value),
+    responseSerialize: (value: GetApiKeyResponse): Buffer => Buffer.from(GetApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetApiKeyResponse => GetApiKeyResponse.decode(value),
   },
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey: {
-    path: "/godoty.v1.AdminService/RevokeKey" as const,
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys: {
+    path: "/godoty.v1.AdminService/ListApiKeys" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RevokeKeyRequest): Buffer => Buffer.from(RevokeKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RevokeKeyRequest => RevokeKeyRequest.decode(value),
-    responseSerialize: (value: RevokeKeyResponse): Buffer => Buffer.from(RevokeKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): RevokeKeyResponse => RevokeKeyResponse.decode(value),
+    requestSerialize: (value: ListApiKeysRequest): Buffer => Buffer.from(ListApiKeysRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListApiKeysRequest => ListApiKeysRequest.decode(value),
+    responseSerialize: (value: ListApiKeysResponse): Buffer => Buffer.from(ListApiKeysResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListApiKeysResponse => ListApiKeysResponse.decode(value),
   },
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
    */
-  rotateKey: {
-    path: "/godoty.v1.AdminService/RotateKey" as const,
+  revokeApiKey: {
+    path: "/godoty.v1.AdminService/RevokeApiKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RotateKeyRequest): Buffer => Buffer.from(RotateKeyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RotateKeyRequest => RotateKeyRequest.decode(value),
-    responseSerialize: (value: RotateKeyResponse): Buffer => Buffer.from(RotateKeyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): RotateKeyResponse => RotateKeyResponse.decode(value),
+    requestSerialize: (value: RevokeApiKeyRequest): Buffer => Buffer.from(RevokeApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeApiKeyRequest => RevokeApiKeyRequest.decode(value),
+    responseSerialize: (value: RevokeApiKeyResponse): Buffer =>
+      Buffer.from(RevokeApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeApiKeyResponse => RevokeApiKeyResponse.decode(value),
+  },
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey: {
+    path: "/godoty.v1.AdminService/RotateApiKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RotateApiKeyRequest): Buffer => Buffer.from(RotateApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RotateApiKeyRequest => RotateApiKeyRequest.decode(value),
+    responseSerialize: (value: RotateApiKeyResponse): Buffer =>
+      Buffer.from(RotateApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RotateApiKeyResponse => RotateApiKeyResponse.decode(value),
   },
   /** Returns a tenant's policy. */
   getPolicy: {
@@ -3436,15 +2999,19 @@ export const AdminServiceService = {
     responseSerialize: (value: GetPolicyResponse): Buffer => Buffer.from(GetPolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetPolicyResponse => GetPolicyResponse.decode(value),
   },
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy: {
-    path: "/godoty.v1.AdminService/SetPolicy" as const,
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy: {
+    path: "/godoty.v1.AdminService/UpdatePolicy" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetPolicyRequest): Buffer => Buffer.from(SetPolicyRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): SetPolicyRequest => SetPolicyRequest.decode(value),
-    responseSerialize: (value: SetPolicyResponse): Buffer => Buffer.from(SetPolicyResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): SetPolicyResponse => SetPolicyResponse.decode(value),
+    requestSerialize: (value: UpdatePolicyRequest): Buffer => Buffer.from(UpdatePolicyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdatePolicyRequest => UpdatePolicyRequest.decode(value),
+    responseSerialize: (value: UpdatePolicyResponse): Buffer =>
+      Buffer.from(UpdatePolicyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdatePolicyResponse => UpdatePolicyResponse.decode(value),
   },
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: {
@@ -3492,21 +3059,32 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
   getTenant: handleUnaryCall<GetTenantRequest, GetTenantResponse>;
   /** Lists all tenants, oldest first. */
   listTenants: handleUnaryCall<ListTenantsRequest, ListTenantsResponse>;
-  /** Creates an API key. Its text is in this response only. */
-  issueKey: handleUnaryCall<IssueKeyRequest, IssueKeyResponse>;
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey: handleUnaryCall<RevokeKeyRequest, RevokeKeyResponse>;
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
    */
-  rotateKey: handleUnaryCall<RotateKeyRequest, RotateKeyResponse>;
+  createApiKey: handleUnaryCall<CreateApiKeyRequest, CreateApiKeyResponse>;
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey: handleUnaryCall<GetApiKeyRequest, GetApiKeyResponse>;
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys: handleUnaryCall<ListApiKeysRequest, ListApiKeysResponse>;
+  /**
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
+   */
+  revokeApiKey: handleUnaryCall<RevokeApiKeyRequest, RevokeApiKeyResponse>;
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey: handleUnaryCall<RotateApiKeyRequest, RotateApiKeyResponse>;
   /** Returns a tenant's policy. */
   getPolicy: handleUnaryCall<GetPolicyRequest, GetPolicyResponse>;
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy: handleUnaryCall<SetPolicyRequest, SetPolicyResponse>;
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy: handleUnaryCall<UpdatePolicyRequest, UpdatePolicyResponse>;
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey: handleUnaryCall<SetProviderKeyRequest, SetProviderKeyResponse>;
   /**
@@ -3567,72 +3145,94 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
   ): ClientUnaryCall;
-  /** Creates an API key. Its text is in this response only. */
-  issueKey(
-    request: IssueKeyRequest,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
+  /**
+   * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
+   * may do no more than itself.
+   */
+  createApiKey(
+    request: CreateApiKeyRequest,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  issueKey(
-    request: IssueKeyRequest,
+  createApiKey(
+    request: CreateApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  issueKey(
-    request: IssueKeyRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: IssueKeyResponse) => void,
-  ): ClientUnaryCall;
-  /** Lists a tenant's keys, without their secrets, oldest first. */
-  listKeys(
-    request: ListKeysRequest,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
-  ): ClientUnaryCall;
-  listKeys(
-    request: ListKeysRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
-  ): ClientUnaryCall;
-  listKeys(
-    request: ListKeysRequest,
+  createApiKey(
+    request: CreateApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: ListKeysResponse) => void,
+    callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
   ): ClientUnaryCall;
-  /** Revokes a key; takes effect on every server within 5 seconds. */
-  revokeKey(
-    request: RevokeKeyRequest,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+  /** Returns an API key, without its secret. Also by a key that administers the tenant. */
+  getApiKey(
+    request: GetApiKeyRequest,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
   ): ClientUnaryCall;
-  revokeKey(
-    request: RevokeKeyRequest,
+  getApiKey(
+    request: GetApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
   ): ClientUnaryCall;
-  revokeKey(
-    request: RevokeKeyRequest,
+  getApiKey(
+    request: GetApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RevokeKeyResponse) => void,
+    callback: (error: ServiceError | null, response: GetApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists a tenant's API keys, without their secrets, oldest first. Also by a key that administers the tenant. */
+  listApiKeys(
+    request: ListApiKeysRequest,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  listApiKeys(
+    request: ListApiKeysRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  listApiKeys(
+    request: ListApiKeysRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Creates a successor of a key with the same scopes and, from now on, the same lifetime; the old key expires after an
-   * overlap.
+   * Revokes an API key; takes effect on every server within 5 seconds. Revoking it again changes nothing. Also by a key
+   * that administers the tenant, unless the key is the operator's.
    */
-  rotateKey(
-    request: RotateKeyRequest,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
   ): ClientUnaryCall;
-  rotateKey(
-    request: RotateKeyRequest,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
   ): ClientUnaryCall;
-  rotateKey(
-    request: RotateKeyRequest,
+  revokeApiKey(
+    request: RevokeApiKeyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RotateKeyResponse) => void,
+    callback: (error: ServiceError | null, response: RevokeApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Creates a successor of an API key that may do the same and has, from now on, the same lifetime; the old key expires
+   * after an overlap. Also by a key that administers the tenant, if the key may do no more than itself.
+   */
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  rotateApiKey(
+    request: RotateApiKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RotateApiKeyResponse) => void,
   ): ClientUnaryCall;
   /** Returns a tenant's policy. */
   getPolicy(
@@ -3650,21 +3250,24 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetPolicyResponse) => void,
   ): ClientUnaryCall;
-  /** Sets a tenant's policy; takes effect on every server within 5 seconds. */
-  setPolicy(
-    request: SetPolicyRequest,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+  /**
+   * Changes fields of a tenant's policy; takes effect on every server within 5 seconds. Concurrent changes of different
+   * fields are all made.
+   */
+  updatePolicy(
+    request: UpdatePolicyRequest,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
-  setPolicy(
-    request: SetPolicyRequest,
+  updatePolicy(
+    request: UpdatePolicyRequest,
     metadata: Metadata,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
-  setPolicy(
-    request: SetPolicyRequest,
+  updatePolicy(
+    request: UpdatePolicyRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: SetPolicyResponse) => void,
+    callback: (error: ServiceError | null, response: UpdatePolicyResponse) => void,
   ): ClientUnaryCall;
   /** Sets the tenant's own OpenRouter key, which is stored encrypted and never returned; empty removes it. */
   setProviderKey(

@@ -18,6 +18,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { BudgetStatus } from "./budget.js";
 import { CallState, callStateFromJSON, callStateToJSON, ModelCall, TokenUsage, Totals } from "./metering.js";
 
 /** A tenant's usage and cost. */
@@ -102,56 +103,6 @@ export function usageGroupToJSON(object: UsageGroup): string {
     case UsageGroup.USAGE_GROUP_SESSION:
       return "USAGE_GROUP_SESSION";
     case UsageGroup.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
-}
-
-/** The period that a budget covers. */
-export enum BudgetWindow {
-  /** BUDGET_WINDOW_UNSPECIFIED - Never sent. */
-  BUDGET_WINDOW_UNSPECIFIED = 0,
-  /** BUDGET_WINDOW_DAY - A day, in UTC. */
-  BUDGET_WINDOW_DAY = 1,
-  /** BUDGET_WINDOW_MONTH - A month, in UTC. */
-  BUDGET_WINDOW_MONTH = 2,
-  /** BUDGET_WINDOW_TOTAL - All time. */
-  BUDGET_WINDOW_TOTAL = 3,
-  UNRECOGNIZED = -1,
-}
-
-export function budgetWindowFromJSON(object: any): BudgetWindow {
-  switch (object) {
-    case 0:
-    case "BUDGET_WINDOW_UNSPECIFIED":
-      return BudgetWindow.BUDGET_WINDOW_UNSPECIFIED;
-    case 1:
-    case "BUDGET_WINDOW_DAY":
-      return BudgetWindow.BUDGET_WINDOW_DAY;
-    case 2:
-    case "BUDGET_WINDOW_MONTH":
-      return BudgetWindow.BUDGET_WINDOW_MONTH;
-    case 3:
-    case "BUDGET_WINDOW_TOTAL":
-      return BudgetWindow.BUDGET_WINDOW_TOTAL;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return BudgetWindow.UNRECOGNIZED;
-  }
-}
-
-export function budgetWindowToJSON(object: BudgetWindow): string {
-  switch (object) {
-    case BudgetWindow.BUDGET_WINDOW_UNSPECIFIED:
-      return "BUDGET_WINDOW_UNSPECIFIED";
-    case BudgetWindow.BUDGET_WINDOW_DAY:
-      return "BUDGET_WINDOW_DAY";
-    case BudgetWindow.BUDGET_WINDOW_MONTH:
-      return "BUDGET_WINDOW_MONTH";
-    case BudgetWindow.BUDGET_WINDOW_TOTAL:
-      return "BUDGET_WINDOW_TOTAL";
-    case BudgetWindow.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
   }
@@ -339,28 +290,6 @@ export interface GetBudgetRequest {
 export interface GetBudgetResponse {
   /** The current status of each budget. */
   budgets: BudgetStatus[];
-}
-
-/** The current status of a budget. */
-export interface BudgetStatus {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** The amount of the budget. */
-  limitUsd?:
-    | string
-    | undefined;
-  /** A call that might exceed the budget is rejected. */
-  hard: boolean;
-  /** The cost of the window's calls; an unresolved call counts with its upper bound. */
-  spentUsd?:
-    | string
-    | undefined;
-  /** The sum of the open calls' upper bounds. */
-  reservedUsd?:
-    | string
-    | undefined;
-  /** The start of the window, in UTC. Unset: the budget covers all time. */
-  windowStartTime: Date | undefined;
 }
 
 function createBaseGetUsageRequest(): GetUsageRequest {
@@ -1865,178 +1794,6 @@ export const GetBudgetResponse: MessageFns<GetBudgetResponse> = {
   fromPartial<I extends Exact<DeepPartial<GetBudgetResponse>, I>>(object: I): GetBudgetResponse {
     const message = createBaseGetBudgetResponse();
     message.budgets = object.budgets?.map((e) => BudgetStatus.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseBudgetStatus(): BudgetStatus {
-  return {
-    window: 0,
-    limitUsd: undefined,
-    hard: false,
-    spentUsd: undefined,
-    reservedUsd: undefined,
-    windowStartTime: undefined,
-  };
-}
-
-export const BudgetStatus: MessageFns<BudgetStatus> = {
-  encode(message: BudgetStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(18).string(message.limitUsd);
-    }
-    if (message.hard !== false) {
-      writer.uint32(24).bool(message.hard);
-    }
-    if (message.spentUsd !== undefined) {
-      writer.uint32(34).string(message.spentUsd);
-    }
-    if (message.reservedUsd !== undefined) {
-      writer.uint32(42).string(message.reservedUsd);
-    }
-    if (message.windowStartTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.windowStartTime), writer.uint32(50).fork()).join();
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): BudgetStatus {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudgetStatus();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.hard = reader.bool();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.spentUsd = reader.string();
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.reservedUsd = reader.string();
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.windowStartTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): BudgetStatus {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
-      spentUsd: isSet(object.spentUsd)
-        ? globalThis.String(object.spentUsd)
-        : isSet(object.spent_usd)
-        ? globalThis.String(object.spent_usd)
-        : undefined,
-      reservedUsd: isSet(object.reservedUsd)
-        ? globalThis.String(object.reservedUsd)
-        : isSet(object.reserved_usd)
-        ? globalThis.String(object.reserved_usd)
-        : undefined,
-      windowStartTime: isSet(object.windowStartTime)
-        ? fromJsonTimestamp(object.windowStartTime)
-        : isSet(object.window_start_time)
-        ? fromJsonTimestamp(object.window_start_time)
-        : undefined,
-    };
-  },
-
-  toJSON(message: BudgetStatus): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    if (message.hard !== false) {
-      obj.hard = message.hard;
-    }
-    if (message.spentUsd !== undefined) {
-      obj.spentUsd = message.spentUsd;
-    }
-    if (message.reservedUsd !== undefined) {
-      obj.reservedUsd = message.reservedUsd;
-    }
-    if (message.windowStartTime !== undefined) {
-      obj.windowStartTime = message.windowStartTime.toISOString();
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<BudgetStatus>, I>>(base?: I): BudgetStatus {
-    return BudgetStatus.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<BudgetStatus>, I>>(object: I): BudgetStatus {
-    const message = createBaseBudgetStatus();
-    message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? undefined;
-    message.hard = object.hard ?? false;
-    message.spentUsd = object.spentUsd ?? undefined;
-    message.reservedUsd = object.reservedUsd ?? undefined;
-    message.windowStartTime = object.windowStartTime ?? undefined;
     return message;
   },
 };

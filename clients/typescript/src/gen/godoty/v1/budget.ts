@@ -3,9 +3,93 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
-import { BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /** Budgets: what a tenant may spend in a period, and what it has spent. */
+
+/** The period that a budget covers. */
+export enum BudgetWindow {
+  /** BUDGET_WINDOW_UNSPECIFIED - Never sent. */
+  BUDGET_WINDOW_UNSPECIFIED = 0,
+  /** BUDGET_WINDOW_DAY - A day, in UTC. */
+  BUDGET_WINDOW_DAY = 1,
+  /** BUDGET_WINDOW_MONTH - A month, in UTC. */
+  BUDGET_WINDOW_MONTH = 2,
+  /** BUDGET_WINDOW_TOTAL - All time. */
+  BUDGET_WINDOW_TOTAL = 3,
+  UNRECOGNIZED = -1,
+}
+
+export function budgetWindowFromJSON(object: any): BudgetWindow {
+  switch (object) {
+    case 0:
+    case "BUDGET_WINDOW_UNSPECIFIED":
+      return BudgetWindow.BUDGET_WINDOW_UNSPECIFIED;
+    case 1:
+    case "BUDGET_WINDOW_DAY":
+      return BudgetWindow.BUDGET_WINDOW_DAY;
+    case 2:
+    case "BUDGET_WINDOW_MONTH":
+      return BudgetWindow.BUDGET_WINDOW_MONTH;
+    case 3:
+    case "BUDGET_WINDOW_TOTAL":
+      return BudgetWindow.BUDGET_WINDOW_TOTAL;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return BudgetWindow.UNRECOGNIZED;
+  }
+}
+
+export function budgetWindowToJSON(object: BudgetWindow): string {
+  switch (object) {
+    case BudgetWindow.BUDGET_WINDOW_UNSPECIFIED:
+      return "BUDGET_WINDOW_UNSPECIFIED";
+    case BudgetWindow.BUDGET_WINDOW_DAY:
+      return "BUDGET_WINDOW_DAY";
+    case BudgetWindow.BUDGET_WINDOW_MONTH:
+      return "BUDGET_WINDOW_MONTH";
+    case BudgetWindow.BUDGET_WINDOW_TOTAL:
+      return "BUDGET_WINDOW_TOTAL";
+    case BudgetWindow.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+/** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
+export interface Budget {
+  /** The period that the budget covers. */
+  window: BudgetWindow;
+  /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
+  limitUsd?:
+    | string
+    | undefined;
+  /** A call that might exceed the budget is rejected, so that it is never exceeded. */
+  hard: boolean;
+}
+
+/** The current status of a budget. */
+export interface BudgetStatus {
+  /** The period that the budget covers. */
+  window: BudgetWindow;
+  /** The amount of the budget. */
+  limitUsd?:
+    | string
+    | undefined;
+  /** A call that might exceed the budget is rejected. */
+  hard: boolean;
+  /** The cost of the window's calls; an unresolved call counts with its upper bound. */
+  spentUsd?:
+    | string
+    | undefined;
+  /** The sum of the open calls' upper bounds. */
+  reservedUsd?:
+    | string
+    | undefined;
+  /** The start of the window, in UTC. Unset: the budget covers all time. */
+  windowStartTime: Date | undefined;
+}
 
 /**
  * The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
@@ -23,6 +107,283 @@ export interface BudgetAlert {
   /** The amount of the budget. */
   limitUsd?: string | undefined;
 }
+
+function createBaseBudget(): Budget {
+  return { window: 0, limitUsd: undefined, hard: false };
+}
+
+export const Budget: MessageFns<Budget> = {
+  encode(message: Budget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.window !== 0) {
+      writer.uint32(8).int32(message.window);
+    }
+    if (message.limitUsd !== undefined) {
+      writer.uint32(18).string(message.limitUsd);
+    }
+    if (message.hard !== false) {
+      writer.uint32(24).bool(message.hard);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Budget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBudget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.window = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.limitUsd = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hard = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Budget {
+    return {
+      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
+      limitUsd: isSet(object.limitUsd)
+        ? globalThis.String(object.limitUsd)
+        : isSet(object.limit_usd)
+        ? globalThis.String(object.limit_usd)
+        : undefined,
+      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
+    };
+  },
+
+  toJSON(message: Budget): unknown {
+    const obj: any = {};
+    if (message.window !== 0) {
+      obj.window = budgetWindowToJSON(message.window);
+    }
+    if (message.limitUsd !== undefined) {
+      obj.limitUsd = message.limitUsd;
+    }
+    if (message.hard !== false) {
+      obj.hard = message.hard;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Budget>, I>>(base?: I): Budget {
+    return Budget.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Budget>, I>>(object: I): Budget {
+    const message = createBaseBudget();
+    message.window = object.window ?? 0;
+    message.limitUsd = object.limitUsd ?? undefined;
+    message.hard = object.hard ?? false;
+    return message;
+  },
+};
+
+function createBaseBudgetStatus(): BudgetStatus {
+  return {
+    window: 0,
+    limitUsd: undefined,
+    hard: false,
+    spentUsd: undefined,
+    reservedUsd: undefined,
+    windowStartTime: undefined,
+  };
+}
+
+export const BudgetStatus: MessageFns<BudgetStatus> = {
+  encode(message: BudgetStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.window !== 0) {
+      writer.uint32(8).int32(message.window);
+    }
+    if (message.limitUsd !== undefined) {
+      writer.uint32(18).string(message.limitUsd);
+    }
+    if (message.hard !== false) {
+      writer.uint32(24).bool(message.hard);
+    }
+    if (message.spentUsd !== undefined) {
+      writer.uint32(34).string(message.spentUsd);
+    }
+    if (message.reservedUsd !== undefined) {
+      writer.uint32(42).string(message.reservedUsd);
+    }
+    if (message.windowStartTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.windowStartTime), writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BudgetStatus {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBudgetStatus();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.window = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.limitUsd = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hard = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.spentUsd = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reservedUsd = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.windowStartTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BudgetStatus {
+    return {
+      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
+      limitUsd: isSet(object.limitUsd)
+        ? globalThis.String(object.limitUsd)
+        : isSet(object.limit_usd)
+        ? globalThis.String(object.limit_usd)
+        : undefined,
+      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
+      spentUsd: isSet(object.spentUsd)
+        ? globalThis.String(object.spentUsd)
+        : isSet(object.spent_usd)
+        ? globalThis.String(object.spent_usd)
+        : undefined,
+      reservedUsd: isSet(object.reservedUsd)
+        ? globalThis.String(object.reservedUsd)
+        : isSet(object.reserved_usd)
+        ? globalThis.String(object.reserved_usd)
+        : undefined,
+      windowStartTime: isSet(object.windowStartTime)
+        ? fromJsonTimestamp(object.windowStartTime)
+        : isSet(object.window_start_time)
+        ? fromJsonTimestamp(object.window_start_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: BudgetStatus): unknown {
+    const obj: any = {};
+    if (message.window !== 0) {
+      obj.window = budgetWindowToJSON(message.window);
+    }
+    if (message.limitUsd !== undefined) {
+      obj.limitUsd = message.limitUsd;
+    }
+    if (message.hard !== false) {
+      obj.hard = message.hard;
+    }
+    if (message.spentUsd !== undefined) {
+      obj.spentUsd = message.spentUsd;
+    }
+    if (message.reservedUsd !== undefined) {
+      obj.reservedUsd = message.reservedUsd;
+    }
+    if (message.windowStartTime !== undefined) {
+      obj.windowStartTime = message.windowStartTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<BudgetStatus>, I>>(base?: I): BudgetStatus {
+    return BudgetStatus.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BudgetStatus>, I>>(object: I): BudgetStatus {
+    const message = createBaseBudgetStatus();
+    message.window = object.window ?? 0;
+    message.limitUsd = object.limitUsd ?? undefined;
+    message.hard = object.hard ?? false;
+    message.spentUsd = object.spentUsd ?? undefined;
+    message.reservedUsd = object.reservedUsd ?? undefined;
+    message.windowStartTime = object.windowStartTime ?? undefined;
+    return message;
+  },
+};
 
 function createBaseBudgetAlert(): BudgetAlert {
   return { window: 0, percent: 0, spentUsd: undefined, limitUsd: undefined };
@@ -161,6 +522,28 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
 type KeysOfUnion<T> = T extends T ? keyof T : never;
 type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
+
+function fromJsonTimestamp(o: any): Date {
+  if (o instanceof globalThis.Date) {
+    return o;
+  } else if (typeof o === "string") {
+    return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
+  }
+}
 
 function isSet(value: any): boolean {
   return value !== null && value !== undefined;

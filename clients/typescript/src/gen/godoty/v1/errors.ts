@@ -128,7 +128,8 @@ export enum ErrorReason {
    */
   ERROR_REASON_SESSION_LOST = 19,
   /**
-   * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request. Do not retry with the same id.
+   * ERROR_REASON_REQUEST_ID_REUSED - ALREADY_EXISTS. The request id was used for another request, or by another key of an administrator. Do not retry
+   * with the same id.
    * For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
    */
   ERROR_REASON_REQUEST_ID_REUSED = 20,
@@ -177,33 +178,37 @@ export enum ErrorReason {
    */
   ERROR_REASON_MAX_COST_TOO_LOW = 26,
   /**
-   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant has reached its limit of turns per minute, or its limit of open calls on the server;
-   * or, for health checks and reflection, the caller's address has reached its limit. google.rpc.RetryInfo has the
-   * delay, google.rpc.QuotaFailure names the limit.
+   * ERROR_REASON_RATE_LIMITED - RESOURCE_EXHAUSTED. The tenant or the API key has reached its limit of turns per minute, or the tenant its limit of
+   * open calls on the server; or, for health checks and reflection, the caller's address has reached its limit.
+   * google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do
+   * not retry before the policy is changed, or with the same key.
    * For example: the 61st turn in a minute, with a limit of 60. Quota: turns/minute.
    */
   ERROR_REASON_RATE_LIMITED = 27,
   /**
    * ERROR_REASON_TOO_MANY_TURNS - RESOURCE_EXHAUSTED. The tenant has reached its limit of concurrent turns. google.rpc.RetryInfo has the delay,
-   * google.rpc.QuotaFailure names the limit.
+   * google.rpc.QuotaFailure names the limit. Without RetryInfo the limit is 0: do not retry before the policy is
+   * changed.
    * For example: the eleventh turn, with a limit of ten. Quota: turns/concurrent.
    */
   ERROR_REASON_TOO_MANY_TURNS = 28,
   /**
-   * ERROR_REASON_MODEL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the model. metadata: model. Choose another model.
+   * ERROR_REASON_MODEL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy or the API key's own list does not allow the model. metadata: model. Choose
+   * another model.
    * For example: "openai/*" is allowed. metadata: model=anthropic/claude-haiku-4.5.
    */
   ERROR_REASON_MODEL_NOT_ALLOWED = 29,
   /**
-   * ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. The tenant does not exist, or the key may not read it. metadata: tenant_id.
-   * For example: GetUsage for another tenant by a key without the scope `admin`. metadata: tenant_id=tnt_01a2....
+   * ERROR_REASON_TENANT_NOT_FOUND - NOT_FOUND. The tenant does not exist, or the key may not access it. metadata: tenant_id.
+   * For example: GetUsage for another tenant by a key that is not the operator's. metadata: tenant_id=tnt_01a2....
    */
   ERROR_REASON_TENANT_NOT_FOUND = 30,
   /**
-   * ERROR_REASON_KEY_NOT_FOUND - NOT_FOUND. The tenant has no such API key. metadata: key_id.
-   * For example: RevokeKey with another tenant's key. metadata: key_id=182c3d7f0e9d5a67.
+   * ERROR_REASON_API_KEY_NOT_FOUND - NOT_FOUND. The tenant has no such API key; or it is expired or revoked, and RotateApiKey needs one that is valid.
+   * metadata: api_key_id. Do not retry.
+   * For example: RevokeApiKey with another tenant's key. metadata: api_key_id=182c3d7f0e9d5a67.
    */
-  ERROR_REASON_KEY_NOT_FOUND = 31,
+  ERROR_REASON_API_KEY_NOT_FOUND = 31,
   /**
    * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
    * server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
@@ -247,6 +252,36 @@ export enum ErrorReason {
    * For example: ReadMessage of message 7 in a session that has 6. metadata: session_id=first, number=7.
    */
   ERROR_REASON_MESSAGE_NOT_FOUND = 38,
+  /**
+   * ERROR_REASON_ETAG_MISMATCH - ABORTED. The request's `etag` is not that of the resource, which was changed since it was read; nothing is changed.
+   * To retry: read the resource again, apply the change to what it is now, and send it with its etag. Also if, without
+   * an etag, others changed the resource again and again meanwhile: retry unchanged then. metadata: etag, the present
+   * one.
+   * For example: two administrators read a policy, and both send a change with its etag; the second is refused.
+   * metadata: etag=9f86d081884c7d65.
+   */
+  ERROR_REASON_ETAG_MISMATCH = 39,
+  /**
+   * ERROR_REASON_OUTPUT_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy allows no output tokens: its `max_output_tokens` is 0. No turn is started.
+   * Do not retry before the policy is changed.
+   * For example: Converse of a tenant whose policy was closed by setting the limit to 0.
+   */
+  ERROR_REASON_OUTPUT_NOT_ALLOWED = 40,
+  /**
+   * ERROR_REASON_OPERATOR_ONLY - PERMISSION_DENIED. The key has the scope `admin` for its own tenant, and the call needs a key of the operator: its
+   * method does, or it concerns an API key that may do more than the caller's. metadata: method. Do not retry with the
+   * same key.
+   * For example: CreateApiKey with `operator` by a key that is not the operator's. metadata: method=CreateApiKey.
+   */
+  ERROR_REASON_OPERATOR_ONLY = 41,
+  /**
+   * ERROR_REASON_API_KEY_CREATED - ALREADY_EXISTS. The request created an API key before; no second one was created. The key's text was in the first
+   * response only, and is not stored. metadata: api_key_id. If that response was lost: revoke the key, and send the
+   * request with another id. Do not retry with the same id.
+   * For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
+   * metadata: api_key_id=182c3d7f0e9d5a67.
+   */
+  ERROR_REASON_API_KEY_CREATED = 42,
   UNRECOGNIZED = -1,
 }
 
@@ -346,8 +381,8 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case "ERROR_REASON_TENANT_NOT_FOUND":
       return ErrorReason.ERROR_REASON_TENANT_NOT_FOUND;
     case 31:
-    case "ERROR_REASON_KEY_NOT_FOUND":
-      return ErrorReason.ERROR_REASON_KEY_NOT_FOUND;
+    case "ERROR_REASON_API_KEY_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_API_KEY_NOT_FOUND;
     case 32:
     case "ERROR_REASON_PROVIDER_KEYS_OFF":
       return ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF;
@@ -369,6 +404,18 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 38:
     case "ERROR_REASON_MESSAGE_NOT_FOUND":
       return ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND;
+    case 39:
+    case "ERROR_REASON_ETAG_MISMATCH":
+      return ErrorReason.ERROR_REASON_ETAG_MISMATCH;
+    case 40:
+    case "ERROR_REASON_OUTPUT_NOT_ALLOWED":
+      return ErrorReason.ERROR_REASON_OUTPUT_NOT_ALLOWED;
+    case 41:
+    case "ERROR_REASON_OPERATOR_ONLY":
+      return ErrorReason.ERROR_REASON_OPERATOR_ONLY;
+    case 42:
+    case "ERROR_REASON_API_KEY_CREATED":
+      return ErrorReason.ERROR_REASON_API_KEY_CREATED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -440,8 +487,8 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_MODEL_NOT_ALLOWED";
     case ErrorReason.ERROR_REASON_TENANT_NOT_FOUND:
       return "ERROR_REASON_TENANT_NOT_FOUND";
-    case ErrorReason.ERROR_REASON_KEY_NOT_FOUND:
-      return "ERROR_REASON_KEY_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_API_KEY_NOT_FOUND:
+      return "ERROR_REASON_API_KEY_NOT_FOUND";
     case ErrorReason.ERROR_REASON_PROVIDER_KEYS_OFF:
       return "ERROR_REASON_PROVIDER_KEYS_OFF";
     case ErrorReason.ERROR_REASON_CALL_NOT_FOUND:
@@ -456,6 +503,14 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_RESPONSE_TOO_LARGE";
     case ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND:
       return "ERROR_REASON_MESSAGE_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ETAG_MISMATCH:
+      return "ERROR_REASON_ETAG_MISMATCH";
+    case ErrorReason.ERROR_REASON_OUTPUT_NOT_ALLOWED:
+      return "ERROR_REASON_OUTPUT_NOT_ALLOWED";
+    case ErrorReason.ERROR_REASON_OPERATOR_ONLY:
+      return "ERROR_REASON_OPERATOR_ONLY";
+    case ErrorReason.ERROR_REASON_API_KEY_CREATED:
+      return "ERROR_REASON_API_KEY_CREATED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc
@@ -12,17 +13,25 @@ from godoty_service.ledger.entries import Adjustment
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc import admin_codec
-from godoty_service.rpc.admin_codec import change_message, key_message, parse_tenant_id, policy_message, tenant_message
+from godoty_service.rpc.admin import codec, key_codec, policy_codec
+from godoty_service.rpc.admin.authority import check_grant, check_revocation, check_tenant
+from godoty_service.rpc.admin.codec import admin_request, change_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin.key_codec import key_message
+from godoty_service.rpc.admin.policy_codec import policy_message
 from godoty_service.rpc.billing_codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.tenancy.admin import Administration
+from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"]
 SERVICE_NAME: str = _SERVICE.full_name
-SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN,) for method in _SERVICE.methods}
+_OF_TENANT = frozenset({"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"})
+SCOPES = {
+    f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN, *([Scope.TENANT_ADMIN] if method.name in _OF_TENANT else []))
+    for method in _SERVICE.methods
+}
 
 
 class CallAdjuster:
@@ -38,11 +47,11 @@ class CallAdjuster:
         self._adjustments = adjustments
         self._administration = administration
 
-    async def adjust(self, by: str, order: AdjustmentOrder) -> tuple[Adjustment, Decimal]:
+    async def adjust(self, actor: Actor, order: AdjustmentOrder) -> tuple[Adjustment, Decimal]:
         """Make an adjustment, or find the one that the same request made; return it and the call's total now.
 
         Args:
-            by: The author in the audit log: an API key's id, or the user of the command line.
+            actor: The author in the audit log.
             order: The adjustment to make.
 
         Raises:
@@ -54,7 +63,13 @@ class CallAdjuster:
         found = await self._adjustments.find(order)
         if found is None:
             planned = await self._adjustments.preview(order)
-            await self._administration.record_adjustment(by, order.tenant_id, _details(order, planned))
+            before = await self._adjustments.total(order.tenant_id, order.call_id)
+            await self._administration.record_adjustment(
+                actor,
+                order.tenant_id,
+                old={"call_id": order.call_id, "total_cost_usd": format_usd(before)},
+                new=_values(order, planned),
+            )
             found = await self._adjustments.adjust(order)
         return found, await self._adjustments.total(order.tenant_id, order.call_id)
 
@@ -88,8 +103,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: CallContext) -> pb.CreateTenantResponse:
         """Create a tenant."""
-        name = admin_codec.parse_tenant_name(request.name)
-        tenant = await self._admin.create_tenant(call.principal.key_id, name=name)
+        name = codec.parse_new_tenant(request)
+        actor = _actor(call)
+        tenant = await self._admin.create_tenant(actor, name=name, request=admin_request(request, actor))
         return pb.CreateTenantResponse(tenant=tenant_message(tenant))
 
     async def GetTenant(self, request: pb.GetTenantRequest, _: CallContext) -> pb.GetTenantResponse:
@@ -109,75 +125,91 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
         return pb.ListTenantsResponse(tenants=tenants, next_page_token=token)
 
-    async def IssueKey(self, request: pb.IssueKeyRequest, call: CallContext) -> pb.IssueKeyResponse:
-        """Issue an API key."""
-        new = admin_codec.parse_key_request(request, now=self._clock())
-        key, text = await self._admin.issue_key(
-            call.principal.key_id, new.tenant_id, scopes=new.scopes, expire_time=new.expire_time
-        )
-        return pb.IssueKeyResponse(key=key_message(key), text=text)
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: CallContext) -> pb.CreateApiKeyResponse:
+        """Create an API key."""
+        tenant_id, terms = key_codec.parse_new_key(request, now=self._clock())
+        check_tenant(call.principal, tenant_id)
+        check_grant(call.principal, terms, method="CreateApiKey")
+        actor = _actor(call)
+        key, text = await self._admin.create_api_key(actor, tenant_id, terms, request=admin_request(request, actor))
+        return pb.CreateApiKeyResponse(api_key=key_message(key), text=text)
 
-    async def ListKeys(self, request: pb.ListKeysRequest, _: CallContext) -> pb.ListKeysResponse:
-        """Return a page of a tenant's keys."""
-        tenant = await self._admin.tenants.require(parse_tenant_id(request.tenant_id))
-        page = PageRequest(request, ("keys", tenant.tenant_id), str, str)
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, call: CallContext) -> pb.GetApiKeyResponse:
+        """Return an API key."""
+        tenant_id, key_id = key_codec.parse_key_ids(request)
+        check_tenant(call.principal, tenant_id)
+        await self._admin.tenants.require(tenant_id)
+        return pb.GetApiKeyResponse(api_key=key_message(await self._admin.keys.require(tenant_id, key_id)))
+
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, call: CallContext) -> pb.ListApiKeysResponse:
+        """Return a page of a tenant's API keys."""
+        tenant_id = parse_tenant_id(request.tenant_id)
+        check_tenant(call.principal, tenant_id)
+        await self._admin.tenants.require(tenant_id)
+        page = PageRequest(request, ("api_keys", tenant_id), str, str)
         after = (decode_time(page.position[0]), page.position[1]) if page.position else None
-        found = await self._admin.keys.page(tenant.tenant_id, after=after, limit=page.limit)
+        found = await self._admin.keys.page(tenant_id, after=after, limit=page.limit)
         keys, token = page.cut(
             found,
             [key_message(each) for each in found[: page.size]],
             position=lambda each: [each.create_time.isoformat(), each.key_id],
             max_bytes=self._page_bytes,
         )
-        return pb.ListKeysResponse(keys=keys, next_page_token=token)
+        return pb.ListApiKeysResponse(api_keys=keys, next_page_token=token)
 
-    async def RevokeKey(self, request: pb.RevokeKeyRequest, call: CallContext) -> pb.RevokeKeyResponse:
-        """Revoke a key."""
-        await self._admin.revoke_key(call.principal.key_id, *admin_codec.parse_key_ids(request))
-        return pb.RevokeKeyResponse()
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, call: CallContext) -> pb.RevokeApiKeyResponse:
+        """Revoke an API key."""
+        tenant_id, key_id = key_codec.parse_key_ids(request)
+        check_tenant(call.principal, tenant_id)
+        check = partial(check_revocation, call.principal)
+        await self._admin.revoke_api_key(_actor(call), tenant_id, key_id, check=check)
+        return pb.RevokeApiKeyResponse()
 
-    async def RotateKey(self, request: pb.RotateKeyRequest, call: CallContext) -> pb.RotateKeyResponse:
-        """Issue a successor of a key, which then expires after the overlap."""
-        tenant_id, key_id = admin_codec.parse_key_ids(request)
-        overlap = admin_codec.parse_overlap(request)
-        key, text = await self._admin.rotate_key(call.principal.key_id, tenant_id, key_id, overlap=overlap)
-        return pb.RotateKeyResponse(key=key_message(key), text=text)
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: CallContext) -> pb.RotateApiKeyResponse:
+        """Create a successor of an API key, which then expires after the overlap."""
+        tenant_id, key_id, overlap = key_codec.parse_rotation(request)
+        check_tenant(call.principal, tenant_id)
+        check = partial(check_grant, call.principal, method="RotateApiKey")
+        actor = _actor(call)
+        key, text = await self._admin.rotate_api_key(
+            actor, tenant_id, key_id, overlap=overlap, check=check, request=admin_request(request, actor)
+        )
+        return pb.RotateApiKeyResponse(api_key=key_message(key), text=text)
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, _: CallContext) -> pb.GetPolicyResponse:
         """Return a tenant's policy."""
         tenant = await self._admin.tenants.require(parse_tenant_id(request.tenant_id))
-        policy = await self._admin.policies.read(tenant.tenant_id)
+        version = await self._admin.policies.read_version(tenant.tenant_id)
         has_key = await self._admin.provider_keys.has(tenant.tenant_id)
-        return pb.GetPolicyResponse(policy=policy_message(policy), has_provider_key=has_key)
+        return pb.GetPolicyResponse(policy=policy_message(version), has_provider_key=has_key)
 
-    async def SetPolicy(self, request: pb.SetPolicyRequest, call: CallContext) -> pb.SetPolicyResponse:
-        """Set a tenant's policy."""
-        tenant_id, policy = admin_codec.parse_policy(request, catalogue=self._catalogue())
-        await self._admin.set_policy(call.principal.key_id, tenant_id, policy)
-        return pb.SetPolicyResponse(policy=policy_message(policy))
+    async def UpdatePolicy(self, request: pb.UpdatePolicyRequest, call: CallContext) -> pb.UpdatePolicyResponse:
+        """Change a tenant's policy."""
+        tenant_id, change = policy_codec.parse_policy_change(request)
+        check = partial(policy_codec.check_policy, changed=change.fields, catalogue=self._catalogue())
+        version = await self._admin.update_policy(_actor(call), tenant_id, change, check=check)
+        return pb.UpdatePolicyResponse(policy=policy_message(version))
 
     async def SetProviderKey(self, request: pb.SetProviderKeyRequest, call: CallContext) -> pb.SetProviderKeyResponse:
         """Set or remove a tenant's own OpenRouter key."""
-        tenant_id, secret = admin_codec.parse_provider_key(request)
-        await self._admin.set_provider_key(call.principal.key_id, tenant_id, secret)
+        tenant_id, secret = codec.parse_provider_key(request)
+        await self._admin.set_provider_key(_actor(call), tenant_id, secret)
         return pb.SetProviderKeyResponse()
 
     async def AdjustCall(self, request: pb.AdjustCallRequest, call: CallContext) -> pb.AdjustCallResponse:
         """Adjust the cost of a model call."""
-        order = admin_codec.parse_adjustment(request, by=call.principal.key_id)
-        adjustment, total = await self._adjuster.adjust(call.principal.key_id, order)
+        order = codec.parse_adjustment(request, by=call.principal.key_id)
+        adjustment, total = await self._adjuster.adjust(_actor(call), order)
         return pb.AdjustCallResponse(adjustment=adjustment_message(adjustment), total_cost_usd=format_usd(total))
 
     async def ListAdminChanges(
         self, request: pb.ListAdminChangesRequest, _: CallContext
     ) -> pb.ListAdminChangesResponse:
         """Return a page of the audit log."""
-        tenant_id = parse_tenant_id(request.tenant_id) if request.tenant_id else None
-        page = PageRequest(request, ("admin_changes", tenant_id or ""), str)
+        wanted = codec.parse_change_filter(request)
+        page = PageRequest(request, ("admin_changes", repr(wanted)), str)
         before = page.position[0] if page.position else None
-        found = await self._admin.changes.page(
-            tenant_id=tenant_id, before=before, limit=page.limit, max_bytes=self._page_bytes
-        )
+        found = await self._admin.changes.page(wanted, before=before, limit=page.limit, max_bytes=self._page_bytes)
         changes, token = page.cut(
             found,
             [change_message(each) for each in found[: page.size]],
@@ -187,7 +219,12 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.ListAdminChangesResponse(changes=changes, next_page_token=token)
 
 
-def _details(order: AdjustmentOrder, adjustment: Adjustment) -> dict[str, object]:
+def _actor(call: CallContext) -> Actor:
+    """Return the author of a call's changes."""
+    return Actor(kind=ActorKind.KEY, id=call.principal.key_id, peer=call.peer)
+
+
+def _values(order: AdjustmentOrder, adjustment: Adjustment) -> dict[str, object]:
     """Return what the audit log records of an adjustment."""
     amount_field = "cost_usd" if order.is_new_cost else "add_usd"
     return {

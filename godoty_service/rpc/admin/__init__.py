@@ -1,0 +1,1 @@
+"""AdminService and its codecs; the command line uses the codecs, too."""
