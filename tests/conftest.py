@@ -80,6 +80,15 @@ def backends() -> Iterator[Backends]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def hold_names(request: pytest.FixtureRequest) -> None:
+    """Revoke what earlier tests released: the names of their holds are free again, also for a second driver's run."""
+    for name in ("backends", "fail_point_backends"):
+        if name in request.fixturenames:
+            started: Backends = request.getfixturevalue(name)
+            started.ask(started.sandbox.holds.clear)
+
+
 @pytest.fixture(scope="session")
 def mongodb_uri(backends: Backends) -> str:
     """The URI of MongoDB."""

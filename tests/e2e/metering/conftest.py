@@ -84,14 +84,14 @@ def fail_point_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ba
 async def start_failing(
     fail_point_backends: Backends, connect: Callable[[Service], Caller]
 ) -> AsyncIterator[StartFailing]:
-    """Starts failing servers; the indexes are created before, since they take longer than a second on busy cores."""
+    """Starts failing servers; the indexes are created before, since they take longer on busy cores."""
     async with AsyncExitStack() as servers:
 
         async def begin(**settings: Any) -> FailingServer:
             name = fail_point_backends.new_database()
             async with open_components(fail_point_backends.settings(name)):
                 pass
-            chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
+            chosen = {"storage_timeout": 3.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
             return FailingServer(connect(fail_point_backends.service(server.address, name)), stack)
