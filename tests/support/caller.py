@@ -133,6 +133,10 @@ class EventStream:
         """Cancel the call."""
         self._call.cancel()
 
+    def done(self) -> bool:
+        """Return whether the call has ended."""
+        return bool(self._call.done())
+
 
 class Caller:
     """Calls a server as one tenant, over one channel."""
