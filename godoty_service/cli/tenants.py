@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from godoty.v1 import admin_service_pb2 as pb
+from godoty.v1 import budget_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -223,7 +224,7 @@ def _set_budget(policy: pb.Policy, text: str) -> None:
     name = f"BUDGET_WINDOW_{window.upper()}"
     if not equals or window.lower() not in ("day", "month", "total") or kind not in ("", "hard"):
         raise ValueError(f"--budget {text}: must be like day=12.50, month=100:hard or total=")
-    new = pb.Budget(window=name, limit_usd=limit, hard=kind == "hard")
+    new = budget_pb2.Budget(window=name, limit_usd=limit, hard=kind == "hard")
     others = [each for each in policy.budgets if each.window != new.window]
     del policy.budgets[:]
     policy.budgets.extend([*others, new] if limit else others)

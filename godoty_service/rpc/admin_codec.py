@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.clock import to_millisecond
@@ -38,7 +38,7 @@ _PROVIDER_KEY = re.compile(r"[!-~]{8,256}")
 _SCOPE_NAMES = {scope: f"API_SCOPE_{scope.name}" for scope in Scope}
 _SCOPES = {pb.ApiScope.Value(name): scope for scope, name in _SCOPE_NAMES.items()}
 _WINDOW_NAMES = {window: f"BUDGET_WINDOW_{window.name}" for window in BudgetWindow}
-_WINDOWS = {billing_pb.BudgetWindow.Value(name): window for window, name in _WINDOW_NAMES.items()}
+_WINDOWS = {budget_pb2.BudgetWindow.Value(name): window for window, name in _WINDOW_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +240,7 @@ def policy_message(policy: Policy) -> pb.Policy:
         provider_json=json.dumps(policy.provider) if policy.provider else "",
         zero_data_retention=policy.zero_data_retention,
         budgets=[
-            pb.Budget(
+            budget_pb2.Budget(
                 window=_WINDOW_NAMES[budget.window],
                 limit_usd=money.format_usd(budget.limit),
                 hard=budget.hard,
@@ -302,7 +302,7 @@ def _parse_provider(message: pb.Policy, violations: Violations) -> dict[str, Any
         return None
 
 
-def _parse_budgets(messages: Sequence[pb.Budget], violations: Violations) -> tuple[Budget, ...]:
+def _parse_budgets(messages: Sequence[budget_pb2.Budget], violations: Violations) -> tuple[Budget, ...]:
     """Parse budgets; add a violation for each invalid field."""
     budgets: dict[BudgetWindow, Budget] = {}
     for index, message in enumerate(messages[: 2 * len(_WINDOWS)]):

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
@@ -358,7 +359,7 @@ def _turn_finished(response: pb.ConverseResponse, event: events.TurnFinished) ->
 def _budget_reached(response: pb.ConverseResponse, event: events.BudgetReached) -> None:
     alert = event.alert
     response.budget_alert.CopyFrom(
-        pb.BudgetAlert(
+        budget_pb2.BudgetAlert(
             window=f"BUDGET_WINDOW_{alert.window.name}",
             percent=alert.percent,
             spent_usd=format_usd(alert.spent),

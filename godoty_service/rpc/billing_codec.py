@@ -6,7 +6,7 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import metering_pb2
+from godoty.v1 import budget_pb2, ledger_pb2, metering_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.aio.cooperative import yielding_batches
@@ -140,15 +140,15 @@ async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.Get
     return message
 
 
-async def entry_messages(entries: Sequence[Entry]) -> list[pb.LedgerEntry]:
+async def entry_messages(entries: Sequence[Entry]) -> list[ledger_pb2.LedgerEntry]:
     """Convert ledger entries, of which there may be hundreds."""
     return [_entry_message(entry) async for batch in yielding_batches(entries) for entry in batch]
 
 
-def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
+def budget_messages(budgets: Iterable[BudgetStatus]) -> list[budget_pb2.BudgetStatus]:
     """Convert the status of budgets."""
     return [
-        pb.BudgetStatus(
+        budget_pb2.BudgetStatus(
             window=f"BUDGET_WINDOW_{each.window.name}",
             limit_usd=format_usd(each.limit),
             hard=each.hard,
@@ -160,9 +160,9 @@ def budget_messages(budgets: Iterable[BudgetStatus]) -> list[pb.BudgetStatus]:
     ]
 
 
-def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+def adjustment_message(adjustment: Adjustment) -> ledger_pb2.Adjustment:
     """Convert an adjustment."""
-    return pb.Adjustment(
+    return ledger_pb2.Adjustment(
         adjustment_id=adjustment.entry_id,
         call_id=adjustment.corrects,
         session_id=adjustment.session_id,
@@ -177,10 +177,10 @@ def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
     )
 
 
-def _entry_message(entry: Entry) -> pb.LedgerEntry:
+def _entry_message(entry: Entry) -> ledger_pb2.LedgerEntry:
     if isinstance(entry, Adjustment):
-        return pb.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
-    return pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
+        return ledger_pb2.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
+    return ledger_pb2.LedgerEntry(call=call_message(entry), user=entry.user or "")
 
 
 def _parse_range(

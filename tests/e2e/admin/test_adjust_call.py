@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.conftest import Admin
@@ -169,7 +169,7 @@ async def test_adjusting_needs_the_scope_admin(admin: Admin, call_id: str, issue
 async def test_budget_follows_an_adjustment(admin: Admin, caller: Caller, call_id: str) -> None:
     """The remaining budget changes with the call's cost."""
     tenant_id = admin.service.tenant_id
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_TOTAL, limit_usd="1")
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_TOTAL, limit_usd="1")
     await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(budgets=[budget]))
 
     await admin.call("AdjustCall", **_fields(admin, call_id, cost_usd="0.004"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.errors import StorageUnavailable
@@ -24,7 +24,7 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
     key, text = await admin.issue(tenant_id, pb.API_SCOPE_BILLING)
     rotated = await admin.call("RotateKey", tenant_id=tenant_id, key_id=key.key_id, overlap_seconds=0)
     await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)
     await admin.call("SetPolicy", tenant_id=tenant_id, policy=pb.Policy(turns_per_minute=3, budgets=[budget]))
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key=SECRET)
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key="")

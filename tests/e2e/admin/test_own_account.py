@@ -8,7 +8,7 @@ import grpc
 import httpx
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.ids import key_id_of
 from godoty_service.ledger.entries import CallState, CostSource, ModelCall
@@ -114,7 +114,7 @@ async def test_price_limit_of_a_tenant_never_raises_that_of_a_hard_budget(
     admin: Admin, caller: Caller, *, own: str, stays: bool
 ) -> None:
     """Under a hard budget, the request carries the lower of the two."""
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_TOTAL, limit_usd="10", hard=True)
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_TOTAL, limit_usd="10", hard=True)
     policy = pb.Policy(provider_json=f'{{"max_price": {{"completion": {own}}}}}', budgets=[budget])
     await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=policy)
     turn = await caller.converse("hi", model="openai/gpt-4o-mini")

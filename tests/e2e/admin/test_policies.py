@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ from godoty_service.tenancy.routing import read_preferences
 from tests.e2e.admin.conftest import Admin
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-DAY, MONTH, TOTAL = billing_pb.BUDGET_WINDOW_DAY, billing_pb.BUDGET_WINDOW_MONTH, billing_pb.BUDGET_WINDOW_TOTAL
+DAY, MONTH, TOTAL = budget_pb2.BUDGET_WINDOW_DAY, budget_pb2.BUDGET_WINDOW_MONTH, budget_pb2.BUDGET_WINDOW_TOTAL
 FULL = pb.Policy(
     allowed_models=["openai/*", "anthropic/claude-*"],
     default_model="openai/gpt-4o-mini",
@@ -32,9 +32,9 @@ FULL = pb.Policy(
     provider_json='{"order": ["openai", "deepinfra/fp8"], "allow_fallbacks": false, "max_price": {"prompt": "2.50"}}',
     zero_data_retention=True,
     budgets=[
-        pb.Budget(window=DAY, limit_usd="0.0000000000000000000000001", hard=True),
-        pb.Budget(window=MONTH, limit_usd="999999.9999999999999999999999999"),
-        pb.Budget(window=TOTAL, limit_usd="12.5"),
+        budget_pb2.Budget(window=DAY, limit_usd="0.0000000000000000000000001", hard=True),
+        budget_pb2.Budget(window=MONTH, limit_usd="999999.9999999999999999999999999"),
+        budget_pb2.Budget(window=TOTAL, limit_usd="12.5"),
     ],
 )
 
@@ -110,15 +110,18 @@ FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("policy.provider_json", {"provider_json": '{"sort": "cheapest"}'}),
     ("policy.provider_json", {"provider_json": "[" * 8000}),
     ("policy.provider_json", {"provider_json": '{"order": ["' + "x" * 8192 + '"]}'}),
-    ("policy.budgets[0].window", {"budgets": [pb.Budget(limit_usd="1")]}),
-    ("policy.budgets[0].window", {"budgets": [pb.Budget.FromString(b"\x08\x63\x12\x011")]}),
-    ("policy.budgets[1].window", {"budgets": [pb.Budget(window=DAY, limit_usd="1")] * 2}),
+    ("policy.budgets[0].window", {"budgets": [budget_pb2.Budget(limit_usd="1")]}),
+    ("policy.budgets[0].window", {"budgets": [budget_pb2.Budget.FromString(b"\x08\x63\x12\x011")]}),
+    ("policy.budgets[1].window", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="1")] * 2}),
     *(
-        ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd=limit)]})
+        ("policy.budgets[0].limit_usd", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd=limit)]})
         for limit in ("", "0", "0.0", "-1", "+1", "1e3", "NaN", "Infinity", " 1", "1,5", "1.", ".5", "１")  # noqa: RUF001 - no ASCII digit
     ),
-    ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd="1000000.1")]}),
-    ("policy.budgets[0].limit_usd", {"budgets": [pb.Budget(window=DAY, limit_usd="0.00000000000000000000000001")]}),
+    ("policy.budgets[0].limit_usd", {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="1000000.1")]}),
+    (
+        "policy.budgets[0].limit_usd",
+        {"budgets": [budget_pb2.Budget(window=DAY, limit_usd="0.00000000000000000000000001")]},
+    ),
 ]
 
 
@@ -135,7 +138,7 @@ async def test_invalid_field_is_named_and_nothing_changes(admin: Admin, field: s
 
 async def test_all_invalid_fields_are_named_in_one_error(admin: Admin) -> None:
     """Each invalid field, and a missing policy."""
-    bad = pb.Policy(max_output_tokens=-1, provider_json="x", budgets=[pb.Budget()], allowed_models=["?"])
+    bad = pb.Policy(max_output_tokens=-1, provider_json="x", budgets=[budget_pb2.Budget()], allowed_models=["?"])
     failure = await admin.refused("SetPolicy", policy=bad)
     missing = await admin.refused("SetPolicy", tenant_id="tnt")
 
@@ -187,7 +190,7 @@ def test_any_preferences_are_accepted_or_refused(text: str) -> None:
 def test_each_limit_is_stored_exactly(limit: Decimal) -> None:
     """A limit of 25 decimals is unchanged."""
     request = pb.SetPolicyRequest(
-        tenant_id="t", policy=pb.Policy(budgets=[pb.Budget(window=DAY, limit_usd=format_usd(limit))])
+        tenant_id="t", policy=pb.Policy(budgets=[budget_pb2.Budget(window=DAY, limit_usd=format_usd(limit))])
     )
     _, policy = admin_codec.parse_policy(request, catalogue=None)
 

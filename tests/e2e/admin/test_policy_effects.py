@@ -6,7 +6,7 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller
@@ -20,9 +20,9 @@ POLICY = pb.Policy(
     concurrent_turns=5,
     provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}',
     zero_data_retention=True,
-    budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
+    budgets=[budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
 )
-TINY = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
+TINY = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
 
 
 async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None:
@@ -88,7 +88,7 @@ async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, 
     async for response in call:
         if response.HasField("model_call_finished"):
             break
-    budget = pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
     await admin.call("SetPolicy", tenant_id=caller.service.tenant_id, policy=pb.Policy(budgets=[budget]))
     async for _ in call:
         pass

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import agent_service_pb2 as agent_pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.ledger.verification import verify
@@ -14,7 +14,7 @@ from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller
 from tests.support.service import Service
 
-BUDGET = pb.Policy(budgets=[pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)])
+BUDGET = pb.Policy(budgets=[budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.0000001", hard=True)])
 MAX_COST = {"limits": agent_pb.TurnLimits(max_cost_usd="0.0000001")}
 REFUSALS = pytest.mark.parametrize(
     ("policy", "wanted"), [(BUDGET, {}), (pb.Policy(), MAX_COST)], ids=["budget", "max-cost"]

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
-from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2
+from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
@@ -171,7 +171,7 @@ async def test_hard_budget_costs_two_writes_and_no_read(
     caller = connect(service)
     await caller.converse("hi", session_id="warm")
     plain = (await turn(caller, operations, "hello", "warm")).own
-    budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.05", hard=True)
+    budget = budget_pb2.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.05", hard=True)
     async with grpc.aio.insecure_channel(service.target) as channel:
         stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         await stub.SetPolicy(

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import billing_service_pb2_grpc
+from godoty.v1 import billing_service_pb2_grpc, ledger_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.support.service import Service
@@ -33,9 +33,9 @@ class Biller:
         """Call a unary method."""
         return await getattr(self.stub, method)(request, metadata=self._metadata, timeout=30)
 
-    async def all_entries(self, **fields: Any) -> list[pb.LedgerEntry]:
+    async def all_entries(self, **fields: Any) -> list[ledger_pb2.LedgerEntry]:
         """Read all pages."""
-        found: list[pb.LedgerEntry] = []
+        found: list[ledger_pb2.LedgerEntry] = []
         token = ""
         while True:
             request = pb.ListLedgerEntriesRequest(page_token=token, **fields)
@@ -57,6 +57,6 @@ def timestamp(time: datetime) -> Timestamp:
     return message
 
 
-def entry_name(entry: pb.LedgerEntry) -> str:
+def entry_name(entry: ledger_pb2.LedgerEntry) -> str:
     """Return an entry's id."""
     return entry.call.call_id or entry.adjustment.adjustment_id

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import ledger_pb2
 from google.protobuf import json_format
 from rich.console import Console
 
@@ -185,7 +185,7 @@ async def test_ledger_export_writes_one_line_for_each_entry(
     start, end = (timestamp(each) for each in MARCH)
     exported = [entry for page in await bill(service).export(start_time=start, end_time=end) for entry in page.entries]
 
-    assert [json_format.Parse(line, pb.LedgerEntry()) for line in lines] == exported
+    assert [json_format.Parse(line, ledger_pb2.LedgerEntry()) for line in lines] == exported
     assert len(lines) == 5
     assert as_of.startswith("as of 20")
     assert all(isinstance(json.loads(line)["call"].get("cost_usd", ""), str) for line in lines)

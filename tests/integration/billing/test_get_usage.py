@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
@@ -224,8 +225,8 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, bill:
     found = await bill(service).call("GetBudget", pb.GetBudgetRequest())
     day, total = found.budgets
 
-    assert (day.window, day.limit_usd, day.hard) == (pb.BUDGET_WINDOW_DAY, "12.5", True)
-    assert (total.window, total.limit_usd, total.hard) == (pb.BUDGET_WINDOW_TOTAL, "1000", False)
+    assert (day.window, day.limit_usd, day.hard) == (budget_pb2.BUDGET_WINDOW_DAY, "12.5", True)
+    assert (total.window, total.limit_usd, total.hard) == (budget_pb2.BUDGET_WINDOW_TOTAL, "1000", False)
     assert day.spent_usd == total.spent_usd == plain(service.invoiced("talk")) != "0"
     assert day.reserved_usd == total.reserved_usd == "0"
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import metering_pb2
+from godoty.v1 import ledger_pb2, metering_pb2
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
@@ -38,7 +38,7 @@ async def _fill(tenant: Tenant, calls: int) -> None:
                 await tenant.adjust(closed, NOON + timedelta(days=90))
 
 
-def _started(tenant: Tenant, entry: pb.LedgerEntry) -> datetime:
+def _started(tenant: Tenant, entry: ledger_pb2.LedgerEntry) -> datetime:
     """Return the start of an entry's call."""
     return tenant.calls[entry.call.call_id or entry.adjustment.call_id].start_time
 

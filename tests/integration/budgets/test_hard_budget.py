@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY
+from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.entries import CallState, ModelCall
@@ -220,7 +220,7 @@ async def test_budget_set_during_a_turn_applies_to_its_next_call(world: World) -
             async for response in call:
                 if response.HasField("model_call_finished"):
                     break
-            budget = admin_pb.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
+            budget = budget_pb2.Budget(window=BUDGET_WINDOW_DAY, limit_usd="0.00006", hard=True)
             policy = admin_pb.SetPolicyRequest(tenant_id=world.tenant_id, policy=admin_pb.Policy(budgets=[budget]))
             await admin.SetPolicy(policy, metadata=(("authorization", f"Bearer {key}"),))
             finished = [each async for each in call][-1].turn_finished

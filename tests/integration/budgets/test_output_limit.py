@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_DAY, BUDGET_WINDOW_TOTAL
+from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY, BUDGET_WINDOW_TOTAL
 
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.tenancy.auth import Scope
@@ -30,7 +30,9 @@ async def set_policy(issue: Callable[..., str]) -> SetPolicy:
 
     async def set_to(caller: Caller, *, day: str | None = None, total: str | None = None, **rest: Any) -> None:
         limits = {BUDGET_WINDOW_DAY: day, BUDGET_WINDOW_TOTAL: total}
-        budgets = [admin_pb.Budget(window=each, limit_usd=limit, hard=True) for each, limit in limits.items() if limit]
+        budgets = [
+            budget_pb2.Budget(window=each, limit_usd=limit, hard=True) for each, limit in limits.items() if limit
+        ]
         request = admin_pb.SetPolicyRequest(
             tenant_id=caller.service.tenant_id, policy=admin_pb.Policy(budgets=budgets, **rest)
         )

@@ -6,9 +6,9 @@ from decimal import Decimal
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1.billing_service_pb2 import BUDGET_WINDOW_TOTAL
+from godoty.v1.budget_pb2 import BUDGET_WINDOW_TOTAL
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Caller
@@ -25,7 +25,7 @@ async def set_cap(caller: Caller, issue: Callable[..., str]) -> AsyncIterator[Se
         stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
 
         async def set_to(limit: str | None) -> None:
-            budgets = [admin_pb.Budget(window=BUDGET_WINDOW_TOTAL, limit_usd=limit, hard=True)] if limit else []
+            budgets = [budget_pb2.Budget(window=BUDGET_WINDOW_TOTAL, limit_usd=limit, hard=True)] if limit else []
             request = admin_pb.SetPolicyRequest(
                 tenant_id=caller.service.tenant_id, policy=admin_pb.Policy(max_output_tokens=20, budgets=budgets)
             )

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
-from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import admin_codec, agent_codec
@@ -21,7 +21,7 @@ def _max_cost(text: str) -> Decimal | None:
 
 
 def _budget(text: str) -> Decimal:
-    budget = admin_pb.Budget(window=billing_pb.BUDGET_WINDOW_DAY, limit_usd=text)
+    budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd=text)
     _, policy = admin_codec.parse_policy(
         admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[budget])), catalogue=None
     )

@@ -8,6 +8,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import budget_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
@@ -160,14 +161,14 @@ def lines_of(work: Callable[[], Any]) -> int:
 HOSTILE: dict[str, Callable[[], Any]] = {
     "limits": lambda: LIMITS.check(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
     "limits of messages": lambda: LIMITS.check(
-        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY))
+        admin_pb.SetPolicyRequest(policy=admin_pb.Policy(budgets=[budget_pb2.Budget()] * MANY))
     ),
     "GetUsage groups": lambda: billing_codec.parse_usage_query(billing_pb.GetUsageRequest(group_by=[GROUP] * MANY)),
     "IssueKey scopes": lambda: admin_codec.parse_key_request(
         admin_pb.IssueKeyRequest(tenant_id="t", scopes=[SCOPE] * MANY), now=utc_now()
     ),
     "SetPolicy budgets": lambda: admin_codec.parse_policy(
-        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[admin_pb.Budget()] * MANY)),
+        admin_pb.SetPolicyRequest(tenant_id="t", policy=admin_pb.Policy(budgets=[budget_pb2.Budget()] * MANY)),
         catalogue=None,
     ),
     "SetPolicy models": lambda: admin_codec.parse_policy(

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from godoty.v1 import billing_service_pb2 as godoty_dot_v1_dot_billing__service__pb2
+from godoty.v1 import budget_pb2 as godoty_dot_v1_dot_budget__pb2
+from godoty.v1 import ledger_pb2 as godoty_dot_v1_dot_ledger__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x01\n\x06Policy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_fallback_models\x18\x03 \x03(\t\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\x05\x12\x18\n\x10turns_per_minute\x18\x05 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x06 \x01(\x05\x12\x15\n\rprovider_json\x18\x07 \x01(\t\x12\x1b\n\x13zero_data_retention\x18\x08 \x01(\x08\x12\"\n\x07\x62udgets\x18\t \x03(\x0b\x32\x11.godoty.v1.Budget\"e\n\x06\x42udget\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x16\n\tlimit_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04hard\x18\x03 \x01(\x08\x42\x0c\n\n_limit_usd\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x0fIssueKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06scopes\x18\x02 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x10IssueKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x13\n\x11RevokeKeyResponse\"N\n\x10RotateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0foverlap_seconds\x18\x03 \x01(\x05\"A\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"H\n\x10SetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\"6\n\x11SetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"S\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0b\x41\x64minChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x05 \x01(\t*i\n\x08\x41piScope\x12\x19\n\x15\x41PI_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PI_SCOPE_CONVERSE\x10\x01\x12\x15\n\x11\x41PI_SCOPE_BILLING\x10\x02\x12\x13\n\x0f\x41PI_SCOPE_ADMIN\x10\x03\x32\x9e\x07\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12\x46\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12\x43\n\x08IssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12\x46\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12\x46\n\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x16godoty/v1/ledger.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Z\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x01\n\x06Policy\x12\x16\n\x0e\x61llowed_models\x18\x01 \x03(\t\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_fallback_models\x18\x03 \x03(\t\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\x05\x12\x18\n\x10turns_per_minute\x18\x05 \x01(\x05\x12\x18\n\x10\x63oncurrent_turns\x18\x06 \x01(\x05\x12\x15\n\rprovider_json\x18\x07 \x01(\t\x12\x1b\n\x13zero_data_retention\x18\x08 \x01(\x08\x12\"\n\x07\x62udgets\x18\t \x03(\x0b\x32\x11.godoty.v1.Budget\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x0fIssueKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06scopes\x18\x02 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x10IssueKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"K\n\x0fListKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x10RevokeKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x13\n\x11RevokeKeyResponse\"N\n\x10RotateKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x17\n\x0foverlap_seconds\x18\x03 \x01(\x05\"A\n\x11RotateKeyResponse\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"H\n\x10SetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\"6\n\x11SetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"S\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x0b\x41\x64minChange\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x05 \x01(\t*i\n\x08\x41piScope\x12\x19\n\x15\x41PI_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PI_SCOPE_CONVERSE\x10\x01\x12\x15\n\x11\x41PI_SCOPE_BILLING\x10\x02\x12\x13\n\x0f\x41PI_SCOPE_ADMIN\x10\x03\x32\x9e\x07\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12\x46\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\x12L\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\x12\x43\n\x08IssueKey\x12\x1a.godoty.v1.IssueKeyRequest\x1a\x1b.godoty.v1.IssueKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.godoty.v1.ListKeysRequest\x1a\x1b.godoty.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.godoty.v1.RevokeKeyRequest\x1a\x1c.godoty.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.godoty.v1.RotateKeyRequest\x1a\x1c.godoty.v1.RotateKeyResponse\x12\x46\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\x12\x46\n\tSetPolicy\x12\x1b.godoty.v1.SetPolicyRequest\x1a\x1c.godoty.v1.SetPolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12[\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,66 +35,64 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.admin_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_APISCOPE']._serialized_start=2670
-  _globals['_APISCOPE']._serialized_end=2775
-  _globals['_TENANT']._serialized_start=110
-  _globals['_TENANT']._serialized_end=200
-  _globals['_APIKEY']._serialized_start=203
-  _globals['_APIKEY']._serialized_end=481
-  _globals['_POLICY']._serialized_start=484
-  _globals['_POLICY']._serialized_end=739
-  _globals['_BUDGET']._serialized_start=741
-  _globals['_BUDGET']._serialized_end=842
-  _globals['_CREATETENANTREQUEST']._serialized_start=844
-  _globals['_CREATETENANTREQUEST']._serialized_end=879
-  _globals['_CREATETENANTRESPONSE']._serialized_start=881
-  _globals['_CREATETENANTRESPONSE']._serialized_end=938
-  _globals['_GETTENANTREQUEST']._serialized_start=940
-  _globals['_GETTENANTREQUEST']._serialized_end=977
-  _globals['_GETTENANTRESPONSE']._serialized_start=979
-  _globals['_GETTENANTRESPONSE']._serialized_end=1033
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1035
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1094
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1096
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1178
-  _globals['_ISSUEKEYREQUEST']._serialized_start=1180
-  _globals['_ISSUEKEYREQUEST']._serialized_end=1302
-  _globals['_ISSUEKEYRESPONSE']._serialized_start=1304
-  _globals['_ISSUEKEYRESPONSE']._serialized_end=1368
-  _globals['_LISTKEYSREQUEST']._serialized_start=1370
-  _globals['_LISTKEYSREQUEST']._serialized_end=1445
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1447
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1523
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1525
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1578
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1580
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1599
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1601
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1679
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1681
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1746
-  _globals['_GETPOLICYREQUEST']._serialized_start=1748
-  _globals['_GETPOLICYREQUEST']._serialized_end=1785
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1787
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1867
-  _globals['_SETPOLICYREQUEST']._serialized_start=1869
-  _globals['_SETPOLICYREQUEST']._serialized_end=1941
-  _globals['_SETPOLICYRESPONSE']._serialized_start=1943
-  _globals['_SETPOLICYRESPONSE']._serialized_end=1997
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1999
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=2063
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=2065
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=2089
-  _globals['_ADJUSTCALLREQUEST']._serialized_start=2092
-  _globals['_ADJUSTCALLREQUEST']._serialized_end=2250
-  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2252
-  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2363
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2365
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2448
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2450
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2542
-  _globals['_ADMINCHANGE']._serialized_start=2544
-  _globals['_ADMINCHANGE']._serialized_end=2668
-  _globals['_ADMINSERVICE']._serialized_start=2778
-  _globals['_ADMINSERVICE']._serialized_end=3704
+  _globals['_APISCOPE']._serialized_start=2582
+  _globals['_APISCOPE']._serialized_end=2687
+  _globals['_TENANT']._serialized_start=125
+  _globals['_TENANT']._serialized_end=215
+  _globals['_APIKEY']._serialized_start=218
+  _globals['_APIKEY']._serialized_end=496
+  _globals['_POLICY']._serialized_start=499
+  _globals['_POLICY']._serialized_end=754
+  _globals['_CREATETENANTREQUEST']._serialized_start=756
+  _globals['_CREATETENANTREQUEST']._serialized_end=791
+  _globals['_CREATETENANTRESPONSE']._serialized_start=793
+  _globals['_CREATETENANTRESPONSE']._serialized_end=850
+  _globals['_GETTENANTREQUEST']._serialized_start=852
+  _globals['_GETTENANTREQUEST']._serialized_end=889
+  _globals['_GETTENANTRESPONSE']._serialized_start=891
+  _globals['_GETTENANTRESPONSE']._serialized_end=945
+  _globals['_LISTTENANTSREQUEST']._serialized_start=947
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1006
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1008
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1090
+  _globals['_ISSUEKEYREQUEST']._serialized_start=1092
+  _globals['_ISSUEKEYREQUEST']._serialized_end=1214
+  _globals['_ISSUEKEYRESPONSE']._serialized_start=1216
+  _globals['_ISSUEKEYRESPONSE']._serialized_end=1280
+  _globals['_LISTKEYSREQUEST']._serialized_start=1282
+  _globals['_LISTKEYSREQUEST']._serialized_end=1357
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1359
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1435
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1437
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1490
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1492
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1511
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1513
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1591
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=1593
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1658
+  _globals['_GETPOLICYREQUEST']._serialized_start=1660
+  _globals['_GETPOLICYREQUEST']._serialized_end=1697
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1699
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1779
+  _globals['_SETPOLICYREQUEST']._serialized_start=1781
+  _globals['_SETPOLICYREQUEST']._serialized_end=1853
+  _globals['_SETPOLICYRESPONSE']._serialized_start=1855
+  _globals['_SETPOLICYRESPONSE']._serialized_end=1909
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1911
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1975
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1977
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=2001
+  _globals['_ADJUSTCALLREQUEST']._serialized_start=2004
+  _globals['_ADJUSTCALLREQUEST']._serialized_end=2162
+  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2164
+  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2275
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2277
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2360
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2362
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2454
+  _globals['_ADMINCHANGE']._serialized_start=2456
+  _globals['_ADMINCHANGE']._serialized_end=2580
+  _globals['_ADMINSERVICE']._serialized_start=2690
+  _globals['_ADMINSERVICE']._serialized_end=3616
 # @@protoc_insertion_point(module_scope)

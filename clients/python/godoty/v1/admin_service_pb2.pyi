@@ -1,6 +1,7 @@
 import datetime
 
-from godoty.v1 import billing_service_pb2 as _billing_service_pb2
+from godoty.v1 import budget_pb2 as _budget_pb2
+from godoty.v1 import ledger_pb2 as _ledger_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -69,18 +70,8 @@ class Policy(_message.Message):
     concurrent_turns: int
     provider_json: str
     zero_data_retention: bool
-    budgets: _containers.RepeatedCompositeFieldContainer[Budget]
-    def __init__(self, allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ...) -> None: ...
-
-class Budget(_message.Message):
-    __slots__ = ("window", "limit_usd", "hard")
-    WINDOW_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
-    HARD_FIELD_NUMBER: _ClassVar[int]
-    window: _billing_service_pb2.BudgetWindow
-    limit_usd: str
-    hard: bool
-    def __init__(self, window: _Optional[_Union[_billing_service_pb2.BudgetWindow, str]] = ..., limit_usd: _Optional[str] = ..., hard: _Optional[bool] = ...) -> None: ...
+    budgets: _containers.RepeatedCompositeFieldContainer[_budget_pb2.Budget]
+    def __init__(self, allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[_budget_pb2.Budget, _Mapping]]] = ...) -> None: ...
 
 class CreateTenantRequest(_message.Message):
     __slots__ = ("name",)
@@ -250,9 +241,9 @@ class AdjustCallResponse(_message.Message):
     __slots__ = ("adjustment", "total_cost_usd")
     ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
     TOTAL_COST_USD_FIELD_NUMBER: _ClassVar[int]
-    adjustment: _billing_service_pb2.Adjustment
+    adjustment: _ledger_pb2.Adjustment
     total_cost_usd: str
-    def __init__(self, adjustment: _Optional[_Union[_billing_service_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
+    def __init__(self, adjustment: _Optional[_Union[_ledger_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
 
 class ListAdminChangesRequest(_message.Message):
     __slots__ = ("tenant_id", "page_size", "page_token")

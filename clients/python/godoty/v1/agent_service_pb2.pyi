@@ -1,6 +1,6 @@
 import datetime
 
-from godoty.v1 import billing_service_pb2 as _billing_service_pb2
+from godoty.v1 import budget_pb2 as _budget_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -120,25 +120,13 @@ class ConverseResponse(_message.Message):
     tool_call_finished: ToolCallFinished
     model_call_finished: ModelCallFinished
     turn_finished: TurnFinished
-    budget_alert: BudgetAlert
+    budget_alert: _budget_pb2.BudgetAlert
     heartbeat: Heartbeat
-    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[BudgetAlert, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
-
-class BudgetAlert(_message.Message):
-    __slots__ = ("window", "percent", "spent_usd", "limit_usd")
-    WINDOW_FIELD_NUMBER: _ClassVar[int]
-    PERCENT_FIELD_NUMBER: _ClassVar[int]
-    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
-    window: _billing_service_pb2.BudgetWindow
-    percent: int
-    spent_usd: str
-    limit_usd: str
-    def __init__(self, window: _Optional[_Union[_billing_service_pb2.BudgetWindow, str]] = ..., percent: _Optional[int] = ..., spent_usd: _Optional[str] = ..., limit_usd: _Optional[str] = ...) -> None: ...
 
 class ResumeTurnRequest(_message.Message):
     __slots__ = ("turn_id", "after_sequence")

@@ -1,5 +1,7 @@
 import datetime
 
+from godoty.v1 import budget_pb2 as _budget_pb2
+from godoty.v1 import ledger_pb2 as _ledger_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,13 +24,6 @@ class UsageGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_GROUP_AGENT: _ClassVar[UsageGroup]
     USAGE_GROUP_USER: _ClassVar[UsageGroup]
     USAGE_GROUP_SESSION: _ClassVar[UsageGroup]
-
-class BudgetWindow(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    BUDGET_WINDOW_UNSPECIFIED: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_DAY: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_MONTH: _ClassVar[BudgetWindow]
-    BUDGET_WINDOW_TOTAL: _ClassVar[BudgetWindow]
 USAGE_GROUP_UNSPECIFIED: UsageGroup
 USAGE_GROUP_HOUR: UsageGroup
 USAGE_GROUP_DAY: UsageGroup
@@ -38,10 +33,6 @@ USAGE_GROUP_PROVIDER: UsageGroup
 USAGE_GROUP_AGENT: UsageGroup
 USAGE_GROUP_USER: UsageGroup
 USAGE_GROUP_SESSION: UsageGroup
-BUDGET_WINDOW_UNSPECIFIED: BudgetWindow
-BUDGET_WINDOW_DAY: BudgetWindow
-BUDGET_WINDOW_MONTH: BudgetWindow
-BUDGET_WINDOW_TOTAL: BudgetWindow
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "group_by", "time_zone", "as_of", "page_size", "page_token")
@@ -109,45 +100,9 @@ class ListLedgerEntriesResponse(_message.Message):
     __slots__ = ("entries", "next_page_token")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    entries: _containers.RepeatedCompositeFieldContainer[LedgerEntry]
+    entries: _containers.RepeatedCompositeFieldContainer[_ledger_pb2.LedgerEntry]
     next_page_token: str
-    def __init__(self, entries: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
-
-class LedgerEntry(_message.Message):
-    __slots__ = ("call", "adjustment", "user")
-    CALL_FIELD_NUMBER: _ClassVar[int]
-    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
-    USER_FIELD_NUMBER: _ClassVar[int]
-    call: _metering_pb2.ModelCall
-    adjustment: Adjustment
-    user: str
-    def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
-
-class Adjustment(_message.Message):
-    __slots__ = ("adjustment_id", "call_id", "session_id", "number", "cost_usd", "usage", "create_time", "why", "by", "resolves", "request_id")
-    ADJUSTMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    CALL_ID_FIELD_NUMBER: _ClassVar[int]
-    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    COST_USD_FIELD_NUMBER: _ClassVar[int]
-    USAGE_FIELD_NUMBER: _ClassVar[int]
-    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
-    WHY_FIELD_NUMBER: _ClassVar[int]
-    BY_FIELD_NUMBER: _ClassVar[int]
-    RESOLVES_FIELD_NUMBER: _ClassVar[int]
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
-    adjustment_id: str
-    call_id: str
-    session_id: str
-    number: int
-    cost_usd: str
-    usage: _metering_pb2.TokenUsage
-    create_time: _timestamp_pb2.Timestamp
-    why: str
-    by: str
-    resolves: bool
-    request_id: str
-    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., number: _Optional[int] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ..., resolves: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[_ledger_pb2.LedgerEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExportLedgerRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time")
@@ -163,9 +118,9 @@ class ExportLedgerResponse(_message.Message):
     __slots__ = ("entries", "as_of")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
-    entries: _containers.RepeatedCompositeFieldContainer[LedgerEntry]
+    entries: _containers.RepeatedCompositeFieldContainer[_ledger_pb2.LedgerEntry]
     as_of: _timestamp_pb2.Timestamp
-    def __init__(self, entries: _Optional[_Iterable[_Union[LedgerEntry, _Mapping]]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[_ledger_pb2.LedgerEntry, _Mapping]]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetBudgetRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -176,21 +131,5 @@ class GetBudgetRequest(_message.Message):
 class GetBudgetResponse(_message.Message):
     __slots__ = ("budgets",)
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
-    budgets: _containers.RepeatedCompositeFieldContainer[BudgetStatus]
-    def __init__(self, budgets: _Optional[_Iterable[_Union[BudgetStatus, _Mapping]]] = ...) -> None: ...
-
-class BudgetStatus(_message.Message):
-    __slots__ = ("window", "limit_usd", "hard", "spent_usd", "reserved_usd", "window_start_time")
-    WINDOW_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_USD_FIELD_NUMBER: _ClassVar[int]
-    HARD_FIELD_NUMBER: _ClassVar[int]
-    SPENT_USD_FIELD_NUMBER: _ClassVar[int]
-    RESERVED_USD_FIELD_NUMBER: _ClassVar[int]
-    WINDOW_START_TIME_FIELD_NUMBER: _ClassVar[int]
-    window: BudgetWindow
-    limit_usd: str
-    hard: bool
-    spent_usd: str
-    reserved_usd: str
-    window_start_time: _timestamp_pb2.Timestamp
-    def __init__(self, window: _Optional[_Union[BudgetWindow, str]] = ..., limit_usd: _Optional[str] = ..., hard: _Optional[bool] = ..., spent_usd: _Optional[str] = ..., reserved_usd: _Optional[str] = ..., window_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    budgets: _containers.RepeatedCompositeFieldContainer[_budget_pb2.BudgetStatus]
+    def __init__(self, budgets: _Optional[_Iterable[_Union[_budget_pb2.BudgetStatus, _Mapping]]] = ...) -> None: ...
