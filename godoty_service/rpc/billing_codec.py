@@ -14,7 +14,7 @@ from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.entries import Adjustment, CallState, Entry
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.metering_codec import call_message, timestamp, totals_message, usage_message
+from godoty_service.rpc.metering_codec import PURPOSES, call_message, timestamp, totals_message, usage_message
 from godoty_service.rpc.pagination import Position, decode_time, encoded_size
 from godoty_service.rpc.validation import Violations
 from godoty_service.usage.calendar import TimeGroup
@@ -80,13 +80,18 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
         return EntryFilter(start=start, end=end)
     if request.state and request.state not in _STATES:
         violations.add("state", "must be one of its values")
+    as_of = _parse_time("as_of", request.as_of, _floor, violations) if request.HasField("as_of") else None
     violations.raise_if_any()
     return EntryFilter(
         start=start,
         end=end,
         session_id=request.session_id,
+        turn_id=request.turn_id,
+        user=request.user,
+        api_key_id=request.api_key_id,
         model=request.model,
         state=_STATES.get(request.state),
+        visible_at=as_of,
     )
 
 
@@ -120,6 +125,11 @@ def parse_entry_position(position: Position | None) -> EntryCursor | None:
         case [str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
             return EntryCursor(decode_time(start), number, entry_id)
     raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+
+
+def cursor_position(cursor: EntryCursor) -> Position:
+    """Return the position of a page token for a ledger position."""
+    return [cursor.start.isoformat(), cursor.number, cursor.entry_id]
 
 
 async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.GetUsageResponse:
@@ -166,7 +176,11 @@ def adjustment_message(adjustment: Adjustment) -> ledger_pb2.Adjustment:
         adjustment_id=adjustment.entry_id,
         call_id=adjustment.corrects,
         session_id=adjustment.session_id,
+        turn_id=adjustment.turn_id,
         number=adjustment.number,
+        agent=adjustment.agent,
+        purpose=PURPOSES[adjustment.purpose],
+        api_key_id=adjustment.api_key_id or "",
         cost_usd=format_usd(adjustment.cost),
         usage=usage_message(adjustment.usage) if adjustment.usage is not None else None,
         create_time=timestamp(adjustment.time),

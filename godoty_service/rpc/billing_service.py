@@ -9,15 +9,13 @@ from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import TenantNotFound
-from godoty_service.ledger.entries import Entry
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc import billing_codec
-from godoty_service.rpc.billing_codec import budget_messages, entry_messages, usage_report_message
+from godoty_service.rpc.billing_codec import budget_messages, cursor_position, entry_messages, usage_report_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.pagination import (
     PageRequest,
-    Position,
     decode_any_token,
     encode_token,
     page_size,
@@ -98,13 +96,17 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         tenant_id = await self._readable_tenant(request.tenant_id, call)
         page = PageRequest(request, ("ledger", tenant_id, repr(entry_filter)), str, int, str)
         after = billing_codec.parse_entry_position(page.position)
+        if entry_filter.visible_at is not None:
+            await self._exports.reach(tenant_id, entry_filter.visible_at)
         found = await self._pages.page(tenant_id, entry_filter, after=after, limit=page.limit)
         entries, token = page.cut(
-            found,
-            await entry_messages(found[: page.size]),
-            position=_entry_position,
+            found.entries,
+            await entry_messages(found.entries[: page.size]),
+            position=lambda each: cursor_position(EntryCursor.of(each)),
             max_bytes=self._page_bytes,
         )
+        if not token and found.end is not None:
+            token = page.next_token(cursor_position(found.end))
         return pb.ListLedgerEntriesResponse(entries=entries, next_page_token=token)
 
     async def ExportLedger(
@@ -142,8 +144,3 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         if Scope.ADMIN not in call.principal.scopes or await self._tenants.get(requested) is None:
             raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested[:128]})
         return requested
-
-
-def _entry_position(entry: Entry) -> Position:
-    place = EntryCursor.of(entry)
-    return [place.start.isoformat(), place.number, place.entry_id]

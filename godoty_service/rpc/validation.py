@@ -30,6 +30,7 @@ MAX_FALLBACK_MODELS = 8
 LENGTHS = {
     "add_usd": 64,
     "allowed_models": 128,
+    "api_key_id": 128,
     "call_id": 128,
     "cost_usd": 64,
     "default_fallback_models": 128,

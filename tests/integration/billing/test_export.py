@@ -14,7 +14,8 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 def exports_of(server: Server) -> LedgerExport:
     """Return a server's exports."""
-    return LedgerExport(rollup_job=server.rollup_job, pages=LedgerPages(server.database.collection("ledger")))
+    pages = LedgerPages(server.database.collection("ledger"), piece=3)  # each export reads several
+    return LedgerExport(rollup_job=server.rollup_job, pages=pages, now=server.database.now)
 
 
 async def names_of(tenant: Tenant) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import ledger_pb2, metering_pb2
+from pymongo import MongoClient
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
@@ -18,11 +19,12 @@ from godoty_service.ledger.entries import CallState
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.mongo.client import open_database
 from godoty_service.pricing import money
+from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
 from tests.conftest import StartProcess
 from tests.integration.billing.caller import Biller, entry_name, timestamp
 from tests.integration.billing.conftest import Bill
-from tests.integration.billing.harness import Tenant
-from tests.support.caller import failure_of
+from tests.integration.billing.harness import Server, Tenant
+from tests.support.caller import Caller, failure_of
 from tests.support.service import Service
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -64,7 +66,7 @@ async def test_pages_have_each_entry_once_oldest_first(service: Service, served:
 
 
 async def test_entries_match_each_filter(service: Service, served: Tenant, bill: Bill) -> None:
-    """Time, session, model and state, alone and together, as in a scan."""
+    """Time, session, turn, user, API key, model and state, alone and together, as in a scan."""
     await _fill(served, 60)
     biller = bill(service)
     documents = await served.documents()
@@ -78,6 +80,11 @@ async def test_entries_match_each_filter(service: Service, served: Tenant, bill:
 
     assert await found(session_id="s2") == names(lambda each, _: each["session_id"] == "s2")
     assert await found(session_id="none") == set()
+    for field in ("turn_id", "user", "api_key_id"):
+        for value in {call[field] for call in calls.values() if field in call}:
+            same = names(lambda each, _, field=field, value=value: each.get(field) == value)
+            assert await found(**{field: value}) == same
+        assert await found(**{field: "none"}) == set()
     for state in ("pending", "settled", "unresolved", "void"):
         wanted = metering_pb2.CallState.Value(f"CALL_STATE_{state.upper()}")
         assert await found(state=wanted) == names(lambda each, _, state=state: each.get("state") == state)
@@ -97,6 +104,82 @@ async def test_entries_match_each_filter(service: Service, served: Tenant, bill:
             and (call.get("served_model") or call["requested_model"]) == "a/one"
         )
     )
+
+
+async def test_list_as_of_a_time_does_not_change(service: Service, served: Tenant, bill: Bill) -> None:
+    """Entries that are inserted between two pages are not in it, whenever they started; a settled call has its state."""
+    await _fill(served, 20)
+    before = {each["_id"] for each in await served.documents()}
+    biller = bill(service)
+    now = (await biller.usage(NOON, NOON + timedelta(days=1))).as_of
+    first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=now, page_size=5))
+    await _fill(served, 20)
+    pending = next(each for each in served.calls.values() if each.state is CallState.PENDING)
+    await served.close(pending, NOON, state=CallState.SETTLED)
+    rest = await biller.all_entries(as_of=now, page_size=5)
+
+    assert list(first.entries) == rest[:5]
+    assert {entry_name(each) for each in rest} == before
+    assert next(each for each in rest if each.call.call_id == pending.call_id).call.state == (
+        metering_pb2.CALL_STATE_SETTLED
+    )
+    later = timestamp(datetime.now(UTC) + timedelta(hours=1))
+    failure = await failure_of(biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=later)))
+    assert list(failure.fields) == ["as_of"]
+
+
+async def test_page_ends_after_some_pieces(server: Server, tenant: Tenant) -> None:
+    """A filter without matches reads a bounded part of the ledger for each page; the pages together have all matches."""
+    await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(90)])
+    rare = await tenant.open(NOON + timedelta(milliseconds=27), user="rare")
+    pages = LedgerPages(server.database.collection("ledger"), piece=3)
+    found: list[str] = []
+    read, after = 0, None
+    while read == 0 or after is not None:
+        page = await pages.page(tenant.tenant_id, EntryFilter(user="rare"), after=after, limit=5)
+        read, after = read + 1, page.end
+        found += [each.entry_id for each in page.entries]
+    streamed = [each async for each in pages.pages(tenant.tenant_id, EntryFilter(user="rare"), size=5)]
+
+    assert found == [rare.call_id]
+    assert read == 2, "20 pieces of 3 entries, and the rest"
+    assert [[each.entry_id for each in page] for page in streamed] == [found]
+
+
+async def test_filters_read_a_piece_an_operation(
+    server: Server, tenant: Tenant, mongodb_uri: str, new_database: str
+) -> None:
+    """By the database's own count, no operation of a filtered page examines more entries than a piece."""
+    await tenant.settled([NOON] * 300)
+    database: Any = MongoClient(mongodb_uri)[new_database]
+    database.command("profile", 2)
+    pages = LedgerPages(server.database.collection("ledger"), piece=50)
+    for which in (
+        EntryFilter(user="none"),
+        EntryFilter(api_key_id="none"),
+        EntryFilter(model="none"),
+        EntryFilter(state=CallState.VOID),
+        EntryFilter(turn_id="none"),
+        EntryFilter(session_id="none", user="none"),
+        EntryFilter(visible_at=NOON - timedelta(days=1)),
+    ):
+        await pages.page(tenant.tenant_id, which, after=None, limit=10)
+    database.command("profile", 0)
+    examined = [each["docsExamined"] for each in database["system.profile"].find({"ns": f"{new_database}.ledger"})]
+
+    assert len(examined) > 20
+    assert max(examined) <= 50 + 1
+
+
+async def test_call_has_its_agent_purpose_and_key(service: Service, caller: Caller, bill: Bill) -> None:
+    """In the event of the turn and in the ledger; `settle_time` once the call is settled."""
+    (told,) = (await caller.converse("hello")).calls
+    (entry,) = await bill(service).all_entries(api_key_id=told.api_key_id, turn_id=told.turn_id)
+
+    assert (told.agent, told.purpose) == ("assistant", metering_pb2.CALL_PURPOSE_AGENT)
+    assert told.api_key_id == dict(service.metadata)["authorization"].split("_")[1]
+    assert entry.call == told
+    assert told.settle_time.ToDatetime(tzinfo=UTC) >= told.start_time.ToDatetime(tzinfo=UTC)
 
 
 async def test_entries_of_a_period_add_up_to_its_sums(service: Service, served: Tenant, bill: Bill) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2, metering_pb2
+from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2, budget_pb2, ledger_pb2, metering_pb2
 
 from godoty_service.ledger.entries import CallState, ModelCall
 from godoty_service.pricing.token_usage import TokenUsage
@@ -154,7 +154,9 @@ def test_message_has_the_price_evidence() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [metering_pb2, agent_service_pb2, billing_service_pb2, admin_service_pb2], ids=lambda file: file.__name__
+    "file",
+    [metering_pb2, ledger_pb2, budget_pb2, agent_service_pb2, billing_service_pb2, admin_service_pb2],
+    ids=lambda file: file.__name__,
 )
 def test_every_amount_is_optional(file: Any) -> None:
     """Each field that ends in `_usd`, and no other money, is an optional string: unset is not "0"."""
