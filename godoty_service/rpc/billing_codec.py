@@ -15,7 +15,7 @@ from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.entries import Adjustment, CallState, Entry
 from godoty_service.pricing.money import format_usd
 from godoty_service.rpc.metering_codec import PURPOSES, call_message, timestamp, totals_message, usage_message
-from godoty_service.rpc.pagination import Position, decode_time, encoded_size
+from godoty_service.rpc.pagination import CURSOR, Position, decode_time, encoded_size, invalid_token
 from godoty_service.rpc.validation import Violations
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import Group, Grouping, Key, NamedGroup
@@ -125,6 +125,23 @@ def parse_entry_position(position: Position | None) -> EntryCursor | None:
         case [str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
             return EntryCursor(decode_time(start), number, entry_id)
     raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+
+
+def parse_export_position(position: Position | None) -> tuple[datetime | None, EntryCursor | None]:
+    """Return the `as_of` of an export's cursor, and the position after which it continues; None: from its beginning.
+
+    Raises:
+        InvalidRequest: The cursor has none.
+    """
+    if position is None:
+        return None, None
+    match position:
+        case [str(as_of)]:
+            return decode_time(as_of, field=CURSOR), None
+        case [str(as_of), str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
+            after = EntryCursor(decode_time(start, field=CURSOR), number, entry_id)
+            return decode_time(as_of, field=CURSOR), after
+    raise invalid_token(CURSOR)
 
 
 def cursor_position(cursor: EntryCursor) -> Position:

@@ -15,6 +15,7 @@ from godoty_service.rpc.billing_codec import budget_messages, cursor_position, e
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.pagination import (
+    CURSOR,
     PageRequest,
     decode_any_token,
     encode_token,
@@ -115,11 +116,20 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """Stream all ledger entries as of one time, which the first response states."""
         entry_filter = billing_codec.parse_entry_filter(request)
         tenant_id = await self._readable_tenant(request.tenant_id, call)
-        export = await self._exports.begin(tenant_id, entry_filter)
-        yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of))
+        query = ("export", tenant_id, repr(entry_filter))
+        as_of, after = billing_codec.parse_export_position(decode_any_token(request.cursor, query, field=CURSOR))
+        export = await self._exports.begin(tenant_id, entry_filter, as_of=as_of, after=after)
+
+        def cursor(position: EntryCursor | None) -> str:
+            place = cursor_position(position) if position is not None else []
+            return encode_token(query, [export.as_of.isoformat(), *place])
+
+        yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of), cursor=cursor(after))
         async for page in export.pages:
+            last = -1
             for entries in split_by_size(await entry_messages(page), max_bytes=self._page_bytes):
-                yield pb.ExportLedgerResponse(entries=entries)
+                last += len(entries)
+                yield pb.ExportLedgerResponse(entries=entries, cursor=cursor(EntryCursor.of(page[last])))
 
     async def GetBudget(self, request: pb.GetBudgetRequest, call: CallContext) -> pb.GetBudgetResponse:
         """Return the status of a tenant's budgets."""

@@ -198,20 +198,34 @@ class LedgerExport:
         """
         await reach_watermark(self._rollup_job, tenant_id, as_of, now=self._now)
 
-    async def begin(self, tenant_id: str, which: EntryFilter, *, size: int = PAGE_SIZE) -> Export:
-        """Start an export of the entries that are visible now.
+    async def begin(
+        self,
+        tenant_id: str,
+        which: EntryFilter,
+        *,
+        as_of: datetime | None = None,
+        after: EntryCursor | None = None,
+        size: int = PAGE_SIZE,
+    ) -> Export:
+        """Start an export of the entries that are visible now, or continue an earlier one.
 
         Args:
             tenant_id: The tenant.
             which: Conditions on the entries.
+            as_of: The time of the export that continues; None: now.
+            after: The last entry that it has read; None: none.
             size: Entries a page.
 
         Raises:
+            InvalidRequest: `as_of` is in the future.
             StorageUnavailable: The database cannot be reached.
         """
-        as_of = await self._rollup_job.advance_watermark(tenant_id)
+        if as_of is None:
+            as_of = await self._rollup_job.advance_watermark(tenant_id)
+        else:
+            await self.reach(tenant_id, as_of)
         chosen = replace(which, visible_at=as_of)
-        return Export(as_of=as_of, pages=self._pages.pages(tenant_id, chosen, size=size))
+        return Export(as_of=as_of, pages=self._pages.pages(tenant_id, chosen, after=after, size=size))
 
 
 def _conditions(which: EntryFilter) -> list[Document]:

@@ -107,7 +107,7 @@ async def test_entries_match_each_filter(service: Service, served: Tenant, bill:
 
 
 async def test_list_as_of_a_time_does_not_change(service: Service, served: Tenant, bill: Bill) -> None:
-    """Entries that are inserted between two pages are not in it, whenever they started; a settled call has its state."""
+    """Entries that are inserted between two pages are not in it; calls have their newest state."""
     await _fill(served, 20)
     before = {each["_id"] for each in await served.documents()}
     biller = bill(service)
@@ -129,7 +129,7 @@ async def test_list_as_of_a_time_does_not_change(service: Service, served: Tenan
 
 
 async def test_page_ends_after_some_pieces(server: Server, tenant: Tenant) -> None:
-    """A filter without matches reads a bounded part of the ledger for each page; the pages together have all matches."""
+    """A page of a filter with few matches reads a part of the ledger; the pages together have all matches."""
     await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(90)])
     rare = await tenant.open(NOON + timedelta(milliseconds=27), user="rare")
     pages = LedgerPages(server.database.collection("ledger"), piece=3)
