@@ -34,6 +34,15 @@ _GROUPS: dict[int, Group] = {
     pb.USAGE_GROUP_AGENT: NamedGroup.AGENT,
     pb.USAGE_GROUP_USER: NamedGroup.USER,
     pb.USAGE_GROUP_SESSION: NamedGroup.SESSION,
+    pb.USAGE_GROUP_API_KEY: NamedGroup.API_KEY,
+}
+_KEY_FIELDS = {
+    NamedGroup.MODEL: "model",
+    NamedGroup.PROVIDER: "provider",
+    NamedGroup.AGENT: "agent",
+    NamedGroup.USER: "user",
+    NamedGroup.SESSION: "session_id",
+    NamedGroup.API_KEY: "api_key_id",
 }
 _STATES: dict[int, CallState] = {
     metering_pb2.CALL_STATE_PENDING: CallState.PENDING,
@@ -149,22 +158,31 @@ def cursor_position(cursor: EntryCursor) -> Position:
     return [cursor.start.isoformat(), cursor.number, cursor.entry_id]
 
 
-async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.GetUsageResponse:
+async def usage_report_message(report: UsageReport, query: UsageQuery, *, max_bytes: int) -> pb.GetUsageResponse:
     """Convert a usage report with its first rows, as many as fit `max_bytes`; there may be thousands."""
     message = pb.GetUsageResponse(
         totals=totals_message(report.totals),
         as_of=timestamp(report.as_of),
         adjusted_later_usd=format_usd(report.later_cost),
+        time_zone=query.zone.key,
     )
     remaining = max_bytes
     async for rows in yielding_batches(report.rows):
         for row in rows:
-            converted = pb.UsageRow(keys=row.keys, totals=totals_message(row.totals))
+            keys = [_key_message(group, key) for group, key in zip(query.groups, row.key, strict=True)]
+            converted = pb.UsageRow(keys=keys, totals=totals_message(row.totals))
             remaining -= encoded_size(converted)
             if remaining < 0 and message.rows:
                 return message
             message.rows.append(converted)
     return message
+
+
+def _key_message(group: Group, key: datetime | str) -> pb.UsageKey:
+    """Convert the key of a group; an empty one means that the entries have no value."""
+    if isinstance(key, datetime):
+        return pb.UsageKey(time=timestamp(key))
+    return pb.UsageKey(**{_KEY_FIELDS[NamedGroup(group)]: key}) if key else pb.UsageKey()
 
 
 async def entry_messages(entries: Sequence[Entry]) -> list[ledger_pb2.LedgerEntry]:

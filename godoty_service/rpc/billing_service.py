@@ -82,7 +82,9 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         as_of, after = billing_codec.parse_usage_position(decode_any_token(request.page_token, query), usage_query)
         report = await self._usage.run(tenant_id, replace(usage_query, as_of=as_of), Page(size=size, after=after))
         later = report.later_cost if usage_query.as_of is not None else None
-        response = await usage_report_message(replace(report, later_cost=later), max_bytes=self._page_bytes)
+        response = await usage_report_message(
+            replace(report, later_cost=later), usage_query, max_bytes=self._page_bytes
+        )
         shown = len(response.rows)
         end = report.end if shown == len(report.rows) else report.rows[shown - 1].key
         if end is not None:

@@ -1,7 +1,8 @@
 """A client of BillingService over one channel."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
@@ -48,6 +49,19 @@ class Biller:
         """Read the stream."""
         request = pb.ExportLedgerRequest(**fields)
         return [each async for each in self.stub.ExportLedger(request, metadata=self._metadata, timeout=60)]
+
+
+def keys_of(report: pb.GetUsageResponse) -> list[tuple[str, ...]]:
+    """Return the keys of each row as text: times in the report's zone, and an unset key as an empty text."""
+    zone = ZoneInfo(report.time_zone)
+
+    def text(key: pb.UsageKey) -> str:
+        name = key.WhichOneof("key")
+        if name == "time":
+            return key.time.ToDatetime(tzinfo=UTC).astimezone(zone).isoformat()
+        return getattr(key, name) if name is not None else ""
+
+    return [tuple(text(key) for key in row.keys) for row in report.rows]
 
 
 def timestamp(time: datetime) -> Timestamp:

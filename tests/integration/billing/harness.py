@@ -178,6 +178,7 @@ def _keys(call: Document, query: UsageQuery) -> tuple[str, ...]:
         "agent": call["agent"],
         "user": call.get("user") or "",
         "session": call["session_id"],
+        "api_key": call.get("api_key_id") or "",
     }
     return tuple(
         label(call["start_time"], each, query.zone) if isinstance(each, TimeGroup) else named[each.value]

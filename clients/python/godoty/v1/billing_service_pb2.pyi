@@ -24,6 +24,7 @@ class UsageGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_GROUP_AGENT: _ClassVar[UsageGroup]
     USAGE_GROUP_USER: _ClassVar[UsageGroup]
     USAGE_GROUP_SESSION: _ClassVar[UsageGroup]
+    USAGE_GROUP_API_KEY: _ClassVar[UsageGroup]
 USAGE_GROUP_UNSPECIFIED: UsageGroup
 USAGE_GROUP_HOUR: UsageGroup
 USAGE_GROUP_DAY: UsageGroup
@@ -33,6 +34,7 @@ USAGE_GROUP_PROVIDER: UsageGroup
 USAGE_GROUP_AGENT: UsageGroup
 USAGE_GROUP_USER: UsageGroup
 USAGE_GROUP_SESSION: UsageGroup
+USAGE_GROUP_API_KEY: UsageGroup
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "group_by", "time_zone", "as_of", "page_size", "page_token")
@@ -55,26 +57,46 @@ class GetUsageRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group_by: _Optional[_Iterable[_Union[UsageGroup, str]]] = ..., time_zone: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class GetUsageResponse(_message.Message):
-    __slots__ = ("rows", "totals", "as_of", "adjusted_later_usd", "next_page_token")
+    __slots__ = ("rows", "totals", "as_of", "adjusted_later_usd", "time_zone", "next_page_token")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     ADJUSTED_LATER_USD_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[UsageRow]
     totals: _metering_pb2.Totals
     as_of: _timestamp_pb2.Timestamp
     adjusted_later_usd: str
+    time_zone: str
     next_page_token: str
-    def __init__(self, rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., adjusted_later_usd: _Optional[str] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, rows: _Optional[_Iterable[_Union[UsageRow, _Mapping]]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., adjusted_later_usd: _Optional[str] = ..., time_zone: _Optional[str] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class UsageRow(_message.Message):
     __slots__ = ("keys", "totals")
     KEYS_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
-    keys: _containers.RepeatedScalarFieldContainer[str]
+    keys: _containers.RepeatedCompositeFieldContainer[UsageKey]
     totals: _metering_pb2.Totals
-    def __init__(self, keys: _Optional[_Iterable[str]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ...) -> None: ...
+    def __init__(self, keys: _Optional[_Iterable[_Union[UsageKey, _Mapping]]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ...) -> None: ...
+
+class UsageKey(_message.Message):
+    __slots__ = ("time", "model", "provider", "agent", "user", "session_id", "api_key_id")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    model: str
+    provider: str
+    agent: str
+    user: str
+    session_id: str
+    api_key_id: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., provider: _Optional[str] = ..., agent: _Optional[str] = ..., user: _Optional[str] = ..., session_id: _Optional[str] = ..., api_key_id: _Optional[str] = ...) -> None: ...
 
 class ListLedgerEntriesRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "session_id", "turn_id", "user", "api_key_id", "model", "state", "as_of", "page_size", "page_token")
