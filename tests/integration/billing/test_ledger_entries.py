@@ -177,7 +177,7 @@ async def test_call_has_its_agent_purpose_and_key(service: Service, caller: Call
     (entry,) = await bill(service).all_entries(api_key_id=told.api_key_id, turn_id=told.turn_id)
 
     assert (told.agent, told.purpose) == ("assistant", metering_pb2.CALL_PURPOSE_AGENT)
-    assert told.api_key_id == dict(service.metadata)["authorization"].split("_")[1]
+    assert told.api_key_id == service.key_id
     assert entry.call == told
     assert told.settle_time.ToDatetime(tzinfo=UTC) >= told.start_time.ToDatetime(tzinfo=UTC)
 
