@@ -56,6 +56,7 @@ async def test_a_forged_place_is_refused(
             ("messages", tenant, session["_id"]),
             OF_A_NUMBER,
         ),
+        (caller.stub.ListModels, pb.ListModelsRequest(), ("models", tenant), OF_TEXT),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
         (admin.ListKeys, keys(tenant_id=tenant), ("keys", tenant), OF_A_TIME),
         (admin.ListAdminChanges, changes(), ("admin_changes", ""), OF_TEXT),
@@ -81,6 +82,7 @@ async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callab
     messages = pb.ListMessagesRequest(
         session_id="talk", page_token=encode_token(("messages", tenant, session["_id"]), [10])
     )
+    models = pb.ListModelsRequest(page_token=encode_token(("models", tenant), ["~~~"]))
     keys = admin_service_pb2.ListKeysRequest(tenant_id=tenant, page_token=encode_token(("keys", tenant), [later, "a"]))
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
     changes = admin_service_pb2.ListAdminChangesRequest(page_token=encode_token(("admin_changes", ""), [""]))
@@ -90,6 +92,7 @@ async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callab
 
     assert not (await caller.stub.ListSessions(sessions, metadata=metadata)).sessions
     assert not (await caller.stub.ListMessages(messages, metadata=metadata)).messages
+    assert not (await caller.stub.ListModels(models, metadata=metadata)).models
     assert not (await admin.ListKeys(keys, metadata=metadata)).keys
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes
