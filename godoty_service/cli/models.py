@@ -57,7 +57,7 @@ def _row(model: "model_pb2.Model") -> tuple[Value, ...]:
     """Return the values of a model in the order of `_KEYS`; None: unknown."""
 
     def known(message: "model_pb2.Model | model_pb2.ModelPrices", name: str) -> Value:
-        value = getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type] # any field's name
+        value = getattr(message, name) if message.HasField(name) else None
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
     return (

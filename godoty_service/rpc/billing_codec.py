@@ -182,7 +182,10 @@ def _key_message(group: Group, key: datetime | str) -> pb.UsageKey:
     """Convert the key of a group; an empty one means that the entries have no value."""
     if isinstance(key, datetime):
         return pb.UsageKey(time=timestamp(key))
-    return pb.UsageKey(**{_KEY_FIELDS[NamedGroup(group)]: key}) if key else pb.UsageKey()
+    message = pb.UsageKey()
+    if key:
+        setattr(message, _KEY_FIELDS[NamedGroup(group)], key)
+    return message
 
 
 async def entry_messages(entries: Sequence[Entry]) -> list[ledger_pb2.LedgerEntry]:

@@ -17,9 +17,7 @@ from godoty_service.pricing.unit_prices import PriceEvidence
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 _STATES = {state: f"CALL_STATE_{state.name}" for state in CallState}
-PURPOSES = {None: pb.CALL_PURPOSE_UNSPECIFIED} | {
-    purpose: pb.CallPurpose.Value(f"CALL_PURPOSE_{purpose.name}") for purpose in CallPurpose
-}
+PURPOSES = {None: "CALL_PURPOSE_UNSPECIFIED"} | {purpose: f"CALL_PURPOSE_{purpose.name}" for purpose in CallPurpose}
 _SOURCES = {source: pb.CostSource.Value(f"COST_SOURCE_{source.name}") for source in CostSource}
 
 

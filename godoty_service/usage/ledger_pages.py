@@ -5,7 +5,7 @@ page is a query of its own: no cursor of the database expires while a reader is 
 applied to pieces of the ledger, one operation each, so that no operation reads a whole ledger.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -112,7 +112,7 @@ class LedgerPages:
 
     async def pages(
         self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None = None, size: int
-    ) -> AsyncIterator[list[Entry]]:
+    ) -> AsyncGenerator[list[Entry], None]:
         """Yield all entries after a cursor, in pages of at most `size` entries."""
         while True:
             end = None if which.indexed else await self._piece_end(tenant_id, which, after)

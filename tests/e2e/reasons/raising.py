@@ -68,8 +68,7 @@ class World:
         """Call GetUsage with a key of a scope, which fails."""
         stub: Any = billing_service_pb2_grpc.BillingServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
         key = self.issue(self.service, scopes=frozenset({scope}))
-        times = {"start_time": {"seconds": 1}, "end_time": {"seconds": 2}}
-        request = billing_service_pb2.GetUsageRequest(**times, **fields)
+        request = billing_service_pb2.GetUsageRequest(start_time={"seconds": 1}, end_time={"seconds": 2}, **fields)
         return await failure_of(stub.GetUsage(request, metadata=(("authorization", f"Bearer {key}"),)))
 
     async def policy(self, **limits: Any) -> None:
@@ -113,7 +112,7 @@ def hard(limit: str, window: BudgetWindow = BudgetWindow.DAY) -> Budget:
 
 @raises("MALFORMED_REQUEST")
 async def _malformed(world: World) -> Failure:
-    method = world.caller.channel.unary_unary("/godoty.v1.AgentService/GetSession")
+    method: Any = world.caller.channel.unary_unary("/godoty.v1.AgentService/GetSession", bytes, bytes)
     return await failure_of(method(b"{}", metadata=world.service.metadata))
 
 

@@ -118,7 +118,7 @@ async def test_list_as_of_a_time_does_not_change(service: Service, served: Tenan
     await served.close(pending, NOON, state=CallState.SETTLED)
     rest = await biller.all_entries(as_of=now, page_size=5)
 
-    assert list(first.entries) == rest[:5]
+    assert [entry_name(each) for each in first.entries] == [entry_name(each) for each in rest[:5]]
     assert {entry_name(each) for each in rest} == before
     assert next(each for each in rest if each.call.call_id == pending.call_id).call.state == (
         metering_pb2.CALL_STATE_SETTLED
@@ -150,7 +150,7 @@ async def test_filters_read_a_piece_an_operation(
     server: Server, tenant: Tenant, mongodb_uri: str, new_database: str
 ) -> None:
     """By the database's own count, no operation of a filtered page examines more entries than a piece."""
-    await tenant.settled([NOON] * 300)
+    await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(300)])
     database: Any = MongoClient(mongodb_uri)[new_database]
     database.command("profile", 2)
     pages = LedgerPages(server.database.collection("ledger"), piece=50)
@@ -168,7 +168,7 @@ async def test_filters_read_a_piece_an_operation(
     examined = [each["docsExamined"] for each in database["system.profile"].find({"ns": f"{new_database}.ledger"})]
 
     assert len(examined) > 20
-    assert max(examined) <= 50 + 1
+    assert max(examined) <= 50 + 2 * 3, "and those that start with the first and with the last of a piece"
 
 
 async def test_call_has_its_agent_purpose_and_key(service: Service, caller: Caller, bill: Bill) -> None:
