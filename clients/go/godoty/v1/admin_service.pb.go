@@ -363,70 +363,6 @@ func (x *Policy) GetBudgets() []*Budget {
 	return nil
 }
 
-// A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`.
-type Budget struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
-	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	// A call that might exceed the budget is rejected, so that it is never exceeded.
-	Hard          bool `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Budget) Reset() {
-	*x = Budget{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Budget) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Budget) ProtoMessage() {}
-
-func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
-func (*Budget) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Budget) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *Budget) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
-}
-
-func (x *Budget) GetHard() bool {
-	if x != nil {
-		return x.Hard
-	}
-	return false
-}
-
 // The tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -438,7 +374,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +386,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +399,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateTenantRequest) GetName() string {
@@ -484,7 +420,7 @@ type CreateTenantResponse struct {
 
 func (x *CreateTenantResponse) Reset() {
 	*x = CreateTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +432,7 @@ func (x *CreateTenantResponse) String() string {
 func (*CreateTenantResponse) ProtoMessage() {}
 
 func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +445,7 @@ func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantResponse.ProtoReflect.Descriptor instead.
 func (*CreateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateTenantResponse) GetTenant() *Tenant {
@@ -530,7 +466,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +478,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +491,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTenantRequest) GetTenantId() string {
@@ -576,7 +512,7 @@ type GetTenantResponse struct {
 
 func (x *GetTenantResponse) Reset() {
 	*x = GetTenantResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +524,7 @@ func (x *GetTenantResponse) String() string {
 func (*GetTenantResponse) ProtoMessage() {}
 
 func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +537,7 @@ func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantResponse.ProtoReflect.Descriptor instead.
 func (*GetTenantResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTenantResponse) GetTenant() *Tenant {
@@ -624,7 +560,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +572,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +585,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -679,7 +615,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +627,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +640,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -736,7 +672,7 @@ type IssueKeyRequest struct {
 
 func (x *IssueKeyRequest) Reset() {
 	*x = IssueKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +684,7 @@ func (x *IssueKeyRequest) String() string {
 func (*IssueKeyRequest) ProtoMessage() {}
 
 func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +697,7 @@ func (x *IssueKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueKeyRequest.ProtoReflect.Descriptor instead.
 func (*IssueKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IssueKeyRequest) GetTenantId() string {
@@ -798,7 +734,7 @@ type IssueKeyResponse struct {
 
 func (x *IssueKeyResponse) Reset() {
 	*x = IssueKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +746,7 @@ func (x *IssueKeyResponse) String() string {
 func (*IssueKeyResponse) ProtoMessage() {}
 
 func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +759,7 @@ func (x *IssueKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueKeyResponse.ProtoReflect.Descriptor instead.
 func (*IssueKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IssueKeyResponse) GetKey() *ApiKey {
@@ -855,7 +791,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +803,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +816,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListKeysRequest) GetTenantId() string {
@@ -917,7 +853,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +865,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +878,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListKeysResponse) GetKeys() []*ApiKey {
@@ -972,7 +908,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +920,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +933,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RevokeKeyRequest) GetTenantId() string {
@@ -1023,7 +959,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +971,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +984,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 // The key to rotate, and the overlap.
@@ -1066,7 +1002,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1014,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1027,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RotateKeyRequest) GetTenantId() string {
@@ -1128,7 +1064,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1076,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1089,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RotateKeyResponse) GetKey() *ApiKey {
@@ -1181,7 +1117,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1129,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1142,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPolicyRequest) GetTenantId() string {
@@ -1229,7 +1165,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1177,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1190,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1284,7 +1220,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1232,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1245,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetPolicyRequest) GetTenantId() string {
@@ -1337,7 +1273,7 @@ type SetPolicyResponse struct {
 
 func (x *SetPolicyResponse) Reset() {
 	*x = SetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1285,7 @@ func (x *SetPolicyResponse) String() string {
 func (*SetPolicyResponse) ProtoMessage() {}
 
 func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1298,7 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetPolicyResponse) GetPolicy() *Policy {
@@ -1385,7 +1321,7 @@ type SetProviderKeyRequest struct {
 
 func (x *SetProviderKeyRequest) Reset() {
 	*x = SetProviderKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1333,7 @@ func (x *SetProviderKeyRequest) String() string {
 func (*SetProviderKeyRequest) ProtoMessage() {}
 
 func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1346,7 @@ func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyRequest.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetProviderKeyRequest) GetTenantId() string {
@@ -1436,7 +1372,7 @@ type SetProviderKeyResponse struct {
 
 func (x *SetProviderKeyResponse) Reset() {
 	*x = SetProviderKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1384,7 @@ func (x *SetProviderKeyResponse) String() string {
 func (*SetProviderKeyResponse) ProtoMessage() {}
 
 func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1397,7 @@ func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyResponse.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 // The adjustment to make.
@@ -1492,7 +1428,7 @@ type AdjustCallRequest struct {
 
 func (x *AdjustCallRequest) Reset() {
 	*x = AdjustCallRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1440,7 @@ func (x *AdjustCallRequest) String() string {
 func (*AdjustCallRequest) ProtoMessage() {}
 
 func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1453,7 @@ func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
 func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdjustCallRequest) GetTenantId() string {
@@ -1612,7 +1548,7 @@ type AdjustCallResponse struct {
 
 func (x *AdjustCallResponse) Reset() {
 	*x = AdjustCallResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1560,7 @@ func (x *AdjustCallResponse) String() string {
 func (*AdjustCallResponse) ProtoMessage() {}
 
 func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1573,7 @@ func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
 func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
@@ -1669,7 +1605,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1617,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1630,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1731,7 +1667,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1679,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1692,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1792,7 +1728,7 @@ type AdminChange struct {
 
 func (x *AdminChange) Reset() {
 	*x = AdminChange{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1740,7 @@ func (x *AdminChange) String() string {
 func (*AdminChange) ProtoMessage() {}
 
 func (x *AdminChange) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1753,7 @@ func (x *AdminChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminChange.ProtoReflect.Descriptor instead.
 func (*AdminChange) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{28}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AdminChange) GetTime() *timestamppb.Timestamp {
@@ -1859,7 +1795,7 @@ var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x16godoty/v1/ledger.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
 	"\x06Tenant\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
@@ -1885,13 +1821,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\x10concurrent_turns\x18\x06 \x01(\x05R\x0fconcurrentTurns\x12#\n" +
 	"\rprovider_json\x18\a \x01(\tR\fproviderJson\x12.\n" +
 	"\x13zero_data_retention\x18\b \x01(\bR\x11zeroDataRetention\x12+\n" +
-	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\"}\n" +
-	"\x06Budget\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12 \n" +
-	"\tlimit_usd\x18\x02 \x01(\tH\x00R\blimitUsd\x88\x01\x01\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\bR\x04hardB\f\n" +
-	"\n" +
-	"_limit_usd\")\n" +
+	"\abudgets\x18\t \x03(\v2\x11.godoty.v1.BudgetR\abudgets\")\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
@@ -2013,94 +1943,92 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(ApiScope)(0),                    // 0: godoty.v1.ApiScope
 	(*Tenant)(nil),                   // 1: godoty.v1.Tenant
 	(*ApiKey)(nil),                   // 2: godoty.v1.ApiKey
 	(*Policy)(nil),                   // 3: godoty.v1.Policy
-	(*Budget)(nil),                   // 4: godoty.v1.Budget
-	(*CreateTenantRequest)(nil),      // 5: godoty.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),     // 6: godoty.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),         // 7: godoty.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),        // 8: godoty.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),       // 9: godoty.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),      // 10: godoty.v1.ListTenantsResponse
-	(*IssueKeyRequest)(nil),          // 11: godoty.v1.IssueKeyRequest
-	(*IssueKeyResponse)(nil),         // 12: godoty.v1.IssueKeyResponse
-	(*ListKeysRequest)(nil),          // 13: godoty.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 14: godoty.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),         // 15: godoty.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),        // 16: godoty.v1.RevokeKeyResponse
-	(*RotateKeyRequest)(nil),         // 17: godoty.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 18: godoty.v1.RotateKeyResponse
-	(*GetPolicyRequest)(nil),         // 19: godoty.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 20: godoty.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),         // 21: godoty.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),        // 22: godoty.v1.SetPolicyResponse
-	(*SetProviderKeyRequest)(nil),    // 23: godoty.v1.SetProviderKeyRequest
-	(*SetProviderKeyResponse)(nil),   // 24: godoty.v1.SetProviderKeyResponse
-	(*AdjustCallRequest)(nil),        // 25: godoty.v1.AdjustCallRequest
-	(*AdjustCallResponse)(nil),       // 26: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 27: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 28: godoty.v1.ListAdminChangesResponse
-	(*AdminChange)(nil),              // 29: godoty.v1.AdminChange
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(BudgetWindow)(0),                // 31: godoty.v1.BudgetWindow
-	(*Adjustment)(nil),               // 32: godoty.v1.Adjustment
+	(*CreateTenantRequest)(nil),      // 4: godoty.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),     // 5: godoty.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),         // 6: godoty.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),        // 7: godoty.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),       // 8: godoty.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),      // 9: godoty.v1.ListTenantsResponse
+	(*IssueKeyRequest)(nil),          // 10: godoty.v1.IssueKeyRequest
+	(*IssueKeyResponse)(nil),         // 11: godoty.v1.IssueKeyResponse
+	(*ListKeysRequest)(nil),          // 12: godoty.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 13: godoty.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),         // 14: godoty.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),        // 15: godoty.v1.RevokeKeyResponse
+	(*RotateKeyRequest)(nil),         // 16: godoty.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 17: godoty.v1.RotateKeyResponse
+	(*GetPolicyRequest)(nil),         // 18: godoty.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 19: godoty.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),         // 20: godoty.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),        // 21: godoty.v1.SetPolicyResponse
+	(*SetProviderKeyRequest)(nil),    // 22: godoty.v1.SetProviderKeyRequest
+	(*SetProviderKeyResponse)(nil),   // 23: godoty.v1.SetProviderKeyResponse
+	(*AdjustCallRequest)(nil),        // 24: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 25: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 26: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 27: godoty.v1.ListAdminChangesResponse
+	(*AdminChange)(nil),              // 28: godoty.v1.AdminChange
+	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
+	(*Budget)(nil),                   // 30: godoty.v1.Budget
+	(*Adjustment)(nil),               // 31: godoty.v1.Adjustment
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	30, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	29, // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	30, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	30, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	30, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	31, // 7: godoty.v1.Budget.window:type_name -> godoty.v1.BudgetWindow
-	1,  // 8: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 9: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	1,  // 10: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	0,  // 11: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	30, // 12: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
-	2,  // 14: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
-	2,  // 15: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
-	3,  // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	3,  // 17: godoty.v1.SetPolicyRequest.policy:type_name -> godoty.v1.Policy
-	3,  // 18: godoty.v1.SetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	32, // 19: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	29, // 20: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	30, // 21: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	5,  // 22: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	7,  // 23: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	9,  // 24: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	11, // 25: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
-	13, // 26: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
-	15, // 27: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
-	17, // 28: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
-	19, // 29: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	21, // 30: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
-	23, // 31: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	25, // 32: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	27, // 33: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	6,  // 34: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	8,  // 35: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	10, // 36: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	12, // 37: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
-	14, // 38: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
-	16, // 39: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
-	18, // 40: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
-	20, // 41: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	22, // 42: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
-	24, // 43: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	26, // 44: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	28, // 45: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	34, // [34:46] is the sub-list for method output_type
-	22, // [22:34] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	29, // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	29, // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	29, // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	30, // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
+	1,  // 7: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	1,  // 8: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	1,  // 9: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	0,  // 10: godoty.v1.IssueKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	29, // 11: godoty.v1.IssueKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 12: godoty.v1.IssueKeyResponse.key:type_name -> godoty.v1.ApiKey
+	2,  // 13: godoty.v1.ListKeysResponse.keys:type_name -> godoty.v1.ApiKey
+	2,  // 14: godoty.v1.RotateKeyResponse.key:type_name -> godoty.v1.ApiKey
+	3,  // 15: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	3,  // 16: godoty.v1.SetPolicyRequest.policy:type_name -> godoty.v1.Policy
+	3,  // 17: godoty.v1.SetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	31, // 18: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	28, // 19: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	29, // 20: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
+	4,  // 21: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	6,  // 22: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	8,  // 23: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	10, // 24: godoty.v1.AdminService.IssueKey:input_type -> godoty.v1.IssueKeyRequest
+	12, // 25: godoty.v1.AdminService.ListKeys:input_type -> godoty.v1.ListKeysRequest
+	14, // 26: godoty.v1.AdminService.RevokeKey:input_type -> godoty.v1.RevokeKeyRequest
+	16, // 27: godoty.v1.AdminService.RotateKey:input_type -> godoty.v1.RotateKeyRequest
+	18, // 28: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	20, // 29: godoty.v1.AdminService.SetPolicy:input_type -> godoty.v1.SetPolicyRequest
+	22, // 30: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	24, // 31: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	26, // 32: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	5,  // 33: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	7,  // 34: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	9,  // 35: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	11, // 36: godoty.v1.AdminService.IssueKey:output_type -> godoty.v1.IssueKeyResponse
+	13, // 37: godoty.v1.AdminService.ListKeys:output_type -> godoty.v1.ListKeysResponse
+	15, // 38: godoty.v1.AdminService.RevokeKey:output_type -> godoty.v1.RevokeKeyResponse
+	17, // 39: godoty.v1.AdminService.RotateKey:output_type -> godoty.v1.RotateKeyResponse
+	19, // 40: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	21, // 41: godoty.v1.AdminService.SetPolicy:output_type -> godoty.v1.SetPolicyResponse
+	23, // 42: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	25, // 43: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	27, // 44: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	33, // [33:45] is the sub-list for method output_type
+	21, // [21:33] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -2108,20 +2036,20 @@ func file_godoty_v1_admin_service_proto_init() {
 	if File_godoty_v1_admin_service_proto != nil {
 		return
 	}
-	file_godoty_v1_billing_service_proto_init()
-	file_godoty_v1_admin_service_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_godoty_v1_budget_proto_init()
+	file_godoty_v1_ledger_proto_init()
+	file_godoty_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{
 		(*AdjustCallRequest_CostUsd)(nil),
 		(*AdjustCallRequest_AddUsd)(nil),
 	}
-	file_godoty_v1_admin_service_proto_msgTypes[25].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

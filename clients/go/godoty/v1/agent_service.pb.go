@@ -767,80 +767,6 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{3}
 }
 
-// The tenant's spending has reached 50, 80 or 100 per cent of a budget. Each alert is sent once per window and limit:
-// to the turn that reached the share, or to the next turn if it was not reached by a turn's call.
-type BudgetAlert struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
-	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
-	// The share reached, in per cent.
-	Percent int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	// The amount spent so far.
-	SpentUsd *string `protobuf:"bytes,3,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
-	// The amount of the budget.
-	LimitUsd      *string `protobuf:"bytes,4,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BudgetAlert) Reset() {
-	*x = BudgetAlert{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BudgetAlert) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BudgetAlert) ProtoMessage() {}
-
-func (x *BudgetAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BudgetAlert.ProtoReflect.Descriptor instead.
-func (*BudgetAlert) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *BudgetAlert) GetWindow() BudgetWindow {
-	if x != nil {
-		return x.Window
-	}
-	return BudgetWindow_BUDGET_WINDOW_UNSPECIFIED
-}
-
-func (x *BudgetAlert) GetPercent() int32 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *BudgetAlert) GetSpentUsd() string {
-	if x != nil && x.SpentUsd != nil {
-		return *x.SpentUsd
-	}
-	return ""
-}
-
-func (x *BudgetAlert) GetLimitUsd() string {
-	if x != nil && x.LimitUsd != nil {
-		return *x.LimitUsd
-	}
-	return ""
-}
-
 // The turn to resume, and the position to resume from.
 type ResumeTurnRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -854,7 +780,7 @@ type ResumeTurnRequest struct {
 
 func (x *ResumeTurnRequest) Reset() {
 	*x = ResumeTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +792,7 @@ func (x *ResumeTurnRequest) String() string {
 func (*ResumeTurnRequest) ProtoMessage() {}
 
 func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +805,7 @@ func (x *ResumeTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnRequest.ProtoReflect.Descriptor instead.
 func (*ResumeTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResumeTurnRequest) GetTurnId() string {
@@ -907,7 +833,7 @@ type ResumeTurnResponse struct {
 
 func (x *ResumeTurnResponse) Reset() {
 	*x = ResumeTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +845,7 @@ func (x *ResumeTurnResponse) String() string {
 func (*ResumeTurnResponse) ProtoMessage() {}
 
 func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +858,7 @@ func (x *ResumeTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeTurnResponse.ProtoReflect.Descriptor instead.
 func (*ResumeTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResumeTurnResponse) GetEvent() *ConverseResponse {
@@ -953,7 +879,7 @@ type CancelTurnRequest struct {
 
 func (x *CancelTurnRequest) Reset() {
 	*x = CancelTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +891,7 @@ func (x *CancelTurnRequest) String() string {
 func (*CancelTurnRequest) ProtoMessage() {}
 
 func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +904,7 @@ func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
 func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CancelTurnRequest) GetTurnId() string {
@@ -997,7 +923,7 @@ type CancelTurnResponse struct {
 
 func (x *CancelTurnResponse) Reset() {
 	*x = CancelTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +935,7 @@ func (x *CancelTurnResponse) String() string {
 func (*CancelTurnResponse) ProtoMessage() {}
 
 func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +948,7 @@ func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
 func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 // The turn has begun.
@@ -1040,7 +966,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +978,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +991,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TurnStarted) GetSessionId() string {
@@ -1100,7 +1026,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1038,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1051,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TextDelta) GetText() string {
@@ -1146,7 +1072,7 @@ type ReasoningDelta struct {
 
 func (x *ReasoningDelta) Reset() {
 	*x = ReasoningDelta{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1084,7 @@ func (x *ReasoningDelta) String() string {
 func (*ReasoningDelta) ProtoMessage() {}
 
 func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1097,7 @@ func (x *ReasoningDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReasoningDelta.ProtoReflect.Descriptor instead.
 func (*ReasoningDelta) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReasoningDelta) GetText() string {
@@ -1196,7 +1122,7 @@ type ToolCallStarted struct {
 
 func (x *ToolCallStarted) Reset() {
 	*x = ToolCallStarted{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1134,7 @@ func (x *ToolCallStarted) String() string {
 func (*ToolCallStarted) ProtoMessage() {}
 
 func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1147,7 @@ func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
 func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ToolCallStarted) GetToolCallId() string {
@@ -1262,7 +1188,7 @@ type ToolCallFinished struct {
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1200,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1213,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ToolCallFinished) GetToolCallId() string {
@@ -1329,7 +1255,7 @@ type ModelCallFinished struct {
 
 func (x *ModelCallFinished) Reset() {
 	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1267,7 @@ func (x *ModelCallFinished) String() string {
 func (*ModelCallFinished) ProtoMessage() {}
 
 func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1280,7 @@ func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
 func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ModelCallFinished) GetCall() *ModelCall {
@@ -1383,7 +1309,7 @@ type TurnFinished struct {
 
 func (x *TurnFinished) Reset() {
 	*x = TurnFinished{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1321,7 @@ func (x *TurnFinished) String() string {
 func (*TurnFinished) ProtoMessage() {}
 
 func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1334,7 @@ func (x *TurnFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
 func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TurnFinished) GetStopReason() StopReason {
@@ -1463,7 +1389,7 @@ type ToolSummary struct {
 
 func (x *ToolSummary) Reset() {
 	*x = ToolSummary{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1401,7 @@ func (x *ToolSummary) String() string {
 func (*ToolSummary) ProtoMessage() {}
 
 func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1414,7 @@ func (x *ToolSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
 func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ToolSummary) GetName() string {
@@ -1530,7 +1456,7 @@ type GetSessionMetricsRequest struct {
 
 func (x *GetSessionMetricsRequest) Reset() {
 	*x = GetSessionMetricsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1468,7 @@ func (x *GetSessionMetricsRequest) String() string {
 func (*GetSessionMetricsRequest) ProtoMessage() {}
 
 func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1481,7 @@ func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetSessionMetricsRequest) GetSessionId() string {
@@ -1586,7 +1512,7 @@ type GetSessionMetricsResponse struct {
 
 func (x *GetSessionMetricsResponse) Reset() {
 	*x = GetSessionMetricsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1524,7 @@ func (x *GetSessionMetricsResponse) String() string {
 func (*GetSessionMetricsResponse) ProtoMessage() {}
 
 func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1537,7 @@ func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSessionMetricsResponse) GetTotals() *Totals {
@@ -1667,7 +1593,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1605,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1618,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1713,7 +1639,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1651,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1664,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1771,7 +1697,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1709,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1722,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Session) GetSessionId() string {
@@ -1863,7 +1789,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1801,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1814,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListSessionsRequest) GetPageSize() int32 {
@@ -1925,7 +1851,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +1863,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +1876,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1982,7 +1908,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +1920,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +1933,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMessagesRequest) GetSessionId() string {
@@ -2044,7 +1970,7 @@ type ReadMessageRequest struct {
 
 func (x *ReadMessageRequest) Reset() {
 	*x = ReadMessageRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +1982,7 @@ func (x *ReadMessageRequest) String() string {
 func (*ReadMessageRequest) ProtoMessage() {}
 
 func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +1995,7 @@ func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessageRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadMessageRequest) GetSessionId() string {
@@ -2103,7 +2029,7 @@ type ReadMessageResponse struct {
 
 func (x *ReadMessageResponse) Reset() {
 	*x = ReadMessageResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2041,7 @@ func (x *ReadMessageResponse) String() string {
 func (*ReadMessageResponse) ProtoMessage() {}
 
 func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2054,7 @@ func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessageResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadMessageResponse) GetMessage() *Message {
@@ -2166,7 +2092,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2104,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2117,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -2227,7 +2153,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2165,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2178,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Message) GetNumber() int64 {
@@ -2313,7 +2239,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2251,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2264,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -2445,7 +2371,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2383,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2396,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -2509,7 +2435,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2447,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2460,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -2569,7 +2495,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2507,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2520,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{32}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -2613,7 +2539,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2551,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,14 +2564,142 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{32}
+}
+
+// A query for models.
+type ListModelsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Maximum number of models; 0 means 100, values above 500 are reduced to 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page. Empty: the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelsRequest) Reset() {
+	*x = ListModelsRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelsRequest) ProtoMessage() {}
+
+func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
+func (*ListModelsRequest) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListModelsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListModelsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of models. A page is limited to about 1 MiB, so it may contain fewer models than requested.
+type ListModelsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The models.
+	Models []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The state of the catalogue that lists the models.
+	CatalogueState CatalogueState `protobuf:"varint,2,opt,name=catalogue_state,json=catalogueState,proto3,enum=godoty.v1.CatalogueState" json:"catalogue_state,omitempty"`
+	// The time at which the provider last confirmed the catalogue. Unset: no catalogue was fetched yet.
+	CatalogueTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=catalogue_time,json=catalogueTime,proto3" json:"catalogue_time,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelsResponse) Reset() {
+	*x = ListModelsResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelsResponse) ProtoMessage() {}
+
+func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
+func (*ListModelsResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListModelsResponse) GetModels() []*Model {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetCatalogueState() CatalogueState {
+	if x != nil {
+		return x.CatalogueState
+	}
+	return CatalogueState_CATALOGUE_STATE_UNSPECIFIED
+}
+
+func (x *ListModelsResponse) GetCatalogueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CatalogueTime
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x18godoty/v1/metering.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x02\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -2682,16 +2736,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x124\n" +
 	"\theartbeat\x18\v \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeatB\a\n" +
 	"\x05event\"\v\n" +
-	"\tHeartbeat\"\xb8\x01\n" +
-	"\vBudgetAlert\x12/\n" +
-	"\x06window\x18\x01 \x01(\x0e2\x17.godoty.v1.BudgetWindowR\x06window\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\x12 \n" +
-	"\tspent_usd\x18\x03 \x01(\tH\x00R\bspentUsd\x88\x01\x01\x12 \n" +
-	"\tlimit_usd\x18\x04 \x01(\tH\x01R\blimitUsd\x88\x01\x01B\f\n" +
-	"\n" +
-	"_spent_usdB\f\n" +
-	"\n" +
-	"_limit_usd\"S\n" +
+	"\tHeartbeat\"S\n" +
 	"\x11ResumeTurnRequest\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12%\n" +
 	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"G\n" +
@@ -2823,7 +2868,16 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse*G\n" +
+	"\x15DeleteSessionResponse\"O\n" +
+	"\x11ListModelsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xed\x01\n" +
+	"\x12ListModelsResponse\x12(\n" +
+	"\x06models\x18\x01 \x03(\v2\x10.godoty.v1.ModelR\x06models\x12B\n" +
+	"\x0fcatalogue_state\x18\x02 \x01(\x0e2\x19.godoty.v1.CatalogueStateR\x0ecatalogueState\x12A\n" +
+	"\x0ecatalogue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken*G\n" +
 	"\x06OnBusy\x12\x17\n" +
 	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
@@ -2848,7 +2902,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_USER\x10\x01\x12\x12\n" +
-	"\x0eROLE_ASSISTANT\x10\x022\xde\x05\n" +
+	"\x0eROLE_ASSISTANT\x10\x022\xae\x06\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
@@ -2861,7 +2915,9 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\x12O\n" +
 	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\x12N\n" +
 	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse0\x01\x12R\n" +
-	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n" +
+	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n" +
+	"\n" +
+	"ListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -2877,7 +2933,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_agent_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(OnBusy)(0),                       // 0: godoty.v1.OnBusy
 	(OnDisconnect)(0),                 // 1: godoty.v1.OnDisconnect
@@ -2888,112 +2944,119 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*TurnLimits)(nil),                // 6: godoty.v1.TurnLimits
 	(*ConverseResponse)(nil),          // 7: godoty.v1.ConverseResponse
 	(*Heartbeat)(nil),                 // 8: godoty.v1.Heartbeat
-	(*BudgetAlert)(nil),               // 9: godoty.v1.BudgetAlert
-	(*ResumeTurnRequest)(nil),         // 10: godoty.v1.ResumeTurnRequest
-	(*ResumeTurnResponse)(nil),        // 11: godoty.v1.ResumeTurnResponse
-	(*CancelTurnRequest)(nil),         // 12: godoty.v1.CancelTurnRequest
-	(*CancelTurnResponse)(nil),        // 13: godoty.v1.CancelTurnResponse
-	(*TurnStarted)(nil),               // 14: godoty.v1.TurnStarted
-	(*TextDelta)(nil),                 // 15: godoty.v1.TextDelta
-	(*ReasoningDelta)(nil),            // 16: godoty.v1.ReasoningDelta
-	(*ToolCallStarted)(nil),           // 17: godoty.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),          // 18: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),         // 19: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),              // 20: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),               // 21: godoty.v1.ToolSummary
-	(*GetSessionMetricsRequest)(nil),  // 22: godoty.v1.GetSessionMetricsRequest
-	(*GetSessionMetricsResponse)(nil), // 23: godoty.v1.GetSessionMetricsResponse
-	(*GetSessionRequest)(nil),         // 24: godoty.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),        // 25: godoty.v1.GetSessionResponse
-	(*Session)(nil),                   // 26: godoty.v1.Session
-	(*ListSessionsRequest)(nil),       // 27: godoty.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),      // 28: godoty.v1.ListSessionsResponse
-	(*ListMessagesRequest)(nil),       // 29: godoty.v1.ListMessagesRequest
-	(*ReadMessageRequest)(nil),        // 30: godoty.v1.ReadMessageRequest
-	(*ReadMessageResponse)(nil),       // 31: godoty.v1.ReadMessageResponse
-	(*ListMessagesResponse)(nil),      // 32: godoty.v1.ListMessagesResponse
-	(*Message)(nil),                   // 33: godoty.v1.Message
-	(*ContentBlock)(nil),              // 34: godoty.v1.ContentBlock
-	(*ToolUse)(nil),                   // 35: godoty.v1.ToolUse
-	(*ToolResult)(nil),                // 36: godoty.v1.ToolResult
-	(*DeleteSessionRequest)(nil),      // 37: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 38: godoty.v1.DeleteSessionResponse
-	(BudgetWindow)(0),                 // 39: godoty.v1.BudgetWindow
-	(*Totals)(nil),                    // 40: godoty.v1.Totals
-	(*durationpb.Duration)(nil),       // 41: google.protobuf.Duration
-	(*ModelCall)(nil),                 // 42: godoty.v1.ModelCall
-	(*ModelTotals)(nil),               // 43: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 44: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 45: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
+	(*ResumeTurnRequest)(nil),         // 9: godoty.v1.ResumeTurnRequest
+	(*ResumeTurnResponse)(nil),        // 10: godoty.v1.ResumeTurnResponse
+	(*CancelTurnRequest)(nil),         // 11: godoty.v1.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 12: godoty.v1.CancelTurnResponse
+	(*TurnStarted)(nil),               // 13: godoty.v1.TurnStarted
+	(*TextDelta)(nil),                 // 14: godoty.v1.TextDelta
+	(*ReasoningDelta)(nil),            // 15: godoty.v1.ReasoningDelta
+	(*ToolCallStarted)(nil),           // 16: godoty.v1.ToolCallStarted
+	(*ToolCallFinished)(nil),          // 17: godoty.v1.ToolCallFinished
+	(*ModelCallFinished)(nil),         // 18: godoty.v1.ModelCallFinished
+	(*TurnFinished)(nil),              // 19: godoty.v1.TurnFinished
+	(*ToolSummary)(nil),               // 20: godoty.v1.ToolSummary
+	(*GetSessionMetricsRequest)(nil),  // 21: godoty.v1.GetSessionMetricsRequest
+	(*GetSessionMetricsResponse)(nil), // 22: godoty.v1.GetSessionMetricsResponse
+	(*GetSessionRequest)(nil),         // 23: godoty.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),        // 24: godoty.v1.GetSessionResponse
+	(*Session)(nil),                   // 25: godoty.v1.Session
+	(*ListSessionsRequest)(nil),       // 26: godoty.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),      // 27: godoty.v1.ListSessionsResponse
+	(*ListMessagesRequest)(nil),       // 28: godoty.v1.ListMessagesRequest
+	(*ReadMessageRequest)(nil),        // 29: godoty.v1.ReadMessageRequest
+	(*ReadMessageResponse)(nil),       // 30: godoty.v1.ReadMessageResponse
+	(*ListMessagesResponse)(nil),      // 31: godoty.v1.ListMessagesResponse
+	(*Message)(nil),                   // 32: godoty.v1.Message
+	(*ContentBlock)(nil),              // 33: godoty.v1.ContentBlock
+	(*ToolUse)(nil),                   // 34: godoty.v1.ToolUse
+	(*ToolResult)(nil),                // 35: godoty.v1.ToolResult
+	(*DeleteSessionRequest)(nil),      // 36: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 37: godoty.v1.DeleteSessionResponse
+	(*ListModelsRequest)(nil),         // 38: godoty.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),        // 39: godoty.v1.ListModelsResponse
+	(*BudgetAlert)(nil),               // 40: godoty.v1.BudgetAlert
+	(*Totals)(nil),                    // 41: godoty.v1.Totals
+	(*durationpb.Duration)(nil),       // 42: google.protobuf.Duration
+	(*ModelCall)(nil),                 // 43: godoty.v1.ModelCall
+	(*ModelTotals)(nil),               // 44: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 45: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 46: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 47: google.protobuf.Timestamp
+	(*Model)(nil),                     // 48: godoty.v1.Model
+	(CatalogueState)(0),               // 49: godoty.v1.CatalogueState
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	6,  // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
 	0,  // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
 	1,  // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	14, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
-	15, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
-	16, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
-	17, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	18, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	19, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	20, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
-	9,  // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
+	13, // 3: godoty.v1.ConverseResponse.turn_started:type_name -> godoty.v1.TurnStarted
+	14, // 4: godoty.v1.ConverseResponse.text_delta:type_name -> godoty.v1.TextDelta
+	15, // 5: godoty.v1.ConverseResponse.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
+	16, // 6: godoty.v1.ConverseResponse.tool_call_started:type_name -> godoty.v1.ToolCallStarted
+	17, // 7: godoty.v1.ConverseResponse.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
+	18, // 8: godoty.v1.ConverseResponse.model_call_finished:type_name -> godoty.v1.ModelCallFinished
+	19, // 9: godoty.v1.ConverseResponse.turn_finished:type_name -> godoty.v1.TurnFinished
+	40, // 10: godoty.v1.ConverseResponse.budget_alert:type_name -> godoty.v1.BudgetAlert
 	8,  // 11: godoty.v1.ConverseResponse.heartbeat:type_name -> godoty.v1.Heartbeat
-	39, // 12: godoty.v1.BudgetAlert.window:type_name -> godoty.v1.BudgetWindow
-	7,  // 13: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
-	40, // 14: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	2,  // 15: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	41, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	42, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	3,  // 18: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	40, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	40, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	41, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	21, // 22: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	41, // 23: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	40, // 24: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	43, // 25: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	44, // 26: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	45, // 27: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	46, // 28: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	46, // 29: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	26, // 30: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	46, // 31: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	46, // 32: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	26, // 33: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	33, // 34: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	34, // 35: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	33, // 36: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	4,  // 37: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	34, // 38: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	46, // 39: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	35, // 40: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	36, // 41: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	2,  // 42: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	5,  // 43: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	10, // 44: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	12, // 45: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	22, // 46: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	24, // 47: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	27, // 48: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	29, // 49: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	30, // 50: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	37, // 51: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	7,  // 52: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	11, // 53: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	13, // 54: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	23, // 55: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	25, // 56: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	28, // 57: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	32, // 58: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	31, // 59: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	38, // 60: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	52, // [52:61] is the sub-list for method output_type
-	43, // [43:52] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	7,  // 12: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.ConverseResponse
+	41, // 13: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	2,  // 14: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	42, // 15: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	43, // 16: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	3,  // 17: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	41, // 18: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	41, // 19: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	42, // 20: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	20, // 21: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	42, // 22: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	41, // 23: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	44, // 24: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	45, // 25: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	46, // 26: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	47, // 27: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	47, // 28: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	25, // 29: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	47, // 30: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	47, // 31: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	25, // 32: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	32, // 33: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	33, // 34: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	32, // 35: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	4,  // 36: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	33, // 37: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	47, // 38: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	34, // 39: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	35, // 40: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	2,  // 41: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	48, // 42: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	49, // 43: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	47, // 44: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	5,  // 45: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	9,  // 46: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	11, // 47: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	21, // 48: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	23, // 49: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	26, // 50: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	28, // 51: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	29, // 52: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	36, // 53: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	38, // 54: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	7,  // 55: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	10, // 56: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	12, // 57: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	22, // 58: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	24, // 59: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	27, // 60: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	31, // 61: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	30, // 62: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	37, // 63: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	39, // 64: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	55, // [55:65] is the sub-list for method output_type
+	45, // [45:55] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -3001,8 +3064,9 @@ func file_godoty_v1_agent_service_proto_init() {
 	if File_godoty_v1_agent_service_proto != nil {
 		return
 	}
-	file_godoty_v1_billing_service_proto_init()
+	file_godoty_v1_budget_proto_init()
 	file_godoty_v1_metering_proto_init()
+	file_godoty_v1_model_proto_init()
 	file_godoty_v1_agent_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_agent_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*ConverseResponse_TurnStarted)(nil),
@@ -3015,9 +3079,8 @@ func file_godoty_v1_agent_service_proto_init() {
 		(*ConverseResponse_BudgetAlert)(nil),
 		(*ConverseResponse_Heartbeat)(nil),
 	}
-	file_godoty_v1_agent_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[21].OneofWrappers = []any{}
-	file_godoty_v1_agent_service_proto_msgTypes[29].OneofWrappers = []any{
+	file_godoty_v1_agent_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_godoty_v1_agent_service_proto_msgTypes[28].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -3029,7 +3092,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

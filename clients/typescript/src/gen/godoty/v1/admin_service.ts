@@ -16,7 +16,8 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Adjustment, BudgetWindow, budgetWindowFromJSON, budgetWindowToJSON } from "./billing_service.js";
+import { Budget } from "./budget.js";
+import { Adjustment } from "./ledger.js";
 
 /** Tenants, their keys and policies. The command line `godoty` has the same operations. */
 
@@ -124,18 +125,6 @@ export interface Policy {
   zeroDataRetention: boolean;
   /** At most one for each window. */
   budgets: Budget[];
-}
-
-/** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
-export interface Budget {
-  /** The period that the budget covers. */
-  window: BudgetWindow;
-  /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
-  limitUsd?:
-    | string
-    | undefined;
-  /** A call that might exceed the budget is rejected, so that it is never exceeded. */
-  hard: boolean;
 }
 
 /** The tenant to create. */
@@ -923,111 +912,6 @@ export const Policy: MessageFns<Policy> = {
     message.providerJson = object.providerJson ?? "";
     message.zeroDataRetention = object.zeroDataRetention ?? false;
     message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseBudget(): Budget {
-  return { window: 0, limitUsd: undefined, hard: false };
-}
-
-export const Budget: MessageFns<Budget> = {
-  encode(message: Budget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.window !== 0) {
-      writer.uint32(8).int32(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      writer.uint32(18).string(message.limitUsd);
-    }
-    if (message.hard !== false) {
-      writer.uint32(24).bool(message.hard);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Budget {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseBudget();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 8) {
-              break;
-            }
-
-            message.window = reader.int32() as any;
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.limitUsd = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.hard = reader.bool();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Budget {
-    return {
-      window: isSet(object.window) ? budgetWindowFromJSON(object.window) : 0,
-      limitUsd: isSet(object.limitUsd)
-        ? globalThis.String(object.limitUsd)
-        : isSet(object.limit_usd)
-        ? globalThis.String(object.limit_usd)
-        : undefined,
-      hard: isSet(object.hard) ? globalThis.Boolean(object.hard) : false,
-    };
-  },
-
-  toJSON(message: Budget): unknown {
-    const obj: any = {};
-    if (message.window !== 0) {
-      obj.window = budgetWindowToJSON(message.window);
-    }
-    if (message.limitUsd !== undefined) {
-      obj.limitUsd = message.limitUsd;
-    }
-    if (message.hard !== false) {
-      obj.hard = message.hard;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Budget>, I>>(base?: I): Budget {
-    return Budget.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Budget>, I>>(object: I): Budget {
-    const message = createBaseBudget();
-    message.window = object.window ?? 0;
-    message.limitUsd = object.limitUsd ?? undefined;
-    message.hard = object.hard ?? false;
     return message;
   },
 };
