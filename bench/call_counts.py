@@ -22,8 +22,8 @@ import uvloop
 from godoty_service.openrouter.read_pacer import ReadPacer
 from godoty_service.server import running
 from godoty_service.telemetry.logs import configure_logs
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 
 _CLIENT = ("bench.", "tests.", "__main__", "grpc.aio._call", "grpc.aio._channel")
 _STANDARD_LIBRARY = sys.stdlib_module_names
@@ -89,15 +89,15 @@ def _package(module: str) -> str:
 
 
 @asynccontextmanager
-async def open_caller(surroundings: Surroundings) -> AsyncIterator[Caller]:
+async def open_caller(backends: Backends) -> AsyncIterator[Caller]:
     """Run a server in this event loop, without periodic work and read pacing, and connect to it."""
     ReadPacer._set = lambda *_, **__: None  # type: ignore[method-assign] # noqa: SLF001 - depends on load
-    name = surroundings.new_database()
-    settings = surroundings.settings(
+    name = backends.new_database()
+    settings = backends.settings(
         name, lease=6_000.0, heartbeat=600.0, reconcile_interval=600.0, turn_watch_interval=600.0
     )
     async with running(settings) as server:
-        service = await asyncio.to_thread(surroundings.service, server.address, name)
+        service = await asyncio.to_thread(backends.service, server.address, name)
         async with grpc.aio.insecure_channel(server.address) as channel:
             caller = Caller(service, channel)
             await caller.converse("hi", session_id="warm")
@@ -166,9 +166,9 @@ def table(title: str, calls: Mapping[str, float]) -> str:
     return "\n".join([f"### {title}", "", "| package | calls |", "|---|---:|", f"| all | {total:,.1f} |", *lines, ""])
 
 
-async def run(surroundings: Surroundings) -> list[str]:
+async def run(backends: Backends) -> list[str]:
     """Count everything; return the tables."""
-    async with open_caller(surroundings) as caller:
+    async with open_caller(backends) as caller:
         return [
             table("A token that arrives alone", await count_single_token(caller)),
             table("One of many tokens that arrive together", await count_batched_token(caller)),
@@ -180,8 +180,8 @@ def main() -> None:
     """Count, and print the tables."""
     configure_logs(level="WARNING", pretty=True)
     directory = Path(tempfile.mkdtemp(prefix="godoty-bench-"))
-    with Surroundings(directory, None) as surroundings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print("\n".join(runner.run(run(surroundings))))
+    with Backends(directory, None) as backends, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print("\n".join(runner.run(run(backends))))
 
 
 if __name__ == "__main__":

@@ -16,18 +16,18 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
-from tests.faults.cluster import World, open_world
+from tests.faults.cluster import Cluster, open_cluster
 
 ALLOWED = 100.0  # milliseconds, by promise T3
 TURNS = 100
 PROMPT = "@sandbox plain tokens=9 hold_after=3 record_ms=-1"
 
 
-async def _cancelled(world: World, stub: agent_service_pb2_grpc.AgentServiceStub, number: int) -> float:
+async def _cancelled(cluster: Cluster, stub: agent_service_pb2_grpc.AgentServiceStub, number: int) -> float:
     """Cancel a turn after its third token; return the milliseconds until the provider sees it."""
-    seen = len(world.sandbox.connections.as_dict()["aborted"])
+    seen = len(cluster.sandbox.connections.as_dict()["aborted"])
     request = pb.ConverseRequest(session_id=f"cancel-{number}", text=PROMPT)
-    call = stub.Converse(request, metadata=world.metadata, timeout=30)
+    call = stub.Converse(request, metadata=cluster.metadata, timeout=30)
     text = ""
     async for response in call:
         text += response.text_delta.text
@@ -36,15 +36,15 @@ async def _cancelled(world: World, stub: agent_service_pb2_grpc.AgentServiceStub
     cancelled = time.time()
     call.cancel()
     async with asyncio.timeout(10):
-        while len(aborted := world.sandbox.connections.as_dict()["aborted"]) == seen:  # noqa: ASYNC110 - no event
+        while len(aborted := cluster.sandbox.connections.as_dict()["aborted"]) == seen:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.0005)
     return (float(aborted[-1]["noticed_at"]) - cancelled) * 1000
 
 
-async def _measure(world: World, address: str) -> list[float]:
+async def _measure(cluster: Cluster, address: str) -> list[float]:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-        return sorted([await _cancelled(world, stub, number) for number in range(TURNS)])
+        return sorted([await _cancelled(cluster, stub, number) for number in range(TURNS)])
 
 
 async def main() -> None:
@@ -52,12 +52,12 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with (
             LocalMongo(Path(directory) / "mongodb") as mongo,
-            open_world(mongodb_uri=mongo.uri, name="godoty_test_cancel", directory=Path(directory)) as world,
+            open_cluster(mongodb_uri=mongo.uri, name="godoty_test_cancel", directory=Path(directory)) as cluster,
         ):
-            server = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2")
+            server = cluster.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2")
             await server.start()
             try:
-                times = await _measure(world, server.address)
+                times = await _measure(cluster, server.address)
             finally:
                 await server.stop()
     sys.stdout.write(

@@ -21,7 +21,7 @@ from godoty.v1 import agent_service_pb2_grpc
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
-from tests.faults.cluster import World, open_world
+from tests.faults.cluster import Cluster, open_cluster
 
 ROUNDS = 4
 TURNS = 40  # a round
@@ -60,8 +60,8 @@ async def _flood(stub: agent_service_pb2_grpc.AgentServiceStub, key: str, outcom
         await asyncio.sleep(1 / FLOOD_A_SECOND)
 
 
-async def _measure(world: World, address: str, calm_key: str) -> None:
-    await world.components.tenancy.policies.set(world.tenant_id, Policy(turns_per_minute=ALLOWED_A_MINUTE))
+async def _measure(cluster: Cluster, address: str, calm_key: str) -> None:
+    await cluster.components.tenancy.policies.set(cluster.tenant_id, Policy(turns_per_minute=ALLOWED_A_MINUTE))
     outcomes: Counter[str] = Counter()
     times: dict[bool, list[float]] = {False: [], True: []}
     async with grpc.aio.insecure_channel(address) as calm, grpc.aio.insecure_channel(address) as loud:
@@ -71,7 +71,7 @@ async def _measure(world: World, address: str, calm_key: str) -> None:
             await _first_token(calm_stub, calm_key)  # warm
         for number in range(2 * ROUNDS):
             flooded = number % 2 == 1
-            flood = asyncio.create_task(_flood(loud_stub, world.api_key, outcomes)) if flooded else None
+            flood = asyncio.create_task(_flood(loud_stub, cluster.api_key, outcomes)) if flooded else None
             await asyncio.sleep(0.3)
             for _ in range(TURNS):
                 times[flooded].append(await _first_token(calm_stub, calm_key))
@@ -94,14 +94,16 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with (
             LocalMongo(Path(directory) / "mongodb") as mongo,
-            open_world(mongodb_uri=mongo.uri, name="godoty_test_flood", directory=Path(directory)) as world,
+            open_cluster(mongodb_uri=mongo.uri, name="godoty_test_flood", directory=Path(directory)) as cluster,
         ):
-            tenant = await world.components.tenancy.tenants.create("calm")
-            _, key = await world.components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.CONVERSE}))
-            server = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2")
+            tenant = await cluster.components.tenancy.tenants.create("calm")
+            _, key = await cluster.components.tenancy.api_keys.issue(
+                tenant.tenant_id, scopes=frozenset({Scope.CONVERSE})
+            )
+            server = cluster.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2")
             await server.start()
             try:
-                await _measure(world, server.address, key)
+                await _measure(cluster, server.address, key)
             finally:
                 await server.stop()
 

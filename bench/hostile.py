@@ -33,7 +33,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from bench.process import Child, cpu_seconds, megabytes
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
-from tests.faults.cluster import World, logged, open_world
+from tests.faults.cluster import Cluster, logged, open_cluster
 
 RATE = 200  # requests a second
 REPORT = "callback.json"  # the file of the longest callback
@@ -303,11 +303,11 @@ class Result:
         return all(kept for *_, kept in rows)
 
 
-async def measure(world: World, child: Child, address: str, directory: Path, requests: int) -> Result:
+async def measure(cluster: Cluster, child: Child, address: str, directory: Path, requests: int) -> Result:
     """Warm up, then measure the pairs."""
-    _, key = await world.another_tenant()
-    tenant = await world.components.tenancy.tenants.create("hostile")
-    _, hostile_key = await world.components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
+    _, key = await cluster.another_tenant()
+    tenant = await cluster.components.tenancy.tenants.create("hostile")
+    _, hostile_key = await cluster.components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
     async with (
         grpc.aio.insecure_channel(address) as channel,
         load(address, hostile_key, directory / "attack.log") as attacker,
@@ -353,11 +353,11 @@ async def load(address: str, key: str, log: Path) -> AsyncIterator[Attacker]:
 
 
 @asynccontextmanager
-async def server(world: World, directory: Path) -> AsyncIterator[tuple[Child, str]]:
+async def server(cluster: Cluster, directory: Path) -> AsyncIterator[tuple[Child, str]]:
     """Run the server as a process."""
     log = directory / "hostile.log"
     command = [sys.executable, "-m", "bench.hostile", "--serve", str(directory / REPORT)]
-    environment = world.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2").environment
+    environment = cluster.server(GODOTY_LEASE="15", GODOTY_HEARTBEAT="2").environment
     child = Child(command, log=log, environment=environment, output=False)
     await child.start()
     try:
@@ -375,10 +375,10 @@ async def main(requests: int) -> bool:
         directory = Path(name)
         async with (
             LocalMongo(directory / "mongodb") as mongo,
-            open_world(mongodb_uri=mongo.uri, name="godoty_test_hostile", directory=directory) as world,
-            server(world, directory) as (child, address),
+            open_cluster(mongodb_uri=mongo.uri, name="godoty_test_hostile", directory=directory) as cluster,
+            server(cluster, directory) as (child, address),
         ):
-            return (await measure(world, child, address, directory, requests)).report()
+            return (await measure(cluster, child, address, directory, requests)).report()
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ from godoty_service.usage.rollup_keys import (
 from godoty_service.usage.verification import verify_usage
 from tests.conftest import server_environment
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.service import Service
 
 STORAGE_TIMEOUT = 2.0  # seconds
@@ -184,14 +184,12 @@ class Steps:
 
     async def counted(self) -> None:
         """Wait until the server has computed the opening balance from the ledger."""
-        while await self._components.accounting.budget_store.tracked(self._tenant_id) is None:  # noqa: ASYNC110 - set by another process
+        while await self._components.budgets.store.tracked(self._tenant_id) is None:  # noqa: ASYNC110 - set by another process
             await asyncio.sleep(0.5)
 
     async def status(self, spent: Decimal) -> str:
         """Compare the total budget with the entries that were inserted before the turns."""
-        by_window = {
-            each.window: each.spent for each in await self._components.accounting.budget_service.status(self._tenant_id)
-        }
+        by_window = {each.window: each.spent for each in await self._components.budgets.service.status(self._tenant_id)}
         if by_window[BudgetWindow.TOTAL] < spent:
             self._result.failures.append("the budget is too low")
         return f"spent {by_window[BudgetWindow.TOTAL]}, {spent} of it before the turns"
@@ -201,8 +199,8 @@ class Steps:
         components = self._components
         found = verify_budgets(
             database=components.database,
-            entries=components.accounting.entry_sums,
-            budgets=components.accounting.budget_store,
+            entries=components.budgets.entry_sums,
+            budgets=components.budgets.store,
             tenant_id=self._tenant_id,
         )
         return _differences(self._result, [each.what async for each in found])
@@ -269,28 +267,26 @@ def _differences(result: Result, found: list[str]) -> str:
     return f"{len(found)} differences {found[:3] or ''}"
 
 
-async def run(surroundings: Surroundings, log: Path, *, entries: int, everything: bool, verify: bool) -> Result:
+async def run(backends: Backends, log: Path, *, entries: int, everything: bool, verify: bool) -> Result:
     """Fill a ledger, start a server, and do each step while turns run."""
-    result, database = Result(), surroundings.new_database()
+    result, database = Result(), backends.new_database()
     tenant_id = "tnt_large"
     start = floor_quarter(datetime.now(UTC)) - (QUARTERS + 1) * QUARTER
     start = start.replace(hour=0, minute=0)
     begun = time.perf_counter()
-    filled = await fill(surroundings.mongodb_uri, database, tenant_id, entries=entries, start=start)
-    async with open_components(
-        surroundings.settings(database, storage_timeout=600)
-    ) as components:  # it makes the indexes
+    filled = await fill(backends.mongodb_uri, database, tenant_id, entries=entries, start=start)
+    async with open_components(backends.settings(database, storage_timeout=600)) as components:  # it makes the indexes
         await roll_up(components, tenant_id, each=filled // (QUARTERS * len(SERVED)), start=start)
     print(f"{filled:,} entries written, indexed and rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     settings: dict[str, str] = {"GODOTY_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT)}
-    server = ServerProcess(environment=server_environment(surroundings, database) | settings, log=log)
+    server = ServerProcess(environment=server_environment(backends, database) | settings, log=log)
     await server.start()
     try:
         async with (
-            open_components(surroundings.settings(database, storage_timeout=STORAGE_TIMEOUT)) as components,
+            open_components(backends.settings(database, storage_timeout=STORAGE_TIMEOUT)) as components,
             grpc.aio.insecure_channel(server.address) as channel,
         ):
-            caller = Caller(await large_tenant(surroundings, server.address, database, tenant_id, components), channel)
+            caller = Caller(await large_tenant(backends, server.address, database, tenant_id, components), channel)
             turns = [asyncio.create_task(run_turns(caller, result, f"talk-{number}")) for number in range(TURNS)]
             await measure(components, tenant_id, result, spent=COST * filled, everything=everything, verify=verify)
             for each in turns:
@@ -303,10 +299,10 @@ async def run(surroundings: Surroundings, log: Path, *, entries: int, everything
 
 
 async def large_tenant(
-    surroundings: Surroundings, target: str, database: str, tenant_id: str, components: Components
+    backends: Backends, target: str, database: str, tenant_id: str, components: Components
 ) -> Service:
     """Return a service whose tenant is the one with the entries."""
-    service = await asyncio.to_thread(surroundings.service, target, database)
+    service = await asyncio.to_thread(backends.service, target, database)
     tenants = components.database.collection("tenants")
     found = await tenants.find_one({"_id": service.tenant_id})
     await tenants.insert_one({**(found or {}), "_id": tenant_id})
@@ -326,10 +322,10 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="export all entries")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="godoty-bench-"))
-    with Surroundings(directory, None) as surroundings:
+    with Backends(directory, None) as backends:
         result = asyncio.run(
             run(
-                surroundings,
+                backends,
                 directory / "server.log",
                 entries=options.entries,
                 everything=options.all,

@@ -15,7 +15,7 @@ from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
 
 _SIDE = 1000  # documents of the seed: a product of two of them makes a million
-_LOG_SECONDS = 0.5  # until the last writes of a turn have landed
+_LOG_SECONDS = 0.5  # until the last writes of a turn are applied
 _OURS = ("sessions", "ledger", "api_keys", "tenants", "policies", "messages", "turns")
 Document = dict[str, Any]
 

@@ -16,10 +16,10 @@ import grpc
 
 from godoty_service.ids import new_id
 from tests.conftest import server_environment
-from tests.e2e.turns.streams import seed
+from tests.e2e.turns.streams import insert_messages
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.service import Service
 
 SIZES = (10, 50, 10_000)  # messages
@@ -58,7 +58,7 @@ def make_sessions(service: Service, size: int, count: int) -> list[str]:
     for name in names:
         session = {**template, "_id": new_id("ses"), "session_id": name, "message_count": 0}
         service.database["sessions"].insert_one(session)
-        seed(service, name, size)
+        insert_messages(service, name, size)
     return names
 
 
@@ -84,15 +84,15 @@ async def count(caller: Caller, sessions: list[str]) -> Counter[str]:
     return seen
 
 
-async def measure(surroundings: Surroundings, log: Path) -> dict[int, Measured]:
+async def measure(backends: Backends, log: Path) -> dict[int, Measured]:
     """Run all blocks, alternating between the sizes."""
-    database = surroundings.new_database()
-    process = ServerProcess(environment=server_environment(surroundings, database) | QUIET, log=log)
+    database = backends.new_database()
+    process = ServerProcess(environment=server_environment(backends, database) | QUIET, log=log)
     await process.start()
     pid = process.process.pid if process.process is not None else 0
     measured = {size: Measured() for size in SIZES}
     async with grpc.aio.insecure_channel(process.address) as channel:
-        caller = Caller(surroundings.service(process.address, database), channel)
+        caller = Caller(backends.service(process.address, database), channel)
         for _ in range(RUNS):
             await caller.converse(SAY, session_id="template")
         # A turn adds two messages, so that a short session serves once; the long one hardly grows.
@@ -140,9 +140,9 @@ def report(measured: dict[int, Measured]) -> str:
 
 def main() -> None:
     """Measure, and print the report."""
-    with tempfile.TemporaryDirectory() as folder, Surroundings(Path(folder), None) as surroundings:
-        surroundings.sandbox.settings.change({"record_requests": False})
-        print(report(asyncio.run(measure(surroundings, Path(folder) / "server.log"))))
+    with tempfile.TemporaryDirectory() as folder, Backends(Path(folder), None) as backends:
+        backends.sandbox.settings.change({"record_requests": False})
+        print(report(asyncio.run(measure(backends, Path(folder) / "server.log"))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 from bench.contenders.contender import Contender
 from bench.generator.plan import Load
 from bench.process import cpu_seconds, megabytes
-from bench.world import World
+from bench.testbed import Testbed
 
 _TAIL = 1.0  # seconds after the last answer in which pending writes count as well
 _SAMPLE_INTERVAL = 0.5  # seconds between two samples of the memory
@@ -53,15 +53,15 @@ def prompt(load: Load) -> str:
     return f"@sandbox long tokens={load.tokens}{pace}"
 
 
-async def measure(world: World, contender: Contender, load: Load) -> Sample:
+async def measure(testbed: Testbed, contender: Contender, load: Load) -> Sample:
     """Run a load; raise RuntimeError if a server has ended."""
     server = contender.child.pid if contender.child is not None else None
-    pids = (server, world.sandbox.pid, world.mongo_pid)
+    pids = (server, testbed.sandbox.pid, testbed.mongo_pid)
     before = [cpu_seconds(pid) if pid else 0.0 for pid in pids]
     samples: list[float] = []
     sampler = asyncio.create_task(_sample_memory(server, samples))
     try:
-        seen = await world.run_plan(contender.asked(prompt(load)), load)
+        seen = await testbed.run_plan(contender.asked(prompt(load)), load)
         await asyncio.sleep(_TAIL)
     finally:
         sampler.cancel()

@@ -26,7 +26,7 @@ from bench.metrics_calls import Caller
 from bench.process import cpu_seconds
 from bench.promises import Promise, table
 from bench.reports import write
-from bench.world import DATABASE, World, open_world
+from bench.testbed import DATABASE, Testbed, open_testbed
 
 SMALL, MIDDLE = 10, 100
 NEWEST = 60  # turns of the service's own, after those inserted in bulk
@@ -78,25 +78,25 @@ class Case:
 async def run(*, entries: int, rounds: int, block: int) -> dict[str, Cost]:
     """Fill the sessions, then ask for their metrics in blocks, another case first in each round."""
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(open_world())
+        testbed = await stack.enter_async_context(open_testbed())
         callers: dict[str, tuple[Caller, Contender]] = {}
         for start in (godoty, bare):
-            contender = await start(world, Wish(settings=_QUIET))
+            contender = await start(testbed, Wish(settings=_QUIET))
             if contender.child is not None:
                 stack.push_async_callback(contender.child.stop)
             caller = await Caller.open(contender, connections=2)
             stack.callback(caller.close)
             callers[contender.name] = (caller, contender)
-        others = await _fill(world, callers["godoty"][0], entries)
+        others = await _fill(testbed, callers["godoty"][0], entries)
         cases = {f"{size:,}": Case(*callers["godoty"], [str(size)]) for size in (SMALL, MIDDLE, entries)}
         cases[ANOTHER] = Case(*callers["godoty"], others)
         cases[BARE] = Case(*callers["bare"], [str(entries)])
-        return await _measure(world, cases, rounds=rounds, block=block)
+        return await _measure(testbed, cases, rounds=rounds, block=block)
 
 
-async def _fill(world: World, caller: Caller, entries: int) -> list[str]:
+async def _fill(testbed: Testbed, caller: Caller, entries: int) -> list[str]:
     """Create the sessions, and check their totals; return the names of the others."""
-    async with Filler(world.mongo.uri, DATABASE) as filler:
+    async with Filler(testbed.mongo.uri, DATABASE) as filler:
         for size in (SMALL, MIDDLE):
             await caller.turns(str(size), size)
         await caller.turns(str(entries), 1)
@@ -110,7 +110,7 @@ async def _fill(world: World, caller: Caller, entries: int) -> list[str]:
         return await filler.copy(str(entries), copies=_OTHERS)
 
 
-async def _measure(world: World, cases: dict[str, Case], *, rounds: int, block: int) -> dict[str, Cost]:
+async def _measure(testbed: Testbed, cases: dict[str, Case], *, rounds: int, block: int) -> dict[str, Cost]:
     costs = {name: Cost() for name in cases}
     names = list(cases)
     for case in cases.values():
@@ -123,7 +123,7 @@ async def _measure(world: World, cases: dict[str, Case], *, rounds: int, block: 
             cost.cpu.append((cpu_seconds(case.pid) - before) * 1000 / block)
             cost.latency.append(statistics.median(latencies) * 1000)
             cost.rate.append(block / elapsed)
-    async with Filler(world.mongo.uri, DATABASE) as filler:
+    async with Filler(testbed.mongo.uri, DATABASE) as filler:
         for name, case in cases.items():
             async with filler.profiled() as seen:
                 await case.caller.ask(case.sessions, _PROFILED)

@@ -26,7 +26,7 @@ from bench.promises import table as promise_table
 from bench.reports import write
 from bench.results import Results
 from bench.tables import tables
-from bench.world import World, open_world
+from bench.testbed import Testbed, open_testbed
 
 _WARM_UP = Load(streams=8, turns=4, tokens=100)
 
@@ -43,26 +43,26 @@ async def run(modes: Mapping[str, Mode], wish: Wish) -> Results:
 async def _run_shared(modes: Mapping[str, Mode], wish: Wish, results: Results) -> None:
     needed = [name for name in ALL if any(name in mode.contenders for mode in modes.values())]
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(open_world())
+        testbed = await stack.enter_async_context(open_testbed())
         contenders: list[Contender] = []
         for name in needed:
-            contender = await CONTENDERS[name](world, wish)
+            contender = await CONTENDERS[name](testbed, wish)
             contenders.append(contender)
             if contender.child is not None:
                 stack.push_async_callback(contender.child.stop)
         for contender in contenders:
-            await measure(world, contender, _WARM_UP)
+            await measure(testbed, contender, _WARM_UP)
         for name, mode in modes.items():
             asked = [contender for contender in contenders if contender.name in mode.contenders]
-            await _rounds(world, name, mode, asked, results)
+            await _rounds(testbed, name, mode, asked, results)
 
 
-async def _rounds(world: World, name: str, mode: Mode, contenders: list[Contender], results: Results) -> None:
+async def _rounds(testbed: Testbed, name: str, mode: Mode, contenders: list[Contender], results: Results) -> None:
     """Run a mode, with another contender first in each round."""
     for turn in range(mode.rounds):
         first = turn % len(contenders)
         for contender in contenders[first:] + contenders[:first]:
-            sample = await measure(world, contender, mode.load)
+            sample = await measure(testbed, contender, mode.load)
             results.add(name, mode, sample)
             print(_line(name, sample), file=sys.stderr, flush=True)
 

@@ -24,7 +24,7 @@ from bench.generator.plan import Load
 from bench.machine import heading
 from bench.measuring import Sample, measure
 from bench.reports import write
-from bench.world import World, open_world
+from bench.testbed import Testbed, open_testbed
 
 LOADS: Mapping[str, tuple[str, Load]] = {
     "short": ("Short turns: 20 streams, answers of 8 tokens one after the other", Load(streams=20, turns=25, tokens=8)),
@@ -71,30 +71,30 @@ class Profile:
 
 
 async def run(names: list[str], rate: int) -> list[Profile]:
-    """Start the world and Godoty, and carry the loads out."""
+    """Start the testbed and Godoty, and carry the loads out."""
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(open_world())
-        contender = await godoty(world, Wish())
+        testbed = await stack.enter_async_context(open_testbed())
+        contender = await godoty(testbed, Wish())
         assert contender.child is not None  # noqa: S101 - Godoty is a process
         stack.push_async_callback(contender.child.stop)
-        await measure(world, contender, _WARM_UP)
-        return [await _profile(world, contender, *LOADS[name], rate=rate) for name in names]
+        await measure(testbed, contender, _WARM_UP)
+        return [await _profile(testbed, contender, *LOADS[name], rate=rate) for name in names]
 
 
-async def _profile(world: World, contender: Contender, title: str, load: Load, *, rate: int) -> Profile:
+async def _profile(testbed: Testbed, contender: Contender, title: str, load: Load, *, rate: int) -> Profile:
     assert contender.child is not None  # noqa: S101 - Godoty is a process
-    seen = world.directory / "stacks.txt"
+    seen = testbed.directory / "stacks.txt"
     spy = Path(interpreter("profile")).with_name("py-spy")
     what = ["--pid", str(contender.child.pid), "--gil", "--function", "--full-filenames"]
     command = [str(spy), "record", *what, "--rate", str(rate), "--format", "raw", "--output", str(seen)]
-    sampler = world.child(f"py-spy-{load.streams}", command, output=False)
+    sampler = testbed.child(f"py-spy-{load.streams}", command, output=False)
     await sampler.start()
     try:
         async with asyncio.timeout(_ATTACH_SECONDS):
             while "Sampling process" not in sampler.log_end():
                 _ = sampler.process  # raises when it has ended
                 await asyncio.sleep(_POLL_SECONDS)
-        sample = await measure(world, contender, load)
+        sample = await measure(testbed, contender, load)
         sampler.process.send_signal(signal.SIGINT)  # it writes its samples
         await sampler.process.wait()
     finally:

@@ -16,19 +16,19 @@ from bench.machine import heading
 from bench.measuring import prompt
 from bench.promises import Promise, table
 from bench.reports import write
-from bench.world import World, open_world
+from bench.testbed import Testbed, open_testbed
 
 _READY = 2.0  # seconds
 _TURNS = Load(streams=1, turns=6, tokens=8)
 
 
-async def start_once(world: World) -> tuple[float, float, float]:
+async def start_once(testbed: Testbed) -> tuple[float, float, float]:
     """Start and stop a server; return the seconds until it serves, to its first token, and to that of a later turn."""
     begun = time.perf_counter()
-    contender = await godoty(world, Wish())
+    contender = await godoty(testbed, Wish())
     ready = time.perf_counter() - begun
     try:
-        seen = await world.run_plan(contender.asked(prompt(_TURNS)), _TURNS)
+        seen = await testbed.run_plan(contender.asked(prompt(_TURNS)), _TURNS)
     finally:
         if contender.child is not None:
             await contender.child.stop()
@@ -38,8 +38,8 @@ async def start_once(world: World) -> tuple[float, float, float]:
 
 async def run(rounds: int) -> list[tuple[float, float, float]]:
     """Start it repeatedly."""
-    async with open_world() as world:
-        return [await start_once(world) for _ in range(rounds + 1)][1:]
+    async with open_testbed() as testbed:
+        return [await start_once(testbed) for _ in range(rounds + 1)][1:]
 
 
 def report(starts: list[tuple[float, float, float]], command: str, before: tuple[float, ...]) -> str:

@@ -26,7 +26,8 @@ from zoneinfo import ZoneInfo
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.rpc.billing_codec import usage_report_message

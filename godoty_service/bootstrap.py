@@ -27,7 +27,7 @@ from godoty_service.mongo.collection import Collection
 from godoty_service.mongo.diagnosis import reach
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import SessionStore
 from godoty_service.settings import Settings
@@ -82,7 +82,7 @@ class ConversationComponents:
     """Sessions and turns, as the database stores them."""
 
     sessions: SessionStore
-    leases: Leases
+    leases: LeaseHolders
     messages: MessageStore
     turn_store: TurnStore
     event_logs: EventLogStore
@@ -102,16 +102,22 @@ class UsageComponents:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetComponents:
+    """The tracked spending of tenants, and the sums of entries that it is compared with."""
+
+    store: BudgetStore
+    service: BudgetService
+    maintenance: BudgetMaintenance
+    entry_sums: EntrySums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingComponents:
-    """The ledger, and what is derived from its entries: session totals and budgets."""
+    """The ledger, session totals, and what corrects both."""
 
     ledger: Ledger
     totals_updater: SessionTotalsUpdater
     adjustments: Adjustments
-    budget_store: BudgetStore
-    budget_service: BudgetService
-    budget_maintenance: BudgetMaintenance
-    entry_sums: EntrySums
     time_repair: TimeRepair
 
 
@@ -126,6 +132,7 @@ class Components:
     tenancy: TenancyComponents
     conversations: ConversationComponents
     usage: UsageComponents
+    budgets: BudgetComponents
     accounting: AccountingComponents
     administration: Administration
 
@@ -200,12 +207,12 @@ def _components(
     tenancy = _tenancy(settings, database, clock, replicas)
     conversations = _conversations(settings, database, clock, replicas)
     usage = _usage(settings, database, entries, owner=replicas.replica_id)
-    accounting = _accounting(
+    ledger = Ledger(entries, clock=clock)
+    budgets = _budgets(
         database,
-        Ledger(entries, clock=clock),
-        entries,
+        ledger,
+        entry_sums=EntrySums(entries),
         usage=usage,
-        sessions=conversations.sessions,
         policies=tenancy.policies,
         replicas=replicas,
         clock=clock,
@@ -219,15 +226,9 @@ def _components(
         tenancy=tenancy,
         conversations=conversations,
         usage=usage,
-        accounting=accounting,
-        administration=Administration(
-            tenants=tenancy.tenants,
-            keys=tenancy.api_keys,
-            policies=tenancy.policies,
-            provider_keys=tenancy.provider_keys,
-            changes=AdminChanges(database.collection(AdminChanges.COLLECTION), clock=clock),
-            counting=accounting.budget_service.tracking,
-        ),
+        budgets=budgets,
+        accounting=_accounting(ledger, budgets.service, usage=usage, sessions=conversations.sessions, clock=clock),
+        administration=_administration(database, tenancy, budgets.service, clock),
     )
 
 
@@ -255,7 +256,7 @@ def _conversations(
     settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats
 ) -> ConversationComponents:
     sessions = SessionStore(database.collection(SessionStore.COLLECTION), replicas=replicas, clock=clock)
-    leases = Leases(sessions)
+    leases = LeaseHolders(sessions)
     messages = MessageStore(database.collection(MessageStore.COLLECTION), clock=clock)
     turn_store = TurnStore(
         database.collection(TurnStore.COLLECTION),
@@ -299,47 +300,49 @@ def _usage(settings: Settings, database: Database, ledger: Collection, *, owner:
     )
 
 
-def _accounting(
+def _budgets(
     database: Database,
     ledger: Ledger,
-    entries: Collection,
     *,
+    entry_sums: EntrySums,
     usage: UsageComponents,
-    sessions: SessionStore,
     policies: Policies,
     replicas: ReplicaHeartbeats,
     clock: Clock,
     on_alert: Callable[[BudgetAlert], None],
-) -> AccountingComponents:
-    totals_updater = SessionTotalsUpdater(sessions, ledger)
-    budget_store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock)
-    entry_sums = EntrySums(entries)
+) -> BudgetComponents:
+    store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock)
     balance = OpeningBalanceJob(
         database=database, rollup_job=usage.rollup_job, rollups=usage.rollups, entries=entry_sums
     )
-    budget_service = BudgetService(
-        budgets=budget_store,
+    service = BudgetService(
+        budgets=store,
         balance=balance,
         adjustments=ledger.adjustments,
         budgets_of=policies.budgets,
         now=database.now,
         on_alert=on_alert,
     )
+    maintenance = BudgetMaintenance(
+        budget_service=service,
+        budgets=store,
+        ledger=ledger,
+        balance=balance,
+        now=database.now,
+        living=replicas.alive,
+        owner=replicas.replica_id,
+    )
+    return BudgetComponents(store=store, service=service, maintenance=maintenance, entry_sums=entry_sums)
+
+
+def _accounting(
+    ledger: Ledger, budget_service: BudgetService, *, usage: UsageComponents, sessions: SessionStore, clock: Clock
+) -> AccountingComponents:
+    totals_updater = SessionTotalsUpdater(sessions, ledger)
     return AccountingComponents(
         ledger=ledger,
         totals_updater=totals_updater,
         adjustments=Adjustments(ledger, totals_updater, budget_service=budget_service, clock=clock),
-        budget_store=budget_store,
-        budget_service=budget_service,
-        budget_maintenance=_budget_maintenance(
-            database,
-            ledger=ledger,
-            budget_store=budget_store,
-            budget_service=budget_service,
-            balance=balance,
-            replicas=replicas,
-        ),
-        entry_sums=entry_sums,
         time_repair=TimeRepair(
             ledger=ledger,
             rollup_job=usage.rollup_job,
@@ -349,23 +352,16 @@ def _accounting(
     )
 
 
-def _budget_maintenance(
-    database: Database,
-    *,
-    ledger: Ledger,
-    budget_store: BudgetStore,
-    budget_service: BudgetService,
-    balance: OpeningBalanceJob,
-    replicas: ReplicaHeartbeats,
-) -> BudgetMaintenance:
-    return BudgetMaintenance(
-        budget_service=budget_service,
-        budgets=budget_store,
-        ledger=ledger,
-        balance=balance,
-        now=database.now,
-        living=replicas.alive,
-        owner=replicas.replica_id,
+def _administration(
+    database: Database, tenancy: TenancyComponents, budget_service: BudgetService, clock: Clock
+) -> Administration:
+    return Administration(
+        tenants=tenancy.tenants,
+        keys=tenancy.api_keys,
+        policies=tenancy.policies,
+        provider_keys=tenancy.provider_keys,
+        changes=AdminChanges(database.collection(AdminChanges.COLLECTION), clock=clock),
+        counting=budget_service.tracking,
     )
 
 

@@ -7,7 +7,7 @@ import structlog
 
 from godoty_service.budgets.store import BudgetAlert
 from godoty_service.errors import ProviderAccountRefused, ProviderError
-from godoty_service.ledger.entries import CallState, ModelCall, is_above_bound
+from godoty_service.ledger.entries import ModelCall, is_above_bound
 from godoty_service.pricing.money import format_usd
 from godoty_service.telemetry.metrics import Metrics
 
@@ -33,7 +33,7 @@ class CallMetrics:
 
     def call_closed(self, call: ModelCall) -> None:
         """Count a call that is settled."""
-        if call.state is not CallState.SETTLED:
+        if not call.counts.cost:
             return
         if call.time_to_first_token is not None:
             self._metrics.first_token(call.model, call.provider, call.time_to_first_token.total_seconds())

@@ -85,6 +85,12 @@ class GodotyError(Exception):
         self.violations = tuple(violations)
 
 
+def internal_error(request_id: str) -> GodotyError:
+    """Return what a caller gets in place of a fault; its log line has this id, of the request or the turn."""
+    text = f"Internal error. Retry once; if it persists, report request id {request_id}: the log has its cause."
+    return GodotyError(text, metadata={"request_id": request_id})
+
+
 class InvalidRequest(GodotyError):
     """One or more fields are invalid."""
 

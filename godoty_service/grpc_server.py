@@ -132,7 +132,7 @@ def _billing_service(settings: Settings, components: Components, oracle: Pricing
         usage=usage.queries,
         pages=usage.pages,
         exports=usage.exports,
-        budgets=components.accounting.budget_service,
+        budgets=components.budgets.service,
         tenants=components.tenancy.tenants,
         catalogue=lambda: oracle.current,
         page_bytes=settings.page_bytes,

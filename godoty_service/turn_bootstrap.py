@@ -10,12 +10,12 @@ from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.provider_bootstrap import ProviderComponents
 from godoty_service.reporting import background
 from godoty_service.settings import Settings
+from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.factory import TurnFactory
-from godoty_service.turns.monitor import KeyMonitor, TurnMonitor
 from godoty_service.turns.recovery import Recovery
-from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.resumption import RemoteTurnReader, TurnResumption
 from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.service import TurnService
 
@@ -87,7 +87,7 @@ def _dependencies(
         oracle=provider.oracle,
         adjustments=accounting.adjustments,
         totals_updater=accounting.totals_updater,
-        budget_service=accounting.budget_service,
+        budget_service=components.budgets.service,
         policies=tenancy.policies,
         turn_limiter=tenancy.turn_limiter,
         key_monitor=key_monitor,
@@ -126,15 +126,18 @@ def _turn_service(
     settings: Settings, components: Components, dependencies: TurnDependencies, recovery: Recovery
 ) -> TurnService:
     turn_store, replicas = components.conversations.turn_store, components.replicas
+    monitor = TurnMonitor(turn_store=turn_store, replicas=replicas)
+    heartbeat = timedelta(seconds=settings.stream_heartbeat)
+    remote_reader = RemoteTurnReader(
+        turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
+    )
     return TurnService(
         runner=TurnRunner(dependencies, TurnFactory(dependencies)),
         turn_store=turn_store,
-        remote_reader=RemoteTurnReader(
-            turn_store=turn_store, event_logs=components.conversations.event_logs, replicas=replicas, recovery=recovery
-        ),
-        monitor=TurnMonitor(turn_store=turn_store, replicas=replicas),
+        resumption=TurnResumption(remote_reader=remote_reader, monitor=monitor, heartbeat=heartbeat),
+        monitor=monitor,
         replicas=replicas,
         recovery=recovery,
         max_duration=timedelta(seconds=settings.longest_turn),
-        heartbeat=timedelta(seconds=settings.stream_heartbeat),
+        heartbeat=heartbeat,
     )

@@ -16,8 +16,8 @@ from hypothesis import settings
 
 from godoty_service.server import running
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
-from tests.support.environment import ACCOUNT, Surroundings
 from tests.support.service import Service
 
 # The duration of an example is meaningless while other tests share the cores; long runs try more examples.
@@ -72,46 +72,46 @@ class StartProcess(Protocol):
 
 
 @pytest.fixture(scope="session")
-def surroundings() -> Iterator[Surroundings]:
+def backends() -> Iterator[Backends]:
     """MongoDB and the sandbox; their data is in memory if possible."""
     memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
     directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
-    with Surroundings(Path(directory), _MONGODB_URI) as started:
+    with Backends(Path(directory), _MONGODB_URI) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def mongodb_uri(surroundings: Surroundings) -> str:
+def mongodb_uri(backends: Backends) -> str:
     """The URI of MongoDB."""
-    return surroundings.mongodb_uri
+    return backends.mongodb_uri
 
 
 @pytest.fixture
-def new_database(surroundings: Surroundings) -> str:
+def new_database(backends: Backends) -> str:
     """The name of a new database."""
-    return surroundings.new_database()
+    return backends.new_database()
 
 
 @pytest.fixture(scope="session")
-def shared_server(surroundings: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def shared_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address and the database of a server for all tests that need no server of their own.
 
     It is a process: grpc.aio fails with two event loops in one process.
     """
-    database = surroundings.new_database()
+    database = backends.new_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
-    process = ServerProcess(environment=server_environment(surroundings, database), log=log)
+    process = ServerProcess(environment=server_environment(backends, database), log=log)
     try:
-        surroundings.run(process.start())
+        backends.run(process.start())
         yield process.address, database
     finally:
-        surroundings.run(process.stop())
+        backends.run(process.stop())
 
 
 @pytest.fixture
-def service(surroundings: Surroundings, shared_server: tuple[str, str]) -> Service:
+def service(backends: Backends, shared_server: tuple[str, str]) -> Service:
     """A new tenant of the shared server."""
-    return surroundings.service(*shared_server)
+    return backends.service(*shared_server)
 
 
 @pytest.fixture
@@ -134,39 +134,39 @@ async def caller(service: Service, connect: Callable[[Service], Caller]) -> Call
 
 
 @pytest.fixture
-async def stranger(service: Service, connect: Callable[[Service], Caller]) -> Caller:
+async def other_tenant(service: Service, connect: Callable[[Service], Caller]) -> Caller:
     """Another tenant of the same server."""
     return connect(service.another_tenant())
 
 
 @pytest.fixture
-async def serve(surroundings: Surroundings) -> AsyncIterator[Start]:
+async def serve(backends: Backends) -> AsyncIterator[Start]:
     """Starts servers with given settings in the test's event loop."""
     async with AsyncExitStack() as stack:
 
         async def start(*, database: str | None = None, span_exporter: Any = None, **settings: Any) -> Service:
-            name = database or surroundings.new_database()
+            name = database or backends.new_database()
             server = await stack.enter_async_context(
-                running(surroundings.settings(name, **settings), span_exporter=span_exporter)
+                running(backends.settings(name, **settings), span_exporter=span_exporter)
             )
-            return surroundings.service(server.address, name)
+            return backends.service(server.address, name)
 
         yield start
 
 
 @pytest.fixture
-async def serve_process(surroundings: Surroundings, tmp_path: Path) -> AsyncIterator[StartProcess]:
+async def serve_process(backends: Backends, tmp_path: Path) -> AsyncIterator[StartProcess]:
     """Starts server processes, which can be killed and restarted."""
     started: list[ServerProcess] = []
 
     async def start(*, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
-        name = database or surroundings.new_database()
+        name = database or backends.new_database()
         process = ServerProcess(
-            environment=server_environment(surroundings, name) | environment, log=tmp_path / f"server{len(started)}.log"
+            environment=server_environment(backends, name) | environment, log=tmp_path / f"server{len(started)}.log"
         )
         started.append(process)
         await process.start()
-        return process, surroundings.service(process.address, name)
+        return process, backends.service(process.address, name)
 
     yield start
     for process in started:
@@ -178,19 +178,19 @@ def issue() -> Callable[..., str]:
     """Creates keys for a service's tenant, with given scopes and times."""
 
     def issue_for(service: Service, **wishes: Any) -> str:
-        return service.surroundings.issue_key(service.database.name, service.tenant_id, **wishes)
+        return service.backends.issue_key(service.database.name, service.tenant_id, **wishes)
 
     return issue_for
 
 
-def server_environment(surroundings: Surroundings, database: str) -> dict[str, str]:
+def server_environment(backends: Backends, database: str) -> dict[str, str]:
     """Return the environment of a server process."""
     return {
         **os.environ,
         "GODOTY_LISTEN": "127.0.0.1:0",
-        "GODOTY_MONGODB_URI": surroundings.mongodb_uri,
+        "GODOTY_MONGODB_URI": backends.mongodb_uri,
         "GODOTY_MONGODB_DATABASE": database,
-        "GODOTY_OPENROUTER_BASE_URL": surroundings.sandbox.base_url,
+        "GODOTY_OPENROUTER_BASE_URL": backends.sandbox.base_url,
         "OPENROUTER_API_KEY": ACCOUNT,
         "GODOTY_DRAIN_GRACE": "2",
         "GODOTY_WRONG_KEY_LOOKUPS": "1000000",  # all tests call from one address

@@ -1,4 +1,4 @@
-"""Starts the contenders in an environment."""
+"""Starts the contenders on a testbed."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from bench.contenders import litellm
 from bench.contenders.contender import CONVERSE, READY_SECONDS, Contender, clean_environment, python
 from bench.environments import interpreter
 from bench.generator.plan import Target
-from bench.world import DATABASE, PROVIDER_KEY, World
+from bench.testbed import DATABASE, PROVIDER_KEY, Testbed
 from godoty_service.cli.health import serving
 from openrouter_sandbox.mongodb.mongod import free_port
 
@@ -31,9 +31,9 @@ class Wish:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-async def direct(world: World, _: Wish) -> Contender:
+async def direct(testbed: Testbed, _: Wish) -> Contender:
     """The upstream itself, the baseline of all others."""
-    url = urlsplit(world.upstream)
+    url = urlsplit(testbed.upstream)
     return Contender(
         name="direct",
         target=Target(
@@ -47,62 +47,62 @@ async def direct(world: World, _: Wish) -> Contender:
     )
 
 
-async def openai_strands(world: World, _: Wish) -> Contender:
+async def openai_strands(testbed: Testbed, _: Wish) -> Contender:
     """Strands' OpenAIModel behind grpc.aio."""
-    return await _strands_grpc(world, "openai-strands", "openai", interpreter("strands"))
+    return await _strands_grpc(testbed, "openai-strands", "openai", interpreter("strands"))
 
 
-async def litellm_strands(world: World, _: Wish) -> Contender:
+async def litellm_strands(testbed: Testbed, _: Wish) -> Contender:
     """Strands' LiteLLMModel behind grpc.aio."""
-    return await _strands_grpc(world, "litellm-strands", "litellm", interpreter("litellm"))
+    return await _strands_grpc(testbed, "litellm-strands", "litellm", interpreter("litellm"))
 
 
-async def a2a(world: World, _: Wish) -> Contender:
+async def a2a(testbed: Testbed, _: Wish) -> Contender:
     """Strands' A2A server."""
     port = free_port()
-    command = python("bench.contenders.strands_a2a", str(port), world.upstream, interpreter=interpreter("strands"))
-    child = world.child("a2a", command, output=False)
+    command = python("bench.contenders.strands_a2a", str(port), testbed.upstream, interpreter=interpreter("strands"))
+    child = testbed.child("a2a", command, output=False)
     target = Target(host=_HOST, port=port, path="/", wire="sse", words="a2a")
     return await _listening(Contender(name="a2a", target=target, child=child))
 
 
-async def litellm_proxy(world: World, _: Wish) -> Contender:
+async def litellm_proxy(testbed: Testbed, _: Wish) -> Contender:
     """LiteLLM's proxy."""
     port = free_port()
-    configuration = litellm.write_configuration(world.directory, world.upstream, PROVIDER_KEY)
+    configuration = litellm.write_configuration(testbed.directory, testbed.upstream, PROVIDER_KEY)
     command = python(litellm.MODULE, *litellm.arguments(port, configuration), interpreter=interpreter("litellm"))
-    child = world.child("litellm-proxy", command, output=False, environment=litellm.environment())
+    child = testbed.child("litellm-proxy", command, output=False, environment=litellm.environment())
     headers = {"authorization": f"Bearer {litellm.KEY}"}
     target = Target(host=_HOST, port=port, path="/chat/completions", wire="sse", words="openai", headers=headers)
     return await _listening(Contender(name="litellm-proxy", target=target, child=child))
 
 
-async def bare(world: World, wish: Wish) -> Contender:
+async def bare(testbed: Testbed, wish: Wish) -> Contender:
     """The bare libraries."""
     address = f"{_HOST}:{free_port()}"
     where = ["--listen", address, "--workers", str(wish.workers)]
-    child = world.child("bare", python("bench.contenders.bare", world.upstream, world.mongo.uri, *where))
+    child = testbed.child("bare", python("bench.contenders.bare", testbed.upstream, testbed.mongo.uri, *where))
     await child.start()
     for _ in range(wish.workers):
         await child.line(READY_SECONDS)
     return Contender(name="bare", target=_grpc(address, {}), child=child)
 
 
-async def godoty(world: World, wish: Wish) -> Contender:
+async def godoty(testbed: Testbed, wish: Wish) -> Contender:
     """`godoty serve` as in production, with ledger, keys, logs and journaled writes."""
     address = f"{_HOST}:{free_port()}"
     environment = {
         **clean_environment(),
         "GODOTY_LISTEN": address,
-        "GODOTY_MONGODB_URI": world.mongo.uri,
+        "GODOTY_MONGODB_URI": testbed.mongo.uri,
         "GODOTY_MONGODB_DATABASE": DATABASE,
-        "GODOTY_OPENROUTER_BASE_URL": world.upstream,
+        "GODOTY_OPENROUTER_BASE_URL": testbed.upstream,
         "OPENROUTER_API_KEY": PROVIDER_KEY,
         **({"GODOTY_WORKERS": str(wish.workers)} if wish.workers > 1 else {}),
         **wish.settings,
     }
-    child = world.child("godoty", python("godoty_service.cli", "serve"), environment=environment, output=False)
-    headers = {"authorization": f"Bearer {world.api_key}"}
+    child = testbed.child("godoty", python("godoty_service.cli", "serve"), environment=environment, output=False)
+    headers = {"authorization": f"Bearer {testbed.api_key}"}
     contender = await _listening(Contender(name="godoty", target=_grpc(address, headers), child=child))
     while not await serving(address):
         _ = child.process  # raises when it has ended
@@ -110,7 +110,7 @@ async def godoty(world: World, wish: Wish) -> Contender:
     return contender
 
 
-CONTENDERS: Mapping[str, Callable[[World, Wish], Awaitable[Contender]]] = {
+CONTENDERS: Mapping[str, Callable[[Testbed, Wish], Awaitable[Contender]]] = {
     "direct": direct,
     "litellm-proxy": litellm_proxy,
     "litellm-strands": litellm_strands,
@@ -121,9 +121,11 @@ CONTENDERS: Mapping[str, Callable[[World, Wish], Awaitable[Contender]]] = {
 }
 
 
-async def _strands_grpc(world: World, name: str, model: str, interpreter: str) -> Contender:
+async def _strands_grpc(testbed: Testbed, name: str, model: str, interpreter: str) -> Contender:
     """Return a Strands model in its own environment."""
-    child = world.child(name, python("bench.contenders.strands_grpc", model, world.upstream, interpreter=interpreter))
+    child = testbed.child(
+        name, python("bench.contenders.strands_grpc", model, testbed.upstream, interpreter=interpreter)
+    )
     await child.start()
     address = (await child.line(READY_SECONDS)).split()[-1]
     return Contender(name=name, target=_grpc(address, {}), child=child)

@@ -51,7 +51,7 @@ class Measures:
         self.whole.append(exchange.ended - exchange.begun)
         self.messages += len(pieces)
         if load.rate:
-            self.held += _held(pieces, load)
+            self.held += _delays(pieces, load)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result; of `held` only the median, the 95th and 99th percentile and the maximum."""
@@ -63,7 +63,7 @@ def _expected(load: Load) -> str:
     return "".join(f"t{number} " for number in range(load.tokens))
 
 
-def _held(pieces: list[tuple[float, str]], load: Load) -> list[float]:
+def _delays(pieces: list[tuple[float, str]], load: Load) -> list[float]:
     late: list[float] = []
     for when, text in pieces:
         late += [when - (len(late) + more) / load.rate for more in range(text.count(" "))]

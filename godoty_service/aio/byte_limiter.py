@@ -16,7 +16,7 @@ class ByteLimiter:
             limit: The most bytes of all holders together; a larger holder counts as this many, and is admitted alone.
         """
         self._limit = limit
-        self._held = 0
+        self._in_use = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
@@ -27,12 +27,12 @@ class ByteLimiter:
         try:
             yield
         finally:
-            self._held -= weight
+            self._in_use -= weight
             self._admit()
 
     async def _acquire(self, weight: int) -> None:
-        if not self._waiting and self._held + weight <= self._limit:
-            self._held += weight
+        if not self._waiting and self._in_use + weight <= self._limit:
+            self._in_use += weight
             return
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((weight, admitted))
@@ -40,7 +40,7 @@ class ByteLimiter:
             await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled():  # admitted at the moment of the cancellation
-                self._held -= weight
+                self._in_use -= weight
             self._admit()
             raise
 
@@ -49,9 +49,9 @@ class ByteLimiter:
             weight, admitted = self._waiting[0]
             if admitted.done():  # cancelled
                 self._waiting.popleft()
-            elif self._held + weight <= self._limit:
+            elif self._in_use + weight <= self._limit:
                 self._waiting.popleft()
-                self._held += weight
+                self._in_use += weight
                 admitted.set_result(None)
             else:
                 return

@@ -1,8 +1,9 @@
-"""A cache in memory: bounded in size, with an age after which its values are read again."""
+"""A cache in memory: bounded in size, with an age after which its values are read again, by one caller for all."""
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -13,7 +14,7 @@ class TtlCache(Generic[Key, Value]):
     """Values by key; the least recently used one is evicted first.
 
     Use it from one event loop. `get` does not return a value that has expired, but keeps it: it costs no more than the
-    bound, and the next `put` replaces it.
+    bound, and the next `put` replaces it. None may be a value: use `peek` then.
     """
 
     def __init__(self, *, size: int, ttl: float = float("inf"), tick: Callable[[], float] = time.monotonic) -> None:
@@ -28,6 +29,7 @@ class TtlCache(Generic[Key, Value]):
         self._ttl = ttl
         self._tick = tick
         self._values: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
+        self._loads: CoalescedLoads[Key, Value] = CoalescedLoads(self.put, tick=tick)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -45,7 +47,11 @@ class TtlCache(Generic[Key, Value]):
         self._values.move_to_end(key)
         return found[1], self._tick() - found[0] < self._ttl
 
-    def put(self, key: Key, value: Value, *, read_at: float | None = None) -> None:
+    async def load(self, key: Key, read: Callable[[], Awaitable[Value]]) -> Value:
+        """Read and cache the value of a key that has no fresh one, as `CoalescedLoads.load` does."""
+        return await self._loads.load(key, read)
+
+    def put(self, key: Key, value: Value, read_at: float | None = None) -> None:
         """Cache a value.
 
         Args:
@@ -59,5 +65,53 @@ class TtlCache(Generic[Key, Value]):
             self._values.popitem(last=False)
 
     def forget(self, key: Key) -> None:
-        """Remove a key, so that its value is read again."""
+        """Remove a key, so that its value is read again; a read in progress, which may be older, is not cached."""
         self._values.pop(key, None)
+        self._loads.forget(key)
+
+
+class CoalescedLoads(Generic[Key, Value]):
+    """Reads each value once for all concurrent callers, and puts it into a cache."""
+
+    def __init__(self, put: Callable[[Key, Value, float], None], *, tick: Callable[[], float]) -> None:
+        """Create it.
+
+        Args:
+            put: Caches a value: its key, the value, and when its read began.
+            tick: Seconds of a monotonic clock.
+        """
+        self._put = put
+        self._tick = tick
+        self._running: dict[Key, asyncio.Future[Value]] = {}
+
+    async def load(self, key: Key, read: Callable[[], Awaitable[Value]]) -> Value:
+        """Return the value of a running read of this key, or read it.
+
+        The read runs in the task of its caller. If it fails or is cancelled, those that waited for it read the value
+        themselves, all at once: they do not get another's error, nor wait for one failure after another.
+
+        Args:
+            key: The key.
+            read: Reads its value; what it raises is raised here.
+        """
+        running = self._running.get(key)
+        if running is not None:
+            await asyncio.wait([running])
+            if not running.cancelled():
+                return running.result()
+        running = self._running[key] = asyncio.get_running_loop().create_future()
+        began = self._tick()
+        try:
+            value = await read()
+            running.set_result(value)
+            if self._running.get(key) is running:  # else it was forgotten meanwhile, or a later read will be cached
+                self._put(key, value, began)
+        finally:
+            running.cancel()  # without effect on a result
+            if self._running.get(key) is running:
+                del self._running[key]
+        return value
+
+    def forget(self, key: Key) -> None:
+        """Do not cache the value of a running read, and let no further caller wait for it."""
+        self._running.pop(key, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import structlog
@@ -10,13 +11,17 @@ from godoty_service.errors import GodotyError
 
 log = structlog.get_logger(__name__)
 
+Work = Callable[[], Awaitable[object]]
+
 
 async def run_every(
     interval: float,
-    work: Callable[[], Awaitable[object]],
+    work: Work,
     *,
     failure: str,
+    fault: str | None = None,
     at_once: bool = False,
+    wake: asyncio.Event | None = None,
 ) -> NoReturn:
     """Run `work` every `interval` seconds until cancelled; log what it raises, and go on.
 
@@ -26,20 +31,33 @@ async def run_every(
     Args:
         interval: Seconds between the end of a run and the start of the next.
         work: What is run.
-        failure: The log event of a run that failed.
+        failure: The log event of a run that raised an error of ours.
+        fault: The log event of a run that raised anything else; None: the same event.
         at_once: Run for the first time at once, not after an interval.
+        wake: Starts the next run before the interval has passed; cleared when the run starts, so that an event set
+            during a run starts another one.
     """
     if at_once:
-        await _run(work, failure)
+        await _run(work, failure, fault or failure)
     while True:
+        await _wait(interval, wake)
+        await _run(work, failure, fault or failure)
+
+
+async def _wait(interval: float, wake: asyncio.Event | None) -> None:
+    if wake is None:
         await asyncio.sleep(interval)
-        await _run(work, failure)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(interval):
+            await wake.wait()
+    wake.clear()
 
 
-async def _run(work: Callable[[], Awaitable[object]], failure: str) -> None:
+async def _run(work: Work, failure: str, fault: str) -> None:
     try:
         await work()
     except GodotyError as error:
         log.warning(failure, error=str(error))
     except Exception:
-        log.exception(failure)
+        log.exception(fault)

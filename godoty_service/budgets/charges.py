@@ -7,7 +7,6 @@ from decimal import Decimal
 
 from godoty_service.budgets.budget import BudgetWindow
 from godoty_service.ledger.entries import Adjustment, ModelCall
-from godoty_service.ledger.states import contribution
 from godoty_service.pricing import money
 
 
@@ -38,8 +37,8 @@ class OpeningBalance:
 
 def call_charge(call: ModelCall) -> Decimal:
     """Return the charge of a closed call, in US dollars."""
-    counted = contribution(call)
-    return ((counted.unresolved and call.upper_bound) or (counted.cost and call.cost)) or Decimal(0)
+    bound = call.upper_bound if call.counts.unresolved else None
+    return money.add(call.counted_cost or money.ZERO, bound or money.ZERO)
 
 
 def adjustment_charge(adjustment: Adjustment) -> Decimal:

@@ -15,9 +15,8 @@ from bson.decimal128 import Decimal128
 
 from godoty_service.budgets.budget import BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance, Reservation
-from godoty_service.ledger.entries import CallState
 from godoty_service.ledger.ledger import BY_MARK, BY_TIME
-from godoty_service.ledger.states import counts
+from godoty_service.ledger.states import counts, document_contribution
 from godoty_service.mongo.collection import Collection, Document, Snapshot
 from godoty_service.pricing import money
 from godoty_service.usage.window import TICK
@@ -111,14 +110,14 @@ class EntrySums:
         ids = sorted(call_ids)
         for place in range(0, len(ids), _MAX_IDS):
             for each in await self.read(tenant_id, ids[place : place + _MAX_IDS]):
-                if each.get("state") == CallState.PENDING.value:
+                if document_contribution(each).open:
                     sums.reservations.append(_reservation(each["_id"], each))
                 else:
                     sums.add(BudgetWindow.DAY.key(each["start_time"]), document_charge(each))
 
     async def read(self, tenant_id: str, entry_ids: Sequence[str]) -> list[Document]:
         """Return the fields of entries that are summed."""
-        names = ("kind", "state", "cost", "upper_bound", "bound", "start_time", "time", "owner")
+        names = ("kind", "state", "rule", "cost", "upper_bound", "bound", "start_time", "time", "owner")
         query = {"_id": {"$in": list(entry_ids)}, "tenant_id": tenant_id}
         return await self._entries.find(query, fields=dict.fromkeys(names, 1))
 
@@ -215,8 +214,9 @@ def _made_before(time: datetime | None) -> Document:
 
 def document_charge(document: Document) -> Decimal:
     """Return the charge of a closed entry; that of an adjustment is its cost less its call's upper bound."""
-    cost = _decimal(document.get("cost"))
-    if document.get("state") == CallState.UNRESOLVED.value:
+    counted = document_contribution(document)
+    cost = _decimal(document.get("cost") if counted.cost else None)
+    if counted.unresolved:
         return money.add(cost, _decimal(document.get("upper_bound")))
     return money.subtract(cost, _decimal(document.get("bound")))
 
@@ -237,12 +237,13 @@ def _decimal(amount: Any) -> Decimal:
     return amount.to_decimal() if isinstance(amount, Decimal128) else Decimal(amount or 0)
 
 
+_COST = {"$cond": [counts("cost", adjustments=True), {"$ifNull": ["$cost", 0]}, 0]}
 _BOUND = {"$cond": [counts("unresolved"), "$upper_bound", {"$multiply": ["$bound", -1]}]}
 _PENDING = {"id": "$_id", **{name: f"${name}" for name in ("upper_bound", "start_time", "owner")}}
 _BY_DAY: Document = {
     "$group": {
         "_id": {"$dateToString": {"date": "$start_time", "format": "%Y-%m-%d"}},
-        "amount": {"$sum": {"$add": [{"$ifNull": ["$cost", 0]}, {"$ifNull": [_BOUND, 0]}]}},
-        "reservations": {"$push": {"$cond": [counts("pending"), _PENDING, "$$REMOVE"]}},
+        "amount": {"$sum": {"$add": [_COST, {"$ifNull": [_BOUND, 0]}]}},
+        "reservations": {"$push": {"$cond": [counts("open"), _PENDING, "$$REMOVE"]}},
     }
 }

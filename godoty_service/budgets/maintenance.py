@@ -11,7 +11,7 @@ from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService
 from godoty_service.budgets.store import BudgetStore, OldReservation
 from godoty_service.errors import GodotyError, StorageUnavailable
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ class BudgetMaintenance:
         if call is None:
             await self._budgets.release(tenant_id, call_id)
             return True
-        if call.state is CallState.PENDING or not _closed_long_ago(call, now):
+        if call.counts.open or not _closed_long_ago(call, now):
             return False
         await self._budgets.settle(call)
         return True

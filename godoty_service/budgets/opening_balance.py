@@ -12,7 +12,7 @@ from godoty_service.budgets.budget import BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.entry_sums import DaySums, EntrySums, document_charge, is_made_before
 from godoty_service.errors import SnapshotLost, StorageUnavailable
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import document_contribution
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Document, Snapshot
 from godoty_service.pricing import money
@@ -108,7 +108,7 @@ async def _in_batch(
 def _correct(sums: DaySums, batch: _InBatch, end: datetime) -> None:
     """Add the entries of the batch that the day series lack, and subtract the adjustments after the balance's end."""
     for each in batch.missing:
-        if each.get("state") != CallState.PENDING.value and is_made_before(each, end):
+        if not document_contribution(each).open and is_made_before(each, end):
             sums.add(_day(each), document_charge(each))
     for each in batch.rolled_up:
         if not is_made_before(each, end):

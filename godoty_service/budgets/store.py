@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from godoty_service.aio.caching import TtlCache
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance, adjustment_charge, call_charge, reservation_of
 from godoty_service.budgets.document import (
@@ -125,7 +126,7 @@ class BudgetStore:
     def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
         self._budgets = collection
         self._clock = clock
-        self._spent_cache: dict[str, dict[BudgetWindow, tuple[str, Decimal]]] = {}
+        self._spent_cache: TtlCache[str, dict[BudgetWindow, tuple[str, Decimal]]] = TtlCache(size=_CACHED_TENANTS)
 
     def read_at(self, snapshot: Snapshot) -> "BudgetStore":
         """Return a reader of the budgets as of a snapshot; it must not write."""
@@ -238,9 +239,7 @@ class BudgetStore:
 
     def _cache_spent(self, found: Document, keys: Keys) -> None:
         """Cache a tenant's charges, as an estimate for its next call."""
-        if len(self._spent_cache) >= _CACHED_TENANTS:
-            self._spent_cache.clear()
-        self._spent_cache[found["_id"]] = {window: (key, spent(found, window, key)) for window, key in keys.items()}
+        self._spent_cache.put(found["_id"], {window: (key, spent(found, window, key)) for window, key in keys.items()})
 
     async def reserve(self, call: ModelCall, budgets: Sequence[Budget]) -> bool:
         """Reserve a call's upper bound in all windows at once; return False if the tenant is not tracked.

@@ -10,7 +10,7 @@ from godoty_service.budgets.refusals import Figures, max_cost_too_low
 from godoty_service.budgets.service import BudgetService
 from godoty_service.budgets.store import BudgetAlert
 from godoty_service.errors import CostUnbounded
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.planned_call import PlannedCall
 
@@ -90,8 +90,8 @@ def _limit_within(max_cost: Decimal, call: PlannedCall, earlier: Sequence[ModelC
     Raises:
         MaxCostTooLow: There is none.
     """
-    open_calls = [each for each in earlier if each.state is CallState.PENDING]
-    spent = money.total(call_charge(each) for each in earlier if each.state is not CallState.PENDING)
+    open_calls = [each for each in earlier if each.counts.open]
+    spent = money.total(call_charge(each) for each in earlier if not each.counts.open)
     reserved = money.total(each.upper_bound or Decimal(0) for each in open_calls)
     remaining = money.subtract(money.subtract(max_cost, spent), reserved)
     limit = call.limit_within(remaining)

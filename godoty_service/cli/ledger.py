@@ -18,7 +18,8 @@ from godoty_service.budgets.verification import verify_budgets
 from godoty_service.cli.context import err, out, print_table, user, with_components, with_provider
 from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
-from godoty_service.ledger.entries import Adjustment, CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import Progress, verify
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing import money
@@ -272,8 +273,8 @@ def verify_ledger(
             err.print(f"{each.tenant_id} {each.session_id}: {each.what}", style="red", markup=False)
         async for each in verify_budgets(
             database=components.database,
-            entries=components.accounting.entry_sums,
-            budgets=components.accounting.budget_store,
+            entries=components.budgets.entry_sums,
+            budgets=components.budgets.store,
             tenant_id=tenant,
         ):
             differences += 1

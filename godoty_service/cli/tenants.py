@@ -79,7 +79,7 @@ def show_budgets(tenant: Tenant) -> None:
                     format_usd(each.reserved),
                     "hard" if each.hard else "",
                 )
-                for each in await components.accounting.budget_service.status(tenant)
+                for each in await components.budgets.service.status(tenant)
             ],
         )
 

@@ -17,14 +17,14 @@ log = structlog.get_logger(__name__)
 OnMeasured = Callable[["SynchronizedClock"], Awaitable[None]]
 
 _MILLISECOND = timedelta(milliseconds=1)  # the database cuts its time to it
-_LARGEST_HOLD = timedelta(seconds=1)  # for a smaller step back the clock stands still, a larger one sets it back
+_LARGEST_HOLD = timedelta(seconds=1)  # for a smaller step back the clock stops, a larger one sets it back
 
 
 class SynchronizedClock:
     """The database's time: the last reading, plus the time that has passed since by the monotonic clock.
 
     A reading is accurate to within its round trip. While the clock's own time lies within these bounds, it is not
-    changed; otherwise it moves to the nearer bound. For a correction back of up to a second, the clock stands still
+    changed; otherwise it moves to the nearer bound. For a correction back of up to a second, the clock stops
     that long; a larger correction sets it back, so time never runs backwards by more than a correction. A change of the
     system clock changes only `offset`.
 

@@ -38,7 +38,7 @@ class ReplicaHeartbeats:
         self._replicas = collection
         self._schema = schema
         self.lease = lease
-        self._last_beat = time.monotonic()
+        self._last_heartbeat = time.monotonic()
         self.epoch = 0
         self.replica_id = replica_id
 
@@ -47,10 +47,10 @@ class ReplicaHeartbeats:
         begun = time.monotonic()
         alive = {"heartbeat_time": "$$NOW", "schema": self._schema}
         await self._replicas.update_one({"_id": self.replica_id}, [{"$set": alive}], upsert=True)
-        if begun - self._last_beat > self.lease.total_seconds():
+        if begun - self._last_heartbeat > self.lease.total_seconds():
             self.epoch += 1  # another server may have taken over leases that were acquired before
-            log.warning("heartbeat_lapsed", seconds=round(begun - self._last_beat, 1))
-        self._last_beat = begun
+            log.warning("heartbeat_lapsed", seconds=round(begun - self._last_heartbeat, 1))
+        self._last_heartbeat = begun
 
     async def run(self, interval: float) -> None:
         """Send a heartbeat every `interval` seconds until cancelled."""
@@ -58,7 +58,7 @@ class ReplicaHeartbeats:
 
     def lease_valid(self, epoch: int) -> bool:
         """Return whether leases acquired in an epoch are still valid: no other server can have taken them over."""
-        return epoch == self.epoch and time.monotonic() - self._last_beat < self.lease.total_seconds()
+        return epoch == self.epoch and time.monotonic() - self._last_heartbeat < self.lease.total_seconds()
 
     async def stop(self) -> None:
         """Delete this server's heartbeat, so that other servers need not wait for its lease to expire."""

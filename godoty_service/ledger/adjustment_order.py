@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from godoty_service.errors import AmountRefused, CallNotAdjustable, RequestIdReused
 from godoty_service.ledger.call_totals import call_total, check_total, sum_exactly
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.pricing import money
 
 
@@ -106,11 +106,11 @@ def adjustment_of(
 
 def _check_state(call: ModelCall, earlier: Sequence[Adjustment]) -> None:
     facts = {"call_id": call.call_id, "state": call.state.value}
-    if call.state is CallState.PENDING:
+    if call.counts.open:
         raise CallNotAdjustable(
-            "The call is pending: its cost is not known yet. Adjust it once it is closed.", metadata=facts
+            f"The call is {call.state.value}: its cost is not known yet. Adjust it once it is closed.", metadata=facts
         )
-    if call.state is CallState.UNRESOLVED and not any(each.resolves for each in earlier):
+    if call.counts.unresolved and not any(each.resolves for each in earlier):
         raise CallNotAdjustable(
-            "The call is unresolved: resolve it first, with `godoty ledger resolve`.", metadata=facts
+            f"The call is {call.state.value}: resolve it first, with `godoty ledger resolve`.", metadata=facts
         )

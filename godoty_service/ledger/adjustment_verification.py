@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, DecimalException
 
-from godoty_service.ledger.entries import Adjustment, CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.pricing import money
 
 
@@ -19,7 +19,7 @@ def correction_faults(entries: Sequence[Entry]) -> Iterator[str]:
     for call_id, adjustments in earlier.items():
         if call_id in calls:
             yield from _total_faults(calls[call_id], adjustments)
-    total = _sum([entry.cost for entry in entries if entry.cost is not None])
+    total = _sum([_counted_cost(entry) for entry in entries])
     if total is not None and total < 0:
         yield f"the session's total is {money.format_usd(total)}, below zero"
 
@@ -41,14 +41,14 @@ def _faults(entry: Adjustment, calls: Mapping[str, ModelCall], earlier: Sequence
         yield from _resolution_faults(entry, call, earlier)
     elif call is None:
         yield f"adjustment {entry.entry_id} corrects call {entry.corrects}, which is not in its session"
-    elif call.state is CallState.PENDING:
-        yield f"adjustment {entry.entry_id} corrects call {call.call_id}, which is pending"
-    elif call.state is CallState.UNRESOLVED and not any(each.resolves for each in earlier):
+    elif call.counts.open:
+        yield f"adjustment {entry.entry_id} corrects call {call.call_id}, which is {call.state.value}"
+    elif call.counts.unresolved and not any(each.resolves for each in earlier):
         yield f"adjustment {entry.entry_id} corrects call {call.call_id}, which was not resolved before"
 
 
 def _resolution_faults(entry: Adjustment, call: ModelCall | None, earlier: Sequence[Adjustment]) -> Iterator[str]:
-    if call is None or call.state is not CallState.UNRESOLVED:
+    if call is None or not call.counts.unresolved:
         yield f"adjustment {entry.entry_id} resolves a call that is not unresolved"
     elif call.upper_bound != entry.bound:
         yield f"adjustment {entry.entry_id} subtracts another bound than that of call {call.call_id}"
@@ -57,13 +57,18 @@ def _resolution_faults(entry: Adjustment, call: ModelCall | None, earlier: Seque
 
 
 def _total_faults(call: ModelCall, adjustments: Sequence[Adjustment]) -> Iterator[str]:
-    total = _sum([call.cost or money.ZERO, *(each.cost for each in adjustments)])
+    total = _sum([_counted_cost(call), *(each.cost for each in adjustments)])
     if total is None:
         yield f"call {call.call_id}: its adjustments cannot be summed exactly"
     elif total < 0:
         yield f"call {call.call_id}: its total is {money.format_usd(total)}, below zero"
     elif total > money.MAX_USD:
         yield f"call {call.call_id}: its total is {money.format_usd(total)}, more than any call can cost"
+
+
+def _counted_cost(entry: Entry) -> Decimal:
+    cost = entry.counted_cost if isinstance(entry, ModelCall) else entry.cost
+    return money.ZERO if cost is None else cost
 
 
 def _sum(amounts: Sequence[Decimal]) -> Decimal | None:

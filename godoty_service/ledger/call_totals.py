@@ -16,7 +16,7 @@ def call_total(call: ModelCall, adjustments: Iterable[Adjustment]) -> Decimal:
     Raises:
         AmountRefused: The sum has more than 34 digits.
     """
-    return sum_exactly(call, call.cost or money.ZERO, *(each.cost for each in adjustments))
+    return sum_exactly(call, call.counted_cost or money.ZERO, *(each.cost for each in adjustments))
 
 
 def sum_exactly(call: ModelCall, *amounts: Decimal) -> Decimal:

@@ -6,7 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from godoty_service.ledger.entries import Adjustment, CallPurpose, CallState, CostSource, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, CallPurpose, CostSource, Entry, ModelCall
+from godoty_service.ledger.states import CallState, decode_state
 from godoty_service.mongo.collection import Document
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import COUNTERS, TokenUsage
@@ -17,7 +18,6 @@ _DURATIONS = frozenset({"time_to_first_token", "duration"})
 _CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
 _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
 _COUNTERS = frozenset(COUNTERS)
-_STATES = frozenset(CallState)
 _COSTS = frozenset({"cost", "cost_source"})
 _COST_SOURCES = frozenset(CostSource)
 _PURPOSES = frozenset(CallPurpose)
@@ -43,7 +43,7 @@ def new_entry_document(entry: Entry) -> Document:
     if isinstance(entry, Adjustment):
         document["start_time"] = entry.start_time
         return document | {"rollup_state": "ready", "unapplied": True}
-    return document | {"rollup_state": "pending" if entry.state is CallState.PENDING else "ready"}
+    return document | {"rollup_state": "pending" if entry.counts.open else "ready"}
 
 
 def entry_from_document(document: Document) -> Entry:
@@ -55,7 +55,7 @@ def entry_from_document(document: Document) -> Entry:
 
 def call_from_document(document: Document) -> ModelCall:
     """Decode an entry that is a call."""
-    if document["state"] not in _STATES:  # of a later build: unresolved, so its cost is not known to be final
+    if decode_state(document["state"]) != document["state"]:  # of a later build: its cost is not known to be final
         document = {name: value for name, value in document.items() if name not in _COSTS}
     return ModelCall(call_id=document["_id"], **_fields(document, _CALL_FIELDS))
 
@@ -110,11 +110,6 @@ def _evidence(document: Document) -> PriceEvidence:
     return PriceEvidence(prices=UnitPrices.from_document(document["prices"]), **sources)
 
 
-def _state(value: str) -> CallState:
-    """Decode a state; one of a later build counts as unresolved: not pending, and its cost is not known to be final."""
-    return CallState(value) if value in _STATES else CallState.UNRESOLVED
-
-
 def _cost_source(value: str) -> CostSource | None:
     return CostSource(value) if value in _COST_SOURCES else None
 
@@ -126,7 +121,7 @@ def _purpose(value: str) -> CallPurpose | None:
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "usage": usage_from_document,
     "evidence": _evidence,
-    "state": _state,
+    "state": decode_state,
     "cost_source": _cost_source,
     "purpose": _purpose,
     "fallback_models": tuple,

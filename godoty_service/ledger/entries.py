@@ -5,19 +5,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+from godoty_service.ledger.states import CallState, Contribution, contribution
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence
 
 _MAX_NAME = 256  # characters; the longest listed one has 62
-
-
-class CallState(StrEnum):
-    """What is known of a call's cost. A call changes state once, from PENDING to a final state."""
-
-    PENDING = "pending"
-    SETTLED = "settled"
-    UNRESOLVED = "unresolved"
-    VOID = "void"
 
 
 class CostSource(StrEnum):
@@ -108,6 +100,16 @@ class ModelCall:
     def model(self) -> str:
         """The one name under which the call is shown and summed: the served model, else the requested one."""
         return self.served_model or self.requested_id or self.requested_model
+
+    @property
+    def counts(self) -> Contribution:
+        """The aspects in which it counts, by its state and rule."""
+        return contribution(self.state, self.rule)
+
+    @property
+    def counted_cost(self) -> Decimal | None:
+        """Its cost, if it is in a state in which that counts."""
+        return self.cost if self.counts.cost else None
 
 
 def is_above_bound(call: ModelCall) -> bool:

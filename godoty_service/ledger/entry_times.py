@@ -7,7 +7,7 @@ server_offset   How far the entry's server was ahead, measured on the nearest of
 repair_time     No evidence: the call gets the time of the repair, so that no closed period changes.
 
 A settlement keeps its distance from its call's start if the same clock wrote both. Otherwise it is dated by when the
-usage roll-ups included it (`books`), by the call's `duration`, or by the repair.
+usage roll-ups included it (`rollups`), by the call's `duration`, or by the repair.
 """
 
 import re
@@ -155,7 +155,7 @@ class EntryTimes:
 
     def _rolled_up(self, entry: Document) -> tuple[datetime, str] | None:
         known = entry.get("final_from")
-        return (known, "books") if known is not None and known <= self._now else None
+        return (known, "rollups") if known is not None and known <= self._now else None
 
     def _generated(self, call: Document) -> datetime | None:
         found = _GENERATION.match(call.get("generation_id") or "")

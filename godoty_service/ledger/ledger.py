@@ -18,9 +18,9 @@ from godoty_service.ledger.codec import (
     entry_to_document,
     new_entry_document,
 )
-from godoty_service.ledger.entries import Adjustment, CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.ledger.entry_times import REPAIRED
-from godoty_service.ledger.states import counts
+from godoty_service.ledger.states import counts, state_query
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.pricing import money
 
@@ -28,6 +28,7 @@ AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 
 BY_TIME = (("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1))
 BY_MARK = (("rollup_state", 1), ("tenant_id", 1), ("start_time", 1))
+_OPEN, _UNRESOLVED = state_query("open"), state_query("unresolved")
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
     *("owner", "start_time", "rule", "purpose", "api_key_id"),
@@ -72,9 +73,9 @@ class Ledger:
     COLLECTION = "ledger"
     INDEXES: ClassVar[tuple[Index, ...]] = (
         Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
-        Index(keys=[("owner", 1), ("start_time", 1)], where={"state": CallState.PENDING.value}),
-        Index(keys=[("due", 1)], where={"state": CallState.PENDING.value}),
-        Index(keys=[("_id", 1), ("state", 1)], where={"state": CallState.UNRESOLVED.value}),
+        Index(keys=[("owner", 1), ("start_time", 1)], where=_OPEN),
+        Index(keys=[("due", 1)], where=_OPEN),
+        Index(keys=[("_id", 1), ("state", 1)], where=_UNRESOLVED),
         Index(keys=[("resolves", 1)], where={"resolves": True}),
         Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
         Index(keys=[("unapplied", 1)], where={"unapplied": True}),
@@ -221,7 +222,7 @@ class Ledger:
         excluded = [*self.open_calls, *self._unwritten]
         return await self._entries.update_many(
             {
-                "state": CallState.PENDING.value,
+                **_OPEN,
                 "owner": owner,
                 "due": None,
                 "start_time": {"$lt": self._clock()},  # of the same clock
@@ -234,7 +235,7 @@ class Ledger:
         """Return the servers that have pending calls which are not deferred."""
         found = await self._entries.aggregate(
             [
-                {"$match": {"state": CallState.PENDING.value, "due": None}},
+                {"$match": {**_OPEN, "due": None}},
                 {"$group": {"_id": "$owner"}},
             ]
         )
@@ -242,9 +243,7 @@ class Ledger:
 
     async def defer_orphans(self, owners: Some[str]) -> int:
         """Defer the pending calls of dead servers; return how many."""
-        return await self._entries.update_many(
-            {"state": CallState.PENDING.value, "owner": {"$in": list(owners)}, "due": None}, _DEFER_NOW
-        )
+        return await self._entries.update_many({**_OPEN, "owner": {"$in": list(owners)}, "due": None}, _DEFER_NOW)
 
     async def claim_due(
         self, *, due_by: datetime, claimed_until: datetime, provider_key_ids: Some[str], any_before: datetime
@@ -259,7 +258,7 @@ class Ledger:
         """
         found = await self._entries.find_one_and_update(
             {
-                "state": CallState.PENDING.value,
+                **_OPEN,
                 "due": {"$lte": due_by},
                 "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"left_time": {"$lt": any_before}}],
             },
@@ -295,7 +294,7 @@ class Ledger:
     async def requeue(self, *, limit: datetime, now: datetime, tenant_id: str | None) -> int:
         """Make due the calls that a wrong clock deferred to a time after a limit; return how many."""
         late = {"$or": [{"due": {"$gt": limit}}, {"left_time": {"$gt": limit}}]}
-        which = {"state": CallState.PENDING.value, **late, **({"tenant_id": tenant_id} if tenant_id else {})}
+        which = {**_OPEN, **late, **({"tenant_id": tenant_id} if tenant_id else {})}
         return await self._entries.update_many(which, {"$set": {"due": now, "left_time": now}})
 
     async def postpone(self, call: ModelCall, *, due: datetime) -> None:
@@ -304,15 +303,13 @@ class Ledger:
 
     async def next_due(self) -> datetime | None:
         """Return when the next deferred call is due; None: there is none."""
-        found = await self._entries.find_one(
-            {"state": CallState.PENDING.value, "due": {"$ne": None}}, sort=[("due", 1)], fields={"due": 1}
-        )
+        found = await self._entries.find_one({**_OPEN, "due": {"$ne": None}}, sort=[("due", 1)], fields={"due": 1})
         return found["due"] if found else None
 
     async def count(self) -> tuple[int, int]:
         """Return how many calls are pending, and how many are unresolved and not resolved since."""
-        pending = await self._entries.count({"state": CallState.PENDING.value})
-        unresolved = await self._entries.count({"state": CallState.UNRESOLVED.value})
+        pending = await self._entries.count(_OPEN)
+        unresolved = await self._entries.count(_UNRESOLVED)
         resolved = await self._entries.count({"resolves": True})
         return pending, unresolved - resolved
 
@@ -343,7 +340,7 @@ class Ledger:
         which = {"provider_key_id": provider_key_id, "start_time": {"$gte": start, "$lt": end}}
         sums = {
             "cost": {"$sum": {"$cond": [counts("cost"), {"$ifNull": ["$cost", _ZERO]}, _ZERO]}},
-            "pending": {"$sum": {"$cond": [counts("pending"), 1, 0]}},
+            "pending": {"$sum": {"$cond": [counts("open"), 1, 0]}},
             "unresolved": {"$sum": {"$cond": [counts("unresolved"), 1, 0]}},
         }
         cost, pending, unresolved = money.ZERO, 0, 0
@@ -376,7 +373,7 @@ class Ledger:
 
 
 def _pending(tenant_id: str, call_id: str) -> dict[str, Any]:
-    return {"_id": call_id, "tenant_id": tenant_id, "state": CallState.PENDING.value}
+    return {"_id": call_id, "tenant_id": tenant_id, **_OPEN}
 
 
 def _served(call: ModelCall) -> dict[str, Any]:
@@ -387,4 +384,4 @@ def _served(call: ModelCall) -> dict[str, Any]:
 def _changes(call: ModelCall) -> dict[str, Any]:
     """Return the fields that a close or a deferral sets: all but the identity of the entry."""
     changes = {name: value for name, value in entry_to_document(call).items() if name not in _IDENTITY}
-    return changes if call.state is CallState.PENDING else changes | {"rollup_state": "ready"}
+    return changes if call.counts.open else changes | {"rollup_state": "ready"}

@@ -7,8 +7,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from godoty_service.ledger.entries import Adjustment, CallState, Entry, ModelCall
-from godoty_service.ledger.states import contribution
+from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import TokenUsage
 
@@ -133,12 +132,12 @@ def totals_of_entry(entry: Entry) -> Totals:
     if isinstance(entry, Adjustment):
         adjusted = Totals(cost=entry.cost, usage=entry.usage or TokenUsage())
         return adjusted + _resolution(entry.bound) if entry.resolves else adjusted
-    counts, bound = contribution(entry), entry.upper_bound
+    counts, bound = entry.counts, entry.upper_bound
     return Totals(
-        cost=(counts.cost and entry.cost) or money.ZERO,
+        cost=entry.counted_cost or money.ZERO,
         usage=(counts.usage and entry.usage) or TokenUsage(),
         model_calls=int(counts.call),
-        pending_calls=int(counts.pending),
+        pending_calls=int(counts.open),
         unresolved_calls=int(counts.unresolved),
         unresolved_bound=(counts.unresolved and bound) or money.ZERO,
         unbounded_calls=int(counts.unresolved and bound is None),
@@ -175,13 +174,13 @@ def _apply_new(before: SessionTotals, entry: Entry) -> SessionTotals:
     totals = replace(totals, last_turn=entry.turn_id)
     if _opens_turn(before, entry):
         totals = _add_turns(totals, 1)
-    if entry.state is CallState.PENDING:
+    if entry.counts.open:
         return replace(totals, open=(*before.open, entry.number), open_turns=(*before.open_turns, entry.turn_id))
     return _close(totals, entry)
 
 
 def _apply_open(before: SessionTotals, entry: Entry) -> SessionTotals:
-    if isinstance(entry, Adjustment) or entry.number not in before.open or entry.state is CallState.PENDING:
+    if isinstance(entry, Adjustment) or entry.number not in before.open or entry.counts.open:
         return before
     place = before.open.index(entry.number)
     totals = replace(
@@ -189,7 +188,7 @@ def _apply_open(before: SessionTotals, entry: Entry) -> SessionTotals:
         open=(*before.open[:place], *before.open[place + 1 :]),
         open_turns=(*before.open_turns[:place], *before.open_turns[place + 1 :]),
     )
-    if not contribution(entry).turn and not _knows_turn(totals, entry.turn_id):  # counted while it was pending
+    if not entry.counts.turn and not _knows_turn(totals, entry.turn_id):  # counted while it was pending
         totals = _add_turns(totals, -1)
     return _close(totals, entry)
 
@@ -198,7 +197,7 @@ def _opens_turn(before: SessionTotals, call: ModelCall) -> bool:
     """Return whether a new call is the one that its turn counts with."""
     if call.rule == 1:  # with its first call, in any state
         return call.turn_id != before.last_turn
-    return contribution(call).turn and not _knows_turn(before, call.turn_id)
+    return call.counts.turn and not _knows_turn(before, call.turn_id)
 
 
 def _knows_turn(totals: SessionTotals, turn_id: str) -> bool:
@@ -211,7 +210,7 @@ def _add_turns(before: SessionTotals, more: int) -> SessionTotals:
 
 
 def _close(before: SessionTotals, call: ModelCall) -> SessionTotals:
-    if not contribution(call).call:
+    if not call.counts.call:
         return before
     added, by_model = totals_of_entry(call), dict(before.by_model)
     known = by_model.get(call.model, Totals())
@@ -221,7 +220,9 @@ def _close(before: SessionTotals, call: ModelCall) -> SessionTotals:
         before,
         totals=before.totals + added,
         by_model=tuple(by_model.items()),
-        runs=_newest(_with_run(before.runs, call.turn_id, call.model, call.start_time, call.cost), before.open_turns),
+        runs=_newest(
+            _with_run(before.runs, call.turn_id, call.model, call.start_time, call.counted_cost), before.open_turns
+        ),
         timings=before.timings if call.duration is None else _with_timing(before.timings, call, call.duration),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from decimal import DecimalException
 
 from godoty_service.ledger.adjustment_verification import amount_faults, correction_faults
-from godoty_service.ledger.entries import Adjustment, CallState, Entry, is_above_bound
+from godoty_service.ledger.entries import Adjustment, Entry, is_above_bound
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsStore, session_totals_from_document
 from godoty_service.ledger.totals import SessionTotals, Totals
@@ -118,9 +118,9 @@ def _call_faults(entries: list[Entry]) -> Iterator[str]:
     for entry in entries:
         if isinstance(entry, Adjustment):
             continue
-        if entry.state is CallState.SETTLED and entry.cost is None:  # its source may be one of a later build
-            yield f"call {entry.call_id} is settled without a cost"
-        if entry.state is not CallState.SETTLED and (entry.cost is not None or entry.cost_source is not None):
+        if entry.counts.cost and entry.cost is None:  # its source may be one of a later build
+            yield f"call {entry.call_id} is {entry.state.value} without a cost"
+        if not entry.counts.cost and (entry.cost is not None or entry.cost_source is not None):
             yield f"call {entry.call_id} is {entry.state.value} and has a cost"
         if is_above_bound(entry):
             cost, bound = money.format_usd(entry.cost), money.format_usd(entry.upper_bound)

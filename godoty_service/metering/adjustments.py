@@ -14,7 +14,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import CallNotFound, DuplicateKey, StorageUnavailable
 from godoty_service.ledger.adjustment_order import AdjustmentOrder, adjustment_of, check_same
 from godoty_service.ledger.call_totals import call_total, check_total, resolved_usage
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
 from godoty_service.pricing import money
@@ -59,12 +59,12 @@ class Adjustments:
 
     async def settle_late(self, call: ModelCall) -> None:
         """Resolve a call that another server closed as unresolved, if its cost is known or it was never sent."""
-        never_sent = call.state is CallState.VOID
-        cost = money.ZERO if never_sent else call.cost
+        never_sent = not call.counts.call
+        cost = money.ZERO if never_sent else call.counted_cost
         if cost is None:
             return
         entry = await self._ledger.get(call.tenant_id, call.call_id)
-        if entry is None or entry.state is not CallState.UNRESOLVED:
+        if entry is None or not entry.counts.unresolved:
             return  # closed by the provider's record
         why = "provably never sent" if never_sent else _REASONS[call.cost_source]
         try:
@@ -80,7 +80,7 @@ class Adjustments:
             NotUnresolved: The call is in another state.
             AlreadyResolved: It was resolved before.
         """
-        if call.state is not CallState.UNRESOLVED:
+        if not call.counts.unresolved:
             raise NotUnresolved(f"the call is {call.state.value}, not unresolved")
         entry_id = f"adj_{call.call_id}"
         if await self._ledger.adjustments.get(call.tenant_id, entry_id) is not None:

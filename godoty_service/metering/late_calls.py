@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class LateCalls:
         found: ModelCall | None = None
         try:
             found = await self._find(late.call, waited)
-            if found is not None and found.state is not CallState.UNRESOLVED:
+            if found is not None and not found.counts.unresolved:
                 await self._resolve(found)
                 del self._calls[late.call.call_id]
                 return

@@ -16,9 +16,9 @@ from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import BudgetSpent, GodotyError, StorageError
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import CallPurpose, CallState, ModelCall
+from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.ledger.ledger import Ledger
-from godoty_service.ledger.states import CURRENT_RULE
+from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.open_call import CallDependencies, OpenCall, notify_observer

@@ -11,10 +11,11 @@ from enum import Enum, auto
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, StorageError, StorageUnavailable
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import DueCall, Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
 from godoty_service.metering.adjustments import Adjustments
@@ -110,14 +111,7 @@ class Reconciler:
     async def run(self, interval: float) -> None:
         """Reconcile until cancelled, once per interval in seconds; at the end, write the calls still in memory."""
         try:
-            while True:
-                await asyncio.sleep(interval)
-                try:
-                    await self.tick()
-                except GodotyError as error:
-                    log.warning("reconciliation_failed", error=str(error))
-                except Exception:
-                    log.exception("reconciliation_fault")
+            await run_every(interval, self.tick, failure="reconciliation_failed", fault="reconciliation_fault")
         finally:
             await self._finish()
 
@@ -184,15 +178,15 @@ class Reconciler:
 
     def _insert_may_follow(self, call: ModelCall) -> bool:
         voided_at = call.settle_time
-        return call.state is CallState.VOID and voided_at is not None and self._clock() - voided_at < _LATE_INSERT
+        return not call.counts.call and voided_at is not None and self._clock() - voided_at < _LATE_INSERT
 
     async def _write(self, call: ModelCall) -> None:
-        if call.state is not CallState.PENDING:
+        if not call.counts.open:
             if not await self._close(call):
                 await self._adjustments.settle_late(call)
         elif not await self._ledger.defer(call):
             entry = await self._ledger.get(call.tenant_id, call.call_id)
-            if entry is not None and entry.state is CallState.UNRESOLVED:
+            if entry is not None and entry.counts.unresolved:
                 self._late_calls.add(call, now=await self._now())
 
     async def _claim_batch(self, started: datetime, now: datetime) -> list[DueCall]:
@@ -227,7 +221,7 @@ class Reconciler:
         except Exception:
             log.exception("call_not_reconciled", call_id=due.call.call_id)
             return Outcome.POSTPONED
-        return Outcome.UNRESOLVED if found.state is CallState.UNRESOLVED else Outcome.SETTLED
+        return Outcome.UNRESOLVED if found.counts.unresolved else Outcome.SETTLED
 
     async def _close(self, call: ModelCall) -> bool:
         """Close a call and update the sums that include it; return False if it was closed before."""

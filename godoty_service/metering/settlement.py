@@ -10,7 +10,8 @@ import structlog
 
 from godoty_service.clock import Clock
 from godoty_service.errors import GodotyError, ProviderError
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall, bounded_name
+from godoty_service.ledger.entries import CostSource, ModelCall, bounded_name
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.generation_record import decode_record
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.token_usage import TokenUsage

@@ -1,10 +1,10 @@
 """Chooses the key that pays for a call: the service's, or the tenant's own. All keys share one connection pool."""
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from godoty_service.aio.caching import TtlCache
 from godoty_service.errors import GodotyError, ProviderKeysOff, ProviderUnavailable
 from godoty_service.openrouter.api import OpenRouterApi, RecordSupport
 from godoty_service.openrouter.client import OpenRouterClient
@@ -54,7 +54,7 @@ class ClientPool:
         self._service = service
         self._key_of = key_of
         self._secret_of = secret_of
-        self._clients: OrderedDict[str, ProviderClient] = OrderedDict()  # of tenants' keys, least recently used first
+        self._clients: TtlCache[str, ProviderClient] = TtlCache(size=_MAX_CLIENTS)  # of tenants' keys
 
     async def of_tenant(self, tenant_id: str) -> ProviderClient:
         """Return the client whose key pays for a tenant's calls.
@@ -100,10 +100,8 @@ class ClientPool:
         """Return the cached client of a key, or build it."""
         if key_id == self._service.key_id:
             return self._service
-        found = self._clients.pop(key_id, None)
+        found = self._clients.get(key_id)
         if found is None:
             found = ProviderClient(client=self._service.client.with_key(secret), key_id=key_id, own=True)
-        self._clients[key_id] = found
-        if len(self._clients) > _MAX_CLIENTS:
-            self._clients.popitem(last=False)
+            self._clients.put(key_id, found)
         return found

@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from godoty_service.aio.periodic import run_every
+
 _SAMPLE = 0.1  # seconds between two measurements of the load
 # Of one core's time: below the first nothing waits, below the second ticks may quicken, above the third they slow down.
 _FREE, _HALF, _FULL = 0.3, 0.5, 0.65
@@ -23,6 +25,7 @@ class ReadPacer:
 
     def __init__(self) -> None:
         self._interval = 0.0
+        self._sampled = (0.0, 0.0)  # the thread's CPU time and the monotonic clock at the last sample
         self._waiting: list[tuple[asyncio.Future[None], Callable[[], bool]]] = []
 
     async def wait(self, ready: Callable[[], bool]) -> None:
@@ -38,11 +41,15 @@ class ReadPacer:
 
     async def run(self) -> None:
         """Adjust the ticks to the load of the loop's thread, until cancelled."""
-        while True:
-            worked, started = time.thread_time(), time.monotonic()
-            await asyncio.sleep(_SAMPLE)
-            took = time.monotonic() - started
-            self._set(busy_share=(time.thread_time() - worked) / took, delay=took - _SAMPLE)
+        self._sampled = time.thread_time(), time.monotonic()
+        await run_every(_SAMPLE, self._sample, failure="load_not_sampled")
+
+    async def _sample(self) -> None:
+        """Measure the load since the last sample."""
+        (worked_before, started), (worked, now) = self._sampled, (time.thread_time(), time.monotonic())
+        self._sampled = worked, now
+        took = now - started
+        self._set(busy_share=(worked - worked_before) / took, delay=took - _SAMPLE)
 
     def _set(self, *, busy_share: float, delay: float) -> None:
         if delay > _BEHIND or busy_share > _FULL:

@@ -6,11 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import ClassVar
 
 import structlog
 from bson.binary import Binary
 
+from godoty_service.aio.caching import TtlCache
+from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -24,7 +27,7 @@ from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, output_limit, up
 
 log = structlog.get_logger(__name__)
 
-_CACHED_CATALOGUES = 8  # in memory; the database has all
+_CACHED_CATALOGUES = 8  # beside the current one; the database has all
 
 Fetch = Callable[[], Awaitable[bytes]]
 
@@ -69,7 +72,7 @@ class PricingOracle:
         self._least_share = least_share
         self._on_rejected = on_rejected
         self._clock = clock
-        self._by_hash: dict[str, Catalogue] = {}
+        self._cache: TtlCache[str, Catalogue | None] = TtlCache(size=_CACHED_CATALOGUES)
         self.current: Catalogue | None = None
         self.seen_time: datetime | None = None
 
@@ -139,12 +142,7 @@ class PricingOracle:
 
     async def run(self, interval: float) -> None:
         """Refresh until cancelled, once per interval in seconds."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.refresh()
-            except GodotyError as error:
-                log.warning("catalogue_not_stored", error=str(error))
+        await run_every(interval, self.refresh, failure="catalogue_not_stored")
 
     def age(self) -> float | None:
         """Return the seconds since the provider last confirmed the catalogue; None: there is none."""
@@ -273,24 +271,23 @@ class PricingOracle:
         return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
 
     async def _load(self, catalogue_hash: str) -> Catalogue | None:
-        if catalogue_hash not in self._by_hash:
-            found = await self._catalogues.find_one({"_id": catalogue_hash})
-            catalogue = await _decode_or_none(found)
-            if catalogue is None:
-                return None
-            self._cache(catalogue)
-        return self._by_hash[catalogue_hash]
+        if self.current is not None and self.current.hash == catalogue_hash:
+            return self.current
+        catalogue = self._cache.get(catalogue_hash)
+        if catalogue is None:
+            catalogue = await self._cache.load(catalogue_hash, partial(self._read, catalogue_hash))
+        if catalogue is None:  # another server may store it later
+            self._cache.forget(catalogue_hash)
+        return catalogue
+
+    async def _read(self, catalogue_hash: str) -> Catalogue | None:
+        return await _decode_or_none(await self._catalogues.find_one({"_id": catalogue_hash}))
 
     def _set_current(self, catalogue: Catalogue, seen_time: datetime) -> None:
+        if self.current is not None and self.current.hash != catalogue.hash:
+            self._cache.put(self.current.hash, self.current)
         self.current = catalogue
         self.seen_time = seen_time
-        self._cache(catalogue)
-
-    def _cache(self, catalogue: Catalogue) -> None:
-        self._by_hash[catalogue.hash] = catalogue
-        for old in list(self._by_hash)[:-_CACHED_CATALOGUES]:
-            if self.current is None or old != self.current.hash:
-                del self._by_hash[old]
 
 
 def _per_token(max_price: Mapping[str, str]) -> dict[str, Decimal]:

@@ -6,15 +6,22 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import budget_pb2, ledger_pb2, metering_pb2
+from godoty.v1 import budget_pb2, ledger_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import InvalidRequest
-from godoty_service.ledger.entries import Adjustment, CallState, Entry
+from godoty_service.ledger.entries import Adjustment, Entry
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.metering_codec import PURPOSES, call_message, timestamp, totals_message, usage_message
+from godoty_service.rpc.metering_codec import (
+    PURPOSES,
+    STATES,
+    call_message,
+    timestamp,
+    totals_message,
+    usage_message,
+)
 from godoty_service.rpc.pagination import CURSOR, Position, decode_time, encoded_size, invalid_token
 from godoty_service.rpc.validation import Violations
 from godoty_service.usage.calendar import TimeGroup
@@ -43,12 +50,6 @@ _KEY_FIELDS = {
     NamedGroup.USER: "user",
     NamedGroup.SESSION: "session_id",
     NamedGroup.API_KEY: "api_key_id",
-}
-_STATES: dict[int, CallState] = {
-    metering_pb2.CALL_STATE_PENDING: CallState.PENDING,
-    metering_pb2.CALL_STATE_SETTLED: CallState.SETTLED,
-    metering_pb2.CALL_STATE_UNRESOLVED: CallState.UNRESOLVED,
-    metering_pb2.CALL_STATE_VOID: CallState.VOID,
 }
 
 
@@ -87,7 +88,7 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
     if isinstance(request, pb.ExportLedgerRequest):
         violations.raise_if_any()
         return EntryFilter(start=start, end=end)
-    if request.state and request.state not in _STATES:
+    if request.state and request.state not in STATES:
         violations.add("state", "must be one of its values")
     as_of = _parse_time("as_of", request.as_of, _floor, violations) if request.HasField("as_of") else None
     violations.raise_if_any()
@@ -99,7 +100,7 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
         user=request.user,
         api_key_id=request.api_key_id,
         model=request.model,
-        state=_STATES.get(request.state),
+        state=STATES.get(request.state),
         visible_at=as_of,
     )
 

@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from godoty_service.aio.limits import ConcurrencyLimiter
-from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing
+from godoty_service.errors import GodotyError, InvalidApiKey, ScopeMissing, internal_error
 from godoty_service.ids import new_id
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.rpc import validation
@@ -226,10 +226,7 @@ def _to_godoty_error(error: Exception, span: ServerSpan) -> GodotyError:
     """Return the error for the caller: a GodotyError as it is, any other as an internal error."""
     if not isinstance(error, GodotyError):
         log.error("call_fault", exc_info=error)
-        request_id = structlog.contextvars.get_contextvars().get(REQUEST_ID, "")
-        error = GodotyError(
-            f"Internal error; quote request id {request_id} when you report it.", metadata={"request_id": request_id}
-        )
+        error = internal_error(structlog.contextvars.get_contextvars().get(REQUEST_ID, ""))
     elif error.reason == GodotyError.reason:
         log.error("call_fault", exc_info=error)
     span.set_code(code_of(error).value[0])

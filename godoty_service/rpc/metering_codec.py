@@ -7,8 +7,9 @@ from godoty.v1 import metering_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from godoty_service.ledger.entries import CallPurpose, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.latency import LatencySummary, ProviderLatency
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Run, Totals
 from godoty_service.pricing.money import format_usd
 from godoty_service.pricing.token_usage import TokenUsage
@@ -16,7 +17,9 @@ from godoty_service.pricing.unit_prices import PriceEvidence
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
-_STATES = {state: f"CALL_STATE_{state.name}" for state in CallState}
+_STATES = {f"CALL_STATE_{state.name}": state for state in CallState}
+# The states by their numbers in the contract.
+STATES = {number: _STATES[name] for name, number in pb.CallState.items() if name in _STATES}
 PURPOSES = {None: "CALL_PURPOSE_UNSPECIFIED"} | {purpose: f"CALL_PURPOSE_{purpose.name}" for purpose in CallPurpose}
 _SOURCES = {source: pb.CostSource.Value(f"COST_SOURCE_{source.name}") for source in CostSource}
 
@@ -28,7 +31,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         session_id=call.session_id,
         turn_id=call.turn_id,
         number=call.number,
-        state=_STATES[call.state],
+        state=f"CALL_STATE_{call.state.name}",
         purpose=PURPOSES[call.purpose],
         agent=call.agent,
         api_key_id=call.api_key_id or "",

@@ -11,16 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-import structlog
-
+from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, InvalidApiKey, KeyNotFound
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.tenancy.auth import Principal, Scope
 from godoty_service.tenancy.key_cache import KeyCache
-
-log = structlog.get_logger(__name__)
-
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _UNMATCHABLE_HASH = hashlib.sha256(b"").hexdigest()
@@ -54,7 +50,6 @@ class ApiKeys:
         self._keys = collection
         self._clock = clock
         self._cache = KeyCache()
-        self._reads: dict[str, asyncio.Future[None]] = {}  # by key id, of keys that are being read
         self._used: dict[str, datetime] = {}
 
     async def issue(
@@ -187,12 +182,7 @@ class ApiKeys:
 
     async def run(self, interval: float) -> None:
         """Record the use of keys every `interval` seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.record_use()
-            except GodotyError as error:
-                log.warning("key_use_not_recorded", error=str(error))
+        await run_every(interval, self.record_use, failure="key_use_not_recorded")
 
     async def record_use(self) -> None:
         """Update the last use time of all keys used since the previous update, in one write."""
@@ -207,23 +197,16 @@ class ApiKeys:
 
     async def _find(self, key_id: str, digest: str, lookup: AbstractContextManager[object]) -> Document | None:
         """Return a key's document. Concurrent calls share a read: a burst with a new key is no guessing."""
-        fresh, known = self._cache.get(key_id)
-        if not fresh and (reading := self._reads.get(key_id)) is not None:
-            await asyncio.wait([reading])
-            fresh, known = self._cache.get(key_id)
+        known, fresh = self._cache.peek(key_id)
         if fresh:
             return known
         proven = known is not None and hmac.compare_digest(digest, known["hash"])
-        done = self._reads[key_id] = asyncio.get_running_loop().create_future()
-        try:
+
+        async def read() -> Document | None:
             with nullcontext() if proven else lookup:
-                found = await self._keys.find_one({"_id": key_id})
-            self._cache.put(key_id, found)
-        finally:
-            done.set_result(None)
-            if self._reads.get(key_id) is done:
-                del self._reads[key_id]
-        return found
+                return await self._keys.find_one({"_id": key_id})
+
+        return await self._cache.load(key_id, read)
 
 
 def _read(document: Document) -> ApiKey:

@@ -1,9 +1,9 @@
 """Caches API key documents, and ids that do not exist, each kind within its own bound."""
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from godoty_service.aio.caching import CoalescedLoads, TtlCache
 from godoty_service.mongo.collection import Document
 
 FRESH_FOR = 3.0  # seconds until a revocation applies on every server
@@ -15,38 +15,35 @@ class KeyCache:
     """Key documents by id, evicted least recently used first."""
 
     def __init__(self, *, tick: Callable[[], float] = time.monotonic) -> None:
-        self._tick = tick
-        self._known: OrderedDict[str, tuple[float, Document]] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._known: TtlCache[str, Document] = TtlCache(size=MOST_KEYS, ttl=FRESH_FOR, tick=tick)
+        self._unknown: TtlCache[str, None] = TtlCache(size=MOST_UNKNOWN, ttl=FRESH_FOR, tick=tick)
+        self._loads: CoalescedLoads[str, Document | None] = CoalescedLoads(self._put, tick=tick)
 
     def __len__(self) -> int:
         return len(self._known) + len(self._unknown)
 
-    def get(self, key_id: str) -> tuple[bool, Document | None]:
-        """Return whether the cached result is fresh, and the document; None: the id was unknown.
+    def peek(self, key_id: str) -> tuple[Document | None, bool]:
+        """Return the cached document, and whether it is fresh; None and True: the id is unknown.
 
         The document of an existing key is returned after that, too; it may be out of date.
         """
-        now = self._tick()
-        if (known := self._known.get(key_id)) is not None:
-            self._known.move_to_end(key_id)
-            return now - known[0] < FRESH_FOR, known[1]
-        unknown_at = self._unknown.get(key_id)
-        return unknown_at is not None and now - unknown_at < FRESH_FOR, None
+        document, fresh = self._known.peek(key_id)
+        return (document, fresh) if document is not None else self._unknown.peek(key_id)
 
-    def put(self, key_id: str, document: Document | None) -> None:
-        """Cache what the database has under an id; None: no such key."""
-        self.forget(key_id)
-        if document is None:
-            self._unknown[key_id] = self._tick()
-        else:
-            self._known[key_id] = (self._tick(), document)
-        if len(self._known) > MOST_KEYS:
-            self._known.popitem(last=False)
-        if len(self._unknown) > MOST_UNKNOWN:
-            self._unknown.popitem(last=False)
+    async def load(self, key_id: str, read: Callable[[], Awaitable[Document | None]]) -> Document | None:
+        """Read and cache what the database has under an id, as `CoalescedLoads.load` does; None: no such key."""
+        return await self._loads.load(key_id, read)
 
     def forget(self, key_id: str) -> None:
         """Remove an id, so that its next use reads the database."""
-        self._known.pop(key_id, None)
-        self._unknown.pop(key_id, None)
+        self._known.forget(key_id)
+        self._unknown.forget(key_id)
+        self._loads.forget(key_id)
+
+    def _put(self, key_id: str, document: Document | None, read_at: float) -> None:
+        if document is None:
+            self._known.forget(key_id)
+            self._unknown.put(key_id, None, read_at)
+        else:
+            self._unknown.forget(key_id)
+            self._known.put(key_id, document, read_at)

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from bson.decimal128 import Decimal128
 
+from godoty_service.aio.caching import TtlCache
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.mongo.collection import Collection, Document
 
@@ -64,18 +66,13 @@ class Policies:
             tick: Returns the seconds of a monotonic clock.
         """
         self._policies = collection
-        self._tick = tick
-        self._cache: dict[str, tuple[float, Policy]] = {}
+        self._cache: TtlCache[str, Policy] = TtlCache(size=_CACHED_POLICIES, ttl=_CACHED_FOR, tick=tick)
         self._counted: set[str] = set()  # tenants whose spending is counted
 
     async def get(self, tenant_id: str) -> Policy:
         """Return a tenant's policy, at most 3 seconds old; `NO_POLICY` if none was set."""
-        cached, now = self._cache.get(tenant_id), self._tick()
-        if cached is not None and now - cached[0] < _CACHED_FOR:
-            return cached[1]
-        policy = await self.read(tenant_id)
-        self._put(tenant_id, now, policy)
-        return policy
+        policy = self._cache.get(tenant_id)
+        return policy if policy is not None else await self._cache.load(tenant_id, partial(self.read, tenant_id))
 
     async def budgets(self, tenant_id: str) -> tuple[Budget, ...] | None:
         """Return a tenant's budgets, at most 3 seconds old; None: it never had one, so its spending is not counted."""
@@ -98,12 +95,7 @@ class Policies:
             document["counted"] = True
             self._counted.add(tenant_id)
         await self._policies.update_one({"_id": tenant_id}, {"$set": document}, upsert=True)
-        self._cache.pop(tenant_id, None)  # not replaced: only the database knows whether spending is counted
-
-    def _put(self, tenant_id: str, now: float, policy: Policy) -> None:
-        if len(self._cache) >= _CACHED_POLICIES:
-            self._cache.clear()
-        self._cache[tenant_id] = (now, policy)
+        self._cache.forget(tenant_id)  # not replaced: only the database knows whether spending is counted
 
 
 def _to_document(policy: Policy) -> Document:

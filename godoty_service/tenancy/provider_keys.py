@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import ClassVar
 
+from godoty_service.aio.caching import TtlCache
 from godoty_service.clock import Clock, utc_now
 from godoty_service.ids import key_id_of, new_id
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -18,6 +20,7 @@ from godoty_service.tenancy.encryption import SecretBox
 _RETENTION = timedelta(hours=25)  # longer than reconciliation waits for a record
 _CACHED_FOR = 3.0  # seconds until a change applies on every server
 _CACHED_KEYS = 10_000
+_ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +60,8 @@ class ProviderKeys:
         self._keys = collection
         self._secret_box = sealer
         self._clock = clock
-        self._tick = tick
-        self._cache: dict[str, tuple[float, ProviderKey | None]] = {}
-        self._readable: tuple[float, frozenset[str]] = (-_CACHED_FOR, frozenset())
+        self._cache: TtlCache[str, ProviderKey | None] = TtlCache(size=_CACHED_KEYS, ttl=_CACHED_FOR, tick=tick)
+        self._readable: TtlCache[str, frozenset[str]] = TtlCache(size=1, ttl=_CACHED_FOR, tick=tick)
 
     async def get(self, tenant_id: str) -> ProviderKey | None:
         """Return a tenant's own key, at most 3 seconds old, or None if it has none.
@@ -67,15 +69,8 @@ class ProviderKeys:
         Raises:
             ProviderKeysOff: It has one that this server cannot decrypt.
         """
-        cached, now = self._cache.get(tenant_id), self._tick()
-        if cached is not None and now - cached[0] < _CACHED_FOR:
-            return cached[1]
-        found = await self._current(tenant_id)
-        key = None if found is None else self._decrypt(found)
-        if len(self._cache) >= _CACHED_KEYS:
-            self._cache.clear()
-        self._cache[tenant_id] = (now, key)
-        return key
+        key, fresh = self._cache.peek(tenant_id)
+        return key if fresh else await self._cache.load(tenant_id, partial(self._read, tenant_id))
 
     async def has(self, tenant_id: str) -> bool:
         """Return whether a tenant has its own key, even one that this server cannot decrypt."""
@@ -92,13 +87,8 @@ class ProviderKeys:
 
     async def readable_ids(self) -> frozenset[str]:
         """Return the ids of all keys that `by_key_id` can decrypt, at most 3 seconds old."""
-        read_at, ids = self._readable
-        now = self._tick()
-        if now - read_at >= _CACHED_FOR:
-            found = await self._keys.find({}, fields={"key_id": 1, "sealed": 1})
-            ids = frozenset(each["key_id"] for each in found if self._secret_box.can_open(each["sealed"]))
-            self._readable = (now, ids)
-        return ids
+        ids = self._readable.get(_ALL)
+        return ids if ids is not None else await self._readable.load(_ALL, self._read_readable_ids)
 
     def seal(self, tenant_id: str, secret: str) -> Document:
         """Return the document that `insert` takes: a tenant's key, encrypted.
@@ -138,6 +128,14 @@ class ProviderKeys:
                 changed += await self._keys.update_one(query, {"$set": {"sealed": sealed}})
         return changed
 
+    async def _read(self, tenant_id: str) -> ProviderKey | None:
+        found = await self._current(tenant_id)
+        return None if found is None else self._decrypt(found)
+
+    async def _read_readable_ids(self) -> frozenset[str]:
+        found = await self._keys.find({}, fields={"key_id": 1, "sealed": 1})
+        return frozenset(each["key_id"] for each in found if self._secret_box.can_open(each["sealed"]))
+
     async def _current(self, tenant_id: str) -> Document | None:
         return await self._keys.find_one({"tenant_id": tenant_id, "delete_time": None}, sort=[("_id", -1)])
 
@@ -147,7 +145,7 @@ class ProviderKeys:
             {"tenant_id": tenant_id, "delete_time": None, "_id": {"$lt": before}},
             {"$set": {"delete_time": self._clock() + _RETENTION}},
         )
-        self._cache.pop(tenant_id, None)
+        self._cache.forget(tenant_id)
 
     def _decrypt(self, document: Document) -> ProviderKey:
         secret = self._secret_box.open(document["sealed"], owner=document["tenant_id"])

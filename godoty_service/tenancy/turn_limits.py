@@ -4,7 +4,6 @@ A policy's limits hold across all servers, counted in MongoDB (owns `turn_limits
 limits hold on each server, counted in memory, so that such a turn costs the database nothing.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import QuotaExceeded, RateLimited, StorageError, TooManyTurns
 from godoty_service.mongo.collection import Collection as MongoCollection
 from godoty_service.mongo.collection import Document
@@ -166,10 +166,11 @@ class TurnLimiter:
 
     async def run(self, interval: float) -> None:
         """Retry failed releases every `interval` seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            for turn_id, tenant_id in self._unreleased.copy().items():
-                await self._try_release(tenant_id, turn_id)
+        await run_every(interval, self._retry_releases, failure="turn_limit_not_released")
+
+    async def _retry_releases(self) -> None:
+        for turn_id, tenant_id in self._unreleased.copy().items():
+            await self._try_release(tenant_id, turn_id)
 
     async def _try_release(self, tenant_id: str, turn_id: str) -> None:
         try:

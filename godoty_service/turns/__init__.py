@@ -1,1 +1,1 @@
-"""One turn of a conversation: start, execution and end, monitoring, recovery, and its readers."""
+"""One turn of a conversation: start, execution and end, cancellation, recovery and resumption."""

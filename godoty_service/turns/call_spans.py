@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.telemetry import attributes as names
@@ -112,8 +112,8 @@ def call_attributes(calls: Sequence[ModelCall]) -> Attributes:
 
 def sum_attributes(calls: Sequence[ModelCall]) -> Attributes:
     """Return the number of calls that were sent, and their known usage and cost."""
-    calls = [call for call in calls if call.state is not CallState.VOID]
-    costs = [call.cost for call in calls if call.cost is not None]
+    calls = [call for call in calls if call.counts.call]
+    costs = [counted for call in calls if (counted := call.counted_cost) is not None]
     usage: TokenUsage = reduce(add, (call.usage for call in calls if call.usage is not None), TokenUsage())
     sums: Attributes = {names.MODEL_CALLS: len(calls)}
     if open_calls := len(calls) - len(costs):

@@ -17,13 +17,13 @@ from godoty_service.metering.adjustments import Adjustments
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.client_pool import ClientPool
 from godoty_service.pricing.oracle import PricingOracle
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.turn_limits import TurnLimiter
+from godoty_service.turns.cancellation import KeyMonitor
 from godoty_service.turns.event_log.writer import EventLogWriter
-from godoty_service.turns.monitor import KeyMonitor
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
@@ -96,7 +96,7 @@ class TurnDependencies:
     """
 
     sessions: SessionStore
-    leases: Leases
+    leases: LeaseHolders
     messages: MessageStore
     replicas: ReplicaHeartbeats
     ledger: Ledger

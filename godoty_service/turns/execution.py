@@ -20,6 +20,7 @@ from godoty_service.errors import (
     SessionLost,
     StorageError,
     TurnCancelled,
+    internal_error,
 )
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import SessionTotals, Totals
@@ -266,7 +267,7 @@ class TurnExecution:
             error = error or failure
         except Exception:
             log.exception("turn_fault")
-            error = self._fault()
+            error = internal_error(self._turn.turn_id)
             await self._dependencies.leases.release(self._claim.session)
         else:
             finished = _finished(prepared, outcome, turn_totals, session_totals) if error is None else None
@@ -326,11 +327,8 @@ class TurnExecution:
         error = _wrapped_error(failure)
         if error is None:
             log.exception("turn_fault")  # noqa: LOG004 - called while the exception is handled
-            error = self._fault()
+            error = internal_error(self._turn.turn_id)
         return error
-
-    def _fault(self) -> GodotyError:
-        return GodotyError("The server failed.", metadata={"request_id": self._turn.turn_id})
 
 
 def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session_totals: Totals) -> TurnFinished:

@@ -16,7 +16,7 @@ from godoty_service.ledger.session_totals import (
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions import history_repair
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.sessions.store import SessionStore
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
@@ -44,7 +44,7 @@ class TurnFinalizer:
     """
 
     sessions: SessionStore
-    leases: Leases
+    leases: LeaseHolders
     ledger: Ledger
     totals_updater: SessionTotalsUpdater
     claim: Claim

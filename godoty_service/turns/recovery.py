@@ -11,7 +11,7 @@ from types import MappingProxyType
 from strands.types.content import ContentBlock, Message, Messages
 
 from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import SessionTotals, totals_of_entries
 from godoty_service.sessions import history_repair
@@ -87,7 +87,7 @@ class Recovery:
     async def _has_begun(self, record: TurnRecord) -> bool:
         """Return whether a turn without a log has written a ledger entry, a message or a lease."""
         entries = await self._ledger.of_turn(record.tenant_id, record.turn_id)
-        if any(not isinstance(each, ModelCall) or each.state is not CallState.VOID for each in entries):
+        if any(not isinstance(each, ModelCall) or each.counts.call for each in entries):
             return True
         try:
             session = await self._sessions.get(record.tenant_id, record.session_id)

@@ -9,7 +9,15 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 
 import structlog
 
-from godoty_service.errors import GodotyError, ModelNotAllowed, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled
+from godoty_service.errors import (
+    GodotyError,
+    ModelNotAllowed,
+    QuotaExceeded,
+    SessionBusy,
+    SessionLost,
+    TurnCancelled,
+    internal_error,
+)
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.policies import Policy
@@ -97,14 +105,14 @@ class TurnRunner:
                 refusal = error
             except Exception:
                 log.exception("turn_fault")
-                refusal = _fault(turn)
+                refusal = internal_error(turn.turn_id)
             else:
                 end = await self._execute(turn, claim)
         # The readers see the end once nothing that the turn held can delay the next turn.
         if end is not None and (turn.log.sequence or end.error is None):
             _publish_end(turn, end)
         else:
-            await self._refuse(turn, record, refusal or (end and end.error) or _fault(turn))
+            await self._refuse(turn, record, refusal or (end and end.error) or internal_error(turn.turn_id))
         await self._dependencies.log_writer.wait_flushed(turn)
 
     async def _execute(self, turn: Turn, claim: Claim) -> TurnEnd:
@@ -356,10 +364,6 @@ def _publish_end(turn: Turn, end: TurnEnd) -> None:
     if end.finished is not None:
         turn.log.append(end.finished)
     turn.log.end(end.error)
-
-
-def _fault(turn: Turn) -> GodotyError:
-    return GodotyError("The server failed.", metadata={"request_id": turn.turn_id})
 
 
 def _refuse_duplicate(earlier: TurnRecord | None) -> None:

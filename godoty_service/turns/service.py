@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
-import structlog
-
+from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import (
-    GodotyError,
     RequestIdReused,
     ShuttingDown,
     TurnCancelled,
@@ -17,18 +15,13 @@ from godoty_service.errors import (
     TurnTimedOut,
 )
 from godoty_service.ids import new_id
-from godoty_service.turns.event_log.events import Heartbeat, StreamEvent
-from godoty_service.turns.event_log.heartbeats import with_heartbeats
-from godoty_service.turns.monitor import TurnMonitor
+from godoty_service.turns.cancellation import TurnMonitor
+from godoty_service.turns.event_log.events import Heartbeat
 from godoty_service.turns.recovery import Recovery
-from godoty_service.turns.remote_reader import RemoteTurnReader
+from godoty_service.turns.resumption import TurnEvent, TurnResumption
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
-
-log = structlog.get_logger(__name__)
-
-TurnEvent = tuple[str, int, StreamEvent]  # the turn's id, the event's sequence, the event
 
 
 class TurnService:
@@ -39,7 +32,7 @@ class TurnService:
         *,
         runner: TurnRunner,
         turn_store: TurnStore,
-        remote_reader: RemoteTurnReader,
+        resumption: TurnResumption,
         monitor: TurnMonitor,
         replicas: ReplicaHeartbeats,
         recovery: Recovery,
@@ -51,7 +44,7 @@ class TurnService:
         Args:
             runner: Runs turns.
             turn_store: The turns' records.
-            remote_reader: Reads turns of other servers.
+            resumption: Reads turns that were started before.
             monitor: Cancels turns that must not continue.
             replicas: This server's heartbeat.
             recovery: Ends turns that no server runs.
@@ -60,7 +53,7 @@ class TurnService:
         """
         self._runner = runner
         self._turn_store = turn_store
-        self._remote_reader = remote_reader
+        self._resumption = resumption
         self._monitor = monitor
         self._replicas = replicas
         self._recovery = recovery
@@ -145,19 +138,16 @@ class TurnService:
 
     async def run(self, interval: float) -> None:
         """Monitor the running turns every `interval` seconds until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            await self._monitor.check(list(self._running.values()))
+        await run_every(interval, lambda: self._monitor.check(self.all()), failure="turns_not_monitored")
 
     async def run_lost(self, interval: float) -> None:
         """Delete records of refused turns and end lost turns of this server every `interval` seconds."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self._turn_store.reap()
-                await self._end_lost()
-            except GodotyError as error:
-                log.warning("lost_turns_not_ended", error=str(error))
+
+        async def work() -> None:
+            await self._turn_store.reap()
+            await self._end_lost()
+
+        await run_every(interval, work, failure="lost_turns_not_ended")
 
     async def _end_lost(self) -> None:
         """End turns of this server that have remote readers and do not run: one of their writes was applied late."""
@@ -227,22 +217,8 @@ class TurnService:
             raise TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id})
         return record
 
-    async def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[TurnEvent, None]:
-        """Read a turn's log from memory if it runs here, else from the database."""
-        turn = self._running.get(record.turn_id)
-        try:
-            async with AsyncExitStack() as stack:
-                if turn is not None:
-                    events = turn.events(after=after, heartbeat=self._heartbeat)
-                else:
-                    source = await stack.enter_async_context(aclosing(self._remote_reader.read(record, after=after)))
-                    events = with_heartbeats(source, silence=self._heartbeat, after=after)
-                await stack.enter_async_context(aclosing(events))
-                async for sequence, event in events:
-                    yield record.turn_id, sequence, event
-        finally:
-            if turn is not None:
-                self._monitor.on_reader_left(turn)
+    def _read(self, record: TurnRecord, *, after: int) -> AsyncGenerator[TurnEvent, None]:
+        return self._resumption.read(record, running=self._running.get(record.turn_id), after=after)
 
 
 def _stopping() -> ShuttingDown:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError
+from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, internal_error
 from godoty_service.ids import new_id
-from godoty_service.sessions.leases import Leases
+from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -39,7 +39,7 @@ class SessionDeletions:
         self,
         *,
         sessions: SessionStore,
-        leases: Leases,
+        leases: LeaseHolders,
         messages: MessageStore,
         turn_store: TurnStore,
         event_logs: EventLogStore,
@@ -114,7 +114,8 @@ class SessionDeletions:
             return error
         except Exception:
             log.exception("deletion_fault", session_id=session.session_id)
-            return GodotyError("The server failed.")
+            # The task has the log context of the call that began the deletion.
+            return internal_error(structlog.contextvars.get_contextvars().get("request_id", ""))
         return None
 
     async def _delete_contents(self, session: Session) -> None:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
-from godoty_service.ledger.entries import CallState, ModelCall
-from godoty_service.ledger.states import contribution
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import Totals
 from godoty_service.mongo.collection import Document
 from godoty_service.usage.entries import EntryWithState
@@ -180,9 +179,9 @@ def _faults(page: list[EntryWithState], turns: TurnOpeners) -> Iterator[str]:
         call, name = each.entry, each.entry.entry_id
         if not isinstance(call, ModelCall) or not each.rolled_up:
             continue
-        if call.state is CallState.PENDING:
-            yield f"call {name} is rolled up and pending"
-        was_first = each.opens_turn and not contribution(call).turn  # until it turned out void
+        if call.counts.open:
+            yield f"call {name} is rolled up and {call.state.value}"
+        was_first = each.opens_turn and not call.counts.turn  # until it turned out void
         is_first = name in turns.rolled_up
         if each.opens_turn != is_first and not was_first and call.turn_id not in turns.changing_turns:
             yield f"call {name} is {'' if each.opens_turn else 'not '}marked as its turn's first"

@@ -12,7 +12,8 @@ from datetime import datetime
 from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import CallState, Entry
+from godoty_service.ledger.entries import Entry
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.usage.entries import visible_at
 from godoty_service.usage.rollup_job import RollupJob

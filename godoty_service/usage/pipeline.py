@@ -168,7 +168,9 @@ def _sums_of_entry(as_of: datetime) -> Document:
     unbounded = {"$and": [unresolved, _missing("$upper_bound")]}
     return {
         "cost": {"$cond": [_final("cost"), "$cost", _ZERO]},
-        "later": {"$cond": [{"$or": ["$final", {"$not": "$rolled_up"}]}, _ZERO, "$cost"]},
+        "later": {
+            "$cond": [{"$and": ["$rolled_up", {"$not": "$final"}, counts("cost", adjustments=True)]}, "$cost", _ZERO]
+        },
         "usage": {"$cond": [_final("usage"), "$usage", {}]},
         "model_calls": _one({"$or": [_final_call("call"), pending]}),
         "turns": _one({"$and": ["$opens_turn", {"$or": [_final_call("turn"), pending]}, _opened_turn(as_of)]}),
@@ -219,7 +221,7 @@ def _match(query: Document, field: str, ranges: Sequence[Range]) -> Document:
 
 def _final(aspect: str) -> Document:
     """Express whether an entry counts in an aspect once it is final; an adjustment always does."""
-    return {"$and": ["$final", {"$or": [{"$not": _CALL}, counts(aspect)]}]}
+    return {"$and": ["$final", counts(aspect, adjustments=True)]}
 
 
 def _final_call(aspect: str) -> Document:

@@ -17,7 +17,6 @@ later becomes visible after the watermark, whichever time the clock of the serve
 query with the same `as_of` returns the same report. An entry dated in the future becomes visible at its roll-up.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from typing import ClassVar
 import structlog
 
 from godoty_service.aio.cooperative import yielding_batches
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import DuplicateKey, GodotyError
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.entry_times import Repair
@@ -128,14 +128,7 @@ class RollupJob:
 
     async def run(self, interval: float) -> None:
         """Roll up entries every `interval` seconds until cancelled; a lease lets one server at a time do it."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.run_once()
-            except GodotyError as error:
-                log.warning("usage_not_rolled_up", error=str(error))
-            except Exception:
-                log.exception("rollup_fault")
+        await run_every(interval, self.run_once, failure="usage_not_rolled_up", fault="rollup_fault")
 
     async def run_once(self) -> bool:
         """Roll up the queued entries of all tenants; return False if another server has the lease."""

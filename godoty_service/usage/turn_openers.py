@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from godoty_service.ledger.entries import CallState
-from godoty_service.ledger.states import CURRENT_RULE, RULES
+from godoty_service.ledger.states import document_contribution
 from godoty_service.mongo.collection import Document
 from godoty_service.usage.window import Window
 
@@ -56,8 +55,7 @@ def opener(
     """
     for each in calls:
         rolled_up = ("rollup_state" not in each and each["_id"] not in excluded) or each["_id"] in rolling_up
-        known_void = rolled_up and each["state"] == CallState.VOID.value
-        if not known_void or RULES[min(each.get("rule", 1), CURRENT_RULE)][CallState.VOID].turn:
+        if not rolled_up or document_contribution(each).turn:
             return each
     return None
 

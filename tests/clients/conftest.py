@@ -32,7 +32,7 @@ class Service(Protocol):
 
 
 @dataclass
-class StandIn(AgentServiceServicer):
+class FakeAgentService(AgentServiceServicer):
     """A server whose turns follow a test's script."""
 
     target: str = ""
@@ -69,9 +69,9 @@ class StandIn(AgentServiceServicer):
 
 
 @pytest.fixture
-async def stand_in() -> AsyncIterator[StandIn]:
+async def fake_service() -> AsyncIterator[FakeAgentService]:
     server = grpc.aio.server()
-    servicer = StandIn()
+    servicer = FakeAgentService()
     add_AgentServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
     servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

@@ -23,7 +23,7 @@ def test_money_is_shown_as_the_server_sent_it() -> None:
     assert format_totals(totals) == "$0.0000000000000000000105, 1 turn, 12 tokens"
 
 
-def test_what_is_open_is_shown_beside_the_sum() -> None:
+def test_open_calls_are_shown_beside_the_total() -> None:
     """Pending and unresolved calls are counted, with the bound where there is one."""
     totals = Totals(cost_usd="1", turns=3, model_calls=4, pending_calls=1, unresolved_calls=2)
 
@@ -37,7 +37,7 @@ def test_nothing_yet_costs_nothing() -> None:
     assert format_totals(Totals(cost_usd="0")) == "$0, 0 turns, 0 tokens"
 
 
-def test_an_answer_cannot_steer_the_terminal() -> None:
+def test_control_characters_are_removed() -> None:
     """Control characters are taken out; lines and letters of all languages stay."""
     assert printable("a\x1b[2J\r\x07\x9bb\n\tü 漢 👩\u200d🔬") == "a[2Jb\n\tü 漢 👩\u200d🔬"
     assert short("a\n b\x00  c" + "d" * 100, 8) == "a b cdd…"
@@ -70,12 +70,12 @@ def test_advice_is_one_line() -> None:
     ("listen", "expected"),
     [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), (":1", "127.0.0.1:1"), ("host:1", "host:1")],
 )
-def test_a_server_that_listens_everywhere_is_dialled_here(listen: str, expected: str) -> None:
+def test_wildcard_listen_address_becomes_loopback(listen: str, expected: str) -> None:
     """GODOTY_LISTEN is the server's setting; the chat reads it as a place to go."""
     assert dial_address(listen) == expected
 
 
-def test_the_development_file_is_read(tmp_path: Path) -> None:
+def test_development_file_is_parsed(tmp_path: Path) -> None:
     """KEY=VALUE lines count, comments and other lines do not, and a missing file is empty."""
     path = tmp_path / "dev.env"
     path.write_text("# A=1\nGODOTY_LISTEN=127.0.0.1:1\n\nexport B='x=y'\nnothing\n")

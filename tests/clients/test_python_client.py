@@ -20,7 +20,7 @@ def _text(turn: list[pb.ConverseResponse]) -> str:
     return "".join(response.text_delta.text for response in turn)
 
 
-async def test_a_turn_is_streamed_from_its_start_to_its_end(client: GodotyClient, session_id: str) -> None:
+async def test_turn_is_streamed_from_start_to_end(client: GodotyClient, session_id: str) -> None:
     """`turn_started` comes first, the answer in between, `turn_finished` last, under rising sequences."""
     turn = await _turn(client, "@sandbox plain text=hello", session_id)
 
@@ -33,7 +33,7 @@ async def test_a_turn_is_streamed_from_its_start_to_its_end(client: GodotyClient
     assert sequences == sorted(set(sequences))
 
 
-async def test_metrics_tell_what_the_last_turn_told(client: GodotyClient, session_id: str) -> None:
+async def test_metrics_equal_the_totals_of_the_last_turn(client: GodotyClient, session_id: str) -> None:
     """The session's metrics equal the session totals of its last turn, to the last decimal."""
     await _turn(client, "one", session_id)
     last = (await _turn(client, "two", session_id))[-1].turn_finished
@@ -45,7 +45,7 @@ async def test_metrics_tell_what_the_last_turn_told(client: GodotyClient, sessio
     assert Decimal(metrics.totals.cost_usd) > 0
 
 
-async def test_tools_are_told_of(client: GodotyClient, session_id: str) -> None:
+async def test_tool_calls_are_streamed(client: GodotyClient, session_id: str) -> None:
     """Each tool call starts and finishes under one id."""
     turn = await _turn(client, "@sandbox tool-loop calls=4", session_id)
 
@@ -77,7 +77,7 @@ async def test_messages_are_paged_to_the_end(client: GodotyClient, session_id: s
     assert messages[1].content[-1].text == _text(turn)
 
 
-async def test_a_deleted_session_is_gone(client: GodotyClient, session_id: str) -> None:
+async def test_deleted_session_is_not_found(client: GodotyClient, session_id: str) -> None:
     """Reading a session after its deletion fails with the reason and the id."""
     await _turn(client, "hi", session_id)
     assert (await client.get_session(session_id)).message_count == 2
@@ -91,7 +91,7 @@ async def test_a_deleted_session_is_gone(client: GodotyClient, session_id: str) 
     assert caught.value.metadata["session_id"] == session_id
 
 
-async def test_a_wrong_key_is_refused_and_not_repeated(service: Service) -> None:
+async def test_wrong_key_is_refused_without_showing_it(service: Service) -> None:
     """The error has its reason; neither it nor the client shows the key."""
     async with GodotyClient(service.target, "gdt_no_such_key") as client:
         with pytest.raises(GodotyError) as caught:

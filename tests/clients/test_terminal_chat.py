@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.clients.conftest import Context, Service, StandIn
+    from tests.clients.conftest import Context, FakeAgentService, Service
 
-_PATIENCE = 30
+_TIMEOUT = 90
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ async def _chat(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_PATIENCE)
+    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_TIMEOUT)
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_once_answers_and_tells_the_cost(
+async def test_once_prints_answer_and_cost(
     chat_command: list[str], chat_settings: dict[str, str], session_id: str
 ) -> None:
     """One turn: the answer, then a line with the turn's cost, the session's and the served model."""
@@ -57,7 +57,7 @@ async def test_once_answers_and_tells_the_cost(
     assert re.fullmatch(r"turn: \$0\.\d+, \d+ tokens \| session: \$0\.\d+, 1 turn, \d+ tokens \| \S+/\S+", last)
 
 
-async def test_an_earlier_session_shows_its_cost_before_the_first_word(
+async def test_reopened_session_shows_history_and_cost(
     chat_command: list[str], chat_settings: dict[str, str], session_id: str
 ) -> None:
     """Opened again, a session shows what was said and, as the last line, what it has cost so far."""
@@ -88,10 +88,8 @@ async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dic
     assert "never said" not in out
 
 
-async def test_an_error_is_one_line_that_says_what_to_do(
-    chat_command: list[str], chat_settings: dict[str, str]
-) -> None:
-    """A wrong key, an unreachable server, a missing key: one line each, and a code that tells."""
+async def test_error_is_one_line_with_advice(chat_command: list[str], chat_settings: dict[str, str]) -> None:
+    """A wrong key, an unreachable server, a missing key: one line each, and an exit code other than 0."""
     once = [*chat_command, "--once", "hi"]
     wrong_key = chat_settings | {"GODOTY_API_KEY": "gdt_no_such_key"}
 
@@ -105,7 +103,7 @@ async def test_an_error_is_one_line_that_says_what_to_do(
     assert re.fullmatch(r"Error: UNAVAILABLE: .*is the server running at 127.0.0.1:1.*\n", err)
 
 
-async def test_the_key_is_found_in_the_development_file(
+async def test_key_is_read_from_development_file(
     chat_command: list[str], chat_environment: dict[str, str], service: Service, session_id: str, tmp_path: Path
 ) -> None:
     """Without settings in the environment the chat asks .local/dev.env, and says so when it is missing."""
@@ -124,7 +122,7 @@ async def test_the_key_is_found_in_the_development_file(
 
 
 class _TypedChat:
-    """A chat on a terminal of its own, with somebody at the keyboard."""
+    """A chat on a pseudo-terminal, with typed input."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._keyboard, terminal = pty.openpty()
@@ -135,8 +133,8 @@ class _TypedChat:
         self._seen = ""
 
     def see(self, text: str) -> str:
-        """Waits for a text and tells what stood before it."""
-        until = time.monotonic() + _PATIENCE
+        """Wait for a text and return what precedes it."""
+        until = time.monotonic() + _TIMEOUT
         while text not in self._seen:
             ready, _, _ = select.select([self._keyboard], [], [], max(0, until - time.monotonic()))
             assert ready, f"{text!r} did not come: {self._seen!r}"
@@ -156,7 +154,7 @@ class _TypedChat:
 
     def interrupt_until_it_leaves(self) -> int:
         """Presses Ctrl-C, and again after a second: between its prompt and its wait for a key, readline misses one."""
-        for _ in range(_PATIENCE):
+        for _ in range(_TIMEOUT):
             self.interrupt()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)
@@ -164,7 +162,7 @@ class _TypedChat:
         return self.leave()
 
     def leave(self) -> int:
-        code = self._process.wait(timeout=_PATIENCE)
+        code = self._process.wait(timeout=_TIMEOUT)
         os.close(self._keyboard)
         return code
 
@@ -173,7 +171,7 @@ class _TypedChat:
 
 
 async def test_ctrl_c_cancels_the_turn_and_then_leaves(
-    chat_command: list[str], chat_environment: dict[str, str], stand_in: StandIn
+    chat_command: list[str], chat_environment: dict[str, str], fake_service: FakeAgentService
 ) -> None:
     """During an answer Ctrl-C ends the turn, on the server too; at the prompt it ends the chat."""
     cancelled = asyncio.Event()
@@ -186,8 +184,8 @@ async def test_ctrl_c_cancels_the_turn_and_then_leaves(
         finally:
             cancelled.set()
 
-    stand_in.script = script
-    environment = chat_environment | {"GODOTY_LISTEN": stand_in.target, "GODOTY_API_KEY": stand_in.api_key}
+    fake_service.script = script
+    environment = chat_environment | {"GODOTY_LISTEN": fake_service.target, "GODOTY_API_KEY": fake_service.api_key}
     chat = _TypedChat(chat_command, environment)
     try:
         await asyncio.to_thread(chat.see, "> ")
@@ -195,7 +193,7 @@ async def test_ctrl_c_cancels_the_turn_and_then_leaves(
         await asyncio.to_thread(chat.see, "endless")
         chat.interrupt()
         await asyncio.to_thread(chat.see, "Cancelled.")
-        await asyncio.wait_for(cancelled.wait(), timeout=5)
+        await asyncio.wait_for(cancelled.wait(), timeout=30)
         await asyncio.to_thread(chat.see, "> ")
         assert await asyncio.to_thread(chat.interrupt_until_it_leaves) == 0
     finally:
@@ -218,7 +216,7 @@ async def test_ctrl_d_leaves(chat_command: list[str], chat_settings: dict[str, s
 
 
 async def test_pasted_lines_are_one_turn(
-    chat_command: list[str], chat_environment: dict[str, str], stand_in: StandIn
+    chat_command: list[str], chat_environment: dict[str, str], fake_service: FakeAgentService
 ) -> None:
     """Six lines pasted into the prompt wait for Enter, and are sent as one text."""
     said: list[str] = []
@@ -228,10 +226,10 @@ async def test_pasted_lines_are_one_turn(
         yield pb.ConverseResponse(sequence=1, turn_started=pb.TurnStarted(session_id=request.session_id))
         yield pb.ConverseResponse(sequence=2, text_delta=pb.TextDelta(text="understood"))
 
-    stand_in.script = script
+    fake_service.script = script
     environment = chat_environment | {
-        "GODOTY_LISTEN": stand_in.target,
-        "GODOTY_API_KEY": stand_in.api_key,
+        "GODOTY_LISTEN": fake_service.target,
+        "GODOTY_API_KEY": fake_service.api_key,
         "TERM": "xterm",
     }
     lines = [f"line {number}" for number in range(1, 7)]

@@ -11,9 +11,10 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc
 
 from godoty_service.bootstrap import Components
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
-from tests.faults.cluster import ServerProcess, World
+from tests.faults.cluster import Cluster, ServerProcess
 
 _RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED})
 _DUPLICATE_SHARE = 0.3  # share of requests that are sent again after their response
@@ -45,18 +46,18 @@ class RequestedAdjustments:
 
 
 async def adjust(
-    world: World,
+    cluster: Cluster,
     servers: Sequence[ServerProcess],
     rng: random.Random,
     requested: RequestedAdjustments,
     tenants: Sequence[str],
 ) -> None:
     """Adjust random settled calls until cancelled."""
-    _, key = await world.components.tenancy.api_keys.issue(world.tenant_id, scopes=frozenset({Scope.ADMIN}))
+    _, key = await cluster.components.tenancy.api_keys.issue(cluster.tenant_id, scopes=frozenset({Scope.ADMIN}))
     number = 0
     while True:
         await asyncio.sleep(rng.uniform(0.2, 0.8))
-        call = await _random_settled_call(world.components, rng, rng.choice(tenants))
+        call = await _random_settled_call(cluster.components, rng, rng.choice(tenants))
         if call is None:
             continue
         number += 1
@@ -93,7 +94,7 @@ async def _send(servers: Sequence[ServerProcess], rng: random.Random, request: p
         async with grpc.aio.insecure_channel(rng.choice(servers).address) as channel:
             stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
             try:
-                await stub.AdjustCall(request, metadata=metadata, timeout=10)
+                await stub.AdjustCall(request, metadata=metadata, timeout=30)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _RETRYABLE:
                     raise

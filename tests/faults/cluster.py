@@ -16,8 +16,9 @@ from godoty_service.bootstrap import Components, open_components
 from godoty_service.settings import Settings
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.server import Sandbox
-from tests.faults.invoice_comparison import Books, Witness, compare
+from tests.faults.invoice_comparison import InvoiceComparison, ServerEvidence, compare
 from tests.support.command import Command
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT
 
 _READY = 60.0  # start timeout of a server, in seconds
 
@@ -73,7 +74,7 @@ class ServerProcess:
             await self.process.wait()
 
 
-class World:
+class Cluster:
     """MongoDB, the sandbox and a tenant, with server processes that use them."""
 
     def __init__(
@@ -101,8 +102,7 @@ class World:
                 "GODOTY_MONGODB_DATABASE": self.settings.mongodb_database,
                 "GODOTY_OPENROUTER_BASE_URL": self.sandbox.base_url,
                 "OPENROUTER_API_KEY": provider_key.get_secret_value(),
-                "GODOTY_LEASE": "1.5",
-                "GODOTY_HEARTBEAT": "0.3",
+                **SHORT_LEASE_ENVIRONMENT,
                 # A server killed during a record lookup holds the call for 30 s, and lookups may fail.
                 "GODOTY_RECORD_PATIENCE": "120",
                 "GODOTY_RECORD_PATIENCE_WITH_USAGE": "5",
@@ -123,11 +123,11 @@ class World:
             while (await self.components.accounting.ledger.count())[0]:
                 await asyncio.sleep(0.2)
 
-    async def books(self) -> Books:
+    async def compare_with_invoice(self) -> InvoiceComparison:
         """Compare the ledger with the invoice line by line: the invoice equation (A8)."""
         killed = {replica_id for server in self._servers for replica_id in server.killed}
         outcomes = {line["turn_id"]: line["outcome"] for line in self._logged("turn_ended")}
-        return await compare(self.components, self.sandbox.invoice, Witness(killed=killed, outcomes=outcomes))
+        return await compare(self.components, self.sandbox.invoice, ServerEvidence(killed=killed, outcomes=outcomes))
 
     def _logged(self, event: str) -> Iterator[dict[str, Any]]:
         """Yield the servers' log events of one kind."""
@@ -150,7 +150,7 @@ async def new_tenant(components: Components) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIterator[World]:
+async def open_cluster(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIterator[Cluster]:
     """Open a cluster with its own database, which is dropped at the end."""
     async with Sandbox() as sandbox:
         sandbox.settings.change({"record_requests": False})
@@ -163,7 +163,7 @@ async def open_world(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIt
         async with open_components(settings) as components:
             try:
                 tenant_id, key = await new_tenant(components)
-                yield World(
+                yield Cluster(
                     settings=settings,
                     components=components,
                     sandbox=sandbox,

@@ -17,7 +17,7 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy
 from openrouter_sandbox.billing.malformed import MALFORMED
 from tests.faults.adjustment_load import RequestedAdjustments, adjust
-from tests.faults.cluster import ServerProcess, World
+from tests.faults.cluster import Cluster, ServerProcess
 from tests.faults.invoice_comparison import differences, spending_at
 from tests.support.system_clock import SKEW
 
@@ -129,7 +129,7 @@ def _scenario(rng: random.Random) -> str:
 
 
 async def run_fault_load(
-    world: World, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int
+    cluster: Cluster, servers: list[ServerProcess], seed: int, *, turns: int, kills: int, clients: int
 ) -> LoadResult:
     """Run turns of several clients while servers are killed and restarted, until both are complete.
 
@@ -139,16 +139,16 @@ async def run_fault_load(
     determines the actions of each task, independent of their interleaving.
     """
     result = LoadResult()
-    tenants = [(world.tenant_id, world.api_key), await world.another_tenant()]
-    long_ago, _ = spending_at(world.components, -timedelta(minutes=1))
-    async with long_ago.tracking(world.tenant_id):
-        await world.components.tenancy.policies.set(world.tenant_id, POLICIES[0])
+    tenants = [(cluster.tenant_id, cluster.api_key), await cluster.another_tenant()]
+    long_ago, _ = spending_at(cluster.components, -timedelta(minutes=1))
+    async with long_ago.tracking(cluster.tenant_id):
+        await cluster.components.tenancy.policies.set(cluster.tenant_id, POLICIES[0])
     killer = asyncio.create_task(_kill_servers(servers, random.Random(f"{seed}-killer"), result, kills=kills))
     background = [
-        asyncio.create_task(_change_policies(world, random.Random(f"{seed}-policies"), result, tenants)),
-        asyncio.create_task(_verify_repeatedly(world, result)),
+        asyncio.create_task(_change_policies(cluster, random.Random(f"{seed}-policies"), result, tenants)),
+        asyncio.create_task(_verify_repeatedly(cluster, result)),
         asyncio.create_task(
-            adjust(world, servers, random.Random(f"{seed}-orders"), result.requested, [each for each, _ in tenants])
+            adjust(cluster, servers, random.Random(f"{seed}-orders"), result.requested, [each for each, _ in tenants])
         ),
     ]
     keys, turns_each = [key for _, key in tenants], -(-turns // clients)
@@ -190,20 +190,20 @@ async def _run_client(
 
 
 async def _change_policies(
-    world: World, rng: random.Random, result: LoadResult, tenants: Sequence[tuple[str, str]]
+    cluster: Cluster, rng: random.Random, result: LoadResult, tenants: Sequence[tuple[str, str]]
 ) -> None:
     """Change random tenants' policies until cancelled; a tenant's first budget is set while turns run without one."""
     while True:
         await asyncio.sleep(rng.uniform(0.2, 1.2))
-        await world.components.administration.set_policy("storm", rng.choice(tenants)[0], rng.choice(POLICIES))
+        await cluster.components.administration.set_policy("faults", rng.choice(tenants)[0], rng.choice(POLICIES))
         result.policies += 1
 
 
-async def _verify_repeatedly(world: World, result: LoadResult) -> None:
+async def _verify_repeatedly(cluster: Cluster, result: LoadResult) -> None:
     """Verify the ledger until cancelled, while servers write and are killed."""
     while True:
         await asyncio.sleep(0.5)
-        result.findings += [each async for each in differences(world.components)]
+        result.findings += [each async for each in differences(cluster.components)]
         result.verifications += 1
 
 

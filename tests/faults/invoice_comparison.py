@@ -12,7 +12,8 @@ from godoty_service.budgets.maintenance import BudgetMaintenance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService
 from godoty_service.budgets.verification import verify_budgets
-from godoty_service.ledger.entries import CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import verify
 from godoty_service.usage.verification import verify_usage
 from openrouter_sandbox.billing.invoice import Invoice, Line
@@ -25,7 +26,7 @@ KILLED, CANCELLED, CUT_OFF = "killed", "cancelled", "cut off"
 
 
 @dataclass(frozen=True)
-class Witness:
+class ServerEvidence:
     """Facts about the servers from outside their database.
 
     Attributes:
@@ -38,7 +39,7 @@ class Witness:
 
 
 @dataclass
-class Books:
+class InvoiceComparison:
     """The comparison of the ledger with the provider's invoice.
 
     Attributes:
@@ -62,27 +63,29 @@ class Books:
     faults: list[str] = field(default_factory=list)
 
 
-async def compare(components: Components, invoice: Invoice, witness: Witness) -> Books:
+async def compare(components: Components, invoice: Invoice, evidence: ServerEvidence) -> InvoiceComparison:
     """Compare the ledger with the invoice, after all turns have ended."""
     entries = [entry async for entry in components.accounting.ledger.by_session(None)]
     calls = [entry for entry in entries if isinstance(entry, ModelCall)]
     lines = {line.generation_id: line for line in invoice.lines()}
-    books = Books(calls=len(calls), lines=len(lines), invoiced=invoice.total())
+    comparison = InvoiceComparison(calls=len(calls), lines=len(lines), invoiced=invoice.total())
     known = Counter(call.generation_id for call in calls if call.generation_id is not None)
-    books.faults += [f"generation {name} is in {count} calls" for name, count in known.items() if count > 1]
+    comparison.faults += [f"generation {name} is in {count} calls" for name, count in known.items() if count > 1]
     for call in calls:
-        _check(call, books, billed={name: line.cost for name, line in lines.items()})
+        _check(call, comparison, billed={name: line.cost for name, line in lines.items()})
     missing = [line for name, line in lines.items() if name not in known]
-    _match_unknown_lines(missing, books, witness)
-    _check_numbers(entries, books)
+    _match_unknown_lines(missing, comparison, evidence)
+    _check_numbers(entries, comparison)
     unmatched = sum((line.cost for line in missing), ZERO)
-    if books.cost + unmatched + _unresolved_lines(books, lines) != books.invoiced:
-        books.faults.append(f"the ledger has {books.cost}, the invoice {books.invoiced}, of it unmatched {unmatched}")
+    if comparison.cost + unmatched + _unresolved_lines(comparison, lines) != comparison.invoiced:
+        comparison.faults.append(
+            f"the ledger has {comparison.cost}, the invoice {comparison.invoiced}, of it unmatched {unmatched}"
+        )
     for tenant_id in {entry.tenant_id for entry in entries}:
         await components.usage.rollup_job.roll_up(tenant_id)
-    await _settle_budgets(components, books)
-    books.faults += [each async for each in differences(components)]
-    return books
+    await _settle_budgets(components, comparison)
+    comparison.faults += [each async for each in differences(components)]
+    return comparison
 
 
 async def differences(components: Components) -> AsyncIterator[str]:
@@ -94,7 +97,7 @@ async def differences(components: Components) -> AsyncIterator[str]:
         if not await _is_search_fee(components, each.what):
             yield f"verify: {each.session_id}: {each.what}"
     async for each in verify_budgets(
-        database=database, entries=components.accounting.entry_sums, budgets=components.accounting.budget_store
+        database=database, entries=components.budgets.entry_sums, budgets=components.budgets.store
     ):
         yield f"verify: {each.what}"
     async for each in verify_usage(
@@ -120,10 +123,10 @@ def spending_at(components: Components, ahead: timedelta) -> tuple[BudgetService
         database=components.database,
         rollup_job=components.usage.rollup_job,
         rollups=components.usage.rollups,
-        entries=components.accounting.entry_sums,
+        entries=components.budgets.entry_sums,
     )
     spending = BudgetService(
-        budgets=components.accounting.budget_store,
+        budgets=components.budgets.store,
         balance=balance,
         adjustments=components.accounting.ledger.adjustments,
         budgets_of=components.tenancy.policies.budgets,
@@ -131,7 +134,7 @@ def spending_at(components: Components, ahead: timedelta) -> tuple[BudgetService
     )
     sweep = BudgetMaintenance(
         budget_service=spending,
-        budgets=components.accounting.budget_store,
+        budgets=components.budgets.store,
         ledger=components.accounting.ledger,
         balance=balance,
         now=now,
@@ -141,82 +144,84 @@ def spending_at(components: Components, ahead: timedelta) -> tuple[BudgetService
     return spending, sweep
 
 
-async def _settle_budgets(components: Components, books: Books) -> None:
+async def _settle_budgets(components: Components, comparison: InvoiceComparison) -> None:
     """Run the sweeps of the next minutes, so that verification skips no budget as still pending."""
     _, sweep = spending_at(components, timedelta(minutes=5))
     await sweep.run_once()
     await sweep.run_once()  # the first may only have set the time from which a tenant's calls are counted
-    async for tenant_id in components.accounting.budget_store.tenants(None):
-        if await components.accounting.budget_store.tracked(tenant_id) is None:
-            books.faults.append(f"the opening balance of the budgets of {tenant_id} is not final")
+    async for tenant_id in components.budgets.store.tenants(None):
+        if await components.budgets.store.tracked(tenant_id) is None:
+            comparison.faults.append(f"the opening balance of the budgets of {tenant_id} is not final")
 
 
-def unresolved_reason(call: ModelCall, witness: Witness) -> str | None:
+def unresolved_reason(call: ModelCall, evidence: ServerEvidence) -> str | None:
     """Return the reason why an unresolved call has no generation id; None if its server must have received one.
 
     A server writes an error into each call that it closes, so a call without one was open when its server was killed.
     The response header with the id precedes the first token.
     """
     if call.error is None and call.duration is None:
-        return KILLED if call.owner in witness.killed else None
+        return KILLED if call.owner in evidence.killed else None
     if call.time_to_first_token is not None:
         return None
     if call.error == "interrupted":
-        ended = witness.outcomes.get(call.turn_id)
-        unlogged = ended is None and call.owner in witness.killed  # killed before it logged the outcome
+        ended = evidence.outcomes.get(call.turn_id)
+        unlogged = ended is None and call.owner in evidence.killed  # killed before it logged the outcome
         return CANCELLED if unlogged or ended == "turn_cancelled" else None
     return CUT_OFF if call.error == "provider_unavailable" else None
 
 
-def _check(call: ModelCall, books: Books, *, billed: dict[str, Decimal]) -> None:
+def _check(call: ModelCall, comparison: InvoiceComparison, *, billed: dict[str, Decimal]) -> None:
     """Compare an entry with its invoice line."""
     line = billed.get(call.generation_id or "")
     match call.state:
         case CallState.SETTLED:
-            books.settled += 1
-            books.cost += call.cost or ZERO
+            comparison.settled += 1
+            comparison.cost += call.cost or ZERO
             if call.cost != (line if line is not None else ZERO):
-                books.faults.append(f"{call.call_id} is settled at {call.cost}, its line is {line}")
+                comparison.faults.append(f"{call.call_id} is settled at {call.cost}, its line is {line}")
         case CallState.UNRESOLVED:
-            books.unresolved.append(call)
+            comparison.unresolved.append(call)
             if line is not None and (call.upper_bound is None or line > call.upper_bound):
-                books.faults.append(f"{call.call_id}: the bound {call.upper_bound} does not cover {line}")
+                comparison.faults.append(f"{call.call_id}: the bound {call.upper_bound} does not cover {line}")
         case CallState.VOID:
             if line is not None:
-                books.faults.append(f"{call.call_id} is void but was billed {line}")
+                comparison.faults.append(f"{call.call_id} is void but was billed {line}")
         case CallState.PENDING:
-            books.faults.append(f"{call.call_id} is still open")
+            comparison.faults.append(f"{call.call_id} is still open")
 
 
-def _match_unknown_lines(missing: Sequence[Line], books: Books, witness: Witness) -> None:
+def _match_unknown_lines(missing: Sequence[Line], comparison: InvoiceComparison, evidence: ServerEvidence) -> None:
     """Match each line with an id unknown to the ledger to an unresolved entry of its session with a sufficient bound.
 
     Calls that the provider cut off before its response are not billed.
     """
     bounds: dict[str, list[Decimal]] = defaultdict(list)
-    for call in books.unresolved:
-        reason = unresolved_reason(call, witness) if call.generation_id is None else None
-        books.reasons[reason or "?"] += 1
+    for call in comparison.unresolved:
+        reason = unresolved_reason(call, evidence) if call.generation_id is None else None
+        comparison.reasons[reason or "?"] += 1
         if reason is None:
-            books.faults.append(f"{call.call_id} is unresolved, but its server received the id: {call}")
+            comparison.faults.append(f"{call.call_id} is unresolved, but its server received the id: {call}")
         elif reason != CUT_OFF and call.upper_bound is not None:
             bounds[_session_marker(call)].append(call.upper_bound)
     for line in sorted(missing, key=lambda each: each.cost, reverse=True):
         free = bounds[line.session or ""]
         fitting = sorted(bound for bound in free if bound >= line.cost)
         if not fitting:
-            books.faults.append(f"line {line.generation_id} of {line.cost} has no entry")
+            comparison.faults.append(f"line {line.generation_id} of {line.cost} has no entry")
         else:
             free.remove(fitting[-1])
 
 
-def _check_numbers(entries: list[Entry], books: Books) -> None:
+def _check_numbers(entries: list[Entry], comparison: InvoiceComparison) -> None:
     positions = Counter((entry.session_uid, entry.number) for entry in entries)
-    books.faults += [f"number {position} is in {count} entries" for position, count in positions.items() if count > 1]
+    comparison.faults += [
+        f"number {position} is in {count} entries" for position, count in positions.items() if count > 1
+    ]
 
 
-def _unresolved_lines(books: Books, lines: Mapping[str, Line]) -> Decimal:
-    known = (lines.get(call.generation_id or "") for call in books.unresolved)
+def _unresolved_lines(comparison: InvoiceComparison, lines: Mapping[str, Line]) -> Decimal:
+    known = (lines.get(call.generation_id or "") for call in comparison.unresolved)
     return sum((line.cost for line in known if line is not None), ZERO)
 
 

@@ -13,9 +13,9 @@ import pytest
 from pymongo import MongoClient
 
 from godoty_service.ledger.entries import Adjustment, ModelCall
-from tests.faults.cluster import open_world
+from tests.faults.cluster import open_cluster
 from tests.faults.fault_load import MAX_SKEW, LoadResult, run_fault_load
-from tests.faults.invoice_comparison import Books
+from tests.faults.invoice_comparison import InvoiceComparison
 from tests.faults.stored_times import late_times
 from tests.support.system_clock import SKEW
 
@@ -33,34 +33,34 @@ async def test_ledger_and_invoice_agree_after_fault_load(
     requested adjustment exists once. No stored time is later than the database's, although the servers' clocks are.
     """
     seed = int(os.environ.get("GODOTY_TEST_SEED") or secrets.randbelow(1_000_000))
-    async with open_world(
+    async with open_cluster(
         mongodb_uri=mongodb_uri, name=f"godoty_test_faults_{secrets.token_hex(4)}", directory=tmp_path
-    ) as world:
-        start_time = await world.components.database.now()
-        servers = [world.server(**{SKEW: str(ahead)}) for ahead in (MAX_SKEW, -MAX_SKEW)]
+    ) as cluster:
+        start_time = await cluster.components.database.now()
+        servers = [cluster.server(**{SKEW: str(ahead)}) for ahead in (MAX_SKEW, -MAX_SKEW)]
         for server in servers:
             await server.start()
         try:
-            result = await run_fault_load(world, servers, seed, turns=TURNS, kills=KILLS, clients=6)
-            await world.settled(within=150)
+            result = await run_fault_load(cluster, servers, seed, turns=TURNS, kills=KILLS, clients=6)
+            await cluster.settled(within=150)
         finally:
             for server in servers:
                 await server.stop()
-        books = await world.books()
-        entries = [each async for each in world.components.accounting.ledger.by_session(None)]
+        comparison = await cluster.compare_with_invoice()
+        entries = [each async for each in cluster.components.accounting.ledger.by_session(None)]
         adjustments = [each for each in entries if isinstance(each, Adjustment)]
-        latest = await world.components.database.now() + timedelta(seconds=1)
+        latest = await cluster.components.database.now() + timedelta(seconds=1)
         with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
-            late = late_times(client[world.components.database.name], now=latest)
+            late = late_times(client[cluster.components.database.name], now=latest)
         early = [each for each in entries if isinstance(each, ModelCall) and each.start_time < start_time]
         with capsys.disabled():
-            print(f"\n[faults] seed {seed}: {_summary(result, books)}")  # noqa: T201 - the seed replays the load
+            print(f"\n[faults] seed {seed}: {_summary(result, comparison)}")  # noqa: T201 - the seed replays the load
 
-        assert books.faults == []
+        assert comparison.faults == []
         assert result.findings == []
         assert result.requested.mismatches(adjustments) == []
         assert (late, early) == ([], [])
-        assert [call.call_id for call in books.unresolved if call.generation_id is not None] == []
+        assert [call.call_id for call in comparison.unresolved if call.generation_id is not None] == []
         assert [
             line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines() if "_fault" in line
         ] == []
@@ -70,10 +70,11 @@ async def test_ledger_and_invoice_agree_after_fault_load(
         assert min(result.policies, result.verifications, len(result.requested.amounts)) > 0
 
 
-def _summary(result: LoadResult, books: Books) -> str:
+def _summary(result: LoadResult, comparison: InvoiceComparison) -> str:
     return (
         f"{sum(result.outcomes.values())} turns, {result.kills} kills, {result.policies} policies,"
         f" {result.verifications} verifications, {len(result.requested.amounts)} adjustments,"
-        f" {books.calls} calls, {books.settled} settled, {len(books.unresolved)} unresolved: {dict(books.reasons)},"
-        f" {books.lines} lines, ledger {books.cost}, invoice {books.invoiced}, outcomes {dict(result.outcomes)}"
+        f" {comparison.calls} calls, {comparison.settled} settled,"
+        f" {len(comparison.unresolved)} unresolved: {dict(comparison.reasons)}, {comparison.lines} lines,"
+        f" ledger {comparison.cost}, invoice {comparison.invoiced}, outcomes {dict(result.outcomes)}"
     )

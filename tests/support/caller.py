@@ -128,7 +128,7 @@ class Caller:
         self.channel = channel
         self.stub = stub_of(channel)
 
-    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 30.0, **fields: Any) -> Any:
+    def start(self, text: str, *, session_id: str = "talk", timeout: float | None = 90.0, **fields: Any) -> Any:
         """Start a turn; return its stream."""
         request = pb.ConverseRequest(session_id=session_id, text=text, **fields)
         return self.stub.Converse(request, metadata=self.service.metadata, timeout=timeout)
@@ -139,7 +139,7 @@ class Caller:
 
     async def call(self, method: str, request: Message) -> Any:
         """Call a unary method."""
-        return await getattr(self.stub, method)(request, metadata=self.service.metadata, timeout=30.0)
+        return await getattr(self.stub, method)(request, metadata=self.service.metadata, timeout=90.0)
 
     async def metrics(self, session_id: str = "talk") -> pb.GetSessionMetricsResponse:
         """Return the metrics of a session."""

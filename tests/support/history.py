@@ -7,7 +7,7 @@ from typing import Any
 from godoty.v1 import agent_service_pb2 as pb
 
 
-def assert_whole(messages: Sequence[pb.Message]) -> None:
+def assert_valid_history(messages: Sequence[pb.Message]) -> None:
     """Check a session's messages: numbered without gaps, user and assistant alternate, every tool use has a result."""
     assert [each.number for each in messages] == list(range(1, len(messages) + 1))
     assert [each.role for each in messages] == [pb.ROLE_USER, pb.ROLE_ASSISTANT] * (len(messages) // 2)
@@ -20,7 +20,7 @@ def assert_whole(messages: Sequence[pb.Message]) -> None:
     assert not any(block.HasField("tool_use") for block in messages[-1].content)
 
 
-def assert_whole_upstream(messages: Sequence[dict[str, Any]]) -> None:
+def assert_valid_request(messages: Sequence[dict[str, Any]]) -> None:
     """Check the messages of a request, as the provider received them."""
     spoken = [each for each in messages if each["role"] in ("user", "assistant")]
     turns = [each for each in spoken if not each.get("tool_calls")]
@@ -28,6 +28,6 @@ def assert_whole_upstream(messages: Sequence[dict[str, Any]]) -> None:
     assert [each["role"] for each in turns] == ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2)
     asked = [call["id"] for each in spoken for call in each.get("tool_calls") or ()]
     assert asked == [each["tool_call_id"] for each in messages if each["role"] == "tool"]
-    for place, each in enumerate(messages):
+    for index, each in enumerate(messages):
         if each["role"] == "tool":
-            assert messages[place - 1]["role"] in ("tool", "assistant")
+            assert messages[index - 1]["role"] in ("tool", "assistant")

@@ -8,7 +8,7 @@ import structlog
 from typer.testing import CliRunner
 
 from godoty_service.cli.app import app
-from tests.support.environment import ACCOUNT
+from tests.support.backends import ACCOUNT
 from tests.support.service import Service
 
 
@@ -22,9 +22,9 @@ def invoke(service: Service, *arguments: str, typed: str | None = None, **enviro
         environment: Variables in addition to the server's settings.
     """
     known = {
-        "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+        "GODOTY_MONGODB_URI": service.backends.mongodb_uri,
         "GODOTY_MONGODB_DATABASE": service.database.name,
-        "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+        "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
         "OPENROUTER_API_KEY": ACCOUNT,
     }
     with _restored_logging():

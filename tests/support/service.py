@@ -17,19 +17,19 @@ from godoty_service.turns.factory import pseudonym
 if TYPE_CHECKING:
     from godoty_service.ledger.entries import ModelCall
     from openrouter_sandbox.billing.invoice import Line
-    from tests.support.environment import Surroundings
+    from tests.support.backends import Backends
 
 Document = dict[str, Any]
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server: its address, its database, and its environment."""
+class Deployment:
+    """A server: its address, its database and its backends."""
 
     target: str
     database: Database[Document]
-    surroundings: Surroundings
+    backends: Backends
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Service:
     """A server, and a tenant of it that no other test uses.
 
     Attributes:
-        place: The server.
+        deployment: The server.
         tenant_id: The tenant.
         api_key: A key of the tenant, with the scope `converse`.
         key_id: The id of the key.
     """
 
-    place: Place
+    deployment: Deployment
     tenant_id: str
     api_key: str
     key_id: str
@@ -51,7 +51,7 @@ class Service:
     @property
     def target(self) -> str:
         """host:port of the server."""
-        return self.place.target
+        return self.deployment.target
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -61,21 +61,21 @@ class Service:
     @property
     def database(self) -> Database[Document]:
         """The server's database."""
-        return self.place.database
+        return self.deployment.database
 
     @property
-    def surroundings(self) -> Surroundings:
+    def backends(self) -> Backends:
         """MongoDB and the sandbox."""
-        return self.place.surroundings
+        return self.deployment.backends
 
     def another_tenant(self) -> Service:
         """Create another tenant of the same server."""
-        return self.surroundings.service(self.target, self.database.name)
+        return self.backends.service(self.target, self.database.name)
 
     def at(self, target: str) -> Service:
         """Return the same tenant at another server on the same database."""
-        place = Place(target=target, database=self.database, surroundings=self.surroundings)
-        return Service(place=place, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
+        deployment = Deployment(target=target, database=self.database, backends=self.backends)
+        return Service(deployment=deployment, tenant_id=self.tenant_id, api_key=self.api_key, key_id=self.key_id)
 
     def session(self, session_id: str) -> Document | None:
         """Return the session's document, or None."""
@@ -90,12 +90,12 @@ class Service:
         query = {"tenant_id": self.tenant_id, "session_id": session_id}
         return list(self.database["ledger"].find(query).sort([("start_time", 1), ("number", 1)]))
 
-    def footprint(self) -> dict[str, int]:
+    def document_counts(self) -> dict[str, int]:
         """Return the number of the tenant's documents by collection."""
         names = ("sessions", "messages", "ledger")
         return {name: self.database[name].count_documents({"tenant_id": self.tenant_id}) for name in names}
 
-    def upstream_name(self, session_id: str) -> str:
+    def provider_session_id(self, session_id: str) -> str:
         """Return the session's id at the provider."""
         session = self.session(session_id)
         assert session is not None
@@ -105,28 +105,28 @@ class Service:
         """Return the bodies of the session's requests, as the provider received them; without a session none."""
         if self.session(session_id) is None:
             return []
-        name = self.upstream_name(session_id)
-        entries = self.surroundings.ask(self.surroundings.sandbox.request_log.entries)
+        name = self.provider_session_id(session_id)
+        entries = self.backends.ask(self.backends.sandbox.request_log.entries)
         return [each["body"] for each in entries if each["body"].get("session_id") == name]
 
     def invoice(self, session_id: str) -> list[Line]:
         """Return the session's lines on the provider's invoice."""
-        name = self.upstream_name(session_id)
-        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.lines(session=name))
+        name = self.provider_session_id(session_id)
+        return self.backends.ask(lambda: self.backends.sandbox.invoice.lines(session=name))
 
     def invoiced(self, session_id: str) -> Decimal:
         """Return the sum of the session's lines on the invoice."""
-        name = self.upstream_name(session_id)
-        return self.surroundings.ask(lambda: self.surroundings.sandbox.invoice.total(session=name))
+        name = self.provider_session_id(session_id)
+        return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
 
 
-def plain(amount: Decimal) -> str:
+def format_amount(amount: Decimal) -> str:
     """Format an amount as the API does, independently of the service's code."""
     text = format(amount, "f")
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
+def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Block until a condition holds.
 
     Raises:
@@ -138,7 +138,7 @@ def until(condition: Callable[[], bool], *, within: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 20.0) -> Found:
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 60.0) -> Found:
     """Wait until a coroutine function returns a true value, and return it.
 
     Raises:
@@ -152,7 +152,7 @@ async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float
         await asyncio.sleep(0.01)
 
 
-async def soon(condition: Callable[[], Found], *, within: float = 20.0) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = 60.0) -> Found:
     """Wait until a function returns a true value, and return it.
 
     Raises:

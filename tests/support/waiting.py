@@ -10,7 +10,7 @@ async def settled(caller: Caller, session_id: str = "talk") -> None:
     async def nothing_pending() -> bool:
         return (await caller.metrics(session_id)).totals.pending_calls == 0
 
-    await eventually(nothing_pending, within=10)
+    await eventually(nothing_pending)
 
 
 async def free(service: Service, session_id: str = "talk") -> Document:
@@ -40,6 +40,6 @@ async def when_free(caller: Caller, text: str, session_id: str = "talk") -> tupl
         refused += 1
         return None
 
-    turn = await eventually(served, within=10)
+    turn = await eventually(served)
     assert turn is not None
     return turn, refused

@@ -8,7 +8,7 @@ import pytest
 from godoty_service.aio.batching import Batcher
 
 
-class Recorder:
+class RecordedBatches:
     """Records the batches; none of them ends before `released` is set."""
 
     def __init__(self) -> None:
@@ -26,26 +26,26 @@ class Recorder:
 
 async def test_items_submitted_during_a_batch_share_the_next() -> None:
     """The first item runs at once and alone; the others follow in their order, in batches of at most `max_size`."""
-    recorder = Recorder()
-    batcher = Batcher(recorder.run, max_size=3)
+    recorded = RecordedBatches()
+    batcher = Batcher(recorded.run, max_size=3)
     submitted = [asyncio.create_task(batcher.submit(2 * number)) for number in range(5)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     later = [asyncio.create_task(batcher.submit(20))]
-    recorder.released.set()
+    recorded.released.set()
     await asyncio.gather(*submitted, *later)
     await batcher.submit(30)
 
-    assert [item for batch in recorder.batches for item in batch] == [0, 2, 4, 6, 8, 20, 30]
-    assert max(len(batch) for batch in recorder.batches) == 3
-    assert recorder.batches[-1] == [30]
+    assert [item for batch in recorded.batches for item in batch] == [0, 2, 4, 6, 8, 20, 30]
+    assert max(len(batch) for batch in recorded.batches) == 3
+    assert recorded.batches[-1] == [30]
 
 
 async def test_each_submitter_gets_the_error_of_its_item() -> None:
     """A failed item does not fail the others; an exception of the batch is raised to all its submitters."""
-    recorder = Recorder()
-    recorder.released.set()
-    batcher = Batcher(recorder.run, max_size=10)
+    recorded = RecordedBatches()
+    recorded.released.set()
+    batcher = Batcher(recorded.run, max_size=10)
     found = await asyncio.gather(*(batcher.submit(item) for item in (0, 1, 2, 3)), return_exceptions=True)
     assert [type(each) for each in found] == [type(None), ValueError, type(None), ValueError]
 
@@ -56,15 +56,15 @@ async def test_each_submitter_gets_the_error_of_its_item() -> None:
 
 async def test_cancelled_wait_does_not_withdraw_the_item() -> None:
     """Its write may be under way already; the other items are not delayed."""
-    recorder = Recorder()
-    batcher = Batcher(recorder.run, max_size=10)
+    recorded = RecordedBatches()
+    batcher = Batcher(recorded.run, max_size=10)
     first, second, third = [asyncio.create_task(batcher.submit(item)) for item in (0, 2, 4)]
     await asyncio.sleep(0)
     second.cancel()
     await asyncio.sleep(0)
-    recorder.released.set()
+    recorded.released.set()
     await asyncio.gather(first, third)
 
     with pytest.raises(asyncio.CancelledError):
         await second
-    assert [item for batch in recorder.batches for item in batch] == [0, 2, 4]
+    assert [item for batch in recorded.batches for item in batch] == [0, 2, 4]

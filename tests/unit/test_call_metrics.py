@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from godoty_service.call_metrics import CallMetrics
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)

@@ -49,9 +49,9 @@ def godoty(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     def run(*arguments: str, **environment: str) -> Outcome:
         known = {
-            "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+            "GODOTY_MONGODB_URI": service.backends.mongodb_uri,
             "GODOTY_MONGODB_DATABASE": service.database.name,
-            "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+            "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
         }
         with monkeypatch.context() as patch:
             for name, value in {**known, **environment}.items():
@@ -73,7 +73,7 @@ def accepted(service: Service, key: str) -> bool:
     with grpc.insecure_channel(service.target) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         try:
-            stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=10)
+            stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=60)
         except grpc.RpcError as error:
             refusals = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
             assert error.code() in refusals  # noqa: PT017 - else it is no answer

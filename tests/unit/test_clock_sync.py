@@ -8,7 +8,7 @@ from godoty_service.cluster.clock_sync import SynchronizedClock
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class World:
+class SimulatedClocks:
     """A database's clock, a system clock and a monotonic one, all set by the test.
 
     Attributes:
@@ -47,88 +47,88 @@ class World:
 @pytest.mark.parametrize("ahead", [timedelta(days=31), timedelta(days=-31), timedelta()])
 async def test_measured_clock_returns_database_time(ahead: timedelta) -> None:
     """The system clock's error is in `offset` alone."""
-    world = World()
-    world.ahead = ahead
-    clock = world.clock()
+    clocks = SimulatedClocks()
+    clocks.ahead = ahead
+    clock = clocks.clock()
     await clock.measure()
-    world.passed += 7.25
+    clocks.passed += 7.25
 
-    assert abs(clock() - world.now()) <= timedelta(milliseconds=1)
+    assert abs(clock() - clocks.now()) <= timedelta(milliseconds=1)
     assert abs(clock.offset - ahead) <= timedelta(milliseconds=1)
     assert clock.within_tolerance == (not ahead)
 
 
 async def test_system_clock_set_while_running_moves_no_time() -> None:
     """The time continues unchanged, and the next measurement shows the offset."""
-    world = World()
-    clock = world.clock()
+    clocks = SimulatedClocks()
+    clock = clocks.clock()
     await clock.measure()
     before = clock()
-    world.ahead = timedelta(days=1)
+    clocks.ahead = timedelta(days=1)
 
     assert clock() == before
     await clock.measure()
     assert abs(clock() - before) <= timedelta(milliseconds=1)
-    assert abs(clock.offset - world.ahead) <= timedelta(milliseconds=1)
+    assert abs(clock.offset - clocks.ahead) <= timedelta(milliseconds=1)
 
 
 async def test_slow_reading_within_its_bounds_changes_nothing() -> None:
     """A reading that took four seconds is less accurate than the clock already is."""
-    world = World()
-    clock = world.clock()
+    clocks = SimulatedClocks()
+    clock = clocks.clock()
     await clock.measure()
-    world.round_trip = 4.0
+    clocks.round_trip = 4.0
     await clock.measure()
 
-    assert abs(clock() - world.now()) <= timedelta(milliseconds=1)
+    assert abs(clock() - clocks.now()) <= timedelta(milliseconds=1)
 
 
 async def test_round_trip_widens_the_tolerance() -> None:
     """An offset that may be due to the round trip is not reported."""
-    world = World()
-    world.round_trip, world.ahead = 4.0, timedelta(seconds=3)
-    clock = world.clock(tolerance=1.0)
+    clocks = SimulatedClocks()
+    clocks.round_trip, clocks.ahead = 4.0, timedelta(seconds=3)
+    clock = clocks.clock(tolerance=1.0)
     await clock.measure()
 
     assert clock.within_tolerance
 
 
 async def test_small_step_back_stops_the_clock() -> None:
-    """After a correction back of less than a second, the clock stands still until it is right."""
-    world = World()
-    clock = world.clock()
+    """After a correction back of less than a second, the clock stops until it is right."""
+    clocks = SimulatedClocks()
+    clock = clocks.clock()
     await clock.measure()
     before = clock()
-    world.step = timedelta(seconds=-0.5)
+    clocks.step = timedelta(seconds=-0.5)
     await clock.measure()
-    held = clock()
-    world.passed += 0.6
+    stopped = clock()
+    clocks.passed += 0.6
 
-    assert held == before
-    assert abs(clock() - (world.now() + world.step)) <= timedelta(milliseconds=2)
+    assert stopped == before
+    assert abs(clock() - (clocks.now() + clocks.step)) <= timedelta(milliseconds=2)
 
 
 async def test_large_step_back_sets_the_clock_back() -> None:
     """After a failover to a member whose clock is behind, the clock is set back to that member's time."""
-    world = World()
-    clock = world.clock()
+    clocks = SimulatedClocks()
+    clock = clocks.clock()
     await clock.measure()
     before = clock()
-    world.step = timedelta(minutes=-5)
+    clocks.step = timedelta(minutes=-5)
     await clock.measure()
 
-    assert timedelta() <= clock() - (before + world.step) <= timedelta(milliseconds=2)
+    assert timedelta() <= clock() - (before + clocks.step) <= timedelta(milliseconds=2)
 
 
 async def test_offset_beyond_tolerance_is_logged_once_and_its_end_too() -> None:
     """Exceeding the tolerance and returning to it are one line each."""
-    world = World()
-    world.ahead = timedelta(minutes=2)
-    clock = world.clock()
+    clocks = SimulatedClocks()
+    clocks.ahead = timedelta(minutes=2)
+    clock = clocks.clock()
     with structlog.testing.capture_logs() as lines:
         await clock.measure()
         await clock.measure()
-        world.ahead = timedelta()
+        clocks.ahead = timedelta()
         await clock.measure()
 
     assert [each["event"] for each in lines] == ["clock_out_of_tolerance", "clock_in_tolerance"]

@@ -7,8 +7,9 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.ledger.codec import call_from_document, entry_to_document
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence, UnitPrices

@@ -57,7 +57,7 @@ async def test_both_versions_describe_a_service(channel: grpc.aio.Channel, versi
 
 
 async def test_v1_describes_itself(channel: grpc.aio.Channel) -> None:
-    """Clients describe what they were told of, reflection v1 with it: its file names v1 throughout."""
+    """Clients may describe any listed service, reflection v1 included: its file names v1 throughout."""
     (file,) = files(await ask(channel, V1, file_containing_symbol=V1))
 
     (method,) = file.service[0].method

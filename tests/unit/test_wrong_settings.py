@@ -17,8 +17,8 @@ from godoty_service.cli import main
 from godoty_service.environment import edit_distance, read_environment, takes
 from godoty_service.settings import Settings
 from tests.conftest import server_environment
+from tests.support.backends import Backends
 from tests.support.command import Command
-from tests.support.environment import Surroundings
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
 GOOD = {
@@ -254,20 +254,20 @@ async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str
         ({"GODOTY_LISTEN": "127.0.0.1:99999"}, "GODOTY_LISTEN: got '127.0.0.1:99999', takes host:port"),
         ({"GODOTY_LEASE": "1"}, "GODOTY_LEASE: got 1, takes at least 2 times GODOTY_HEARTBEAT (2)"),
         ({"OPENROUTER_API_KEY": ""}, "OPENROUTER_API_KEY: got an empty value, takes a key"),
-        ({"GODOTY_DEFAULT_MODEL": "nobody/nothing"}, "GODOTY_DEFAULT_MODEL: got nobody/nothing, takes the id of a"),
+        ({"GODOTY_DEFAULT_MODEL": "unknown/nothing"}, "GODOTY_DEFAULT_MODEL: got unknown/nothing, takes the id of a"),
         (
-            {"GODOTY_DEFAULT_MODEL": "nobody/nothing", "GODOTY_WORKERS": "2"},
-            "GODOTY_DEFAULT_MODEL: got nobody/nothing, takes the id of a",
+            {"GODOTY_DEFAULT_MODEL": "unknown/nothing", "GODOTY_WORKERS": "2"},
+            "GODOTY_DEFAULT_MODEL: got unknown/nothing, takes the id of a",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
 async def test_server_with_a_wrong_setting_does_not_start(
-    surroundings: Surroundings, new_database: str, tmp_path: Path, environment: dict[str, str], said: str
+    backends: Backends, new_database: str, tmp_path: Path, environment: dict[str, str], said: str
 ) -> None:
     """`godoty serve` ends with exit status 1 and one line, and never serves."""
     log = tmp_path / "log"
-    code, lines = await started(server_environment(surroundings, new_database) | environment, log)
+    code, lines = await started(server_environment(backends, new_database) | environment, log)
 
     assert code == 1
     (line,) = lines
@@ -275,27 +275,27 @@ async def test_server_with_a_wrong_setting_does_not_start(
     assert '"serving"' not in log.read_text()
 
 
-async def test_taken_metrics_port_is_named(surroundings: Surroundings, new_database: str, tmp_path: Path) -> None:
+async def test_taken_metrics_port_is_named(backends: Backends, new_database: str, tmp_path: Path) -> None:
     """The error names which of the server's two ports is in use."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        environment = server_environment(surroundings, new_database) | {"GODOTY_METRICS_LISTEN": listen}
+        environment = server_environment(backends, new_database) | {"GODOTY_METRICS_LISTEN": listen}
         code, lines = await started(environment, tmp_path / "log")
 
     assert code == 1
     assert lines == [f"godoty: GODOTY_METRICS_LISTEN={listen}: the address cannot be listened on: {os.strerror(98)}."]
 
 
-def test_check_reads_the_providers_list(godoty: Godoty, surroundings: Surroundings) -> None:
+def test_check_reads_the_providers_list(godoty: Godoty, backends: Backends) -> None:
     """`godoty config check` refuses a default model that the provider does not list."""
-    base_url = surroundings.sandbox.base_url
+    base_url = backends.sandbox.base_url
     assert godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url) == Outcome(0, [])
 
-    outcome = godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url, GODOTY_DEFAULT_MODEL="nobody/nothing")
+    outcome = godoty("config", "check", GODOTY_OPENROUTER_BASE_URL=base_url, GODOTY_DEFAULT_MODEL="unknown/nothing")
     assert outcome.code == 1
-    assert outcome.lines[-1].startswith("godoty: GODOTY_DEFAULT_MODEL: got nobody/nothing")
+    assert outcome.lines[-1].startswith("godoty: GODOTY_DEFAULT_MODEL: got unknown/nothing")
 
 
 @pytest.mark.parametrize("files", [("GODOTY_TLS_CERT",), ("GODOTY_TLS_KEY",)])

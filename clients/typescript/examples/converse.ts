@@ -19,7 +19,7 @@ async function converse(agent: AgentServiceClient): Promise<void> {
   }
 }
 
-/** Runs one turn, prints the answer and tells the session's id and its totals after the turn. */
+/** Runs one turn, prints the answer, the session's id and its totals after the turn. */
 async function say(agent: AgentServiceClient, sessionId: string, text: string): Promise<{ sessionId: string; totals: Totals }> {
   const stream = agent.converse(ConverseRequest.create({ sessionId, text }), { deadline: Date.now() + DEADLINE_MS });
   let totals: Totals | undefined;

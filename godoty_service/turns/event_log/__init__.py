@@ -1,1 +1,1 @@
-"""A turn's event log: its events, their documents, the store, the writer and the readers."""
+"""A turn's event log: events, their documents, the listeners that append them, the store, writer and readers."""

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, SessionLost
 from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome, writable
 from godoty_service.turns.turn import Turn
@@ -70,14 +71,13 @@ class EventLogWriter:
 
     async def run(self, interval: float) -> None:
         """Flush the logs every `interval` seconds until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.flush()
-            except GodotyError as error:
-                log.warning("event_logs_not_written", error=str(error), turns=len(self._logs))
-            except Exception:
-                log.exception("event_log_writer_fault")
+        await run_every(interval, self._try_flush, failure="event_log_writer_fault")
+
+    async def _try_flush(self) -> None:
+        try:
+            await self.flush()
+        except GodotyError as error:
+            log.warning("event_logs_not_written", error=str(error), turns=len(self._logs))
 
     async def flush(self) -> None:
         """Insert the events that were appended since the last flush.

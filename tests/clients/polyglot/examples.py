@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 CLIENTS = Path(__file__).parents[3] / "clients"
-_PATIENCE = 300  # go, npm and maven may have to fetch and compile
+_TIMEOUT = 300  # go, npm and maven may have to fetch and compile
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # mvn prints some even with -Dstyle.color=never
 
 
@@ -20,5 +20,5 @@ async def run(folder: str, *command: str, **environment: str) -> tuple[int, str]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), timeout=_PATIENCE)
+    out, _ = await asyncio.wait_for(process.communicate(), timeout=_TIMEOUT)
     return process.returncode or 0, _COLOUR.sub("", out.decode())

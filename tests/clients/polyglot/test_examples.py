@@ -25,9 +25,7 @@ _EXAMPLES = [
 
 
 @pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
-async def test_a_conversation_costs_what_its_metrics_say(
-    folder: str, command: tuple[str, ...], service: Service
-) -> None:
+async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...], service: Service) -> None:
     """Two turns in one session; their last total and the metrics are the same amount, and more than the first."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
 
@@ -38,8 +36,8 @@ async def test_a_conversation_costs_what_its_metrics_say(
 
 
 @pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
-async def test_a_refused_key_ends_the_example(folder: str, command: tuple[str, ...], service: Service) -> None:
-    """A failure is told, without the key, and the exit code is not 0."""
+async def test_refused_key_ends_example_with_error(folder: str, command: tuple[str, ...], service: Service) -> None:
+    """The example reports the failure without the key and exits with a code other than 0."""
     code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY="gdt_no_such_key")
 
     assert code != 0

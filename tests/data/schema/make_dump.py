@@ -60,7 +60,7 @@ class Maker:
                 "GODOTY_MONGODB_DATABASE": database or self.database,
                 "GODOTY_OPENROUTER_BASE_URL": self.around.sandbox.base_url,
                 "OPENROUTER_API_KEY": OLD["ACCOUNT"],
-                "GODOTY_LEASE": "1.5",
+                "GODOTY_LEASE": "3",
                 "GODOTY_HEARTBEAT": "0.3",
                 "GODOTY_TURN_LOG_RETENTION": "31536000",
                 **environment,
@@ -124,7 +124,7 @@ async def interrupt(maker: Maker, services: list[Any]) -> None:
     """Leave calls to reconciliation and turns without an end; a session twice."""
     for number, session in enumerate(("cut", "twice", "twice")):
         server = await maker.server(GODOTY_ROLLUP_INTERVAL="3600", GODOTY_RECORD_PATIENCE="3600")
-        await asyncio.sleep(2.0)  # the lease of the server before is over
+        await asyncio.sleep(4.0)  # the lease of the server before is over
         turns = [
             asyncio.create_task(
                 converse(server, each, session, "slow tokens=200 first_delay_ms=20 delay_ms=100", HAIKU)

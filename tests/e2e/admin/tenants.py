@@ -62,8 +62,8 @@ class Answer:
     messages: list[Any]
 
 
-class House:
-    """A server with its tenants. Each response is searched for other tenants' data."""
+class IsolationCheck:
+    """Calls a server as several tenants, and searches each response for the data of the others."""
 
     def __init__(self, channel: grpc.Channel, tenants: list[Tenant]) -> None:
         self.tenants = tenants

@@ -13,7 +13,7 @@ from godoty.v1 import budget_pb2
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller, failure_of
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 PRECONDITION, INVALID = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT
 
@@ -36,7 +36,7 @@ async def test_adjustment_is_made_attributed_and_recorded(admin: Admin, caller: 
 
     answer = await admin.call("AdjustCall", **_fields(admin, call_id, add_usd="0.001"))
 
-    total = plain(before + Decimal("0.001"))
+    total = format_amount(before + Decimal("0.001"))
     made = answer.adjustment
     assert (made.call_id, made.cost_usd, made.by, made.why) == (call_id, "0.001", admin.key_id, "the invoice")
     assert (made.number, made.request_id, made.resolves) == (2, "r1", False)
@@ -121,7 +121,7 @@ async def test_impossible_cost_is_refused(admin: Admin, caller: Caller, call_id:
     above = await admin.refused("AdjustCall", **_fields(admin, call_id, cost_usd="5"))
 
     assert (below.code, below.reason) == (PRECONDITION, "AMOUNT_REFUSED")
-    assert below.metadata == {"call_id": call_id, "total_usd": plain(cost - 1)}
+    assert below.metadata == {"call_id": call_id, "total_usd": format_amount(cost - 1)}
     assert (above.code, above.reason, above.metadata["total_usd"]) == (PRECONDITION, "AMOUNT_REFUSED", "5")
     assert Decimal(above.metadata["upper_bound_usd"]) < 5
     assert await admin.changes(admin.service.tenant_id) == []
@@ -129,10 +129,10 @@ async def test_impossible_cost_is_refused(admin: Admin, caller: Caller, call_id:
     assert meant.total_cost_usd == "5"
 
 
-async def test_call_of_another_tenant_is_not_found(admin: Admin, stranger: Caller, call_id: str) -> None:
+async def test_call_of_another_tenant_is_not_found(admin: Admin, other_tenant: Caller, call_id: str) -> None:
     """Even with an operator's key: the request must name the call's own tenant."""
     other = await admin.refused(
-        "AdjustCall", **_fields(admin, call_id, add_usd="1", tenant_id=stranger.service.tenant_id)
+        "AdjustCall", **_fields(admin, call_id, add_usd="1", tenant_id=other_tenant.service.tenant_id)
     )
 
     assert (other.code, other.reason) == (grpc.StatusCode.NOT_FOUND, "CALL_NOT_FOUND")

@@ -73,10 +73,10 @@ async def test_changes_are_paged_newest_first(admin: Admin) -> None:
 
 
 async def test_change_that_cannot_be_recorded_is_not_made(
-    surroundings: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is inserted first: if that fails, nothing changes."""
-    async with open_components(surroundings.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
+    async with open_components(backends.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
         admin = components.administration
         tenant = await admin.create_tenant("me", name="acme")
         key, text = await admin.issue_key("me", tenant.tenant_id, scopes=frozenset({Scope.ADMIN}), expire_time=None)

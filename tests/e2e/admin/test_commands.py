@@ -16,7 +16,7 @@ from godoty_service.tenancy.encryption import SecretBox
 from tests.e2e.admin.conftest import ENCRYPTION_KEY
 from tests.support.caller import Caller
 from tests.support.invoking import invoke
-from tests.support.service import Service, plain
+from tests.support.service import Service, format_amount
 
 Godoty = Callable[..., str]
 
@@ -123,7 +123,7 @@ def test_invalid_values_are_refused_by_the_same_rules(
 
 def _sealed(service: Service, database: str) -> bytes:
     """Return the stored document of the only key."""
-    (document,) = service.surroundings.mongo[database]["provider_keys"].find()
+    (document,) = service.backends.mongo[database]["provider_keys"].find()
     return bytes(document["sealed"])
 
 
@@ -143,7 +143,7 @@ def test_keys_are_re_encrypted(godoty: Godoty, service: Service, new_database: s
     assert SecretBox.of(new).open(after, owner=tenant) == "sk-or-v1-typed-in"
     with pytest.raises(ProviderKeysOff):
         SecretBox.of(ENCRYPTION_KEY).open(after, owner=tenant)
-    recorded = service.surroundings.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
+    recorded = service.backends.mongo[new_database]["admin_changes"].find({"action": "ResealProviderKeys"})
     assert [(each["by"], each["tenant_id"]) for each in recorded] == [(user(), "")] * 2
 
 
@@ -172,7 +172,7 @@ async def test_budget_status_is_shown(godoty: Godoty, caller: Caller) -> None:
     printed = await asyncio.to_thread(godoty, "tenant", "budget", service.tenant_id)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
 
-    spent = plain(service.invoiced("talk"))
+    spent = format_amount(service.invoiced("talk"))
     assert [(row[0], *row[2:]) for row in rows] == [
         ("month", "12.5", spent, "0", "hard"),
         ("total", "1000", spent, "0", ""),

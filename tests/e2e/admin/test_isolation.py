@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.auth import Scope
-from tests.e2e.admin.tenants import Answer, House, Tenant, converse
-from tests.support.environment import Surroundings
+from tests.e2e.admin.tenants import Answer, IsolationCheck, Tenant, converse
+from tests.support.backends import Backends
 
 OK, MISSING, DENIED = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -38,7 +38,7 @@ TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1
 START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
-class Strangers(RuleBasedStateMachine):
+class TenantIsolation(RuleBasedStateMachine):
     """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
 
     channel: ClassVar[grpc.Channel]
@@ -47,10 +47,12 @@ class Strangers(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Create three tenants, each with a session."""
-        self.house = House(self.channel, [next(self.pool) for _ in range(3)])
-        for number, who in enumerate(self.house.tenants):
+        self.isolation = IsolationCheck(self.channel, [next(self.pool) for _ in range(3)])
+        for number, who in enumerate(self.isolation.tenants):
             session_id = f"session-{who.mark[5:]}-{number}"
-            answer = self.house.ask(who, Scope.CONVERSE, "agent", "Converse", converse(who, session_id, user=who.user))
+            answer = self.isolation.ask(
+                who, Scope.CONVERSE, "agent", "Converse", converse(who, session_id, user=who.user)
+            )
             assert answer.code is OK
             assert who.mark in str(answer.messages)  # the answer repeats the text, so the search can find it
             who.sessions.append(session_id)
@@ -58,14 +60,14 @@ class Strangers(RuleBasedStateMachine):
     def agent(self, who: Tenant, method: str, **fields: Any) -> Answer:
         """Call AgentService."""
         request = getattr(agent_pb, f"{method}Request")(**fields)
-        return self.house.ask(who, Scope.CONVERSE, "agent", method, request)
+        return self.isolation.ask(who, Scope.CONVERSE, "agent", method, request)
 
     def draw_id(self, data: st.DataObject, who: Tenant, prefix: str) -> str:
         """Draw an id: of this kind its own, another's or guessed; another's of any kind; or invented."""
         own = [each for each in (*who.ids, *who.sessions) if each.startswith(prefix)]
         others = [
             text
-            for each in self.house.tenants
+            for each in self.isolation.tenants
             if each is not who
             for text in (*each.ids, *each.sessions, each.tenant_id, each.user)
         ]
@@ -82,10 +84,10 @@ class Strangers(RuleBasedStateMachine):
     @rule(who=WHO, data=st.data())
     def converse_anywhere(self, who: int, data: st.DataObject) -> None:
         """Another tenant's session id creates a session of its own; another's request id is unknown."""
-        me = self.house.tenants[who]
+        me = self.isolation.tenants[who]
         session_id, request_id = self.draw_id(data, me, "session-"), self.draw_id(data, me, "turn_")
         requested = converse(me, session_id, request_id=request_id)
-        answer = self.house.ask(me, Scope.CONVERSE, "agent", "Converse", requested)
+        answer = self.isolation.ask(me, Scope.CONVERSE, "agent", "Converse", requested)
         if answer.code is not OK:
             assert answer.code in (INVALID, grpc.StatusCode.ALREADY_EXISTS)  # malformed, or used for another session
             return
@@ -95,11 +97,11 @@ class Strangers(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2))
     def retry_under_one_name(self, number: int) -> None:
         """The same request id names a turn of each tenant: a retry replays its own."""
-        requested = [converse(each, each.sessions[0], request_id=f"same-{number}") for each in self.house.tenants]
+        requested = [converse(each, each.sessions[0], request_id=f"same-{number}") for each in self.isolation.tenants]
         for _ in range(2):
             turns = set()
-            for who, request in zip(self.house.tenants, requested, strict=True):
-                answer = self.house.ask(who, Scope.CONVERSE, "agent", "Converse", request)
+            for who, request in zip(self.isolation.tenants, requested, strict=True):
+                answer = self.isolation.ask(who, Scope.CONVERSE, "agent", "Converse", request)
                 assert answer.code is OK
                 assert who.mark in "".join(each.text_delta.text for each in answer.messages)
                 turns.add(answer.messages[0].turn_id)
@@ -108,7 +110,7 @@ class Strangers(RuleBasedStateMachine):
     @rule(who=WHO, data=st.data(), method=st.sampled_from(["ResumeTurn", "CancelTurn"]))
     def reach_a_turn(self, who: int, data: st.DataObject, method: str) -> None:
         """Another tenant's turn is not found."""
-        me = self.house.tenants[who]
+        me = self.isolation.tenants[who]
         turn_id = self.draw_id(data, me, "turn_")
         answer = self.agent(me, method, turn_id=turn_id)
         if turn_id in me.ids and turn_id.startswith("turn_"):
@@ -123,7 +125,7 @@ class Strangers(RuleBasedStateMachine):
     )
     def reach_a_session(self, who: int, data: st.DataObject, method: str) -> None:
         """Another tenant's session is not found, unless the tenant created one of that id."""
-        me = self.house.tenants[who]
+        me = self.isolation.tenants[who]
         session_id = self.draw_id(data, me, "session-")
         mine = session_id in me.sessions or session_id in me.made
         if method == "DeleteSession" and mine:
@@ -137,7 +139,7 @@ class Strangers(RuleBasedStateMachine):
     @rule(who=WHO, data=st.data())
     def list_with_anothers_filter_or_page(self, who: int, data: st.DataObject) -> None:
         """Another tenant's end user has no sessions here, and another's page token is refused."""
-        me, other = self.house.tenants[who], self.house.tenants[(who + data.draw(st.integers(1, 2))) % 3]
+        me, other = self.isolation.tenants[who], self.isolation.tenants[(who + data.draw(st.integers(1, 2))) % 3]
         assert not self.agent(me, "ListSessions", user=other.user).messages[0].sessions
         token = self.draw_id(data, me, "Wy")
         lists: list[tuple[str, dict[str, str]]] = [
@@ -156,9 +158,9 @@ class Strangers(RuleBasedStateMachine):
         method=st.sampled_from(["GetUsage", "ListLedgerEntries", "ExportLedger", "GetBudget"]),
     )
     def read_the_bill(self, who: int, data: st.DataObject, scope: Scope, method: str) -> None:
-        """Only an administrator reads another tenant's bill, which contains no text of a conversation."""
-        me = self.house.tenants[who]
-        other = self.house.tenants[(who + data.draw(st.integers(1, 2))) % 3]
+        """Only an administrator reads another tenant's connect_billing, which contains no text of a conversation."""
+        me = self.isolation.tenants[who]
+        other = self.isolation.tenants[(who + data.draw(st.integers(1, 2))) % 3]
         known = [other.tenant_id, other.tenant_id, me.tenant_id, f"{other.tenant_id[:-1]}~"]
         requested = [*known, data.draw(st.sampled_from(MADE_UP))][data.draw(st.integers(0, len(known)))]
         fields: dict[str, Any] = {"tenant_id": requested}
@@ -170,7 +172,7 @@ class Strangers(RuleBasedStateMachine):
             fields |= {"page_size": 1, name: other.user if name == "user" else self.draw_id(data, other, prefix)}
         if method == "ExportLedger" and data.draw(st.booleans(), label="continue"):
             fields |= {"cursor": self.draw_id(data, other, "Wy")}
-        answer = self.house.ask(me, scope, "billing", method, getattr(billing_pb, f"{method}Request")(**fields))
+        answer = self.isolation.ask(me, scope, "billing", method, getattr(billing_pb, f"{method}Request")(**fields))
         if requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
             assert answer.code is OK or (method in DRAWN and answer.code is INVALID)
         else:
@@ -179,23 +181,23 @@ class Strangers(RuleBasedStateMachine):
     @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING]))
     def administer(self, who: int, data: st.DataObject, scope: Scope) -> None:
         """A tenant without the scope admin is refused every method, on any tenant."""
-        me = self.house.tenants[who]
-        other = self.house.tenants[data.draw(WHO)]
+        me = self.isolation.tenants[who]
+        other = self.isolation.tenants[data.draw(WHO)]
         method = data.draw(st.sampled_from(tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)))
         request = getattr(admin_pb, method.input_type.name)()
         if "tenant_id" in method.input_type.fields_by_name:
             request.tenant_id = other.tenant_id
         if "key_id" in method.input_type.fields_by_name:
             request.key_id = other.keys[Scope.CONVERSE].split("_")[1]
-        assert self.house.ask(me, scope, "admin", method.name, request).code is DENIED
+        assert self.isolation.ask(me, scope, "admin", method.name, request).code is DENIED
 
     @rule(who=WHO, data=st.data())
     def administer_with_the_key(self, who: int, data: st.DataObject) -> None:
         """An administrator reads any tenant, but finds no key under another's id, and no conversation's text."""
-        me, other = self.house.tenants[who], self.house.tenants[(who + 1) % 3]
+        me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         key_id = other.keys[Scope.CONVERSE].split("_")[1]
         requested = data.draw(st.sampled_from(MADE_UP))
-        ask = self.house.ask
+        ask = self.isolation.ask
         own = admin_pb.RevokeKeyRequest(tenant_id=me.tenant_id, key_id=key_id)
         assert ask(me, Scope.ADMIN, "admin", "RevokeKey", own).code is MISSING
         for method in ("GetTenant", "GetPolicy", "ListKeys"):
@@ -208,7 +210,7 @@ class Strangers(RuleBasedStateMachine):
     @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.ADMIN]))
     def converse_without_the_scope(self, who: int, data: st.DataObject, scope: Scope) -> None:
         """A key of another scope opens no conversation, not even of its own tenant."""
-        me, other = self.house.tenants[who], self.house.tenants[data.draw(WHO)]
+        me, other = self.isolation.tenants[who], self.isolation.tenants[data.draw(WHO)]
         for method, fields in (
             ("Converse", {"session_id": other.sessions[0], "text": "hi"}),
             ("GetSession", {"session_id": other.sessions[0]}),
@@ -217,16 +219,16 @@ class Strangers(RuleBasedStateMachine):
             ("ListModels", {}),
         ):
             request = getattr(agent_pb, f"{method}Request")(**fields)
-            assert self.house.ask(me, scope, "agent", method, request).code is DENIED
+            assert self.isolation.ask(me, scope, "agent", method, request).code is DENIED
 
 
 @pytest.fixture
-def strangers(surroundings: Surroundings, shared_server: tuple[str, str]) -> Iterator[type[Strangers]]:
+def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterator[type[TenantIsolation]]:
     """Return the state machine, on the shared server, with its tenants."""
     target, database = shared_server
 
     async def some() -> list[Tenant]:
-        async with open_components(surroundings.settings(database)) as components:
+        async with open_components(backends.settings(database)) as components:
 
             async def make() -> Tenant:
                 tenant = await components.tenancy.tenants.create("stranger")
@@ -240,17 +242,17 @@ def strangers(surroundings: Surroundings, shared_server: tuple[str, str]) -> Ite
 
     def endless() -> Iterator[Tenant]:
         while True:
-            yield from surroundings.run(some())
+            yield from backends.run(some())
 
     with grpc.insecure_channel(target) as channel:
-        Strangers.channel, Strangers.pool = channel, endless()
-        yield Strangers
+        TenantIsolation.channel, TenantIsolation.pool = channel, endless()
+        yield TenantIsolation
 
 
-def test_no_tenant_receives_data_of_another(strangers: type[Strangers]) -> None:
+def test_no_tenant_receives_data_of_another(isolation_test: type[TenantIsolation]) -> None:
     """All methods, with keys of every scope, and ids that are another's, guessed, malformed or injected."""
     run_state_machine_as_test(
-        strangers,
+        isolation_test,
         settings=settings(
             max_examples=200 if LONG else 6,
             stateful_step_count=30,

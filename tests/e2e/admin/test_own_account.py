@@ -11,12 +11,13 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import budget_pb2
 
 from godoty_service.ids import key_id_of
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
+from tests.support.backends import ACCOUNT
 from tests.support.caller import Caller
-from tests.support.environment import ACCOUNT
 from tests.support.service import Service
 
 OWN = "sandbox-of-a-tenant-itself"
@@ -30,7 +31,7 @@ async def started(serve: Start) -> Service:
 
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until the session's only call is settled."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             (call,) = service.entries(session_id)
             if call.state is not CallState.PENDING:

@@ -39,7 +39,7 @@ async def test_policy_reaches_the_provider(caller: Caller, admin: Admin) -> None
         "models": ["openai/gpt-4o-mini", "openai/gpt-4o"],
         "max_tokens": 1000,
         "provider": {**routing, "max_price": {"prompt": "2", "completion": "10", "image": "0.5"}},  # gpt-4o: 2.50, 10
-        "session_id": caller.service.upstream_name("talk"),
+        "session_id": caller.service.provider_session_id("talk"),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -84,7 +84,7 @@ async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
 
 async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, admin: Admin) -> None:
     """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`."""
-    call = caller.start("@sandbox tool-loop calls=3 first_delay_ms=300", model="openai/gpt-4o-mini")
+    call = caller.start("@sandbox tool-loop calls=3 first_delay_ms=2000", model="openai/gpt-4o-mini")
     async for response in call:
         if response.HasField("model_call_finished"):
             break

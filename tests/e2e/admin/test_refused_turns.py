@@ -22,7 +22,7 @@ REFUSALS = pytest.mark.parametrize(
 
 
 async def _differences(service: Service) -> list[str]:
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         session_differences = verify(
             database=components.database,
             ledger=components.accounting.ledger,

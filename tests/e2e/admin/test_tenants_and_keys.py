@@ -1,7 +1,5 @@
 """Tenants and their keys, by gRPC."""
 
-import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.conftest import Start
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller, failure_of
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 NO_KEY = "0123456789abcdef"
@@ -34,20 +32,20 @@ async def accepted(admin: Admin, key: str) -> bool:
         response_deserializer=agent_pb.ListSessionsResponse.FromString,
     )
     try:
-        await call(agent_pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=20)
+        await call(agent_pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=60)
     except grpc.aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED  # noqa: PT017 - else it is no answer
         return False
     return True
 
 
-async def refused_within(admin: Admin, key: str, seconds: float) -> float:
-    """Wait until a key is refused; return the seconds."""
-    begun = time.monotonic()
-    while await accepted(admin, key):
-        assert time.monotonic() - begun < seconds
-        await asyncio.sleep(0.05)
-    return time.monotonic() - begun
+async def refused(admin: Admin, key: str) -> None:
+    """Wait until a key is refused: a server reads it again after three seconds."""
+
+    async def answer() -> bool:
+        return not await accepted(admin, key)
+
+    await eventually(answer)
 
 
 async def test_tenant_is_created_read_and_listed(admin: Admin) -> None:
@@ -132,15 +130,15 @@ async def test_invalid_key_request_is_refused(admin: Admin, field: str, fields: 
 async def test_key_expires(admin: Admin) -> None:
     """It is accepted until its time, and refused after that."""
     tenant_id = await admin.tenant()
-    key, text = await admin.issue(tenant_id, expire_time=at(datetime.now(UTC) + timedelta(seconds=1.5)))
+    key, text = await admin.issue(tenant_id, expire_time=at(datetime.now(UTC) + timedelta(seconds=5)))
 
     assert key.HasField("expire_time")
     assert await accepted(admin, text)
-    await refused_within(admin, text, 4)
+    await refused(admin, text)
 
 
 async def test_revoked_key_is_refused_on_every_server(admin: Admin, serve: Start) -> None:
-    """At once on the server that revoked it, within 5 seconds on others; revoking it again changes nothing."""
+    """At once on the server that revoked it, soon on others; revoking it again changes nothing."""
     elsewhere = await serve(database=admin.service.database.name)
     tenant_id = await admin.tenant()
     key, text = await admin.issue(tenant_id)
@@ -151,7 +149,7 @@ async def test_revoked_key_is_refused_on_every_server(admin: Admin, serve: Start
 
         await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
         assert not await accepted(admin, text)
-        assert await refused_within(there, text, 5) < 5
+        await refused(there, text)
 
     (listed,) = (await admin.call("ListKeys", tenant_id=tenant_id)).keys
     await admin.call("RevokeKey", tenant_id=tenant_id, key_id=key.key_id)
@@ -171,7 +169,7 @@ async def test_rotated_key_is_valid_until_the_overlap_ends(admin: Admin) -> None
     assert _lifetime(answer.key) == _lifetime(old)
     assert await accepted(admin, answer.text)
     assert await accepted(admin, old_text)
-    await refused_within(admin, old_text, 5)
+    await refused(admin, old_text)
     assert await accepted(admin, answer.text)
     gone = await admin.refused("RotateKey", tenant_id=tenant_id, key_id=old.key_id)
     assert (gone.code, gone.reason) == (MISSING, "KEY_NOT_FOUND")
@@ -249,7 +247,7 @@ async def test_use_is_recorded_without_a_write_for_each_call(admin: Admin, serve
     for _ in range(200):
         await caller.call("ListSessions", agent_pb.ListSessionsRequest())
     ended = datetime.now(UTC)
-    await asyncio.sleep(0.8)
+    await soon(lambda: (service.database["api_keys"].find_one({"_id": service.key_id}) or {}).get("last_use_time"))
 
     (found,) = service.database["api_keys"].find({"tenant_id": service.tenant_id})
     near = timedelta(seconds=1)  # the server's clock follows the database's within its measurement error
@@ -263,13 +261,13 @@ def _writes(service: Service, collection: str) -> int:
     return int(found["latencyStats"]["writes"]["ops"])
 
 
-async def test_last_use_is_written_when_the_server_stops(surroundings: Any, connect: Any) -> None:
+async def test_last_use_is_written_when_the_server_stops(backends: Any, connect: Any) -> None:
     """The stopping server writes the uses that it has not written yet."""
     from godoty_service.server import running  # noqa: PLC0415 - beside its use
 
-    name = surroundings.new_database()
-    async with running(surroundings.settings(name)) as server:
-        service: Service = surroundings.service(server.address, name)
+    name = backends.new_database()
+    async with running(backends.settings(name)) as server:
+        service: Service = backends.service(server.address, name)
         await connect(service).call("ListSessions", agent_pb.ListSessionsRequest())
         assert "last_use_time" not in service.database["api_keys"].find_one({"_id": service.key_id})  # type: ignore[operator] # it is there
 

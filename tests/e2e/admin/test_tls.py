@@ -19,7 +19,7 @@ from godoty_service.tls import health_client
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start, server_environment
 from tests.e2e.admin.certificates import Pair, authority, signed
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 HOST = "godoty.test"
 
@@ -46,7 +46,7 @@ async def answers(target: str, root: Pair | None, client: Pair | None = None, na
         channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root.pem, *shown), options=options)
     async with channel:
         try:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - else it is no answer
             return False
@@ -73,15 +73,15 @@ async def test_only_clients_of_the_authorities_are_accepted(
     serve: Start, files: dict[str, Any], trusted: Pair, tmp_path: Path
 ) -> None:
     """mTLS: no certificate, one of another authority and a self-signed one are refused."""
-    clients, stranger = authority("Clients"), authority("Clients")
+    clients, other_authority = authority("Clients"), authority("Clients")
     (tmp_path / "clients.pem").write_bytes(clients.pem)
     service = await serve(**files, tls_client_ca=tmp_path / "clients.pem")
 
     assert await answers(service.target, trusted, signed(clients, "client"))
     assert not await answers(service.target, trusted)
-    assert not await answers(service.target, trusted, signed(stranger, "client"))
+    assert not await answers(service.target, trusted, signed(other_authority, "client"))
     assert not await answers(service.target, trusted, signed(trusted, "client"))
-    assert not await answers(service.target, trusted, stranger)
+    assert not await answers(service.target, trusted, other_authority)
 
 
 async def test_renewed_certificate_needs_no_restart(serve: Start, files: dict[str, Any], trusted: Pair) -> None:
@@ -106,11 +106,11 @@ async def test_health_check_works_over_tls(serve: Start, files: dict[str, Any], 
     for more in several:
         (tmp_path / "trusted.pem").write_bytes(trusted.pem)
         service = await serve(**files, **more)
-        settings = service.surroundings.settings(service.database.name, **files, **more)
+        settings = service.backends.settings(service.database.name, **files, **more)
         assert await serving(service.target, settings.certificates)
         assert not await serving(service.target)
         wrong = authority("Else").write(tmp_path, "else")
-        other = service.surroundings.settings(service.database.name, **wrong)
+        other = service.backends.settings(service.database.name, **wrong)
         assert not await serving(service.target, other.certificates)
 
 
@@ -123,7 +123,7 @@ async def test_health_check_works_if_the_certificate_is_for_servers_only(
     only_server = signed(trusted, HOST, "127.0.0.1", usage=ExtendedKeyUsageOID.SERVER_AUTH)
     files: dict[str, Any] = only_server.write(tmp_path, "server") | {"tls_client_ca": tmp_path / "clients.pem"}
     service = await serve(**files)
-    settings = service.surroundings.settings(service.database.name, **files)
+    settings = service.backends.settings(service.database.name, **files)
 
     assert await serving(service.target, settings.certificates)
     assert await answers(service.target, trusted, signed(clients, "client"))
@@ -134,7 +134,7 @@ async def test_health_check_works_if_the_certificate_is_for_servers_only(
     credentials = grpc.ssl_channel_credentials(trusted.pem, *forged)
     async with grpc.aio.secure_channel(service.target, credentials, options=options) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
 
 
 async def test_process_uses_tls_from_its_environment(
-    surroundings: Surroundings, files: dict[str, Any], trusted: Pair, tmp_path: Path
+    backends: Backends, files: dict[str, Any], trusted: Pair, tmp_path: Path
 ) -> None:
     """The variables suffice, for `serve` (by each of its workers) and `health`."""
-    environment = server_environment(surroundings, surroundings.new_database())
+    environment = server_environment(backends, backends.new_database())
     environment |= {f"GODOTY_{name.upper()}": str(path) for name, path in files.items()}
     environment |= {"GODOTY_LISTEN": f"127.0.0.1:{free_port()}", "GODOTY_WORKERS": "2"}
     with (tmp_path / "log").open("wb") as log:
@@ -233,9 +233,9 @@ async def test_process_uses_tls_from_its_environment(
         await process.wait()
 
 
-async def test_process_that_would_be_open_in_plain_text_exits(surroundings: Surroundings) -> None:
+async def test_process_that_would_be_open_in_plain_text_exits(backends: Backends) -> None:
     """With one line that says what to do."""
-    environment = server_environment(surroundings, surroundings.new_database())
+    environment = server_environment(backends, backends.new_database())
     code, output = await godoty("serve", environment | {"GODOTY_LISTEN": "0.0.0.0:0"})
 
     assert code == 1

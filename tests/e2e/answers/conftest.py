@@ -39,7 +39,7 @@ class Outcome:
         return [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
 
 
-TakeTurn = Callable[..., Awaitable[Outcome]]
+RunTurn = Callable[..., Awaitable[Outcome]]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def start_server(serve: Start, connect: Callable[[Service], Caller]) -> As
 
 
 @pytest.fixture
-def take_turn(start_server: Any) -> TakeTurn:
+def run_turn(start_server: Any) -> RunTurn:
     """Takes a turn on a server whose gateway has some replies."""
 
     async def outcome(*replies: bytes, **settings: Any) -> Outcome:

@@ -8,7 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ledger.entries import CostSource
 from godoty_service.openrouter.chunk import finish_error, stop_reason
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, USAGE, case, chunk, piece, response, stream, tool_call_stream
 
 LENGTH = ["length", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "model_context_window_exceeded"]
@@ -43,9 +43,9 @@ def test_stop_reason_is_tool_use_only_with_tool_calls() -> None:
 
 
 @pytest.mark.parametrize("name", ["17_", "17b"])
-async def test_error_finish_reason_after_output_fails_turn_and_runs_no_tool(take_turn: TakeTurn, name: str) -> None:
+async def test_error_finish_reason_after_output_fails_turn_and_runs_no_tool(run_turn: RunTurn, name: str) -> None:
     """The partial answer is paid, and the request is not retried: some of the answer was shown."""
-    outcome = await take_turn(case(name), ANSWER)
+    outcome = await run_turn(case(name), ANSWER)
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "PROVIDER_UNAVAILABLE"
@@ -55,9 +55,9 @@ async def test_error_finish_reason_after_output_fails_turn_and_runs_no_tool(take
     assert (entry.error, entry.finish_reason) == ("provider_unavailable", "error")
 
 
-async def test_error_finish_reason_without_output_is_retried(take_turn: TakeTurn) -> None:
+async def test_error_finish_reason_without_output_is_retried(run_turn: RunTurn) -> None:
     """Nothing was shown: the next attempt answers."""
-    outcome = await take_turn(stream(chunk({}, "network_error", usage=USAGE)), ANSWER)
+    outcome = await run_turn(stream(chunk({}, "network_error", usage=USAGE)), ANSWER)
 
     assert outcome.turn.text == "Done."
     assert [each.error for each in outcome.entries] == ["provider_unavailable", None]
@@ -83,9 +83,9 @@ async def test_error_finish_reason_without_output_is_retried(take_turn: TakeTurn
     ],
     ids=["case", "in pieces", "whole", "in parts", "by reason"],
 )
-async def test_refusal_is_shown_and_turn_is_filtered(take_turn: TakeTurn, reply: bytes) -> None:
+async def test_refusal_is_shown_and_turn_is_filtered(run_turn: RunTurn, reply: bytes) -> None:
     """The caller sees the model's words, and that the turn was filtered; the session continues."""
-    outcome = await take_turn(reply, ANSWER)
+    outcome = await run_turn(reply, ANSWER)
 
     assert outcome.turn.text == "I can't help with that."
     assert outcome.turn.finished.stop_reason == pb.STOP_REASON_CONTENT_FILTERED
@@ -94,14 +94,14 @@ async def test_refusal_is_shown_and_turn_is_filtered(take_turn: TakeTurn, reply:
     assert (await outcome.caller.converse("and now?")).text == "Done."
 
 
-async def test_max_tokens_of_other_gateway_ends_turn_at_token_limit(take_turn: TakeTurn) -> None:
+async def test_max_tokens_of_other_gateway_ends_turn_at_token_limit(run_turn: RunTurn) -> None:
     """The turn states that the limit was reached."""
-    outcome = await take_turn(stream(chunk({"content": "Once upon"}), chunk({}, "MAX_TOKENS", usage=USAGE)))
+    outcome = await run_turn(stream(chunk({"content": "Once upon"}), chunk({}, "MAX_TOKENS", usage=USAGE)))
 
     assert outcome.turn.finished.stop_reason == pb.STOP_REASON_MAX_OUTPUT_TOKENS
 
 
-async def test_message_that_repeats_stream_is_not_shown_twice(take_turn: TakeTurn) -> None:
+async def test_message_that_repeats_stream_is_not_shown_twice(run_turn: RunTurn) -> None:
     """Some gateways send the whole message with the last chunk; its tool calls are known already."""
     last = chunk(usage=USAGE) | {
         "choices": [
@@ -116,23 +116,23 @@ async def test_message_that_repeats_stream_is_not_shown_twice(take_turn: TakeTur
     }
     call = piece('{"expression": "1+1"}', name="calculator", index=0, id="a")
     first = chunk({"content": "Hello", "tool_calls": [call]})
-    outcome = await take_turn(stream(first, last), ANSWER)
+    outcome = await run_turn(stream(first, last), ANSWER)
 
     assert outcome.turn.text == "HelloDone."
     assert [each[0] for each in outcome.calls] == ["a"]
 
 
-async def test_tool_calls_reason_without_calls_ends_turn(take_turn: TakeTurn) -> None:
+async def test_tool_calls_reason_without_calls_ends_turn(run_turn: RunTurn) -> None:
     """No further request is made."""
-    outcome = await take_turn(stream(chunk({"content": "Hello"}), chunk({}, "tool_calls", usage=USAGE)))
+    outcome = await run_turn(stream(chunk({"content": "Hello"}), chunk({}, "tool_calls", usage=USAGE)))
 
     assert outcome.turn.text == "Hello"
     assert len(outcome.gateway.requests) == 1
 
 
-async def test_tool_calls_with_reason_stop_are_made(take_turn: TakeTurn) -> None:
+async def test_tool_calls_with_reason_stop_are_made(run_turn: RunTurn) -> None:
     """Some gateways send this reason."""
     call = piece('{"expression": "1+1"}', name="calculator", index=0, id="a")
-    outcome = await take_turn(tool_call_stream([call], finish="stop"), ANSWER)
+    outcome = await run_turn(tool_call_stream([call], finish="stop"), ANSWER)
 
     assert outcome.results == {"a": "2"}

@@ -12,7 +12,7 @@ from godoty_service.errors import ProviderUnavailable, TurnTooLarge
 from godoty_service.ledger.entries import CostSource
 from godoty_service.openrouter.sse import BodyDecoder, EventDecoder, EventTooLarge
 from godoty_service.openrouter.stream_decoder import StreamDecoder
-from tests.e2e.answers.conftest import Outcome, TakeTurn
+from tests.e2e.answers.conftest import Outcome, RunTurn
 from tests.e2e.answers.gateway import USAGE, case, chunk, event, response, stream
 
 HELLO, END = chunk({"content": "Hello"}), chunk({}, "stop", usage=USAGE)
@@ -54,56 +54,56 @@ def assert_complete(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("name", ["01_", "01b", "02", "03_", "03b", "04_", "04b", "04c"])
-async def test_case_of_unusual_framing_is_complete_answer(take_turn: TakeTurn, name: str) -> None:
+async def test_case_of_unusual_framing_is_complete_answer(run_turn: RunTurn, name: str) -> None:
     """Each case is decoded as the answer that it contains."""
-    assert_complete(await take_turn(case(name)))
+    assert_complete(await run_turn(case(name)))
 
 
 @pytest.mark.parametrize("alive", KEEP_ALIVE)
-async def test_keep_alive_is_skipped_anywhere(take_turn: TakeTurn, alive: bytes) -> None:
+async def test_keep_alive_is_skipped_anywhere(run_turn: RunTurn, alive: bytes) -> None:
     """Before, between and after the chunks, it is no fault."""
-    assert_complete(await take_turn(stream(alive, HELLO, alive, END, alive)))
+    assert_complete(await run_turn(stream(alive, HELLO, alive, END, alive)))
 
 
 @pytest.mark.parametrize("last", LAST)
-async def test_any_last_line_after_finish_reason_is_end(take_turn: TakeTurn, last: bytes) -> None:
+async def test_any_last_line_after_finish_reason_is_end(run_turn: RunTurn, last: bytes) -> None:
     """After the finish reason and the usage nothing can break the answer."""
-    assert_complete(await take_turn(stream(HELLO, END, last, done=False)))
+    assert_complete(await run_turn(stream(HELLO, END, last, done=False)))
 
 
 @pytest.mark.parametrize("content_type", [None, "text/event-stream", "application/json", "TEXT/EVENT-STREAM", "x/y"])
 @pytest.mark.parametrize("whole", [True, False], ids=["document", "stream"])
 async def test_first_bytes_decide_whether_body_is_stream(
-    take_turn: TakeTurn, content_type: str | None, *, whole: bool
+    run_turn: RunTurn, content_type: str | None, *, whole: bool
 ) -> None:
     """A document is recognized under any content type, and so is a stream."""
     body = b"\n  \n" + json.dumps(WHOLE).encode() if whole else stream(HELLO, END)
-    assert_complete(await take_turn(response(body, content_type)))
+    assert_complete(await run_turn(response(body, content_type)))
 
 
-async def test_lines_of_objects_are_chunks_of_stream(take_turn: TakeTurn) -> None:
+async def test_lines_of_objects_are_chunks_of_stream(run_turn: RunTurn) -> None:
     """The fields of an event stream may be missing."""
     body = b"".join(json.dumps(each).encode() + b"\n" for each in (HELLO, END))
-    assert_complete(await take_turn(response(body, "application/x-ndjson")))
+    assert_complete(await run_turn(response(body, "application/x-ndjson")))
 
 
-async def test_data_lines_of_one_event_are_separate_chunks(take_turn: TakeTurn) -> None:
+async def test_data_lines_of_one_event_are_separate_chunks(run_turn: RunTurn) -> None:
     """Two data lines of one event, each of which is an object, are two chunks."""
-    assert_complete(await take_turn((event(HELLO)[:-1] + event(END)[:-1]) + b"data: [DONE]\n\n"))
+    assert_complete(await run_turn((event(HELLO)[:-1] + event(END)[:-1]) + b"data: [DONE]\n\n"))
 
 
-async def test_error_without_data_field_is_decoded(take_turn: TakeTurn) -> None:
+async def test_error_without_data_field_is_decoded(run_turn: RunTurn) -> None:
     """Some gateways write an error object into the stream without a field name."""
     error = json.dumps({"error": {"code": 401, "message": "no"}}).encode()
-    outcome = await take_turn(stream(HELLO, error + b"\n\n"))
+    outcome = await run_turn(stream(HELLO, error + b"\n\n"))
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.metadata["provider_code"] == "401"
 
 
-async def test_stream_without_finish_reason_and_end_marker_is_incomplete(take_turn: TakeTurn) -> None:
+async def test_stream_without_finish_reason_and_end_marker_is_incomplete(run_turn: RunTurn) -> None:
     """Text and usage alone make no answer."""
-    outcome = await take_turn(stream(HELLO, chunk(usage=USAGE), done=False))
+    outcome = await run_turn(stream(HELLO, chunk(usage=USAGE), done=False))
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.metadata["provider_code"] == "incomplete"

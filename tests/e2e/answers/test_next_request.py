@@ -35,7 +35,7 @@ def _reply(mutator: Mutator) -> bytes:
     return response(data, "application/json" if data.lstrip()[:1] == b"{" else "text/event-stream")
 
 
-async def _take_two_turns(caller: Caller, gateway: Gateway, mutator: Mutator, number: int) -> None:
+async def _run_two_turns(caller: Caller, gateway: Gateway, mutator: Mutator, number: int) -> None:
     """Take a turn whose first answer is mutated, and the turn after it."""
     session_id = f"s{number}"
     gateway.replies = [ANSWER] * len(gateway.requests) + [_reply(mutator), ANSWER]
@@ -52,7 +52,7 @@ async def _many(start_server: Any, number: int) -> None:
     mutator = Mutator(SEED)
     for place in range(number):
         try:
-            await _take_two_turns(caller, gateway, mutator, place)
+            await _run_two_turns(caller, gateway, mutator, place)
         except BaseException:
             print(f"GODOTY_TEST_SEED={SEED}, answer {place}")  # noqa: T201 - how to take it again
             raise

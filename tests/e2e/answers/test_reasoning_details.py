@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.reasoning_details import ReasoningDetails, details_of
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, DATA, USAGE, chunk, stream
 
 RECORDED = sorted(each.name for each in (DATA / "recorded").glob("*.sse") if b"reasoning_details" in each.read_bytes())
@@ -140,10 +140,10 @@ def test_details_above_limits_are_dropped(chunks: list[Any]) -> None:
     assert sent_again(*chunks, limits=limits) == []
 
 
-async def test_session_continues_after_malformed_details(take_turn: TakeTurn) -> None:
+async def test_session_continues_after_malformed_details(run_turn: RunTurn) -> None:
     """The next request has the valid ones, once."""
     invalid = [detail("\ud83d", index=[0]), {"type": 7}, None, "x", {"type": "reasoning.summary", "summary": {}}]
-    outcome = await take_turn(
+    outcome = await run_turn(
         stream(
             chunk({"reasoning": TEXT, "reasoning_details": [detail(TEXT, index=0)]}),
             chunk({"reasoning_details": invalid}),

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.chunk import merge_usage
 from godoty_service.openrouter.stream_decoder import StreamDecoder
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import BREAK, USAGE, WAIT, chunk, response, stream
 from tests.support.service import soon
 
@@ -37,10 +38,10 @@ AMOUNT = st.none() | st.integers(0, 1000) | st.decimals(0, 100, places=4) | st.s
     ],
 )
 async def test_last_known_value_of_each_usage_field_is_settled(
-    take_turn: TakeTurn, reported: list[Any], counters: tuple[int, int], cost: str
+    run_turn: RunTurn, reported: list[Any], counters: tuple[int, int], cost: str
 ) -> None:
     """Empty objects and unknown values change nothing; later known values replace earlier ones."""
-    outcome = await take_turn(
+    outcome = await run_turn(
         stream(TEXT, *[chunk(usage=each) for each in reported[:-1]], STOP, chunk(usage=reported[-1]))
     )
 
@@ -117,10 +118,10 @@ async def test_cost_with_finish_reason_is_final_if_stream_breaks(start_server: A
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", None])
-async def test_document_without_answer_keeps_id_and_cost(take_turn: TakeTurn, content_type: str | None) -> None:
+async def test_document_without_answer_keeps_id_and_cost(run_turn: RunTurn, content_type: str | None) -> None:
     """The call failed, and its cost is settled under the provider's id."""
     body = json.dumps({"id": "gen-9", "model": "openai/gpt-4o-mini", "usage": USAGE}).encode()
-    outcome = await take_turn(response(body, content_type))
+    outcome = await run_turn(response(body, content_type))
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "PROVIDER_UNAVAILABLE"

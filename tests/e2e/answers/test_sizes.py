@@ -6,13 +6,14 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.errors import TurnTooLarge
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.sse import BodyDecoder
 from godoty_service.openrouter.stream_decoder import StreamDecoder
 from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.log import merged
-from tests.e2e.answers.conftest import Outcome, TakeTurn
+from tests.e2e.answers.conftest import Outcome, RunTurn
 from tests.e2e.answers.gateway import ANSWER, USAGE, chunk, response, stream
 
 KIB = 1024
@@ -28,10 +29,10 @@ def assert_paid(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "ж", "😀"])
 @pytest.mark.parametrize("kind", ["content", "reasoning"])
-async def test_delta_of_5_mb_is_split_into_small_messages(take_turn: TakeTurn, letter: str, kind: str) -> None:
+async def test_delta_of_5_mb_is_split_into_small_messages(run_turn: RunTurn, letter: str, kind: str) -> None:
     """No message exceeds 64 KiB of text; joined they are the answer."""
     text = letter * (5_000_000 // len(letter.encode()))
-    outcome = await take_turn(stream(chunk({kind: text}), chunk({"content": "."}), END), ANSWER)
+    outcome = await run_turn(stream(chunk({kind: text}), chunk({"content": "."}), END), ANSWER)
 
     deltas = [each.text_delta.text or each.reasoning_delta.text for each in outcome.turn.responses]
     assert max(len(each.encode()) for each in deltas) <= 64 * KIB
@@ -40,10 +41,10 @@ async def test_delta_of_5_mb_is_split_into_small_messages(take_turn: TakeTurn, l
     assert_paid(outcome)
 
 
-async def test_answer_of_3_million_cyrillic_letters_is_persisted(take_turn: TakeTurn) -> None:
+async def test_answer_of_3_million_cyrillic_letters_is_persisted(run_turn: RunTurn) -> None:
     """6 MB of UTF-8 fit a document, and the next turn has them."""
     pieces = [chunk({"content": "ж" * 20_000}) for _ in range(150)]
-    outcome = await take_turn(stream(*pieces, END), ANSWER)
+    outcome = await run_turn(stream(*pieces, END), ANSWER)
 
     assert len(outcome.turn.text) == 3_000_000
     assert outcome.turn.finished
@@ -53,10 +54,10 @@ async def test_answer_of_3_million_cyrillic_letters_is_persisted(take_turn: Take
 
 
 @pytest.mark.parametrize("letter", ["\x01", "x"])
-async def test_answer_beyond_document_size_is_too_large_and_paid(take_turn: TakeTurn, letter: str) -> None:
+async def test_answer_beyond_document_size_is_too_large_and_paid(run_turn: RunTurn, letter: str) -> None:
     """3 million control characters are 18 MB of JSON; 12 million letters exceed the log. The session continues."""
     pieces = [chunk({"content": letter * 100_000}) for _ in range(30 if letter == "\x01" else 120)]
-    outcome = await take_turn(stream(*pieces, END), ANSWER)
+    outcome = await run_turn(stream(*pieces, END), ANSWER)
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "TURN_TOO_LARGE"
@@ -64,9 +65,9 @@ async def test_answer_beyond_document_size_is_too_large_and_paid(take_turn: Take
     assert (await outcome.caller.converse("and now?")).text == "Done."
 
 
-async def test_event_above_24_mib_is_too_large_and_paid(take_turn: TakeTurn) -> None:
+async def test_event_above_24_mib_is_too_large_and_paid(run_turn: RunTurn) -> None:
     """The request is not retried."""
-    outcome = await take_turn(stream(chunk({"content": "x" * 25 * KIB * KIB}), END), ANSWER)
+    outcome = await run_turn(stream(chunk({"content": "x" * 25 * KIB * KIB}), END), ANSWER)
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "TURN_TOO_LARGE"
@@ -74,7 +75,7 @@ async def test_event_above_24_mib_is_too_large_and_paid(take_turn: TakeTurn) -> 
 
 
 async def test_compressed_answer_is_decoded_in_bounded_pieces(
-    take_turn: TakeTurn, monkeypatch: pytest.MonkeyPatch
+    run_turn: RunTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that expands a thousandfold is never in memory as a whole."""
     seen: list[int] = []
@@ -87,17 +88,17 @@ async def test_compressed_answer_is_decoded_in_bounded_pieces(
     monkeypatch.setattr(BodyDecoder, "_begin", begin)
     bomb = b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"\n" * 64 * KIB * KIB + ANSWER)
     small = b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(ANSWER)
-    outcome = await take_turn(bomb)
-    again = await take_turn(small)
+    outcome = await run_turn(bomb)
+    again = await run_turn(small)
 
     assert outcome.turn.text == again.turn.text == "Done."
     assert max(seen) <= 256 * KIB
 
 
-async def test_error_answer_above_its_bound_is_known_by_its_status(take_turn: TakeTurn) -> None:
+async def test_error_answer_above_its_bound_is_known_by_its_status(run_turn: RunTurn) -> None:
     """Its body is not read, so its cost is deferred to reconciliation."""
     body = b'{"error": {"code": 402, "message": "' + b"x" * 2000 + b'"}}'
-    outcome = await take_turn(response(body, "application/json", status=402), max_error_bytes=1024)
+    outcome = await run_turn(response(body, "application/json", status=402), max_error_bytes=1024)
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "PROVIDER_ACCOUNT_REFUSED"

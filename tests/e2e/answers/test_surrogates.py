@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from godoty_service.openrouter.chunk import parse_chunk
 from godoty_service.openrouter.stream_decoder import StreamDecoder
 from godoty_service.openrouter.text import replace_lone_surrogates, split_utf8
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, case, chunk
 
 
@@ -42,9 +42,9 @@ def received(chunks: Sequence[dict[str, str]]) -> dict[str, str]:
     return listener.received
 
 
-async def test_emoji_in_two_deltas_arrives_whole(take_turn: TakeTurn) -> None:
+async def test_emoji_in_two_deltas_arrives_whole(run_turn: RunTurn) -> None:
     """The history has it whole as well."""
-    outcome = await take_turn(case("23"), ANSWER)
+    outcome = await run_turn(case("23"), ANSWER)
 
     assert outcome.turn.text == "A 😀 B"
     _, persisted = await outcome.caller.messages()

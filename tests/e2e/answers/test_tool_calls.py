@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.text import replace_lone_surrogates
 from godoty_service.openrouter.tool_calls import ToolCalls, input_fault, tool_input
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, case, piece, tool_call_stream
 
 TOKYO, BERLIN = '{"timezone": "Asia/Tokyo"}', '{"timezone": "Europe/Berlin"}'
@@ -168,9 +168,9 @@ def test_pieces_of_one_call_are_joined(groups: list[list[dict[str, Any]]]) -> No
 
 
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD)
-async def test_tool_does_not_run_with_arguments_that_are_not_an_object(take_turn: TakeTurn, arguments: Any) -> None:
+async def test_tool_does_not_run_with_arguments_that_are_not_an_object(run_turn: RunTurn, arguments: Any) -> None:
     """The model sees an error and its own arguments, and answers; the history can be sent again."""
-    outcome = await take_turn(tool_call_stream([piece(arguments, name=TIME, index=0, id="a")]), ANSWER)
+    outcome = await run_turn(tool_call_stream([piece(arguments, name=TIME, index=0, id="a")]), ANSWER)
 
     (ended,) = [each.tool_call_finished for each in outcome.turn.responses if each.HasField("tool_call_finished")]
     assert ended.status == pb.TOOL_CALL_STATUS_ERROR
@@ -182,9 +182,9 @@ async def test_tool_does_not_run_with_arguments_that_are_not_an_object(take_turn
 
 
 @pytest.mark.parametrize("name", ["05_", "05b", "07", "08", "09", "26"])
-async def test_case_of_unusual_tool_calls_runs_with_their_arguments(take_turn: TakeTurn, name: str) -> None:
+async def test_case_of_unusual_tool_calls_runs_with_their_arguments(run_turn: RunTurn, name: str) -> None:
     """Each call of a case runs once, and the model gets its result."""
-    outcome = await take_turn(case(name), ANSWER)
+    outcome = await run_turn(case(name), ANSWER)
 
     ended = [each.tool_call_finished for each in outcome.turn.responses if each.HasField("tool_call_finished")]
     assert {each.status for each in ended} == {pb.TOOL_CALL_STATUS_SUCCESS}
@@ -194,27 +194,27 @@ async def test_case_of_unusual_tool_calls_runs_with_their_arguments(take_turn: T
 
 
 @pytest.mark.parametrize("name", ["10", "11", "12"])
-async def test_case_of_invalid_arguments_runs_no_tool(take_turn: TakeTurn, name: str) -> None:
+async def test_case_of_invalid_arguments_runs_no_tool(run_turn: RunTurn, name: str) -> None:
     """The model gets an error, and answers."""
-    outcome = await take_turn(case(name), ANSWER)
+    outcome = await run_turn(case(name), ANSWER)
 
     assert "not called" in outcome.results["call_a"]
     assert outcome.turn.text == "Done."
 
 
-async def test_id_that_conversation_has_is_replaced(take_turn: TakeTurn) -> None:
+async def test_id_that_conversation_has_is_replaced(run_turn: RunTurn) -> None:
     """Some gateways number the calls of each answer from 0: a provider that requires unique ids gets them."""
     again = tool_call_stream([piece(TOKYO, name=TIME, index=0, id="call_0")])
-    outcome = await take_turn(again, again, ANSWER)
+    outcome = await run_turn(again, again, ANSWER)
 
     first, second = (each[0] for each in outcome.calls)
     assert (first == "call_0", second == "call_0") == (True, False)
     assert list(outcome.results) == [first, second]
 
 
-async def test_call_without_name_is_error_result(take_turn: TakeTurn) -> None:
+async def test_call_without_name_is_error_result(run_turn: RunTurn) -> None:
     """It is not dropped: the model sees that there is no such tool."""
-    outcome = await take_turn(tool_call_stream([piece(TOKYO, index=0, id="a")]), ANSWER)
+    outcome = await run_turn(tool_call_stream([piece(TOKYO, index=0, id="a")]), ANSWER)
 
     assert "Unknown tool" in outcome.results["a"]
     assert outcome.turn.text == "Done."
@@ -255,9 +255,9 @@ def test_number_of_calls_is_bounded() -> None:
     assert len(calls.complete()) == 3
 
 
-async def test_turn_with_too_many_calls_is_too_large(take_turn: TakeTurn) -> None:
+async def test_turn_with_too_many_calls_is_too_large(run_turn: RunTurn) -> None:
     """No tool runs, and the answer is paid."""
-    outcome = await take_turn(tool_call_stream(*[[piece(TOKYO, name=TIME, index=number)] for number in range(130)]))
+    outcome = await run_turn(tool_call_stream(*[[piece(TOKYO, name=TIME, index=number)] for number in range(130)]))
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "TURN_TOO_LARGE"

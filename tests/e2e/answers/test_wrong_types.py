@@ -8,7 +8,7 @@ import pytest
 
 from godoty_service.ledger.entries import CostSource
 from godoty_service.openrouter import errors
-from tests.e2e.answers.conftest import TakeTurn
+from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import USAGE, case, chunk, stream
 
 WRONG: list[Any] = [[], [0], {}, {"a": [1]}, 0, -1, 1.5, 1e300, True, None, "", "x", "\ud83d", [[{}]], float("nan")]
@@ -35,9 +35,9 @@ def wrong_chunks() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["13", "14_", "14c"])
-async def test_case_of_wrong_types_is_answer(take_turn: TakeTurn, name: str) -> None:
+async def test_case_of_wrong_types_is_answer(run_turn: RunTurn, name: str) -> None:
     """Its readable parts are shown, and its cost is settled."""
-    outcome = await take_turn(case(name), case("01_"))
+    outcome = await run_turn(case(name), case("01_"))
 
     assert outcome.turn.finished
     (entry,) = outcome.entries
@@ -45,11 +45,11 @@ async def test_case_of_wrong_types_is_answer(take_turn: TakeTurn, name: str) -> 
     assert (await outcome.caller.converse("and now?")).text == "Hello"
 
 
-async def test_wrong_values_of_all_fields_are_skipped(take_turn: TakeTurn) -> None:
+async def test_wrong_values_of_all_fields_are_skipped(run_turn: RunTurn) -> None:
     """The answer between them is complete; the next turn continues with its history."""
     wrong = wrong_chunks()
     bodies = [chunk({"content": "Hello"}, usage=USAGE), *wrong, chunk({}, "stop", usage=USAGE), *wrong]
-    outcome = await take_turn(stream(*bodies), case("01_"))
+    outcome = await run_turn(stream(*bodies), case("01_"))
 
     assert outcome.turn.failure is None
     assert outcome.turn.text.strip("\ufffd") == "Hello"
@@ -67,29 +67,29 @@ async def test_invalid_code_of_error_is_replaced_by_status(code: Any) -> None:
     assert error.metadata == {"provider_code": "502"}
 
 
-async def test_case_of_infinite_code_is_provider_error(take_turn: TakeTurn) -> None:
+async def test_case_of_infinite_code_is_provider_error(run_turn: RunTurn) -> None:
     """It is reported as any other."""
-    outcome = await take_turn(case("14d"))
+    outcome = await run_turn(case("14d"))
 
     assert outcome.turn.failure is not None
     assert outcome.turn.failure.reason == "PROVIDER_UNAVAILABLE"
 
 
 @pytest.mark.parametrize("after", WRONG, ids=lambda each: json.dumps(each)[:10])
-async def test_cost_is_settled_despite_later_faults(take_turn: TakeTurn, after: Any) -> None:
+async def test_cost_is_settled_despite_later_faults(run_turn: RunTurn, after: Any) -> None:
     """Even if the rest of the stream is an error."""
     bodies = [chunk({"content": "Hello"}), chunk({}, "stop", usage=USAGE), chunk(usage=after), chunk(error=after)]
-    outcome = await take_turn(stream(*bodies, b'data: {"broken\n\n'))
+    outcome = await run_turn(stream(*bodies, b'data: {"broken\n\n'))
 
     (entry,) = outcome.entries
     assert (entry.cost, entry.cost_source) == (Decimal("0.00012"), CostSource.BILLED)
     assert entry.usage.output_tokens == 5
 
 
-async def test_names_are_bounded_and_sanitized(take_turn: TakeTurn) -> None:
+async def test_names_are_bounded_and_sanitized(run_turn: RunTurn) -> None:
     """Model and provider are cut and have no lone surrogate; an id that is too long is dropped."""
     first = {"id": "i" * 5000, "model": "m" * 5000, "provider": "P\ud83d"}
-    outcome = await take_turn(stream(chunk({"content": "Hello"}) | first, chunk({}, "stop", usage=USAGE) | first))
+    outcome = await run_turn(stream(chunk({"content": "Hello"}) | first, chunk({}, "stop", usage=USAGE) | first))
 
     (entry,) = outcome.entries
     assert (entry.generation_id, entry.served_model, entry.provider) == (None, "m" * 256, "P\ufffd")

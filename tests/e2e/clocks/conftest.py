@@ -15,7 +15,7 @@ async def health(target: str, service: str = "") -> str:
     """Read the health of a service by name."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 

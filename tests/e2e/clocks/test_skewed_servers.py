@@ -15,7 +15,7 @@ from tests.conftest import StartProcess
 from tests.e2e.clocks.conftest import health
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.stored_times import late_expiries, late_times
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
 from tests.support.service import Service, soon
 from tests.support.system_clock import SKEW
@@ -65,7 +65,7 @@ async def test_clock_beyond_tolerance_makes_health_not_serving_and_turns_still_r
     assert await health(service.target) == "NOT_SERVING"
     assert await health(service.target, "godoty.v1.AgentService") == "NOT_SERVING"
     assert (await connect(service).converse("hello")).finished.turn_totals.model_calls == 1
-    page = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).read().decode()  # noqa: ASYNC210 - a test may block its own loop
+    page = urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).read().decode()  # noqa: ASYNC210 - a test may block its own loop
     figures = {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if line.startswith("godoty_clock")}
     assert abs(figures["godoty_clock_offset_seconds"] - DAY.total_seconds()) < 5
     assert figures["godoty_clock_out_of_tolerance_total"] >= 1
@@ -85,12 +85,12 @@ async def test_call_of_a_server_a_month_ahead_leaves_the_budget_readable(
     """After it, a server with a correct clock counts the month's spending and permits the next call."""
     _, service = await serve_process(database=new_database)
     _, ahead = await serve_process(database=new_database, **skewed(MONTH))
-    async with open_components(service.surroundings.settings(new_database)) as components:
+    async with open_components(service.backends.settings(new_database)) as components:
         hard = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
         await components.administration.set_policy("test", service.tenant_id, Policy(budgets=(hard,)))
         await connect(service.at(ahead.target)).converse("hello")
         spent = (await connect(service).converse("hello")).finished.session_totals.cost_usd
-        (status,) = await components.accounting.budget_service.status(service.tenant_id)
+        (status,) = await components.budgets.service.status(service.tenant_id)
 
     assert status.spent == Decimal(spent) > 0
 
@@ -102,7 +102,7 @@ async def test_settlement_by_a_server_a_day_ahead_leaves_usage_live(
     _, service = await serve_process(database=new_database)
     _, ahead = await serve_process(database=new_database, **skewed(DAY))
     caller = connect(service)
-    biller = Biller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
     start, end = datetime.now(UTC) - DAY, datetime.now(UTC) + 2 * DAY
     await connect(service.at(ahead.target)).converse("hello")
     first = await biller.usage(start, end)
@@ -120,7 +120,7 @@ async def test_api_key_expires_by_the_time_of_the_database(
     """A key that expires in ten minutes is valid on a server whose clock is a day ahead."""
     _, service = await serve_process(**skewed(DAY))
     key = issue(service, scopes=frozenset({Scope.CONVERSE}), expire_time=datetime.now(UTC) + TEN_MINUTES)
-    caller = connect(Service(place=service.place, tenant_id=service.tenant_id, api_key=key, key_id=""))
+    caller = connect(Service(deployment=service.deployment, tenant_id=service.tenant_id, api_key=key, key_id=""))
 
     assert (await caller.converse("hello")).finished.turn_totals.model_calls == 1
 

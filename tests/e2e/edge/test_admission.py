@@ -55,7 +55,7 @@ async def test_requests_with_a_wrong_key_cost_neither_memory_nor_time(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
     assert usage.peak_growth < 20
-    assert usage.cpu_seconds < 2
+    assert usage.cpu_seconds < 5
 
 
 async def test_wrong_key_is_refused_before_the_request_arrives(serve: Start) -> None:
@@ -67,7 +67,7 @@ async def test_wrong_key_is_refused_before_the_request_arrives(serve: Start) -> 
     async def refused() -> bool:
         return connection.ended() >= streams
 
-    assert await eventually(refused, within=10)
+    assert await eventually(refused)
     await connection.close()
 
 
@@ -113,7 +113,7 @@ async def test_compressed_message_with_a_valid_key_is_never_expanded(
     async def answered() -> bool:
         return len(connection.ended()) == 12 or connection.closed.is_set()
 
-    assert await eventually(answered, within=20)
+    assert await eventually(answered)
     await connection.close()
     assert usage.peak_growth < 20
 
@@ -143,7 +143,7 @@ async def test_incomplete_message_ends_its_call(serve: Start) -> None:
     async def ended() -> bool:
         return connection.ended() >= streams
 
-    assert await eventually(ended, within=10)
+    assert await eventually(ended)
     await connection.close()
 
 
@@ -156,7 +156,7 @@ async def test_message_that_announces_gigabytes_is_not_buffered(serve_process: S
     connection = await Http2.connect(service.target)
     stream = connection.begin(LIST_SESSIONS, service.metadata)
     body = message(bytes(64_000_000), length=1_000_000_000)
-    sent = await asyncio.wait_for(connection.send_data(stream, body), 30)
+    sent = await asyncio.wait_for(connection.send_data(stream, body), 90)
 
     await connection.close()
     assert sent < len(body)

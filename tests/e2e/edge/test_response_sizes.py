@@ -18,13 +18,13 @@ from godoty_service.agents.profile import assistant
 from godoty_service.rpc import validation
 from godoty_service.tenancy.auth import Scope
 from godoty_service.turns.event_log.events import ReasoningDelta, TextDelta
+from godoty_service.turns.event_log.listeners import AnswerListener
 from godoty_service.turns.event_log.log import EventLog
-from godoty_service.turns.stream_listeners import AnswerListener
 from tests.conftest import Start, StartProcess
 from tests.e2e.edge.process import Usage
 from tests.e2e.edge.raw_http2 import END_STREAM, Http2, frame, message
 from tests.support.caller import Caller, Failure, failure_of
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service, eventually
 
 MIB = 1024 * 1024
@@ -149,7 +149,7 @@ async def test_message_without_text_is_read(caller: Caller, content: list[dict[s
     assert [each.text for each in blocks] == [each["text"] for each in content if "text" in each]
 
 
-async def test_missing_message_is_not_found(caller: Caller, stranger: Caller) -> None:
+async def test_missing_message_is_not_found(caller: Caller, other_tenant: Caller) -> None:
     """Another number, another session, another tenant's, and an impossible number."""
     await caller.converse("hello")
 
@@ -163,7 +163,7 @@ async def test_missing_message_is_not_found(caller: Caller, stranger: Caller) ->
         {"session_id": "talk", "number": "7"},
     )
     assert (await failed(caller, session_id="else", number=1))[0] == "SESSION_NOT_FOUND"
-    assert (await failed(stranger, session_id="talk", number=1))[0] == "SESSION_NOT_FOUND"
+    assert (await failed(other_tenant, session_id="talk", number=1))[0] == "SESSION_NOT_FOUND"
     for number in (0, -1):
         assert await failed(caller, session_id="talk", number=number) == (
             "INVALID_FIELD",
@@ -211,7 +211,7 @@ async def test_unread_responses_are_limited(serve: Start, connect: Connect) -> N
             return Failure.of(error).reason
         return ""
 
-    assert await eventually(three_refused, within=10)
+    assert await eventually(three_refused)
     for _ in range(20):  # also long after the handlers have returned
         assert await refused() == "RATE_LIMITED"
         await asyncio.sleep(0.05)
@@ -220,7 +220,7 @@ async def test_unread_responses_are_limited(serve: Start, connect: Connect) -> N
     async def served() -> bool:
         return await refused() == ""
 
-    assert await eventually(served, within=10)
+    assert await eventually(served)
 
 
 async def test_response_above_three_mebibytes_is_not_sent(
@@ -284,7 +284,7 @@ async def test_large_tool_result_is_truncated_with_a_note(
     kept = most // 3
     assert output == "€" * kept + f"\n[The result is cut: {2_000_000 - kept:,} more characters are left out.]"
     messages = await caller.messages()
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert [b.tool_result.output for each in messages for b in each.content if b.HasField("tool_result")] == [output]
     assert output in [each.get("content") for each in caller.service.requests("talk")[-1]["messages"]]
 

@@ -1,4 +1,4 @@
-"""Makes requests that nobody should send: random bytes, random and mutated messages, random metadata."""
+"""Generates invalid requests: random bytes, random and mutated messages, random metadata."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _LIKELY: dict[str, tuple[Any, ...]] = {
     "text": ("hi", "What is 12*13?"),
     "model": ("", "openai/gpt-4o-mini"),
     "fallback_models": ("openai/gpt-4o",),
-    "user": ("", "somebody"),
+    "user": ("", "someone"),
     "request_id": ("", "once"),
     "page_size": (0, 1, 9),
     "page_token": ("",),
     "cursor": ("",),
     "after_sequence": (0, 1),
     "time_zone": ("", "Europe/Berlin"),
-    "name": ("somebody",),
+    "name": ("someone",),
     "provider_json": ("", '{"zdr": true}'),
     "provider_key": ("", "sk-or-v1-made-up"),
     "limit_usd": ("1", "0.5"),
@@ -70,7 +70,7 @@ _LIKELY: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Nonsense:
+class FuzzedRequest:
     """One request.
 
     Attributes:
@@ -86,16 +86,16 @@ class Nonsense:
     metadata: Metadata
 
 
-class Author:
-    """Writes nonsense, the same for the same seed."""
+class RequestFuzzer:
+    """Generates requests; the same seed generates the same ones."""
 
     def __init__(self, *, seed: int, keys: Sequence[str], words: Sequence[str]) -> None:
-        """Begin.
+        """Create a generator.
 
         Args:
-            seed: Says which nonsense.
+            seed: Determines the requests.
             keys: API keys to call with.
-            words: Ids that there are, to be strewn in.
+            words: Existing ids, inserted at random.
         """
         self._random = random.Random(seed)
         self._keys = keys
@@ -109,8 +109,8 @@ class Author:
             self._mutated,
         )
 
-    def write(self) -> Nonsense:
-        """Write a request."""
+    def generate(self) -> FuzzedRequest:
+        """Return a request."""
         method = self._random.choice(METHODS)
         name = f"/{method.containing_service.full_name}/{method.name}"
         if self._random.random() < 0.01:
@@ -118,7 +118,7 @@ class Author:
         self._likely = self._random.choice((0.0, 0.5, 0.95))
         body = self._random.choice(self._kinds)(method.input_type)
         streams = bool(method.server_streaming)
-        return Nonsense(method=name, streams=streams, body=body, metadata=self._metadata())
+        return FuzzedRequest(method=name, streams=streams, body=body, metadata=self._metadata())
 
     def _bytes(self, _: Descriptor) -> bytes:
         return self._random.randbytes(self._random.choice((0, 1, 2, 9, 40, 400)))

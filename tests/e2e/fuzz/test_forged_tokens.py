@@ -1,4 +1,4 @@
-"""Page tokens that somebody forged who knows how they are made: what is in them is checked before it is used."""
+"""Forged page tokens with valid encoding: their contents are validated before use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ OF_AN_ENTRY: list[list[Any]] = [
 
 
 @pytest.mark.parametrize("place", [*OF_TEXT, *OF_A_NUMBER, *OF_A_TIME, *OF_AN_ENTRY], ids=repr)
-async def test_a_forged_place_is_refused(
+async def test_forged_page_token_is_refused(
     caller: Caller, issue: Callable[..., str], service: Service, place: list[Any]
 ) -> None:
     """In each list it is INVALID_FIELD `page_token`; only a place of the right kinds is a page, of the tenant's own."""
@@ -69,7 +69,9 @@ async def test_a_forged_place_is_refused(
             assert (failure.code, list(failure.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])
 
 
-async def test_the_queries_are_those_of_the_server(caller: Caller, issue: Callable[..., str], service: Service) -> None:
+async def test_valid_token_of_each_query_is_accepted(
+    caller: Caller, issue: Callable[..., str], service: Service
+) -> None:
     """The test above forges tokens that would be taken: with a right place, each is a page."""
     await caller.converse("hi")
     session = service.session("talk")

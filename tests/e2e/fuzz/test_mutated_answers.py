@@ -111,7 +111,7 @@ class Mutator:
 
 
 def decode(pieces: list[bytes]) -> None:
-    """Decode an input as the service does, and check what it would store, book and send again."""
+    """Decode an input as the service does, and check what it would store, account and send again."""
     limits = AnswerLimits(message_bytes=20_000, text_bytes=15_000, tool_calls=4, tool_input_bytes=2_000)
     decoder, answer = BodyDecoder(), StreamDecoder(limits=limits)
     events: list[Any] = []
@@ -133,7 +133,7 @@ def decode(pieces: list[bytes]) -> None:
 
 
 async def decode_some(number: int, show: Callable[[str], None]) -> None:
-    """Decode so many inputs; the loop gets its turn."""
+    """Decode a number of inputs, yielding to the event loop between them."""
     mutator = Mutator(SEED)
     for place in range(number):
         data = mutator.input()
@@ -148,7 +148,7 @@ async def decode_some(number: int, show: Callable[[str], None]) -> None:
 
 
 async def test_mutated_answers_raise_nothing_of_their_own() -> None:
-    """Whatever is changed, there is an answer or one of our errors, and all of it can be stored and sent again."""
+    """A mutated input yields an answer or a GodotyError, and all of it can be stored and sent again."""
     await decode_some(SHORT, print)
 
 

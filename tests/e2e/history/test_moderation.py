@@ -3,7 +3,7 @@
 import grpc
 
 from tests.support.caller import Caller
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 
 FLAGGED = 'forbidden words @sandbox error-before status=403 message="Your input was flagged"'
 
@@ -23,9 +23,9 @@ async def test_flagged_text_is_not_sent_again(caller: Caller) -> None:
     sent = caller.service.requests("talk")[-1]["messages"]
     assert "forbidden" not in str(sent)
     assert "hello" in str(sent)
-    assert_whole_upstream(sent)
+    assert_valid_request(sent)
     shown = await caller.messages()
-    assert_whole(shown)
+    assert_valid_history(shown)
     assert shown[2].content[0].text == FLAGGED
 
 
@@ -38,6 +38,6 @@ async def test_flagged_turn_retains_tool_use_pairs(caller: Caller) -> None:
 
     assert turn.finished
     sent = caller.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(sent)
+    assert_valid_request(sent)
     assert "forbidden" not in str(sent)
     assert any(each["role"] == "tool" for each in sent)

@@ -7,7 +7,7 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 SMALL = "openai/gpt-3.5-turbo-0613"  # its context is 4,095 tokens; the sandbox counts 4 bytes a token
@@ -33,18 +33,18 @@ async def test_overflow_takes_three_calls_and_the_next_turn_one(
     """Turns after the one that overflowed begin with the trimmed history, also on another server."""
     service = await serve(history_summary=summary)
     other = await serve(database=service.database.name, history_summary=summary)
-    caller, twin = connect(service), connect(service.at(other.target))
+    caller, second_caller = connect(service), connect(service.at(other.target))
     await _filled(caller, words)
     first = await caller.converse("and now?", model=SMALL)
-    second = await twin.converse("and then?")
+    second = await second_caller.converse("and then?")
     third = await caller.converse("and after that?")
 
     assert _answered(first) <= 3
     assert (_answered(second), _answered(third)) == (1, 1)
     sent = caller.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(sent)
+    assert_valid_request(sent)
     assert "and now?" in str(sent)
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
     assert len(await caller.messages()) == 30  # the conversation itself is complete
 
 

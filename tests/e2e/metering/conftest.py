@@ -14,18 +14,20 @@ from godoty_service.bootstrap import open_components
 from godoty_service.ids import new_id
 from godoty_service.metering.settlement import RecordTimeouts
 from godoty_service.provider_bootstrap import open_provider
+from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start
+from tests.e2e.metering.failing_server import FailingServer
 from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
+from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.command import Command
-from tests.support.environment import ACCOUNT, Surroundings
 from tests.support.service import Service
 
 NEVER = 3600.0
 
 
-class Serve(Protocol):
+class StartCaller(Protocol):
     """Starts a server and connects a caller to it."""
 
     async def __call__(self, **settings: Any) -> Caller:
@@ -39,6 +41,13 @@ class StartHarness(Protocol):
         self, service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any
     ) -> ReconcilerHarness:
         """Give it the server's database, and settings of its own."""
+
+
+class StartFailing(Protocol):
+    """Starts a server with a database timeout of a second whose operations can be made to fail."""
+
+    async def __call__(self, **settings: Any) -> FailingServer:
+        """Start it with these settings."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +67,52 @@ class Godoty(Protocol):
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+def fail_point_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """A MongoDB of its own that takes fail points, and a sandbox."""
     directory = tmp_path_factory.mktemp("fragile")
     mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
     asyncio.run(mongo.start())
     try:
         # A real server that steps down notifies its clients; here they must poll until it is healthy again.
-        with Surroundings(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as surroundings:
-            yield surroundings
+        with Backends(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as backends:
+            yield backends
     finally:
         asyncio.run(mongo.stop())
 
 
 @pytest.fixture
-async def calling(serve: Start, connect: Callable[[Service], Caller]) -> Serve:
+async def start_failing(
+    fail_point_backends: Backends, connect: Callable[[Service], Caller]
+) -> AsyncIterator[StartFailing]:
+    """Starts failing servers; the indexes are created before, since they take longer than a second on busy cores."""
+    async with AsyncExitStack() as servers:
+
+        async def begin(**settings: Any) -> FailingServer:
+            name = fail_point_backends.new_database()
+            async with open_components(fail_point_backends.settings(name)):
+                pass
+            chosen = {"storage_timeout": 1.0, "reconcile_interval": 0.1, **settings}
+            stack = await servers.enter_async_context(AsyncExitStack())
+            server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
+            return FailingServer(connect(fail_point_backends.service(server.address, name)), stack)
+
+        yield begin
+
+
+@pytest.fixture
+async def server(start_failing: StartFailing) -> FailingServer:
+    """A failing server that reconciles ten times a second."""
+    return await start_failing()
+
+
+@pytest.fixture
+async def idle_server(start_failing: StartFailing) -> FailingServer:
+    """A failing server that does not reconcile before it stops."""
+    return await start_failing(reconcile_interval=NEVER)
+
+
+@pytest.fixture
+async def start_caller(serve: Start, connect: Callable[[Service], Caller]) -> StartCaller:
     """Starts servers that reconcile ten times a second by default."""
 
     async def start(**settings: Any) -> Caller:
@@ -87,7 +127,7 @@ async def start_harness() -> AsyncIterator[StartHarness]:
     async with AsyncExitStack() as stack:
 
         async def begin(service: Service, *, timeouts: RecordTimeouts = TIMEOUTS, **settings: Any) -> ReconcilerHarness:
-            chosen = service.surroundings.settings(service.database.name, **settings)
+            chosen = service.backends.settings(service.database.name, **settings)
             components = await stack.enter_async_context(open_components(chosen))
             provider = await stack.enter_async_context(open_provider(chosen, components, record=lambda _: None))
             await provider.oracle.load()
@@ -105,9 +145,9 @@ def godoty(tmp_path: Path) -> Godoty:
             *arguments,
             environment={
                 **os.environ,
-                "GODOTY_MONGODB_URI": service.surroundings.mongodb_uri,
+                "GODOTY_MONGODB_URI": service.backends.mongodb_uri,
                 "GODOTY_MONGODB_DATABASE": service.database.name,
-                "GODOTY_OPENROUTER_BASE_URL": service.surroundings.sandbox.base_url,
+                "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
                 "OPENROUTER_API_KEY": ACCOUNT,
                 **environment,
             },

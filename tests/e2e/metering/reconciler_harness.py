@@ -12,9 +12,10 @@ from pymongo.read_concern import ReadConcern
 from godoty_service.bootstrap import Components
 from godoty_service.clock import utc_now
 from godoty_service.ledger.codec import call_from_document
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import verify
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.reconciler import Reconciler
@@ -29,7 +30,7 @@ class ReconcilerHarness:
     """A reconciler with a ledger, session totals and adjustments of its own.
 
     Attributes:
-        ahead: How much later than in the world it is, for its clock and for the database's.
+        ahead: How far its clock and the database's are ahead of the system clock's.
         clock_ahead: How far its own clock is ahead of the database's.
         closed: The calls that it closed, in order.
         owner: The server that it works for.
@@ -86,9 +87,12 @@ class ReconcilerHarness:
 
 
 async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
-    """Start a turn, disconnect at its first text, and return its entry once the turn is over."""
+    """Start a turn, disconnect at its first text, and return its entry once the turn is over.
+
+    Its answer is held after ten tokens: it cannot end before the disconnect.
+    """
     # A session whose turn is written to its end is held here for a moment yet: the next one waits in line.
-    call = caller.start(directive, **{"on_busy": pb.ON_BUSY_WAIT, **fields})
+    call = caller.start(f"{directive} hold_after=10", **{"on_busy": pb.ON_BUSY_WAIT, **fields})
     async for response in call:
         if response.HasField("text_delta"):
             break
@@ -102,7 +106,7 @@ async def last_call_after_turn(caller: Caller) -> ModelCall:
     return calls(caller)[-1]
 
 
-async def closed(caller: Caller, *, within: float = 10.0) -> ModelCall:
+async def closed(caller: Caller, *, within: float = 60.0) -> ModelCall:
     """Return the session's last call, once it is not pending any more."""
     await eventually(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
     return calls(caller)[-1]
@@ -118,14 +122,14 @@ def calls(caller: Caller) -> list[ModelCall]:
     return [call_from_document(each) for each in ledger.find(query).sort([("start_time", 1), ("number", 1)])]
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Wait until a condition is true."""
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-async def steadily(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
+async def assert_stays_true(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
     """Check that a condition stays true for some seconds."""
     end = asyncio.get_running_loop().time() + for_
     while asyncio.get_running_loop().time() < end:

@@ -7,15 +7,16 @@ from typing import Any
 import grpc
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.turns.finalizer import TurnFinalizer
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import billed, calls, cancelled, closed
 from tests.support.caller import Caller
-from tests.support.history import assert_whole
-from tests.support.service import plain
+from tests.support.history import assert_valid_history
+from tests.support.service import format_amount
 
 FREE = "z-ai/glm-5.2:free"  # its tokens cost nothing, however many there are
 ABSURD = 10**20
@@ -36,9 +37,9 @@ async def test_impossible_counter_is_unknown(caller: Caller) -> None:
     assert (await caller.metrics()).totals.cost_usd == "0.01"
 
 
-async def test_impossible_cost_is_unknown(calling: Serve) -> None:
+async def test_impossible_cost_is_unknown(start_caller: StartCaller) -> None:
     """1E30 USD in the stream and in the record fits no sum: the catalogue prices the call."""
-    caller = await calling(record_patience=0.1)
+    caller = await start_caller(record_patience=0.1)
     await caller.converse("hello")
 
     turn = await caller.converse("@sandbox plain fee=1e30 record_ms=0", model=FREE)
@@ -52,12 +53,14 @@ async def test_impossible_cost_is_unknown(calling: Serve) -> None:
     assert entry.cost == 0
     after = await caller.converse("and on", model="openai/gpt-4o-mini")
     first, _, third = caller.service.entries("talk")
-    assert after.finished.session_totals.cost_usd == plain(billed(caller, first) + billed(caller, third))
+    assert after.finished.session_totals.cost_usd == format_amount(billed(caller, first) + billed(caller, third))
 
 
-async def test_unwritable_call_does_not_hold_up_the_others(calling: Serve, start_harness: StartHarness) -> None:
+async def test_unwritable_call_does_not_hold_up_the_others(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A call that the database rejects stays in memory; the others are settled."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     entry = await cancelled(caller, "@sandbox slow tokens=300 first_delay_ms=0 delay_ms=10 record_ms=0")
     harness = await start_harness(caller.service)
     harness.ledger.retain(replace(entry, call_id="call_odd", usage=TokenUsage(input_tokens=ABSURD)))
@@ -70,10 +73,10 @@ async def test_unwritable_call_does_not_hold_up_the_others(calling: Serve, start
 
 @pytest.mark.parametrize("step", ["write", "_missing"])
 async def test_turn_with_a_fault_at_its_end_releases_its_session(
-    calling: Serve, monkeypatch: pytest.MonkeyPatch, step: str
+    start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The fault is the server's own: INTERNAL, the call is billed, and the next turn finds it all."""
-    caller = await calling()
+    caller = await start_caller()
     await caller.converse("hello")
 
     with monkeypatch.context() as broken:
@@ -83,11 +86,12 @@ async def test_turn_with_a_fault_at_its_end_releases_its_session(
     assert turn.failure is not None
     assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert turn.failure.metadata["request_id"] == turn.responses[0].turn_id
+    assert f"report request id {turn.responses[0].turn_id}:" in turn.failure.text
     after = await caller.converse("and on")
 
-    assert after.finished.session_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert after.finished.session_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert [each.state for each in calls(caller)] == [CallState.SETTLED] * 3
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
 
 
 def _fail(*_: Any) -> Any:

@@ -10,19 +10,20 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments, AlreadyResolved, NotUnresolved
 from godoty_service.pricing.token_usage import TokenUsage
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled
 from tests.support.caller import Caller, read
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 NO_RECORD = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10 record_ms=-1"
 
 
-class Interrupted(SessionTotalsUpdater):
+class InterruptedTotalsUpdater(SessionTotalsUpdater):
     """The updater of a server that dies between an entry's insert and the update of the totals."""
 
     async def refresh(self, tenant_id: str, session_uid: str) -> None:
@@ -30,9 +31,9 @@ class Interrupted(SessionTotalsUpdater):
 
 
 @pytest.fixture
-async def served(calling: Serve, start_harness: StartHarness) -> tuple[Caller, ReconcilerHarness]:
+async def served(start_caller: StartCaller, start_harness: StartHarness) -> tuple[Caller, ReconcilerHarness]:
     """A caller of a server that never reconciles, and a harness beside it that waits an hour."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     return caller, await start_harness(caller.service)
 
 
@@ -52,7 +53,7 @@ async def totals(caller: Caller) -> metering_pb2.Totals:
     metrics = await caller.metrics()
     session = (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session
     assert session.cost_usd == metrics.totals.cost_usd
-    assert metrics.totals.cost_usd == plain(
+    assert metrics.totals.cost_usd == format_amount(
         sum((Decimal(each.totals.cost_usd) for each in metrics.by_model), Decimal(0))
     )
     return metrics.totals
@@ -74,7 +75,7 @@ async def test_resolved_call_changes_every_sum_by_exactly_its_cost(served: tuple
     assert before.unresolved_calls == 2
     assert call.upper_bound is not None
     assert other.upper_bound is not None
-    assert before.unresolved_bound_usd == plain(call.upper_bound + other.upper_bound)
+    assert before.unresolved_bound_usd == format_amount(call.upper_bound + other.upper_bound)
 
     cost = billed(caller, call)
     usage = TokenUsage(input_tokens=100, output_tokens=20, total_tokens=120)
@@ -84,7 +85,7 @@ async def test_resolved_call_changes_every_sum_by_exactly_its_cost(served: tuple
     assert Decimal(after.cost_usd) - Decimal(before.cost_usd) == cost > 0
     assert after.usage.total_tokens - before.usage.total_tokens == 120
     assert (after.unresolved_calls, after.pending_calls, after.model_calls) == (1, 0, 3)
-    assert after.unresolved_bound_usd == plain(other.upper_bound)
+    assert after.unresolved_bound_usd == format_amount(other.upper_bound)
     assert calls(caller)[1] == call
     assert adjustments(caller) == [written]
     assert (written.number, written.corrects, written.why, written.by) == (4, call.call_id, "the invoice", "ann")
@@ -133,7 +134,7 @@ async def test_call_is_resolved_once(served: tuple[Caller, ReconcilerHarness]) -
     with pytest.raises(AlreadyResolved):
         await harness.adjustments.resolve(call, cost=Decimal("0.009"), why="again", by="late")
     assert adjustments(caller) == [written]
-    assert (await totals(caller)).cost_usd == plain(written.cost)
+    assert (await totals(caller)).cost_usd == format_amount(written.cost)
     assert await harness.differences() == []
 
 
@@ -151,11 +152,13 @@ async def test_only_unresolved_call_can_be_resolved(served: tuple[Caller, Reconc
     assert adjustments(caller) == []
 
 
-async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start_harness: StartHarness) -> None:
+async def test_stream_that_outlives_its_entry_settles_late(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """Another server closed the call while its own server still streamed: the billed cost comes as one adjustment."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
-    call = caller.start("@sandbox slow tokens=30 first_delay_ms=0 delay_ms=20")
+    call = caller.start("@sandbox plain tokens=30 hold_after=5 hold=outlived")
     async for response in call:
         if response.HasField("text_delta"):
             break
@@ -165,6 +168,7 @@ async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start
     seen = await totals(caller)
     assert (seen.unresolved_calls, seen.cost_usd) == (1, "0")
 
+    caller.service.backends.allow("outlived")
     turn = await read(call)
     assert turn.failure is None
 
@@ -175,7 +179,7 @@ async def test_stream_that_outlives_its_entry_settles_late(calling: Serve, start
     assert (late.cost, late.corrects, late.number) == (line.cost, entry.call_id, 2)
     assert (late.why, late.by) == ("reported by its own stream", "godoty")
     after = await totals(caller)
-    assert (after.cost_usd, after.unresolved_calls) == (plain(late.cost), 0)
+    assert (after.cost_usd, after.unresolved_calls) == (format_amount(late.cost), 0)
     assert after.unresolved_bound_usd == "0"
     assert after.usage.output_tokens == 30
     assert await harness.differences() == []
@@ -203,7 +207,7 @@ async def test_readers_see_adjustment_before_totals_are_updated(served: tuple[Ca
     """Its server died between the insert and the update: every reader counts it, and the next update includes it."""
     caller, harness = served
     call = await unresolved(caller, harness)
-    halfway = Adjustments(harness.ledger, Interrupted(harness.sessions, harness.ledger))
+    halfway = Adjustments(harness.ledger, InterruptedTotalsUpdater(harness.sessions, harness.ledger))
 
     await halfway.resolve(call, cost=Decimal("0.005"), why="the invoice", by="ann")
 
@@ -232,7 +236,7 @@ async def test_readers_see_settlement_before_totals_are_updated(served: tuple[Ca
     assert session is not None
     assert session["totals"]["open"] == [1]
     seen = await totals(caller)
-    assert (seen.cost_usd, seen.pending_calls) == (plain(cost), 0)
+    assert (seen.cost_usd, seen.pending_calls) == (format_amount(cost), 0)
     assert await harness.differences() == []
 
 

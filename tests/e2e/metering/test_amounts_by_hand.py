@@ -11,14 +11,15 @@ from godoty.v1 import metering_pb2
 
 from godoty_service.errors import AmountRefused
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.tenancy.auth import Scope
-from tests.e2e.metering.conftest import NEVER, Godoty, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, cancelled
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10 record_ms=-1"
 KNOWN = TokenUsage(input_tokens=300, output_tokens=10, total_tokens=310)
@@ -39,10 +40,10 @@ def _adjustments(caller: Caller) -> list[Adjustment]:
 
 
 async def test_resolve_rejects_amounts_out_of_bounds(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """37 decimals, a quotient of 28, a million dollars and a cent: each is named, and the session goes on."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await caller.converse("hello")
     call = await _unresolved(caller, harness)
@@ -70,13 +71,13 @@ async def test_resolve_rejects_amounts_out_of_bounds(
 
 
 async def test_resolve_above_the_bound_needs_a_flag(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """A slip of the decimal point is rejected with the bound in the message; `--above-bound` confirms it."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _unresolved(caller, await start_harness(caller.service))
     assert call.upper_bound is not None
-    above = plain(call.upper_bound + Decimal("0.01"))
+    above = format_amount(call.upper_bound + Decimal("0.01"))
     arguments = ("ledger", "resolve", call.call_id, "--why", "the invoice", "--cost", above)
 
     refused = await godoty(caller.service, *arguments)
@@ -84,19 +85,19 @@ async def test_resolve_above_the_bound_needs_a_flag(
     meant = await godoty(caller.service, *arguments, "--above-bound")
 
     assert refused.status == 1
-    assert plain(call.upper_bound) in refused.err
+    assert format_amount(call.upper_bound) in refused.err
     assert "--above-bound" in refused.err
     assert meant.status == 0, meant.err
-    assert [plain(each.cost) for each in _adjustments(caller)] == [above]
+    assert [format_amount(each.cost) for each in _adjustments(caller)] == [above]
     assert (await caller.metrics()).totals.cost_usd == above
 
 
 @pytest.mark.parametrize("cost", ["0.0000000000000000000000000001", "1000000.1", "-1", "NaN"])
 async def test_resolve_validates_amounts_of_every_caller(
-    calling: Serve, start_harness: StartHarness, cost: str
+    start_caller: StartCaller, start_harness: StartHarness, cost: str
 ) -> None:
     """The bound is checked where the entry is written, not only at the command line."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     call = await _unresolved(caller, harness)
 
@@ -107,10 +108,10 @@ async def test_resolve_validates_amounts_of_every_caller(
 
 
 async def test_known_tokens_stay_when_call_is_resolved(
-    calling: Serve, start_harness: StartHarness, issue: Callable[..., str]
+    start_caller: StartCaller, start_harness: StartHarness, issue: Callable[..., str]
 ) -> None:
     """310 tokens were known before the call was resolved; session totals and usage roll-ups still have them."""
-    caller = await calling(reconcile_interval=NEVER, rollup_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER, rollup_interval=NEVER)
     harness = await start_harness(caller.service)
     call = await _unresolved(caller, harness, KNOWN)
 
@@ -124,10 +125,10 @@ async def test_known_tokens_stay_when_call_is_resolved(
 
 
 async def test_stated_tokens_count_once_beside_the_known_ones(
-    calling: Serve, start_harness: StartHarness, issue: Callable[..., str]
+    start_caller: StartCaller, start_harness: StartHarness, issue: Callable[..., str]
 ) -> None:
     """The entry knows 310 tokens, the invoice states 350 and 20 from a cache: the sums have the invoice's, once."""
-    caller = await calling(reconcile_interval=NEVER, rollup_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER, rollup_interval=NEVER)
     harness = await start_harness(caller.service)
     call = await _unresolved(caller, harness, KNOWN)
     stated = TokenUsage(input_tokens=340, total_tokens=350, cache_read_tokens=20)
@@ -143,6 +144,6 @@ async def test_stated_tokens_count_once_beside_the_known_ones(
 
 async def _usage(caller: Caller, issue: Callable[..., str]) -> metering_pb2.Totals:
     """Return the totals of GetUsage for the tenant's last hours."""
-    biller = Biller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
     now = datetime.now(UTC)
     return (await biller.usage(now - timedelta(hours=1), now + timedelta(hours=1))).totals

@@ -12,23 +12,24 @@ import pytest
 from godoty_service.errors import AmountRefused, CallNotAdjustable, CallNotFound, RequestIdReused
 from godoty_service.ledger.adjustment_order import AdjustmentOrder
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import Adjustment, CallState, ModelCall
+from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.tenancy.auth import Scope
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, cancelled
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10 record_ms=-1"
 
 
 @pytest.fixture
-async def served(calling: Serve, start_harness: StartHarness) -> tuple[Caller, ReconcilerHarness]:
+async def served(start_caller: StartCaller, start_harness: StartHarness) -> tuple[Caller, ReconcilerHarness]:
     """A caller of a server that neither reconciles nor rolls up by itself, and a harness beside it."""
-    caller = await calling(reconcile_interval=NEVER, rollup_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER, rollup_interval=NEVER)
     return caller, await start_harness(caller.service)
 
 
@@ -78,7 +79,7 @@ async def test_every_sum_follows_an_adjustment(
     call = await settled(caller)
     assert call.cost is not None
     tokens = (await caller.metrics()).totals.usage
-    biller = Biller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
     now = datetime.now(UTC)
     for amount, is_new_cost, cost in (
         ("0.001", False, call.cost + Decimal("0.001")),
@@ -87,10 +88,10 @@ async def test_every_sum_follows_an_adjustment(
         await harness.adjustments.adjust(order(call, amount, amount, is_new_cost=is_new_cost))
 
         metrics = await caller.metrics()
-        assert metrics.totals.cost_usd == plain(cost)
+        assert metrics.totals.cost_usd == format_amount(cost)
         assert metrics.totals.usage == tokens
-        assert [(each.model, each.totals.cost_usd) for each in metrics.by_model] == [(call.model, plain(cost))]
-        assert [each.cost_usd for each in metrics.recent_runs] == [plain(cost)]
+        assert [(each.model, each.totals.cost_usd) for each in metrics.by_model] == [(call.model, format_amount(cost))]
+        assert [each.cost_usd for each in metrics.recent_runs] == [format_amount(cost)]
         answer = await biller.usage(now - timedelta(hours=1), now + timedelta(hours=1), "model")
         assert [row.totals for row in answer.rows] == [answer.totals] == [metrics.totals]
         assert await harness.differences() == []
@@ -110,7 +111,7 @@ async def test_usage_as_of_an_earlier_time_is_unchanged(
     """GetUsage with an `as_of` before the adjustment is unchanged; the later amount is reported beside it."""
     caller, harness = served
     call = await settled(caller)
-    biller = Biller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
     start, end = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
     before = await biller.usage(start, end, "model")
 
@@ -173,7 +174,7 @@ async def test_concurrent_new_costs_end_in_the_last_one(
     assert len(made) == 6
     assert await harness.adjustments.total(call.tenant_id, call.call_id) == made[-1].new_cost
     expected = sum((each.cost or Decimal(0) for each in calls(caller)[1:]), made[-1].new_cost or Decimal(0))
-    assert (await caller.metrics()).totals.cost_usd == plain(expected)
+    assert (await caller.metrics()).totals.cost_usd == format_amount(expected)
     assert await harness.differences() == []
 
 
@@ -183,9 +184,9 @@ async def test_amounts_out_of_bounds_are_rejected(served: tuple[Caller, Reconcil
     call = await settled(caller)
     assert call.cost is not None
     assert call.upper_bound is not None
-    above = plain(call.upper_bound + Decimal("0.001"))
+    above = format_amount(call.upper_bound + Decimal("0.001"))
     refused = [
-        order(call, plain(-call.cost - Decimal("1E-25"))),
+        order(call, format_amount(-call.cost - Decimal("1E-25"))),
         order(call, above, is_new_cost=True),
         order(call, "1000000", above_bound=True),
         order(call, "0.00000000000000000000000001"),
@@ -227,7 +228,7 @@ async def test_only_final_calls_with_known_cost_are_adjusted(served: tuple[Calle
     assert await harness.differences() == []
 
 
-class Interrupted(SessionTotalsUpdater):
+class InterruptedTotalsUpdater(SessionTotalsUpdater):
     """The updater of a server that dies between the ledger's insert and the update of the totals."""
 
     async def refresh(self, tenant_id: str, session_uid: str) -> None:
@@ -240,12 +241,12 @@ async def test_sweep_applies_adjustment_of_a_dead_server(served: tuple[Caller, R
     caller, harness = served
     call = await settled(caller)
     assert call.cost is not None
-    dying = Adjustments(harness.ledger, Interrupted(harness.sessions, harness.ledger))
+    dying = Adjustments(harness.ledger, InterruptedTotalsUpdater(harness.sessions, harness.ledger))
     with pytest.raises(ConnectionError):
         await dying.adjust(order(call, "0.005"))
 
     seen = (await caller.metrics()).totals.cost_usd
-    assert seen == plain(call.cost + Decimal("0.005"))
+    assert seen == format_amount(call.cost + Decimal("0.005"))
     assert await harness.differences() == []
     await harness.adjustments.apply_pending()
     await harness.adjustments.adjust(order(call, "0.005"))
@@ -257,12 +258,14 @@ async def test_sweep_applies_adjustment_of_a_dead_server(served: tuple[Caller, R
     assert await harness.differences() == []
 
 
-async def test_running_server_applies_pending_adjustment(calling: Serve, start_harness: StartHarness) -> None:
+async def test_running_server_applies_pending_adjustment(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """The mark of an unapplied adjustment is gone within a sweep of any server."""
-    caller = await calling(reconcile_interval=0.1)
+    caller = await start_caller(reconcile_interval=0.1)
     harness = await start_harness(caller.service)
     call = await settled(caller)
-    dying = Adjustments(harness.ledger, Interrupted(harness.sessions, harness.ledger))
+    dying = Adjustments(harness.ledger, InterruptedTotalsUpdater(harness.sessions, harness.ledger))
     with pytest.raises(ConnectionError):
         await dying.adjust(order(call, "0.005"))
 

@@ -9,12 +9,14 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.conftest import StartProcess
-from tests.e2e.metering.conftest import NEVER, Godoty, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled
 from tests.support.caller import Caller
-from tests.support.service import Document, Service, plain, soon
+from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.service import Document, Service, format_amount, soon
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
 
@@ -36,9 +38,9 @@ def _adjustments(caller: Caller) -> list[Document]:
     return list(caller.service.database["ledger"].find({"kind": "adjustment"}))
 
 
-async def test_reconcile_settles_open_calls(calling: Serve, godoty: Godoty) -> None:
+async def test_reconcile_settles_open_calls(start_caller: StartCaller, godoty: Godoty) -> None:
     """A call with a record is settled; one without stays open, and the exit status shows it."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     first = await cancelled(caller, f"{SLOW} record_ms=0")
     second = await cancelled(caller, f"{SLOW} record_ms=-1")
 
@@ -49,12 +51,12 @@ async def test_reconcile_settles_open_calls(calling: Serve, godoty: Godoty) -> N
     assert (settled.cost, settled.cost_source) == (billed(caller, first), CostSource.RECONCILED)
     assert (pending.call_id, pending.state) == (second.call_id, CallState.PENDING)
     totals = (await caller.metrics()).totals
-    assert (totals.cost_usd, totals.pending_calls) == (plain(billed(caller, first)), 1)
+    assert (totals.cost_usd, totals.pending_calls) == (format_amount(billed(caller, first)), 1)
 
 
-async def test_reconcile_waits_for_records(calling: Serve, godoty: Godoty) -> None:
+async def test_reconcile_waits_for_records(start_caller: StartCaller, godoty: Godoty) -> None:
     """With `--wait` it retries until the record is there, and then ends at once."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     entry = await cancelled(caller, f"{SLOW} record_ms=3000")
 
     result = await godoty(caller.service, "ledger", "reconcile", "--wait", "30")
@@ -63,9 +65,9 @@ async def test_reconcile_waits_for_records(calling: Serve, godoty: Godoty) -> No
     assert calls(caller)[0].cost == billed(caller, entry)
 
 
-async def test_reconcile_closes_calls_after_the_timeout(calling: Serve, godoty: Godoty) -> None:
+async def test_reconcile_closes_calls_after_the_timeout(start_caller: StartCaller, godoty: Godoty) -> None:
     """The unresolved ones are counted, and are no longer open."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await cancelled(caller, f"{SLOW} record_ms=-1")
 
     result = await godoty(caller.service, "ledger", "reconcile", "--wait", "20", GODOTY_RECORD_PATIENCE="1")
@@ -77,39 +79,38 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
     serve_process: StartProcess, connect: Callable[[Service], Caller], godoty: Godoty
 ) -> None:
     """When its lease has expired, its calls are orphaned: with `--wait` the same command settles them."""
-    process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     async for response in connect(service).start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=100 record_ms=0"):
         if response.HasField("text_delta"):
             break
     await soon(lambda: service.entries("talk")[0].generation_id)  # by it the record is found
     await process.kill()
-    result = await godoty(service, "ledger", "reconcile", "--wait", "30", GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.5")
+    result = await godoty(service, "ledger", "reconcile", "--wait", "30", **SHORT_LEASE_ENVIRONMENT)
 
     assert (result.status, result.out) == (0, "settled 1, unresolved 0; still pending 0, unresolved in all 0\n")
 
 
-async def test_reconcile_does_not_wait_for_a_live_server(calling: Serve, godoty: Godoty) -> None:
+async def test_reconcile_does_not_wait_for_a_live_server(start_caller: StartCaller, godoty: Godoty) -> None:
     """Its open call is its own: it is still open when the command ends, before the turn does."""
-    caller = await calling(reconcile_interval=NEVER, lease=2.0, heartbeat=0.2)
-    call = caller.start("@sandbox slow tokens=15 first_delay_ms=0 delay_ms=1000")
+    caller = await start_caller(reconcile_interval=NEVER, **SHORT_LEASE)
+    call = caller.start("@sandbox plain tokens=5 hold_after=2 hold=alive", timeout=None)
     async for response in call:
         if response.HasField("text_delta"):
             break
-    result = await godoty(
-        caller.service, "ledger", "reconcile", "--wait", "50", GODOTY_LEASE="2", GODOTY_HEARTBEAT="0.2"
-    )
+    # A command that waits for it outlasts the time that `godoty` gives it.
+    result = await godoty(caller.service, "ledger", "reconcile", "--wait", "600", **SHORT_LEASE_ENVIRONMENT)
     call.cancel()
 
     assert (result.status, result.out) == (1, "settled 0, unresolved 0; still pending 1, unresolved in all 0\n")
 
 
 async def test_resolve_settles_a_call_once_with_attribution(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """The amount, the reason and the person are in a new entry; a second try is rejected and changes nothing."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _given_up(caller, await start_harness(caller.service))
-    cost = plain(billed(caller, call))
+    cost = format_amount(billed(caller, call))
     arguments = ("ledger", "resolve", call.call_id, "--cost", cost, "--why", "the provider's invoice")
 
     result = await godoty(caller.service, *arguments, "--by", "ann")
@@ -128,9 +129,11 @@ async def test_resolve_settles_a_call_once_with_attribution(
     assert (verified.status, verified.out) == (0, "1 sessions, 2 entries, 0 differences\n")
 
 
-async def test_resolve_is_attributed_to_the_user(calling: Serve, start_harness: StartHarness, godoty: Godoty) -> None:
+async def test_resolve_is_attributed_to_the_user(
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
+) -> None:
     """Without `--by` it is the user of the machine; 0 is a cost like any other."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _given_up(caller, await start_harness(caller.service))
 
     result = await godoty(caller.service, "ledger", "resolve", call.call_id, "--cost", "0", "--why", "not billed")
@@ -141,10 +144,10 @@ async def test_resolve_is_attributed_to_the_user(calling: Serve, start_harness: 
 
 
 async def test_resolve_rejects_what_it_cannot_settle(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """A pending call, an unknown one, and a malformed amount: one line each, and no entry."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _given_up(caller, await start_harness(caller.service))
     pending = await cancelled(caller, f"{SLOW} record_ms=-1")
     refusals = {
@@ -170,11 +173,11 @@ async def test_resolve_rejects_what_it_cannot_settle(
 
 
 async def test_compare_shows_the_difference_to_the_provider(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """Usage of the key that the ledger lacks is printed, with exit status 1, until all of it is resolved."""
     key: dict[str, Any] = {"OPENROUTER_API_KEY": "sandbox-compare"}
-    caller = await calling(reconcile_interval=NEVER, **key)
+    caller = await start_caller(reconcile_interval=NEVER, **key)
     harness = await start_harness(caller.service, **key)
     await caller.converse("@sandbox tool-loop calls=3")
     call = await _given_up(caller, harness)
@@ -188,8 +191,8 @@ async def test_compare_shows_the_difference_to_the_provider(
     await harness.adjustments.resolve(call, cost=billed(caller, call), why="the invoice", by="ann")
     after = await godoty(caller.service, "ledger", "compare", **key)
 
-    assert _compared(before.out) == (plain(settled), 1, 1, plain(used), plain(used - settled))
-    assert _compared(after.out) == (plain(used), 0, 0, plain(used), "0")
+    assert _compared(before.out) == (format_amount(settled), 1, 1, format_amount(used), format_amount(used - settled))
+    assert _compared(after.out) == (format_amount(used), 0, 0, format_amount(used), "0")
     assert (before.status, after.status) == (1, 0)
 
 
@@ -206,15 +209,18 @@ def _compared(out: str) -> tuple[str, int, int, str, str]:
 
 
 async def test_adjust_corrects_a_call_with_attribution(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """A wrong resolution is corrected, then lowered; `compare` and `verify` agree, and each change is recorded."""
     key: dict[str, Any] = {"OPENROUTER_API_KEY": "sandbox-adjust"}
-    caller = await calling(reconcile_interval=NEVER, **key)
+    caller = await start_caller(reconcile_interval=NEVER, **key)
     harness = await start_harness(caller.service, **key)
     call = await _given_up(caller, harness)
     await harness.adjustments.resolve(call, cost=Decimal("0.009"), why="a slip", by="ann")
-    cost, arguments = plain(billed(caller, call)), ("ledger", "adjust", call.call_id, "--by", "bob", "--why", "invoice")
+    cost, arguments = (
+        format_amount(billed(caller, call)),
+        ("ledger", "adjust", call.call_id, "--by", "bob", "--why", "invoice"),
+    )
 
     result = await godoty(caller.service, *arguments, "--cost", cost, "--request-id", "one")
     again = await godoty(caller.service, *arguments, "--cost", cost, "--request-id", "one")
@@ -226,7 +232,7 @@ async def test_adjust_corrects_a_call_with_attribution(
     assert result.out.endswith(f"entry 3 of its session; the call costs {cost} USD\n")
     assert (again.status, again.out) == (0, result.out)
     assert _compared(compared.out) == (cost, 0, 0, cost, "0")
-    after = plain(Decimal(cost) - Decimal("0.000001"))
+    after = format_amount(Decimal(cost) - Decimal("0.000001"))
     assert lowered.out.endswith(f"entry 4 of its session; the call costs {after} USD\n"), lowered.err
     assert (verified.status, verified.out) == (0, "1 sessions, 4 entries, 0 differences\n")
     assert [each["by"] for each in _adjustments(caller)] == ["ann", "bob", "bob"]
@@ -234,9 +240,11 @@ async def test_adjust_corrects_a_call_with_attribution(
     assert recorded == [(getpass.getuser(), "AdjustCall", name, "bob") for name in ("two", "one")]
 
 
-async def test_adjust_rejects_in_one_line(calling: Serve, start_harness: StartHarness, godoty: Godoty) -> None:
+async def test_adjust_rejects_in_one_line(
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
+) -> None:
     """Neither or both amounts, an unresolved call, an unknown one, a used request id: one line, no entry."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _given_up(caller, await start_harness(caller.service))
     refusals = {
         (call.call_id, "--cost", "1", "--add", "1"): "set either --cost or --add",
@@ -262,10 +270,10 @@ async def test_adjust_rejects_in_one_line(calling: Serve, start_harness: StartHa
 
 
 async def test_resolve_bounds_the_reason_and_the_name(
-    calling: Serve, start_harness: StartHarness, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
 ) -> None:
     """A blank reason, one of two lines, and a name of a thousand characters: one line each, no entry, no record."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     call = await _given_up(caller, await start_harness(caller.service))
     refusals = {
         ("--why", " "): "--why must have 1 to 1000 printable characters",

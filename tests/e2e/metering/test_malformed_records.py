@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, cancelled
 from tests.e2e.metering.record_bodies import COST, stating_a_cost, stating_nothing
 from tests.support.caller import Caller
@@ -17,7 +18,7 @@ CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
 async def defer_calls(caller: Caller, harness: ReconcilerHarness, bodies: Sequence[bytes]) -> list[str]:
     """Insert one pending call for each body and defer it to reconciliation; return their ids."""
     template = await cancelled(caller, CANCELLED)
-    records = caller.service.surroundings.sandbox.records
+    records = caller.service.backends.sandbox.records
     deferred = []
     for number, body in enumerate(bodies, start=template.number + 1):
         call = _another(template, number)
@@ -47,9 +48,11 @@ def _another(call: ModelCall, number: int) -> ModelCall:
     )
 
 
-async def test_malformed_record_ends_its_call_at_the_timeout(calling: Serve, start_harness: StartHarness) -> None:
+async def test_malformed_record_ends_its_call_at_the_timeout(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """Bodies without a cost postpone their calls; after the timeout these are unresolved, and others settle."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     bodies = stating_nothing()
     deferred = set(await defer_calls(caller, harness, bodies))
@@ -65,9 +68,11 @@ async def test_malformed_record_ends_its_call_at_the_timeout(calling: Serve, sta
     assert await harness.differences() == []
 
 
-async def test_stated_cost_settles_despite_other_malformed_fields(calling: Serve, start_harness: StartHarness) -> None:
+async def test_stated_cost_settles_despite_other_malformed_fields(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A record with a valid cost settles its call, even if a name, a counter or a flag is malformed."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     bodies = stating_a_cost()
     deferred = set(await defer_calls(caller, harness, bodies))
@@ -83,9 +88,11 @@ async def test_stated_cost_settles_despite_other_malformed_fields(calling: Serve
     assert await harness.differences() == []
 
 
-async def test_call_settles_once_its_record_is_well_formed(calling: Serve, start_harness: StartHarness) -> None:
+async def test_call_settles_once_its_record_is_well_formed(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A record that was malformed on its first two reads settles its call on the third."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await cancelled(caller, f"{CANCELLED} record=deep record_reads=2")
 

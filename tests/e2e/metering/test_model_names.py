@@ -6,13 +6,14 @@ from decimal import Decimal
 import pytest
 from prometheus_client import CollectorRegistry
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.billing.generation import Generation
-from tests.e2e.metering.conftest import Serve
+from tests.e2e.metering.conftest import StartCaller
 from tests.e2e.metering.reconciler_harness import calls, cancelled, closed
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
 
 HAIKU, SLUG = "anthropic/claude-haiku-4.5", "anthropic/claude-4.5-haiku-20251001"
@@ -53,9 +54,11 @@ async def named_in_three_ways(caller: Caller) -> None:
     await closed(caller)
 
 
-async def test_every_sum_and_label_has_the_listed_id(calling: Serve, registries: list[CollectorRegistry]) -> None:
+async def test_every_sum_and_label_has_the_listed_id(
+    start_caller: StartCaller, registries: list[CollectorRegistry]
+) -> None:
     """Billed under the id, billed under the slug and reconciled by a record: one row, one run name, one label."""
-    caller = await calling()
+    caller = await start_caller()
     await named_in_three_ways(caller)
 
     entries = calls(caller)
@@ -70,17 +73,17 @@ async def test_every_sum_and_label_has_the_listed_id(calling: Serve, registries:
     assert labels(registries) == {HAIKU}
 
 
-async def test_reply_has_the_listed_id_and_the_provider_name(calling: Serve) -> None:
+async def test_reply_has_the_listed_id_and_the_provider_name(start_caller: StartCaller) -> None:
     """`model_call_finished` has both."""
-    caller = await calling()
+    caller = await start_caller()
     turn = await caller.converse("@sandbox plain model_name=slug", model=HAIKU)
 
     assert [(call.served_model, call.served_slug) for call in turn.calls] == [(HAIKU, SLUG)]
 
 
-async def test_unserved_call_counts_under_the_listed_id(calling: Serve) -> None:
+async def test_unserved_call_counts_under_the_listed_id(start_caller: StartCaller) -> None:
     """A request may name a slug, an alias or a routing variant: failed calls count beside served ones."""
-    caller = await calling()
+    caller = await start_caller()
     for name in (HAIKU, SLUG, f"{HAIKU}:nitro"):
         await caller.converse("@sandbox error-before status=400", model=name)
 
@@ -92,9 +95,9 @@ async def test_unserved_call_counts_under_the_listed_id(calling: Serve) -> None:
     assert [each.model for each in (await caller.metrics()).by_model] == [HAIKU]
 
 
-async def test_requested_variant_decides_between_ids_of_one_slug(calling: Serve) -> None:
+async def test_requested_variant_decides_between_ids_of_one_slug(start_caller: StartCaller) -> None:
     """The free model and the paid one have one slug: the free request is free, by the provider's cost alone."""
-    caller = await calling()
+    caller = await start_caller()
     await caller.converse("@sandbox plain model_name=slug", model=FREE)
     await caller.converse("@sandbox plain model_name=slug", model=FREE.removesuffix(":free"))
 
@@ -106,38 +109,38 @@ async def test_requested_variant_decides_between_ids_of_one_slug(calling: Serve)
     assert {each.model for each in (await caller.metrics()).by_model} == {free.served_model, paid.served_model}
 
 
-async def test_free_request_without_a_stated_cost_is_not_free(calling: Serve) -> None:
+async def test_free_request_without_a_stated_cost_is_not_free(start_caller: StartCaller) -> None:
     """With only the slug and no cost, the free or the paid model may have served: the cost is unknown."""
-    caller = await calling(record_patience=0.2)
+    caller = await start_caller(record_patience=0.2)
     await caller.converse("@sandbox no-cost record_ms=-1 model_name=slug", model=FREE)
     entry = await closed(caller)
 
     assert (entry.state, entry.cost, entry.catalogue_cost) == (CallState.UNRESOLVED, None, None)
 
 
-async def test_unlisted_model_has_the_provider_name(calling: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unlisted_model_has_the_provider_name(start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown name is shown as sent; a long one is cut."""
-    names = iter(["nobody/new-model-20270101", "x" * 10_000])
+    names = iter(["unknown/new-model-20270101", "x" * 10_000])
     monkeypatch.setattr(Generation, "served_name", property(lambda _: next(names)))
-    caller = await calling()
+    caller = await start_caller()
     await caller.converse("@sandbox plain")
     await caller.converse("@sandbox plain")
 
     first, second = calls(caller)
-    assert (first.served_model, first.served_slug) == ("nobody/new-model-20270101",) * 2
+    assert (first.served_model, first.served_slug) == ("unknown/new-model-20270101",) * 2
     assert second.served_model == second.served_slug == "x" * 256
 
 
-async def test_entries_are_found_by_either_name(calling: Serve, issue: Callable[..., str]) -> None:
+async def test_entries_are_found_by_either_name(start_caller: StartCaller, issue: Callable[..., str]) -> None:
     """The id and the slug give the same entries, including those of older versions and of unserved requests."""
-    caller = await calling()
+    caller = await start_caller()
     await named_in_three_ways(caller)
     await caller.converse("@sandbox error-before status=400", model=f"{HAIKU}:nitro")
     await caller.converse("@sandbox plain", model="openai/gpt-4o-mini")
     ledger = caller.service.database["ledger"]
     old = {"tenant_id": caller.service.tenant_id, "number": 1}
     ledger.update_one(old, {"$set": {"served_model": SLUG}, "$unset": {"served_slug": ""}})
-    biller = Biller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
 
     for name in (HAIKU, SLUG):
         found = await biller.all_entries(model=name, page_size=2)

@@ -11,7 +11,7 @@ from godoty_service.errors import ModelUnavailable
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.openrouter.api import OpenRouterApi
 from openrouter_sandbox.models import providers
-from tests.e2e.metering.conftest import NEVER, Serve
+from tests.e2e.metering.conftest import NEVER, StartCaller
 from tests.e2e.metering.reconciler_harness import billed, closed, eventually
 from tests.support.caller import Caller, read
 
@@ -70,9 +70,9 @@ async def started(caller: Caller, directive: str) -> Any:
     raise AssertionError("no text came")
 
 
-async def test_running_call_has_the_catalogue_of_its_start(calling: Serve, listing: Listing) -> None:
+async def test_running_call_has_the_catalogue_of_its_start(start_caller: StartCaller, listing: Listing) -> None:
     """The prices double in the middle of an answer: the next call has them, this one does not."""
-    caller = await calling(**AT_ONCE)
+    caller = await start_caller(**AT_ONCE)
     call = await started(caller, SLOW)
     listing.factor = 2
     await eventually(lambda: caller.service.database["catalogues"].count_documents({}) == 2)
@@ -88,12 +88,12 @@ async def test_running_call_has_the_catalogue_of_its_start(calling: Serve, listi
     assert first.evidence.catalogue_hash != second.evidence.catalogue_hash
 
 
-async def test_call_is_settled_with_the_catalogue_of_its_start(calling: Serve, listing: Listing) -> None:
+async def test_call_is_settled_with_the_catalogue_of_its_start(start_caller: StartCaller, listing: Listing) -> None:
     """A server that has only seen the doubled prices settles it from the catalogue at the old ones."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox no-cost record_ms=-1")
     listing.factor = 2
-    await calling(database=caller.service.database.name, record_patience_with_usage=0.1)
+    await start_caller(database=caller.service.database.name, record_patience_with_usage=0.1)
     entry = await closed(caller)
 
     assert entry.cost_source is CostSource.CATALOGUE
@@ -101,12 +101,12 @@ async def test_call_is_settled_with_the_catalogue_of_its_start(calling: Serve, l
     assert_priced_as_at_the_start(caller, entry)
 
 
-async def test_running_call_has_its_provider_price(calling: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_call_has_its_provider_price(start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider multiplies its price by nine, and the server has seen it, before the answer ends."""
-    caller = await calling(**AT_ONCE)
+    caller = await start_caller(**AT_ONCE)
     call = await started(caller, f"{SLOW} provider=Azure")
     monkeypatch.setitem(providers._FACTORS, (MODEL, "Azure"), Decimal(9))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while caller.service.database["provider_prices"].count_documents({"model": MODEL}) < 2:
             await caller.converse("hello", session_id="other")
     await read(call)
@@ -122,13 +122,15 @@ async def test_running_call_has_its_provider_price(calling: Serve, monkeypatch: 
     assert first.evidence.provider_prices_hash != second.evidence.provider_prices_hash
 
 
-async def test_call_is_settled_with_its_provider_price(calling: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_is_settled_with_its_provider_price(
+    start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that has only seen the ninefold price settles it from the list of its start."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox no-cost provider=Azure record_ms=-1")
     (deferred,) = caller.service.entries("talk")
     monkeypatch.setitem(providers._FACTORS, (MODEL, "Azure"), Decimal(9))
-    other = await calling(database=caller.service.database.name, record_patience_with_usage=0.1)
+    other = await start_caller(database=caller.service.database.name, record_patience_with_usage=0.1)
     await other.converse("hello", session_id="other")
     entry = await closed(caller)
 

@@ -5,19 +5,20 @@ from decimal import Decimal
 
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
-from tests.e2e.metering.conftest import Serve
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
+from tests.e2e.metering.conftest import StartCaller
 from tests.e2e.metering.reconciler_harness import (
+    assert_stays_true,
     billed,
     calls,
     cancelled,
     closed,
     eventually,
     last_call_after_turn,
-    steadily,
 )
 from tests.support.caller import Caller
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 LISTED = {"openai/gpt-4o-mini": "0.00000015", "deepseek/deepseek-v3.2": "0.00000026"}  # USD for a prompt token
 
@@ -25,7 +26,7 @@ LISTED = {"openai/gpt-4o-mini": "0.00000015", "deepseek/deepseek-v3.2": "0.00000
 async def assert_totals(caller: Caller, *, cost: Decimal | None, pending: int = 0, unresolved: int = 0) -> None:
     """Check the totals that a reader sees; an unresolved session has no cost in place of its 0."""
     totals = (await caller.metrics()).totals
-    assert totals.cost_usd == plain(cost or Decimal(0))
+    assert totals.cost_usd == format_amount(cost or Decimal(0))
     assert (totals.pending_calls, totals.unresolved_calls) == (pending, unresolved)
 
 
@@ -33,11 +34,13 @@ async def assert_totals(caller: Caller, *, cost: Decimal | None, pending: int = 
     ("model", "provider", "tokens"),
     [("openai/gpt-4o-mini", "OpenAI", range(1, 40)), ("google/gemini-2.5-flash", "Google", range(40, 41))],
 )
-async def test_cancelled_call_is_settled_at_its_bill(calling: Serve, model: str, provider: str, tokens: range) -> None:
+async def test_cancelled_call_is_settled_at_its_bill(
+    start_caller: StartCaller, model: str, provider: str, tokens: range
+) -> None:
     """If closing stops billing, it is the streamed part; if not, the whole answer. Both to the digit."""
-    caller = await calling()
+    caller = await start_caller()
 
-    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=400", model=model)
+    entry = await cancelled(caller, "@sandbox slow tokens=40 first_delay_ms=0 delay_ms=20 record_ms=3000", model=model)
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
     await assert_totals(caller, cost=None, pending=1)
 
@@ -51,28 +54,28 @@ async def test_cancelled_call_is_settled_at_its_bill(calling: Serve, model: str,
     await assert_totals(caller, cost=entry.cost)
 
 
-async def test_call_waits_until_its_record_is_there(calling: Serve) -> None:
-    """For 1.5 s the provider answers 404: the call stays pending, and settles once the record is there."""
-    caller = await calling()
-    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=1500")
+async def test_call_waits_until_its_record_is_there(start_caller: StartCaller) -> None:
+    """For six seconds the provider answers 404: the call stays pending, and settles once the record is there."""
+    caller = await start_caller()
+    entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=6000")
 
     async def is_pending() -> bool:
         return (await caller.metrics()).totals.pending_calls == 1
 
-    await steadily(is_pending, for_=1.0)
+    await assert_stays_true(is_pending, for_=1.0)
     settled = await closed(caller)
 
     assert (settled.cost, settled.cost_source) == (billed(caller, settled), CostSource.RECONCILED)
     assert settled.settle_time is not None
-    assert settled.settle_time - entry.start_time >= timedelta(seconds=1.5)
+    assert settled.settle_time - entry.start_time >= timedelta(seconds=6)
     assert caller.service.entry_documents("talk")[0].keys() & {"due", "tries"} == set()
 
 
-async def test_usage_without_cost_is_settled_by_the_record(calling: Serve) -> None:
+async def test_usage_without_cost_is_settled_by_the_record(start_caller: StartCaller) -> None:
     """The stream reported tokens and no cost; its record comes, and outranks the catalogue."""
-    caller = await calling()
+    caller = await start_caller()
 
-    turn = await caller.converse("@sandbox no-cost record_ms=300 fee=0.002")
+    turn = await caller.converse("@sandbox no-cost record_ms=3000 fee=0.002")
     assert turn.finished.session_totals.pending_calls == 1
     assert not turn.calls[0].HasField("cost_usd")
     entry = await closed(caller)
@@ -93,10 +96,10 @@ async def test_usage_without_cost_is_settled_by_the_record(calling: Serve) -> No
     ],
 )
 async def test_usage_without_cost_or_record_is_priced_by_the_catalogue(
-    calling: Serve, model: str, provider: str, factor: str
+    start_caller: StartCaller, model: str, provider: str, factor: str
 ) -> None:
     """After the timeout the service prices the tokens itself, by the prices of the provider that served."""
-    caller = await calling(record_patience_with_usage=0.6)
+    caller = await start_caller(record_patience_with_usage=0.6)
 
     turn = await caller.converse(f"@sandbox no-cost record_ms=-1 provider={provider}", model=model)
     entry = await closed(caller)
@@ -114,9 +117,9 @@ async def test_usage_without_cost_or_record_is_priced_by_the_catalogue(
 
 
 @pytest.mark.parametrize("billing", ["", " bill=full"], ids=["not billed", "billed"])
-async def test_call_without_generation_id_is_unresolved_with_its_bound(calling: Serve, billing: str) -> None:
+async def test_call_without_generation_id_is_unresolved_with_its_bound(start_caller: StartCaller, billing: str) -> None:
     """The connection broke before any header: no record can be requested, and each attempt has its bound."""
-    caller = await calling()
+    caller = await start_caller()
 
     turn = await caller.converse(f"@sandbox reset n=0{billing}")
     assert turn.failure is not None
@@ -130,12 +133,12 @@ async def test_call_without_generation_id_is_unresolved_with_its_bound(calling: 
     assert all(bound > cost for bound, cost in zip(bounds, lines, strict=False))
     totals = (await caller.metrics()).totals
     assert (totals.unresolved_calls, totals.pending_calls, totals.cost_usd) == (3, 0, "0")
-    assert totals.unresolved_bound_usd == plain(sum(bounds, Decimal(0)))
+    assert totals.unresolved_bound_usd == format_amount(sum(bounds, Decimal(0)))
 
 
-async def test_call_without_a_record_is_unresolved_after_the_timeout(calling: Serve) -> None:
+async def test_call_without_a_record_is_unresolved_after_the_timeout(start_caller: StartCaller) -> None:
     """The id is known and the record never comes: pending until the timeout, then unresolved."""
-    caller = await calling(record_patience=1.2)
+    caller = await start_caller(record_patience=1.2)
     entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=20 record_ms=-1")
     assert entry.generation_id is not None
 
@@ -149,10 +152,10 @@ async def test_call_without_a_record_is_unresolved_after_the_timeout(calling: Se
     await assert_totals(caller, cost=None, unresolved=1)
 
 
-async def test_call_in_the_middle_of_a_tool_loop_is_settled_in_place(calling: Serve) -> None:
+async def test_call_in_the_middle_of_a_tool_loop_is_settled_in_place(start_caller: StartCaller) -> None:
     """The second of three calls is deferred: later ones have the next numbers, and it is settled under its own."""
-    caller = await calling()
-    await caller.converse("@sandbox no-cost record_ms=1000")
+    caller = await start_caller()
+    await caller.converse("@sandbox no-cost record_ms=6000")
     turn = await caller.converse("@sandbox tool-loop calls=3")
 
     assert turn.started.totals.pending_calls == turn.finished.session_totals.pending_calls == 1

@@ -4,16 +4,16 @@ import pytest
 
 from godoty_service.ledger.repeated_generations import INDEX, repeated_generations
 from godoty_service.mongo.client import open_database
-from tests.e2e.metering.conftest import Serve
+from tests.e2e.metering.conftest import StartCaller
 
 IDS = ["gen-a", "gen-a", "gen-b", None, "gen-c", "gen-c", "gen-c", "gen-c", "gen-d", "", "gen-e", "gen-e"]
 OTHERS = {0, 11}  # entries of another tenant
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 100])
-async def test_repeated_generations_are_found_in_pieces(calling: Serve, piece: int) -> None:
+async def test_repeated_generations_are_found_in_pieces(start_caller: StartCaller, piece: int) -> None:
     """Each entry of a repeated generation is found once; for one tenant also if the other entry is another's."""
-    caller = await calling()
+    caller = await start_caller()
     await caller.converse("hello")
     service = caller.service
     (document,) = service.entry_documents("talk")
@@ -24,7 +24,7 @@ async def test_repeated_generations_are_found_in_pieces(calling: Serve, piece: i
         | ({} if generation is None else {"generation_id": generation})
         for place, generation in enumerate(IDS)
     )
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     copies = database.collection("copies")
     await copies.ensure([INDEX])
 

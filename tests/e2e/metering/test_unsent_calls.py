@@ -6,14 +6,15 @@ from datetime import timedelta
 from godoty_service.clock import utc_now
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import CallState, ModelCall
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 
 
-async def abandon_insert(calling: Serve, start_harness: StartHarness) -> tuple[ReconcilerHarness, ModelCall]:
+async def abandon_insert(start_caller: StartCaller, start_harness: StartHarness) -> tuple[ReconcilerHarness, ModelCall]:
     """Return a harness that abandoned the insert of a session's second call, and that call."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("hello")
     harness = await start_harness(caller.service)
     (first,) = calls(caller)
@@ -31,10 +32,10 @@ async def abandon_insert(calling: Serve, start_harness: StartHarness) -> tuple[R
 
 
 async def test_entry_inserted_after_its_insert_was_abandoned_is_void(
-    calling: Serve, start_harness: StartHarness
+    start_caller: StartCaller, start_harness: StartHarness
 ) -> None:
     """Reconciliation retains in memory that the call was never sent until the entry is there."""
-    harness, pending = await abandon_insert(calling, start_harness)
+    harness, pending = await abandon_insert(start_caller, start_harness)
     await harness.reconciler.tick()
     await harness.database.collection("ledger").insert_one(entry_to_document(pending))
 
@@ -47,9 +48,11 @@ async def test_entry_inserted_after_its_insert_was_abandoned_is_void(
     assert await harness.differences(pending.tenant_id) == []
 
 
-async def test_abandoned_insert_is_discarded_after_ten_minutes(calling: Serve, start_harness: StartHarness) -> None:
+async def test_abandoned_insert_is_discarded_after_ten_minutes(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """An entry that is never inserted does not stay in memory."""
-    harness, pending = await abandon_insert(calling, start_harness)
+    harness, pending = await abandon_insert(start_caller, start_harness)
     harness.ahead = timedelta(minutes=9)
     await harness.reconciler.tick()
     assert [each.call_id for each in harness.ledger.unwritten] == [pending.call_id]

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from godoty_service.clock import utc_now
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from openrouter_sandbox.billing.malformed import ABSENT
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import calls, cancelled, closed, eventually
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 MINUTES_3, HOUR = timedelta(minutes=3), timedelta(minutes=61)
 NO_COST = "@sandbox no-cost record_ms=-1"
@@ -34,16 +35,16 @@ async def gateway(record_endpoint: str) -> AsyncIterator[Sandbox]:
     "known",
     [
         {"is_byok": True},
-        {"served_model": "nobody/lists-this", "served_slug": "nobody/lists-this"},
+        {"served_model": "unknown/lists-this", "served_slug": "unknown/lists-this"},
         {"usage.server_tool_calls": 1},
     ],
     ids=str,
 )
 async def test_unpriced_usage_waits_as_long_as_no_usage(
-    calling: Serve, start_harness: StartHarness, known: dict[str, Any]
+    start_caller: StartCaller, start_harness: StartHarness, known: dict[str, Any]
 ) -> None:
     """Usage that no list can price is pending after three minutes, and unresolved after an hour only."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse(NO_COST)
     caller.service.database["ledger"].update_one({}, {"$set": known})
     harness = await start_harness(caller.service)
@@ -56,10 +57,10 @@ async def test_unpriced_usage_waits_as_long_as_no_usage(
 
 @pytest.mark.parametrize("clock_ahead", [MINUTES_3, -MINUTES_3], ids=["fast", "slow"])
 async def test_waiting_time_does_not_depend_on_the_clock_of_the_server(
-    calling: Serve, start_harness: StartHarness, clock_ahead: timedelta
+    start_caller: StartCaller, start_harness: StartHarness, clock_ahead: timedelta
 ) -> None:
     """A server whose clock is three minutes off tries at once, and prices a call two minutes after it was deferred."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse(NO_COST)
     harness = await start_harness(caller.service)
     harness.clock_ahead = clock_ahead
@@ -73,10 +74,10 @@ async def test_waiting_time_does_not_depend_on_the_clock_of_the_server(
 
 @pytest.mark.parametrize("clock_ahead", [MINUTES_3, -MINUTES_3], ids=["fast", "slow"])
 async def test_call_is_deferred_at_the_time_of_the_database(
-    calling: Serve, start_harness: StartHarness, clock_ahead: timedelta
+    start_caller: StartCaller, start_harness: StartHarness, clock_ahead: timedelta
 ) -> None:
     """Deferring own and orphaned calls sets the database's time, at any time of the server's clock."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=-1")
     harness = await start_harness(caller.service)
     ledger = Ledger(harness.database.collection("ledger"), clock=lambda: utc_now() + clock_ahead)
@@ -96,46 +97,46 @@ async def test_call_is_deferred_at_the_time_of_the_database(
 
 @pytest.mark.parametrize("record_endpoint", ABSENT)
 async def test_priced_usage_settles_in_the_turn_if_upstream_keeps_no_records(
-    calling: Serve, record_endpoint: str
+    start_caller: StartCaller, record_endpoint: str
 ) -> None:
     """The upstream has no `/generation`: the turn ends with the catalogue's price, and no call is pending."""
     async with gateway(record_endpoint) as upstream:
-        caller = await calling(openrouter_base_url=upstream.base_url, reconcile_interval=NEVER)
+        caller = await start_caller(openrouter_base_url=upstream.base_url, reconcile_interval=NEVER)
 
         turn = await caller.converse("@sandbox no-cost")
 
-        cost = plain(upstream.invoice.total())
+        cost = format_amount(upstream.invoice.total())
         assert cost != "0"
         assert (turn.finished.turn_totals.cost_usd, turn.finished.turn_totals.pending_calls) == (cost, 0)
         assert turn.calls[0].cost_usd == cost
         assert calls(caller)[0].cost_source is CostSource.CATALOGUE
 
 
-async def test_priced_usage_settles_in_the_turn_if_no_records_are_configured(calling: Serve) -> None:
+async def test_priced_usage_settles_in_the_turn_if_no_records_are_configured(start_caller: StartCaller) -> None:
     """With GODOTY_GENERATION_RECORDS=none the turn itself ends with the catalogue's price."""
     async with gateway("") as upstream:
-        caller = await calling(openrouter_base_url=upstream.base_url, generation_records="none")
+        caller = await start_caller(openrouter_base_url=upstream.base_url, generation_records="none")
 
         turn = await caller.converse("@sandbox no-cost")
 
         assert turn.finished.turn_totals.pending_calls == 0
-        assert turn.finished.turn_totals.cost_usd == plain(upstream.invoice.total())
+        assert turn.finished.turn_totals.cost_usd == format_amount(upstream.invoice.total())
 
 
-async def test_call_without_usage_is_unresolved_at_once_if_no_records_are_configured(calling: Serve) -> None:
+async def test_call_without_usage_is_unresolved_at_once_if_no_records_are_configured(start_caller: StartCaller) -> None:
     """With GODOTY_GENERATION_RECORDS=none no call waits for a record that cannot come."""
     async with gateway("fastapi") as upstream:
-        caller = await calling(openrouter_base_url=upstream.base_url, generation_records="none")
+        caller = await start_caller(openrouter_base_url=upstream.base_url, generation_records="none")
 
         await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=10")
 
         assert (await closed(caller)).state is CallState.UNRESOLVED
 
 
-async def test_unpriced_usage_stays_pending_if_upstream_keeps_no_records(calling: Serve) -> None:
+async def test_unpriced_usage_stays_pending_if_upstream_keeps_no_records(start_caller: StartCaller) -> None:
     """A model that searches by itself has fees that no counter shows: the call is deferred."""
     async with gateway("fastapi") as upstream:
-        caller = await calling(openrouter_base_url=upstream.base_url, reconcile_interval=NEVER)
+        caller = await start_caller(openrouter_base_url=upstream.base_url, reconcile_interval=NEVER)
 
         turn = await caller.converse("@sandbox no-cost", model="openai/gpt-4o-mini:online")
 
@@ -143,10 +144,10 @@ async def test_unpriced_usage_stays_pending_if_upstream_keeps_no_records(calling
         assert not turn.calls[0].HasField("cost_usd")
 
 
-async def test_upstream_with_an_openrouter_answer_keeps_records(calling: Serve) -> None:
+async def test_upstream_with_an_openrouter_answer_keeps_records(start_caller: StartCaller) -> None:
     """A proxy's 404 page after OpenRouter's own answer changes nothing: the call waits for its record."""
     async with gateway("") as upstream:
-        caller = await calling(openrouter_base_url=upstream.base_url, record_patience_with_usage=600)
+        caller = await start_caller(openrouter_base_url=upstream.base_url, record_patience_with_usage=600)
         upstream.settings.record_endpoint = "nginx"
 
         turn = await caller.converse("@sandbox no-cost record_ms=0 fee=0.002")
@@ -159,10 +160,10 @@ async def test_upstream_with_an_openrouter_answer_keeps_records(calling: Serve) 
 
 
 async def test_error_answer_without_output_waits_five_minutes_for_its_record(
-    calling: Serve, start_harness: StartHarness
+    start_caller: StartCaller, start_harness: StartHarness
 ) -> None:
     """A provider's error with a generation id and no usage is unresolved after five minutes, never 0."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     turn = await caller.converse("@sandbox error-mid n=0 usage=0 code=400 record_ms=-1")
     assert turn.failure is not None
     harness = await start_harness(caller.service)
@@ -176,9 +177,9 @@ async def test_error_answer_without_output_waits_five_minutes_for_its_record(
     assert (entry.cost, entry.generation_id is not None) == (None, True)
 
 
-async def test_error_answer_is_settled_by_its_record(calling: Serve, start_harness: StartHarness) -> None:
+async def test_error_answer_is_settled_by_its_record(start_caller: StartCaller, start_harness: StartHarness) -> None:
     """The record of an error answer states a cost of 0: that evidence settles the call at 0."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox error-mid n=0 usage=0 code=400 record_ms=0")
     harness = await start_harness(caller.service)
 
@@ -188,9 +189,11 @@ async def test_error_answer_is_settled_by_its_record(calling: Serve, start_harne
     assert (entry.cost, entry.cost_source) == (Decimal(0), CostSource.RECONCILED)
 
 
-async def test_broken_connection_without_output_waits_the_hour(calling: Serve, start_harness: StartHarness) -> None:
+async def test_broken_connection_without_output_waits_the_hour(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """The connection broke after the headers without an error: its record may still come within the hour."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     turn = await caller.converse("@sandbox reset n=1 record_ms=-1")
     assert turn.failure is not None
     harness = await start_harness(caller.service)
@@ -202,13 +205,13 @@ async def test_broken_connection_without_output_waits_the_hour(calling: Serve, s
 
 
 async def test_rotated_key_still_reads_the_records_of_its_calls(
-    calling: Serve, capsys: pytest.CaptureFixture[str]
+    start_caller: StartCaller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After OPENROUTER_API_KEY is changed, the old key in its list settles its own calls; it is not logged."""
-    old = await calling(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-before-rotation")
+    old = await start_caller(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-before-rotation")
     await cancelled(old, "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0")
 
-    await calling(
+    await start_caller(
         database=old.service.database.name,
         OPENROUTER_API_KEY="sandbox-after-rotation",
         openrouter_old_api_keys="sandbox-earlier, sandbox-before-rotation",

@@ -10,7 +10,7 @@ from godoty_service.ledger.session_totals import session_totals_to_document
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.ledger.verification import Progress, verify
 from godoty_service.sessions.store import SessionStore
-from tests.e2e.metering.conftest import NEVER, Godoty, Serve, StartHarness
+from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness, calls, cancelled
 from tests.support.caller import Caller
 from tests.support.service import Document, Service
@@ -128,7 +128,7 @@ TAMPERED: list[tuple[Tamper, str]] = [
 ]
 
 
-class Overtaken(SessionStore):
+class OvertakenSessionStore(SessionStore):
     """A session store that runs a write once, after the entries and before the totals are read."""
 
     def __init__(self, harness: ReconcilerHarness, write: Callable[[], Awaitable[Any]]) -> None:
@@ -154,9 +154,9 @@ async def _fill_ledger(caller: Caller, harness: ReconcilerHarness) -> None:
     await harness.adjustments.resolve(call, cost=Decimal("0.0000003"), why="the invoice", by="ann")
 
 
-async def test_consistent_ledger_passes(calling: Serve, start_harness: StartHarness, godoty: Godoty) -> None:
+async def test_consistent_ledger_passes(start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty) -> None:
     """Exit status 0, and how much was verified."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await _fill_ledger(caller, await start_harness(caller.service))
 
     result = await godoty(caller.service, "ledger", "verify")
@@ -165,10 +165,10 @@ async def test_consistent_ledger_passes(calling: Serve, start_harness: StartHarn
 
 
 async def test_each_corruption_is_reported(
-    calling: Serve, start_harness: StartHarness, connect: Connect, godoty: Godoty
+    start_caller: StartCaller, start_harness: StartHarness, connect: Connect, godoty: Godoty
 ) -> None:
     """Exit status 1, and a line for each corrupted tenant that states the difference."""
-    clean = await calling(reconcile_interval=NEVER)
+    clean = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(clean.service)
     await _fill_ledger(clean, harness)
     touched: dict[str, Caller] = {}
@@ -196,9 +196,11 @@ async def test_each_corruption_is_reported(
     assert (own.status, own.out) == (0, "1 sessions, 5 entries, 0 differences\n")
 
 
-async def test_totals_without_entries_are_reported(calling: Serve, start_harness: StartHarness, godoty: Godoty) -> None:
+async def test_totals_without_entries_are_reported(
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
+) -> None:
     """A session with totals and without any entry does not pass."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await _fill_ledger(caller, await start_harness(caller.service))
     _ledger(caller).delete_many(_own(caller))
 
@@ -208,9 +210,11 @@ async def test_totals_without_entries_are_reported(calling: Serve, start_harness
     assert "talk: it has totals, but all its entries are gone" in result.err
 
 
-async def test_duplicate_number_is_reported(calling: Serve, start_harness: StartHarness, godoty: Godoty) -> None:
+async def test_duplicate_number_is_reported(
+    start_caller: StartCaller, start_harness: StartHarness, godoty: Godoty
+) -> None:
     """It requires dropping the unique index; verification finds it nevertheless."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await _fill_ledger(caller, harness)
     ledger = _ledger(caller)
@@ -224,12 +228,12 @@ async def test_duplicate_number_is_reported(calling: Serve, start_harness: Start
     assert (result.status, "talk: entry 2 exists twice" in result.err) == (1, True)
 
 
-async def test_running_turn_is_no_difference(calling: Serve, start_harness: StartHarness) -> None:
+async def test_running_turn_is_no_difference(start_caller: StartCaller, start_harness: StartHarness) -> None:
     """Entries that its turn has not added to the totals yet are counted, and are no difference."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await caller.converse("hello")
-    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10")
+    call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10")
     async for response in call:
         if response.HasField("text_delta"):
             break
@@ -241,12 +245,14 @@ async def test_running_turn_is_no_difference(calling: Serve, start_harness: Star
     call.cancel()
 
 
-async def test_turn_that_ends_between_two_reads_is_no_difference(calling: Serve, start_harness: StartHarness) -> None:
+async def test_turn_that_ends_between_two_reads_is_no_difference(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A turn wrote between the reads of entries and totals: in one snapshot there is no difference."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     await caller.converse("hello")
-    overtaken = Overtaken(harness, lambda: caller.converse("and on"))
+    overtaken = OvertakenSessionStore(harness, lambda: caller.converse("and on"))
 
     found = verify(database=harness.database, ledger=harness.ledger, totals_store=overtaken)
     assert [each async for each in found] == []

@@ -73,7 +73,7 @@ class World:
 
     async def policy(self, **limits: Any) -> None:
         """Set the tenant's policy, before the server has read one."""
-        async with open_components(self.service.surroundings.settings(self.service.database.name)) as components:
+        async with open_components(self.service.backends.settings(self.service.database.name)) as components:
             await components.tenancy.policies.set(self.service.tenant_id, Policy(**limits))
 
     async def held(self, caller: Caller | None = None, **fields: Any) -> tuple[Any, Callable[[], None]]:
@@ -81,7 +81,7 @@ class World:
         who, hold = caller or self.caller, new_id("hold")
         call = who.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", **fields)
         await until_text(call, "t2 ")
-        return call, lambda: who.service.surroundings.allow(hold)
+        return call, lambda: who.service.backends.allow(hold)
 
 
 Raise = Callable[[World], Awaitable[Failure]]
@@ -166,11 +166,11 @@ async def _storage(world: World) -> Failure:
 
 @raises("SHUTTING_DOWN")
 async def _shutting_down(world: World) -> Failure:
-    surroundings = world.service.surroundings
+    backends = world.service.backends
     async with AsyncExitStack() as stack:
-        database = surroundings.new_database()
-        server = await stack.enter_async_context(running(surroundings.settings(database)))
-        caller = world.connect(surroundings.service(server.address, database))
+        database = backends.new_database()
+        server = await stack.enter_async_context(running(backends.settings(database)))
+        caller = world.connect(backends.service(server.address, database))
         call, release = await world.held(caller)
         stopped = asyncio.create_task(stack.aclose())
         failure = None

@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 from godoty_service.clock import utc_now
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter import errors
 from godoty_service.pricing.catalogue import Catalogue
 from tests.e2e.replay.recording import FOLDER, Recording

@@ -10,11 +10,12 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.e2e.metering.reconciler_harness import calls
 from tests.e2e.replay.recording import FOLDER, Recording, ToolUse, listed
 from tests.support.caller import Caller, Turn
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 NOT_ANSWERS = {
     "sse_2025-04_usage-cost.sse",  # holds a /models listing: test_recorded_oddities.py
@@ -55,7 +56,7 @@ async def test_recorded_answer_arrives_unchanged(caller: Caller, name: str) -> N
     assert_entry(entry, recording)
     assert_invoice_agrees(caller, entry)
     metrics = await caller.metrics()
-    assert metrics.totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert metrics.totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert (metrics.totals.pending_calls, metrics.totals.unresolved_calls) == (0, 0)
 
 
@@ -98,15 +99,15 @@ async def replay(caller: Caller, recording: Recording) -> Turn:
     directive = f"@sandbox replay file={recording.name}"
     if not recording.tools:
         return await caller.converse(directive)
-    surroundings = caller.service.surroundings
+    backends = caller.service.backends
     for each in (directive, f'@sandbox plain text="{THE_REST}"'):
-        surroundings.ask(lambda wish={"directive": each}: surroundings.sandbox.scenarios.add(wish))  # type: ignore[misc] # a default binds it now
+        backends.ask(lambda wish={"directive": each}: backends.sandbox.scenarios.add(wish))  # type: ignore[misc] # a default binds it now
     return await caller.converse("What do you make of it?")
 
 
 async def settled(caller: Caller) -> ModelCall:
     """Return the first entry, once it is settled: at once if the answer reported its cost, else from the record."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (entry := calls(caller)[0]).state is CallState.PENDING:
             await asyncio.sleep(0.05)
     return entry
@@ -126,7 +127,7 @@ def assert_streamed(call: metering_pb2.ModelCall, recording: Recording) -> None:
         assert (call.state, call.HasField("cost_usd")) == (metering_pb2.CALL_STATE_PENDING, False)
     else:
         assert (call.state, call.cost_source) == (metering_pb2.CALL_STATE_SETTLED, metering_pb2.COST_SOURCE_BILLED)
-        assert call.cost_usd == plain(recording.cost)
+        assert call.cost_usd == format_amount(recording.cost)
     for field in call.usage.DESCRIPTOR.fields:
         streamed = getattr(call.usage, field.name) if call.usage.HasField(field.name) else None
         assert (field.name, streamed) == (field.name, recording.counters[field.name])

@@ -6,7 +6,8 @@ from decimal import Decimal
 import grpc
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from tests.e2e.replay.recording import FOLDER, Document, Recording
 from tests.support.caller import Caller, Failure
 

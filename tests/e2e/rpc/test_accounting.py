@@ -10,9 +10,10 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.support.caller import Caller, Turn
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 pytestmark = pytest.mark.usefixtures("driver")
 
@@ -61,9 +62,9 @@ def assert_settled(entry: ModelCall, number: int) -> None:
 async def assert_sums_agree(caller: Caller, last: Turn) -> str:
     """Check that four sources have the same sum to the last decimal; return it."""
     entries = caller.service.entry_documents("talk")
-    summed = plain(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
+    summed = format_amount(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
     metrics = await caller.metrics()
-    invoiced = plain(caller.service.invoiced("talk"))
+    invoiced = format_amount(caller.service.invoiced("talk"))
     assert last.finished.session_totals.cost_usd == metrics.totals.cost_usd == summed == invoiced
     assert metrics.totals == last.finished.session_totals
     lines = {line.generation_id: line.cost for line in caller.service.invoice("talk")}
@@ -90,7 +91,7 @@ async def test_two_turns_are_accounted_for_to_the_last_decimal(caller: Caller) -
     assert second.started.totals == first.finished.session_totals
     assert second.finished.session_totals.turns == 2
     assert second.finished.turn_totals.turns == 1
-    assert second.finished.turn_totals.cost_usd == plain(entries[1].cost or Decimal(0))
+    assert second.finished.turn_totals.cost_usd == format_amount(entries[1].cost or Decimal(0))
 
 
 async def test_tool_loop_of_five_calls_has_five_entries(caller: Caller) -> None:
@@ -124,8 +125,8 @@ async def test_stream_and_ledger_have_the_same_calls(caller: Caller) -> None:
     assert call.turn_id == turn.responses[0].turn_id == entry.turn_id
     assert call.state == metering_pb2.CALL_STATE_SETTLED
     assert call.cost_source == metering_pb2.COST_SOURCE_BILLED
-    assert call.cost_usd == call.catalogue_cost_usd == plain(entry.cost or Decimal(0))
-    assert call.upper_bound_usd == plain(entry.upper_bound or Decimal(0))
+    assert call.cost_usd == call.catalogue_cost_usd == format_amount(entry.cost or Decimal(0))
+    assert call.upper_bound_usd == format_amount(entry.upper_bound or Decimal(0))
     assert (call.requested_model, call.served_model) == ("openai/gpt-4o-mini", "openai/gpt-4o-mini")
     assert (call.provider, call.generation_id) == ("OpenAI", entry.generation_id)
     assert call.unit_prices.input_usd == "0.00000015"
@@ -219,7 +220,7 @@ async def test_agent_state_is_a_projection_of_the_ledger(caller: Caller) -> None
 
 
 def _sum(amounts: Iterable[str]) -> str:
-    return plain(sum(map(Decimal, amounts), Decimal(0)))
+    return format_amount(sum(map(Decimal, amounts), Decimal(0)))
 
 
 def _last_results(caller: Caller) -> list[dict[str, str]]:

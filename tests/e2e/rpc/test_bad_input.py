@@ -51,7 +51,7 @@ async def test_invalid_field_is_named_and_nothing_is_stored(caller: Caller, fiel
     assert turn.failure.fields[field]
     assert turn.failure.retry_after is None
     assert turn.responses == ()
-    assert caller.service.footprint() == NOTHING
+    assert caller.service.document_counts() == NOTHING
 
 
 async def test_all_invalid_fields_are_named_in_one_error(caller: Caller) -> None:
@@ -81,7 +81,7 @@ async def test_unknown_model_is_refused_before_anything_is_stored(
     assert (turn.failure.code, turn.failure.reason) == (INVALID, "UNKNOWN_MODEL")
     assert turn.failure.metadata == {"model": "openai/gpt-99"}
     assert list(turn.failure.fields) == [field]
-    assert caller.service.footprint() == NOTHING
+    assert caller.service.document_counts() == NOTHING
 
 
 async def test_text_of_the_maximum_length_is_accepted(caller: Caller) -> None:
@@ -97,13 +97,13 @@ async def test_text_of_the_maximum_length_is_accepted(caller: Caller) -> None:
 async def test_another_end_user_is_refused(caller: Caller) -> None:
     """A session keeps its first end user; a turn of another one is refused, and changes nothing."""
     await caller.converse("hi", user="first")
-    before = caller.service.session("talk"), caller.service.footprint()
+    before = caller.service.session("talk"), caller.service.document_counts()
 
     turn = await caller.converse("hi", user="second")
 
     assert turn.failure is not None
     assert (turn.failure.reason, list(turn.failure.fields)) == ("INVALID_FIELD", ["user"])
-    assert (caller.service.session("talk"), caller.service.footprint()) == before
+    assert (caller.service.session("talk"), caller.service.document_counts()) == before
     assert (await caller.converse("hi again", user="first")).finished
     assert (await caller.converse("no user is named")).finished
 
@@ -188,9 +188,9 @@ async def test_negative_page_size_is_refused(caller: Caller) -> None:
     assert list((await _refused_page(caller, page_size=-1)).fields) == ["page_size"]
 
 
-async def test_page_token_of_another_query_is_refused(caller: Caller, stranger: Caller) -> None:
+async def test_page_token_of_another_query_is_refused(caller: Caller, other_tenant: Caller) -> None:
     """A token is valid for its own query only: not for another filter, session, list or tenant, nor if altered."""
-    for tenant in (caller, stranger):
+    for tenant in (caller, other_tenant):
         for session_id in ("talk", "other"):
             await tenant.converse("hi", session_id=session_id, user="alice")
     sessions = (await caller.call("ListSessions", pb.ListSessionsRequest(page_size=1, user="alice"))).next_page_token
@@ -206,10 +206,10 @@ async def test_page_token_of_another_query_is_refused(caller: Caller, stranger: 
         (caller, "ListSessions", pb.ListSessionsRequest(page_token=sessions, user="else")),
         (caller, "ListSessions", pb.ListSessionsRequest(page_token=altered, user="alice")),
         (caller, "ListSessions", pb.ListSessionsRequest(page_token=messages, user="alice")),
-        (stranger, "ListSessions", pb.ListSessionsRequest(page_token=sessions, user="alice")),
+        (other_tenant, "ListSessions", pb.ListSessionsRequest(page_token=sessions, user="alice")),
         (caller, "ListMessages", pb.ListMessagesRequest(page_token=messages, session_id="other")),
         (caller, "ListMessages", pb.ListMessagesRequest(page_token=sessions, session_id="talk")),
-        (stranger, "ListMessages", pb.ListMessagesRequest(page_token=messages, session_id="talk")),
+        (other_tenant, "ListMessages", pb.ListMessagesRequest(page_token=messages, session_id="talk")),
     ]
 
     for who, method, request in wrong:
@@ -240,7 +240,7 @@ async def test_undecodable_request_is_refused(caller: Caller, method: str, body:
 
     assert (failure.code, failure.reason) == (INVALID, "MALFORMED_REQUEST")
     assert failure.text == "The request could not be decoded."
-    assert caller.service.footprint() == NOTHING
+    assert caller.service.document_counts() == NOTHING
 
 
 async def test_request_without_a_valid_key_is_not_decoded(service: Service) -> None:
@@ -258,7 +258,7 @@ async def test_message_of_5_mb_is_refused_by_grpc(caller: Caller) -> None:
 
     assert turn.failure is not None
     assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
-    assert caller.service.footprint() == NOTHING
+    assert caller.service.document_counts() == NOTHING
     assert (await caller.converse("hi")).finished
 
 

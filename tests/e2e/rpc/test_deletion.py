@@ -18,7 +18,7 @@ async def test_id_of_a_deleted_session_creates_a_new_one(caller: Caller) -> None
 
     gone = await failure_of(caller.metrics())
     assert (gone.code, gone.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
-    assert caller.service.footprint() == {"sessions": 0, "messages": 0, "ledger": 1}
+    assert caller.service.document_counts() == {"sessions": 0, "messages": 0, "ledger": 1}
     turn = await caller.converse("which word?", user="second")
     assert turn.started.session_created
     assert turn.started.totals.cost_usd == "0"

@@ -20,9 +20,9 @@ from pymongo import MongoClient
 
 from godoty_service.dev import run as run_dev
 from openrouter_sandbox.mongodb.mongod import free_port
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
-from tests.support.service import Place, Service, plain
+from tests.support.service import Deployment, Service, format_amount
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 DATABASE = "godoty_test_dev"
@@ -89,8 +89,8 @@ def _caller(settings: dict[str, str], channel: grpc.aio.Channel) -> Caller:
     mongo: MongoClient[dict[str, Any]] = MongoClient(settings["GODOTY_MONGODB_URI"], tz_aware=True)
     database = mongo[DATABASE]
     tenant_id = database["api_keys"].find_one({"_id": key.split("_")[1]})["tenant_id"]  # type: ignore[index] # it is
-    place = Place(target=settings["GODOTY_LISTEN"], database=database, surroundings=None)  # type: ignore[arg-type] # none
-    service = Service(place=place, tenant_id=tenant_id, api_key=key, key_id=key.split("_")[1])
+    deployment = Deployment(target=settings["GODOTY_LISTEN"], database=database, backends=None)  # type: ignore[arg-type] # none
+    service = Service(deployment=deployment, tenant_id=tenant_id, api_key=key, key_id=key.split("_")[1])
     caller = Caller(service, channel)
     caller.stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
     return caller
@@ -142,7 +142,7 @@ async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> No
         async with httpx.AsyncClient() as http:
             invoice = (await http.get(f"{_sandbox(first)}/_sandbox/invoice")).json()
         entries = caller.service.entry_documents("talk")
-        summed = plain(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
+        summed = format_amount(sum((each["cost"].to_decimal() for each in entries), Decimal(0)))
         assert [each["number"] for each in entries] == list(range(1, 8))
         assert totals.cost_usd == (await caller.metrics()).totals.cost_usd == summed == invoice["total"]
         assert len(loop.calls) == 5
@@ -165,13 +165,13 @@ async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("key", "kept"), [("sk-or-v1-real", None), ("sandbox-demo", "sandbox-demo")])
 async def test_provider_key_of_the_environment_is_not_written(
-    surroundings: Surroundings, tmp_path: Path, key: str, kept: str | None
+    backends: Backends, tmp_path: Path, key: str, kept: str | None
 ) -> None:
     """A key in the environment is used and written nowhere; the sandbox's own key is no secret."""
-    settings = surroundings.settings(surroundings.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
+    settings = backends.settings(backends.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
     running = asyncio.create_task(run_dev(settings))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not (tmp_path / "dev.env").exists():
                 assert not running.done(), running
                 await asyncio.sleep(0.02)
@@ -180,5 +180,5 @@ async def test_provider_key_of_the_environment_is_not_written(
         running.cancel()
         await asyncio.wait([running])
     assert lines.get("OPENROUTER_API_KEY") == kept
-    assert (lines["GODOTY_OPENROUTER_BASE_URL"] == surroundings.sandbox.base_url) is (kept is None)
+    assert (lines["GODOTY_OPENROUTER_BASE_URL"] == backends.sandbox.base_url) is (kept is None)
     assert "real" not in str(lines)

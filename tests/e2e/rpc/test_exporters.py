@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from godoty_service.telemetry.exporters import open_exporter
 from tests.conftest import StartProcess, server_environment
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.service import Service, soon
 
 Connect = Callable[[Service], Caller]
@@ -91,9 +91,9 @@ async def test_spans_are_exported_by_the_selected_protocol(
         assert _costs(received) == [turn.finished.turn_totals.cost_usd]
 
 
-async def test_unknown_protocol_stops_the_start_with_one_line(surroundings: Surroundings, tmp_path: Path) -> None:
+async def test_unknown_protocol_stops_the_start_with_one_line(backends: Backends, tmp_path: Path) -> None:
     """The line names the variable, its value and the valid values."""
-    environment = server_environment(surroundings, surroundings.new_database()) | {
+    environment = server_environment(backends, backends.new_database()) | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
     }

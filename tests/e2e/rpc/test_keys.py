@@ -40,16 +40,16 @@ async def test_every_method_needs_a_key(caller: Caller) -> None:
     for method, request in METHODS:
         assert _refused(await failure_of(getattr(caller.stub, method)(request, timeout=20)))
     assert _refused(await failure_of(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), timeout=20)))))
-    assert caller.service.footprint() == {"sessions": 0, "messages": 0, "ledger": 0}
+    assert caller.service.document_counts() == {"sessions": 0, "messages": 0, "ledger": 0}
 
 
-async def test_malformed_unknown_and_wrong_keys_get_the_same_error(caller: Caller, stranger: Caller) -> None:
+async def test_malformed_unknown_and_wrong_keys_get_the_same_error(caller: Caller, other_tenant: Caller) -> None:
     """A caller cannot distinguish an unknown key from a wrong secret, and no error repeats the key."""
     good = caller.service.api_key
     head, secret = good.rsplit("_", 1)[0], good[len("gdt_0123456789abcdef_") :]
     unknown = f"gdt_{'0' * 16}_{secret}"
     wrong = f"gdt_{good.split('_')[1]}_{'A' * 43}"
-    mixed = f"gdt_{stranger.service.key_id}_{secret}"
+    mixed = f"gdt_{other_tenant.service.key_id}_{secret}"
     texts = set()
     for text in (unknown, wrong, mixed, head, f"{good}x", good[:-1], good.upper(), "gdt_", "", "x" * 5000):
         failure = await _with(caller, f"Bearer {text}")
@@ -99,8 +99,8 @@ async def test_expired_key_is_refused(service: Service, connect: Connect, issue:
     await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=(("authorization", f"Bearer {young}"),))
 
 
-async def test_revoked_key_is_refused_within_4_seconds(caller: Caller) -> None:
-    """A key that was just in use is refused by every server within seconds of its revocation."""
+async def test_revoked_key_is_refused(caller: Caller) -> None:
+    """A key that was just in use is refused by every server once it has read it again, after three seconds."""
     await caller.call("ListSessions", pb.ListSessionsRequest())
     keys = caller.service.database["api_keys"]
     revoked = keys.update_one({"_id": caller.service.key_id}, {"$set": {"revoke_time": utc_now()}})
@@ -113,7 +113,7 @@ async def test_revoked_key_is_refused_within_4_seconds(caller: Caller) -> None:
             return _refused(Failure.of(error))
         return False
 
-    await eventually(refused, within=4)
+    await eventually(refused)
 
 
 @pytest.mark.parametrize("scope", [Scope.BILLING, Scope.ADMIN])
@@ -130,7 +130,7 @@ async def test_key_without_the_scope_is_denied(
         failure = await failure_of(call)
         assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
         assert failure.metadata == {"scope": "converse"}
-    assert service.footprint() == {"sessions": 0, "messages": 0, "ledger": 0}
+    assert service.document_counts() == {"sessions": 0, "messages": 0, "ledger": 0}
 
 
 async def test_health_needs_no_key(service: Service) -> None:

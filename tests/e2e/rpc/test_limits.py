@@ -7,7 +7,7 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
 from tests.support.caller import Caller
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 
@@ -15,9 +15,9 @@ async def assert_usable(caller: Caller) -> None:
     """Check that the session continues, with a history that every model accepts."""
     turn = await caller.converse("and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-    assert_whole(await caller.messages())
+    assert_valid_history(await caller.messages())
     request = caller.service.requests("talk")[-1]
-    assert_whole_upstream(request["messages"])
+    assert_valid_request(request["messages"])
     assert "max_tokens" not in request
 
 
@@ -139,5 +139,5 @@ async def test_turn_with_many_tools_stays_in_the_history(caller: Caller) -> None
     await caller.converse("and now?")
 
     messages = caller.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(messages)
+    assert_valid_request(messages)
     assert loop.text in str(messages)

@@ -19,7 +19,7 @@ from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start
 from tests.support.caller import Caller, failure_of
 from tests.support.invoking import invoke
-from tests.support.service import Service, plain
+from tests.support.service import Service, format_amount
 
 LISTED: list[dict[str, Any]] = json.loads(
     (Path(openrouter_sandbox.__file__).parent / "data/models.json").read_text(), parse_float=Decimal
@@ -39,7 +39,7 @@ async def all_models(caller: Caller, **fields: Any) -> list[model_pb2.Model]:
 
 async def allow(service: Service, *patterns: str) -> None:
     """Allow models by patterns, before the server has read the tenant's policy."""
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         await components.tenancy.policies.set(service.tenant_id, Policy(allowed_models=patterns))
 
 
@@ -66,7 +66,7 @@ async def test_model_has_its_prices_and_abilities(caller: Caller) -> None:
             if price is None or price < 0:
                 assert not model.prices.HasField(field)
             else:
-                assert getattr(model.prices, field) == plain(price)
+                assert getattr(model.prices, field) == format_amount(price)
         parameters = listed["supported_parameters"]
         assert (model.tools, model.structured_output) == ("tools" in parameters, "structured_outputs" in parameters)
         assert model.display_name == listed["name"]
@@ -135,7 +135,7 @@ async def _refused(_: PricingOracle) -> bool:
 
 def test_models_prints_what_a_tenant_may_use(service: Service) -> None:
     """The command has the values of ListModels, as a table and as JSON."""
-    service.surroundings.run(allow(service, "openai/gpt-4o-mini"))
+    service.backends.run(allow(service, "openai/gpt-4o-mini"))
     printed = invoke(service, "models", service.tenant_id, "--format", "json")
     (row,) = json.loads(printed[printed.index("[") :])
     table = invoke(service, "models", service.tenant_id)

@@ -5,16 +5,19 @@ import time
 from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+import godoty_service.server
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.server import running
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-SOON = 3.0  # seconds; gRPC's grace for open calls is 5
+SOON = 20.0  # seconds
+GRACE = 120.0  # seconds that gRPC would wait for open calls
 
 
 async def statuses(watch: Any) -> list[int]:
@@ -22,9 +25,12 @@ async def statuses(watch: Any) -> list[int]:
     return [answer.status async for answer in watch]
 
 
-async def test_open_streams_do_not_delay_the_stop(surroundings: Surroundings, new_database: str) -> None:
+async def test_open_streams_do_not_delay_the_stop(
+    backends: Backends, new_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A watch ends with NOT_SERVING and OK, a reflection stream with OK, and the server stops at once."""
-    async with running(surroundings.settings(new_database)) as server:
+    monkeypatch.setattr(godoty_service.server, "_STOP_GRACE", GRACE)
+    async with running(backends.settings(new_database)) as server:
         channel: Any = grpc.aio.insecure_channel(server.address)
         stub: Any = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "godoty.v1.AgentService")]
@@ -85,7 +91,7 @@ async def test_client_that_does_not_read_delays_no_report() -> None:
     status.storage_probed(available=True)
     await asyncio.sleep(0)
     status.end_watches()
-    await asyncio.wait_for(watches[1], 1)
+    await asyncio.wait_for(watches[1], 20)
 
     assert read.seen == [SERVING, NOT_SERVING, SERVING]
     watches[0].cancel()
@@ -99,7 +105,7 @@ async def test_unknown_service_is_watched_as_unknown() -> None:
     await asyncio.sleep(0)
     assert not watch.done()
     status.end_watches()
-    await asyncio.wait_for(watch, 1)
+    await asyncio.wait_for(watch, 20)
 
     assert read.seen == [health_pb2.HealthCheckResponse.SERVICE_UNKNOWN]
 

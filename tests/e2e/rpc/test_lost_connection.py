@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.rpc import agent_codec, agent_service, interceptor
 from tests.conftest import Start
 from tests.e2e.turns.streams import SLOW, free

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.server import running
 from tests.conftest import Start, StartProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
-from tests.support.environment import Surroundings
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, soon
 from tests.support.waiting import when_free
@@ -50,7 +50,7 @@ async def test_second_server_continues_the_session(serve: Start, connect: Connec
     assert turn.finished.session_totals.model_calls == before.model_calls + 1
     assert turn.calls[0].number == before.model_calls + 1
     messages = second.service.requests("talk")[-1]["messages"]
-    assert_whole_upstream(messages)
+    assert_valid_request(messages)
     assert "my name is Ada" in str(messages)
     assert sum(message["role"] == "tool" for message in messages) == 2
     assert (await first.metrics()).totals == turn.finished.session_totals
@@ -87,7 +87,7 @@ async def assert_the_answer_was_closed(survivor: Caller, turn: Turn) -> None:
     """Check a session that was killed during an answer, and the turn after that."""
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert [message.content[0].text for message in (messages[0], *messages[2:])] == [SLOW, "and now?", turn.text]
     assert messages[1].content[0].text.endswith("[The answer was interrupted.]")
     assert messages[0].turn_id == messages[1].turn_id != messages[2].turn_id == messages[3].turn_id
@@ -104,16 +104,16 @@ async def assert_the_loop_was_closed(survivor: Caller) -> None:
     turn = await survivor.converse("and now?", session_id="loop")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await survivor.messages("loop")
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert len(messages) == 6
     assert messages[2].content[0].tool_result.status == pb.TOOL_CALL_STATUS_SUCCESS
-    assert_whole_upstream(survivor.service.requests("loop")[-1]["messages"])
+    assert_valid_request(survivor.service.requests("loop")[-1]["messages"])
 
 
 async def test_paused_server_loses_its_session(serve: Start, serve_process: StartProcess, connect: Connect) -> None:
     """A server that resumes after its lease changes nothing any more: its turn ends with SESSION_LOST."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    call = connect(service).start("@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50 record_ms=-1")
+    call = connect(service).start("@sandbox slow tokens=2000 first_delay_ms=0 delay_ms=50 record_ms=-1")
     await some_text(call)
     other = await serve(database=service.database.name, **SHORT_LEASE)
     assert process.process is not None
@@ -127,23 +127,26 @@ async def test_paused_server_loses_its_session(serve: Start, serve_process: Star
     assert lost.failure is not None
     assert (lost.failure.code, lost.failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
     assert await survivor.messages() == kept
-    assert_whole(kept)
+    assert_valid_history(kept)
     again = await survivor.converse("still there?")
     assert again.started.totals.turns == turn.finished.session_totals.turns
-    assert_whole(await survivor.messages())
+    assert_valid_history(await survivor.messages())
     numbers = [entry.number for entry in survivor.service.entries("talk")]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 
 
 async def test_stopping_server_finishes_turns_and_then_cancels_them(
-    surroundings: Surroundings, new_database: str, connect: Connect
+    backends: Backends, new_database: str, connect: Connect
 ) -> None:
     """A short turn finishes, a long one is cancelled after the grace time; both sessions are complete and free."""
-    async with running(surroundings.settings(new_database, drain_grace=0.6)) as server:
-        caller = connect(surroundings.service(server.address, new_database))
-        short = asyncio.create_task(caller.converse("@sandbox plain tokens=6 delay_ms=50", session_id="short"))
+    async with running(backends.settings(new_database, drain_grace=6.0)) as server:
+        caller = connect(backends.service(server.address, new_database))
+        short = asyncio.create_task(
+            caller.converse("@sandbox plain tokens=6 hold_after=1 hold=stopping", session_id="short")
+        )
         long = asyncio.create_task(caller.converse(SLOW, session_id="long"))
         await soon(lambda: all(caller.service.entries(each) for each in ("short", "long")))
+        backends.allow("stopping")
 
     assert (await short).finished.stop_reason == pb.STOP_REASON_END_TURN
     failure = (await long).failure
@@ -170,5 +173,5 @@ async def test_stopped_server_frees_its_sessions(serve: Start, serve_process: St
     turn = await survivor.converse("and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await survivor.messages()
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert messages[1].content[0].text.startswith("t0 t1 t2 ")

@@ -9,11 +9,12 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.states import CallState
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, Turn, read
-from tests.support.history import assert_whole, assert_whole_upstream
-from tests.support.service import plain
+from tests.support.history import assert_valid_history, assert_valid_request
+from tests.support.service import format_amount
 from tests.support.waiting import settled
 
 UNAVAILABLE, PRECONDITION = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION
@@ -24,10 +25,10 @@ async def assert_usable(caller: Caller, prompt: str, session_id: str = "talk") -
     turn = await caller.converse("and now?", session_id=session_id)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert messages[0].content[0].text == prompt
     assert messages[-1].content[0].text == turn.text
-    assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+    assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
 
 
 def failed(turn: Turn) -> Failure:
@@ -71,7 +72,7 @@ async def test_throttled_request_is_retried_after_retry_after(caller: Caller) ->
     assert [call.attempt for call in turn.calls] == [1, 2]
     assert turn.finished.turn_totals.model_calls == 2
     assert turn.finished.turn_totals.turns == 1
-    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert turn.finished.turn_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     assert len(turn.finished.cycle_durations) == 1
 
 
@@ -81,7 +82,7 @@ async def test_long_retry_after_is_returned_to_the_caller(caller: Caller) -> Non
     begun = time.monotonic()
     failure = failed(await caller.converse(prompt))
 
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     assert (failure.code, failure.reason, failure.retry_after) == (UNAVAILABLE, "PROVIDER_THROTTLED", 45.0)
     assert len(caller.service.entries("talk")) == 1
     await assert_usable(caller, prompt)
@@ -189,7 +190,7 @@ async def test_cost_of_a_broken_answer_is_settled(caller: Caller) -> None:
     (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
     assert (entry.state, entry.cost_source, entry.cost) == (CallState.SETTLED, CostSource.BILLED, line.cost)
     assert entry.error == "provider_unavailable"
-    assert (await caller.metrics()).totals.cost_usd == plain(line.cost)
+    assert (await caller.metrics()).totals.cost_usd == format_amount(line.cost)
     kept = (await caller.messages())[1].content[0].text
     assert kept.startswith("t0 t1 t2 ")
     assert kept.endswith("[The answer was interrupted.]")
@@ -198,7 +199,7 @@ async def test_cost_of_a_broken_answer_is_settled(caller: Caller) -> None:
 
 async def test_broken_answer_without_usage_is_reconciled(caller: Caller) -> None:
     """Without a usage object the call stays pending, and is settled from its generation record."""
-    prompt = "@sandbox error-mid n=3 usage=0 record_ms=400"
+    prompt = "@sandbox error-mid n=3 usage=0 record_ms=3000"
     turn = await caller.converse(prompt)
 
     assert failed(turn).reason == "PROVIDER_UNAVAILABLE"
@@ -219,7 +220,7 @@ async def test_error_before_the_first_token_is_retried(caller: Caller) -> None:
     entries = caller.service.entries("talk")
     assert [entry.attempt for entry in entries] == [1, 2]
     assert entries[0].cost == 0
-    assert turn.finished.turn_totals.cost_usd == plain(caller.service.invoiced("talk"))
+    assert turn.finished.turn_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
 
 
 @pytest.mark.parametrize("fault", ["reset n=1500 rst=0", "reset n=1500 rst=1"])
@@ -228,7 +229,7 @@ async def test_broken_connection_during_the_stream_ends_the_turn(caller: Caller,
     prompt = f"@sandbox {fault} record_ms=0 hold_after=2 hold={fault[-1]}"  # a reset drops what was not read yet
     call = caller.start(prompt)
     seen = await until_text(call, "t1 ")
-    caller.service.surroundings.allow(fault[-1])
+    caller.service.backends.allow(fault[-1])
     rest = await read(call)
     turn = Turn((*seen, *rest.responses), rest.failure)
 
@@ -254,7 +255,7 @@ async def test_broken_connection_before_the_headers_is_unresolved(caller: Caller
     await reconciled(caller)
     totals = (await caller.metrics()).totals
     assert (totals.unresolved_calls, totals.unresolved_bound_usd) == (1, first.upper_bound_usd)
-    assert totals.cost_usd == second.cost_usd == plain(caller.service.invoiced("talk"))
+    assert totals.cost_usd == second.cost_usd == format_amount(caller.service.invoiced("talk"))
 
 
 async def test_failure_in_a_later_cycle_keeps_the_tool_results(caller: Caller) -> None:

@@ -11,9 +11,9 @@ from godoty.v1 import admin_service_pb2_grpc
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
 from tests.e2e.admin.conftest import ENCRYPTION_KEY
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
+from tests.support.backends import ACCOUNT
 from tests.support.caller import Caller
-from tests.support.environment import ACCOUNT
 from tests.support.invoking import invoke
 from tests.support.service import Service
 
@@ -58,7 +58,7 @@ async def test_message_is_shown_by_billing_and_by_the_command(
     await caller.converse(f'@sandbox error-before status=400 message="{WORDS}"')
     await caller.converse("hi")
     service = caller.service
-    biller = Biller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
+    biller = BillingCaller(service, caller.channel, issue(service, scopes=frozenset({Scope.BILLING})))
 
     listed = [each.call.error_message for each in await biller.all_entries()]
     exported = [entry.call.error_message for answer in await biller.export() for entry in answer.entries]

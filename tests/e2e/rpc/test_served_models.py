@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from tests.support.caller import Caller
-from tests.support.service import plain
+from tests.support.service import format_amount
 
 MINI, HAIKU, DEEPSEEK = "openai/gpt-4o-mini", "anthropic/claude-haiku-4.5", "deepseek/deepseek-v3.2"
 
@@ -23,10 +23,10 @@ async def test_fallback_that_served_is_priced(caller: Caller) -> None:
     (request,) = caller.service.requests("talk")
     assert request["models"] == [MINI, HAIKU, DEEPSEEK]
     metrics = await caller.metrics()
-    assert [(each.model, each.totals.cost_usd) for each in metrics.by_model] == [(HAIKU, plain(line.cost))]
+    assert [(each.model, each.totals.cost_usd) for each in metrics.by_model] == [(HAIKU, format_amount(line.cost))]
     assert [run.model for run in metrics.recent_runs] == [HAIKU]
     assert turn.calls[0].served_model == HAIKU
-    assert turn.finished.session_totals.cost_usd == plain(line.cost)
+    assert turn.finished.session_totals.cost_usd == format_amount(line.cost)
 
 
 async def test_another_provider_is_priced_at_its_own_price(caller: Caller) -> None:
@@ -36,7 +36,7 @@ async def test_another_provider_is_priced_at_its_own_price(caller: Caller) -> No
     (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
     assert entry.provider == "Azure"
     assert entry.cost == line.cost
-    assert turn.finished.session_totals.cost_usd == plain(line.cost)
+    assert turn.finished.session_totals.cost_usd == format_amount(line.cost)
 
 
 async def test_model_named_by_its_dated_slug_is_priced(caller: Caller) -> None:
@@ -59,8 +59,8 @@ async def test_model_may_change_between_turns(caller: Caller) -> None:
     metrics = await caller.metrics()
     by_model = {each.model: each.totals for each in metrics.by_model}
     assert set(by_model) == {MINI, HAIKU}
-    assert by_model[MINI].cost_usd == plain(entries[0].cost or Decimal(0))
-    assert by_model[HAIKU].cost_usd == plain((entries[1].cost or Decimal(0)) + (entries[2].cost or Decimal(0)))
+    assert by_model[MINI].cost_usd == format_amount(entries[0].cost or Decimal(0))
+    assert by_model[HAIKU].cost_usd == format_amount((entries[1].cost or Decimal(0)) + (entries[2].cost or Decimal(0)))
     assert (by_model[MINI].turns, by_model[HAIKU].turns) == (1, 2)
     first, second, third = (request["messages"] for request in caller.service.requests("talk"))
     assert [len(first), len(second), len(third)] == [2, 4, 6]

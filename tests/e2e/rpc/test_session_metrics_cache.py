@@ -38,7 +38,7 @@ async def test_running_turn_is_included(serve: Start, connect: Callable[[Service
     caller = connect(await serve())
     await caller.converse("hi", session_id=SESSION)
     await polled(caller)
-    call = caller.start("@sandbox plain tokens=200 delay_ms=20", session_id=SESSION)
+    call = caller.start("@sandbox plain tokens=20 hold_after=3", session_id=SESSION)
     async for response in call:
         if response.HasField("text_delta"):
             break

@@ -30,13 +30,13 @@ async def _pages(caller: Caller, method: str, request: Any) -> list[list[Any]]:
 
 @pytest.mark.parametrize(("method", "request_of"), REQUESTS, ids=[method for method, _ in REQUESTS])
 async def test_session_of_another_tenant_is_not_found(
-    caller: Caller, stranger: Caller, method: str, request_of: Any
+    caller: Caller, other_tenant: Caller, method: str, request_of: Any
 ) -> None:
     """The error is the same as for a session that does not exist."""
     await caller.converse("hi")
 
-    others = await failure_of(stranger.call(method, request_of))
-    await failure_of(stranger.call("GetSession", pb.GetSessionRequest(session_id="talk")))
+    others = await failure_of(other_tenant.call(method, request_of))
+    await failure_of(other_tenant.call("GetSession", pb.GetSessionRequest(session_id="talk")))
 
     assert (others.code, others.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
     assert others.metadata == {"session_id": "talk"}
@@ -44,15 +44,15 @@ async def test_session_of_another_tenant_is_not_found(
     assert len(await caller.messages()) == 2
 
 
-async def test_session_id_of_another_tenant_creates_a_separate_session(caller: Caller, stranger: Caller) -> None:
+async def test_session_id_of_another_tenant_creates_a_separate_session(caller: Caller, other_tenant: Caller) -> None:
     """The same id names two sessions: messages, costs and names at the provider stay separate."""
     mine = await caller.converse("my own secret plans", user="u")
-    theirs = await stranger.converse("hello", user="else")
+    theirs = await other_tenant.converse("hello", user="else")
 
     assert theirs.started.session_created
     assert theirs.started.totals.cost_usd == "0"
     assert theirs.finished.session_totals.model_calls == 1
-    (request,) = stranger.service.requests("talk")
+    (request,) = other_tenant.service.requests("talk")
     assert "secret plans" not in str(request)
     (own,) = caller.service.requests("talk")
     assert own["session_id"] != request["session_id"]
@@ -60,16 +60,16 @@ async def test_session_id_of_another_tenant_creates_a_separate_session(caller: C
     assert (await caller.metrics()).totals == mine.finished.session_totals
 
 
-async def test_end_user_has_a_pseudonym_per_tenant(caller: Caller, stranger: Caller) -> None:
+async def test_end_user_has_a_pseudonym_per_tenant(caller: Caller, other_tenant: Caller) -> None:
     """The provider gets a pseudonym that reveals neither user nor tenant, stable within the tenant."""
     await caller.converse("hi", user="anna@example.com")
     await caller.converse("hi", user="anna@example.com", session_id="second")
-    await stranger.converse("hi", user="anna@example.com")
+    await other_tenant.converse("hi", user="anna@example.com")
 
     (first,), (second,), (other,) = (
         caller.service.requests("talk"),
         caller.service.requests("second"),
-        stranger.service.requests("talk"),
+        other_tenant.service.requests("talk"),
     )
     assert first["user"] == second["user"] != other["user"]
     assert first["session_id"] != second["session_id"]
@@ -78,15 +78,15 @@ async def test_end_user_has_a_pseudonym_per_tenant(caller: Caller, stranger: Cal
         assert caller.service.tenant_id not in str(each)
 
 
-async def test_list_has_the_tenants_own_sessions_only(caller: Caller, stranger: Caller) -> None:
+async def test_list_has_the_tenants_own_sessions_only(caller: Caller, other_tenant: Caller) -> None:
     """Each tenant lists its own sessions, last used first."""
     for session_id in ("one", "two"):
         await caller.converse("hi", session_id=session_id)
-    await stranger.converse("hi", session_id="theirs")
+    await other_tenant.converse("hi", session_id="theirs")
     await caller.converse("again", session_id="one")
 
     mine = await caller.call("ListSessions", pb.ListSessionsRequest())
-    theirs = await stranger.call("ListSessions", pb.ListSessionsRequest())
+    theirs = await other_tenant.call("ListSessions", pb.ListSessionsRequest())
     assert [each.session_id for each in mine.sessions] == ["one", "two"]
     assert [each.session_id for each in theirs.sessions] == ["theirs"]
     assert mine.next_page_token == theirs.next_page_token == ""

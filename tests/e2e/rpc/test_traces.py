@@ -1,5 +1,6 @@
 """A trace has the usage and cost of its model calls, as the ledger has them."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -87,15 +88,17 @@ async def test_span_of_a_model_call_matches_its_entry(collector: Collector) -> N
 
 async def test_measured_times_of_a_model_call_are_on_its_span(collector: Collector) -> None:
     """The duration and the time to first token, in whole milliseconds, never 0."""
+    begun = time.monotonic()
     await collector.caller.converse("@sandbox slow tokens=3 first_delay_ms=60 delay_ms=60")
+    turn_duration = timedelta(seconds=time.monotonic() - begun)
 
     (span,) = await collector.spans(CALL, 1)
     (entry,) = collector.entries()
     duration, first = span["gen_ai.server.request.duration"], span["gen_ai.server.time_to_first_token"]
     assert isinstance(duration, int)
     assert isinstance(first, int)
-    assert 120 <= duration <= (entry.duration or timedelta()) / _MILLISECOND + 50
-    assert 60 <= first < duration
+    assert 120 <= duration <= turn_duration / _MILLISECOND
+    assert 60 <= first <= duration
     assert span["gen_ai.response.time_to_first_chunk"] == (entry.time_to_first_token or _MILLISECOND).total_seconds()
 
 
@@ -170,7 +173,7 @@ async def test_failed_call_has_its_error_and_its_cost_on_its_span(collector: Col
 
 async def test_spans_of_cancelled_calls_are_exported(collector: Collector) -> None:
     """Strands does not end them: they end with the turn, and name the call whose cost is pending."""
-    call = collector.caller.start("@sandbox slow tokens=50 delay_ms=50")
+    call = collector.caller.start("@sandbox slow tokens=50 delay_ms=50 hold_after=10")
     async for response in call:
         if response.HasField("text_delta"):
             break

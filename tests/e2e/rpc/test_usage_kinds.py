@@ -5,9 +5,10 @@ from decimal import Decimal
 import pytest
 from godoty.v1 import metering_pb2
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from tests.support.caller import Caller
-from tests.support.service import plain
+from tests.support.service import format_amount
 from tests.support.waiting import settled
 
 
@@ -18,9 +19,9 @@ async def test_byok_call_has_the_upstream_cost_beside_the_charge(caller: Caller)
     (call,), (line,) = turn.calls, caller.service.invoice("talk")
     assert call.byok
     assert line.upstream_cost is not None
-    assert call.upstream_cost_usd == plain(line.upstream_cost) != "0"
-    assert call.cost_usd == plain(line.cost)
-    assert turn.finished.session_totals.cost_usd == plain(line.cost)
+    assert call.upstream_cost_usd == format_amount(line.upstream_cost) != "0"
+    assert call.cost_usd == format_amount(line.cost)
+    assert turn.finished.session_totals.cost_usd == format_amount(line.cost)
     assert call.cost_source == metering_pb2.COST_SOURCE_BILLED
 
 
@@ -34,7 +35,7 @@ async def test_cached_tokens_are_counted_and_priced(caller: Caller, directive: s
     assert call.usage.cache_read_tokens == details["cached_tokens"] > 0
     assert call.usage.cache_write_tokens == details.get("cache_write_tokens", 0)
     assert call.usage.input_tokens == line.usage["prompt_tokens"] > call.usage.cache_read_tokens
-    assert call.cost_usd == call.catalogue_cost_usd == plain(line.cost)
+    assert call.cost_usd == call.catalogue_cost_usd == format_amount(line.cost)
     assert turn.finished.session_totals.usage.cache_read_tokens == call.usage.cache_read_tokens
 
 
@@ -44,7 +45,7 @@ async def test_long_prompt_has_the_price_above_the_threshold(caller: Caller, tok
     turn = await caller.converse(f"@sandbox plain prompt_tokens={tokens}", model="qwen/qwen3.7-flash")
 
     (call,), (line,) = turn.calls, caller.service.invoice("talk")
-    assert call.cost_usd == call.catalogue_cost_usd == plain(line.cost)
+    assert call.cost_usd == call.catalogue_cost_usd == format_amount(line.cost)
     assert (call.usage.input_tokens, call.unit_prices.input_usd) == (tokens, price)
     output = call.usage.output_tokens * Decimal(call.unit_prices.output_usd)
     assert Decimal(call.cost_usd) == tokens * Decimal(price) + output
@@ -56,9 +57,9 @@ async def test_web_search_is_counted_and_its_fee_is_in_the_cost(caller: Caller) 
 
     (call,), (line,) = turn.calls, caller.service.invoice("talk")
     assert call.usage.web_search_requests == 2
-    assert call.cost_usd == plain(line.cost)
+    assert call.cost_usd == format_amount(line.cost)
     assert turn.finished.session_totals.usage.web_search_requests == 2
-    assert turn.finished.session_totals.cost_usd == plain(line.cost)
+    assert turn.finished.session_totals.cost_usd == format_amount(line.cost)
 
 
 async def test_fee_without_a_counter_is_charged_as_billed(caller: Caller) -> None:
@@ -66,7 +67,7 @@ async def test_fee_without_a_counter_is_charged_as_billed(caller: Caller) -> Non
     turn = await caller.converse("@sandbox plain fee=0.0123456789012345678901")
 
     (call,), (line,) = turn.calls, caller.service.invoice("talk")
-    assert call.cost_usd == plain(line.cost)
+    assert call.cost_usd == format_amount(line.cost)
     assert call.cost_usd.endswith("45678901")
     assert call.catalogue_cost_usd != call.cost_usd
     assert turn.finished.session_totals.cost_usd == call.cost_usd
@@ -85,8 +86,8 @@ async def test_reasoning_is_streamed_counted_and_returned_unchanged(caller: Call
     assert [each["type"] for each in details] == ["reasoning.text", "reasoning.encrypted"]
     assert details[0]["text"] == "thought 0 thought 1 thought 2 thought 3 "
     assert sum("reasoning_details" in message for message in third) == 2
-    entries = caller.service.surroundings.ask(caller.service.surroundings.sandbox.request_log.entries)
-    name = caller.service.upstream_name("talk")
+    entries = caller.service.backends.ask(caller.service.backends.sandbox.request_log.entries)
+    name = caller.service.provider_session_id("talk")
     trails = [each["reasoning"] for each in entries if each["body"].get("session_id") == name]
     assert trails == [{"unchanged": number, "changed": 0, "missing": 0} for number in range(3)]
     reasoned = [block.reasoning for message in await caller.messages() for block in message.content if block.reasoning]
@@ -117,5 +118,5 @@ async def test_later_generation_record_settles_the_call(caller: Caller) -> None:
     (entry,), (line,) = caller.service.entries("talk"), caller.service.invoice("talk")
     assert (entry.state, entry.cost_source, entry.cost) == (CallState.SETTLED, CostSource.RECONCILED, line.cost)
     second = await caller.converse("hi")
-    assert second.started.totals.cost_usd == plain(line.cost)
+    assert second.started.totals.cost_usd == format_amount(line.cost)
     assert second.finished.session_totals.pending_calls == 0

@@ -12,7 +12,7 @@ from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.turn import Turn
 
 
-class Stepper:
+class CancelInjector:
     """Cancels one turn at one of its awaits.
 
     Attributes:

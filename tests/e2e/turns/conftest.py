@@ -13,8 +13,8 @@ from godoty_service.mongo.client import open_database
 from godoty_service.sessions.store import SessionStore
 from tests.conftest import server_environment
 from tests.faults.cluster import ServerProcess
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.service import Service
 
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
@@ -22,32 +22,32 @@ LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
 
 @pytest.fixture(scope="session")
 def second_server(
-    surroundings: Surroundings, shared_server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+    backends: Backends, shared_server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Return the address of a second server process on the shared server's database."""
     log = tmp_path_factory.mktemp("second") / "server.log"
-    process = ServerProcess(environment=server_environment(surroundings, shared_server[1]), log=log)
-    surroundings.run(process.start())
+    process = ServerProcess(environment=server_environment(backends, shared_server[1]), log=log)
+    backends.run(process.start())
     yield process.address
-    surroundings.run(process.stop())
+    backends.run(process.stop())
 
 
 @pytest.fixture
-def twin(service: Service, second_server: str, connect: Callable[[Service], Caller]) -> Caller:
+def second_caller(service: Service, second_server: str, connect: Callable[[Service], Caller]) -> Caller:
     """Return a caller of the second server, of the same tenant as `caller`."""
     return connect(service.at(second_server))
 
 
 @pytest.fixture(autouse=True)
-async def audited(surroundings: Surroundings, shared_server: tuple[str, str]) -> AsyncIterator[None]:
+async def verify_ledger_afterwards(backends: Backends, shared_server: tuple[str, str]) -> AsyncIterator[None]:
     """Verify the ledger of every tenant that a test wrote for, as `godoty ledger verify` does."""
-    shared = surroundings.mongo[shared_server[1]]["ledger"]
-    databases, tenants = len(surroundings._databases), set(shared.distinct("tenant_id"))
+    shared = backends.mongo[shared_server[1]]["ledger"]
+    databases, tenants = len(backends._databases), set(shared.distinct("tenant_id"))
     yield
     for tenant_id in set(shared.distinct("tenant_id")) - tenants:  # other tests have providers report absurd amounts
-        assert await differences(surroundings.mongodb_uri, shared_server[1], tenant_id) == []
-    for name in {*surroundings._databases[databases:]} - {shared_server[1]}:
-        assert await differences(surroundings.mongodb_uri, name) == []
+        assert await differences(backends.mongodb_uri, shared_server[1], tenant_id) == []
+    for name in {*backends._databases[databases:]} - {shared_server[1]}:
+        assert await differences(backends.mongodb_uri, name) == []
 
 
 async def differences(mongodb_uri: str, name: str, tenant_id: str | None = None) -> list[str]:

@@ -52,7 +52,7 @@ class LossyDriver:
         self.failed = False
         self._kind, self._at, self._loss = kind, at, loss
 
-    async def landed(self) -> None:
+    async def wait_applied(self) -> None:
         """Wait until all late writes have been applied."""
         if self._late:
             await asyncio.wait(self._late)

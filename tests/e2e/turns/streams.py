@@ -18,7 +18,7 @@ SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 reco
 CONTINUE = pb.ON_DISCONNECT_CONTINUE
 
 
-def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 30.0) -> Any:
+def resuming(caller: Caller, turn_id: str, after: int = 0, *, timeout: float = 90.0) -> Any:
     """Start to read the rest of a turn."""
     request = pb.ResumeTurnRequest(turn_id=turn_id, after_sequence=after)
     return caller.stub.ResumeTurn(request, metadata=caller.service.metadata, timeout=timeout)
@@ -90,7 +90,7 @@ def assert_increasing(responses: Iterable[pb.ConverseResponse]) -> None:
     assert len({each.turn_id for each in kept}) <= 1
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 20.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 60.0) -> float:
     """Wait until a condition is true; return the seconds that it took."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -115,7 +115,7 @@ def chunks(service: Service, turn_id: str) -> list[Document]:
     return list(service.database["turn_logs"].find({"turn_id": turn_id}).sort("_id", 1))
 
 
-def kept_through(service: Service, turn_id: str) -> int:
+def last_stored_sequence(service: Service, turn_id: str) -> int:
     """Return the last stored sequence of a turn's log, without the end that recovery writes."""
     own = [each for each in chunks(service, turn_id) if each["events"] and not _interrupted(each)]
     return max((each["first"] + len(each["events"]) - 1 for each in own), default=0)
@@ -126,7 +126,7 @@ def _interrupted(chunk: Document) -> bool:
     return isinstance(last, dict) and last.get("finished", {}).get("stop") == "interrupted"
 
 
-def seed(service: Service, session_id: str, count: int) -> None:
+def insert_messages(service: Service, session_id: str, count: int) -> None:
     """Insert messages after those of a session, as that many turns would have."""
     session = service.session(session_id)
     assert session is not None

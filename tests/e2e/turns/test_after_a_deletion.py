@@ -9,7 +9,7 @@ from bson import encode
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, seed, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until, until_text
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -31,9 +31,9 @@ def traces(service: Service) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.03, 0.3])
-async def test_deletion_removes_all_text(caller: Caller, twin: Caller, pause: float) -> None:
+async def test_deletion_removes_all_text(caller: Caller, second_caller: Caller, pause: float) -> None:
     """Deleted at once, before the turn's log is stored to its end, or later, by any server: no text remains."""
-    for number, client in enumerate((caller, twin)):
+    for number, client in enumerate((caller, second_caller)):
         session_id = f"gone-{number}"
         turn = await caller.converse(
             f'@sandbox tool-loop calls=2 tool=calculator input=\'{{"expression":"{SECRET}"}}\'',
@@ -50,7 +50,7 @@ async def test_deletion_removes_all_text(caller: Caller, twin: Caller, pause: fl
 
         assert traces(caller.service) == {}
         for each in (turn, failed):
-            for reader in (caller, twin):
+            for reader in (caller, second_caller):
                 missing = (await resume(reader, each.responses[0].turn_id)).failure
                 assert missing is not None
                 assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
@@ -82,15 +82,15 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
     call.cancel()
 
 
-async def test_long_session_is_read_page_by_page(caller: Caller, twin: Caller) -> None:
+async def test_long_session_is_read_page_by_page(caller: Caller, second_caller: Caller) -> None:
     """Each message is read once and in order, with any page size, even while a turn adds messages."""
     await caller.converse("hi")
-    seed(caller.service, "talk", 3_000)
+    insert_messages(caller.service, "talk", 3_000)
     for size, pages in ((500, 7), (0, 31), (1_000, 7)):
         numbers: list[int] = []
         token, count = "", 0
         while True:
-            page = await (caller, twin)[count % 2].call(
+            page = await (caller, second_caller)[count % 2].call(
                 "ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=size, page_token=token)
             )
             numbers.extend(each.number for each in page.messages)

@@ -9,17 +9,18 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
-from godoty_service.server import running
+from godoty_service.ledger.states import CallState
+from godoty_service.server import Running, running
 from godoty_service.settings import Settings
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, free, joined, resume, until, until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
-from tests.support.environment import Surroundings
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
-SHORT = "@sandbox slow tokens=16 first_delay_ms=0 delay_ms=50"
+SHORT = "@sandbox plain tokens=16 hold_after=3 hold="  # it waits until its test lets it end
+GRACE = 60.0  # seconds
 Connect = Callable[[Service], Caller]
 
 
@@ -34,26 +35,27 @@ async def test_sigterm_lets_turns_finish_within_grace(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """A short turn ends well; a long one and its successor end as SHUTTING_DOWN after the grace, and are settled."""
-    process, service = await serve_process(GODOTY_DRAIN_GRACE="1.2")
+    process, service = await serve_process(GODOTY_DRAIN_GRACE="6")
     other = await serve(database=service.database.name)
     caller, survivor = connect(service), connect(service.at(other.target))
-    short = caller.start(SHORT, session_id="short")
+    short = caller.start(f"{SHORT}sigterm", session_id="short")
     long = caller.start(SLOW, session_id="long")
     long_id = (await until_text(long, "t2 "))[0].turn_id
     waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=pb.ON_BUSY_WAIT))
     await until_text(short, "t0 ")
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
+    service.backends.allow("sigterm")
 
     assert (await read(short)).finished.stop_reason == pb.STOP_REASON_END_TURN
     for turn in (await read(long), await waiting):
         assert_shutting_down(turn)
-    assert await asyncio.wait_for(process.process.wait(), 5) == 0
+    assert await asyncio.wait_for(process.process.wait(), 60) == 0
     for session_id in ("short", "long"):
         session = service.session(session_id)
         assert session is not None
         assert (session["lease"], session["message_count"]) == (None, 2)
-        assert_whole(await survivor.messages(session_id))
+        assert_valid_history(await survivor.messages(session_id))
     (entry,) = service.entries("long")
     assert (entry.state, entry.error) == (CallState.PENDING, "interrupted")
     assert_shutting_down(await resume(survivor, long_id))
@@ -61,40 +63,42 @@ async def test_sigterm_lets_turns_finish_within_grace(
 
 
 @asynccontextmanager
-async def stopping(settings: Settings) -> AsyncIterator[tuple[str, Callable[[], asyncio.Task[None]]]]:
-    """Run a server; yield its address and a function that stops it as SIGTERM does."""
+async def stopping(settings: Settings) -> AsyncIterator[tuple[Running, Callable[[], asyncio.Task[None]]]]:
+    """Run a server; yield it and a function that stops it as SIGTERM does."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(settings))
-        yield server.address, lambda: asyncio.create_task(stack.aclose())
+        yield server, lambda: asyncio.create_task(stack.aclose())
 
 
-async def test_new_turn_is_refused_during_drain(
-    surroundings: Surroundings, new_database: str, connect: Connect
-) -> None:
+async def test_new_turn_is_refused_during_drain(backends: Backends, new_database: str, connect: Connect) -> None:
     """While the running turns finish, a new one is refused as SHUTTING_DOWN with a retry time, and leaves no record."""
-    async with stopping(surroundings.settings(new_database)) as (address, stop):
-        service = surroundings.service(address, new_database)
+    async with stopping(backends.settings(new_database, drain_grace=GRACE)) as (server, stop):
+        service = backends.service(server.address, new_database)
         caller = connect(service)
-        call = caller.start(SHORT)
+        call = caller.start(f"{SHORT}refused")
         await until_text(call, "t0 ")
         stopped = stop()
-        await asyncio.sleep(0.1)
+        await until(lambda: server.turns._draining)
         assert_shutting_down(await caller.converse("hi", session_id="new"))
+        backends.allow("refused")
         assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
         await stopped
     assert service.session("new") is None
 
 
 async def test_turn_without_readers_may_finish_during_drain(
-    surroundings: Surroundings, new_database: str, serve: Start, connect: Connect
+    backends: Backends, new_database: str, serve: Start, connect: Connect
 ) -> None:
     """Under CONTINUE a turn without readers has the grace time as well; another server shows its end."""
     other = await serve(database=new_database)
-    async with stopping(surroundings.settings(new_database)) as (address, stop):
-        call = connect(other.at(address)).start(SHORT, on_disconnect=CONTINUE)
+    async with stopping(backends.settings(new_database, drain_grace=GRACE)) as (server, stop):
+        call = connect(other.at(server.address)).start(f"{SHORT}alone", on_disconnect=CONTINUE)
         seen = await until_text(call, "t2 ")
         call.cancel()
-        await stop()
+        stopped = stop()
+        await until(lambda: server.turns._draining)
+        backends.allow("alone")
+        await stopped
 
     whole = await resume(connect(other), seen[0].turn_id)
     assert whole.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -103,11 +107,11 @@ async def test_turn_without_readers_may_finish_during_drain(
 
 
 async def test_drain_at_any_moment_of_turn_reports_shutdown(
-    surroundings: Surroundings, new_database: str, connect: Connect
+    backends: Backends, new_database: str, connect: Connect
 ) -> None:
     """A drain without grace, at any moment of a turn: its reader gets the error, and the session is free."""
-    async with running(surroundings.settings(new_database)) as server:
-        service = surroundings.service(server.address, new_database)
+    async with running(backends.settings(new_database)) as server:
+        service = backends.service(server.address, new_database)
         caller = connect(service)
         await caller.converse("hi")
         for pause in (0.0, 0.001, 0.003, 0.01, 0.03):
@@ -120,31 +124,33 @@ async def test_drain_at_any_moment_of_turn_reports_shutdown(
             assert_shutting_down(turn)
             await free(service)
         await until(lambda: server.turns.running == 0)
-        assert_whole(await caller.messages())
+        assert_valid_history(await caller.messages())
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["one server", "two servers"])
 async def test_drain_refuses_queued_turns(
-    surroundings: Surroundings, new_database: str, serve: Start, connect: Connect, *, elsewhere: bool
+    backends: Backends, new_database: str, serve: Start, connect: Connect, *, elsewhere: bool
 ) -> None:
     """A turn that waits in line here or for another server's turn is refused at once, and never starts."""
-    async with running(surroundings.settings(new_database)) as server:
-        service = surroundings.service(server.address, new_database)
+    async with running(backends.settings(new_database)) as server:
+        service = backends.service(server.address, new_database)
         caller = connect(service)
         holder = connect(service.at((await serve(database=new_database)).target)) if elsewhere else caller
-        call = holder.start(SHORT)
+        script = f"{SHORT}queued-{elsewhere}"
+        call = holder.start(script)
         await until_text(call, "t0 ")
         waiting = [
             asyncio.create_task(caller.converse(f"waits {number}", on_busy=pb.ON_BUSY_WAIT)) for number in range(3)
         ]
         await until(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
-        draining = asyncio.create_task(server.turns.drain(10.0))
-        refused = await asyncio.wait_for(asyncio.gather(*waiting), 0.5)  # while the turn before them still runs
+        draining = asyncio.create_task(server.turns.drain(GRACE))
+        refused = await asyncio.wait_for(asyncio.gather(*waiting), 30)  # while the turn before them still runs
         assert service.session("talk")["lease"] is not None  # type: ignore[index] # there is one
         for turn in refused:
             assert_shutting_down(turn)
+        backends.allow(f"queued-{elsewhere}")
         assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
         await draining
         texts = [each.content[0].text for each in await caller.messages() if each.role == pb.ROLE_USER]
-        assert texts == [SHORT]
+        assert texts == [script]
         assert len(service.entries("talk")) == 1

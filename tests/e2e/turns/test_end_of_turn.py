@@ -23,9 +23,9 @@ async def test_concurrency_limit_is_released_before_end_is_readable(
     """Turns that begin when the previous one has ended, with or without error, never exceed the concurrency limit."""
     let_out = TurnLimiter._try_release
 
-    async def let_out_slowly(gates: TurnLimiter, *given: Any) -> None:
+    async def let_out_slowly(limiter: TurnLimiter, *given: Any) -> None:
         await asyncio.sleep(SLOWLY)
-        await let_out(gates, *given)
+        await let_out(limiter, *given)
 
     monkeypatch.setattr(TurnLimiter, "_try_release", let_out_slowly)
     caller = connect(await serve())
@@ -46,5 +46,5 @@ async def test_session_is_released_before_end_is_readable(serve: Start, connect:
 
 async def limit(service: Service, policy: Policy) -> None:
     """Set a tenant's policy."""
-    async with open_components(service.surroundings.settings(service.database.name), indexes=False) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         await components.administration.set_policy("test", service.tenant_id, policy)

@@ -11,9 +11,9 @@ from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
 from tests.e2e.turns.conftest import differences
 from tests.e2e.turns.streams import CONTINUE, assert_increasing, joined, resume, until
+from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.environment import Surroundings
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.service import Service
 
 # The turns' states when the primary dies: streaming, in a tool loop, waiting for headers, and starting.
@@ -27,20 +27,20 @@ CLEAN = {"STORAGE_UNAVAILABLE", "SESSION_LOST"}
 
 
 @pytest.mark.long  # three mongods and an election
-@pytest.mark.parametrize(("how", "patience"), [("kill", 10.0), ("kill", 0.7), ("step down", 10.0)])
+@pytest.mark.parametrize(("how", "storage_timeout"), [("kill", 10.0), ("kill", 0.7), ("step down", 10.0)])
 async def test_primary_failover_during_turns_loses_nothing(
-    tmp_path: Path, connect: Callable[[Service], Caller], how: str, patience: float
+    tmp_path: Path, connect: Callable[[Service], Caller], how: str, storage_timeout: float
 ) -> None:
     """Under CONTINUE each turn succeeds or fails cleanly; its session is usable, complete and exact after the failover.
 
     The operations' timeout is longer than the election, or shorter.
     """
     async with LocalReplicaSet(tmp_path) as mongo:
-        with Surroundings(tmp_path, mongo.uri) as surroundings:
-            database = surroundings.new_database()
-            tenant = surroundings.service("", database)  # the indexes are created with a longer timeout
+        with Backends(tmp_path, mongo.uri) as backends:
+            database = backends.new_database()
+            tenant = backends.service("", database)  # the indexes are created with a longer timeout
             async with running(
-                surroundings.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=patience)
+                backends.settings(database, lease=15.0, heartbeat=0.5, storage_timeout=storage_timeout)
             ) as server:
                 caller = connect(tenant.at(server.address))
                 for name in SCRIPTS:
@@ -55,7 +55,7 @@ async def test_primary_failover_during_turns_loses_nothing(
                 await (mongo.kill_primary() if how == "kill" else mongo.step_down())
                 turns = {name: await task for name, task in reading.items()}
                 outcomes = {name: turn.failure.reason if turn.failure else "finished" for name, turn in turns.items()}
-                print(f"[failover] {how}, {patience} s: {outcomes}")  # noqa: T201 - shown with -s
+                print(f"[failover] {how}, {storage_timeout} s: {outcomes}")  # noqa: T201 - shown with -s
                 assert set(outcomes.values()) <= CLEAN | {"finished"}
                 await until(lambda: server.turns.running == 0, within=60)
                 for name, turn in turns.items():
@@ -79,10 +79,10 @@ async def _assert_sound(
     turn = await caller.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT, timeout=60.0)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     messages = await caller.messages(session_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = [each.content[0].text for each in messages if each.role == pb.ROLE_USER and each.content[0].text]
     assert texts == ["hi", SCRIPTS[session_id], "and now?"]
-    assert_whole_upstream(caller.service.requests(session_id)[-1]["messages"])
+    assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
     numbers = [entry.number for entry in caller.service.entries(session_id)]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 

@@ -8,14 +8,15 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.sessions.history_repair import INTERRUPTED
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, kept_through, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until, until_text
 from tests.support.caller import Caller, read
-from tests.support.history import assert_whole, assert_whole_upstream
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.history import assert_valid_history, assert_valid_request
+from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 from tests.support.waiting import when_free
 
 Connect = Callable[[Service], Caller]
+_ROUNDING = 0.002  # seconds; times are rounded to milliseconds
 # The first answer calls a tool and is complete; the second streams a token every 50 ms.
 LOOP = "@sandbox tool-loop calls=2 tool=calculator tokens=60 delay_ms=50 hold_after=40 record_ms=-1"
 
@@ -27,7 +28,7 @@ async def killed(process_of: StartProcess, connect: Connect, text: str, until_sh
     call = caller.start(text, on_disconnect=CONTINUE)
     seen = await until_text(call, until_shown)
     turn_id = seen[0].turn_id
-    await until(lambda: kept_through(service, turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     assert (await read(call)).failure is not None
     return caller, turn_id
@@ -55,8 +56,8 @@ async def test_shown_text_is_in_the_messages_after_a_takeover(
     ]
     assert messages[1].turn_id == turn_id
     assert shown.text in str(survivor.service.requests("talk")[-1]["messages"])
-    assert_whole(messages)
-    assert_whole_upstream(survivor.service.requests("talk")[-1]["messages"])
+    assert_valid_history(messages)
+    assert_valid_request(survivor.service.requests("talk")[-1]["messages"])
 
 
 async def test_answer_before_the_interrupted_one_is_not_repeated(
@@ -73,7 +74,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
         if tools and response.HasField("text_delta") and seen.index(tools[0]) + 3 < len(seen):
             break
     turn_id = seen[0].turn_id
-    await until(lambda: kept_through(service, turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
@@ -81,7 +82,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
 
     messages = await survivor.messages()
     shown = await resume(survivor, turn_id)
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = [block.text for each in messages if each.turn_id == turn_id for block in each.content if block.text]
     answered = [each for each in texts[1:] if not each.endswith(INTERRUPTED)]
     partial = texts[-1].removesuffix(f"\n\n{INTERRUPTED}")
@@ -95,18 +96,27 @@ async def test_busy_session_of_dead_server_reports_remaining_lease(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """The retry time of SESSION_BUSY is the remaining time of the dead server's lease: a retry after it is served."""
-    process, service = await serve_process(GODOTY_LEASE="3", GODOTY_HEARTBEAT="0.2")
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     call = connect(service).start(SLOW)
     await until_text(call, "t2 ")
-    other = await serve(database=service.database.name, lease=3.0, heartbeat=0.2)
+    other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     await process.kill()
+    before = _lease_left(service, process.replica_id)
     busy = (await survivor.converse("and now?")).failure
+    after = _lease_left(service, process.replica_id)
     assert busy is not None
     assert (busy.code, busy.reason) == (grpc.StatusCode.ABORTED, "SESSION_BUSY")
     assert busy.retry_after is not None
-    assert 1.5 < busy.retry_after <= 3.0
+    assert after - _ROUNDING <= busy.retry_after <= before + _ROUNDING
     await asyncio.sleep(busy.retry_after)
 
     turn = await survivor.converse("and now?")
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
+
+
+def _lease_left(service: Service, replica_id: str) -> float:
+    """Return the seconds until a dead server's lease expires, by the database's clock."""
+    left = {"$subtract": [{"$add": ["$heartbeat_time", int(LEASE * 1000)]}, "$$NOW"]}
+    (replica,) = service.database["replicas"].aggregate([{"$match": {"_id": replica_id}}, {"$set": {"left": left}}])
+    return float(replica["left"] / 1000)

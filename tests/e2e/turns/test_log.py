@@ -14,7 +14,7 @@ from godoty_service.turns.event_log import log as logs
 from godoty_service.turns.event_log.events import Event, Heartbeat, ReasoningDelta, TextDelta, ToolCallStarted
 from godoty_service.turns.event_log.log import LARGEST_LOG, RECOVERY_SEQUENCE, EventLog
 from godoty_service.turns.event_log.store import Chunk, _from_document, _to_document
-from godoty_service.turns.remote_reader import _events_after
+from godoty_service.turns.resumption import _events_after
 
 TEXT = some.text(min_size=1, max_size=4)
 EVENTS = some.lists(

@@ -16,7 +16,7 @@ from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
-from tests.e2e.turns.streams import seed, until
+from tests.e2e.turns.streams import insert_messages, until
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -30,7 +30,7 @@ METHODS = ("find_one", "find", "count", "aggregate", *WRITES, "delete_many")
 _SLOWLY = 0.05  # seconds added to each write: operations that do not wait for it overtake it
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
-QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0}
+QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": 1.0}
 
 
 @dataclass
@@ -141,7 +141,7 @@ async def test_long_session_has_same_operations_as_short_one(
     counted = {}
     for session_id, messages in (("short", 8), ("long", 9_998)):
         await caller.converse("hi", session_id=session_id)
-        seed(caller.service, session_id, messages)
+        insert_messages(caller.service, session_id, messages)
         counted[session_id] = (await turn(caller, operations, "hello", session_id)).own
         assert (caller.service.session(session_id) or {})["message_count"] == messages + 4
 

@@ -18,9 +18,10 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_from_document
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import session_totals_from_document
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.metering.open_call import OpenCall
@@ -31,11 +32,11 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, joined, resume, until
 from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, Turn, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service
 
-BLINK = 2.0
+BLINK = LEASE
 # The monitor would detect the lost sessions; here each turn must detect it by itself.
 UNWATCHED: dict[str, Any] = {"lease": BLINK, "heartbeat": 0.05, "turn_watch_interval": 600.0}
 # The turns' states when their server stops: streaming, waiting for headers, and writing at full speed.
@@ -43,9 +44,9 @@ SCRIPTS = {
     "streams": "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=50 record_ms=-1",
     "waits": "@sandbox delay-headers ms=30000 record_ms=-1",
     "hangs": "@sandbox tool-loop calls=4 fault=hang at=3 hang_after=1 record_ms=-1",
-    "writes-1": "@sandbox tool-loop calls=24 delay_ms=1 record_ms=-1",
-    "writes-2": "@sandbox tool-loop calls=24 parallel=2 record_ms=-1",
-    "writes-3": "@sandbox tool-loop calls=24 delay_ms=3 record_ms=-1",
+    "writes-1": "@sandbox tool-loop calls=400 delay_ms=1 record_ms=-1",
+    "writes-2": "@sandbox tool-loop calls=400 parallel=2 record_ms=-1",
+    "writes-3": "@sandbox tool-loop calls=400 delay_ms=3 record_ms=-1",
 }
 
 
@@ -68,15 +69,24 @@ def kept(service: Service) -> dict[str, list[Document]]:
     }
 
 
+async def unchanging(service: Service) -> dict[str, list[Document]]:
+    """Wait until no document changes any more; return them."""
+    seen: dict[str, list[Document]] = {}
+    while seen != (found := kept(service)):
+        seen = found
+        await asyncio.sleep(1.0)
+    return seen
+
+
 def assert_summed(service: Service, session_id: str) -> None:
     """Check that a session's totals include all its entries, by any writer."""
     session = service.session(session_id)
     assert session is not None
     entries = [entry_from_document(each) for each in service.entry_documents(session_id)]
-    kept_fold, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
+    stored, true = session_totals_from_document(session["totals"]), SessionTotals().apply(entries)
 
-    assert kept_fold.last_number == true.last_number == max(each.number for each in entries)
-    assert (kept_fold.apply(entries).current(), dict(kept_fold.apply(entries).by_model)) == (
+    assert stored.last_number == true.last_number == max(each.number for each in entries)
+    assert (stored.apply(entries).current(), dict(stored.apply(entries).by_model)) == (
         true.current(),
         dict(true.by_model),
     )
@@ -123,11 +133,11 @@ async def slowest_plain_turn(caller: Caller) -> AsyncIterator[list[float]]:
 async def test_dead_servers_sessions_continue_within_lease(
     serve: Start, serve_process: StartProcess, connect: Callable[[Service], Caller], how: signal.Signals
 ) -> None:
-    """In any state of its turns, a dead server's sessions continue within the lease, a second and a plain turn's time.
+    """In any state of its turns, a dead server's sessions continue soon after its lease has expired.
 
     A stopped server that wakes up afterwards changes no session, message or log.
     """
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_MAX_MODEL_CALLS="500")
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
     caller = connect(service)
@@ -140,15 +150,15 @@ async def test_dead_servers_sessions_continue_within_lease(
         taken = await asyncio.gather(*(take_over(survivor, each) for each in SCRIPTS))
     for turn, took in taken:
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
-        assert took < LEASE + 1.0 + max(slowest)
+        assert took < LEASE + 10.0 + max(slowest)
     others = {"session_id": {"$in": list(SCRIPTS)}, "_id": {"$nin": _ids(taken)}}
     dead = {each["session_id"]: each["_id"] for each in service.database["turns"].find(others)}
     ends = {name: await resume(survivor, turn_id) for name, turn_id in dead.items()}
     for end in ends.values():
         assert end.finished.stop_reason == pb.STOP_REASON_INTERRUPTED
     for name in SCRIPTS:
-        assert_whole(await survivor.messages(name))
-        assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+        assert_valid_history(await survivor.messages(name))
+        assert_valid_request(survivor.service.requests(name)[-1]["messages"])
         assert_summed(service, name)
     if how is signal.SIGSTOP:
         await _wake(service, process, survivor, ends, reading)
@@ -170,8 +180,7 @@ async def _wake(
     service: Service, process: ServerProcess, survivor: Caller, ends: dict[str, Turn], reading: list[Any]
 ) -> None:
     """Wake a stopped server, and check that it writes nothing any more."""
-    await asyncio.sleep(0.3)  # until the survivor's own last chunk is stored
-    before = kept(service)
+    before = await unchanging(service)  # the survivor's own last chunk is stored
     calls = {name: _calls(service, name) for name in SCRIPTS}
     os.kill(pid_of(process), signal.SIGCONT)
     for turn in await asyncio.gather(*reading):
@@ -188,7 +197,7 @@ async def _wake(
         assert_summed(service, name)
         again = await survivor.converse("still there?", session_id=name)
         assert again.finished.stop_reason == pb.STOP_REASON_END_TURN
-        assert_whole(await survivor.messages(name))
+        assert_valid_history(await survivor.messages(name))
         assert_summed(service, name)
 
 
@@ -284,15 +293,15 @@ async def test_session_taken_over_twice_loses_nothing(
         history = await survivor.messages(name)
         texts = [each.content[0].text.split()[0] for each in history if each.role == pb.ROLE_USER]
         assert texts == ["first", "second", "third"]
-        assert_whole(history)
-        assert_whole_upstream(survivor.service.requests(name)[-1]["messages"])
+        assert_valid_history(history)
+        assert_valid_request(survivor.service.requests(name)[-1]["messages"])
         (first,) = service.database["turns"].find({"session_id": name, "_id": history[0].turn_id})
         assert (await resume(survivor, first["_id"])).finished.stop_reason == pb.STOP_REASON_INTERRUPTED
 
 
 async def _claim_and_die(service: Service, session_id: str) -> Claim:
     """Acquire a session as a server does that dies immediately afterwards."""
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     replicas = ReplicaHeartbeats(
         database.collection("replicas"), replica_id="replica_short", lease=timedelta(seconds=LEASE)
     )

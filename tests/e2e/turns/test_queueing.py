@@ -14,7 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from tests.e2e.turns.conftest import LONG
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, until, until_text
 from tests.support.caller import Caller, Turn
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 
 CLIENTS, TURNS = 64, 50 if LONG else 2
 FAST = "@sandbox plain tokens=1 flat=1"
@@ -47,12 +47,12 @@ def assert_sums(caller: Caller, turns: list[Turn], totals: pb.TurnFinished) -> N
 
 
 @pytest.mark.parametrize("servers", [1, 2])
-async def test_many_queued_turns_are_served_once_each(caller: Caller, twin: Caller, servers: int) -> None:
+async def test_many_queued_turns_are_served_once_each(caller: Caller, second_caller: Caller, servers: int) -> None:
     """64 clients take their turns with WAIT, on one server and spread over two: all served, each once, in turns."""
     begun, rounds = time.monotonic(), TURNS if LONG or servers == 1 else 1
 
     async def client(number: int) -> list[Turn]:
-        client = (caller, twin)[number % servers]
+        client = (caller, second_caller)[number % servers]
         return [
             await client.converse(f"{FAST} client {number} turn {turn}", on_busy=WAIT, timeout=1200.0)
             for turn in range(rounds)
@@ -66,7 +66,7 @@ async def test_many_queued_turns_are_served_once_each(caller: Caller, twin: Call
     assert all(turn.finished.stop_reason == pb.STOP_REASON_END_TURN for turn in turns)
     messages = await all_messages(caller)
     assert len(messages) == 2 * CLIENTS * rounds
-    assert_whole(messages)
+    assert_valid_history(messages)
     texts = Counter(each.content[0].text for each in messages if each.role == pb.ROLE_USER)
     assert texts == Counter({f"{FAST} client {c} turn {t}": 1 for c in range(CLIENTS) for t in range(rounds)})
     assert all(
@@ -74,15 +74,15 @@ async def test_many_queued_turns_are_served_once_each(caller: Caller, twin: Call
     )
     last = max(turns, key=lambda turn: turn.finished.session_totals.turns)
     assert_sums(caller, turns, last.finished)
-    assert (await twin.metrics()).totals == last.finished.session_totals
+    assert (await second_caller.metrics()).totals == last.finished.session_totals
 
 
 @pytest.mark.parametrize("servers", [1, 2])
-async def test_reject_is_served_or_refused(caller: Caller, twin: Caller, servers: int) -> None:
+async def test_reject_is_served_or_refused(caller: Caller, second_caller: Caller, servers: int) -> None:
     """With REJECT each turn succeeds or is ABORTED as SESSION_BUSY with a retry time, and leaves no record."""
 
     async def client(number: int) -> list[Turn]:
-        client = (caller, twin)[number % servers]
+        client = (caller, second_caller)[number % servers]
         return [await client.converse(f"{FAST} {number}.{turn}") for turn in range(TURNS)]
 
     turns = [turn for each in await asyncio.gather(*(client(n) for n in range(CLIENTS // 2))) for turn in each]
@@ -95,7 +95,7 @@ async def test_reject_is_served_or_refused(caller: Caller, twin: Caller, servers
     assert served
     messages = await all_messages(caller)
     assert len(messages) == 2 * len(served)
-    assert_whole(messages)
+    assert_valid_history(messages)
     assert_sums(caller, served, max(served, key=lambda turn: turn.finished.session_totals.turns).finished)
     tenant = {"tenant_id": caller.service.tenant_id}
     await until(lambda: caller.service.database["turns"].count_documents(tenant) == len(served))
@@ -123,7 +123,7 @@ def _in_line(caller: Caller, count: int) -> bool:
 
 @pytest.mark.parametrize("on_disconnect", [pb.ON_DISCONNECT_CANCEL, CONTINUE])
 async def test_expired_queued_turn_leaves_no_record(
-    caller: Caller, twin: Caller, on_disconnect: pb.OnDisconnect
+    caller: Caller, second_caller: Caller, on_disconnect: pb.OnDisconnect
 ) -> None:
     """A turn whose deadline passes in the queue never runs, on either server, also under CONTINUE; the others do."""
     call = caller.start(SLOW)
@@ -131,14 +131,14 @@ async def test_expired_queued_turn_leaves_no_record(
     fields: dict[str, Any] = {"on_busy": WAIT, "on_disconnect": on_disconnect}
     late = [
         client.converse("too late", timeout=0.4, request_id=f"late{n}", **fields)
-        for n, client in enumerate((caller, twin))
+        for n, client in enumerate((caller, second_caller))
     ]
-    patient = [asyncio.create_task(client.converse("patient", on_busy=WAIT)) for client in (caller, twin)]
+    patient = [asyncio.create_task(client.converse("patient", on_busy=WAIT)) for client in (caller, second_caller)]
     for turn in await asyncio.gather(*late):
         assert turn.failure is not None
         assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert turn.responses == ()
-    await cancel(twin, turn_id)
+    await cancel(second_caller, turn_id)
     for turn in await asyncio.gather(*patient):
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     await asyncio.sleep(0.3)

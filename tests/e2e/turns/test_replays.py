@@ -15,11 +15,11 @@ from tests.support.service import Service
 CHEAP, DEAR = "openai/gpt-4o-mini", "openai/gpt-4o"
 
 
-async def test_repeated_request_does_not_change_session(caller: Caller, twin: Caller) -> None:
+async def test_repeated_request_does_not_change_session(caller: Caller, second_caller: Caller) -> None:
     """Replayed, or refused as another request with a used id: the session is not acquired and does not change."""
     await caller.converse("hi", request_id="one", model=CHEAP)
     before = caller.service.session("talk")
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         again = await client.converse("hi", request_id="one", model=CHEAP)
         assert again.failure is None
         for other in ({"model": DEAR}, {"user": "eve"}, {"model": DEAR, "user": "eve"}):

@@ -12,7 +12,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
 from tests.support.caller import Caller, Turn, read
-from tests.support.history import assert_whole
+from tests.support.history import assert_valid_history
 from tests.support.service import Service
 
 RETENTION = 7.0
@@ -26,7 +26,9 @@ def failed(turn: Turn) -> tuple[grpc.StatusCode, str]:
 
 
 @pytest.mark.parametrize("session_exists", [False, True])
-async def test_twenty_concurrent_requests_are_one_turn(caller: Caller, twin: Caller, *, session_exists: bool) -> None:
+async def test_twenty_concurrent_requests_are_one_turn(
+    caller: Caller, second_caller: Caller, *, session_exists: bool
+) -> None:
     """Ten times to each of two servers: one chain of upstream calls, one charge, and twenty equal streams."""
     for number in range(3):  # which server is first, and in which operation, is random
         session_id = f"once-{number}"
@@ -37,7 +39,7 @@ async def test_twenty_concurrent_requests_are_one_turn(caller: Caller, twin: Cal
             *(
                 client.converse(RICH, session_id=session_id, request_id=session_id)
                 for _ in range(10)
-                for client in (caller, twin)
+                for client in (caller, second_caller)
             ),
         )
 
@@ -48,11 +50,11 @@ async def test_twenty_concurrent_requests_are_one_turn(caller: Caller, twin: Cal
         entries = caller.service.entries(session_id)
         assert len(caller.service.requests(session_id)) == len(entries) == 3 + old
         assert caller.service.invoiced(session_id) == sum(entry.cost or 0 for entry in entries)
-        assert_whole(await caller.messages(session_id))
+        assert_valid_history(await caller.messages(session_id))
         assert (await caller.metrics(session_id)).totals == first.finished.session_totals
 
 
-async def test_other_request_with_used_id_is_refused(caller: Caller, twin: Caller) -> None:
+async def test_other_request_with_used_id_is_refused(caller: Caller, second_caller: Caller) -> None:
     """During and after its turn: ALREADY_EXISTS with REQUEST_ID_REUSED for any difference, on both servers."""
     call = caller.start(SLOW, request_id="mine", on_disconnect=CONTINUE)
     turn_id = (await until_text(call, "t2 "))[0].turn_id
@@ -62,7 +64,7 @@ async def test_other_request_with_used_id_is_refused(caller: Caller, twin: Calle
         {"model": "openai/gpt-4o-mini"},
         {"on_busy": pb.ON_BUSY_WAIT},
     )
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         for other in others:
             fields: dict[str, Any] = {"text": SLOW, "on_disconnect": CONTINUE, "request_id": "mine", **other}
             refused = await client.converse(**fields)
@@ -70,45 +72,45 @@ async def test_other_request_with_used_id_is_refused(caller: Caller, twin: Calle
             assert refused.responses == ()
     await cancel(caller, turn_id)
     await free(caller.service)
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         assert failed(await client.converse("hi", request_id="mine"))[1] == "REQUEST_ID_REUSED"
     assert len(caller.service.entries("talk")) == 1
 
 
-async def test_request_ids_are_scoped_to_tenant(caller: Caller, stranger: Caller) -> None:
+async def test_request_ids_are_scoped_to_tenant(caller: Caller, other_tenant: Caller) -> None:
     """Two tenants can use the same id; each has its own turn."""
-    mine, his = await asyncio.gather(*(client.converse("hi", request_id="one") for client in (caller, stranger)))
+    mine, his = await asyncio.gather(*(client.converse("hi", request_id="one") for client in (caller, other_tenant)))
 
     assert mine.finished.stop_reason == his.finished.stop_reason == pb.STOP_REASON_END_TURN
     assert mine.responses[0].turn_id != his.responses[0].turn_id
 
 
-async def test_replay_is_identical(caller: Caller, twin: Caller) -> None:
+async def test_replay_is_identical(caller: Caller, second_caller: Caller) -> None:
     """After its end a turn is replayed on both servers, without a new call or message."""
     turn = await caller.converse(RICH, request_id="again")
-    for client in (caller, twin, caller):
+    for client in (caller, second_caller, caller):
         assert joined((await client.converse(RICH, request_id="again")).responses) == joined(turn.responses)
 
     assert len(caller.service.entries("talk")) == len(turn.calls)
     assert len(await caller.messages()) == 6
-    assert joined((await resume(twin, turn.responses[0].turn_id)).responses) == joined(turn.responses)
+    assert joined((await resume(second_caller, turn.responses[0].turn_id)).responses) == joined(turn.responses)
 
 
 @pytest.mark.parametrize("scenario", ["@sandbox error-mid n=3 usage=1", "@sandbox error-before status=400"])
-async def test_replay_of_failed_turn_fails_without_charge(caller: Caller, twin: Caller, scenario: str) -> None:
+async def test_replay_of_failed_turn_fails_without_charge(caller: Caller, second_caller: Caller, scenario: str) -> None:
     """The replay of a failed turn has the same events and the same error."""
     turn = await caller.converse(scenario, request_id="fails")
     assert turn.failure is not None
     entries = caller.service.entries("talk")
 
-    for client in (twin, caller):
+    for client in (second_caller, caller):
         again = await client.converse(scenario, request_id="fails")
         assert joined(again.responses) == joined(turn.responses)
         assert again.failure == turn.failure
     assert len(caller.service.entries("talk")) == len(entries) == len(turn.calls)
 
 
-async def test_replay_of_cancelled_turn_is_cancelled(caller: Caller, twin: Caller) -> None:
+async def test_replay_of_cancelled_turn_is_cancelled(caller: Caller, second_caller: Caller) -> None:
     """The replay of a cancelled turn ends as cancelled, and makes no model call."""
     call = caller.start(SLOW, request_id="stop")
     seen = await until_text(call, "t2 ")
@@ -116,27 +118,27 @@ async def test_replay_of_cancelled_turn_is_cancelled(caller: Caller, twin: Calle
     first = await read(call)
     assert failed(first) == (grpc.StatusCode.CANCELLED, "TURN_CANCELLED")
 
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         again = await client.converse(SLOW, request_id="stop")
         assert failed(again) == failed(first)
         assert joined(again.responses) == joined([*seen, *first.responses])
     assert len(caller.service.entries("talk")) == 1
 
 
-async def test_refused_turn_releases_request_id(caller: Caller, twin: Caller) -> None:
+async def test_refused_turn_releases_request_id(caller: Caller, second_caller: Caller) -> None:
     """A turn that is refused as busy or invalid releases its id, on every server, from the moment of the refusal."""
     call = caller.start(SLOW, user="ada")
     await until_text(call, "t2 ")
-    for client in (caller, twin, caller):
+    for client in (caller, second_caller, caller):
         assert failed(await client.converse("me too", user="ada", request_id="free"))[1] == "SESSION_BUSY"
     call.cancel()
     await free(caller.service)
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         assert failed(await client.converse("me too", user="bob", request_id="free"))[1] == "INVALID_FIELD"
         assert failed(await client.converse("", user="ada", request_id="free"))[1] == "INVALID_FIELD"
 
     turns = await asyncio.gather(
-        *(client.converse("me too", user="ada", request_id="free") for client in (twin, caller))
+        *(client.converse("me too", user="ada", request_id="free") for client in (second_caller, caller))
     )
     assert [turn.failure for turn in turns] == [None, None]
     assert joined(turns[0].responses) == joined(turns[1].responses)
@@ -144,13 +146,17 @@ async def test_refused_turn_releases_request_id(caller: Caller, twin: Caller) ->
     assert caller.service.database["turns"].count_documents({"tenant_id": caller.service.tenant_id}) == 2
 
 
-async def test_concurrent_duplicates_of_refused_turn_are_refused(caller: Caller, twin: Caller) -> None:
+async def test_concurrent_duplicates_of_refused_turn_are_refused(caller: Caller, second_caller: Caller) -> None:
     """Sent many times at once to two servers while the session is busy, each is SESSION_BUSY, and none is not found."""
     call = caller.start(SLOW)
     await until_text(call, "t2 ")
     for number in range(4):
         turns = await asyncio.gather(
-            *(client.converse("me too", request_id=f"busy-{number}") for _ in range(3) for client in (caller, twin))
+            *(
+                client.converse("me too", request_id=f"busy-{number}")
+                for _ in range(3)
+                for client in (caller, second_caller)
+            )
         )
         assert {failed(turn) for turn in turns} == {(grpc.StatusCode.ABORTED, "SESSION_BUSY")}
     call.cancel()

@@ -18,7 +18,7 @@ from tests.e2e.turns.streams import (
     chunks,
     free,
     joined,
-    kept_through,
+    last_stored_sequence,
     resume,
     resuming,
     until,
@@ -26,7 +26,7 @@ from tests.e2e.turns.streams import (
     until_text,
 )
 from tests.support.caller import Caller, failure_of, read
-from tests.support.history import assert_whole, assert_whole_upstream
+from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 
@@ -36,7 +36,9 @@ UNKNOWN = "turn_" + "0" * 28
 
 
 @pytest.mark.parametrize("scenario", [RICH, "@sandbox plain tokens=9 reasoning=4 delay_ms=3"])
-async def test_reader_disconnected_at_any_event_misses_nothing(caller: Caller, twin: Caller, scenario: str) -> None:
+async def test_reader_disconnected_at_any_event_misses_nothing(
+    caller: Caller, second_caller: Caller, scenario: str
+) -> None:
     """Under CONTINUE, at every event of a turn: a disconnected reader's events and another server's make the whole."""
     undisturbed = await caller.converse(scenario, on_disconnect=CONTINUE)
     last = undisturbed.responses[-1].sequence
@@ -48,7 +50,7 @@ async def test_reader_disconnected_at_any_event_misses_nothing(caller: Caller, t
             call = caller.start(scenario, session_id=session_id, on_disconnect=CONTINUE)
             seen = await until_sequence(call, sequence)
             call.cancel()
-            rest = await resume(twin, seen[0].turn_id, seen[-1].sequence)
+            rest = await resume(second_caller, seen[0].turn_id, seen[-1].sequence)
             whole = await resume(caller, seen[0].turn_id)
         assert rest.failure is whole.failure is None
         assert_increasing([*seen, *rest.responses])
@@ -61,7 +63,7 @@ async def test_reader_disconnected_at_any_event_misses_nothing(caller: Caller, t
     assert last >= 5  # the number of deltas depends on the provider's segments
 
 
-async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, twin: Caller) -> None:
+async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, second_caller: Caller) -> None:
     """A turn read in many parts, during and after its run, on both servers, is identical."""
     rng = random.Random(5)
     call = caller.start(f"{RICH} tokens=40", on_disconnect=CONTINUE)
@@ -69,7 +71,7 @@ async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, twin: Call
     turn_id = seen[0].turn_id
     call.cancel()
     while seen[-1].WhichOneof("event") != "turn_finished":
-        reader = resuming(rng.choice([caller, twin]), turn_id, seen[-1].sequence)
+        reader = resuming(rng.choice([caller, second_caller]), turn_id, seen[-1].sequence)
         for _ in range(rng.randint(1, 6)):
             try:
                 seen.append((await anext(aiter(reader))).event)
@@ -77,27 +79,27 @@ async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, twin: Call
                 break
         reader.cancel()
 
-    whole = await resume(twin, turn_id)
+    whole = await resume(second_caller, turn_id)
     assert_increasing(seen)
     assert joined(seen) == joined(whole.responses) == joined((await resume(caller, turn_id)).responses)
     for after in range(whole.responses[-1].sequence + 2):
-        rest = await resume(rng.choice([caller, twin]), turn_id, after)
+        rest = await resume(rng.choice([caller, second_caller]), turn_id, after)
         before = [each for each in seen if each.sequence <= after]
         if (before[-1].sequence if before else 0) == after:  # if the parts were cut there as well
             assert joined([*before, *rest.responses]) == joined(whole.responses)
         assert all(each.sequence > after for each in rest.responses)
 
 
-async def test_running_turn_is_readable_as_it_is_written(caller: Caller, twin: Caller) -> None:
+async def test_running_turn_is_readable_as_it_is_written(caller: Caller, second_caller: Caller) -> None:
     """A second reader, on the same or another server, keeps up with a running turn, and both end with it."""
     call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=shown", on_disconnect=CONTINUE)
     seen = await until_text(call, "t2 ")
-    here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, twin))
+    here, there = (resuming(each, seen[0].turn_id, 1) for each in (caller, second_caller))
     reading = asyncio.gather(*(until_text(Unwrapped(each), "t4 ") for each in (here, there)))
-    caller.service.surroundings.allow("shown", 2)
+    caller.service.backends.allow("shown", 2)
     local, remote = await reading
     assert (await caller.metrics()).totals.pending_calls == 1  # it is still running
-    caller.service.surroundings.allow("shown")
+    caller.service.backends.allow("shown")
     rest = await read(call)
     ends = [await read(Unwrapped(each)) for each in (here, there)]
 
@@ -106,40 +108,40 @@ async def test_running_turn_is_readable_as_it_is_written(caller: Caller, twin: C
     assert joined([seen[0], *remote, *ends[1].responses]) == whole
 
 
-async def test_other_tenants_turn_is_not_found(caller: Caller, stranger: Caller, twin: Caller) -> None:
+async def test_other_tenants_turn_is_not_found(caller: Caller, other_tenant: Caller, second_caller: Caller) -> None:
     """Another tenant's turn and an unknown one are TURN_NOT_FOUND, on every server, for both methods; no turn ends."""
     call = caller.start("@sandbox plain tokens=30 hold_after=3 hold=hidden record_ms=-1")
     turn_id = (await until_text(call, "t2 "))[0].turn_id
-    for client, which in ((stranger, turn_id), (caller, UNKNOWN), (twin, UNKNOWN)):
+    for client, which in ((other_tenant, turn_id), (caller, UNKNOWN), (second_caller, UNKNOWN)):
         failed = (await resume(client, which)).failure
         assert failed is not None
         assert (failed.code, failed.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
         assert failed.metadata == {"turn_id": which}
         refused = await failure_of(cancel(client, which))
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
-    caller.service.surroundings.allow("hidden", 1)
+    caller.service.backends.allow("hidden", 1)
     await until_text(call, "t3 ")
     call.cancel()
     await free(caller.service)
 
 
-async def test_sequence_after_end_yields_nothing(caller: Caller, twin: Caller) -> None:
+async def test_sequence_after_end_yields_nothing(caller: Caller, second_caller: Caller) -> None:
     """After the last event there is nothing, on either server, and no error."""
     turn = await caller.converse("@sandbox plain tokens=3")
     last = turn.responses[-1]
 
     for after in (last.sequence, last.sequence + 7, 2**62):
-        for client in (caller, twin):
+        for client in (caller, second_caller):
             rest = await resume(client, last.turn_id, after)
             assert (rest.responses, rest.failure) == ((), None)
 
 
-async def test_resumed_failed_turn_fails_again(caller: Caller, twin: Caller) -> None:
+async def test_resumed_failed_turn_fails_again(caller: Caller, second_caller: Caller) -> None:
     """The events and the error of a failed turn are read again, on both servers."""
     turn = await caller.converse("@sandbox error-mid n=3 usage=1")
     assert turn.failure is not None
 
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         again = await resume(client, turn.responses[0].turn_id)
         assert joined(again.responses) == joined(turn.responses)
         assert again.failure == turn.failure
@@ -158,13 +160,13 @@ async def test_turns_of_killed_server_end_interrupted(
     looped = [await anext(aiter(looping))]
     await until(lambda: len(service.entries("loop")) == 3)
     seen = await until_text(talking, "t20 ")
-    await until(lambda: kept_through(service, seen[0].turn_id) >= seen[-1].sequence)
+    await until(lambda: last_stored_sequence(service, seen[0].turn_id) >= seen[-1].sequence)
     await process.kill()
     for call, shown in ((talking, seen), (looping, looped)):
         late = await read(call)
         assert late.failure is not None
         shown.extend(late.responses)
-    kept = kept_through(service, seen[0].turn_id)
+    kept = last_stored_sequence(service, seen[0].turn_id)
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))
 
@@ -186,10 +188,10 @@ async def test_turns_of_killed_server_end_interrupted(
         turn = await survivor.converse("and now?", session_id=session_id, on_busy=pb.ON_BUSY_WAIT)
         assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
         messages = survivor.service.requests(session_id)[-1]["messages"]
-        assert_whole_upstream(messages)
+        assert_valid_request(messages)
         assert [each["role"] for each in messages].count("tool") == results
         assert "interrupted" in str(messages[-2]["content"])
-        assert_whole(await survivor.messages(session_id))
+        assert_valid_history(await survivor.messages(session_id))
     assert joined((await resume(survivor, seen[0].turn_id)).responses) == joined(whole.responses)
     (end,) = [each for each in chunks(service, looped[0].turn_id) if each["ended"]]
     assert end["events"][0]["finished"]["stop"] == "interrupted"  # by the turn that took the session over

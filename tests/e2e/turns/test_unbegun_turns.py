@@ -120,7 +120,7 @@ async def test_late_record_of_turn_is_deleted(
     assert outage.lost is not None
     turns.insert_one(outage.lost)
 
-    await _assert_ran_once(await there.converse("hi", request_id="one", on_busy=WAIT, timeout=20.0), here.service)
+    await _assert_ran_once(await there.converse("hi", request_id="one", on_busy=WAIT), here.service)
 
 
 async def _queue(
@@ -149,7 +149,7 @@ async def test_retry_runs_queued_turn_of_killed_server(
         {"request_id": "one", "replica_id": {"$ne": process.replica_id}},
     )
     await until(lambda: retry.done() or own() == 1)
-    there.service.surroundings.allow("killed")
+    there.service.backends.allow("killed")
 
     turn = await retry
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -164,7 +164,7 @@ async def test_stalled_server_does_not_run_turn_of_its_retry(
     """A retry on another server runs a turn that was queued on a stopped server; that server does not run it again."""
     process, there, waiting = await _queue(serve, serve_process, connect, "stopped")
     process.process.send_signal(signal.SIGSTOP)
-    there.service.surroundings.allow("stopped")
+    there.service.backends.allow("stopped")
     turn = await there.converse("hello", request_id="one", on_busy=WAIT)
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
     process.process.send_signal(signal.SIGCONT)
@@ -175,11 +175,11 @@ async def test_stalled_server_does_not_run_turn_of_its_retry(
     assert len(there.service.entries("talk")) == 2
 
 
-async def test_request_id_stays_used_after_session_deletion(caller: Caller, twin: Caller) -> None:
+async def test_request_id_stays_used_after_session_deletion(caller: Caller, second_caller: Caller) -> None:
     """A late duplicate is TURN_NOT_FOUND on every server, and is not charged; another id begins a new session."""
     turn = await caller.converse("hi", request_id="one")
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
-    for client in (caller, twin):
+    for client in (caller, second_caller):
         late = await client.converse("hi", request_id="one")
         assert late.failure is not None
         assert (late.failure.code, late.failure.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
@@ -193,4 +193,4 @@ async def test_request_id_stays_used_after_session_deletion(caller: Caller, twin
 
     assert (await caller.converse("hi", request_id="two")).started.session_created
     await caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
-    assert (await twin.converse("hi", request_id="one")).failure is not None
+    assert (await second_caller.converse("hi", request_id="one")).failure is not None

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from tests.conftest import Start
 from tests.e2e.turns.silent_proxy import SilentProxy
 from tests.e2e.turns.streams import CONTINUE, free, until, until_text
 from tests.support.caller import Caller
 from tests.support.service import Service
 
-QUICK: dict[str, Any] = {"keepalive_time": 1.0, "keepalive_timeout": 1.0}
-BOUND = 4.0  # seconds: both timeouts, and as much again for a busy machine
+QUICK: dict[str, Any] = {"keepalive_time": 3.0, "keepalive_timeout": 3.0}
+BOUND = 20.0  # seconds; a turn whose client is not missed goes on for a minute
 # A model that streams, and one that delays its first token.
-STREAMS = "@sandbox slow tokens=400 first_delay_ms=0 delay_ms=50 record_ms=-1"
-THINKS = "@sandbox slow tokens=4 first_delay_ms=20000 record_ms=-1"
+STREAMS = "@sandbox slow tokens=1200 first_delay_ms=0 delay_ms=50 record_ms=-1"
+THINKS = "@sandbox slow tokens=4 first_delay_ms=60000 record_ms=-1"
 
 
 @pytest.mark.parametrize("script", [STREAMS, THINKS], ids=["streams", "thinks"])
@@ -44,7 +44,7 @@ async def test_continue_finishes_turn_of_silently_vanished_client(
     service = await serve(**QUICK)
     async with SilentProxy(service.target) as proxy:
         call = connect(service.at(proxy.address)).start(
-            "@sandbox slow tokens=60 first_delay_ms=0 delay_ms=50", timeout=None, on_disconnect=CONTINUE
+            "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50", timeout=None, on_disconnect=CONTINUE
         )
         await until_text(call, "t2 ")
         proxy.fall_silent()
@@ -59,6 +59,6 @@ async def test_waiting_client_that_answers_pings_is_not_disconnected(
 ) -> None:
     """A living client answers the pings, for any delay of the model."""
     caller = connect(await serve(**QUICK))
-    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=5000")
+    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=10000")
 
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN

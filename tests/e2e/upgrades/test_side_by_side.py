@@ -51,7 +51,7 @@ class Load:
             async with grpc.aio.insecure_channel(target) as channel:
                 text = f"go @sandbox {dice.choice(_SCENARIOS)}"
                 caller = Caller(self.service, channel)
-                call = caller.start(text, session_id=f"s{number}", on_busy=pb.ON_BUSY_WAIT, timeout=60.0)
+                call = caller.start(text, session_id=f"s{number}", on_busy=pb.ON_BUSY_WAIT, timeout=120.0)
                 self.starting[target] += 1
                 try:
                     await anext(aiter(call))
@@ -115,7 +115,7 @@ async def test_entry_in_a_later_state_counts_as_unresolved(
 ) -> None:
     """In the session's totals, in usage, rolled up or not, and in the proof."""
     process, service = await serve_process(database=new_database, GODOTY_ROLLUP_INTERVAL="3600")
-    key = service.surroundings.issue_key(new_database, service.tenant_id, scopes=frozenset({Scope.BILLING}))
+    key = service.backends.issue_key(new_database, service.tenant_id, scopes=frozenset({Scope.BILLING}))
     caller = connect(service)
     await caller.converse("hello")
     entry = service.entry_documents("talk")[0]

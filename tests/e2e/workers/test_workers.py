@@ -17,15 +17,17 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from tests.conftest import server_environment
 from tests.e2e.turns.streams import until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.command import Command
-from tests.support.environment import Surroundings
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, eventually, soon
 
-SHORT = "@sandbox slow tokens=20 first_delay_ms=0 delay_ms=50"
+HELD = "@sandbox plain tokens=20 hold_after=3 hold="
 _CONNECTIONS = 40  # enough for each of two workers to get one
 
 
@@ -80,13 +82,13 @@ class Server:
 
 
 @pytest.fixture
-async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
+async def server(backends: Backends, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
     """Starts it as an operator would, and kills its processes after the test."""
-    environment = server_environment(surroundings, new_database) | {
+    environment = server_environment(backends, new_database) | {
         "GODOTY_WORKERS": "2",
         "GODOTY_METRICS_LISTEN": "127.0.0.1:0",
-        "GODOTY_LEASE": "3",
-        "GODOTY_HEARTBEAT": "0.2",
+        "GODOTY_DRAIN_GRACE": "30",
+        **SHORT_LEASE_ENVIRONMENT,
         "TMPDIR": str(tmp_path),
     }
     log = tmp_path / "server.log"
@@ -96,8 +98,8 @@ async def server(surroundings: Surroundings, new_database: str, tmp_path: Path) 
     )
     try:
         async with AsyncExitStack() as stack:
-            server = Server(process, log, environment, surroundings.service("", new_database), stack)
-            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2, within=30)
+            server = Server(process, log, environment, backends.service("", new_database), stack)
+            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2, within=60)
             assert process.returncode is None, log.read_text()
             server.service = server.service.at(server.logged("serving")[0]["address"])
             yield server
@@ -118,7 +120,7 @@ async def assert_port_is_reserved(server: Server, tmp_path: Path) -> None:
     for workers in ("1", "2"):
         log = tmp_path / f"second-{workers}.log"
         environment = {**server.environment, "GODOTY_LISTEN": address, "GODOTY_WORKERS": workers}
-        assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20) == 1
+        assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60) == 1
         assert log.read_text().splitlines()[-1].startswith(f"godoty: GODOTY_LISTEN={address}: the address cannot")
 
 
@@ -127,10 +129,13 @@ async def test_two_workers_serve_as_one(server: Server, tmp_path: Path) -> None:
     callers = await server.one_of_each()
     assert set(callers) == {line["replica_id"] for line in server.logged("serving")}
     assert_single_thread(server)
-    running = [caller.start(SHORT, session_id=f"long-{number}") for number, caller in enumerate(callers.values())]
+    running = [
+        caller.start(f"{HELD}both", session_id=f"long-{number}") for number, caller in enumerate(callers.values())
+    ]
     for call in running:
         await anext(aiter(call))
     await eventually(lambda: shows(server, "godoty_running_turns", 2))
+    server.service.backends.allow("both")
     turns = [await read(call) for call in running]
 
     assert [turn.failure for turn in turns] == [None, None]
@@ -144,7 +149,7 @@ async def test_two_workers_serve_as_one(server: Server, tmp_path: Path) -> None:
             charged
         )
         assert page["godoty_running_turns"] == 0
-        assert 0 <= page["godoty_catalogue_age_seconds"] < 30
+        assert 0 <= page["godoty_catalogue_age_seconds"] < 600
     await assert_port_is_reserved(server, tmp_path)
 
 
@@ -158,15 +163,16 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
     callers = await server.one_of_each()
     counted = len(server.callers)
     before = server.workers()
-    calls = {name: caller.start(SHORT, session_id=name) for name, caller in callers.items()}
+    calls = {name: caller.start(f"{HELD}killed", session_id=name) for name, caller in callers.items()}
     for call in calls.values():
         await until_text(call, "t2 ")
     os.kill(min(before), signal.SIGKILL)
+    await soon(lambda: len(server.logged("serving")) == 3, within=60)
+    server.service.backends.allow("killed")
     turns = {name: await read(call) for name, call in calls.items()}
 
     (killed,) = [name for name, turn in turns.items() if turn.failure is not None]
     assert [turn.finished.stop_reason for turn in turns.values() if not turn.failure] == [pb.STOP_REASON_END_TURN]
-    await soon(lambda: len(server.logged("serving")) == 3, within=10)
     assert len(server.workers() - before) == 1
     assert set(await server.one_of_each()) == {line["replica_id"] for line in server.logged("serving")} - {killed}
     assert (await settled(server.service, killed)).cost == server.service.invoiced(killed)
@@ -178,7 +184,7 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
 
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until a session's only call is settled."""
-    await soon(lambda: service.entries(session_id)[0].state is CallState.SETTLED, within=10)
+    await soon(lambda: service.entries(session_id)[0].state is CallState.SETTLED, within=60)
     (call,) = service.entries(session_id)
     return call
 
@@ -187,9 +193,10 @@ async def assert_signal_drains(server: Server) -> None:
     """Check that a signal to supervisor and workers drains a running turn, and that no process or file remains."""
     workers = server.workers()
     caller = server.callers[-1]
-    call = caller.start(SHORT, session_id="last")
+    call = caller.start(f"{HELD}last", session_id="last")
     await anext(aiter(call))
     os.killpg(server.process.pid, signal.SIGTERM)
+    server.service.backends.allow("last")
     turn: Turn = await read(call)
 
     assert turn.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -199,22 +206,26 @@ async def assert_signal_drains(server: Server) -> None:
 
 
 async def test_workers_drain_when_the_supervisor_is_killed(
-    surroundings: Surroundings, new_database: str, tmp_path: Path, connect: Callable[[Service], Caller]
+    backends: Backends, new_database: str, tmp_path: Path, connect: Callable[[Service], Caller]
 ) -> None:
     """Its workers finish their turns, and end."""
     log = tmp_path / "server.log"
-    environment = server_environment(surroundings, new_database) | {"GODOTY_WORKERS": "2"}
+    environment = server_environment(backends, new_database) | {
+        "GODOTY_WORKERS": "2",
+        "GODOTY_DRAIN_GRACE": "30",
+    }
     supervisor = Command("serve", environment=environment, out=log)
-    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2, within=30)
+    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2, within=60)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     address = next(line["address"] for line in lines if line["event"] == "serving")
     workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
-    call = connect(surroundings.service(address, new_database)).start(SHORT)
+    call = connect(backends.service(address, new_database)).start(f"{HELD}orphans")
     await anext(aiter(call))
     supervisor.send_signal(signal.SIGKILL)
+    backends.allow("orphans")
 
     assert (await read(call)).finished.stop_reason == pb.STOP_REASON_END_TURN
-    await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=10)
+    await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=60)
 
 
 def alive(pid: int) -> bool:
@@ -225,14 +236,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_failed_start_is_reported_in_one_line(
-    surroundings: Surroundings, new_database: str, tmp_path: Path
-) -> None:
+async def test_failed_start_is_reported_in_one_line(backends: Backends, new_database: str, tmp_path: Path) -> None:
     """A wrong setting is reported once, not by each worker; the exit status is 1."""
     log = tmp_path / "server.log"
-    environment = server_environment(surroundings, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
+    environment = server_environment(backends, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
     environment.pop("OPENROUTER_API_KEY")
-    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20)
+    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60)
 
     assert code == 1
     assert [line for line in log.read_text().splitlines() if not line.startswith("{")] == [

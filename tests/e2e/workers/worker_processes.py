@@ -35,7 +35,7 @@ async def serve(worker: Worker, *, draining: float) -> None:
 
 def work(worker: Worker) -> None:
     second = len(supervised._children) == 1
-    draining = 60.0 if behaviour == "stubborn" else 0.2 if second else 0.0
+    draining = 60.0 if behaviour == "stubborn" else 3.0 if second else 0.0
     if behaviour == "late" and second:
         time.sleep(0.3)
     if (behaviour == "wrong" and second) or (behaviour == "barren" and ended):

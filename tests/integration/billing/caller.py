@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.service import Service
 
 
-class Biller:
+class BillingCaller:
     """Calls BillingService with a key."""
 
     def __init__(self, service: Service, channel: grpc.aio.Channel, key: str) -> None:

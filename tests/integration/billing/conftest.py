@@ -13,7 +13,7 @@ from godoty_service.mongo.client import Database, Driver, open_database
 from godoty_service.tenancy.auth import Scope
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
-from tests.integration.billing.caller import Biller
+from tests.integration.billing.caller import BillingCaller
 from tests.integration.billing.harness import Server, Tenant
 from tests.support.caller import Caller
 from tests.support.service import Service
@@ -56,26 +56,26 @@ def tenant(database: Database, server: Server) -> Tenant:
     return Tenant(database, server.ledger, random.Random(7))
 
 
-class Bill(Protocol):
+class ConnectBilling(Protocol):
     """Connects a biller."""
 
-    def __call__(self, service: Service, *scopes: Scope) -> Biller:
+    def __call__(self, service: Service, *scopes: Scope) -> BillingCaller:
         """Connect it with a key of these scopes; none: billing alone."""
 
 
 @pytest.fixture
-async def bill(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> Bill:
+async def connect_billing(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> ConnectBilling:
     """Connects billers."""
 
-    def start(service: Service, *scopes: Scope) -> Biller:
+    def start(service: Service, *scopes: Scope) -> BillingCaller:
         key = issue(service, scopes=frozenset(scopes or (Scope.BILLING,)))
-        return Biller(service, connect(service).channel, key)
+        return BillingCaller(service, connect(service).channel, key)
 
     return start
 
 
 @pytest.fixture
-async def served(service: Service, mongodb_uri: str) -> AsyncIterator[Tenant]:
+async def served_tenant(service: Service, mongodb_uri: str) -> AsyncIterator[Tenant]:
     """The tenant of the shared server, whose ledger the test writes, too."""
     opened = open_database(uri=mongodb_uri, name=service.database.name)
     tenant = Tenant(opened, ledger.Ledger(opened.collection("ledger")), random.Random(7))

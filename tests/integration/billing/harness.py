@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import Adjustment, CallPurpose, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
-from godoty_service.ledger.states import CURRENT_RULE
+from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection
 from godoty_service.pricing.token_usage import TokenUsage

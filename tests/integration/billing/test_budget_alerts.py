@@ -31,13 +31,13 @@ async def test_budget_alerts_are_counted(serve: Start, connect: Callable[[Servic
         Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=False),
     )
     tenants = (service, service.another_tenant())
-    async with open_components(service.surroundings.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name)) as components:
         for each in tenants:
             await components.administration.set_policy("me", each.tenant_id, Policy(budgets=budgets))
     assert await _counted(port) == set()
 
     for each in tenants:
-        told = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
-        assert sum(response.HasField("budget_alert") for response in told) == 1
+        responses = [response for _ in range(2) for response in (await connect(each).converse("hello")).responses]
+        assert sum(response.HasField("budget_alert") for response in responses) == 1
 
     assert await _counted(port) == {f'{NAME}{{percent="100",window="day"}} 2.0'}

@@ -16,12 +16,12 @@ from rich.console import Console
 
 from godoty_service.cli import context
 from godoty_service.errors import GodotyError
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.api import OpenRouterApi
 from godoty_service.pricing.money import format_usd
 from godoty_service.usage.ledger_pages import LedgerPages
 from tests.integration.billing.caller import keys_of, timestamp
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Tenant
 from tests.support.invoking import invoke
 from tests.support.service import Service
@@ -58,11 +58,11 @@ async def _fill(tenant: Tenant) -> None:
 
 
 async def test_usage_prints_the_report_of_get_usage(
-    service: Service, served: Tenant, bill: Bill, godoty: Godoty
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling, godoty: Godoty
 ) -> None:
     """By groups in a zone, in total, and again as of a time."""
-    await _fill(served)
-    answer = await bill(service).usage(MARCH[0], MARCH[1], "day", "session", time_zone="Asia/Tokyo")
+    await _fill(served_tenant)
+    answer = await connect_billing(service).usage(MARCH[0], MARCH[1], "day", "session", time_zone="Asia/Tokyo")
     options = (*OPTIONS, "--by", "day", "--by", "session", "--zone", "Asia/Tokyo")
     printed = await godoty("usage", service.tenant_id, *options)
 
@@ -77,25 +77,27 @@ async def test_usage_prints_the_report_of_get_usage(
         *("1", "1", "0.5"),
     ]
     as_of = printed.splitlines()[-1].removeprefix("as of ").partition(": ")[0]
-    late = await served.close(await served.open(NOON, session_id="talk"), NOON, state=CallState.SETTLED)
+    late = await served_tenant.close(await served_tenant.open(NOON, session_id="talk"), NOON, state=CallState.SETTLED)
     again = await godoty("usage", service.tenant_id, *options, "--as-of", as_of)
     assert rows_of(again) == [*groups, in_all]
     assert again.splitlines()[-1] == f"became known later: {format_usd(late.cost)} USD"
 
 
-async def test_usage_without_options_is_of_this_month(service: Service, served: Tenant, godoty: Godoty) -> None:
+async def test_usage_without_options_is_of_this_month(service: Service, served_tenant: Tenant, godoty: Godoty) -> None:
     """One sum."""
-    await served.open(datetime.now(UTC))
-    await served.open(datetime.now(UTC) - timedelta(days=40))
+    await served_tenant.open(datetime.now(UTC))
+    await served_tenant.open(datetime.now(UTC) - timedelta(days=40))
 
     ((_, _, calls, *_),) = rows_of(await godoty("usage", service.tenant_id))
     assert calls == "1"
 
 
-async def test_usage_as_json_and_csv(service: Service, served: Tenant, bill: Bill, godoty: Godoty) -> None:
+async def test_usage_as_json_and_csv(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling, godoty: Godoty
+) -> None:
     """They have the sums of GetUsage in named columns, exact and without ruling; unknown is null."""
-    await _fill(served)
-    answer = await bill(service).usage(MARCH[0], MARCH[1], "day", "model")
+    await _fill(served_tenant)
+    answer = await connect_billing(service).usage(MARCH[0], MARCH[1], "day", "model")
     options = (*OPTIONS, "--by", "day", "--by", "model", "--format")
     found = json.loads(await godoty("usage", service.tenant_id, *options, "json"))
     printed = await godoty("usage", service.tenant_id, *options, "csv")
@@ -123,9 +125,9 @@ def _text(value: str | int | None) -> str:
     return "" if value is None else str(value)
 
 
-async def test_ledger_list_as_json_and_csv(service: Service, served: Tenant, godoty: Godoty) -> None:
+async def test_ledger_list_as_json_and_csv(service: Service, served_tenant: Tenant, godoty: Godoty) -> None:
     """They have the entries of the table, in named columns."""
-    await _fill(served)
+    await _fill(served_tenant)
     table = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
     found = json.loads(await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "json"))
     printed = await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "csv")
@@ -142,10 +144,10 @@ async def test_ledger_list_as_json_and_csv(service: Service, served: Tenant, god
 
 
 async def test_ledger_list_on_a_narrow_terminal_breaks_no_value(
-    service: Service, served: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
+    service: Service, served_tenant: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 80 columns each entry is a block of lines, and each value is on one line."""
-    await _fill(served)
+    await _fill(served_tenant)
     table = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
     report_sums = io.StringIO()
     terminal = Console(
@@ -161,40 +163,46 @@ async def test_ledger_list_on_a_narrow_terminal_breaks_no_value(
     assert blocks[0][0].split() == ["entry", table[0][0]]
 
 
-async def test_ledger_list_prints_entries(service: Service, served: Tenant, godoty: Godoty) -> None:
+async def test_ledger_list_prints_entries(service: Service, served_tenant: Tenant, godoty: Godoty) -> None:
     """Oldest first, up to the limit, and only those that match."""
-    await _fill(served)
+    await _fill(served_tenant)
     everything = rows_of(await godoty("ledger", "list", service.tenant_id, *OPTIONS))
     two = await godoty("ledger", "list", service.tenant_id, "--limit", "2")
     pending = rows_of(await godoty("ledger", "list", service.tenant_id, "--state", "pending"))
     by_model = rows_of(await godoty("ledger", "list", service.tenant_id, "--model", "model/0", "--session", "talk"))
-    turn, key = next((call.turn_id, call.api_key_id or "none") for call in served.calls.values())
+    turn, key = next((call.turn_id, call.api_key_id or "none") for call in served_tenant.calls.values())
     by_turn = rows_of(await godoty("ledger", "list", service.tenant_id, "--turn", turn, "--user", "ann", "--key", key))
     as_of = rows_of(await godoty("ledger", "list", service.tenant_id, "--as-of", "2026-01-01"))
 
-    in_order = sorted((each["start_time"], each["number"], each["_id"]) for each in await served.documents())
+    in_order = sorted((each["start_time"], each["number"], each["_id"]) for each in await served_tenant.documents())
     assert [row[0] for row in everything] == [entry_id for _, _, entry_id in in_order]
     assert rows_of(two) == everything[:2]
     assert two.splitlines()[-1].startswith("there are more")
     ((call_id, started, context, _, state, model, _, cost, bound, user, _),) = pending
     assert (started, context, state, model) == ("2026-03-10T12:00:00.000+00:00", "other", "pending", "model/0")
-    assert (call_id in served.calls, cost, bound, user) == (True, "", "0.25", "ann")
+    assert (call_id in served_tenant.calls, cost, bound, user) == (True, "", "0.25", "ann")
     assert {row[4] for row in by_model} <= {"settled", "unresolved"}
     matching = [
-        each for each in served.calls.values() if (each.turn_id, each.user, each.api_key_id) == (turn, "ann", key)
+        each
+        for each in served_tenant.calls.values()
+        if (each.turn_id, each.user, each.api_key_id) == (turn, "ann", key)
     ]
     assert [row[0] for row in by_turn] == [each.call_id for each in matching]
     assert as_of == [], "all entries were inserted later"
 
 
 async def test_ledger_export_writes_one_line_for_each_entry(
-    service: Service, served: Tenant, bill: Bill, godoty: Godoty
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling, godoty: Godoty
 ) -> None:
     """The messages of ExportLedger as JSON, and `as_of` on standard error first."""
-    await _fill(served)
+    await _fill(served_tenant)
     as_of, *lines = (await godoty("ledger", "export", service.tenant_id, *OPTIONS)).splitlines()
     start, end = (timestamp(each) for each in MARCH)
-    exported = [entry for page in await bill(service).export(start_time=start, end_time=end) for entry in page.entries]
+    exported = [
+        entry
+        for page in await connect_billing(service).export(start_time=start, end_time=end)
+        for entry in page.entries
+    ]
 
     assert [json_format.Parse(line, ledger_pb2.LedgerEntry()) for line in lines] == exported
     assert len(lines) == 5
@@ -203,10 +211,10 @@ async def test_ledger_export_writes_one_line_for_each_entry(
 
 
 async def test_export_has_one_page_in_memory(
-    service: Service, served: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
+    service: Service, served_tenant: Tenant, godoty: Godoty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With any number of entries: each page is written before the next is read."""
-    await served.settled([NOON] * 1100, rolled_up=True)
+    await served_tenant.settled([NOON] * 1100, rolled_up=True)
     written, when_read = 0, []
     page, to_json = LedgerPages._find, json_format.MessageToJson
 
@@ -222,7 +230,7 @@ async def test_export_has_one_page_in_memory(
     monkeypatch.setattr(LedgerPages, "_find", read)
     monkeypatch.setattr(json_format, "MessageToJson", write)
     await godoty("ledger", "export", service.tenant_id)
-    await served.database.collection("ledger").delete_many({"tenant_id": served.tenant_id})
+    await served_tenant.database.collection("ledger").delete_many({"tenant_id": served_tenant.tenant_id})
 
     assert (when_read, written) == ([0, 500, 1000], 1100)
 

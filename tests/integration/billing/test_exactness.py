@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from godoty_service.pricing import money
 from godoty_service.usage.calendar import TimeGroup

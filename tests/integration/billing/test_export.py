@@ -7,11 +7,12 @@ from typing import Any
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
 
-from godoty_service.ledger.entries import CallState, Entry, ModelCall
+from godoty_service.ledger.entries import Entry, ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.rpc.pagination import encode_token
 from godoty_service.usage.ledger_pages import EntryCursor, EntryFilter, LedgerExport, LedgerPages
-from tests.integration.billing.caller import Biller, entry_name, timestamp
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.caller import BillingCaller, entry_name, timestamp
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant
 from tests.support.caller import failure_of
 from tests.support.service import Service
@@ -123,12 +124,14 @@ async def test_export_continues_after_any_cut(server: Server, other: Server, ten
         assert found == [each.entry_id for each in whole[cut + 1 :]]
 
 
-async def test_cursor_continues_an_export(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_cursor_continues_an_export(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Of each response, also the first; the rest has the export's `as_of`, and no entry twice."""
-    await served.settled([NOON + timedelta(milliseconds=each // 7) for each in range(1100)])
-    biller = bill(service)
+    await served_tenant.settled([NOON + timedelta(milliseconds=each // 7) for each in range(1100)])
+    biller = connect_billing(service)
     whole = await biller.export(end_time=timestamp(NOON + timedelta(days=1)))
-    await served.settled([NOON] * 10)
+    await served_tenant.settled([NOON] * 10)
     sizes = [len(each.entries) for each in whole]
     assert sizes == [0, 500, 500, 100]
     for number, response in enumerate(whole):
@@ -141,17 +144,19 @@ async def test_cursor_continues_an_export(service: Service, served: Tenant, bill
         ]
 
 
-async def test_cursor_of_another_export_is_refused(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_cursor_of_another_export_is_refused(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Of another range, of another tenant, of a list, and an invented one with a time in the future."""
-    await served.settled([NOON] * 3)
-    biller = bill(service)
+    await served_tenant.settled([NOON] * 3)
+    biller = connect_billing(service)
     cursor = (await biller.export())[-1].cursor
     listed = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=1))
     query = ("export", service.tenant_id, repr(EntryFilter()))
     future = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    refused: list[tuple[Biller, dict[str, Any]]] = [
+    refused: list[tuple[BillingCaller, dict[str, Any]]] = [
         (biller, {"cursor": cursor, "start_time": timestamp(NOON)}),
-        (bill(service.another_tenant()), {"cursor": cursor}),
+        (connect_billing(service.another_tenant()), {"cursor": cursor}),
         (biller, {"cursor": cursor[:-3]}),
         (biller, {"cursor": listed.next_page_token}),
         *((biller, {"cursor": encode_token(query, forged)}) for forged in ([], [7], ["x"], [future, "x", 1, "y"])),
@@ -165,12 +170,14 @@ async def test_cursor_of_another_export_is_refused(service: Service, served: Ten
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_first_message_has_as_of(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_first_message_has_as_of(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """The first message, and no other, has `as_of`, also for a tenant without entries."""
-    empty = await bill(service).export()
-    await served.open(NOON)
+    empty = await connect_billing(service).export()
+    await served_tenant.open(NOON)
     begun = datetime.now(UTC)
-    first, *rest = await bill(service).export()
+    first, *rest = await connect_billing(service).export()
 
     assert [len(each.entries) for each in empty] == [0]
     assert empty[0].HasField("as_of")

@@ -17,7 +17,7 @@ from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
 from godoty_service.usage.query import MAX_GROUPS
 from tests.integration.billing.caller import keys_of
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant, report_sums, scan, usage_query
 from tests.support.service import Service
 
@@ -27,23 +27,25 @@ SOME = 150  # steps of up to 30 us each: a few milliseconds
 
 
 @pytest.fixture
-async def crowded(served: Tenant) -> AsyncIterator[Tenant]:
+async def crowded(served_tenant: Tenant) -> AsyncIterator[Tenant]:
     """A tenant of the shared server with 10,001 sessions with long names, none of them in the roll-ups."""
-    await served.settled([NOON] * (MAX_GROUPS + 1), rolled_up=True)
-    ledger = served.database.collection("ledger")
+    await served_tenant.settled([NOON] * (MAX_GROUPS + 1), rolled_up=True)
+    ledger = served_tenant.database.collection("ledger")
     longer: list[dict[str, Any]] = [{"$set": {"session_id": {"$concat": ["$session_id", "x" * 90]}, "user": "ü" * 128}}]
-    await ledger.update_many({"tenant_id": served.tenant_id}, longer)
-    yield served
-    await ledger.delete_many({"tenant_id": served.tenant_id})
+    await ledger.update_many({"tenant_id": served_tenant.tenant_id}, longer)
+    yield served_tenant
+    await ledger.delete_many({"tenant_id": served_tenant.tenant_id})
 
 
-async def test_pages_of_many_groups_are_at_most_a_mebibyte(service: Service, crowded: Tenant, bill: Bill) -> None:
+async def test_pages_of_many_groups_are_at_most_a_mebibyte(
+    service: Service, crowded: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Each page fits into the default message size, has the total of all, and together they have all groups, once."""
-    pages = [await bill(service).usage(*MONTH, "session", "user")]
+    pages = [await connect_billing(service).usage(*MONTH, "session", "user")]
     while pages[-1].next_page_token:
         assert len(pages) < 20
         token = pages[-1].next_page_token
-        pages.append(await bill(service).usage(*MONTH, "session", "user", page_token=token))
+        pages.append(await connect_billing(service).usage(*MONTH, "session", "user", page_token=token))
 
     assert max(each.ByteSize() for each in pages) < 1024 * 1024 + 1000
     assert len(pages) >= 4
@@ -54,13 +56,13 @@ async def test_pages_of_many_groups_are_at_most_a_mebibyte(service: Service, cro
 
 
 async def test_pages_and_exports_of_wide_entries_are_at_most_a_mebibyte(
-    service: Service, served: Tenant, bill: Bill
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
 ) -> None:
     """500 wide entries are several messages, and all entries are in them, once."""
-    await served.settled([NOON] * 600, rolled_up=True)
-    ledger = served.database.collection("ledger")
-    await ledger.update_many({"tenant_id": served.tenant_id}, {"$set": {"error": "e" * 10_000}})
-    biller = bill(service)
+    await served_tenant.settled([NOON] * 600, rolled_up=True)
+    ledger = served_tenant.database.collection("ledger")
+    await ledger.update_many({"tenant_id": served_tenant.tenant_id}, {"$set": {"error": "e" * 10_000}})
+    biller = connect_billing(service)
     found: list[str] = []
     token = ""
     while True:
@@ -189,7 +191,7 @@ async def test_entries_inserted_during_a_backlog_do_not_prolong_it(
         await tenant.settled([came[-1]] * 500)
         await add_batch(*args)
 
-    server.rollups.add_batch = while_more_comes  # type: ignore[method-assign, assignment] # as much comes as is taken up
+    server.rollups.add_batch = while_more_comes  # type: ignore[method-assign, assignment] # one arrives for each rolled up
     query = usage_query(NOON, NOON + timedelta(minutes=1))
     report = await server.query.run(tenant.tenant_id, query)
 

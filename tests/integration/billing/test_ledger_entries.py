@@ -15,14 +15,14 @@ from pymongo import MongoClient
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import CallState
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import open_database
 from godoty_service.pricing import money
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
 from tests.conftest import StartProcess
-from tests.integration.billing.caller import Biller, entry_name, timestamp
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.caller import BillingCaller, entry_name, timestamp
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service
@@ -45,31 +45,37 @@ def _started(tenant: Tenant, entry: ledger_pb2.LedgerEntry) -> datetime:
     return tenant.calls[entry.call.call_id or entry.adjustment.call_id].start_time
 
 
-async def test_pages_have_each_entry_once_oldest_first(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_pages_have_each_entry_once_oldest_first(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Adjustments follow their calls, with any page size."""
-    await _fill(served, 60)
-    everything = {each["_id"] for each in await served.documents()}
+    await _fill(served_tenant, 60)
+    everything = {each["_id"] for each in await served_tenant.documents()}
     assert any(each.startswith("adj") for each in everything)
     for size in (1, 7, 500, 0):
-        found = await bill(service).all_entries(page_size=size)
+        found = await connect_billing(service).all_entries(page_size=size)
 
         assert len(found) == len(everything)
         assert {entry_name(each) for each in found} == everything
-        assert [_started(served, each) for each in found] == sorted(_started(served, each) for each in found)
+        assert [_started(served_tenant, each) for each in found] == sorted(
+            _started(served_tenant, each) for each in found
+        )
     names = [entry_name(each) for each in found]
     for each in found:
         if each.HasField("adjustment"):
             assert names.index(each.adjustment.call_id) < names.index(each.adjustment.adjustment_id)
             assert each.adjustment.why == "a test"
-    exported = await bill(service).export()
+    exported = await connect_billing(service).export()
     assert [entry_name(each) for page in exported for each in page.entries] == names
 
 
-async def test_entries_match_each_filter(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_entries_match_each_filter(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Time, session, turn, user, API key, model and state, alone and together, as in a scan."""
-    await _fill(served, 60)
-    biller = bill(service)
-    documents = await served.documents()
+    await _fill(served_tenant, 60)
+    biller = connect_billing(service)
+    documents = await served_tenant.documents()
     calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
 
     def names(chosen: Any) -> set[str]:
@@ -106,16 +112,18 @@ async def test_entries_match_each_filter(service: Service, served: Tenant, bill:
     )
 
 
-async def test_list_as_of_a_time_does_not_change(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_list_as_of_a_time_does_not_change(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Entries that are inserted between two pages are not in it; calls have their newest state."""
-    await _fill(served, 20)
-    before = {each["_id"] for each in await served.documents()}
-    biller = bill(service)
+    await _fill(served_tenant, 20)
+    before = {each["_id"] for each in await served_tenant.documents()}
+    biller = connect_billing(service)
     now = (await biller.usage(NOON, NOON + timedelta(days=1))).as_of
     first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=now, page_size=5))
-    await _fill(served, 20)
-    pending = next(each for each in served.calls.values() if each.state is CallState.PENDING)
-    await served.close(pending, NOON, state=CallState.SETTLED)
+    await _fill(served_tenant, 20)
+    pending = next(each for each in served_tenant.calls.values() if each.state is CallState.PENDING)
+    await served_tenant.close(pending, NOON, state=CallState.SETTLED)
     rest = await biller.all_entries(as_of=now, page_size=5)
 
     assert [entry_name(each) for each in first.entries] == [entry_name(each) for each in rest[:5]]
@@ -171,10 +179,12 @@ async def test_filters_read_a_piece_an_operation(
     assert max(examined) <= 50 + 2 * 3, "and those that start with the first and with the last of a piece"
 
 
-async def test_call_has_its_agent_purpose_and_key(service: Service, caller: Caller, bill: Bill) -> None:
+async def test_call_has_its_agent_purpose_and_key(
+    service: Service, caller: Caller, connect_billing: ConnectBilling
+) -> None:
     """In the event of the turn and in the ledger; `settle_time` once the call is settled."""
     (told,) = (await caller.converse("hello")).calls
-    (entry,) = await bill(service).all_entries(api_key_id=told.api_key_id, turn_id=told.turn_id)
+    (entry,) = await connect_billing(service).all_entries(api_key_id=told.api_key_id, turn_id=told.turn_id)
 
     assert (told.agent, told.purpose) == ("assistant", metering_pb2.CALL_PURPOSE_AGENT)
     assert told.api_key_id == service.key_id
@@ -182,29 +192,33 @@ async def test_call_has_its_agent_purpose_and_key(service: Service, caller: Call
     assert told.settle_time.ToDatetime(tzinfo=UTC) >= told.start_time.ToDatetime(tzinfo=UTC)
 
 
-async def test_entries_of_a_period_add_up_to_its_sums(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_entries_of_a_period_add_up_to_its_sums(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Including adjustments that were made in later months."""
-    await _fill(served, 60)
+    await _fill(served_tenant, 60)
     end = NOON + timedelta(milliseconds=5)
-    exported = await bill(service).export(end_time=timestamp(end))
+    exported = await connect_billing(service).export(end_time=timestamp(end))
     entries = [each for page in exported for each in page.entries]
     costs = [each.adjustment.cost_usd or each.call.cost_usd or "0" for each in entries]
-    usage = await bill(service).usage(NOON, end)
+    usage = await connect_billing(service).usage(NOON, end)
 
     assert money.total(map(Decimal, costs)) == Decimal(usage.totals.cost_usd)
     assert {each.user for each in entries} == {"", "ann", "bob"}
 
 
-async def test_foreign_page_token_is_refused(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_foreign_page_token_is_refused(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
     """Of another query, of another tenant, and an invented one."""
-    await _fill(served, 5)
-    biller = bill(service)
+    await _fill(served_tenant, 5)
+    biller = connect_billing(service)
     first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=1))
     token = first.next_page_token
     assert token
     refused = [
         _page(biller, token, session_id="s1"),
-        _page(bill(service.another_tenant()), token),
+        _page(connect_billing(service.another_tenant()), token),
         _page(biller, token[:-3]),
         biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=-1)),
         biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(state=17)),  # type: ignore[arg-type] # unknown
@@ -213,7 +227,7 @@ async def test_foreign_page_token_is_refused(service: Service, served: Tenant, b
         assert (await failure_of(call)).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def _page(biller: Biller, token: str, **fields: Any) -> Any:
+async def _page(biller: BillingCaller, token: str, **fields: Any) -> Any:
     return await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_token=token, **fields))
 
 
@@ -236,17 +250,17 @@ async def _insert(tenant: Tenant, calls: int) -> None:
         await tenant.database.collection("ledger").insert_many(documents[start : start + 10_000])
 
 
-async def test_memory_of_an_export_is_constant(serve_process: StartProcess, bill: Bill) -> None:
+async def test_memory_of_an_export_is_constant(serve_process: StartProcess, connect_billing: ConnectBilling) -> None:
     """30,000 entries reach the caller, each once, at most 500 a message; the server grows by less than 20 MB."""
     process, service = await serve_process()
-    database = open_database(uri=service.surroundings.mongodb_uri, name=service.database.name)
+    database = open_database(uri=service.backends.mongodb_uri, name=service.database.name)
     tenant = Tenant(database, Ledger(database.collection("ledger")), random.Random(7))
     tenant.tenant_id = service.tenant_id
     await tenant.live()
     await _insert(tenant, EXPORTED)
     assert process.process is not None
     server = process.process.pid
-    biller = bill(service)
+    biller = connect_billing(service)
     await biller.export(end_time=timestamp(NOON + timedelta(seconds=1000)))  # warms up
     before = most = _resident(server)
     seen: set[str] = set()

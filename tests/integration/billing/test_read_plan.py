@@ -38,9 +38,7 @@ def _plan(zone: str, *groups: Group, changed: set[datetime] | None = None, days:
         ("UTC", (TimeGroup.DAY, NamedGroup.USER), [Source.ENTRIES]),
     ],
 )
-def test_a_year_is_one_range_of_the_longest_documents(
-    zone: str, groups: tuple[Group, ...], sources: list[Source]
-) -> None:
+def test_year_is_read_from_longest_documents(zone: str, groups: tuple[Group, ...], sources: list[Source]) -> None:
     """A zone whose days begin with an hour needs no quarters, and no single hours of 400 days."""
     pieces = _plan(zone, *groups)
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from godoty_service.errors import InvalidRequest
-from godoty_service.ledger.entries import CallState
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.entry_scan import ScanLimits
@@ -17,7 +17,7 @@ from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.query import Page, UsageRow
 from tests.conftest import LONG
 from tests.integration.billing.caller import keys_of, timestamp
-from tests.integration.billing.conftest import Bill
+from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant, report_sums, scan, usage_query
 from tests.support.caller import failure_of
 from tests.support.service import Service
@@ -111,13 +111,13 @@ async def test_pages_together_are_the_whole_report(
     assert pages >= len(whole.rows) // size
 
 
-async def test_pages_over_grpc(service: Service, served: Tenant, bill: Bill) -> None:
+async def test_pages_over_grpc(service: Service, served_tenant: Tenant, connect_billing: ConnectBilling) -> None:
     """A token has the first page's `as_of` and belongs to its query; another query's or a forged one is refused."""
     for number in range(7):
-        await served.open(NOON, session_id=f"s{number}ü")
-    biller = bill(service)
+        await served_tenant.open(NOON, session_id=f"s{number}ü")
+    biller = connect_billing(service)
     first = await biller.usage(*MONTH, "session", page_size=3)
-    await served.open(NOON, session_id="s0")
+    await served_tenant.open(NOON, session_id="s0")
     keys, page = keys_of(first), first
     while page.next_page_token:
         page = await biller.usage(*MONTH, "session", page_size=3, page_token=page.next_page_token)

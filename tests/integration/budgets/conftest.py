@@ -18,9 +18,10 @@ from godoty_service.budgets.store import BudgetStatus, BudgetStore
 from godoty_service.budgets.verification import verify_budgets
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.sessions.store import SessionStore
@@ -41,7 +42,7 @@ async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Databas
     await opened.close()
 
 
-class Interrupted(OpeningBalanceJob):
+class InterruptedOpeningBalanceJob(OpeningBalanceJob):
     """Runs a callback after the ledger was summed, before the sums are written."""
 
     between: Callable[[], Awaitable[None]] | None = None
@@ -82,7 +83,9 @@ class BudgetHarness:
             now=self.database_now,
             owner="server",
         )
-        self.balance = Interrupted(database=database, rollup_job=self.rollup_job, rollups=rollups, entries=self.sums)
+        self.balance = InterruptedOpeningBalanceJob(
+            database=database, rollup_job=self.rollup_job, rollups=rollups, entries=self.sums
+        )
         self.budget_service = BudgetService(
             budgets=self.budgets,
             balance=self.balance,
@@ -141,8 +144,8 @@ class BudgetHarness:
             self._database.collection("replicas"), replica_id="other", lease=timedelta(seconds=15)
         )
         sessions = SessionStore(self._database.collection("sessions"), replicas=replicas)
-        folds = SessionTotalsUpdater(sessions, self.ledger)
-        adjustments = Adjustments(self.ledger, folds, budget_service=self.budget_service, clock=self._now)
+        updater = SessionTotalsUpdater(sessions, self.ledger)
+        adjustments = Adjustments(self.ledger, updater, budget_service=self.budget_service, clock=self._now)
         await adjustments.resolve(call, cost=cost, why="the invoice", by="ann")
 
     async def run_maintenance(self, servers: int = 2) -> None:

@@ -14,8 +14,8 @@ from godoty_service.budgets.budget import BudgetWindow
 from godoty_service.budgets.entry_sums import DaySums, EntrySums
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
-from godoty_service.ledger.entries import CallState
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Database
 from godoty_service.pricing import money
 from godoty_service.usage.rollup_job import RollupJob

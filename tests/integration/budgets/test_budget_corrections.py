@@ -71,8 +71,8 @@ class AdjustmentServer:
             database.collection("replicas"), replica_id="server", lease=harness.now - harness.now
         )
         sessions = SessionStore(database.collection("sessions"), replicas=replicas)
-        folds = SessionTotalsUpdater(sessions, harness.ledger)
-        self.adjustments = Adjustments(harness.ledger, folds, budget_service=spending, clock=harness._now)
+        updater = SessionTotalsUpdater(sessions, harness.ledger)
+        self.adjustments = Adjustments(harness.ledger, updater, budget_service=spending, clock=harness._now)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
     """The change is refused and the tenant's turns run unbounded as before; set again, the budget is enforced."""
     tenant_id = caller.service.tenant_id
     assert (await caller.converse("hello")).finished
-    async with open_components(caller.service.surroundings.settings(caller.service.database.name)) as components:
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
 
         async def fail(*_: object, **__: object) -> OpeningBalance:
             raise StorageUnavailable("too slow")
@@ -34,7 +34,7 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
         assert (await caller.converse("hello again")).finished
         monkeypatch.undo()
         await components.administration.set_policy("me", tenant_id, Policy(budgets=(BUDGET,)))
-        (status,) = await components.accounting.budget_service.status(tenant_id)
+        (status,) = await components.budgets.service.status(tenant_id)
 
     assert policy == NO_POLICY
     assert status.spent == caller.service.invoiced("talk") > 0
@@ -49,14 +49,14 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     real = Policies.set
 
     async def watched(policies: Policies, tenant: str, policy: Policy) -> None:
-        steps.append(("writing", await components.accounting.budget_store.since(tenant)))
+        steps.append(("writing", await components.budgets.store.since(tenant)))
         await real(policies, tenant, policy)
 
     monkeypatch.setattr(Policies, "set", watched)
-    async with open_components(caller.service.surroundings.settings(caller.service.database.name)) as components:
-        before = await components.accounting.budget_store.since(tenant_id)
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        before = await components.budgets.store.since(tenant_id)
         await components.administration.set_policy("me", tenant_id, Policy(budgets=(BUDGET,)))
-        steps.append(("written", await components.accounting.budget_store.since(tenant_id)))
+        steps.append(("written", await components.budgets.store.since(tenant_id)))
         now = await components.database.now()
 
     assert before is None

@@ -16,7 +16,7 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
 from tests.support.caller import Caller, Failure
-from tests.support.service import Service, eventually, plain
+from tests.support.service import Service, eventually, format_amount
 
 SetPolicy = Callable[..., Awaitable[None]]
 MODEL = "openai/gpt-4o-mini"
@@ -56,7 +56,7 @@ def figures(failure: Failure | None) -> dict[str, Decimal]:
     amounts = {name: failure.metadata[f"{name}_usd"] for name in ("limit", "spent", "held", "needed")}
     assert all(f"{amount} USD" in failure.text for amount in amounts.values()), failure.text
     found = {name: Decimal(amount) for name, amount in amounts.items()}
-    assert amounts == {name: plain(amount) for name, amount in found.items()}
+    assert amounts == {name: format_amount(amount) for name, amount in found.items()}
     return found
 
 
@@ -113,7 +113,7 @@ async def test_smallest_limit_is_the_requested_one_but_at_most_256_tokens(
     assert (await caller.converse("hello", session_id="probe", model=MODEL)).finished
     (probe,) = caller.service.entries("probe")
     assert probe.cost is not None
-    await set_policy(caller, day=plain(probe.cost + bound_of(probe) + 50 * OUTPUT_PRICE))
+    await set_policy(caller, day=format_amount(probe.cost + bound_of(probe) + 50 * OUTPUT_PRICE))
     turn = await caller.converse("hello", limits=pb.TurnLimits(max_output_tokens=asked), model=MODEL)
 
     assert (turn.failure.reason if turn.failure is not None else "") == reason
@@ -126,9 +126,10 @@ async def test_call_refused_for_reservations_alone_is_retryable_and_not_clamped(
 ) -> None:
     """Beside an open call the second one is BUDGET_RESERVED with RetryInfo and the figures; then it is served."""
     await set_policy(caller, day=limit)
-    first = asyncio.create_task(caller.converse("@sandbox slow tokens=4 first_delay_ms=1500", model=MODEL))
+    first = asyncio.create_task(caller.converse(f"@sandbox plain tokens=4 hold_after=1 hold={limit}", model=MODEL))
     held = await eventually(lambda: asyncio.to_thread(_sent, caller, "talk"))
     refused = await caller.converse("hello", session_id="second", model=MODEL)
+    caller.service.backends.allow(limit)
     await first
     turn = await caller.converse("hello", session_id="second", model=MODEL)
 

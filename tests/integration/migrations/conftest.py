@@ -6,7 +6,7 @@ import pytest
 
 from godoty_service.mongo.client import Database, open_database
 from tests.integration.migrations.dumps import BUILDS, restore
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Databas
 
 
 @pytest.fixture(params=BUILDS)
-def old_database(request: pytest.FixtureRequest, surroundings: Surroundings, database: Database) -> Database:
+def old_database(request: pytest.FixtureRequest, backends: Backends, database: Database) -> Database:
     """A database that a build from before schema versions left."""
-    restore(request.param, surroundings.mongo[database.name])
+    restore(request.param, backends.mongo[database.name])
     return database

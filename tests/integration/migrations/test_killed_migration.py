@@ -15,24 +15,24 @@ from godoty_service.migrations.steps import Progress, Rename, UpdateDocuments
 from godoty_service.mongo.client import Database, open_database
 from tests.integration.migrations.dumps import BUILDS
 from tests.integration.migrations.killing import LEASE, migrate, migrate_and_die, small_batches
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 _FORKS = multiprocessing.get_context("forkserver")
 _STEPS = len(MIGRATIONS[0].steps)
 Document = dict[str, Any]
 
 
-async def kill_in(surroundings: Surroundings, database: Database, step: int, batches: int = 0) -> None:
+async def kill_in(backends: Backends, database: Database, step: int, batches: int = 0) -> None:
     """Have a migration killed."""
-    process = _FORKS.Process(target=migrate_and_die, args=(surroundings.mongodb_uri, database.name, step, batches))
+    process = _FORKS.Process(target=migrate_and_die, args=(backends.mongodb_uri, database.name, step, batches))
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL
 
 
-def content(surroundings: Surroundings, database: Database) -> Document:
+def content(backends: Backends, database: Database) -> Document:
     """Return all documents and indexes."""
-    found = surroundings.mongo[database.name]
+    found = backends.mongo[database.name]
     return {
         name: (
             sorted(found[name].find(), key=lambda each: str(each["_id"])),
@@ -43,28 +43,28 @@ def content(surroundings: Surroundings, database: Database) -> Document:
 
 
 @pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
-async def test_migration_killed_after_each_step_goes_on(surroundings: Surroundings, old_database: Database) -> None:
+async def test_migration_killed_after_each_step_goes_on(backends: Backends, old_database: Database) -> None:
     """Killed after every step, and within each update, it ends with the documents of one that is not killed."""
-    twin = open_database(uri=surroundings.mongodb_uri, name=surroundings.new_database())
-    for name, (documents, _) in content(surroundings, old_database).items():
-        collection = surroundings.mongo[twin.name].create_collection(name)
+    reference = open_database(uri=backends.mongodb_uri, name=backends.new_database())
+    for name, (documents, _) in content(backends, old_database).items():
+        collection = backends.mongo[reference.name].create_collection(name)
         if documents:
             collection.insert_many(documents)
-        for index in surroundings.mongo[old_database.name][name].list_indexes():
+        for index in backends.mongo[old_database.name][name].list_indexes():
             if index["name"] != "_id_":
                 options = {key: value for key, value in index.items() if key not in ("key", "name", "v")}
                 collection.create_index(list(index["key"].items()), **options)
-    await migrate(twin, MIGRATIONS[0])
+    await migrate(reference, MIGRATIONS[0])
 
     for number, step in enumerate(MIGRATIONS[0].steps):
         if isinstance(step, UpdateDocuments) and step.collection in ("ledger", "sessions"):
-            await kill_in(surroundings, old_database, number, batches=2)
-        await kill_in(surroundings, old_database, number)
+            await kill_in(backends, old_database, number, batches=2)
+        await kill_in(backends, old_database, number)
         assert (await Schema(old_database, MIGRATIONS).read()).version == 0
     await migrate(old_database, small_batches())
 
-    assert content(surroundings, old_database) == content(surroundings, twin)
-    await twin.close()
+    assert content(backends, old_database) == content(backends, reference)
+    await reference.close()
 
 
 async def test_two_processes_migrate_once(old_database: Database) -> None:
@@ -81,7 +81,7 @@ async def test_two_processes_migrate_once(old_database: Database) -> None:
     assert len([each for each in lines if each.startswith("schema 1, step")]) == _STEPS
 
 
-async def test_migrator_that_lost_its_lease_stops(surroundings: Surroundings, old_database: Database) -> None:
+async def test_migrator_that_lost_its_lease_stops(backends: Backends, old_database: Database) -> None:
     """A process that stood still for longer than its lease does not go on beside the one that replaced it."""
     stands = asyncio.Event()
 
@@ -99,13 +99,13 @@ async def test_migrator_that_lost_its_lease_stops(surroundings: Surroundings, ol
     slow = replace(MIGRATIONS[0], steps=(Standing(), *MIGRATIONS[0].steps[1:]))
     first = asyncio.create_task(migrate(old_database, slow))
     await stands.wait()
-    leases = surroundings.mongo[old_database.name]["schema"]
+    leases = backends.mongo[old_database.name]["schema"]
     leases.update_one({"_id": "lease"}, {"$set": {"owner": "another process"}})
     await asyncio.sleep(LEASE.total_seconds())
     leases.delete_one({"_id": "lease"})
     await migrate(old_database, MIGRATIONS[0])
 
-    await asyncio.wait_for(first, 10)
+    await asyncio.wait_for(first, 30)
     assert (await Schema(old_database, MIGRATIONS).read()).version == 1
 
 

@@ -13,10 +13,10 @@ from google.protobuf.json_format import MessageToDict
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
 from tests.integration.migrations.dumps import BUILDS, figures, known_part, restore
+from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.environment import Surroundings
 from tests.support.invoking import invoke
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 _AS_RECORDED = {  # nothing is settled, rolled up or taken over meanwhile
     "GODOTY_RECONCILE_INTERVAL": "3600",
@@ -27,11 +27,11 @@ _FIGURE = re.compile(r"\d+")
 _GROUPS = {"all": [], "model": ["USAGE_GROUP_MODEL"], "day": ["USAGE_GROUP_DAY"], "session": ["USAGE_GROUP_SESSION"]}
 
 
-def tenant_of(surroundings: Surroundings, target: str, database: str, tenant_id: str) -> Service:
+def tenant_of(backends: Backends, target: str, database: str, tenant_id: str) -> Service:
     """Return a tenant of a restored database, with a new key."""
-    key = surroundings.issue_key(database, tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
-    place = Place(target=target, database=surroundings.mongo[database], surroundings=surroundings)
-    return Service(place=place, tenant_id=tenant_id, api_key=key, key_id="")
+    key = backends.issue_key(database, tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
+    deployment = Deployment(target=target, database=backends.mongo[database], backends=backends)
+    return Service(deployment=deployment, tenant_id=tenant_id, api_key=key, key_id="")
 
 
 async def usage(caller: Caller, groups: list[str], as_of: str = "") -> Any:
@@ -48,19 +48,19 @@ async def usage(caller: Caller, groups: list[str], as_of: str = "") -> Any:
 
 @pytest.mark.parametrize("build", BUILDS)
 async def test_totals_and_proofs_are_as_before_the_migration(
-    build: str, surroundings: Surroundings, serve_process: StartProcess, connect: Callable[[Service], Caller]
+    build: str, backends: Backends, serve_process: StartProcess, connect: Callable[[Service], Caller]
 ) -> None:
     """Sessions, usage and `godoty ledger verify`; then interrupted sessions take another turn, and verify holds."""
-    name = surroundings.new_database()
-    await asyncio.to_thread(restore, build, surroundings.mongo[name])
+    name = backends.new_database()
+    await asyncio.to_thread(restore, build, backends.mongo[name])
     recorded = figures(build)
     process, service = await serve_process(database=name, **_AS_RECORDED)
 
-    assert surroundings.mongo[name]["schema"].find_one({"_id": "schema"}) == {"_id": "schema", "version": 1}
+    assert backends.mongo[name]["schema"].find_one({"_id": "schema"}) == {"_id": "schema", "version": 1}
     proof = await asyncio.to_thread(invoke, service, "ledger", "verify")
     assert _FIGURE.findall(proof) == _FIGURE.findall(recorded["verify"])  # sessions, entries, differences
     for tenant_id, before in recorded["tenants"].items():
-        caller = connect(tenant_of(surroundings, process.address, name, tenant_id))
+        caller = connect(tenant_of(backends, process.address, name, tenant_id))
         for session_id, metrics in before["sessions"].items():
             now = MessageToDict(await caller.metrics(session_id), preserving_proto_field_name=True)
 
@@ -71,7 +71,7 @@ async def test_totals_and_proofs_are_as_before_the_migration(
             assert known_part(await usage(caller, _GROUPS[group], as_of), rows) == rows
 
     for tenant_id, before in recorded["tenants"].items():
-        caller = connect(tenant_of(surroundings, process.address, name, tenant_id))
+        caller = connect(tenant_of(backends, process.address, name, tenant_id))
         for session_id in ("cut", "twice", "more0"):
             turn = await caller.converse("go on", session_id=session_id)
             turns = int(before["sessions"][session_id]["totals"]["turns"])
@@ -82,11 +82,11 @@ async def test_totals_and_proofs_are_as_before_the_migration(
 
 @pytest.mark.parametrize("build", BUILDS)
 async def test_open_calls_and_rollups_of_an_old_database_are_finished(
-    build: str, surroundings: Surroundings, serve_process: StartProcess, connect: Callable[[Service], Caller]
+    build: str, backends: Backends, serve_process: StartProcess, connect: Callable[[Service], Caller]
 ) -> None:
     """Pending calls are given up, the unfinished roll-up is finished, reservations are settled, and verify holds."""
-    name = surroundings.new_database()
-    database = surroundings.mongo[name]
+    name = backends.new_database()
+    database = backends.mongo[name]
     await asyncio.to_thread(restore, build, database)
     quick = {"GODOTY_RECORD_PATIENCE": "1", "GODOTY_RECORD_PATIENCE_WITH_USAGE": "1", "GODOTY_ROLLUP_INTERVAL": "0.2"}
     process, service = await serve_process(database=name, **quick)
@@ -101,7 +101,7 @@ async def test_open_calls_and_rollups_of_an_old_database_are_finished(
 
     assert " 0 differences" in await asyncio.to_thread(invoke, service, "ledger", "verify")
     for tenant_id, before in figures(build)["tenants"].items():
-        caller = connect(tenant_of(surroundings, process.address, name, tenant_id))
+        caller = connect(tenant_of(backends, process.address, name, tenant_id))
         totals = before["usage"]["all"]["totals"]
         found = (await usage(caller, []))["totals"]
         assert (found["cost_usd"], found["model_calls"], found["turns"]) == (

@@ -13,9 +13,9 @@ from godoty_service.migrations.migrator import Migrator
 from godoty_service.migrations.schema import Migration, Schema
 from godoty_service.mongo.client import Database
 from tests.conftest import Start, StartProcess
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 from tests.support.invoking import invoke
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 LATER = (*registry.MIGRATIONS, Migration(version=2, steps=()), Migration(version=3, steps=()))
 LEASE = timedelta(seconds=15)
@@ -25,10 +25,10 @@ TOO_NEW = (
 
 
 @pytest.fixture
-def command(surroundings: Surroundings, new_database: str) -> Callable[..., str]:
+def command(backends: Backends, new_database: str) -> Callable[..., str]:
     """Runs a command on the database."""
-    place = Place(target="", database=surroundings.mongo[new_database], surroundings=surroundings)
-    service = Service(place=place, tenant_id="", api_key="", key_id="")
+    deployment = Deployment(target="", database=backends.mongo[new_database], backends=backends)
+    service = Service(deployment=deployment, tenant_id="", api_key="", key_id="")
 
     def run(*arguments: str) -> str:
         return invoke(service, *arguments)
@@ -36,9 +36,9 @@ def command(surroundings: Surroundings, new_database: str) -> Callable[..., str]
     return run
 
 
-def set_version(surroundings: Surroundings, database: str, version: int) -> None:
+def set_version(backends: Backends, database: str, version: int) -> None:
     """Write a version, as a migration to it would."""
-    schemas = surroundings.mongo[database]["schema"]
+    schemas = backends.mongo[database]["schema"]
     schemas.update_one({"_id": "schema"}, {"$set": {"version": version}}, upsert=True)
 
 
@@ -51,12 +51,12 @@ async def test_new_database_has_the_newest_version(database: Database) -> None:
 
 
 async def test_server_refuses_a_newer_schema(
-    surroundings: Surroundings, new_database: str, serve: Start, serve_process: StartProcess
+    backends: Backends, new_database: str, serve: Start, serve_process: StartProcess
 ) -> None:
     """A server of schema 1 works on version 2, and ends with one line on version 3."""
-    set_version(surroundings, new_database, 2)
+    set_version(backends, new_database, 2)
     await serve(database=new_database)
-    set_version(surroundings, new_database, 3)
+    set_version(backends, new_database, 3)
 
     with pytest.raises(RuntimeError) as refusal:
         await serve_process(database=new_database)
@@ -64,13 +64,11 @@ async def test_server_refuses_a_newer_schema(
     assert str(refusal.value) == f"the server exited: godoty: {TOO_NEW}\n"
 
 
-def test_command_refuses_a_newer_schema(
-    surroundings: Surroundings, new_database: str, command: Callable[..., str]
-) -> None:
+def test_command_refuses_a_newer_schema(backends: Backends, new_database: str, command: Callable[..., str]) -> None:
     """Each command that opens the database does, `godoty migrate` included."""
-    set_version(surroundings, new_database, 2)
+    set_version(backends, new_database, 2)
     command("tenant", "create", "acme")
-    set_version(surroundings, new_database, 3)
+    set_version(backends, new_database, 3)
 
     for arguments in (["tenant", "list"], ["ledger", "verify"], ["migrate"], ["migrate", "--check"]):
         with pytest.raises(SchemaError) as refusal:
@@ -97,9 +95,9 @@ def test_command_refuses_an_older_schema(old_database: Database, command: Callab
     assert " 0 differences" in command("ledger", "verify")
 
 
-async def test_migration_refuses_while_an_old_server_runs(surroundings: Surroundings, old_database: Database) -> None:
+async def test_migration_refuses_while_an_old_server_runs(backends: Backends, old_database: Database) -> None:
     """A server of schema 0 has a heartbeat without a schema, in the field `beat`; the refusal changes nothing."""
-    replicas = surroundings.mongo[old_database.name]["replicas"]
+    replicas = backends.mongo[old_database.name]["replicas"]
     replicas.update_one({"_id": "replica_old"}, [{"$set": {"beat": "$$NOW"}}], upsert=True)
     schema = Schema(old_database, registry.MIGRATIONS)
 
@@ -146,9 +144,9 @@ async def test_server_does_not_start_once_a_migration_to_a_newer_schema_has_begu
     await Schema(database, LATER[:1]).require_current()
 
 
-async def test_second_server_waits_for_the_migration(surroundings: Surroundings, old_database: Database) -> None:
+async def test_second_server_waits_for_the_migration(backends: Backends, old_database: Database) -> None:
     """It logs one line, and goes on when the other one is done."""
-    leases = surroundings.mongo[old_database.name]["schema"]
+    leases = backends.mongo[old_database.name]["schema"]
     leases.insert_one({"_id": "lease", "owner": "another", "until": None})
     leases.update_one({"_id": "lease"}, [{"$set": {"until": {"$add": ["$$NOW", 2500]}}}])
     with structlog.testing.capture_logs() as logs:

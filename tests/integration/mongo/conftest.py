@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from godoty_service.mongo.client import Database, Driver, open_database
+from godoty_service.sessions.store import SessionStore
+from tests.integration.mongo.session_stores import session_store
 
 
 @pytest.fixture(params=["motor", "pymongo"])
@@ -20,3 +22,10 @@ async def database(mongodb_uri: str, new_database: str, driver: Driver) -> Async
     opened = open_database(uri=mongodb_uri, name=new_database, driver=driver)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def sessions(database: Database) -> SessionStore:
+    """The session store of a living server."""
+    await database.collection("sessions").ensure(SessionStore.INDEXES)
+    return await session_store(database, "alive")

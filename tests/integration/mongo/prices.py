@@ -63,11 +63,11 @@ class Provider:
         catalogues = database.collection("catalogues")
         return PricingOracle(catalogues, fetch_models=self.models, providers=providers, clock=self.clock), providers
 
-    async def tell(self, providers: ProviderPrices) -> None:
-        """Have a server fetch the list that holds now, and wait until it has."""
+    async def fetch_current(self, providers: ProviderPrices) -> None:
+        """Make a server fetch the current list, and wait until it has it."""
         await providers.prepare([MODEL])
         prompt = {Decimal(price) for price in self.own.values()}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (newest := providers.newest(MODEL)) is None or {
                 each.prices.prompt for each in newest.endpoints
             } != prompt:

@@ -19,7 +19,7 @@ def keys_at(database: Database, time: datetime = NOW) -> ApiKeys:
     return ApiKeys(database.collection("api_keys"), clock=lambda: time)
 
 
-async def test_a_key_tells_its_tenant_and_scopes(database: Database) -> None:
+async def test_key_resolves_to_its_tenant_and_scopes(database: Database) -> None:
     """Issued by one server, a key is good on another."""
     key, text = await keys_at(database).issue("tenant", scopes=frozenset({Scope.CONVERSE, Scope.BILLING}))
 
@@ -28,7 +28,7 @@ async def test_a_key_tells_its_tenant_and_scopes(database: Database) -> None:
     assert text.startswith(f"gdt_{key.key_id}_")
 
 
-async def test_the_secret_is_not_kept(database: Database) -> None:
+async def test_secret_is_not_stored(database: Database) -> None:
     """The database has a hash, which is no key."""
     key, text = await keys_at(database).issue("tenant", scopes=CONVERSE)
     kept = await database.collection("api_keys").find_one({"_id": key.key_id})
@@ -50,7 +50,7 @@ async def test_two_keys_are_never_alike(database: Database) -> None:
         await keys.verify(f"gdt_{first.key_id}_{second[-43:]}")
 
 
-async def test_a_key_ends_when_it_expires(database: Database) -> None:
+async def test_expired_key_is_refused(database: Database) -> None:
     """Good until its time, and not from then on."""
     _, text = await keys_at(database).issue("tenant", scopes=CONVERSE, expire_time=NOW + timedelta(days=1))
 
@@ -60,7 +60,7 @@ async def test_a_key_ends_when_it_expires(database: Database) -> None:
             await keys_at(database, NOW + timedelta(hours=hours)).verify(text)
 
 
-async def test_a_revoked_key_is_refused_at_once_where_it_was_revoked(database: Database) -> None:
+async def test_revoked_key_is_refused_at_once_by_the_same_server(database: Database) -> None:
     """The server that revokes it knows at once; only the tenant's own keys can be revoked."""
     keys = keys_at(database)
     key, text = await keys.issue("tenant", scopes=CONVERSE)
@@ -75,7 +75,7 @@ async def test_a_revoked_key_is_refused_at_once_where_it_was_revoked(database: D
 
 
 async def test_keys_are_listed_without_their_secrets(database: Database) -> None:
-    """A tenant's keys, the oldest first, and nobody else's."""
+    """Only the tenant's own keys are returned, oldest first."""
     first, _ = await keys_at(database).issue("tenant", scopes=CONVERSE)
     second, _ = await keys_at(database, NOW + timedelta(hours=1)).issue("tenant", scopes=frozenset({Scope.ADMIN}))
     await keys_at(database).issue("else", scopes=CONVERSE)

@@ -10,7 +10,7 @@ from bson.decimal128 import Decimal128
 from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection, Index
-from tests.support.environment import Surroundings
+from tests.support.backends import Backends
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ async def _insert(things: Collection, *documents: dict[str, Any]) -> list[BaseEx
     return await asyncio.gather(*(things.insert_one(each) for each in documents), return_exceptions=True)
 
 
-async def test_concurrent_inserts_share_an_operation(things: Collection, surroundings: Surroundings) -> None:
+async def test_concurrent_inserts_share_an_operation(things: Collection, backends: Backends) -> None:
     """Fifty inserts in one step of the event loop take one operation, and all are stored unchanged."""
     money = Decimal128(Decimal("0.0000000000000000000000000000000001"))
-    database = surroundings.mongo[things._collection.database.name]
+    database = backends.mongo[things._collection.database.name]
     before = _operations(database)
     documents = [{"_id": number, "name": str(number), "money": money} for number in range(50)]
     assert await _insert(things, *documents) == [None] * 50

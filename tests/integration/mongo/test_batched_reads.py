@@ -10,7 +10,7 @@ from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
-from tests.integration.mongo.test_sessions import acquire, finish, server
+from tests.integration.mongo.session_stores import acquire, finish, session_store
 
 AT_ONCE = 20
 
@@ -18,7 +18,7 @@ AT_ONCE = 20
 @pytest.fixture
 async def sessions(database: Database) -> SessionStore:
     """Return a store with two sessions of a tenant and one of another; all have totals, none a lease."""
-    found = await server(database, "alive")
+    found = await session_store(database, "alive")
     for tenant_id, session_id in (("tenant", "talk"), ("tenant", "chat"), ("else", "talk")):
         acquired = await acquire(found, tenant_id=tenant_id, session_id=session_id)
         await finish(found, acquired, totals={"of": f"{tenant_id}/{session_id}"})

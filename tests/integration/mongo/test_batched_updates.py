@@ -53,11 +53,11 @@ async def test_each_update_returns_whether_it_matched(things: Collection) -> Non
     """An already updated and an absent document do not match; of two updates of the same document, one does."""
     await things.update_many({"_id": {"$in": [3, 4]}}, {"$set": {"state": "closed", "by": "them"}})
     numbers = [*range(8), MANY]
-    told = await asyncio.gather(*(close(things, number, "me") for number in numbers), close(things, 5, "you"))
+    results = await asyncio.gather(*(close(things, number, "me") for number in numbers), close(things, 5, "you"))
 
-    assert told[:5] == [True, True, True, False, False]
-    assert told[6:9] == [True, True, False]
-    assert sorted([told[5], told[9]]) == [False, True]
+    assert results[:5] == [True, True, True, False, False]
+    assert results[6:9] == [True, True, False]
+    assert sorted([results[5], results[9]]) == [False, True]
     assert await things.count({"by": "them"}) == 2
     assert await things.count({"state": "closed"}) == 8
 
@@ -66,7 +66,7 @@ async def test_refused_update_does_not_fail_the_others(things: Collection) -> No
     """A duplicate name, an unencodable value and a document that grows too large fail alone."""
     await things.insert_one({"_id": "other", "name": "taken"})
     large = "x" * (17 * 1024 * 1024)
-    told = await asyncio.gather(
+    results = await asyncio.gather(
         close(things, 0, "me"),
         close(things, 1, "me", name="taken"),
         close(things, 2, "me", name=2**64),
@@ -75,8 +75,8 @@ async def test_refused_update_does_not_fail_the_others(things: Collection) -> No
         return_exceptions=True,
     )
 
-    assert [told[0], told[4]] == [True, True]
-    assert all(isinstance(each, StorageError) for each in told[1:4])
+    assert [results[0], results[4]] == [True, True]
+    assert all(isinstance(each, StorageError) for each in results[1:4])
     assert sorted([each["_id"] for each in await things.find({"state": "closed"})]) == [0, 4]
 
 
@@ -92,7 +92,7 @@ async def test_unavailable_database_fails_all_updates(things: Collection, monkey
     driver = things._updates._collection
     for method in ("bulk_write", "update_one"):
         monkeypatch.setattr(type(driver), method, gone)
-    told = await asyncio.gather(*(close(things, number, "me") for number in range(5)), return_exceptions=True)
+    results = await asyncio.gather(*(close(things, number, "me") for number in range(5)), return_exceptions=True)
 
-    assert [type(each) for each in told] == [StorageUnavailable] * 5
+    assert [type(each) for each in results] == [StorageUnavailable] * 5
     assert asked == 1

@@ -157,7 +157,7 @@ async def test_absent_database_is_unavailable(driver: Driver) -> None:
     for attempt in (things.find({}), things.insert_one({})):
         with pytest.raises(StorageUnavailable):
             await attempt
-    assert asyncio.get_running_loop().time() - begun < 4
+    assert asyncio.get_running_loop().time() - begun < 20
     await database.close()
 
 

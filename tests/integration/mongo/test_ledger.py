@@ -11,8 +11,9 @@ import pytest
 
 from godoty_service.errors import DuplicateKey, StorageError
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.mongo.client import Database
 from godoty_service.pricing.token_usage import TokenUsage
@@ -67,7 +68,7 @@ def settled(call: ModelCall, cost: str = "0.1") -> ModelCall:
 
 
 async def test_writers_at_once_share_no_number_and_leave_no_gap(ledger: Ledger, make: Make) -> None:
-    """Whatever number each hopes for, the entries are 1, 2, 3 … and each writer is told his."""
+    """Whichever number each writer proposes, the entries are 1, 2, 3 … and each writer gets its own."""
     written = await asyncio.gather(*(ledger.insert(make(number=1 + n % 3)) for n in range(12)))
 
     numbers = sorted(entry.number for entry in written)
@@ -107,7 +108,7 @@ async def test_sessions_and_tenants_are_numbered_apart(ledger: Ledger, make: Mak
     assert await ledger.get("else", call.call_id) is None
 
 
-async def test_an_entry_is_written_once(ledger: Ledger, make: Make) -> None:
+async def test_second_insert_of_an_entry_is_refused(ledger: Ledger, make: Make) -> None:
     """The same entry a second time is a duplicate, not a second entry."""
     entry = await ledger.insert(make())
 
@@ -116,8 +117,8 @@ async def test_an_entry_is_written_once(ledger: Ledger, make: Make) -> None:
     assert await ledger.highest("tenant", "ses") == 1
 
 
-async def test_a_call_is_closed_once(ledger: Ledger, make: Make) -> None:
-    """Of all who close a call one does; what it wrote stays, and the others are told."""
+async def test_one_of_concurrent_closes_succeeds(ledger: Ledger, make: Make) -> None:
+    """Of concurrent closes one succeeds; its values stay, and the others return False."""
     call = await ledger.insert(make())
     costs = [str(number) for number in range(1, 9)]
     closings = await asyncio.gather(*(ledger.close(settled(call, cost)) for cost in costs))
@@ -141,33 +142,33 @@ async def test_another_tenant_closes_nothing(ledger: Ledger, make: Make) -> None
     assert await ledger.get("tenant", call.call_id) == call
 
 
-async def test_a_generation_id_is_kept_until_the_call_closes(ledger: Ledger, make: Make) -> None:
-    """The provider's id is noted as soon as it is known, and the closing write keeps it."""
+async def test_stored_generation_id_survives_the_close(ledger: Ledger, make: Make) -> None:
+    """The provider's id is stored as soon as it is known, and the closing write keeps it."""
     call = await ledger.insert(make())
     await ledger.store_generation_id("tenant", call.call_id, "gen-1")
-    noted = await ledger.get("tenant", call.call_id)
-    assert noted == replace(call, generation_id="gen-1")
-    await ledger.close(settled(noted))
+    stored = await ledger.get("tenant", call.call_id)
+    assert stored == replace(call, generation_id="gen-1")
+    await ledger.close(settled(stored))
 
     closed = await ledger.get("tenant", call.call_id)
     assert closed is not None
     assert closed.generation_id == "gen-1"
 
 
-async def test_unfolded_reads_what_is_new_and_what_was_open(ledger: Ledger, make: Make) -> None:
-    """After a number, and besides the open ones that are named: that is all a fold needs to be exact."""
+async def test_entries_after_a_number_with_open_ones_complete_the_totals(ledger: Ledger, make: Make) -> None:
+    """Entries after a number and the named open ones are sufficient for exact totals."""
     calls = [await ledger.insert(make(number=number)) for number in range(1, 7)]
     for call in (calls[0], calls[2], calls[4]):
         await ledger.close(settled(call))
-    fold = SessionTotals().apply(await ledger.entries_after("tenant", "ses", after=0, also=()))
-    assert (fold.last_number, fold.open) == (6, (2, 4, 6))
+    totals = SessionTotals().apply(await ledger.entries_after("tenant", "ses", after=0, also=()))
+    assert (totals.last_number, totals.open) == (6, (2, 4, 6))
     await ledger.close(settled(calls[3], "0.25"))
     await ledger.insert(make(number=7))
 
-    news = await ledger.entries_after("tenant", "ses", after=fold.last_number, also=fold.open)
+    news = await ledger.entries_after("tenant", "ses", after=totals.last_number, also=totals.open)
     assert sorted(entry.number for entry in news) == [2, 4, 6, 7]
-    assert fold.apply(news) == SessionTotals().apply(await ledger.entries_after("tenant", "ses", after=0, also=()))
-    assert fold.apply(news).current().cost == Decimal("0.55")
+    assert totals.apply(news) == SessionTotals().apply(await ledger.entries_after("tenant", "ses", after=0, also=()))
+    assert totals.apply(news).current().cost == Decimal("0.55")
 
 
 async def test_adjustments_are_numbered_among_the_calls(ledger: Ledger, make: Make) -> None:
@@ -185,7 +186,7 @@ async def test_adjustments_are_numbered_among_the_calls(ledger: Ledger, make: Ma
         model="a/b",
         time=NOW,
         why="a test",
-        by="somebody",
+        by="someone",
     )
     written = await ledger.insert(change)
 
@@ -195,7 +196,7 @@ async def test_adjustments_are_numbered_among_the_calls(ledger: Ledger, make: Ma
     assert [entry async for entry in ledger.by_session("tenant")] == [call, written]
 
 
-async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Make) -> None:
+async def test_dead_servers_call_is_claimed_by_one_reconciler(ledger: Ledger, make: Make) -> None:
     """A due call is handed to one reconciler at a time, and only to one that has the right key."""
     for number in range(1, 5):
         await ledger.insert(make(number=number, owner="dead"))
@@ -211,7 +212,7 @@ async def test_what_a_dead_server_left_is_taken_by_one(ledger: Ledger, make: Mak
     assert await ledger.owners() == set()
 
 
-async def test_a_server_leaves_its_own_running_calls_alone(ledger: Ledger, make: Make) -> None:
+async def test_servers_own_running_calls_are_not_deferred(ledger: Ledger, make: Make) -> None:
     """What it is busy with is not made due; what it has forgotten is."""
     busy, forgotten = await ledger.insert(make(1)), await ledger.insert(make(2))
     ledger.open_calls.add(busy.call_id)

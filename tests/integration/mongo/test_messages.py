@@ -124,7 +124,7 @@ async def test_deletion_removes_messages_of_one_session(store: MessageStore) -> 
 
 async def test_manager_continues_numbers_and_survives_cancel(store: MessageStore) -> None:
     """Messages that complete a turn are inserted even if the waiting task is cancelled."""
-    session: Any = type("Claimed", (), {"uid": "ses", "tenant_id": "tenant"})()
+    session: Any = type("Session", (), {"uid": "ses", "tenant_id": "tenant"})()
     manager = MongoSessionManager(
         store, session, turn_id="turn", head=[], messages=conversation("a", "b"), last_number=2
     )

@@ -1,11 +1,14 @@
 """The oracle over time: prices change, servers come and go, and each call keeps the prices of its start."""
 
+import asyncio
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Collection
 from godoty_service.pricing.oracle import Priced, PricingOracle
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
@@ -32,13 +35,13 @@ def running(oracle: PricingOracle, *, at: datetime, provider: str | None = None)
 
 
 async def hash_of(oracle: PricingOracle) -> str:
-    """Fetch the catalogue, and tell its hash."""
+    """Fetch the catalogue and return its hash."""
     assert await oracle.refresh()
     assert oracle.current is not None
     return oracle.current.hash
 
 
-async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Database, provider: Provider) -> None:
+async def test_call_is_priced_by_catalogue_of_its_start(database: Database, provider: Provider) -> None:
     """Of two catalogues each prices its own calls, also for a server that has seen neither, and names itself."""
     oracle, _ = await provider.server(database)
     start = provider.now
@@ -57,10 +60,36 @@ async def test_a_call_is_priced_with_the_catalogue_of_its_start(database: Databa
         assert (await past(each, "another", at=start)).cost is None
 
 
-async def test_a_server_that_starts_without_a_network_prices_with_the_newest_catalogue(
-    database: Database, provider: Provider
+async def test_stored_catalogue_is_read_once_and_one_that_is_missing_again(
+    database: Database, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another server confirmed last is taken up, with its age; until then nothing is known, nothing free."""
+    """Calls that need it at the same time share the read; a catalogue that is not stored may be stored later."""
+    oracle, _ = await provider.server(database)
+    stored = await hash_of(oracle)
+    restarted, _ = await provider.server(database)
+    reads: list[str] = []
+    real = Collection.find_one
+
+    def find_one(collection: Collection, query: Any, **named: Any) -> Any:
+        reads.append(query["_id"])
+        return real(collection, query, **named)
+
+    monkeypatch.setattr(Collection, "find_one", find_one)
+    for catalogue_hash, cost in ((stored, Decimal("0.001")), ("later", None)):
+        calls = (past(restarted, catalogue_hash, at=provider.now) for _ in range(20))
+        assert {each.cost for each in await asyncio.gather(*calls)} == {cost}
+    await past(restarted, stored, at=provider.now)
+    assert reads == [stored, "later"]
+    catalogues = database.collection("catalogues")
+    document = await real(catalogues, {"_id": stored})
+    assert document is not None
+    await catalogues.insert_one({**document, "_id": "later"})
+
+    assert (await past(restarted, "later", at=provider.now)).cost == Decimal("0.001")
+
+
+async def test_offline_server_prices_by_newest_stored_catalogue(database: Database, provider: Provider) -> None:
+    """The catalogue that another server confirmed last is loaded with its age; before, a price is unknown, never 0."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()
     provider.now += timedelta(hours=1)
@@ -82,7 +111,7 @@ async def test_a_server_that_starts_without_a_network_prices_with_the_newest_cat
     assert restarted.bound((MODEL,), request_bytes=10, max_output_tokens=10) is not None
 
 
-async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, provider: Provider) -> None:
+async def test_repeated_catalogue_becomes_the_newest(database: Database, provider: Provider) -> None:
     """Prices go up and down again: the first catalogue is confirmed anew, and a restart takes that one up."""
     oracle, _ = await provider.server(database)
     first = await hash_of(oracle)
@@ -97,8 +126,8 @@ async def test_a_catalogue_that_comes_back_is_the_newest(database: Database, pro
     assert restarted.current.hash == first
 
 
-async def test_the_bound_is_that_of_the_dearest_provider(database: Database, provider: Provider) -> None:
-    """Whoever serves, the call costs no more: one who asks nine times the listed price raises the bound ninefold."""
+async def test_bound_covers_the_dearest_provider(database: Database, provider: Provider) -> None:
+    """No provider can exceed the bound: one with nine times the listed price raises the bound ninefold."""
     provider.own = {"Acme": "0.001", "Dear": "0.009"}
     oracle, _ = await provider.server(database)
     await oracle.refresh()
@@ -111,7 +140,7 @@ async def test_the_bound_is_that_of_the_dearest_provider(database: Database, pro
     assert oracle.max_price((MODEL,), request_bytes=10) == {"prompt": "9000", "completion": "0"}
 
 
-async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Database, provider: Provider) -> None:
+async def test_provider_is_priced_by_its_price_at_the_start(database: Database, provider: Provider) -> None:
     """He raises his price while the call runs, or before it is settled elsewhere: the call's price stays."""
     oracle, providers = await provider.server(database)
     catalogue = await hash_of(oracle)
@@ -122,7 +151,7 @@ async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Da
     before = running(oracle, at=start, provider="Acme")
     provider.own = {"Acme": "0.009"}
     provider.now += KEEP_FOR
-    await provider.tell(providers)
+    await provider.fetch_current(providers)
     provider.now += timedelta(seconds=1)
     restarted, _ = await provider.server(database)
 
@@ -140,13 +169,13 @@ async def test_a_provider_is_priced_with_what_he_asked_at_the_start(database: Da
     assert after.evidence.provider_prices_time == seen + timedelta(seconds=1) + KEEP_FOR
 
 
-async def test_the_catalogue_prices_a_provider_whom_no_list_names(database: Database, provider: Provider) -> None:
+async def test_unlisted_provider_is_priced_by_the_catalogue(database: Database, provider: Provider) -> None:
     """The evidence then names the catalogue alone."""
     oracle, _ = await provider.server(database)
     await oracle.refresh()
     await oracle.prepare((MODEL,))
 
-    found = running(oracle, at=provider.now, provider="Nobody")
+    found = running(oracle, at=provider.now, provider="Unlisted")
 
     assert found.cost == Decimal("0.001")
     assert found.evidence is not None

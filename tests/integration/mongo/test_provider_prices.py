@@ -24,13 +24,13 @@ def price(seen: PriceSnapshot | None) -> Decimal | None:
 
 
 async def changes(provider: Provider, providers: ProviderPrices, *prices: str) -> list[datetime]:
-    """Let the provider ask one price after the other, and a server see each; tells when."""
+    """Change the price several times, let a server see each, and return the times."""
     times = []
     for asked in prices:
         provider.own = {"Acme": asked}
         provider.now += KEEP_FOR
         times.append(provider.now)
-        await provider.tell(providers)
+        await provider.fetch_current(providers)
     return times
 
 
@@ -50,17 +50,17 @@ async def test_each_time_has_the_prices_that_were_seen_last(database: Database, 
     assert found == [(one, one), (one, one), (one, two), (two, one), (one, two), (two, two)]
 
 
-async def test_a_list_that_stays_the_same_is_kept_once(database: Database, provider: Provider) -> None:
+async def test_unchanged_list_is_stored_once(database: Database, provider: Provider) -> None:
     """Seen by two servers, again and again, its uptime ever other: one document, as old as its first sight."""
     _, one = await provider.server(database)
     first = provider.now
-    await provider.tell(one)
+    await provider.fetch_current(one)
     provider.now += KEEP_FOR
     await one.prepare([MODEL])
     await _seen(database, provider.now)
     provider.now += timedelta(seconds=1)
     _, other = await provider.server(database)
-    await provider.tell(other)
+    await provider.fetch_current(other)
     await _seen(database, provider.now)
 
     (kept,) = await database.collection("provider_prices").find({})
@@ -70,7 +70,7 @@ async def test_a_list_that_stays_the_same_is_kept_once(database: Database, provi
     assert (seen.first_seen, seen.hash) == (first, kept["hash"])
 
 
-async def test_a_server_remembers_few_lists_and_the_database_the_others(database: Database, provider: Provider) -> None:
+async def test_old_lists_are_loaded_from_the_database(database: Database, provider: Provider) -> None:
     """After a dozen changes the oldest is in the database only, whose lists expire 90 days after their last sight."""
     _, providers = await provider.server(database)
     times = await changes(provider, providers, *(str(each) for each in range(1, 13)))
@@ -81,10 +81,10 @@ async def test_a_server_remembers_few_lists_and_the_database_the_others(database
     assert indexes["seen_time_1"]["expireAfterSeconds"] == 90 * 86_400
 
 
-async def test_a_list_is_fetched_anew_when_it_has_served_its_time(database: Database, provider: Provider) -> None:
-    """Until then nobody is asked; a failure keeps what was known, and is not repeated at once."""
+async def test_expired_list_is_fetched_again(database: Database, provider: Provider) -> None:
+    """Until then the provider is not asked; a failure keeps what was known, and is not repeated at once."""
     _, providers = await provider.server(database)
-    await provider.tell(providers)
+    await provider.fetch_current(providers)
     await providers.prepare([MODEL])
     assert provider.asked == 1
     provider.reachable = False
@@ -97,7 +97,7 @@ async def test_a_list_is_fetched_anew_when_it_has_served_its_time(database: Data
     assert price(providers.at(MODEL, provider.now)) == Decimal("0.001")
 
 
-async def test_a_list_that_nobody_saw_is_fetched_for_an_old_call(database: Database, provider: Provider) -> None:
+async def test_unseen_list_is_fetched_for_an_old_call(database: Database, provider: Provider) -> None:
     """Nothing is nearer to its time. Where the provider does not answer, nothing is known."""
     _, providers = await provider.server(database)
     long_ago = provider.now - timedelta(days=2)
@@ -111,13 +111,13 @@ async def test_a_list_that_nobody_saw_is_fetched_for_an_old_call(database: Datab
 
 async def _seen(database: Database, time: datetime) -> None:
     """Wait until a list is known to have been seen at a time."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await database.collection("provider_prices").count({"seen_time": time}) == 0:
             await asyncio.sleep(0.01)
 
 
 async def _asked(provider: Provider, times: int) -> None:
-    """Wait for a fetch that nobody waits for."""
-    async with asyncio.timeout(5):
+    """Wait for a background fetch."""
+    async with asyncio.timeout(30):
         while provider.asked < times:
             await asyncio.sleep(0.01)

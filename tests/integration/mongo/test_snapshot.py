@@ -33,7 +33,7 @@ async def test_snapshot_does_not_change(database: Database, things: Collection) 
             {"_id": None, "size": 5}
         ]
         assert await beside.count({}) == 1
-        assert await things.count({"size": 2}) == 5, "outside, the world goes on"
+        assert await things.count({"size": 2}) == 5, "other sessions see the later write"
     async with database.snapshot() as snapshot:
         assert await things.read_at(snapshot).count({}) == 6
 

@@ -23,9 +23,9 @@ async def uninitiated(tmp_path: Path) -> AsyncIterator[str]:
     await process.stop()
 
 
-async def said_at_start(uri: str, *, patience: float = 1.5) -> str:
+async def start_error(uri: str, *, storage_timeout: float = 1.5) -> str:
     """Open the components on a database that cannot be used; return the text of the error."""
-    settings = Settings(mongodb_uri=uri, mongodb_database="godoty_test_start", storage_timeout=patience)
+    settings = Settings(mongodb_uri=uri, mongodb_database="godoty_test_start", storage_timeout=storage_timeout)
     with pytest.raises(StorageError) as caught:
         async with open_components(settings):
             pass
@@ -35,7 +35,7 @@ async def said_at_start(uri: str, *, patience: float = 1.5) -> str:
 async def test_closed_port_is_named() -> None:
     """The error has the host and the refused connection, and no password of the address."""
     host = f"127.0.0.1:{free_port()}"
-    said = await said_at_start(f"mongodb://ann:secret@{host}/?replicaSet=rs0")
+    said = await start_error(f"mongodb://ann:secret@{host}/?replicaSet=rs0")
 
     assert host in said
     assert "refused" in said
@@ -45,7 +45,7 @@ async def test_closed_port_is_named() -> None:
 async def test_uninitiated_replica_set_is_named(uninitiated: str) -> None:
     """The error says how to initiate the set, with and without a set's name in the address."""
     for query in ("", "?replicaSet=godoty"):
-        said = await said_at_start(f"mongodb://{uninitiated}/{query}")
+        said = await start_error(f"mongodb://{uninitiated}/{query}")
 
         assert uninitiated in said
         assert "not initiated" in said
@@ -56,7 +56,7 @@ async def test_wrong_set_name_is_reported_at_once(mongodb_uri: str) -> None:
     """Waiting does not help: the error has both names, long before the storage timeout."""
     address, _, name = mongodb_uri.partition("/?replicaSet=")
     begun = time.monotonic()
-    said = await said_at_start(f"{address}/?replicaSet=other", patience=60)
+    said = await start_error(f"{address}/?replicaSet=other", storage_timeout=60)
 
     assert time.monotonic() - begun < 30
     assert address.removeprefix("mongodb://") in said
@@ -67,7 +67,7 @@ async def test_wrong_set_name_is_reported_at_once(mongodb_uri: str) -> None:
 async def test_refused_account_is_reported(mongodb_uri: str) -> None:
     """The error of a wrong user or password is the database's refusal."""
     address, _, query = mongodb_uri.partition("/?")
-    said = await said_at_start(f"mongodb://ann:secret@{address.removeprefix('mongodb://')}/?{query}&authSource=admin")
+    said = await start_error(f"mongodb://ann:secret@{address.removeprefix('mongodb://')}/?{query}&authSource=admin")
 
     assert "Authentication failed" in said
     assert "secret" not in said

@@ -43,7 +43,7 @@ def results(*ids: str) -> Message:
     return Message(role="user", content=content)
 
 
-class Scene:
+class TakeoverHarness:
     """A session of two messages, and a turn in it whose server has died."""
 
     def __init__(self, sessions: SessionStore, dead: SessionStore, stored: MessageStore) -> None:
@@ -74,14 +74,14 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(database: Database) -> Scene:
+async def harness(database: Database) -> TakeoverHarness:
     """Return a session with one finished turn."""
     await database.collection("sessions").ensure(SessionStore.INDEXES)
     await database.collection("messages").ensure(MessageStore.INDEXES)
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="alive", lease=timedelta(seconds=30))
     await replicas.heartbeat()
     never = ReplicaHeartbeats(database.collection("replicas"), replica_id="dead", lease=timedelta(seconds=30))
-    made = Scene(
+    made = TakeoverHarness(
         SessionStore(database.collection("sessions"), replicas=replicas),
         SessionStore(database.collection("sessions"), replicas=never),
         MessageStore(database.collection("messages")),
@@ -103,48 +103,50 @@ LEFT = {
 
 
 @pytest.mark.parametrize(("messages", "missing"), LEFT.values(), ids=LEFT)
-async def test_dead_turns_history_is_completed(scene: Scene, messages: list[Message], missing: list[Message]) -> None:
+async def test_dead_turns_history_is_completed(
+    harness: TakeoverHarness, messages: list[Message], missing: list[Message]
+) -> None:
     """Its messages are retained, and its history ends with an assistant message, at the next numbers."""
-    await scene.die(*messages)
-    claim, history = await scene.take_over()
+    await harness.die(*messages)
+    claim, history = await harness.take_over()
 
     whole = [user("one"), assistant("two"), *messages, *missing]
     assert history.messages == whole
     assert history.last_number == len(whole)
-    stored = await scene.messages.newest("tenant", claim.session.uid, after=0, limit=99)
+    stored = await harness.messages.newest("tenant", claim.session.uid, after=0, limit=99)
     assert [(each.number, each.role, each.content) for each in stored] == [
         (number, message["role"], message["content"]) for number, message in enumerate(whole, 1)
     ]
     assert {each.turn_id for each in stored[2:]} == {"dead"}
 
 
-async def test_tool_uses_of_dead_turn_get_results(scene: Scene) -> None:
+async def test_tool_uses_of_dead_turn_get_results(harness: TakeoverHarness) -> None:
     """Each tool use without a result gets one with an error, before the last assistant message."""
-    await scene.die(user("w"), uses("a", "b"))
-    _, history = await scene.take_over()
+    await harness.die(user("w"), uses("a", "b"))
+    _, history = await harness.take_over()
 
     tool_results, end = history.messages[-2:]
     assert [block["toolResult"]["toolUseId"] for block in tool_results["content"]] == ["a", "b"]
     assert end == INTERRUPTED
 
 
-async def test_late_message_of_dead_server_collides(scene: Scene) -> None:
+async def test_late_message_of_dead_server_collides(harness: TakeoverHarness) -> None:
     """A server that was not dead finds its number used, and none of its messages is stored."""
-    dead = await scene.die()
-    _, history = await scene.take_over()
+    dead = await harness.die()
+    _, history = await harness.take_over()
     for late in ([user("the dead turn's words")], [assistant("late")], [uses("a"), results("a")]):
         with pytest.raises(SessionLost):
-            await scene.write(dead, 3, "dead", *late)
+            await harness.write(dead, 3, "dead", *late)
 
-    stored = await scene.messages.newest("tenant", dead.session.uid, after=0, limit=99)
+    stored = await harness.messages.newest("tenant", dead.session.uid, after=0, limit=99)
     assert len(stored) == history.last_number == 4
 
 
-async def test_turn_that_dies_during_recovery_is_recovered(scene: Scene) -> None:
+async def test_turn_that_dies_during_recovery_is_recovered(harness: TakeoverHarness) -> None:
     """The third turn completes what the second did not."""
-    await scene.die(user("the dead turn's words"), uses("a"))
-    await scene.acquire(scene.dead, "second", "the second turn's words")
-    _, history = await scene.take_over()
+    await harness.die(user("the dead turn's words"), uses("a"))
+    await harness.acquire(harness.dead, "second", "the second turn's words")
+    _, history = await harness.take_over()
 
     texts = [block.get("text") for message in history.messages for block in message["content"]]
     assert "the second turn's words" in texts
@@ -156,11 +158,11 @@ async def test_turn_that_dies_during_recovery_is_recovered(scene: Scene) -> None
 @pytest.mark.parametrize("late", [(uses("a"),), (uses("a", "b"), results("a", "b")), (assistant("done"),)])
 @pytest.mark.parametrize("after", range(1, 4))
 async def test_late_message_during_takeover_is_completed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, late: tuple[Message, ...], after: int
+    harness: TakeoverHarness, monkeypatch: pytest.MonkeyPatch, late: tuple[Message, ...], after: int
 ) -> None:
     """A late message between any two reads of a takeover leaves no tool use without its result."""
-    dead = await scene.die(user("w"))
-    claim = await scene.acquire(scene.sessions, "next", "next")
+    dead = await harness.die(user("w"))
+    claim = await harness.acquire(harness.sessions, "next", "next")
     reads = 0
 
     def interrupted(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -170,15 +172,15 @@ async def test_late_message_during_takeover_is_completed(
             reads += 1
             if reads == after:
                 with suppress(SessionLost):
-                    await scene.write(dead, 4, "dead", *late)
+                    await harness.write(dead, 4, "dead", *late)
             return found
 
         return read
 
     for name in ("find", "find_one"):
         monkeypatch.setattr(Collection, name, interrupted(getattr(Collection, name)))
-    history = await load_history(scene.messages, claim, size=40)
-    stored = await scene.messages.newest("tenant", claim.session.uid, after=0, limit=99)
+    history = await load_history(harness.messages, claim, size=40)
+    stored = await harness.messages.newest("tenant", claim.session.uid, after=0, limit=99)
 
     assert [(each.role, each.content) for each in stored] == [
         (each["role"], each["content"]) for each in history.messages

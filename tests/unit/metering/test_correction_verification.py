@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.ledger.adjustment_verification import amount_faults, correction_faults
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, Entry, ModelCall
+from godoty_service.ledger.states import CallState
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 CALL = ModelCall(

@@ -58,11 +58,11 @@ def test_settlement_alone_is_dated_by_rollups_then_duration_then_repair() -> Non
     """The best evidence is used."""
     start = NOW - timedelta(hours=2)
     wrong = call(start, NOW + MONTH)
-    by_books = times().of_call(wrong | {"final_from": NOW - MINUTE, "duration": 1_000_000})
+    by_rollups = times().of_call(wrong | {"final_from": NOW - MINUTE, "duration": 1_000_000})
     by_duration = times().of_call(wrong | {"duration": 1_000_000})
     by_repair = times().of_call(wrong | {"final_from": NOW + MONTH})
 
-    assert [each.times["settle_time"] if each else None for each in (by_books, by_duration, by_repair)] == [
+    assert [each.times["settle_time"] if each else None for each in (by_rollups, by_duration, by_repair)] == [
         NOW - MINUTE,
         start + timedelta(seconds=1),
         NOW,

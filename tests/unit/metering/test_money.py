@@ -88,7 +88,7 @@ def test_rounding_raises() -> None:
         money.multiply(Decimal("0.1234567890123456789012345678901234"), 11)
 
 
-def test_the_22nd_decimal_survives() -> None:
+def test_22nd_decimal_is_exact() -> None:
     """A sum that the default context of 28 digits would round keeps its last decimal."""
     summed = money.add(Decimal(1234567), Decimal("0.0000000208333333333333"))
 

@@ -75,8 +75,8 @@ def test_entry(listing: Catalogue) -> None:
         ("z-ai/glm-5.2:free:nitro", (), "z-ai/glm-5.2:free"),
         ("openai/gpt-4o-mini:free", (), None),
         ("openai/gpt-4o-mini:gratis:nitro", (), None),
-        ("nobody/nothing", (), None),
-        ("nobody/nothing", "openai/gpt-4o", None),
+        ("unknown/nothing", (), None),
+        ("unknown/nothing", "openai/gpt-4o", None),
         (":nitro", (), None),
         ("", (), None),
         ("~openai/gpt-mini-latest", (), "openai/gpt-5.4-mini"),
@@ -103,7 +103,7 @@ def test_names(listing: Catalogue, served: str, requested: str | tuple[str, ...]
         ("google/gemini-2.5-flash", "google/gemini-2.5-flash:batch", "google/gemini-2.5-flash"),
         ("openai/gpt-4o-mini:nitro", (), "openai/gpt-4o-mini"),
         ("~openai/gpt-mini-latest", (), "openai/gpt-5.4-mini"),
-        ("nobody/nothing-20260101", "openai/gpt-4o", None),
+        ("unknown/nothing-20260101", "openai/gpt-4o", None),
         ("", (), None),
     ],
 )
@@ -183,7 +183,7 @@ def test_alias_offers_both_prices(listing: Catalogue) -> None:
         "moonshotai/kimi-k3",
     ]
     assert [model.id for model in listing.offers("openai/gpt-4o")] == ["openai/gpt-4o"]
-    assert listing.offers("nobody/nothing") == ()
+    assert listing.offers("unknown/nothing") == ()
 
 
 def test_alias_without_its_target_has_its_own_prices() -> None:
@@ -263,7 +263,7 @@ def test_endpoints() -> None:
     assert endpoints.for_provider("Novita") == UnitPrices(prompt=Decimal(3), completion=Decimal(4))
     assert endpoints.for_provider("deepinfra/fp4") == UnitPrices(prompt=Decimal("0.5"), completion=Decimal(2))
     assert endpoints.for_provider("DeepInfra") is None
-    assert endpoints.for_provider("Nobody") is None
+    assert endpoints.for_provider("Unlisted") is None
     assert endpoints.endpoints[0].prices.discount == Decimal("0.5")
     assert [entry.supports_max_tokens for entry in endpoints.endpoints] == [True, False, True]
     assert [entry.max_completion_tokens for entry in endpoints.endpoints] == [4096, None, None]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from godoty_service.ledger.codec import entry_from_document, entry_to_document
-from godoty_service.ledger.entries import Adjustment, CallState, CostSource, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, CostSource, Entry, ModelCall
 from godoty_service.ledger.session_totals import session_totals_from_document, session_totals_to_document
-from godoty_service.ledger.states import CURRENT_RULE
+from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import (
     COUNTS,
     NEWEST_RUNS,

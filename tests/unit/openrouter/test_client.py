@@ -34,8 +34,8 @@ async def recording_server() -> AsyncIterator[tuple[OpenRouterClient, list[dict[
             base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1",
             site_url="https://site.example",
             app_name="App",
-            connect_timeout=5,
-            read_timeout=5,
+            connect_timeout=60,
+            read_timeout=60,
             read_pacer=ReadPacer(),
         )
         try:

@@ -18,7 +18,8 @@ from godoty_service.openrouter import errors
 from godoty_service.openrouter.client import ErrorBodyLimits, open_client
 from godoty_service.openrouter.read_pacer import ReadPacer
 
-LIMITS = ErrorBodyLimits(size=10_000, seconds=0.5)
+LIMITS = ErrorBodyLimits(size=10_000, seconds=30)
+ENDED = 20  # seconds; an answer that is read without a bound never ends
 CHUNK = b"x" * 1_000
 REFUSAL = {"error": {"code": 429, "message": "Slow down"}, "usage": {"cost": 0.25}}
 
@@ -49,7 +50,7 @@ class ErrorServer:
 
 @asynccontextmanager
 async def failed_completion(
-    head: str, body: Any, *, pause: float = 0
+    head: str, body: Any, *, pause: float = 0, limits: ErrorBodyLimits = LIMITS
 ) -> AsyncIterator[tuple[openai.APIStatusError, ErrorServer]]:
     """Yield the error that a completion ends with, and the server that sent it."""
     refusing = ErrorServer(head, body, pause=pause)
@@ -60,13 +61,13 @@ async def failed_completion(
         base_url=url,
         site_url="",
         app_name="",
-        connect_timeout=5,
+        connect_timeout=60,
         read_timeout=60,
         read_pacer=ReadPacer(),
-        error_limits=LIMITS,
+        error_limits=limits,
     )
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(ENDED):
             with pytest.raises(openai.APIStatusError) as caught:
                 await client.complete({"model": "a/b"})
         yield caught.value, refusing
@@ -75,13 +76,17 @@ async def failed_completion(
         server.close()
 
 
-@pytest.mark.parametrize("pause", [0, 0.05], ids=["fast", "slow"])
-async def test_endless_error_body_is_closed_and_its_status_translated(pause: float) -> None:
+@pytest.mark.parametrize(
+    ("data", "pause", "limits"),
+    [(CHUNK, 0, LIMITS), (b"x", 0.05, ErrorBodyLimits(size=10_000, seconds=0.5))],
+    ids=["fast", "slow"],
+)
+async def test_endless_error_body_is_closed_and_its_status_translated(
+    data: bytes, pause: float, limits: ErrorBodyLimits
+) -> None:
     """Reading ends at the bound of bytes or of seconds; status and `Retry-After` still count."""
-    async with failed_completion("429 x\r\nretry-after: 7", repeat(CHUNK if not pause else b"x"), pause=pause) as (
-        error,
-        server,
-    ):
+    head = "429 x\r\nretry-after: 7"
+    async with failed_completion(head, repeat(data), pause=pause, limits=limits) as (error, server):
         async with asyncio.timeout(60):
             await server.ended.wait()
 

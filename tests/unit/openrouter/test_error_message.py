@@ -142,7 +142,10 @@ def test_any_text_becomes_one_bounded_printable_line(text: str) -> None:
 def test_long_message_is_cleaned_in_milliseconds(part: str) -> None:
     """No input makes the patterns slow, which would block the event loop."""
     text = part * 10**5
-    started = time.process_time()
-    from_body(400, {"error": {"message": text, "metadata": {"raw": text}}}, {})
+    durations = []
+    for _ in range(5):  # the fastest: another process may slow some of them down
+        started = time.thread_time()
+        from_body(400, {"error": {"message": text, "metadata": {"raw": text}}}, {})
+        durations.append(time.thread_time() - started)
 
-    assert time.process_time() - started < 0.05
+    assert min(durations) < 0.05

@@ -108,7 +108,13 @@ async def turn(
             return call
 
     client = open_client(
-        api_key="key", base_url=url, site_url="", app_name="", connect_timeout=5, read_timeout=5, read_pacer=ReadPacer()
+        api_key="key",
+        base_url=url,
+        site_url="",
+        app_name="",
+        connect_timeout=60,
+        read_timeout=60,
+        read_pacer=ReadPacer(),
     )
     meter: Any = Meter()
     model = OpenRouterModel(client=client, meter=meter, model="a/b")
@@ -136,12 +142,12 @@ async def test_cancelled_answer_is_settled_only_with_usage(pieces: tuple[bytes, 
     """Without its usage the call remains open. No word follows, and no byte is read."""
     call, listener = RecordingCall(), EventListener()
     async with provider(*pieces) as (url, gone), turn(url, call, listener) as (model, task):
-        await asyncio.wait_for(listener.received.wait(), 5)
+        await asyncio.wait_for(listener.received.wait(), 30)
         task.cancel()
         await asyncio.wait([task])
         await model.aclose()
         words = len(listener.words)
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 30)
 
     assert call.events == end
     assert (call.usage is not None) == ("answered" in end)
@@ -152,10 +158,10 @@ async def test_closed_model_stops_reading() -> None:
     """Strands may abandon a stream without closing it: the turn closes the model's connections."""
     call, listener = RecordingCall(), EventListener()
     async with provider(TEXT) as (url, gone), turn(url, call, listener) as (model, _):
-        await asyncio.wait_for(listener.received.wait(), 5)
+        await asyncio.wait_for(listener.received.wait(), 30)
         await model.aclose()
         words = len(listener.words)
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 30)
 
         assert len(listener.words) == words
 
@@ -165,5 +171,5 @@ async def test_error_of_listener_ends_answer() -> None:
     call, listener = RecordingCall(), EventListener(full=True)
     async with provider(TEXT) as (url, gone), turn(url, call, listener) as (_, task):
         with pytest.raises(TurnTooLarge):
-            await asyncio.wait_for(task, 5)
-        await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(gone.wait(), 30)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2, budget_pb2, ledger_pb2, metering_pb2
 
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence, UnitPrices, price
-from godoty_service.rpc.metering_codec import call_message, timestamp, usage_message
+from godoty_service.rpc.metering_codec import STATES, call_message, timestamp, usage_message
 
 NOON = datetime(2026, 8, 22, 12, tzinfo=UTC)
 SEEN = datetime(2026, 8, 22, 11, 55, tzinfo=UTC)
@@ -61,6 +62,15 @@ def test_every_counter_has_a_field() -> None:
     assert usage_message(TokenUsage(output_tokens=0)).ListFields() == [
         (metering_pb2.TokenUsage.DESCRIPTOR.fields_by_name["output_tokens"], 0)
     ]
+
+
+def test_states_and_their_numbers_in_the_contract_are_one_to_one() -> None:
+    """Each state has a number, and each number but the unspecified one is a state."""
+    numbers = {number for _, number in metering_pb2.CallState.items() if number}
+
+    assert set(STATES) == numbers
+    assert set(STATES.values()) == set(CallState)
+    assert {call_message(make(LISTED, state=state)).state: state for state in CallState} == STATES
 
 
 def test_unit_prices_of_a_call_explain_its_cost() -> None:

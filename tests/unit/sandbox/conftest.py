@@ -44,7 +44,7 @@ async def control(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
 
 def _client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
     no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default context loads all root certificates
-    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=5, verify=no_tls)
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=60, verify=no_tls)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ Ask = Callable[..., Awaitable[httpx.Response]]
 
 async def test_record_is_served_after_its_delay(ask: Ask, http: httpx.AsyncClient, sandbox: Sandbox) -> None:
     """`/generation` returns 404 until the delay has passed, then cost and token counts."""
-    sandbox.settings.generation_delay_ms = 100
+    sandbox.settings.generation_delay_ms = 3_000
     response = await ask("@sandbox plain tokens=10 prompt_tokens=1000", user="ada", session_id="s1")
     generation_id = response.headers["x-generation-id"]
 
     early = await http.get("/generation", params={"id": generation_id})
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(3.1)
     late = await http.get("/generation", params={"id": generation_id})
     record = late.json()["data"]
 
@@ -51,7 +51,7 @@ async def test_negative_delay_serves_no_record(ask: Ask, http: httpx.AsyncClient
 async def test_cancelled_generation_has_separate_delay(http: httpx.AsyncClient, sandbox: Sandbox) -> None:
     """The record of a cancelled generation has its own delay and says `cancelled`."""
     sandbox.settings.generation_delay_ms = 0
-    sandbox.settings.cancelled_generation_delay_ms = 150
+    sandbox.settings.cancelled_generation_delay_ms = 3_000
     request = {
         "model": "openai/gpt-4o-mini",
         "stream": True,
@@ -60,9 +60,10 @@ async def test_cancelled_generation_has_separate_delay(http: httpx.AsyncClient, 
     async with http.stream("POST", "/chat/completions", json=request) as response:
         params = {"id": response.headers["x-generation-id"]}
         running = await http.get("/generation", params=params)
-    await asyncio.sleep(0.05)
+    while sandbox.connections.open:
+        await asyncio.sleep(0.01)
     early = await http.get("/generation", params=params)
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(3.1)
     late = await http.get("/generation", params=params)
 
     assert (running.status_code, early.status_code, late.status_code) == (404, 404, 200)

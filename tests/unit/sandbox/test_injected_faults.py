@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
@@ -100,12 +99,12 @@ async def test_reset_closes_after_exact_number_of_bytes(http: httpx.AsyncClient,
 
 
 async def test_hanging_response_ends_on_disconnect(http: httpx.AsyncClient, sandbox: Sandbox) -> None:
-    """`hang` sends only headers; the client's timeout is detected and billed."""
+    """`hang` sends only headers; the client's disconnect is detected and billed."""
     request = _request("@sandbox hang")
-    async with http.stream("POST", "/chat/completions", json=request, timeout=0.1) as response:
+    async with http.stream("POST", "/chat/completions", json=request) as response:
         assert response.headers["x-generation-id"].startswith("gen-")
-        with pytest.raises(httpx.ReadTimeout):
-            await response.aread()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(response.aread(), 0.1)
 
     await _until(lambda: sandbox.connections.open == 0)
     assert [line.usage["completion_tokens"] for line in sandbox.invoice.lines()] == [0]
@@ -113,11 +112,13 @@ async def test_hanging_response_ends_on_disconnect(http: httpx.AsyncClient, sand
 
 async def test_bill_first_bills_before_headers(http: httpx.AsyncClient, sandbox: Sandbox) -> None:
     """`delay-headers bill_first=1` bills before the headers, so that a client that dies has an unknown charge."""
-    for text in ("@sandbox delay-headers ms=5000 bill_first=1", "@sandbox delay-headers ms=5000"):
-        with pytest.raises(httpx.ReadTimeout):
-            await http.post("/chat/completions", json=_request(text), timeout=0.1)
+    for text in ("@sandbox delay-headers ms=60000 bill_first=1", "@sandbox delay-headers ms=60000"):
+        asking = asyncio.create_task(http.post("/chat/completions", json=_request(text)))
+        await _until(lambda: sandbox.connections.open == len(sandbox.invoice.lines()) == 1)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await _until(lambda: sandbox.connections.open == 0)
 
-    await _until(lambda: sandbox.connections.open == 0)
     assert [line.cancelled for line in sandbox.invoice.lines()] == [False]
 
 
@@ -133,13 +134,12 @@ async def test_abort_is_billed_by_rule_of_provider(
     http: httpx.AsyncClient, sandbox: Sandbox, provider: str, *, whole: bool
 ) -> None:
     """Disconnecting early costs the tokens so far at some providers, the whole answer at others."""
-    text = f"@sandbox plain tokens=40 delay_ms=10 prompt_tokens=1000 provider={provider}"
+    text = f"@sandbox plain tokens=40 hold_after=4 prompt_tokens=1000 provider={provider}"
     request = _request(text, "mistralai/mistral-small-3.2-24b-instruct", session_id="s1")
     async with http.stream("POST", "/chat/completions", json=request) as response:
         async for received in response.aiter_lines():
             if '"t3 "' in received:
                 break
-    disconnected_at = time.time()
     await _until(lambda: sandbox.connections.open == 0)
     (line,) = sandbox.invoice.lines()
     (aborted,) = sandbox.connections.as_dict()["aborted"]
@@ -147,9 +147,8 @@ async def test_abort_is_billed_by_rule_of_provider(
     produced = line.usage["completion_tokens"]
     assert line.cancelled
     assert line.session == "s1"
-    assert produced == 40 if whole else 4 <= produced < 20
+    assert produced == (40 if whole else 4)
     assert line.cost == Decimal("0.000075") + produced * Decimal("0.0000002")
-    assert aborted["noticed_at"] - disconnected_at < 0.1
     assert aborted["generation_id"] == line.generation_id
 
 
@@ -178,7 +177,7 @@ def _request(text: str, model: str = "openai/gpt-4o-mini", **body: str) -> dict[
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -71,7 +71,7 @@ async def test_start_error_names_port_or_exit_code(tmp_path: Path) -> None:
 
 def _until_gone(pid: int) -> None:
     """Wait for the end of a process that is not a child of this one (init reaps it)."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     stat = Path(f"/proc/{pid}/stat")
     while stat.exists() and " Z " not in stat.read_text("ascii"):
         assert time.monotonic() < deadline

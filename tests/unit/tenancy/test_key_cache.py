@@ -44,7 +44,9 @@ def collection() -> Counting:
 @pytest.fixture
 def keys(collection: Counting) -> ApiKeys:
     stand_in: Any = collection
-    return ApiKeys(stand_in)
+    keys = ApiKeys(stand_in)
+    keys._cache = KeyCache(tick=lambda: 100.0)  # no time passes
+    return keys
 
 
 async def test_key_in_use_is_read_once_per_interval(keys: ApiKeys, collection: Counting) -> None:
@@ -148,3 +150,17 @@ async def test_only_unproven_keys_enter_the_lookup(keys: ApiKeys, collection: Co
     with pytest.raises(InvalidApiKey):
         await keys.verify(f"gdt_{key.key_id}_{'a' * 43}", lookup())
     assert len(asked) == 2
+
+
+async def test_key_that_is_revoked_while_it_is_read_is_not_cached(keys: ApiKeys, collection: Counting) -> None:
+    """The read may be older than the revocation: the next call reads the key again."""
+    key, text = await keys.issue("tenant", scopes=frozenset({Scope.CONVERSE}))
+    collection.delay = 0.01
+    call = asyncio.create_task(keys.verify(text))
+    while not collection.reads:
+        await asyncio.sleep(0)
+    keys._cache.forget(key.key_id)
+    await call
+    await keys.verify(text)
+
+    assert collection.reads == 2

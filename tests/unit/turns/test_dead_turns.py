@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from godoty_service.ledger.entries import CallState, ModelCall
+from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.states import CallState
 from godoty_service.sessions.history_repair import INTERRUPTED
 from godoty_service.sessions.messages import StoredMessage
 from godoty_service.sessions.session import Lease

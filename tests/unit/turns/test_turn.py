@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Collection
 import pytest
 
 from godoty_service.errors import StorageUnavailable
+from godoty_service.turns.cancellation import TurnMonitor
 from godoty_service.turns.event_log.events import TextDelta
-from godoty_service.turns.monitor import TurnMonitor
 from godoty_service.turns.turn import Turn, TurnRequest
 
 
@@ -76,7 +76,7 @@ async def test_loss_of_last_reader_cancels_turn(turn: Turn) -> None:
 
     await second.aclose()
     monitor.on_reader_left(turn)
-    await asyncio.sleep(0.01)
+    await asyncio.wait([turn.task], timeout=30)
     assert turn.task.cancelled()
 
 
@@ -117,7 +117,7 @@ async def test_unread_turn_ends_if_remote_readers_are_unknown(turn: Turn, answer
     """A database that fails or does not answer keeps no turn running without readers."""
     monitor_with(answer).on_reader_left(turn)
     assert turn.task is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.wait([turn.task])
 
     assert turn.task.cancelled()

@@ -34,7 +34,7 @@ func run(ctx context.Context, agent godotyv1.AgentServiceClient) error {
 	return nil
 }
 
-// say runs one turn, prints the answer and tells the session's id and its totals after the turn.
+// say runs one turn, prints the answer, the session's id and its totals after the turn.
 func say(ctx context.Context, agent godotyv1.AgentServiceClient, sessionID, text string) (string, *godotyv1.Totals, error) {
 	stream, err := agent.Converse(ctx, &godotyv1.ConverseRequest{SessionId: sessionID, Text: text})
 	if err != nil {

@@ -35,7 +35,7 @@ public final class Converse {
     }
   }
 
-  /** Runs one turn, prints the answer and tells the session's id and its totals after the turn. */
+  /** Runs one turn, prints the answer, the session's id and its totals after the turn. */
   private static Turn say(AgentServiceBlockingStub agent, String sessionId, String text) {
     ConverseRequest request =
         ConverseRequest.newBuilder().setSessionId(sessionId).setText(text).build();

@@ -1,4 +1,4 @@
-"""Whatever is sent, a server answers with a status that says what is wrong with it, and serves on.
+"""A server answers any request with a status that names its fault, and continues to serve.
 
 3,000 requests; GODOTY_TEST_LONG=1 sends 100,000. GODOTY_TEST_SEED=n sends the same ones again.
 """
@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
-from tests.e2e.fuzz.request_fuzzer import Author, Nonsense
+from tests.e2e.fuzz.request_fuzzer import FuzzedRequest, RequestFuzzer
 from tests.support.caller import Caller
 from tests.support.service import Service
 
@@ -30,14 +30,14 @@ CODES = {
 
 
 class Sender:
-    """Sends nonsense and collects what is wrong with the answers."""
+    """Sends requests and collects the faults of the responses."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.codes: Counter[str] = Counter()
         self.faults: list[str] = []
 
-    async def send(self, request: Nonsense) -> None:
+    async def send(self, request: FuzzedRequest) -> None:
         """Send a request and read its whole answer."""
         code, text, details = await self._answer(request)
         self.codes[code.name] += 1
@@ -45,7 +45,7 @@ class Sender:
         if wrong:
             self.faults.append(f"{wrong}: {request} was answered {code}: {text[:200]}")
 
-    async def _answer(self, request: Nonsense) -> tuple[grpc.StatusCode, str, bytes | None]:
+    async def _answer(self, request: FuzzedRequest) -> tuple[grpc.StatusCode, str, bytes | None]:
         channel: Any = self._channel
         try:
             if request.streams:
@@ -75,7 +75,7 @@ def _wrong(code: grpc.StatusCode, text: str, details: bytes | None) -> str | Non
     return None if any(each.Unpack(info) and info.reason for each in status.details) else "no reason"
 
 
-async def test_a_server_answers_all_nonsense_and_serves_on(
+async def test_fuzzed_requests_get_a_status_with_a_reason(
     serve_process: StartProcess, issue: Callable[..., str], connect: Callable[[Service], Caller]
 ) -> None:
     """Each gets a status with a reason, never INTERNAL or UNKNOWN; the log has no fault; a turn runs after it."""
@@ -93,14 +93,14 @@ async def test_a_server_answers_all_nonsense_and_serves_on(
         "talk",
         *(each.call_id for each in turn.calls),
     ]
-    author = Author(seed=SEED, keys=[*keys, *keys, *keys[3:] * 4, f"gdt_{'0' * 16}_{'A' * 43}"], words=words)
+    fuzzer = RequestFuzzer(seed=SEED, keys=[*keys, *keys, *keys[3:] * 4, f"gdt_{'0' * 16}_{'A' * 43}"], words=words)
     async with grpc.aio.insecure_channel(service.target) as channel:
         sender = Sender(channel)
         left = iter(range(REQUESTS))
 
         async def send_all() -> None:
             for _ in left:
-                await sender.send(author.write())
+                await sender.send(fuzzer.generate())
 
         await asyncio.gather(*(send_all() for _ in range(AT_ONCE)))
 
@@ -114,9 +114,7 @@ async def test_a_server_answers_all_nonsense_and_serves_on(
     assert (await connect(service).converse("hi", session_id="after")).finished
 
 
-async def test_what_is_too_large_is_refused_and_the_server_serves_on(
-    serve_process: StartProcess, connect: Callable[[Service], Caller]
-) -> None:
+async def test_too_large_request_is_refused(serve_process: StartProcess, connect: Callable[[Service], Caller]) -> None:
     """A request above the limit and metadata above gRPC's are RESOURCE_EXHAUSTED, with no reason: gRPC answers them."""
     _, service = await serve_process()
     caller: Any = connect(service)

@@ -1,17 +1,19 @@
-"""This server's leases on sessions, released by holder until the database acknowledges it.
+"""The holders of this server's leases on sessions: turns and deletions.
 
-A holder is a turn or a deletion. A lease of this server whose holder does not run is released, for any cause: the
-answer to an acquisition or a release was lost, the holder failed, or the database was unreachable.
+The lease protocol (acquisition, fence, takeover) is in `sessions/store.py`. Here a lease of this server whose holder
+does not run is released until the database acknowledges it, for any cause: the answer to an acquisition or a release
+was lost, the holder failed, or the database was unreachable.
 """
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, StorageError
 from godoty_service.sessions.session import Claim, Session
 from godoty_service.sessions.store import SessionStore
@@ -36,8 +38,8 @@ class _Holder:
     totals_stale: bool = False
 
 
-class Leases:
-    """The leases of this server's turns and deletions."""
+class LeaseHolders:
+    """Registers this server's turns and deletions, and acquires and releases their leases."""
 
     def __init__(self, sessions: SessionStore) -> None:
         self._sessions = sessions
@@ -102,15 +104,7 @@ class Leases:
 
     async def run(self, interval: float) -> None:
         """Release leases without a running holder: when a holder ends with a lease, and every `interval` seconds."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await self._reap_requested.wait()
-            self._reap_requested.clear()
-            try:
-                await self.reap()
-            except GodotyError as error:
-                log.warning("leases_not_reaped", error=str(error))
+        await run_every(interval, self.reap, failure="leases_not_reaped", wake=self._reap_requested)
 
     async def reap(self) -> int:
         """Release this server's leases whose holders do not run; return their number.

@@ -1,4 +1,4 @@
-"""The environment of the service, shared by all tests: a real MongoDB, and the sandbox OpenRouter with its invoice."""
+"""The backends of the service, shared by all tests: a real MongoDB, and the sandbox OpenRouter with its invoice."""
 
 import asyncio
 import secrets
@@ -17,16 +17,16 @@ from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
-from tests.support.service import Place, Service
+from tests.support.service import Deployment, Service
 
 T = TypeVar("T")
 
 ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
-_MAX_WAIT = 60.0
+_MAX_WAIT = 180.0
 
 
-class Surroundings:
+class Backends:
     """MongoDB and the sandbox in a thread, so that blocking and asynchronous tests and other processes can use them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Surroundings:
     """
 
     def __init__(self, directory: Path, mongodb_uri: str | None) -> None:
-        """Prepare the environment; entering it starts the servers.
+        """Prepare the backends; entering them starts the servers.
 
         Args:
             directory: The data directory of a MongoDB that is started.
@@ -44,7 +44,7 @@ class Surroundings:
         """
         self._directory = directory
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="surroundings", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="backends", daemon=True)
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
         self._opened = ""  # the database of the open components
@@ -96,7 +96,7 @@ class Surroundings:
         return name
 
     def settings(self, database: str, **others: Any) -> Settings:
-        """Return settings for this environment."""
+        """Return settings of a server on these backends."""
         return Settings(
             **{
                 "listen": "127.0.0.1:0",
@@ -113,8 +113,8 @@ class Surroundings:
     def service(self, target: str, database: str) -> Service:
         """Create a tenant in a server's database, and an API key of it."""
         tenant_id, api_key, key_id = self.run(self._issue(database, frozenset({Scope.CONVERSE})))
-        place = Place(target=target, database=self.mongo[database], surroundings=self)
-        return Service(place=place, tenant_id=tenant_id, api_key=api_key, key_id=key_id)
+        deployment = Deployment(target=target, database=self.mongo[database], backends=self)
+        return Service(deployment=deployment, tenant_id=tenant_id, api_key=api_key, key_id=key_id)
 
     def issue_key(self, database: str, tenant_id: str, *, scopes: frozenset[Scope], **others: Any) -> str:
         """Create a key of an existing tenant."""

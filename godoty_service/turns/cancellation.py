@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
+from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, SessionLost
 from godoty_service.tenancy.api_keys import ApiKeys
@@ -77,12 +78,8 @@ class KeyMonitor:
 
     async def run(self, interval: float, turns: Callable[[], Collection[Turn]]) -> None:
         """Check the keys of the running turns every `interval` seconds until cancelled."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.mark(turns())
-            except GodotyError as error:  # without the database no model call is made either
-                log.warning("keys_not_read", error=str(error))
+        # A failed read ends no turn: without the database no model call is made either.
+        await run_every(interval, lambda: self.mark(turns()), failure="keys_not_read")
 
     async def mark(self, turns: Collection[Turn]) -> None:
         """Mark the turns whose key is no longer valid."""

@@ -1,4 +1,4 @@
-"""Starts the environment of the contenders: a sandbox OpenRouter, a MongoDB, and the load generator."""
+"""Starts the testbed of the contenders: a sandbox OpenRouter, a MongoDB, and the load generator."""
 
 import json
 import tempfile
@@ -24,8 +24,8 @@ PROVIDER_KEY = "sandbox-bench"
 
 
 @dataclass(kw_only=True)
-class World:
-    """The environment of the measured servers.
+class Testbed:
+    """What the measured servers run against.
 
     Attributes:
         upstream: The sandbox's base URL.
@@ -62,7 +62,7 @@ class World:
 
 
 @asynccontextmanager
-async def open_world() -> AsyncIterator[World]:
+async def open_testbed() -> AsyncIterator[Testbed]:
     """Start everything; stop and delete it after the block."""
     async with AsyncExitStack() as stack:
         directory = Path(
@@ -75,7 +75,7 @@ async def open_world() -> AsyncIterator[World]:
             (await client.post(settings, json={"record_requests": False})).raise_for_status()
         mongo = await stack.enter_async_context(LocalMongo(directory / "mongodb"))
         generator = await _started(stack, directory, "generator", "bench.generator")
-        yield World(
+        yield Testbed(
             upstream=upstream,
             sandbox=sandbox,
             mongo=mongo,

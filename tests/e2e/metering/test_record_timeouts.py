@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from godoty_service.ledger.entries import CallState, CostSource
+from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from tests.conftest import StartProcess
-from tests.e2e.metering.conftest import NEVER, Serve, StartHarness
-from tests.e2e.metering.reconciler_harness import billed, calls, cancelled, eventually
+from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
+from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, eventually
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
@@ -26,46 +27,58 @@ def start_earlier(service: Service, by: timedelta) -> None:
         ledger.update_one({"_id": document["_id"]}, {"$set": {"start_time": document["start_time"] - by}})
 
 
-async def test_cancelled_long_stream_waits_for_its_record(calling: Serve, start_harness: StartHarness) -> None:
+async def until_settled(harness: ReconcilerHarness) -> None:
+    """Reconcile until a call is settled; none may be unresolved before."""
+    async with asyncio.timeout(60):
+        while not (found := await harness.reconciler.tick())[Outcome.SETTLED]:
+            assert not found[Outcome.UNRESOLVED]
+            await asyncio.sleep(0.1)
+
+
+async def test_cancelled_long_stream_waits_for_its_record(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """It ran for 61 minutes and its record is on its way: it stays pending, and is settled by the record."""
-    caller = await calling(reconcile_interval=NEVER)
-    await cancelled(caller, f"{CANCELLED} record_ms=1500")
+    caller = await start_caller(reconcile_interval=NEVER)
+    await cancelled(caller, f"{CANCELLED} record_ms=5000")
     start_earlier(caller.service, LONG)
     harness = await start_harness(caller.service)
 
     assert (await harness.reconciler.tick())[Outcome.POSTPONED] == 1
-    await asyncio.sleep(1.5)
-    assert (await harness.reconciler.tick())[Outcome.SETTLED] == 1
+    await until_settled(harness)
 
     (entry,) = calls(caller)
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
-async def test_long_answer_without_cost_waits_for_its_record(calling: Serve, start_harness: StartHarness) -> None:
+async def test_long_answer_without_cost_waits_for_its_record(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """It ran for three minutes: the catalogue does not price it before its record has had its two."""
-    caller = await calling(reconcile_interval=NEVER)
-    await caller.converse("@sandbox no-cost fee=0.002 record_ms=1500")
+    caller = await start_caller(reconcile_interval=NEVER)
+    await caller.converse("@sandbox no-cost fee=0.002 record_ms=5000")
     start_earlier(caller.service, timedelta(minutes=3))
     harness = await start_harness(caller.service)
 
     assert (await harness.reconciler.tick())[Outcome.POSTPONED] == 1
-    await asyncio.sleep(1.5)
-    assert (await harness.reconciler.tick())[Outcome.SETTLED] == 1
+    await until_settled(harness)
 
     (entry,) = calls(caller)
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
-async def test_long_stream_of_another_key_waits_for_that_key(calling: Serve, start_harness: StartHarness) -> None:
+async def test_long_stream_of_another_key_waits_for_that_key(
+    start_caller: StartCaller, start_harness: StartHarness
+) -> None:
     """A server without the key closes it as unresolved an hour after it was deferred, and not before."""
-    caller = await calling(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-one")
+    caller = await start_caller(reconcile_interval=NEVER, OPENROUTER_API_KEY="sandbox-one")
     await cancelled(caller, f"{CANCELLED} record_ms=-1")
     start_earlier(caller.service, LONG)
-    stranger = await start_harness(caller.service, OPENROUTER_API_KEY="sandbox-two")
+    with_other_key = await start_harness(caller.service, OPENROUTER_API_KEY="sandbox-two")
 
-    assert await stranger.reconciler.tick() == dict.fromkeys(Outcome, 0)
-    stranger.ahead = LONG
-    assert (await stranger.reconciler.tick())[Outcome.UNRESOLVED] == 1
+    assert await with_other_key.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    with_other_key.ahead = LONG
+    assert (await with_other_key.reconciler.tick())[Outcome.UNRESOLVED] == 1
 
 
 async def test_long_stream_of_dead_server_waits_for_its_record(
@@ -74,7 +87,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     """The hour begins when its server is found dead."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
-    call = caller.start(f"{CANCELLED} tokens=400 record_ms=-1")
+    call = caller.start(f"{CANCELLED} tokens=400 hold_after=10 record_ms=-1")
     await eventually(lambda: any(each.generation_id for each in service.entries("talk")))
     await process.kill()
     await read(call)
@@ -82,7 +95,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     harness = await start_harness(service, **SHORT_LEASE)
 
     found = dict.fromkeys(Outcome, 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not any(found.values()):
             await asyncio.sleep(0.1)
             found = await harness.reconciler.tick()
@@ -95,10 +108,10 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     ("byok", "state"), [(True, CallState.UNRESOLVED), (False, CallState.SETTLED), (None, CallState.SETTLED)]
 )
 async def test_byok_call_without_cost_is_unresolved(
-    calling: Serve, start_harness: StartHarness, *, byok: bool | None, state: CallState
+    start_caller: StartCaller, start_harness: StartHarness, *, byok: bool | None, state: CallState
 ) -> None:
     """With a provider key of one's own the account pays nothing or an unlisted fee: the bound counts."""
-    caller = await calling(reconcile_interval=NEVER)
+    caller = await start_caller(reconcile_interval=NEVER)
     await caller.converse("@sandbox no-cost record_ms=-1")
     caller.service.database["ledger"].update_one({}, {"$set": {"is_byok": byok}} if byok is not None else {"$set": {}})
     harness = await start_harness(caller.service)

@@ -1,0 +1,39 @@
+"""Session stores of several servers, and turns that acquire and end sessions."""
+
+from datetime import timedelta
+from typing import Any
+
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.mongo.client import Database
+from godoty_service.sessions.session import Claim
+from godoty_service.sessions.store import SessionStore
+
+LEASE = timedelta(seconds=3)
+
+
+async def session_store(database: Database, name: str, *, alive: bool = True) -> SessionStore:
+    """Return a server's store of the sessions; without `alive` the server has sent no heartbeat."""
+    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id=name, lease=LEASE)
+    if alive:
+        await replicas.heartbeat()
+    return SessionStore(database.collection("sessions"), replicas=replicas)
+
+
+async def acquire(sessions: SessionStore, turn_id: str = "turn", session_id: str = "talk", **others: Any) -> Claim:
+    """Acquire a session for a turn."""
+    wanted = {"text": f"text of {turn_id}", "model": None, "default_model": "default", "user": None} | others
+    tenant_id = wanted.pop("tenant_id", "tenant")
+    return await sessions.acquire(tenant_id, session_id, turn_id=turn_id, **wanted)
+
+
+async def finish(sessions: SessionStore, acquired: Claim, **changes: Any) -> bool:
+    """End a turn."""
+    session = acquired.session
+    wanted: dict[str, Any] = {
+        "message_count": 2,
+        "state": {"a": 1},
+        "summary": None,
+        "totals": {"last_number": 1},
+        "totals_revision": session.totals_revision,
+    }
+    return await sessions.finish(session, **(wanted | changes))
