@@ -38,7 +38,7 @@ class World:
 
     Attributes:
         caller: A new tenant of the shared server.
-        stranger: Another one.
+        other_tenant: Another one.
         serve: Starts a server in the test's event loop.
         connect: Connects a caller.
         issue: Creates keys.
@@ -46,7 +46,7 @@ class World:
     """
 
     caller: Caller
-    stranger: Caller
+    other_tenant: Caller
     serve: Start
     connect: Callable[[Service], Caller]
     issue: Callable[..., str]
@@ -324,12 +324,12 @@ async def _not_allowed(world: World) -> Failure:
 
 @raises("TENANT_NOT_FOUND")
 async def _no_tenant(world: World) -> Failure:
-    return await world.usage(Scope.BILLING, tenant_id=world.stranger.service.tenant_id)
+    return await world.usage(Scope.BILLING, tenant_id=world.other_tenant.service.tenant_id)
 
 
 @raises("KEY_NOT_FOUND")
 async def _no_key(world: World) -> Failure:
-    return await world.admin("RevokeKey", key_id=world.stranger.service.key_id)
+    return await world.admin("RevokeKey", key_id=world.other_tenant.service.key_id)
 
 
 @raises("PROVIDER_KEYS_OFF")
@@ -343,7 +343,7 @@ async def _adjust(world: World, call_id: str) -> Failure:
 
 @raises("CALL_NOT_FOUND")
 async def _no_call(world: World) -> Failure:
-    (call,) = (await world.stranger.converse("hello")).calls
+    (call,) = (await world.other_tenant.converse("hello")).calls
     return await _adjust(world, call.call_id)
 
 

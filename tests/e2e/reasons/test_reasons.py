@@ -16,7 +16,7 @@ REASONS = documented()
 @pytest.fixture
 def world(
     caller: Caller,
-    stranger: Caller,
+    other_tenant: Caller,
     serve: Start,
     connect: Callable[[Service], Caller],
     *,
@@ -24,7 +24,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     """What the reasons are raised with."""
-    return World(caller, stranger, serve, connect, issue, monkeypatch)
+    return World(caller, other_tenant, serve, connect, issue, monkeypatch)
 
 
 @pytest.mark.parametrize("reason", REASONS)

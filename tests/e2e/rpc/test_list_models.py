@@ -82,7 +82,7 @@ async def test_model_has_its_prices_and_abilities(caller: Caller) -> None:
     assert any(each.prices_vary for each in models.values())
 
 
-async def test_policy_selects_the_models(service: Service, caller: Caller, stranger: Caller) -> None:
+async def test_policy_selects_the_models(service: Service, caller: Caller, other_tenant: Caller) -> None:
     """Ids and patterns; each listed model may be requested, and another tenant's list is another."""
     await allow(service, "openai/gpt-4o*", "z-ai/glm-5.2:free", "none/*")
     found = [each.model_id for each in await all_models(caller, page_size=2)]
@@ -92,8 +92,8 @@ async def test_policy_selects_the_models(service: Service, caller: Caller, stran
         each["id"] for each in LISTED if each["id"].startswith("openai/gpt-4o") or each["id"] == "z-ai/glm-5.2:free"
     )
     assert (await caller.converse("hi", model=found[-1])).finished
-    assert len(await all_models(stranger)) == len(LISTED)
-    foreign = stranger.call("ListModels", pb.ListModelsRequest(page_token=pages.next_page_token))
+    assert len(await all_models(other_tenant)) == len(LISTED)
+    foreign = other_tenant.call("ListModels", pb.ListModelsRequest(page_token=pages.next_page_token))
     assert (await failure_of(foreign)).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
