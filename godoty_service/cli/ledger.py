@@ -33,23 +33,17 @@ if TYPE_CHECKING:
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Start = Annotated[str | None, typer.Option("--from", help="Only entries that started on this day or later.")]
 End = Annotated[str | None, typer.Option("--to", help="Only entries that started before this day or time.")]
-_COLUMNS = {  # of the table, by key
-    "entry_id": "entry",
-    "start_time": "started",
-    "session_id": "session",
-    "number": "number",
-    "state": "state",
-    "model": "model",
-    "provider": "provider",
-    "cost_usd": "cost USD",
-    "upper_bound_usd": "at most USD",
-    "user": "user",
-    "error": "error",
-}
-
 _KEYS = (  # of JSON and CSV
     *("entry_id", "start_time", "settle_time", "session_id", "turn_id", "number", "state", "purpose", "agent"),
     *("api_key_id", "model", "provider", "cost_usd", "upper_bound_usd", "user", "error"),
+)
+_TABLE_KEYS = (
+    *("entry_id", "start_time", "session_id", "number", "state", "model", "provider", "cost_usd"),
+    *("upper_bound_usd", "user", "error"),
+)
+_COLUMNS = (  # of `_TABLE_KEYS`
+    *("entry", "started", "session", "number", "state", "model", "provider", "cost USD", "at most USD", "user"),
+    "error",
 )
 
 ledger_app = typer.Typer(help="Read, reconcile and verify the ledger.", no_args_is_help=True)
@@ -338,7 +332,7 @@ def _print(entries: list[Entry], shape: Format) -> None:
         case Format.CSV:
             print_csv(_KEYS, [tuple(row.values()) for row in rows])
         case Format.TABLE:
-            print_table(tuple(_COLUMNS.values()), [tuple(row[key] for key in _COLUMNS) for row in rows])
+            print_table(_COLUMNS, [tuple(row[key] for key in _TABLE_KEYS) for row in rows])
 
 
 def _row(entry: Entry) -> dict[str, Value]:
