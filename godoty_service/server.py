@@ -152,16 +152,18 @@ async def _start_loops(
         SchemaError: A migration to a version that this build cannot read has begun.
         ValueError: The fetched catalogue does not list the default model.
     """
+    stack.push_async_callback(_quietly, components.replicas.stop)
+    background(
+        stack, components.replicas.run(settings.heartbeat)
+    )  # before the provider: it may take longer than a lease
     fetched, *_ = await asyncio.gather(
         _load_prices(provider.oracle), provider.client_pool.learn_records(), components.replicas.heartbeat()
     )
-    stack.push_async_callback(_quietly, components.replicas.stop)
     await components.schema.require_not_newer()  # again: a migration may have begun before this server was visible
     if fetched:
         check_default_model(settings, provider.oracle.current)
     stack.push_async_callback(_quietly, components.tenancy.api_keys.record_use)
     background(stack, components.tenancy.api_keys.run(settings.key_use_interval))
-    background(stack, components.replicas.run(settings.heartbeat))
     background(stack, provider.read_pacer.run())
     background(stack, provider.oracle.run(settings.catalogue_refresh))
     background(stack, provider.reconciler.run(settings.reconcile_interval))

@@ -18,7 +18,9 @@ from godoty_service.turns.turn_store import TurnStore
 
 log = structlog.get_logger(__name__)
 
-_READER_TIMEOUT = 0.05  # seconds for the read of remote readers: a turn without any is cancelled at once
+# Seconds for the read of remote readers, which usually takes milliseconds. A slow database must not end a turn that is
+# read elsewhere; one that does not answer for longer than a mark is valid must not keep an unread turn running.
+_READER_TIMEOUT = 3.0
 
 
 class TurnMonitor:

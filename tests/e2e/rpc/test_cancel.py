@@ -14,6 +14,7 @@ from tests.conftest import Start
 from tests.support.caller import Caller, failure_of, read
 from tests.support.handshake import unanswered_port
 from tests.support.history import assert_valid_history
+from tests.support.leases import SHORT_LEASE
 from tests.support.service import Service, eventually, soon
 from tests.support.waiting import free, when_free
 
@@ -226,9 +227,13 @@ async def test_session_with_a_running_turn_is_not_deleted(caller: Caller) -> Non
 
 
 async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect: Callable[[Service], Caller]) -> None:
-    """A provider that does not answer the handshake received nothing, so nothing can have been charged."""
+    """A provider that does not answer the handshake received nothing, so nothing can have been charged.
+
+    The server waits for it at its start, for longer than its lease; its heartbeats do not.
+    """
     with unanswered_port() as port:
-        caller = connect(await serve(openrouter_base_url=f"http://127.0.0.1:{port}/api/v1", connect_timeout=300))
+        url = f"http://127.0.0.1:{port}/api/v1"
+        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, **SHORT_LEASE))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
         await asyncio.sleep(0.2)

@@ -34,9 +34,11 @@ class Records:
 
     def __init__(self, answer: set[str] | BaseException | None) -> None:
         self.answer = answer
+        self.delay = 0.0  # seconds
 
     async def with_remote_reader(self, turn_ids: Collection[str]) -> set[str]:
         """Return the turns with a remote reader; None: never answer."""
+        await asyncio.sleep(self.delay)
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, BaseException):
@@ -110,6 +112,20 @@ async def test_remote_reader_counts_while_its_mark_is_valid(turn: Turn) -> None:
     await monitor.check([turn])
     await asyncio.sleep(0)
     assert turn.task.cancelling()
+
+
+async def test_slow_database_does_not_end_turn_with_remote_reader(turn: Turn) -> None:
+    """The read of its mark takes half a second: the turn runs on, whether its reader here left or it is checked."""
+    records = Records({"turn"})
+    records.delay = 0.5
+    monitor = TurnMonitor(turn_store=records, replicas=Replicas())  # type: ignore[arg-type] # stand-ins
+    monitor.on_reader_left(turn)
+    await monitor.check([turn])
+    await asyncio.sleep(0.1)
+
+    assert turn.task is not None
+    assert not turn.task.done()
+    assert not turn.task.cancelling()
 
 
 @pytest.mark.parametrize("answer", [StorageUnavailable("gone"), None], ids=["fails", "hangs"])
