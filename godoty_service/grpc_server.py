@@ -30,7 +30,7 @@ from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
 from godoty_service.turns.service import TurnService
 
-_STALE_INTERVALS = 3  # a catalogue that was not confirmed for so many intervals is stale
+_STALE_INTERVALS = 3  # of `catalogue_refresh`: a catalogue that was not confirmed since is stale
 SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
 _DESCRIPTORS = tuple(

@@ -33,7 +33,7 @@ SMALL = "openai/gpt-4"  # its context window has 8,191 tokens
 
 
 @dataclass
-class World:
+class Environment:
     """What the reasons are raised with.
 
     Attributes:
@@ -84,7 +84,7 @@ class World:
         return call, lambda: who.service.backends.allow(hold)
 
 
-Raise = Callable[[World], Awaitable[Failure]]
+Raise = Callable[[Environment], Awaitable[Failure]]
 RAISE: dict[str, Raise] = {}
 
 
@@ -111,67 +111,67 @@ def hard(limit: str, window: BudgetWindow = BudgetWindow.DAY) -> Budget:
 
 
 @raises("MALFORMED_REQUEST")
-async def _malformed(world: World) -> Failure:
-    method: Any = world.caller.channel.unary_unary("/godoty.v1.AgentService/GetSession", bytes, bytes)
-    return await failure_of(method(b"{}", metadata=world.service.metadata))
+async def _malformed(environment: Environment) -> Failure:
+    method: Any = environment.caller.channel.unary_unary("/godoty.v1.AgentService/GetSession", bytes, bytes)
+    return await failure_of(method(b"{}", metadata=environment.service.metadata))
 
 
 @raises("INVALID_FIELD")
-async def _invalid(world: World) -> Failure:
-    return failed(await world.caller.converse("hi", session_id="a b"))
+async def _invalid(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("hi", session_id="a b"))
 
 
 @raises("UNKNOWN_MODEL")
-async def _unknown_model(world: World) -> Failure:
-    return failed(await world.caller.converse("hi", model="openai/gpt-99"))
+async def _unknown_model(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("hi", model="openai/gpt-99"))
 
 
 @raises("INVALID_API_KEY")
-async def _invalid_key(world: World) -> Failure:
+async def _invalid_key(environment: Environment) -> Failure:
     wrong = (("authorization", f"Bearer gdt_0123456789abcdef_{'A' * 43}"),)
-    return await failure_of(world.caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=wrong))
+    return await failure_of(environment.caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=wrong))
 
 
 @raises("SCOPE_MISSING")
-async def _scope(world: World) -> Failure:
-    return await world.usage(Scope.CONVERSE)
+async def _scope(environment: Environment) -> Failure:
+    return await environment.usage(Scope.CONVERSE)
 
 
 @raises("SESSION_NOT_FOUND")
-async def _no_session(world: World) -> Failure:
-    return await failure_of(world.caller.call("GetSession", pb.GetSessionRequest(session_id="first")))
+async def _no_session(environment: Environment) -> Failure:
+    return await failure_of(environment.caller.call("GetSession", pb.GetSessionRequest(session_id="first")))
 
 
 @raises("SESSION_BUSY")
-async def _busy(world: World) -> Failure:
-    call, release = await world.held()
-    failure = failed(await world.caller.converse("hello"))
+async def _busy(environment: Environment) -> Failure:
+    call, release = await environment.held()
+    failure = failed(await environment.caller.converse("hello"))
     release()
     await read(call)
     return failure
 
 
 @raises("STORAGE_UNAVAILABLE")
-async def _storage(world: World) -> Failure:
-    caller = world.connect(await world.serve())
+async def _storage(environment: Environment) -> Failure:
+    caller = environment.connect(await environment.serve())
     await caller.call("ListSessions", pb.ListSessionsRequest())
 
     def find(*_: Any, **__: Any) -> Any:
         raise AutoReconnect("not primary")
 
-    with world.monkeypatch.context() as broken:
+    with environment.monkeypatch.context() as broken:
         broken.setattr(AsyncCollection, "find", find)
         return await failure_of(caller.call("ListSessions", pb.ListSessionsRequest()))
 
 
 @raises("SHUTTING_DOWN")
-async def _shutting_down(world: World) -> Failure:
-    backends = world.service.backends
+async def _shutting_down(environment: Environment) -> Failure:
+    backends = environment.service.backends
     async with AsyncExitStack() as stack:
         database = backends.new_database()
         server = await stack.enter_async_context(running(backends.settings(database)))
-        caller = world.connect(backends.service(server.address, database))
-        call, release = await world.held(caller)
+        caller = environment.connect(backends.service(server.address, database))
+        call, release = await environment.held(caller)
         stopped = asyncio.create_task(stack.aclose())
         failure = None
         while failure is None:
@@ -183,69 +183,71 @@ async def _shutting_down(world: World) -> Failure:
 
 
 @raises("PROVIDER_ACCOUNT_REFUSED")
-async def _account(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox error-before status=402"))
+async def _account(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox error-before status=402"))
 
 
 @raises("PROVIDER_THROTTLED")
-async def _throttled(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox replay file=err_200-with-429-body.json"))
+async def _throttled(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox replay file=err_200-with-429-body.json"))
 
 
 @raises("PROVIDER_UNAVAILABLE")
-async def _unavailable(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox reset tokens=9 after=3"))
+async def _unavailable(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox reset tokens=9 after=3"))
 
 
 @raises("PROVIDER_REJECTED_REQUEST")
-async def _rejected(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox replay file=err_400_provider-raw.json"))
+async def _rejected(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox replay file=err_400_provider-raw.json"))
 
 
 @raises("CONTEXT_WINDOW_EXCEEDED")
-async def _context_window(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox replay file=err_400_context-length.json"))
+async def _context_window(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox replay file=err_400_context-length.json"))
 
 
 @raises("MODEL_UNAVAILABLE")
-async def _model_unavailable(world: World) -> Failure:
-    return failed(await world.caller.converse("@sandbox replay file=err_404_no-endpoints.json"))
+async def _model_unavailable(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("@sandbox replay file=err_404_no-endpoints.json"))
 
 
 @raises("INTERNAL")
-async def _internal(world: World) -> Failure:
-    await world.caller.converse("hello")
+async def _internal(environment: Environment) -> Failure:
+    await environment.caller.converse("hello")
     # A lease of this shape cannot be read.
     changes = {"_id": new_id("ses"), "session_id": "broken", "lease": {"shape": 1}}
-    world.service.database["sessions"].insert_one({**(world.service.session("talk") or {}), **changes})
-    failure = await failure_of(world.caller.metrics("broken"))
-    world.service.database["sessions"].delete_one({"_id": changes["_id"]})
+    environment.service.database["sessions"].insert_one({**(environment.service.session("talk") or {}), **changes})
+    failure = await failure_of(environment.caller.metrics("broken"))
+    environment.service.database["sessions"].delete_one({"_id": changes["_id"]})
     return failure
 
 
 @raises("TURN_CANCELLED")
-async def _cancelled(world: World) -> Failure:
-    call, release = await world.held()
-    (turn_id,) = [each["_id"] for each in world.service.database["turns"].find({"tenant_id": world.service.tenant_id})]
-    await world.caller.call("CancelTurn", pb.CancelTurnRequest(turn_id=turn_id))
+async def _cancelled(environment: Environment) -> Failure:
+    call, release = await environment.held()
+    (turn_id,) = [
+        each["_id"] for each in environment.service.database["turns"].find({"tenant_id": environment.service.tenant_id})
+    ]
+    await environment.caller.call("CancelTurn", pb.CancelTurnRequest(turn_id=turn_id))
     failure = failed(await read(call))
     release()
     return failure
 
 
 @raises("DEADLINE_EXCEEDED")
-async def _deadline(world: World) -> Failure:
-    call, release = await world.held(world.connect(await world.serve(longest_turn=1.0)))
+async def _deadline(environment: Environment) -> Failure:
+    call, release = await environment.held(environment.connect(await environment.serve(longest_turn=1.0)))
     failure = failed(await read(call))
     release()
     return failure
 
 
 @raises("SESSION_LOST")
-async def _lost(world: World) -> Failure:
-    call, release = await world.held()
-    sessions = world.service.database["sessions"]
-    session = world.service.session("talk")
+async def _lost(environment: Environment) -> Failure:
+    call, release = await environment.held()
+    sessions = environment.service.database["sessions"]
+    session = environment.service.session("talk")
     assert session is not None
     sessions.update_one({"_id": session["_id"]}, {"$set": {"lease.turn_id": new_id("turn")}, "$inc": {"fence": 1}})
     release()
@@ -253,120 +255,122 @@ async def _lost(world: World) -> Failure:
 
 
 @raises("REQUEST_ID_REUSED")
-async def _reused(world: World) -> Failure:
-    await world.caller.converse("hi", request_id="order-7")
-    return failed(await world.caller.converse("hello", request_id="order-7"))
+async def _reused(environment: Environment) -> Failure:
+    await environment.caller.converse("hi", request_id="order-7")
+    return failed(await environment.caller.converse("hello", request_id="order-7"))
 
 
 @raises("TURN_NOT_FOUND")
-async def _no_turn(world: World) -> Failure:
-    call = world.caller.stub.ResumeTurn(pb.ResumeTurnRequest(turn_id=new_id("turn")), metadata=world.service.metadata)
+async def _no_turn(environment: Environment) -> Failure:
+    call = environment.caller.stub.ResumeTurn(
+        pb.ResumeTurnRequest(turn_id=new_id("turn")), metadata=environment.service.metadata
+    )
     return failed(await read(call))
 
 
 @raises("TURN_TOO_LARGE")
-async def _too_large(world: World) -> Failure:
-    caller = world.connect(await world.serve())
-    with world.monkeypatch.context() as small:
+async def _too_large(environment: Environment) -> Failure:
+    caller = environment.connect(await environment.serve())
+    with environment.monkeypatch.context() as small:
         small.setattr(logs, "LARGEST_LOG", 8_000)
         return failed(await caller.converse("@sandbox plain tokens=3000"))
 
 
 @raises("BUDGET_SPENT")
-async def _spent(world: World) -> Failure:
-    await world.policy(budgets=(hard("0.000001"),))
-    return failed(await world.caller.converse("hello"))
+async def _spent(environment: Environment) -> Failure:
+    await environment.policy(budgets=(hard("0.000001"),))
+    return failed(await environment.caller.converse("hello"))
 
 
 @raises("BUDGET_RESERVED")
-async def _reserved(world: World) -> Failure:
-    await world.policy(budgets=(hard("0.005"),))
-    call, release = await world.held(model=MODEL)
-    failure = failed(await world.caller.converse("hello", session_id="second", model=MODEL))
+async def _reserved(environment: Environment) -> Failure:
+    await environment.policy(budgets=(hard("0.005"),))
+    call, release = await environment.held(model=MODEL)
+    failure = failed(await environment.caller.converse("hello", session_id="second", model=MODEL))
     release()
     await read(call)
     return failure
 
 
 @raises("COST_UNBOUNDED")
-async def _unbounded(world: World) -> Failure:
-    await world.policy(budgets=(hard("1"),))
-    return failed(await world.caller.converse("hello", model="openrouter/auto"))
+async def _unbounded(environment: Environment) -> Failure:
+    await environment.policy(budgets=(hard("1"),))
+    return failed(await environment.caller.converse("hello", model="openrouter/auto"))
 
 
 @raises("MAX_COST_TOO_LOW")
-async def _max_cost(world: World) -> Failure:
-    return failed(await world.caller.converse("hello", limits=pb.TurnLimits(max_cost_usd="0.0000001")))
+async def _max_cost(environment: Environment) -> Failure:
+    return failed(await environment.caller.converse("hello", limits=pb.TurnLimits(max_cost_usd="0.0000001")))
 
 
 @raises("RATE_LIMITED")
-async def _rate(world: World) -> Failure:
-    await world.policy(turns_per_minute=1)
-    await world.caller.converse("hello")
-    return failed(await world.caller.converse("hello"))
+async def _rate(environment: Environment) -> Failure:
+    await environment.policy(turns_per_minute=1)
+    await environment.caller.converse("hello")
+    return failed(await environment.caller.converse("hello"))
 
 
 @raises("TOO_MANY_TURNS")
-async def _too_many(world: World) -> Failure:
-    await world.policy(concurrent_turns=1)
-    call, release = await world.held()
-    failure = failed(await world.caller.converse("hello", session_id="second"))
+async def _too_many(environment: Environment) -> Failure:
+    await environment.policy(concurrent_turns=1)
+    call, release = await environment.held()
+    failure = failed(await environment.caller.converse("hello", session_id="second"))
     release()
     await read(call)
     return failure
 
 
 @raises("MODEL_NOT_ALLOWED")
-async def _not_allowed(world: World) -> Failure:
-    await world.policy(allowed_models=("openai/*",))
-    return failed(await world.caller.converse("hello", model="anthropic/claude-haiku-4.5"))
+async def _not_allowed(environment: Environment) -> Failure:
+    await environment.policy(allowed_models=("openai/*",))
+    return failed(await environment.caller.converse("hello", model="anthropic/claude-haiku-4.5"))
 
 
 @raises("TENANT_NOT_FOUND")
-async def _no_tenant(world: World) -> Failure:
-    return await world.usage(Scope.BILLING, tenant_id=world.other_tenant.service.tenant_id)
+async def _no_tenant(environment: Environment) -> Failure:
+    return await environment.usage(Scope.BILLING, tenant_id=environment.other_tenant.service.tenant_id)
 
 
 @raises("KEY_NOT_FOUND")
-async def _no_key(world: World) -> Failure:
-    return await world.admin("RevokeKey", key_id=world.other_tenant.service.key_id)
+async def _no_key(environment: Environment) -> Failure:
+    return await environment.admin("RevokeKey", key_id=environment.other_tenant.service.key_id)
 
 
 @raises("PROVIDER_KEYS_OFF")
-async def _keys_off(world: World) -> Failure:
-    return await world.admin("SetProviderKey", provider_key="sk-or-v1-made-up")
+async def _keys_off(environment: Environment) -> Failure:
+    return await environment.admin("SetProviderKey", provider_key="sk-or-v1-made-up")
 
 
-async def _adjust(world: World, call_id: str) -> Failure:
-    return await world.admin("AdjustCall", call_id=call_id, add_usd="-1", why="a test", request_id="credit-7")
+async def _adjust(environment: Environment, call_id: str) -> Failure:
+    return await environment.admin("AdjustCall", call_id=call_id, add_usd="-1", why="a test", request_id="credit-7")
 
 
 @raises("CALL_NOT_FOUND")
-async def _no_call(world: World) -> Failure:
-    (call,) = (await world.other_tenant.converse("hello")).calls
-    return await _adjust(world, call.call_id)
+async def _no_call(environment: Environment) -> Failure:
+    (call,) = (await environment.other_tenant.converse("hello")).calls
+    return await _adjust(environment, call.call_id)
 
 
 @raises("CALL_NOT_ADJUSTABLE")
-async def _not_adjustable(world: World) -> Failure:
-    stream, release = await world.held()
-    (entry,) = world.service.entries("talk")
-    failure = await _adjust(world, entry.call_id)
+async def _not_adjustable(environment: Environment) -> Failure:
+    stream, release = await environment.held()
+    (entry,) = environment.service.entries("talk")
+    failure = await _adjust(environment, entry.call_id)
     release()
     await read(stream)
     return failure
 
 
 @raises("AMOUNT_REFUSED")
-async def _amount(world: World) -> Failure:
-    (call,) = (await world.caller.converse("hello")).calls
-    await soon(lambda: world.service.entries("talk")[0].cost is not None)
-    return await _adjust(world, call.call_id)
+async def _amount(environment: Environment) -> Failure:
+    (call,) = (await environment.caller.converse("hello")).calls
+    await soon(lambda: environment.service.entries("talk")[0].cost is not None)
+    return await _adjust(environment, call.call_id)
 
 
 @raises("TOO_MANY_WRONG_KEYS")
-async def _wrong_keys(world: World) -> Failure:
-    caller = world.connect(await world.serve(wrong_key_lookups=0.1))
+async def _wrong_keys(environment: Environment) -> Failure:
+    caller = environment.connect(await environment.serve(wrong_key_lookups=0.1))
     for number in range(12):
         wrong = (("authorization", f"Bearer gdt_{number:016x}_{'A' * 43}"),)
         with suppress(grpc.RpcError):
@@ -375,16 +379,16 @@ async def _wrong_keys(world: World) -> Failure:
 
 
 @raises("RESPONSE_TOO_LARGE")
-async def _response(world: World) -> Failure:
-    caller = world.connect(await world.serve())
+async def _response(environment: Environment) -> Failure:
+    caller = environment.connect(await environment.serve())
     await caller.converse("@sandbox plain text=" + "x" * 2000)
-    with world.monkeypatch.context() as small:
+    with environment.monkeypatch.context() as small:
         small.setattr(validation, "MAX_RESPONSE_BYTES", 1000)
         return await failure_of(caller.call("ListMessages", pb.ListMessagesRequest(session_id="talk")))
 
 
 @raises("MESSAGE_NOT_FOUND")
-async def _no_message(world: World) -> Failure:
-    await world.caller.converse("hello", session_id="first")
+async def _no_message(environment: Environment) -> Failure:
+    await environment.caller.converse("hello", session_id="first")
     request = pb.ReadMessageRequest(session_id="first", number=7)
-    return failed(await read(world.caller.stub.ReadMessage(request, metadata=world.service.metadata)))
+    return failed(await read(environment.caller.stub.ReadMessage(request, metadata=environment.service.metadata)))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons.raising import RAISE, World
+from tests.e2e.reasons.raising import RAISE, Environment
 from tests.e2e.reasons.reasons import documented
 from tests.support.caller import Caller
 from tests.support.service import Service
@@ -14,7 +14,7 @@ REASONS = documented()
 
 
 @pytest.fixture
-def world(
+def environment(
     caller: Caller,
     other_tenant: Caller,
     serve: Start,
@@ -22,17 +22,17 @@ def world(
     *,
     issue: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-) -> World:
+) -> Environment:
     """What the reasons are raised with."""
-    return World(caller, other_tenant, serve, connect, issue, monkeypatch)
+    return Environment(caller, other_tenant, serve, connect, issue, monkeypatch)
 
 
 @pytest.mark.parametrize("reason", REASONS)
-async def test_reason_is_raised_as_documented(world: World, reason: str) -> None:
+async def test_reason_is_raised_as_documented(environment: Environment, reason: str) -> None:
     """A reason that nothing here raises fails; so does a comment or an example that is not true."""
     assert reason in RAISE, "raising.py does not raise it"
     stated = REASONS[reason]
-    failure = await RAISE[reason](world)
+    failure = await RAISE[reason](environment)
 
     assert failure.reason == reason, failure.text
     assert failure.code.name == stated.status

@@ -74,7 +74,7 @@ async def test_entries_match_each_filter(
 ) -> None:
     """Time, session, turn, user, API key, model and state, alone and together, as in a scan."""
     await _fill(served_tenant, 60)
-    biller = connect_billing(service)
+    billing = connect_billing(service)
     documents = await served_tenant.documents()
     calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
 
@@ -82,7 +82,7 @@ async def test_entries_match_each_filter(
         return {each["_id"] for each in documents if chosen(each, calls[each.get("corrects", each["_id"])])}
 
     async def found(**fields: Any) -> set[str]:
-        return {entry_name(each) for each in await biller.all_entries(**fields)}
+        return {entry_name(each) for each in await billing.all_entries(**fields)}
 
     assert await found(session_id="s2") == names(lambda each, _: each["session_id"] == "s2")
     assert await found(session_id="none") == set()
@@ -101,7 +101,7 @@ async def test_entries_match_each_filter(
     start, end = NOON + timedelta(milliseconds=3), NOON + timedelta(milliseconds=6)
     within = names(lambda _, call: start <= call["start_time"] < end)
     assert await found(start_time=timestamp(start), end_time=timestamp(end)) == within
-    exported = await biller.export(start_time=timestamp(start), end_time=timestamp(end))
+    exported = await billing.export(start_time=timestamp(start), end_time=timestamp(end))
     assert {entry_name(each) for page in exported for each in page.entries} == within
     assert await found(start_time=timestamp(start), session_id="s1", model="a/one") == names(
         lambda each, call: (
@@ -118,13 +118,13 @@ async def test_list_as_of_a_time_does_not_change(
     """Entries that are inserted between two pages are not in it; calls have their newest state."""
     await _fill(served_tenant, 20)
     before = {each["_id"] for each in await served_tenant.documents()}
-    biller = connect_billing(service)
-    now = (await biller.usage(NOON, NOON + timedelta(days=1))).as_of
-    first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=now, page_size=5))
+    billing = connect_billing(service)
+    now = (await billing.usage(NOON, NOON + timedelta(days=1))).as_of
+    first = await billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=now, page_size=5))
     await _fill(served_tenant, 20)
     pending = next(each for each in served_tenant.calls.values() if each.state is CallState.PENDING)
     await served_tenant.close(pending, NOON, state=CallState.SETTLED)
-    rest = await biller.all_entries(as_of=now, page_size=5)
+    rest = await billing.all_entries(as_of=now, page_size=5)
 
     assert [entry_name(each) for each in first.entries] == [entry_name(each) for each in rest[:5]]
     assert {entry_name(each) for each in rest} == before
@@ -132,7 +132,7 @@ async def test_list_as_of_a_time_does_not_change(
         metering_pb2.CALL_STATE_SETTLED
     )
     later = timestamp(datetime.now(UTC) + timedelta(hours=1))
-    failure = await failure_of(biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=later)))
+    failure = await failure_of(billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(as_of=later)))
     assert list(failure.fields) == ["as_of"]
 
 
@@ -183,13 +183,13 @@ async def test_call_has_its_agent_purpose_and_key(
     service: Service, caller: Caller, connect_billing: ConnectBilling
 ) -> None:
     """In the event of the turn and in the ledger; `settle_time` once the call is settled."""
-    (told,) = (await caller.converse("hello")).calls
-    (entry,) = await connect_billing(service).all_entries(api_key_id=told.api_key_id, turn_id=told.turn_id)
+    (finished,) = (await caller.converse("hello")).calls
+    (entry,) = await connect_billing(service).all_entries(api_key_id=finished.api_key_id, turn_id=finished.turn_id)
 
-    assert (told.agent, told.purpose) == ("assistant", metering_pb2.CALL_PURPOSE_AGENT)
-    assert told.api_key_id == service.key_id
-    assert entry.call == told
-    assert told.settle_time.ToDatetime(tzinfo=UTC) >= told.start_time.ToDatetime(tzinfo=UTC)
+    assert (finished.agent, finished.purpose) == ("assistant", metering_pb2.CALL_PURPOSE_AGENT)
+    assert finished.api_key_id == service.key_id
+    assert entry.call == finished
+    assert finished.settle_time.ToDatetime(tzinfo=UTC) >= finished.start_time.ToDatetime(tzinfo=UTC)
 
 
 async def test_entries_of_a_period_add_up_to_its_sums(
@@ -212,23 +212,23 @@ async def test_foreign_page_token_is_refused(
 ) -> None:
     """Of another query, of another tenant, and an invented one."""
     await _fill(served_tenant, 5)
-    biller = connect_billing(service)
-    first = await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=1))
+    billing = connect_billing(service)
+    first = await billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=1))
     token = first.next_page_token
     assert token
     refused = [
-        _page(biller, token, session_id="s1"),
+        _page(billing, token, session_id="s1"),
         _page(connect_billing(service.another_tenant()), token),
-        _page(biller, token[:-3]),
-        biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=-1)),
-        biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(state=17)),  # type: ignore[arg-type] # unknown
+        _page(billing, token[:-3]),
+        billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_size=-1)),
+        billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(state=17)),  # type: ignore[arg-type] # unknown
     ]
     for call in refused:
         assert (await failure_of(call)).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def _page(biller: BillingCaller, token: str, **fields: Any) -> Any:
-    return await biller.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_token=token, **fields))
+async def _page(billing: BillingCaller, token: str, **fields: Any) -> Any:
+    return await billing.call("ListLedgerEntries", pb.ListLedgerEntriesRequest(page_token=token, **fields))
 
 
 def _resident(process: int) -> int:
@@ -260,11 +260,11 @@ async def test_memory_of_an_export_is_constant(serve_process: StartProcess, conn
     await _insert(tenant, EXPORTED)
     assert process.process is not None
     server = process.process.pid
-    biller = connect_billing(service)
-    await biller.export(end_time=timestamp(NOON + timedelta(seconds=1000)))  # warms up
+    billing = connect_billing(service)
+    await billing.export(end_time=timestamp(NOON + timedelta(seconds=1000)))  # warms up
     before = most = _resident(server)
     seen: set[str] = set()
-    stream = biller.stub.ExportLedger(pb.ExportLedgerRequest(), metadata=biller._metadata, timeout=120)
+    stream = billing.stub.ExportLedger(pb.ExportLedgerRequest(), metadata=billing._metadata, timeout=120)
     async for page in stream:
         assert len(page.entries) <= 500
         names = {entry_name(each) for each in page.entries}
