@@ -169,7 +169,7 @@ async def timed(components: Components, tenant_id: str, case: Case) -> tuple[flo
     """Run a query; return its milliseconds and rows."""
     begun = time.perf_counter()
     answer = await components.usage.queries.run(tenant_id, query(case))
-    (await usage_report_message(answer, max_bytes=PAGE_BYTES)).SerializeToString()
+    (await usage_report_message(answer, query(case), max_bytes=PAGE_BYTES)).SerializeToString()
     return (time.perf_counter() - begun) * 1000, len(answer.rows)
 
 

@@ -284,7 +284,7 @@ def _usage(settings: Settings, database: Database, ledger: Collection, *, owner:
     rollup_job = RollupJob(
         database.collection(RollupJob.COLLECTION), entries=entries, rollups=rollups, now=database.now, owner=owner
     )
-    pages = LedgerPages(ledger)
+    pages = LedgerPages(ledger, piece=settings.usage_piece_entries)
     return UsageComponents(
         entries=entries,
         rollups=rollups,
@@ -297,7 +297,7 @@ def _usage(settings: Settings, database: Database, ledger: Collection, *, owner:
             limits=ScanLimits(piece=settings.usage_piece_entries, entries=settings.usage_max_entries),
         ),
         pages=pages,
-        exports=LedgerExport(rollup_job=rollup_job, pages=pages),
+        exports=LedgerExport(rollup_job=rollup_job, pages=pages, now=database.now),
     )
 
 

@@ -1,5 +1,7 @@
 """Builds the gRPC server: its interceptor, its services and the limits of its connections."""
 
+from datetime import timedelta
+
 import grpc
 from godoty.v1 import (
     admin_service_pb2,
@@ -29,6 +31,7 @@ from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
 from godoty_service.turns.service import TurnService
 
+_STALE_INTERVALS = 3  # of `catalogue_refresh`: a catalogue that was not confirmed since is stale
 SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
 SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
 _DESCRIPTORS = tuple(
@@ -107,6 +110,9 @@ def _agent_service(
         max_text_bytes=settings.max_text_bytes,
         page_bytes=settings.page_bytes,
         content_bytes=settings.content_bytes,
+        policies=components.tenancy.policies,
+        catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
+        clock=components.clock,
     )
 
 

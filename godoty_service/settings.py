@@ -186,7 +186,10 @@ class Settings(ListenerSettings):
     )
     rollup_interval: float = Field(5.0, ge=0.01, le=86_400, description="Seconds between two roll-ups of usage.")
     usage_piece_entries: int = Field(
-        10_000, ge=100, le=200_000, description="Ledger entries that one database operation of GetUsage sums."
+        10_000,
+        ge=100,
+        le=200_000,
+        description="Ledger entries that one database operation of GetUsage sums, or of a filtered list examines.",
     )
     usage_max_entries: int = Field(
         5_000_000,

@@ -12,6 +12,7 @@ from godoty_service.cli.context import err, out, read_settings
 from godoty_service.cli.keys import key_app
 from godoty_service.cli.ledger import ledger_app
 from godoty_service.cli.migrate import migrate
+from godoty_service.cli.models import models
 from godoty_service.cli.prices import prices
 from godoty_service.cli.serve import serve_by_workers
 from godoty_service.cli.tenants import tenant_app
@@ -28,6 +29,7 @@ app.add_typer(config_app, name="config")
 app.command()(migrate)
 app.command()(usage)
 app.command()(prices)
+app.command()(models)
 
 
 def main() -> None:

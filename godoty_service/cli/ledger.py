@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -17,11 +18,12 @@ from godoty_service.budgets.verification import verify_budgets
 from godoty_service.cli.context import actor, err, out, print_table, user, with_components, with_provider
 from godoty_service.cli.formats import Format, FormatOption, Value, parse_timestamp, print_csv, print_json
 from godoty_service.cli.repair import repair_times
-from godoty_service.ledger.entries import Adjustment, Entry
+from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.verification import Progress, verify
 from godoty_service.metering.reconciler import Outcome
 from godoty_service.pricing import money
+from godoty_service.usage.ledger_pages import PAGE_SIZE
 from godoty_service.usage.verification import verify_usage
 
 if TYPE_CHECKING:
@@ -31,30 +33,16 @@ if TYPE_CHECKING:
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Start = Annotated[str | None, typer.Option("--from", help="Only entries that started on this day or later.")]
 End = Annotated[str | None, typer.Option("--to", help="Only entries that started before this day or time.")]
-_COLUMNS = (
-    "entry",
-    "started",
-    "session",
-    "number",
-    "state",
-    "model",
-    "provider",
-    "cost USD",
-    "at most USD",
-    "user",
-    "error",
+_KEYS = (  # of JSON and CSV
+    *("entry_id", "start_time", "settle_time", "session_id", "turn_id", "number", "state", "purpose", "agent"),
+    *("api_key_id", "model", "provider", "cost_usd", "upper_bound_usd", "user", "error"),
 )
-_KEYS = (
-    "entry_id",
-    "start_time",
-    "session_id",
-    "number",
-    "state",
-    "model",
-    "provider",
-    "cost_usd",
-    "upper_bound_usd",
-    "user",
+_TABLE_KEYS = (
+    *("entry_id", "start_time", "session_id", "number", "state", "model", "provider", "cost_usd"),
+    *("upper_bound_usd", "user", "error"),
+)
+_COLUMNS = (  # of `_TABLE_KEYS`
+    *("entry", "started", "session", "number", "state", "model", "provider", "cost USD", "at most USD", "user"),
     "error",
 )
 
@@ -69,8 +57,12 @@ def list_entries(
     start: Start = None,
     end: End = None,
     session: Annotated[str, typer.Option(help="Only entries of this session.")] = "",
+    turn: Annotated[str, typer.Option(help="Only entries of this turn.")] = "",
+    end_user: Annotated[str, typer.Option("--user", help="Only entries of this end user.")] = "",
+    key: Annotated[str, typer.Option(help="Only entries of turns that this API key started, by its id.")] = "",
     model: Annotated[str, typer.Option(help="Only entries of this model, by its id or its slug.")] = "",
     state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Only entries that were inserted by this time.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries.")] = 50,
     shape: FormatOption = Format.TABLE,
 ) -> None:
@@ -82,8 +74,12 @@ def list_entries(
         start_time=parse_timestamp(start),
         end_time=parse_timestamp(end),
         session_id=session,
+        turn_id=turn,
+        user=end_user,
+        api_key_id=key,
         model=model,
         state=f"CALL_STATE_{state.name}" if state else None,
+        as_of=parse_timestamp(as_of),
     )
     entry_filter = billing_codec.parse_entry_filter(request)
 
@@ -91,10 +87,16 @@ def list_entries(
         await components.tenancy.tenants.require(tenant)
         catalogue = await newest_catalogue(components.database.collection("catalogues")) if model else None
         names = catalogue.other_names(model) if catalogue is not None else ()
-        found = await components.usage.pages.page(
-            tenant, replace(entry_filter, other_names=names), after=None, limit=limit + 1
-        )
-        _print([_row(each) for each in found[:limit]], shape)
+        if entry_filter.visible_at is not None:
+            await components.usage.exports.reach(tenant, entry_filter.visible_at)
+        found: list[Entry] = []
+        which = replace(entry_filter, other_names=names)
+        async with aclosing(components.usage.pages.pages(tenant, which, size=min(limit + 1, PAGE_SIZE))) as pages:
+            async for page in pages:
+                found += page
+                if len(found) > limit:
+                    break
+        _print(found[:limit], shape)
         if len(found) > limit:
             notes = out if shape is Format.TABLE else err
             notes.print("there are more: raise --limit, or set --from to a later time")
@@ -322,25 +324,33 @@ def _used_today(body: bytes) -> Decimal | None:
     return money.parse_charge(data.get("usage_daily")) if isinstance(data, dict) else None
 
 
-def _print(rows: list[tuple[Value, ...]], shape: Format) -> None:
+def _print(entries: list[Entry], shape: Format) -> None:
+    """Print entries; a table has the columns for people only."""
+    rows = [_row(each) for each in entries]
     match shape:
         case Format.JSON:
-            print_json([dict(zip(_KEYS, row, strict=True)) for row in rows])
+            print_json(rows)
         case Format.CSV:
-            print_csv(_KEYS, rows)
+            print_csv(_KEYS, [tuple(row.values()) for row in rows])
         case Format.TABLE:
-            print_table(_COLUMNS, rows)
+            print_table(_COLUMNS, [tuple(row[key] for key in _TABLE_KEYS) for row in rows])
 
 
-def _row(entry: Entry) -> tuple[Value, ...]:
-    """Return the columns of an entry, in the order of `_KEYS`."""
+def _row(entry: Entry) -> dict[str, Value]:
+    """Return the values of an entry, by and in the order of `_KEYS`."""
     call = None if isinstance(entry, Adjustment) else entry
-    return (
+    settle_time = entry.settle_time if isinstance(entry, ModelCall) else entry.time
+    values = (
         entry.entry_id,
         entry.start_time.isoformat(timespec="milliseconds"),
+        settle_time.isoformat(timespec="milliseconds") if settle_time is not None else None,
         entry.session_id,
+        entry.turn_id,
         entry.number,
         "adjustment" if call is None else call.state.value,
+        entry.purpose.value if entry.purpose is not None else None,
+        entry.agent,
+        entry.api_key_id,
         entry.model,
         entry.provider,
         money.format_usd(entry.cost),
@@ -348,3 +358,4 @@ def _row(entry: Entry) -> tuple[Value, ...]:
         entry.user,
         ": ".join(filter(None, (call.error, call.error_message))) if call is not None else None,
     )
+    return dict(zip(_KEYS, values, strict=True))

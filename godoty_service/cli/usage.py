@@ -41,6 +41,7 @@ class By(StrEnum):
     AGENT = "agent"
     USER = "user"
     SESSION = "session"
+    API_KEY = "api_key"
 
 
 def usage(
@@ -84,7 +85,7 @@ def usage(
 def _print(report: UsageReport, groups: list[str], shape: Format) -> None:
     """Print a report. With CSV, its `as_of` is printed to standard error."""
     total, later = _numbers(report.totals), format_usd(report.later_cost)
-    rows = [(*row.keys, *_numbers(row.totals)) for row in report.rows] if groups else []
+    rows = [(*(key or None for key in row.keys), *_numbers(row.totals)) for row in report.rows] if groups else []
     if shape is Format.JSON:
         names = (*groups, *_KEYS)
         print_json(

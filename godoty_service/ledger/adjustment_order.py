@@ -92,6 +92,8 @@ def adjustment_of(
         model=call.model,
         provider=call.provider,
         agent=call.agent,
+        purpose=call.purpose,
+        api_key_id=call.api_key_id,
         user=call.user,
         call_time=call.start_time,
         time=time,

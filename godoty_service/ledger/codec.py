@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from godoty_service.ledger.entries import Adjustment, CostSource, Entry, ModelCall
+from godoty_service.ledger.entries import Adjustment, CallPurpose, CostSource, Entry, ModelCall
 from godoty_service.ledger.states import CallState, decode_state
 from godoty_service.mongo.collection import Document
 from godoty_service.pricing import money
@@ -20,6 +20,7 @@ _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))
 _COUNTERS = frozenset(COUNTERS)
 _COSTS = frozenset({"cost", "cost_source"})
 _COST_SOURCES = frozenset(CostSource)
+_PURPOSES = frozenset(CallPurpose)
 _SOURCES = tuple(field.name for field in fields(PriceEvidence) if field.name != "prices")
 
 
@@ -69,7 +70,7 @@ def to_field(name: str, value: Any) -> Any:
         return usage_to_document(value)
     if isinstance(value, PriceEvidence):
         return _evidence_document(value)
-    if isinstance(value, (CallState, CostSource)):
+    if isinstance(value, (CallState, CostSource, CallPurpose)):
         return value.value
     return list(value) if isinstance(value, tuple) else value
 
@@ -113,10 +114,15 @@ def _cost_source(value: str) -> CostSource | None:
     return CostSource(value) if value in _COST_SOURCES else None
 
 
+def _purpose(value: str) -> CallPurpose | None:
+    return CallPurpose(value) if value in _PURPOSES else None
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "usage": usage_from_document,
     "evidence": _evidence,
     "state": decode_state,
     "cost_source": _cost_source,
+    "purpose": _purpose,
     "fallback_models": tuple,
 }

@@ -20,6 +20,13 @@ class CostSource(StrEnum):
     CATALOGUE = "catalogue"
 
 
+class CallPurpose(StrEnum):
+    """What a call was made for."""
+
+    AGENT = "agent"
+    SUMMARY = "summary"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
     """One request to the provider. Money is in US dollars; None is unknown, never zero.
@@ -35,6 +42,8 @@ class ModelCall:
         generation_id: The provider's id, an attribute: it may come late, or never.
         upper_bound: The most that the call can cost, computed before it was made.
         provider_key_id: The id of the key that made the call: its record can only be read with that key.
+        api_key_id: The id of the API key that started the turn; None: the entry is of an earlier build.
+        purpose: None: the entry is of an earlier build, or its purpose of a later one.
         attempt: 1 for the first try of a request.
         error_code: The status of the provider's error response; None: it sent no error.
         error_message: The provider's error text, cleaned, at most 500 characters; None: there is none, or it concerns
@@ -77,6 +86,8 @@ class ModelCall:
     error_message: str | None = None
     user: str | None = None
     agent: str
+    purpose: CallPurpose | None = None
+    api_key_id: str | None = None
     owner: str
     rule: int = 1
 
@@ -126,6 +137,8 @@ class Adjustment:
         model: The model that the call counts under.
         provider: The provider that served the call.
         agent: The agent that made the call.
+        purpose: What the call was made for.
+        api_key_id: The API key that started the call's turn.
         user: The end user of the call.
         call_time: The start of the call: the adjustment belongs to the same period.
         time: The time of the adjustment.
@@ -149,6 +162,8 @@ class Adjustment:
     model: str
     provider: str | None = None
     agent: str = ""
+    purpose: CallPurpose | None = None
+    api_key_id: str | None = None
     user: str | None = None
     call_time: datetime | None = None
     time: datetime

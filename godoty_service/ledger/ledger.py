@@ -32,7 +32,7 @@ BY_MARK = (("rollup_state", 1), ("tenant_id", 1), ("start_time", 1))
 _OPEN, _UNRESOLVED = state_query("open"), state_query("unresolved")
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
-    *("owner", "start_time", "rule"),
+    *("owner", "start_time", "rule", "purpose", "api_key_id"),
 )
 _CLOSING = ("state", "cost_source", "cost", "settle_time")  # fields that identify one close
 # Ages are measured by the database's time: servers' clocks may be minutes apart.

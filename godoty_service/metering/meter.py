@@ -16,7 +16,7 @@ from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import BudgetSpent, GodotyError, StorageError
 from godoty_service.ids import new_id
-from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import Totals, totals_of_entries
@@ -31,7 +31,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnScope:
-    """The identity that a turn's calls are accounted under; `own_key`: they carry the tenant's own provider key."""
+    """The identity that a turn's calls are accounted under.
+
+    Attributes:
+        api_key_id: The API key that started the turn; None: none did.
+        own_key: The requests carry the tenant's own provider key.
+    """
 
     tenant_id: str
     session_uid: str
@@ -41,6 +46,7 @@ class TurnScope:
     agent: str
     provider_key_id: str
     owner: str
+    api_key_id: str | None = None
     own_key: bool = False
 
 
@@ -112,6 +118,7 @@ class TurnMeter:
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None,
         attempt: int,
+        purpose: CallPurpose,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
@@ -125,6 +132,7 @@ class TurnMeter:
                 `max_cost_usd` may lower it: the request carries the `output_limit` of the call.
             max_price: `provider.max_price` as the request carries it.
             attempt: The number of the request among those for one answer, from 1.
+            purpose: What the answer is for.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
@@ -143,7 +151,7 @@ class TurnMeter:
             start = self._clock()
             plan = PlannedCall(tenant_id=self.scope.tenant_id, start_time=start, asked=max_output_tokens, bound=bound)
             limit = await self.turn_budget.output_limit(plan, model, self.entries)
-            entry = self._new_entry(models, start, upper_bound=bound(limit), attempt=attempt)
+            entry = self._new_entry(models, start, upper_bound=bound(limit), attempt=attempt, purpose=purpose)
             clamped = limit != max_output_tokens
             call = OpenCall(self._dependencies, entry, self._oracle.current, output_limit=limit, clamped=clamped)
             try:
@@ -183,7 +191,13 @@ class TurnMeter:
         self._ledger.open_calls.difference_update(self._calls)
 
     def _new_entry(
-        self, models: tuple[str, ...], start: datetime, *, upper_bound: Decimal | None, attempt: int
+        self,
+        models: tuple[str, ...],
+        start: datetime,
+        *,
+        upper_bound: Decimal | None,
+        attempt: int,
+        purpose: CallPurpose,
     ) -> ModelCall:
         """Return a new call's entry, under the next number."""
         model, catalogue = models[0], self._oracle.current
@@ -208,6 +222,8 @@ class TurnMeter:
             attempt=attempt,
             user=self.scope.user,
             agent=self.scope.agent,
+            purpose=purpose,
+            api_key_id=self.scope.api_key_id,
             owner=self.scope.owner,
             rule=CURRENT_RULE,
         )

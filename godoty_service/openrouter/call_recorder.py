@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from godoty_service.errors import GodotyError
-from godoty_service.ledger.entries import ModelCall
+from godoty_service.ledger.entries import CallPurpose, ModelCall
 
 
 class OpenCall(Protocol):
@@ -64,6 +64,7 @@ class Meter(Protocol):
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None,
         attempt: int,
+        purpose: CallPurpose,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 

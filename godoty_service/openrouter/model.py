@@ -21,6 +21,7 @@ from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
+from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
 from godoty_service.openrouter.chunk import AnswerLimits
@@ -188,6 +189,7 @@ class OpenRouterModel(OpenAIModel):
             max_output_tokens=limit,
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
+            purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
         )
         limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
         request.update({name: value for name, value in limits.items() if value})

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from godoty_service.pricing import money
+from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.token_usage import whole_number
 from godoty_service.pricing.unit_prices import UnitPrices
 
@@ -63,6 +64,7 @@ class Catalogue:
     fetch_time: datetime
     models: Mapping[str, CatalogueModel]
     by_slug: Mapping[str, tuple[CatalogueModel, ...]]
+    abilities: Mapping[str, Abilities]  # by id; not hashed: they change no price
 
     @classmethod
     def parse(cls, body: str | bytes | Mapping[str, Any], *, fetch_time: datetime) -> "Catalogue":
@@ -76,14 +78,16 @@ class Catalogue:
         if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
             raise ValueError("not a model listing")
         models: dict[str, CatalogueModel] = {}
+        abilities: dict[str, Abilities] = {}
         for entry in entries:
             if (model := _model(entry)) is not None:
+                abilities[model.id] = Abilities.parse(entry)
                 models[model.id] = model if models.get(model.id, model) == model else _without_prices(model)
         by_slug: dict[str, tuple[CatalogueModel, ...]] = {}
         for model in models.values():
             by_slug[model.canonical_slug] = (*by_slug.get(model.canonical_slug, ()), model)
         canonical = {model.id: _canonical(model) for model in models.values()}
-        return cls(hash=_hash(canonical), fetch_time=fetch_time, models=models, by_slug=by_slug)
+        return cls(hash=_hash(canonical), fetch_time=fetch_time, models=models, by_slug=by_slug, abilities=abilities)
 
     def find(self, model: str, *, requested: str | Sequence[str] = ()) -> CatalogueModel | None:
         """Return the entry whose prices apply to a requested or served model; None: they are not known.

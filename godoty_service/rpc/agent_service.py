@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import session_pb2 as session_pb
 
 from godoty_service.aio.byte_limiter import ByteLimiter
+from godoty_service.clock import Clock
 from godoty_service.errors import MessageNotFound
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import SessionTotals
@@ -15,6 +17,8 @@ from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
 from godoty_service.rpc.interceptor import CallContext
+from godoty_service.rpc.metering_codec import timestamp
+from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
 from godoty_service.rpc.turn_codec import fill_event, turn_message
@@ -22,6 +26,7 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policies
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.session_metrics import load_totals
@@ -47,6 +52,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         max_text_bytes: int,
         page_bytes: int,
         content_bytes: int,
+        policies: Policies,
+        catalogue_stale_after: timedelta,
+        clock: Clock,
     ) -> None:
         """Create the service.
 
@@ -60,6 +68,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             max_text_bytes: Maximum bytes of a turn's text.
             page_bytes: Bytes at which a page ends, and at which a message of a page is truncated.
             content_bytes: Maximum bytes of messages that are loaded at the same time, by all calls together.
+            policies: The tenants' policies.
+            catalogue_stale_after: The age from which on the catalogue is stale.
+            clock: Returns the time.
         """
         self._turns = turns
         self._sessions = sessions
@@ -70,6 +81,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._max_text_bytes = max_text_bytes
         self._page_bytes = page_bytes
         self._content_limiter = ByteLimiter(content_bytes)
+        self._policies = policies
+        self._catalogue_stale_after = catalogue_stale_after
+        self._clock = clock
         self._metrics_cache = SessionMetricsCache()
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
@@ -194,6 +208,24 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Delete a session; its ledger entries remain."""
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
+
+    async def ListModels(self, request: pb.ListModelsRequest, call: CallContext) -> pb.ListModelsResponse:
+        """Return a page of the models that the tenant may use."""
+        page = PageRequest(request, ("models", call.tenant_id), str)
+        policy = await self._policies.get(call.tenant_id)
+        catalogue, age, seen_time = self._oracle.current, self._oracle.age(), self._oracle.seen_time
+        response = pb.ListModelsResponse(
+            catalogue_state=catalogue_state(age, stale_after=self._catalogue_stale_after),
+            catalogue_time=timestamp(seen_time) if seen_time is not None else None,
+        )
+        if catalogue is not None:
+            after = page.position[0] if page.position else ""
+            found = await allowed_models(catalogue, policy, after=after, limit=page.limit)
+            messages = await model_messages(catalogue, found[: page.size], now=self._clock())
+            models, token = page.cut(found, messages, position=lambda each: [each], max_bytes=self._page_bytes)
+            response.models.extend(models)
+            response.next_page_token = token
+        return response
 
     async def _session(self, call: CallContext, session_id: str) -> Session:
         session, _ = await self._sessions.get_summary(call.tenant_id, agent_codec.parse_session_id(session_id))

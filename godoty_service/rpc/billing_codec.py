@@ -6,7 +6,7 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import budget_pb2
+from godoty.v1 import budget_pb2, ledger_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.aio.cooperative import yielding_batches
@@ -14,8 +14,15 @@ from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.entries import Adjustment, Entry
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.metering_codec import STATES, call_message, timestamp, totals_message, usage_message
-from godoty_service.rpc.pagination import Position, decode_time, encoded_size
+from godoty_service.rpc.metering_codec import (
+    PURPOSES,
+    STATES,
+    call_message,
+    timestamp,
+    totals_message,
+    usage_message,
+)
+from godoty_service.rpc.pagination import CURSOR, Position, decode_time, encoded_size, invalid_token
 from godoty_service.rpc.validation import Violations
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import Group, Grouping, Key, NamedGroup
@@ -34,6 +41,15 @@ _GROUPS: dict[int, Group] = {
     pb.USAGE_GROUP_AGENT: NamedGroup.AGENT,
     pb.USAGE_GROUP_USER: NamedGroup.USER,
     pb.USAGE_GROUP_SESSION: NamedGroup.SESSION,
+    pb.USAGE_GROUP_API_KEY: NamedGroup.API_KEY,
+}
+_KEY_FIELDS = {
+    NamedGroup.MODEL: "model",
+    NamedGroup.PROVIDER: "provider",
+    NamedGroup.AGENT: "agent",
+    NamedGroup.USER: "user",
+    NamedGroup.SESSION: "session_id",
+    NamedGroup.API_KEY: "api_key_id",
 }
 
 
@@ -74,13 +90,18 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
         return EntryFilter(start=start, end=end)
     if request.state and request.state not in STATES:
         violations.add("state", "must be one of its values")
+    as_of = _parse_time("as_of", request.as_of, _floor, violations) if request.HasField("as_of") else None
     violations.raise_if_any()
     return EntryFilter(
         start=start,
         end=end,
         session_id=request.session_id,
+        turn_id=request.turn_id,
+        user=request.user,
+        api_key_id=request.api_key_id,
         model=request.model,
         state=STATES.get(request.state),
+        visible_at=as_of,
     )
 
 
@@ -116,17 +137,41 @@ def parse_entry_position(position: Position | None) -> EntryCursor | None:
     raise InvalidRequest.of("page_token", "must be the next_page_token of the same query")
 
 
-async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.GetUsageResponse:
+def parse_export_position(position: Position | None) -> tuple[datetime | None, EntryCursor | None]:
+    """Return the `as_of` of an export's cursor, and the position after which it continues; None: from its beginning.
+
+    Raises:
+        InvalidRequest: The cursor has none.
+    """
+    if position is None:
+        return None, None
+    match position:
+        case [str(as_of)]:
+            return decode_time(as_of, field=CURSOR), None
+        case [str(as_of), str(start), int(number), str(entry_id)] if 0 <= number < 2**63:
+            after = EntryCursor(decode_time(start, field=CURSOR), number, entry_id)
+            return decode_time(as_of, field=CURSOR), after
+    raise invalid_token(CURSOR)
+
+
+def cursor_position(cursor: EntryCursor) -> Position:
+    """Return the position of a page token for a ledger position."""
+    return [cursor.start.isoformat(), cursor.number, cursor.entry_id]
+
+
+async def usage_report_message(report: UsageReport, query: UsageQuery, *, max_bytes: int) -> pb.GetUsageResponse:
     """Convert a usage report with its first rows, as many as fit `max_bytes`; there may be thousands."""
     message = pb.GetUsageResponse(
         totals=totals_message(report.totals),
         as_of=timestamp(report.as_of),
         adjusted_later_usd=format_usd(report.later_cost),
+        time_zone=query.zone.key,
     )
     remaining = max_bytes
     async for rows in yielding_batches(report.rows):
         for row in rows:
-            converted = pb.UsageRow(keys=row.keys, totals=totals_message(row.totals))
+            keys = [_key_message(group, key) for group, key in zip(query.groups, row.key, strict=True)]
+            converted = pb.UsageRow(keys=keys, totals=totals_message(row.totals))
             remaining -= encoded_size(converted)
             if remaining < 0 and message.rows:
                 return message
@@ -134,7 +179,17 @@ async def usage_report_message(report: UsageReport, *, max_bytes: int) -> pb.Get
     return message
 
 
-async def entry_messages(entries: Sequence[Entry]) -> list[pb.LedgerEntry]:
+def _key_message(group: Group, key: datetime | str) -> pb.UsageKey:
+    """Convert the key of a group; an empty one means that the entries have no value."""
+    if isinstance(key, datetime):
+        return pb.UsageKey(time=timestamp(key))
+    message = pb.UsageKey()
+    if key:
+        setattr(message, _KEY_FIELDS[NamedGroup(group)], key)
+    return message
+
+
+async def entry_messages(entries: Sequence[Entry]) -> list[ledger_pb2.LedgerEntry]:
     """Convert ledger entries, of which there may be hundreds."""
     return [_entry_message(entry) async for batch in yielding_batches(entries) for entry in batch]
 
@@ -154,13 +209,17 @@ def budget_messages(budgets: Iterable[BudgetStatus]) -> list[budget_pb2.BudgetSt
     ]
 
 
-def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
+def adjustment_message(adjustment: Adjustment) -> ledger_pb2.Adjustment:
     """Convert an adjustment."""
-    return pb.Adjustment(
+    return ledger_pb2.Adjustment(
         adjustment_id=adjustment.entry_id,
         call_id=adjustment.corrects,
         session_id=adjustment.session_id,
+        turn_id=adjustment.turn_id,
         number=adjustment.number,
+        agent=adjustment.agent,
+        purpose=PURPOSES[adjustment.purpose],
+        api_key_id=adjustment.api_key_id or "",
         cost_usd=format_usd(adjustment.cost),
         usage=usage_message(adjustment.usage) if adjustment.usage is not None else None,
         create_time=timestamp(adjustment.time),
@@ -171,10 +230,10 @@ def adjustment_message(adjustment: Adjustment) -> pb.Adjustment:
     )
 
 
-def _entry_message(entry: Entry) -> pb.LedgerEntry:
+def _entry_message(entry: Entry) -> ledger_pb2.LedgerEntry:
     if isinstance(entry, Adjustment):
-        return pb.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
-    return pb.LedgerEntry(call=call_message(entry), user=entry.user or "")
+        return ledger_pb2.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
+    return ledger_pb2.LedgerEntry(call=call_message(entry), user=entry.user or "")
 
 
 def _parse_range(

@@ -9,15 +9,14 @@ from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service.budgets.store import BudgetStatus
 from godoty_service.errors import TenantNotFound
-from godoty_service.ledger.entries import Entry
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc import billing_codec
-from godoty_service.rpc.billing_codec import budget_messages, entry_messages, usage_report_message
+from godoty_service.rpc.billing_codec import budget_messages, cursor_position, entry_messages, usage_report_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.pagination import (
+    CURSOR,
     PageRequest,
-    Position,
     decode_any_token,
     encode_token,
     page_size,
@@ -83,7 +82,9 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         as_of, after = billing_codec.parse_usage_position(decode_any_token(request.page_token, query), usage_query)
         report = await self._usage.run(tenant_id, replace(usage_query, as_of=as_of), Page(size=size, after=after))
         later = report.later_cost if usage_query.as_of is not None else None
-        response = await usage_report_message(replace(report, later_cost=later), max_bytes=self._page_bytes)
+        response = await usage_report_message(
+            replace(report, later_cost=later), usage_query, max_bytes=self._page_bytes
+        )
         shown = len(response.rows)
         end = report.end if shown == len(report.rows) else report.rows[shown - 1].key
         if end is not None:
@@ -98,13 +99,17 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         tenant_id = await self._readable_tenant(request.tenant_id, call)
         page = PageRequest(request, ("ledger", tenant_id, repr(entry_filter)), str, int, str)
         after = billing_codec.parse_entry_position(page.position)
+        if entry_filter.visible_at is not None:
+            await self._exports.reach(tenant_id, entry_filter.visible_at)
         found = await self._pages.page(tenant_id, entry_filter, after=after, limit=page.limit)
         entries, token = page.cut(
-            found,
-            await entry_messages(found[: page.size]),
-            position=_entry_position,
+            found.entries,
+            await entry_messages(found.entries[: page.size]),
+            position=lambda each: cursor_position(EntryCursor.of(each)),
             max_bytes=self._page_bytes,
         )
+        if not token and found.end is not None:
+            token = page.next_token(cursor_position(found.end))
         return pb.ListLedgerEntriesResponse(entries=entries, next_page_token=token)
 
     async def ExportLedger(
@@ -113,11 +118,20 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """Stream all ledger entries as of one time, which the first response states."""
         entry_filter = billing_codec.parse_entry_filter(request)
         tenant_id = await self._readable_tenant(request.tenant_id, call)
-        export = await self._exports.begin(tenant_id, entry_filter)
-        yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of))
+        query = ("export", tenant_id, repr(entry_filter))
+        as_of, after = billing_codec.parse_export_position(decode_any_token(request.cursor, query, field=CURSOR))
+        export = await self._exports.begin(tenant_id, entry_filter, as_of=as_of, after=after)
+
+        def cursor(position: EntryCursor | None) -> str:
+            place = cursor_position(position) if position is not None else []
+            return encode_token(query, [export.as_of.isoformat(), *place])
+
+        yield pb.ExportLedgerResponse(as_of=timestamp(export.as_of), cursor=cursor(after))
         async for page in export.pages:
+            last = -1
             for entries in split_by_size(await entry_messages(page), max_bytes=self._page_bytes):
-                yield pb.ExportLedgerResponse(entries=entries)
+                last += len(entries)
+                yield pb.ExportLedgerResponse(entries=entries, cursor=cursor(EntryCursor.of(page[last])))
 
     async def GetBudget(self, request: pb.GetBudgetRequest, call: CallContext) -> pb.GetBudgetResponse:
         """Return the status of a tenant's budgets."""
@@ -142,8 +156,3 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         if not call.principal.is_operator or await self._tenants.get(requested) is None:
             raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested[:128]})
         return requested
-
-
-def _entry_position(entry: Entry) -> Position:
-    place = EntryCursor.of(entry)
-    return [place.start.isoformat(), place.number, place.entry_id]

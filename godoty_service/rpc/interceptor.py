@@ -22,7 +22,7 @@ from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.rpc import validation
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources, TooManyWrongKeys
 from godoty_service.rpc.keyless import KeylessCalls
-from godoty_service.rpc.status import abort, code_of
+from godoty_service.rpc.status import REQUEST_ID, abort, code_of
 from godoty_service.rpc.validation import Context, FieldLimits, encode_response, read_request
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
@@ -203,7 +203,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
     def _observed(self, method: str, context: Context) -> Iterator[ServerSpan]:
         """Set a call's log context, open its span, and count it when it ends, for any reason."""
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(method=method, request_id=new_id("req"))
+        structlog.contextvars.bind_contextvars(**{"method": method, REQUEST_ID: new_id("req")})
         start = time.monotonic()
         metadata = [(key, value) for key, value in context.invocation_metadata() or () if key != "authorization"]
         with self._tracing.server_span(method, metadata) as span:
@@ -231,7 +231,7 @@ def _to_godoty_error(error: Exception, span: ServerSpan) -> GodotyError:
     """Return the error for the caller: a GodotyError as it is, any other as an internal error."""
     if not isinstance(error, GodotyError):
         log.error("call_fault", exc_info=error)
-        error = internal_error(structlog.contextvars.get_contextvars().get("request_id", ""))
+        error = internal_error(structlog.contextvars.get_contextvars().get(REQUEST_ID, ""))
     elif error.reason == GodotyError.reason:
         log.error("call_fault", exc_info=error)
     span.set_code(code_of(error).value[0])

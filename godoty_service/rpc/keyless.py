@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from godoty_service.errors import GodotyError, QuotaExceeded
+from godoty_service.ids import new_id
 from godoty_service.rpc.auth_throttle import Sources
-from godoty_service.rpc.status import abort
+from godoty_service.rpc.status import REQUEST_ID, abort
 from godoty_service.rpc.validation import Context, encode_response, read_request, read_requests
 
 _RETRY_AFTER = 5.0  # seconds
@@ -99,11 +101,13 @@ class KeylessCalls:
 
     @contextmanager
     def _counted(self, context: Context) -> Iterator[None]:
-        """Count a call as open while the block runs.
+        """Give a call a request id, and count it as open while the block runs.
 
         Raises:
             TooManyKeylessCalls: A limit is reached.
         """
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**{REQUEST_ID: new_id("req")})
         source = self._sources.of(context.peer(), context.invocation_metadata() or ())
         if self._open[source] >= self._per_source or self._total >= self._max_total:
             raise TooManyKeylessCalls(

@@ -7,7 +7,7 @@ from godoty.v1 import metering_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from godoty_service.ledger.entries import CostSource, ModelCall
+from godoty_service.ledger.entries import CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.latency import LatencySummary, ProviderLatency
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Run, Totals
@@ -20,6 +20,7 @@ _SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 _STATES = {f"CALL_STATE_{state.name}": state for state in CallState}
 # The states by their numbers in the contract.
 STATES = {number: _STATES[name] for name, number in pb.CallState.items() if name in _STATES}
+PURPOSES = {None: "CALL_PURPOSE_UNSPECIFIED"} | {purpose: f"CALL_PURPOSE_{purpose.name}" for purpose in CallPurpose}
 _SOURCES = {source: pb.CostSource.Value(f"COST_SOURCE_{source.name}") for source in CostSource}
 
 
@@ -31,6 +32,9 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         turn_id=call.turn_id,
         number=call.number,
         state=f"CALL_STATE_{call.state.name}",
+        purpose=PURPOSES[call.purpose],
+        agent=call.agent,
+        api_key_id=call.api_key_id or "",
         requested_model=call.requested_model,
         served_model=call.served_model or "",
         served_slug=call.served_slug or "",
@@ -41,10 +45,11 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         catalogue_cost_usd=format_usd(call.catalogue_cost),
         upper_bound_usd=format_usd(call.upper_bound),
         upstream_cost_usd=format_usd(call.upstream_cost),
-        is_byok=call.is_byok,
+        byok=call.is_byok,
         provider_key_id=call.provider_key_id,
         unit_prices=_prices_message(call, call.evidence) if call.evidence is not None else None,
         start_time=timestamp(call.start_time),
+        settle_time=timestamp(call.settle_time) if call.settle_time is not None else None,
         time_to_first_token=duration(call.time_to_first_token),
         duration=duration(call.duration),
         attempt=call.attempt,

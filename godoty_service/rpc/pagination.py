@@ -20,6 +20,8 @@ Query = tuple[str, ...]
 Position = list[Any]  # JSON values
 
 MAX_TOKEN_LENGTH = 8192  # characters; a position holds at most two names of 128 characters
+PAGE_TOKEN, CURSOR = "page_token", "cursor"  # the fields that have tokens
+_SOURCES = {PAGE_TOKEN: "next_page_token", CURSOR: "cursor of a response"}
 _INTEGER_BOUND = 2**63
 _TAG = 8  # maximum bytes of a repeated field's tag and length
 
@@ -132,12 +134,17 @@ def decode_token(token: str, query: Query, *kinds: type) -> Position | None:
     """
     position = decode_any_token(token, query)
     if position is not None and not (len(position) == len(kinds) and all(map(_is_of, position, kinds))):
-        raise _invalid_token()
+        raise invalid_token()
     return position
 
 
-def decode_any_token(token: str, query: Query) -> Position | None:
+def decode_any_token(token: str, query: Query, *, field: str = PAGE_TOKEN) -> Position | None:
     """Return the position in a token, of values of any type, or None for the first page.
+
+    Args:
+        token: The token.
+        query: All that determines the list.
+        field: The field of the request that has the token.
 
     Raises:
         InvalidRequest: The token is invalid, or of another query.
@@ -145,7 +152,7 @@ def decode_any_token(token: str, query: Query) -> Position | None:
     if not token:
         return None
     if len(token) > MAX_TOKEN_LENGTH:
-        raise _invalid_token()
+        raise invalid_token(field)
     try:
         digest: str
         position: Position
@@ -154,11 +161,11 @@ def decode_any_token(token: str, query: Query) -> Position | None:
             return position
     except (ValueError, TypeError, RecursionError):
         pass
-    raise _invalid_token()
+    raise invalid_token(field)
 
 
-def decode_time(text: str) -> datetime:
-    """Return a time of a position.
+def decode_time(text: str, *, field: str = PAGE_TOKEN) -> datetime:
+    """Return a time of a position, whose token is in a field of the request.
 
     Raises:
         InvalidRequest: It is not an ISO 8601 time.
@@ -166,7 +173,7 @@ def decode_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _invalid_token() from None
+        raise invalid_token(field) from None
 
 
 def _is_of(value: Any, kind: type) -> bool:
@@ -176,8 +183,9 @@ def _is_of(value: Any, kind: type) -> bool:
     return type(value) is int and abs(value) < _INTEGER_BOUND
 
 
-def _invalid_token() -> InvalidRequest:
-    return InvalidRequest.of("page_token", "must be the next_page_token of the same query")
+def invalid_token(field: str = PAGE_TOKEN) -> InvalidRequest:
+    """Return the error for a token that is invalid, or of another query."""
+    return InvalidRequest.of(field, f"must be the {_SOURCES[field]} of the same query")
 
 
 def _digest(query: Query, position: Position) -> str:

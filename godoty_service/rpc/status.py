@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -11,6 +12,7 @@ from godoty_service.errors import GodotyError, QuotaExceeded
 
 DOMAIN = "godoty.app"
 DETAILS_KEY = "grpc-status-details-bin"
+REQUEST_ID = "request_id"  # of the call, in the log's context
 
 _CODES = {
     "MALFORMED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
@@ -70,7 +72,8 @@ async def abort(context: "grpc.aio.ServicerContext[object, object]", error: Godo
     Raises:
         grpc.aio.AbortError: Always, to end the handler.
     """
-    details = to_status(error).SerializeToString()
+    request_id = structlog.contextvars.get_contextvars().get(REQUEST_ID, "")
+    details = to_status(error, request_id=request_id).SerializeToString()
     try:
         await context.abort(code_of(error), error.text, trailing_metadata=((DETAILS_KEY, details),))
     except grpc.aio.AbortError as aborted:
@@ -87,10 +90,17 @@ def _drop_frames(aborted: BaseException) -> None:
     aborted.__traceback__ = aborted.__context__ = None
 
 
-def to_status(error: GodotyError) -> status_pb2.Status:
-    """Return an error's status and details: ErrorInfo always, each other type at most once."""
+def to_status(error: GodotyError, *, request_id: str = "") -> status_pb2.Status:
+    """Return an error's status and details: ErrorInfo always, each other type at most once.
+
+    Args:
+        error: The error.
+        request_id: The id by which the log names the call; empty: it has none.
+    """
     status = status_pb2.Status(code=code_of(error).value[0], message=error.text)
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    if request_id:
+        _add(status, error_details_pb2.RequestInfo(request_id=request_id))
     retry_after = error.retry_after if error.retry_after is not None else _RETRY_AFTER.get(error.reason)
     if retry_after is not None:
         delay = duration_pb2.Duration()

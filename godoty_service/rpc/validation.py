@@ -34,6 +34,7 @@ LENGTHS = {
     "api_key_id": 128,
     "call_id": 128,
     "cost_usd": 64,
+    "cursor": MAX_TOKEN_LENGTH,
     "default_fallback_models": 128,
     "default_model": 128,
     "display_name": 200,

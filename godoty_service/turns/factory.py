@@ -159,6 +159,7 @@ class TurnFactory:
             user=session.user,
             agent=self._dependencies.profile.name,
             provider_key_id=client.key_id,
+            api_key_id=turn.key_id,
             owner=self._dependencies.replicas.replica_id,
             own_key=client.own,
         )

@@ -58,8 +58,8 @@ class EntryScan:
         )
         if self._remaining < 0:
             what = (
-                f"the range has more than {self._limits.entries} entries, which sums by end user or session, or for an "
-                "earlier as_of, read one by one: request a shorter time range"
+                f"the range has more than {self._limits.entries} entries, which sums by end user, session or "
+                "API key, or for an earlier as_of, read one by one: request a shorter time range"
             )
             raise InvalidRequest.of("end_time", what)
 

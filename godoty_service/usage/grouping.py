@@ -1,4 +1,4 @@
-"""Groups usage sums by time, model, provider, agent, user or session. Pure."""
+"""Groups usage sums by time, model, provider, agent, user, session or API key. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ class NamedGroup(StrEnum):
     AGENT = "agent"
     USER = "user"
     SESSION = "session"
+    API_KEY = "api_key"
 
 
 Group = TimeGroup | NamedGroup

@@ -1,14 +1,16 @@
 """Reads a tenant's ledger entries in pages, oldest first, in constant memory, and exports them as of one time.
 
 An adjustment is ordered by the start of its call, so the entries of a period are those that its sums are made of. Each
-page is a query of its own: no cursor of the database expires while a reader is slow.
+page is a query of its own: no cursor of the database expires while a reader is slow. A filter that no index serves is
+applied to pieces of the ledger, one operation each, so that no operation reads a whole ledger.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from godoty_service.aio.cooperative import yielding_batches
+from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.codec import entry_from_document
 from godoty_service.ledger.entries import Entry
 from godoty_service.ledger.states import CallState
@@ -17,6 +19,7 @@ from godoty_service.usage.entries import visible_at
 from godoty_service.usage.rollup_job import RollupJob
 
 PAGE_SIZE = 500  # entries
+_PIECES = 20  # examined for one page
 _ORDER = [("start_time", 1), ("number", 1), ("_id", 1)]
 
 
@@ -28,6 +31,9 @@ class EntryFilter:
         start: Started at this time or later.
         end: Started before this time.
         session_id: Of this session.
+        turn_id: Of this turn.
+        user: Of this end user.
+        api_key_id: Of turns that this API key started.
         model: Of this model, by its listed id or by the name that the provider sent or the request had.
         other_names: Other names of the model in the listing, which entries of older versions may have.
         state: Calls in this state; adjustments have none.
@@ -37,10 +43,19 @@ class EntryFilter:
     start: datetime | None = None
     end: datetime | None = None
     session_id: str = ""
+    turn_id: str = ""
+    user: str = ""
+    api_key_id: str = ""
     model: str = ""
     other_names: tuple[str, ...] = field(default=(), repr=False)  # not in page tokens: may change between two pages
     state: CallState | None = None
     visible_at: datetime | None = None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether an index serves the filter: each entry that the database examines is on the page."""
+        examined = self.user or self.api_key_id or self.model or self.state or self.visible_at
+        return bool(self.turn_id) or not examined
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +72,100 @@ class EntryCursor:
         return cls(entry.start_time, entry.number, entry.entry_id)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryPage:
+    """Entries that follow each other.
+
+    Attributes:
+        entries: The entries, oldest first.
+        end: The position up to which the ledger was examined; None: the page is full, or the last.
+    """
+
+    entries: list[Entry]
+    end: EntryCursor | None = None
+
+
 class LedgerPages:
     """Reads entries in pages."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._entries = collection
+    def __init__(self, collection: Collection, *, piece: int) -> None:
+        """Create it.
 
-    async def page(self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, limit: int) -> list[Entry]:
-        """Return up to `limit` entries after a cursor."""
+        Args:
+            collection: `ledger`.
+            piece: Entries that one operation examines for a filter that no index serves.
+        """
+        self._entries = collection
+        self._piece = piece
+
+    async def page(self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, limit: int) -> EntryPage:
+        """Return up to `limit` entries after a cursor; fewer if few of those that may be examined match."""
+        if which.indexed:
+            return EntryPage(entries=await self._find(tenant_id, which, after=after, until=None, limit=limit))
+        found: list[Entry] = []
+        for _ in range(_PIECES):
+            end = await self._piece_end(tenant_id, which, after)
+            found += await self._find(tenant_id, which, after=after, until=end, limit=limit - len(found))
+            if end is None or len(found) == limit:
+                return EntryPage(entries=found)
+            after = end
+        return EntryPage(entries=found, end=after)
+
+    async def pages(
+        self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None = None, size: int
+    ) -> AsyncGenerator[list[Entry], None]:
+        """Yield all entries after a cursor, in pages of at most `size` entries."""
+        while True:
+            end = None if which.indexed else await self._piece_end(tenant_id, which, after)
+            page = await self._find(tenant_id, which, after=after, until=end, limit=size)
+            while page:
+                yield page
+                if len(page) < size:
+                    break
+                page = await self._find(tenant_id, which, after=EntryCursor.of(page[-1]), until=end, limit=size)
+            if end is None:
+                return
+            after = end
+
+    async def _find(
+        self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, until: EntryCursor | None, limit: int
+    ) -> list[Entry]:
         conditions = [{"tenant_id": tenant_id}, *_conditions(which)]
         if after is not None:
-            conditions += _after(after)
+            conditions += _beyond(after, "$gt")
+        if until is not None:
+            conditions += _beyond(until, "$lt", including=True)
         found = await self._entries.find({"$and": conditions}, sort=_ORDER, limit=limit)
         return [entry_from_document(each) async for some in yielding_batches(found) for each in some]
 
-    async def pages(self, tenant_id: str, which: EntryFilter, *, size: int) -> AsyncIterator[list[Entry]]:
-        """Yield all entries, page by page."""
-        page = await self.page(tenant_id, which, after=None, limit=size)
-        while page:
-            yield page
-            if len(page) < size:
-                return
-            page = await self.page(tenant_id, which, after=EntryCursor.of(page[-1]), limit=size)
+    async def _piece_end(self, tenant_id: str, which: EntryFilter, after: EntryCursor | None) -> EntryCursor | None:
+        """Return the position of the last entry of the piece after a cursor; None: the ledger has no further piece."""
+        base = EntryFilter(start=which.start, end=which.end, session_id=which.session_id)
+        conditions = [{"tenant_id": tenant_id}, *_conditions(base), *(_beyond(after, "$gt") if after else ())]
+        found = await self._entries.aggregate(
+            [
+                {"$match": {"$and": conditions}},
+                {"$sort": dict(_ORDER)},
+                {"$skip": self._piece - 1},
+                {"$limit": 1},
+                {"$project": dict(_ORDER)},
+            ]
+        )
+        return EntryCursor(found[0]["start_time"], found[0]["number"], found[0]["_id"]) if found else None
+
+
+async def reach_watermark(
+    job: RollupJob, tenant_id: str, time: datetime, *, now: Callable[[], Awaitable[datetime]]
+) -> None:
+    """Advance the watermark to the `as_of` of a request: what is visible at it does not change from then on.
+
+    Raises:
+        InvalidRequest: The time is in the future.
+    """
+    state = await job.get_or_create(tenant_id)
+    if (state.watermark is None or time > state.watermark) and time > await now():
+        raise InvalidRequest.of("as_of", "must not be in the future")
+    await job.advance_watermark(tenant_id, at=time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,24 +179,54 @@ class Export:
 class LedgerExport:
     """Starts exports."""
 
-    def __init__(self, *, rollup_job: RollupJob, pages: LedgerPages) -> None:
+    def __init__(self, *, rollup_job: RollupJob, pages: LedgerPages, now: Callable[[], Awaitable[datetime]]) -> None:
+        """Create it.
+
+        Args:
+            rollup_job: Advances the watermark.
+            pages: Reads the entries.
+            now: Returns the database's time.
+        """
         self._rollup_job = rollup_job
         self._pages = pages
+        self._now = now
 
-    async def begin(self, tenant_id: str, which: EntryFilter, *, size: int = PAGE_SIZE) -> Export:
-        """Start an export of the entries that are visible now.
+    async def reach(self, tenant_id: str, as_of: datetime) -> None:
+        """Make the set of entries that are visible at a time final, so that a filter by it can be read.
+
+        Raises:
+            InvalidRequest: The time is in the future.
+        """
+        await reach_watermark(self._rollup_job, tenant_id, as_of, now=self._now)
+
+    async def begin(
+        self,
+        tenant_id: str,
+        which: EntryFilter,
+        *,
+        as_of: datetime | None = None,
+        after: EntryCursor | None = None,
+        size: int = PAGE_SIZE,
+    ) -> Export:
+        """Start an export of the entries that are visible now, or continue an earlier one.
 
         Args:
             tenant_id: The tenant.
             which: Conditions on the entries.
+            as_of: The time of the export that continues; None: now.
+            after: The last entry that it has read; None: none.
             size: Entries a page.
 
         Raises:
+            InvalidRequest: `as_of` is in the future.
             StorageUnavailable: The database cannot be reached.
         """
-        as_of = await self._rollup_job.advance_watermark(tenant_id)
+        if as_of is None:
+            as_of = await self._rollup_job.advance_watermark(tenant_id)
+        else:
+            await self.reach(tenant_id, as_of)
         chosen = replace(which, visible_at=as_of)
-        return Export(as_of=as_of, pages=self._pages.pages(tenant_id, chosen, size=size))
+        return Export(as_of=as_of, pages=self._pages.pages(tenant_id, chosen, after=after, size=size))
 
 
 def _conditions(which: EntryFilter) -> list[Document]:
@@ -120,6 +237,7 @@ def _conditions(which: EntryFilter) -> list[Document]:
         conditions.append({"start_time": {"$lt": which.end}})
     if which.session_id:
         conditions.append({"session_id": which.session_id})
+    conditions += [{name: value} for name in ("turn_id", "user", "api_key_id") if (value := getattr(which, name))]
     if which.state is not None:
         conditions.append({"kind": "call", "state": which.state.value})
     if which.visible_at is not None:
@@ -136,15 +254,23 @@ def _of_model(named: Document, *, sent: str) -> Document:
     return {"$or": [{"served_model": named}, {"served_slug": sent}, {"model": named}, unserved]}
 
 
-def _after(cursor: EntryCursor) -> list[Document]:
+def _beyond(cursor: EntryCursor, operator: str, *, including: bool = False) -> list[Document]:
+    """Match the entries on one side of a position, as ranges of the index.
+
+    Args:
+        cursor: The position.
+        operator: "$gt" for the entries after it, "$lt" for those before it.
+        including: Match the entry at the position as well.
+    """
     same = {"start_time": cursor.start, "number": cursor.number}
+    last = f"{operator}e" if including else operator
     return [
-        {"start_time": {"$gte": cursor.start}},
+        {"start_time": {f"{operator}e": cursor.start}},
         {
             "$or": [
-                {"start_time": {"$gt": cursor.start}},
-                {"start_time": cursor.start, "number": {"$gt": cursor.number}},
-                {**same, "_id": {"$gt": cursor.entry_id}},
+                {"start_time": {operator: cursor.start}},
+                {"start_time": cursor.start, "number": {operator: cursor.number}},
+                {**same, "_id": {last: cursor.entry_id}},
             ]
         },
     ]

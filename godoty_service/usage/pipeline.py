@@ -76,6 +76,7 @@ def pending_stages(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) 
                 "agent": 1,
                 "user": {"$ifNull": ["$user", ""]},
                 "session": "$session_id",
+                "api_key": {"$ifNull": ["$api_key_id", ""]},
                 "model_calls": _one(True),
                 "pending_calls": _one(True),
                 "turns": _one({"$and": ["$opens_turn", _opened_turn(as_of)]}),
@@ -144,6 +145,7 @@ def _groups_of_entry(as_of: datetime) -> Document:
         "agent": 1,
         "user": {"$ifNull": ["$user", ""]},
         "session": "$session_id",
+        "api_key": {"$ifNull": ["$api_key_id", ""]},
     }
 
 

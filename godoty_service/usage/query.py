@@ -15,6 +15,7 @@ from godoty_service.usage.calendar import OffsetInterval
 from godoty_service.usage.entries import UsageEntries
 from godoty_service.usage.entry_scan import EntryScan, ScanLimits
 from godoty_service.usage.grouping import Group, Grouping, GroupSums, Key
+from godoty_service.usage.ledger_pages import reach_watermark
 from godoty_service.usage.pipeline import (
     GroupSpec,
     group_stages,
@@ -149,8 +150,8 @@ class UsageQueries:
         """
         page = page or Page()
         if query.as_of is not None:
-            await self._check_past(tenant_id, query.as_of)
-        as_of = await self._rollup_job.advance_watermark(tenant_id, at=query.as_of)
+            await reach_watermark(self._rollup_job, tenant_id, query.as_of, now=self._database.now)
+        as_of = query.as_of or await self._rollup_job.advance_watermark(tenant_id)
         grouping = Grouping(query.groups, query.zone)
         whole = Range(max(query.start, _MIN_TIME), min(query.end, _MAX_TIME))
         if grouping.rolled_up:
@@ -198,11 +199,6 @@ class UsageQueries:
 
     def _entry_scan(self, tenant_id: str, as_of: datetime) -> EntryScan:
         return EntryScan(self._entries, tenant_id, as_of=as_of, limits=self._limits)
-
-    async def _check_past(self, tenant_id: str, as_of: datetime) -> None:
-        state = await self._rollup_job.get_or_create(tenant_id)
-        if (state.watermark is None or as_of > state.watermark) and as_of > await self._database.now():
-            raise InvalidRequest.of("as_of", "must not be in the future")
 
     async def _sum_consistently(self, tenant_id: str, whole: Range, grouping: Grouping, as_of: datetime) -> _Partial:
         """Sum the roll-ups in a snapshot in which the watermark has reached `as_of`."""

@@ -4,7 +4,7 @@ Day series have a sum for each quarter of an hour. For sums by model, provider o
 hours and quarters.
 
 Entries are read for partial quarters at the ends of the range, for quarters that include an entry which became visible
-after the report's `as_of`, and for the whole range if sums by end user or session are requested.
+after the report's `as_of`, and for the whole range if sums by end user, session or API key are requested.
 """
 
 from bisect import bisect_right

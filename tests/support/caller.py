@@ -35,6 +35,8 @@ class Failure:
         fields: BadRequest's descriptions by field.
         retry_after: RetryInfo's seconds, or None.
         quotas: QuotaFailure's subjects.
+        request_id: RequestInfo's id; failures are compared without it.
+        details: The types of google.rpc that the error has.
     """
 
     code: grpc.StatusCode
@@ -44,6 +46,8 @@ class Failure:
     fields: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
     quotas: tuple[str, ...] = ()
+    request_id: str = field(default="", compare=False)
+    details: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: Any) -> Self:
@@ -59,12 +63,14 @@ class Failure:
 
 def _details(status: Any) -> dict[str, Any]:
     info, fields, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-    quota = error_details_pb2.QuotaFailure()
-    found: dict[str, Any] = {}
+    quota, request = error_details_pb2.QuotaFailure(), error_details_pb2.RequestInfo()
+    found: dict[str, Any] = {"details": tuple(each.TypeName().rpartition(".")[2] for each in status.details)}
     for detail in status.details:
         if detail.Unpack(info):
             assert info.domain == DOMAIN
             found |= {"reason": info.reason, "metadata": dict(info.metadata)}
+        elif detail.Unpack(request):
+            found["request_id"] = request.request_id
         elif detail.Unpack(fields):
             found["fields"] = {each.field: each.description for each in fields.field_violations}
         elif detail.Unpack(retry):

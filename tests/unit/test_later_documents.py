@@ -74,6 +74,15 @@ def test_unknown_source_of_a_cost_is_none() -> None:
     assert (call.state, call.cost, call.cost_source) == (CallState.SETTLED, Decimal("0.1"), None)
 
 
+def test_unknown_purpose_of_a_call_is_none() -> None:
+    """So is that of an entry of an earlier build, which stored none, nor an API key."""
+    later = call_from_document(entry_to_document(settled()) | {"purpose": "embedding"})
+    earlier = call_from_document(entry_to_document(settled()))
+
+    assert later.purpose is None
+    assert (earlier.purpose, earlier.api_key_id) == (None, None)
+
+
 def test_unknown_counters_of_sums_are_ignored() -> None:
     """Totals and a day series read the counters, amounts and counts that they know."""
     totals = Totals(cost=Decimal("0.5"), usage=USAGE, model_calls=2, turns=1)

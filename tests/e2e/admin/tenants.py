@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from godoty_service.tenancy.auth import Scope
 
 TIMEOUT = 30.0
-_SHARED = {"provider_key_id"}  # the service's own key is the same for all
+_SHARED = {"provider_key_id", "model_id"}  # the service's own key and the models are the same for all
 _LEAST = 8  # a shorter text identifies no tenant
 
 
@@ -123,7 +123,7 @@ class IsolationCheck:
 def _names(field_name: str, value: str) -> bool:
     """Return whether a field contains an id of one tenant."""
     is_id = field_name.endswith("_id") and field_name not in _SHARED
-    return len(value) >= _LEAST and (is_id or field_name == "next_page_token")
+    return len(value) >= _LEAST and (is_id or field_name in ("next_page_token", "cursor"))
 
 
 def converse(who: Tenant, session_id: str, **fields: Any) -> agent_service_pb2.ConverseRequest:

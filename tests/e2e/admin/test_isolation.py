@@ -34,6 +34,8 @@ MADE_UP = (
     *("$ne", '{"$ne": null}', '{"$gt": ""}', "a.b", "talk.$", "talk\0", "\0", "tаlk", "ｔalk", " talk", "*", ".*", "%"),  # noqa: RUF001 - look-alikes
     *("turn_" + "0" * 28, "tnt_" + "0" * 28, "0" * 16, "null", "../talk", "x" * 128, "x" * 129, ""),
 )
+FILTERS = [("session_id", "session-"), ("turn_id", "turn_"), ("api_key_id", ""), ("user", "")]
+DRAWN = ("ListLedgerEntries", "ExportLedger")  # with ids that may be malformed
 TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1,128}")
 ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)
 OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey")
@@ -153,6 +155,7 @@ class TenantIsolation(RuleBasedStateMachine):
             ("ListTurns", {}),
             ("ListTurns", {"session_id": me.sessions[0]}),
             ("ListTurns", {"state": turn_pb.TURN_STATE_ENDED}),
+            ("ListModels", {}),
         ]
         for method, fields in lists:
             assert self.agent(me, method, page_size=1, **fields).code is OK
@@ -165,24 +168,27 @@ class TenantIsolation(RuleBasedStateMachine):
         method=st.sampled_from(["GetUsage", "ListLedgerEntries", "ExportLedger", "GetBudget"]),
     )
     def read_the_bill(self, who: int, data: st.DataObject, scope: Scope, method: str) -> None:
-        """Only an administrator reads another tenant's bill, which contains no text of a conversation."""
+        """Only an administrator reads another tenant's connect_billing, which contains no text of a conversation."""
         me = self.isolation.tenants[who]
         other = self.isolation.tenants[(who + data.draw(st.integers(1, 2))) % 3]
         known = [other.tenant_id, other.tenant_id, me.tenant_id, f"{other.tenant_id[:-1]}~"]
         requested = [*known, data.draw(st.sampled_from(MADE_UP))][data.draw(st.integers(0, len(known)))]
         fields: dict[str, Any] = {"tenant_id": requested}
         if method in ("GetUsage", "ExportLedger"):
-            groups = [billing_pb.USAGE_GROUP_SESSION, billing_pb.USAGE_GROUP_USER]
+            groups = [billing_pb.USAGE_GROUP_API_KEY, billing_pb.USAGE_GROUP_USER]
             fields |= {"start_time": START, "end_time": END} | ({"group_by": groups} if method == "GetUsage" else {})
         if method == "ListLedgerEntries":
-            fields |= {"page_size": 1, "session_id": self.draw_id(data, other, "session-")}
+            name, prefix = data.draw(st.sampled_from(FILTERS), label="filter")
+            fields |= {"page_size": 1, name: other.user if name == "user" else self.draw_id(data, other, prefix)}
+        if method == "ExportLedger" and data.draw(st.booleans(), label="continue"):
+            fields |= {"cursor": self.draw_id(data, other, "Wy")}
         answer = self.isolation.ask(me, scope, "billing", method, getattr(billing_pb, f"{method}Request")(**fields))
         if scope is Scope.TENANT_ADMIN:
             assert answer.code is DENIED
         elif requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
-            assert answer.code is OK or (method == "ListLedgerEntries" and answer.code is INVALID)
+            assert answer.code is OK or (method in DRAWN and answer.code is INVALID)
         else:
-            assert answer.code in (MISSING, DENIED) or (method == "ListLedgerEntries" and answer.code is INVALID)
+            assert answer.code in (MISSING, DENIED) or (method in DRAWN and answer.code is INVALID)
 
     @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING, Scope.TENANT_ADMIN]))
     def administer(self, who: int, data: st.DataObject, scope: Scope) -> None:
@@ -259,6 +265,7 @@ class TenantIsolation(RuleBasedStateMachine):
             ("ListSessions", {}),
             ("ListTurns", {}),
             ("GetTurn", {"turn_id": "turn_" + "0" * 28}),
+            ("ListModels", {}),
         ):
             request = getattr(agent_pb, f"{method}Request")(**fields)
             assert self.isolation.ask(me, scope, "agent", method, request).code is DENIED

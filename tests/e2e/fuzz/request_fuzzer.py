@@ -51,6 +51,7 @@ _LIKELY: dict[str, tuple[Any, ...]] = {
     "request_id": ("", "once"),
     "page_size": (0, 1, 9),
     "page_token": ("",),
+    "cursor": ("",),
     "after_sequence": (0, 1),
     "time_zone": ("", "Europe/Berlin"),
     "name": ("someone",),

@@ -58,6 +58,7 @@ async def test_forged_page_token_is_refused(
             OF_A_NUMBER,
         ),
         (caller.stub.ListTurns, pb.ListTurnsRequest(), ("turns", tenant, "", "0"), OF_TEXT),
+        (caller.stub.ListModels, pb.ListModelsRequest(), ("models", tenant), OF_TEXT),
         (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
         (admin.ListApiKeys, keys(tenant_id=tenant), ("api_keys", tenant), OF_A_TIME),
         (admin.ListAdminChanges, changes(), ("admin_changes", repr(ChangeFilter())), OF_TEXT),
@@ -89,6 +90,7 @@ async def test_valid_token_of_each_query_is_accepted(
     keys = admin_service_pb2.ListApiKeysRequest(
         tenant_id=tenant, page_token=encode_token(("api_keys", tenant), [later, "a"])
     )
+    models = pb.ListModelsRequest(page_token=encode_token(("models", tenant), ["~~~"]))
     tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
     changes = admin_service_pb2.ListAdminChangesRequest(
         page_token=encode_token(("admin_changes", repr(ChangeFilter())), [""])
@@ -101,6 +103,7 @@ async def test_valid_token_of_each_query_is_accepted(
     assert not (await caller.stub.ListMessages(messages, metadata=metadata)).messages
     assert not (await caller.stub.ListTurns(turns, metadata=metadata)).turns
     assert not (await admin.ListApiKeys(keys, metadata=metadata)).api_keys
+    assert not (await caller.stub.ListModels(models, metadata=metadata)).models
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes
     assert not (await billing.ListLedgerEntries(ledger, metadata=metadata)).entries

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from godoty.v1 import turn_pb2 as turn_pb
+from godoty.v1.metering_pb2 import CALL_PURPOSE_AGENT as AGENT
+from godoty.v1.metering_pb2 import CALL_PURPOSE_SUMMARY as SUMMARY
 
 from tests.conftest import Start
 from tests.support.caller import Caller
@@ -10,12 +12,14 @@ from tests.support.service import Service
 
 
 async def test_messages_outside_window_are_summarized_once(serve: Start, connect: Callable[[Service], Caller]) -> None:
-    """The summary's model call is in the ledger and in the stream; later turns use the summary."""
+    """The summary's model call is in the ledger and in the stream, with its purpose; later turns use the summary."""
     caller = connect(await serve(history_messages=8, history_summary=True))
     calls = []
+    purposes = []
     for number in range(6):
         turn = await caller.converse(f"hello number {number}")
         calls.append(len(turn.calls))
+        purposes += [each.purpose for each in turn.calls]
         assert turn.finished.turn_totals.model_calls == len(turn.calls)
 
     totals = (await caller.metrics()).totals
@@ -25,6 +29,7 @@ async def test_messages_outside_window_are_summarized_once(serve: Start, connect
     assert [1, 1, 1, 1, 2, 1] == calls
     assert sum(calls) == totals.model_calls
     assert 1 == len(summaries)
+    assert [AGENT] * 4 + [SUMMARY, AGENT, AGENT] == purposes
     assert "[Summarized:" in str(agent_requests[-1]["messages"])
     assert len(agent_requests[-1]["messages"]) <= 9
     assert 12 == len(await caller.messages())  # the conversation itself is complete

@@ -17,7 +17,7 @@ async def test_byok_call_has_the_upstream_cost_beside_the_charge(caller: Caller)
     turn = await caller.converse("@sandbox byok")
 
     (call,), (line,) = turn.calls, caller.service.invoice("talk")
-    assert call.is_byok
+    assert call.byok
     assert line.upstream_cost is not None
     assert call.upstream_cost_usd == format_amount(line.upstream_cost) != "0"
     assert call.cost_usd == format_amount(line.cost)

@@ -1,11 +1,12 @@
 """A client of BillingService over one channel."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 from godoty.v1 import billing_service_pb2 as pb
-from godoty.v1 import billing_service_pb2_grpc
+from godoty.v1 import billing_service_pb2_grpc, ledger_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.support.service import Service
@@ -33,9 +34,9 @@ class BillingCaller:
         """Call a unary method."""
         return await getattr(self.stub, method)(request, metadata=self._metadata, timeout=30)
 
-    async def all_entries(self, **fields: Any) -> list[pb.LedgerEntry]:
+    async def all_entries(self, **fields: Any) -> list[ledger_pb2.LedgerEntry]:
         """Read all pages."""
-        found: list[pb.LedgerEntry] = []
+        found: list[ledger_pb2.LedgerEntry] = []
         token = ""
         while True:
             request = pb.ListLedgerEntriesRequest(page_token=token, **fields)
@@ -50,6 +51,19 @@ class BillingCaller:
         return [each async for each in self.stub.ExportLedger(request, metadata=self._metadata, timeout=60)]
 
 
+def keys_of(report: pb.GetUsageResponse) -> list[tuple[str, ...]]:
+    """Return the keys of each row as text: times in the report's zone, and an unset key as an empty text."""
+    zone = ZoneInfo(report.time_zone)
+
+    def text(key: pb.UsageKey) -> str:
+        name = key.WhichOneof("key")
+        if name == "time":
+            return key.time.ToDatetime(tzinfo=UTC).astimezone(zone).isoformat()
+        return getattr(key, name) if name is not None else ""
+
+    return [tuple(text(key) for key in row.keys) for row in report.rows]
+
+
 def timestamp(time: datetime) -> Timestamp:
     """Convert a time."""
     message = Timestamp()
@@ -57,6 +71,6 @@ def timestamp(time: datetime) -> Timestamp:
     return message
 
 
-def entry_name(entry: pb.LedgerEntry) -> str:
+def entry_name(entry: ledger_pb2.LedgerEntry) -> str:
     """Return an entry's id."""
     return entry.call.call_id or entry.adjustment.adjustment_id

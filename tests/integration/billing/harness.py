@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
-from godoty_service.ledger.entries import Adjustment, CostSource, ModelCall
+from godoty_service.ledger.entries import Adjustment, CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.mongo.client import Database
@@ -178,6 +178,7 @@ def _keys(call: Document, query: UsageQuery) -> tuple[str, ...]:
         "agent": call["agent"],
         "user": call.get("user") or "",
         "session": call["session_id"],
+        "api_key": call.get("api_key_id") or "",
     }
     return tuple(
         label(call["start_time"], each, query.zone) if isinstance(each, TimeGroup) else named[each.value]
@@ -284,6 +285,8 @@ class Tenant:
             start_time=start,
             agent=chance.choice(["assistant", "clerk"]),
             user=chance.choice([None, "ann", "bob"]),
+            purpose=CallPurpose.AGENT,
+            api_key_id=chance.choice([None, "key-1", "key-2"]),
             owner="server",
             rule=self._rule.setdefault(turn_id, chance.choice(self.rules)),
         )
@@ -374,6 +377,8 @@ class Tenant:
                 model=call.model,
                 provider=call.provider,
                 agent=call.agent,
+                purpose=call.purpose,
+                api_key_id=call.api_key_id,
                 user=call.user,
                 call_time=call.start_time,
                 time=time,

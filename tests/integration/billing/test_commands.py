@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from godoty.v1 import billing_service_pb2 as pb
+from godoty.v1 import ledger_pb2
 from google.protobuf import json_format
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.api import OpenRouterApi
 from godoty_service.pricing.money import format_usd
 from godoty_service.usage.ledger_pages import LedgerPages
-from tests.integration.billing.caller import timestamp
+from tests.integration.billing.caller import keys_of, timestamp
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Tenant
 from tests.support.invoking import invoke
@@ -67,7 +67,7 @@ async def test_usage_prints_the_report_of_get_usage(
     printed = await godoty("usage", service.tenant_id, *options)
 
     *groups, in_all = rows_of(printed)
-    assert [row[:2] for row in groups] == [list(row.keys) for row in answer.rows]
+    assert [tuple(row[:2]) for row in groups] == keys_of(answer)
     assert [row[2] for row in groups] == [row.totals.cost_usd for row in answer.rows]
     totals, usage = answer.totals, answer.totals.usage
     assert in_all == [
@@ -105,7 +105,7 @@ async def test_usage_as_json_and_csv(
 
     sums = [(row.totals.cost_usd, row.totals.model_calls, row.totals.unresolved_calls) for row in answer.rows]
     names = ("cost_usd", "model_calls", "unresolved_calls")
-    assert [(row["day"], row["model"]) for row in found["groups"]] == [tuple(row.keys) for row in answer.rows]
+    assert [(row["day"], row["model"]) for row in found["groups"]] == keys_of(answer)
     assert [tuple(row[name] for name in names) for row in found["groups"]] == sums
     assert (found["total"]["cost_usd"], found["total"]["pending_calls"]) == (answer.totals.cost_usd, 1)
     assert (found["total"]["unresolved_bound_usd"], found["known_later_usd"]) == ("0.5", None)
@@ -132,7 +132,10 @@ async def test_ledger_list_as_json_and_csv(service: Service, served_tenant: Tena
     found = json.loads(await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "json"))
     printed = await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "csv")
 
-    assert [[_text(value) for value in each.values()] for each in found] == table
+    more = {"settle_time", "turn_id", "purpose", "agent", "api_key_id"}  # that the table does not have
+    assert [[_text(value) for name, value in each.items() if name not in more] for each in found] == table
+    assert more < found[0].keys()
+    assert {(each["purpose"], each["agent"] != "") for each in found} == {("agent", True)}
     assert list(csv.DictReader(io.StringIO(printed))) == [
         {name: _text(value) for name, value in each.items()} for each in found
     ]
@@ -167,6 +170,9 @@ async def test_ledger_list_prints_entries(service: Service, served_tenant: Tenan
     two = await godoty("ledger", "list", service.tenant_id, "--limit", "2")
     pending = rows_of(await godoty("ledger", "list", service.tenant_id, "--state", "pending"))
     by_model = rows_of(await godoty("ledger", "list", service.tenant_id, "--model", "model/0", "--session", "talk"))
+    turn, key = next((call.turn_id, call.api_key_id or "none") for call in served_tenant.calls.values())
+    by_turn = rows_of(await godoty("ledger", "list", service.tenant_id, "--turn", turn, "--user", "ann", "--key", key))
+    as_of = rows_of(await godoty("ledger", "list", service.tenant_id, "--as-of", "2026-01-01"))
 
     in_order = sorted((each["start_time"], each["number"], each["_id"]) for each in await served_tenant.documents())
     assert [row[0] for row in everything] == [entry_id for _, _, entry_id in in_order]
@@ -176,6 +182,13 @@ async def test_ledger_list_prints_entries(service: Service, served_tenant: Tenan
     assert (started, context, state, model) == ("2026-03-10T12:00:00.000+00:00", "other", "pending", "model/0")
     assert (call_id in served_tenant.calls, cost, bound, user) == (True, "", "0.25", "ann")
     assert {row[4] for row in by_model} <= {"settled", "unresolved"}
+    matching = [
+        each
+        for each in served_tenant.calls.values()
+        if (each.turn_id, each.user, each.api_key_id) == (turn, "ann", key)
+    ]
+    assert [row[0] for row in by_turn] == [each.call_id for each in matching]
+    assert as_of == [], "all entries were inserted later"
 
 
 async def test_ledger_export_writes_one_line_for_each_entry(
@@ -191,7 +204,7 @@ async def test_ledger_export_writes_one_line_for_each_entry(
         for entry in page.entries
     ]
 
-    assert [json_format.Parse(line, pb.LedgerEntry()) for line in lines] == exported
+    assert [json_format.Parse(line, ledger_pb2.LedgerEntry()) for line in lines] == exported
     assert len(lines) == 5
     assert as_of.startswith("as of 20")
     assert all(isinstance(json.loads(line)["call"].get("cost_usd", ""), str) for line in lines)
@@ -203,7 +216,7 @@ async def test_export_has_one_page_in_memory(
     """With any number of entries: each page is written before the next is read."""
     await served_tenant.settled([NOON] * 1100, rolled_up=True)
     written, when_read = 0, []
-    page, to_json = LedgerPages.page, json_format.MessageToJson
+    page, to_json = LedgerPages._find, json_format.MessageToJson
 
     async def read(*args: Any, **others: Any) -> Any:
         when_read.append(written)
@@ -214,7 +227,7 @@ async def test_export_has_one_page_in_memory(
         written += 1
         return to_json(*args, **others)
 
-    monkeypatch.setattr(LedgerPages, "page", read)
+    monkeypatch.setattr(LedgerPages, "_find", read)
     monkeypatch.setattr(json_format, "MessageToJson", write)
     await godoty("ledger", "export", service.tenant_id)
     await served_tenant.database.collection("ledger").delete_many({"tenant_id": served_tenant.tenant_id})

@@ -15,7 +15,7 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy, PolicyChange
-from tests.integration.billing.caller import BillingCaller, timestamp
+from tests.integration.billing.caller import BillingCaller, keys_of, timestamp
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Tenant
 from tests.support.backends import ME
@@ -46,9 +46,10 @@ async def test_finished_turn_is_in_the_next_report(
         assert answer.totals.cost_usd == format_amount(service.invoiced("talk"))
         assert answer.totals.turns == answer.totals.model_calls == number
         assert answer.totals == (await caller.metrics()).totals
-        assert [(list(row.keys), row.totals) for row in answer.rows] == [(["talk"], answer.totals)]
+        assert keys_of(answer) == [("talk",)]
+        assert [row.totals for row in answer.rows] == [answer.totals]
     by_user = await biller.usage(start, end, "user", "agent")
-    assert [list(row.keys) for row in by_user.rows] == [["ann", "assistant"]]
+    assert keys_of(by_user) == [("ann", "assistant")]
 
 
 async def test_days_have_the_length_of_the_zone(
@@ -65,14 +66,15 @@ async def test_days_have_the_length_of_the_zone(
         await served_tenant.open(time)
     answer = await connect_billing(service).usage(START, END, "day", time_zone="Europe/Berlin")
 
-    assert [(row.keys[0], row.totals.pending_calls) for row in answer.rows] == [
+    pending = [row.totals.pending_calls for row in answer.rows]
+    assert [(key, count) for (key,), count in zip(keys_of(answer), pending, strict=True)] == [
         ("2026-03-28T00:00:00+01:00", 1),
         ("2026-03-29T00:00:00+01:00", 2),
         ("2026-03-30T00:00:00+02:00", 1),
     ]
-    assert [row.keys[0] for row in (await connect_billing(service).usage(START, END, "month")).rows] == [
-        "2026-03-01T00:00:00+00:00"
-    ]
+    assert answer.time_zone == "Europe/Berlin"
+    months = await connect_billing(service).usage(START, END, "month")
+    assert (months.time_zone, keys_of(months)) == ("UTC", [("2026-03-01T00:00:00+00:00",)])
 
 
 async def test_repeated_hour_is_two_groups(
@@ -84,7 +86,31 @@ async def test_repeated_hour_is_two_groups(
     middle = datetime(2026, 10, 25, tzinfo=UTC)
     answer = await connect_billing(service).usage(middle, middle + timedelta(days=1), "hour", time_zone="Europe/Berlin")
 
-    assert [row.keys[0] for row in answer.rows] == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]
+    assert keys_of(answer) == [("2026-10-25T02:00:00+02:00",), ("2026-10-25T02:00:00+01:00",)]
+
+
+async def test_keys_have_the_field_of_their_group(
+    service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
+) -> None:
+    """In the order of the request; entries without a value have an unset key."""
+    await served_tenant.open(
+        NOON, user=None, api_key_id=None, requested_model="a/one", requested_id=None, agent="clerk"
+    )
+    await served_tenant.open(NOON, user="ann", api_key_id="key-1", session_id="talk")
+    biller = connect_billing(service)
+    day = pb.UsageKey(time=timestamp(NOON.replace(hour=0)))
+
+    async def keys(*groups: str) -> list[list[pb.UsageKey]]:
+        return [list(row.keys) for row in (await biller.usage(START, END, *groups)).rows]
+
+    nothing = pb.UsageKey()
+    assert await keys("user", "day", "api_key") == [
+        [nothing, day, nothing],
+        [pb.UsageKey(user="ann"), day, pb.UsageKey(api_key_id="key-1")],
+    ]
+    assert [pb.UsageKey(model="a/one"), nothing] in await keys("model", "provider")
+    assert [pb.UsageKey(agent="clerk")] in await keys("agent")
+    assert [pb.UsageKey(session_id="talk")] in await keys("session")
 
 
 async def test_report_with_the_same_as_of_does_not_change(

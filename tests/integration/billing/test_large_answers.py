@@ -16,6 +16,7 @@ from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
 from godoty_service.usage.query import MAX_GROUPS
+from tests.integration.billing.caller import keys_of
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant, report_sums, scan, usage_query
 from tests.support.service import Service
@@ -48,7 +49,7 @@ async def test_pages_of_many_groups_are_at_most_a_mebibyte(
 
     assert max(each.ByteSize() for each in pages) < 1024 * 1024 + 1000
     assert len(pages) >= 4
-    keys = [tuple(row.keys) for each in pages for row in each.rows]
+    keys = [key for each in pages for key in keys_of(each)]
     assert len(keys) == MAX_GROUPS + 1
     assert keys == sorted(set(keys))
     assert {each.totals.model_calls for each in pages} == {MAX_GROUPS + 1}
@@ -139,7 +140,9 @@ async def test_report_of_many_groups_yields_to_the_event_loop(
         monkeypatch.setattr(module, name, turns.counted(getattr(module, name)))
     monkeypatch.setattr(grouping.Grouping, "texts", turns.counted(grouping.Grouping.texts))
     report = await turns.watch(server.query.run(tenant.tenant_id, usage_query(*MONTH, group)))
-    message: pb.GetUsageResponse = await turns.watch(billing_codec.usage_report_message(report, max_bytes=10**6))
+    message: pb.GetUsageResponse = await turns.watch(
+        billing_codec.usage_report_message(report, usage_query(*MONTH, group), max_bytes=10**6)
+    )
 
     assert len(message.rows) == len(report.rows) > 300
     assert 0 < turns.most <= SOME
@@ -153,9 +156,9 @@ async def test_page_of_entries_yields_to_the_event_loop(
     turns = Turns()
     for module, name in ((ledger_pages, "entry_from_document"), (billing_codec, "call_message")):
         monkeypatch.setattr(module, name, turns.counted(getattr(module, name)))
-    pages = LedgerPages(server.database.collection("ledger"))
+    pages = LedgerPages(server.database.collection("ledger"), piece=10_000)
     page = await turns.watch(pages.page(tenant.tenant_id, EntryFilter(), after=None, limit=500))
-    messages = await turns.watch(billing_codec.entry_messages(page))
+    messages = await turns.watch(billing_codec.entry_messages(page.entries))
 
     assert len(messages) == 480
     assert 0 < turns.most <= SOME

@@ -162,11 +162,11 @@ async def test_each_state_is_reserved_or_settled(database: Database, state: Call
 async def test_calls_are_found_by_their_state(tenant: Tenant, state: CallState) -> None:
     """Among calls in all states."""
     calls = [await _write(tenant, each, CURRENT_RULE) for each in CallState]
-    pages = LedgerPages(tenant.database.collection("ledger"))
+    pages = LedgerPages(tenant.database.collection("ledger"), piece=2)
 
     found = await pages.page(tenant.tenant_id, EntryFilter(state=state), after=None, limit=len(calls))
 
-    assert [each.entry_id for each in found] == [call.call_id for call in calls if call.state is state]
+    assert [each.entry_id for each in found.entries] == [call.call_id for call in calls if call.state is state]
 
 
 async def test_calls_in_open_states_are_found_by_index(mongodb_uri: str, tenant: Tenant) -> None:

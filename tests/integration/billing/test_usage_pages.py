@@ -16,7 +16,7 @@ from godoty_service.usage.entry_scan import ScanLimits
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.query import Page, UsageRow
 from tests.conftest import LONG
-from tests.integration.billing.caller import timestamp
+from tests.integration.billing.caller import keys_of, timestamp
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant, report_sums, scan, usage_query
 from tests.support.caller import failure_of
@@ -118,13 +118,13 @@ async def test_pages_over_grpc(service: Service, served_tenant: Tenant, connect_
     biller = connect_billing(service)
     first = await biller.usage(*MONTH, "session", page_size=3)
     await served_tenant.open(NOON, session_id="s0")
-    keys, page = [row.keys[0] for row in first.rows], first
+    keys, page = keys_of(first), first
     while page.next_page_token:
         page = await biller.usage(*MONTH, "session", page_size=3, page_token=page.next_page_token)
-        keys += [row.keys[0] for row in page.rows]
+        keys += keys_of(page)
         assert (page.totals, page.as_of) == (first.totals, first.as_of)
         assert not page.HasField("adjusted_later_usd")
-    assert keys == [f"s{number}ü" for number in range(7)]
+    assert keys == [(f"s{number}ü",) for number in range(7)]
 
     token = first.next_page_token
     others: list[tuple[tuple[str, ...], dict[str, Any]]] = [

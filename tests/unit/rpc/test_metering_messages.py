@@ -6,7 +6,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from godoty.v1 import admin_service_pb2, billing_service_pb2, budget_pb2, metering_pb2, session_pb2, turn_pb2
+from godoty.v1 import (
+    admin_service_pb2,
+    agent_service_pb2,
+    billing_service_pb2,
+    budget_pb2,
+    ledger_pb2,
+    metering_pb2,
+    model_pb2,
+    session_pb2,
+    turn_pb2,
+)
 
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
@@ -165,7 +175,10 @@ def test_message_has_the_price_evidence() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [metering_pb2, session_pb2, turn_pb2, budget_pb2, billing_service_pb2, admin_service_pb2],
+    [
+        *(metering_pb2, ledger_pb2, budget_pb2, model_pb2, session_pb2, turn_pb2),
+        *(agent_service_pb2, billing_service_pb2, admin_service_pb2),
+    ],
     ids=lambda file: file.__name__,
 )
 def test_every_amount_is_optional(file: Any) -> None:

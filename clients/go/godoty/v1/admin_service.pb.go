@@ -1587,7 +1587,7 @@ var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/ledger.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
 	"\x13CreateTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1818,7 +1818,7 @@ func file_godoty_v1_admin_service_proto_init() {
 	if File_godoty_v1_admin_service_proto != nil {
 		return
 	}
-	file_godoty_v1_billing_service_proto_init()
+	file_godoty_v1_ledger_proto_init()
 	file_godoty_v1_tenant_proto_init()
 	file_godoty_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
 	file_godoty_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{

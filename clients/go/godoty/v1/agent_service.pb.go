@@ -1285,11 +1285,139 @@ func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
+// A query for models.
+type ListModelsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Maximum number of models; 0 means 100, values above 500 are reduced to 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page. Empty: the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelsRequest) Reset() {
+	*x = ListModelsRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelsRequest) ProtoMessage() {}
+
+func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
+func (*ListModelsRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListModelsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListModelsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of models. A page is limited to about 1 MiB, so it may contain fewer models than requested.
+type ListModelsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The models.
+	Models []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The state of the catalogue that lists the models.
+	CatalogueState CatalogueState `protobuf:"varint,2,opt,name=catalogue_state,json=catalogueState,proto3,enum=godoty.v1.CatalogueState" json:"catalogue_state,omitempty"`
+	// The time at which the provider last confirmed the catalogue. Unset: no catalogue was fetched yet.
+	CatalogueTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=catalogue_time,json=catalogueTime,proto3" json:"catalogue_time,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListModelsResponse) Reset() {
+	*x = ListModelsResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListModelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListModelsResponse) ProtoMessage() {}
+
+func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
+func (*ListModelsResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListModelsResponse) GetModels() []*Model {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetCatalogueState() CatalogueState {
+	if x != nil {
+		return x.CatalogueState
+	}
+	return CatalogueState_CATALOGUE_STATE_UNSPECIFIED
+}
+
+func (x *ListModelsResponse) GetCatalogueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CatalogueTime
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -1375,7 +1503,16 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse2\x8b\a\n" +
+	"\x15DeleteSessionResponse\"O\n" +
+	"\x11ListModelsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xed\x01\n" +
+	"\x12ListModelsResponse\x12(\n" +
+	"\x06models\x18\x01 \x03(\v2\x10.godoty.v1.ModelR\x06models\x12B\n" +
+	"\x0fcatalogue_state\x18\x02 \x01(\x0e2\x19.godoty.v1.CatalogueStateR\x0ecatalogueState\x12A\n" +
+	"\x0ecatalogue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xdb\a\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
@@ -1390,7 +1527,9 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x010\x01\x12R\n" +
-	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n" +
+	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n" +
+	"\n" +
+	"ListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -1405,7 +1544,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ConverseRequest)(nil),           // 0: godoty.v1.ConverseRequest
 	(*ConverseResponse)(nil),          // 1: godoty.v1.ConverseResponse
@@ -1429,70 +1568,79 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ReadMessageResponse)(nil),       // 19: godoty.v1.ReadMessageResponse
 	(*DeleteSessionRequest)(nil),      // 20: godoty.v1.DeleteSessionRequest
 	(*DeleteSessionResponse)(nil),     // 21: godoty.v1.DeleteSessionResponse
-	(*TurnLimits)(nil),                // 22: godoty.v1.TurnLimits
-	(OnBusy)(0),                       // 23: godoty.v1.OnBusy
-	(OnDisconnect)(0),                 // 24: godoty.v1.OnDisconnect
-	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
-	(*TurnEvent)(nil),                 // 26: godoty.v1.TurnEvent
-	(*Turn)(nil),                      // 27: godoty.v1.Turn
-	(TurnState)(0),                    // 28: godoty.v1.TurnState
-	(*Totals)(nil),                    // 29: godoty.v1.Totals
-	(*ModelTotals)(nil),               // 30: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 31: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 32: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
-	(*Session)(nil),                   // 34: godoty.v1.Session
-	(*Message)(nil),                   // 35: godoty.v1.Message
-	(*ContentBlock)(nil),              // 36: godoty.v1.ContentBlock
+	(*ListModelsRequest)(nil),         // 22: godoty.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),        // 23: godoty.v1.ListModelsResponse
+	(*TurnLimits)(nil),                // 24: godoty.v1.TurnLimits
+	(OnBusy)(0),                       // 25: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 26: godoty.v1.OnDisconnect
+	(*durationpb.Duration)(nil),       // 27: google.protobuf.Duration
+	(*TurnEvent)(nil),                 // 28: godoty.v1.TurnEvent
+	(*Turn)(nil),                      // 29: godoty.v1.Turn
+	(TurnState)(0),                    // 30: godoty.v1.TurnState
+	(*Totals)(nil),                    // 31: godoty.v1.Totals
+	(*ModelTotals)(nil),               // 32: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 33: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 34: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 35: google.protobuf.Timestamp
+	(*Session)(nil),                   // 36: godoty.v1.Session
+	(*Message)(nil),                   // 37: godoty.v1.Message
+	(*ContentBlock)(nil),              // 38: godoty.v1.ContentBlock
+	(*Model)(nil),                     // 39: godoty.v1.Model
+	(CatalogueState)(0),               // 40: godoty.v1.CatalogueState
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	22, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	23, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
-	24, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	25, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
-	26, // 4: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
-	26, // 5: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
-	27, // 6: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
-	28, // 7: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
-	27, // 8: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
-	29, // 9: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	30, // 10: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	31, // 11: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	32, // 12: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	33, // 13: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	33, // 14: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	34, // 15: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	34, // 16: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	35, // 17: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	35, // 18: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	36, // 19: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	0,  // 20: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	2,  // 21: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	4,  // 22: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	6,  // 23: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
-	8,  // 24: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
-	10, // 25: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	12, // 26: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	14, // 27: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	16, // 28: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	18, // 29: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	20, // 30: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	1,  // 31: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	3,  // 32: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	5,  // 33: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	7,  // 34: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
-	9,  // 35: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
-	11, // 36: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	13, // 37: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	15, // 38: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	17, // 39: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	19, // 40: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	21, // 41: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	31, // [31:42] is the sub-list for method output_type
-	20, // [20:31] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	24, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	25, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	26, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	27, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
+	28, // 4: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
+	28, // 5: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
+	29, // 6: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
+	30, // 7: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
+	29, // 8: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
+	31, // 9: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	32, // 10: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	33, // 11: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	34, // 12: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	35, // 13: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	35, // 14: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	36, // 15: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	36, // 16: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	37, // 17: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	37, // 18: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	38, // 19: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	39, // 20: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	40, // 21: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	35, // 22: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	0,  // 23: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 24: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 25: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	6,  // 26: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	8,  // 27: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	10, // 28: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	12, // 29: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	14, // 30: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	16, // 31: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	18, // 32: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	20, // 33: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	22, // 34: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	1,  // 35: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 36: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 37: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	7,  // 38: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	9,  // 39: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	11, // 40: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	13, // 41: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	15, // 42: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	17, // 43: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	19, // 44: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	21, // 45: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	23, // 46: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	35, // [35:47] is the sub-list for method output_type
+	23, // [23:35] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -1501,6 +1649,7 @@ func file_godoty_v1_agent_service_proto_init() {
 		return
 	}
 	file_godoty_v1_metering_proto_init()
+	file_godoty_v1_model_proto_init()
 	file_godoty_v1_session_proto_init()
 	file_godoty_v1_turn_proto_init()
 	type x struct{}
@@ -1509,7 +1658,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

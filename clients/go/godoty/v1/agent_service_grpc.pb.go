@@ -32,6 +32,7 @@ const (
 	AgentService_ListMessages_FullMethodName      = "/godoty.v1.AgentService/ListMessages"
 	AgentService_ReadMessage_FullMethodName       = "/godoty.v1.AgentService/ReadMessage"
 	AgentService_DeleteSession_FullMethodName     = "/godoty.v1.AgentService/DeleteSession"
+	AgentService_ListModels_FullMethodName        = "/godoty.v1.AgentService/ListModels"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -69,6 +70,8 @@ type AgentServiceClient interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
+	// Lists the models that the tenant's policy allows, by id.
+	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 }
 
 type agentServiceClient struct {
@@ -216,6 +219,16 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessio
 	return out, nil
 }
 
+func (c *agentServiceClient) ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListModelsResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListModels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -251,6 +264,8 @@ type AgentServiceServer interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
+	// Lists the models that the tenant's policy allows, by id.
+	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -293,6 +308,9 @@ func (UnimplementedAgentServiceServer) ReadMessage(*ReadMessageRequest, grpc.Ser
 }
 func (UnimplementedAgentServiceServer) DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
+}
+func (UnimplementedAgentServiceServer) ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListModels not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -492,6 +510,24 @@ func _AgentService_DeleteSession_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ListModels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListModelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListModels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListModels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListModels(ctx, req.(*ListModelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -530,6 +566,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSession",
 			Handler:    _AgentService_DeleteSession_Handler,
+		},
+		{
+			MethodName: "ListModels",
+			Handler:    _AgentService_ListModels_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -46,6 +46,8 @@ const (
 	UsageGroup_USAGE_GROUP_USER UsageGroup = 7
 	// The session.
 	UsageGroup_USAGE_GROUP_SESSION UsageGroup = 8
+	// The API key that started the turn.
+	UsageGroup_USAGE_GROUP_API_KEY UsageGroup = 9
 )
 
 // Enum value maps for UsageGroup.
@@ -60,6 +62,7 @@ var (
 		6: "USAGE_GROUP_AGENT",
 		7: "USAGE_GROUP_USER",
 		8: "USAGE_GROUP_SESSION",
+		9: "USAGE_GROUP_API_KEY",
 	}
 	UsageGroup_value = map[string]int32{
 		"USAGE_GROUP_UNSPECIFIED": 0,
@@ -71,6 +74,7 @@ var (
 		"USAGE_GROUP_AGENT":       6,
 		"USAGE_GROUP_USER":        7,
 		"USAGE_GROUP_SESSION":     8,
+		"USAGE_GROUP_API_KEY":     9,
 	}
 )
 
@@ -110,9 +114,9 @@ type GetUsageRequest struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Required. The end of the range, exclusive; at most 400 days after its start.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// The groups: at most one of time and two others. Empty: one total. Totals by end user or session are computed from
-	// the entries, for ranges of up to two million entries by default, with any number of groups. Other queries are
-	// rejected if more than 10,000 groups have entries. The error says what to narrow.
+	// The groups: at most one of time and two others. Empty: one total. Totals by end user, session or API key are
+	// computed from the entries, for ranges of up to five million entries by default, with any number of groups. Other
+	// queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
 	GroupBy []UsageGroup `protobuf:"varint,4,rep,packed,name=group_by,json=groupBy,proto3,enum=godoty.v1.UsageGroup" json:"group_by,omitempty"`
 	// The IANA name of the time zone of hours, days and months, such as "Europe/Berlin". Empty: UTC.
 	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
@@ -226,8 +230,10 @@ type GetUsageResponse struct {
 	// The amount by which settlements and adjustments after `as_of` have changed the cost of calls in the time range.
 	// Unset: `as_of` was not given.
 	AdjustedLaterUsd *string `protobuf:"bytes,4,opt,name=adjusted_later_usd,json=adjustedLaterUsd,proto3,oneof" json:"adjusted_later_usd,omitempty"`
+	// The time zone of hours, days and months: that of the request, or "UTC".
+	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The `page_token` of the next page. Empty: this is the last page.
-	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	NextPageToken string `protobuf:"bytes,6,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +296,13 @@ func (x *GetUsageResponse) GetAdjustedLaterUsd() string {
 	return ""
 }
 
+func (x *GetUsageResponse) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 func (x *GetUsageResponse) GetNextPageToken() string {
 	if x != nil {
 		return x.NextPageToken
@@ -300,9 +313,8 @@ func (x *GetUsageResponse) GetNextPageToken() string {
 // The totals of a group.
 type UsageRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The group's keys: one for each entry of `group_by`, in its order. Times are in ISO 8601 with the zone's offset; a
-	// key is empty if the entries have no value.
-	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The group's keys: one for each entry of `group_by`, in its order.
+	Keys []*UsageKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
 	// The totals.
 	Totals        *Totals `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -339,7 +351,7 @@ func (*UsageRow) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *UsageRow) GetKeys() []string {
+func (x *UsageRow) GetKeys() []*UsageKey {
 	if x != nil {
 		return x.Keys
 	}
@@ -353,7 +365,180 @@ func (x *UsageRow) GetTotals() *Totals {
 	return nil
 }
 
-// A query for ledger entries.
+// What the entries of a group have in common.
+type UsageKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value. Unset: the entries have none, such as calls without an end user, calls that no provider has served yet,
+	// and, by API key, entries of builds before 1.0.
+	//
+	// Types that are valid to be assigned to Key:
+	//
+	//	*UsageKey_Time
+	//	*UsageKey_Model
+	//	*UsageKey_Provider
+	//	*UsageKey_Agent
+	//	*UsageKey_User
+	//	*UsageKey_SessionId
+	//	*UsageKey_ApiKeyId
+	Key           isUsageKey_Key `protobuf_oneof:"key"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageKey) Reset() {
+	*x = UsageKey{}
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageKey) ProtoMessage() {}
+
+func (x *UsageKey) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageKey.ProtoReflect.Descriptor instead.
+func (*UsageKey) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UsageKey) GetKey() isUsageKey_Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *UsageKey) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+func (x *UsageKey) GetModel() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_Model); ok {
+			return x.Model
+		}
+	}
+	return ""
+}
+
+func (x *UsageKey) GetProvider() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_Provider); ok {
+			return x.Provider
+		}
+	}
+	return ""
+}
+
+func (x *UsageKey) GetAgent() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_Agent); ok {
+			return x.Agent
+		}
+	}
+	return ""
+}
+
+func (x *UsageKey) GetUser() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_User); ok {
+			return x.User
+		}
+	}
+	return ""
+}
+
+func (x *UsageKey) GetSessionId() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_SessionId); ok {
+			return x.SessionId
+		}
+	}
+	return ""
+}
+
+func (x *UsageKey) GetApiKeyId() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_ApiKeyId); ok {
+			return x.ApiKeyId
+		}
+	}
+	return ""
+}
+
+type isUsageKey_Key interface {
+	isUsageKey_Key()
+}
+
+type UsageKey_Time struct {
+	// The start of the hour, day or month, in the response's time zone; it may be before `start_time`.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3,oneof"`
+}
+
+type UsageKey_Model struct {
+	// The model, as its listed id.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3,oneof"`
+}
+
+type UsageKey_Provider struct {
+	// The name of the provider.
+	Provider string `protobuf:"bytes,3,opt,name=provider,proto3,oneof"`
+}
+
+type UsageKey_Agent struct {
+	// The name of the agent.
+	Agent string `protobuf:"bytes,4,opt,name=agent,proto3,oneof"`
+}
+
+type UsageKey_User struct {
+	// The tenant's end user.
+	User string `protobuf:"bytes,5,opt,name=user,proto3,oneof"`
+}
+
+type UsageKey_SessionId struct {
+	// The session.
+	SessionId string `protobuf:"bytes,6,opt,name=session_id,json=sessionId,proto3,oneof"`
+}
+
+type UsageKey_ApiKeyId struct {
+	// The id of the API key.
+	ApiKeyId string `protobuf:"bytes,7,opt,name=api_key_id,json=apiKeyId,proto3,oneof"`
+}
+
+func (*UsageKey_Time) isUsageKey_Key() {}
+
+func (*UsageKey_Model) isUsageKey_Key() {}
+
+func (*UsageKey_Provider) isUsageKey_Key() {}
+
+func (*UsageKey_Agent) isUsageKey_Key() {}
+
+func (*UsageKey_User) isUsageKey_Key() {}
+
+func (*UsageKey_SessionId) isUsageKey_Key() {}
+
+func (*UsageKey_ApiKeyId) isUsageKey_Key() {}
+
+// A query for ledger entries. All conditions must hold.
 type ListLedgerEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`.
@@ -364,21 +549,31 @@ type ListLedgerEntriesRequest struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Only entries of this session. Empty: of all sessions.
 	SessionId string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Only entries of this turn. Empty: of all turns.
+	TurnId string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// Only entries of this end user. Empty: of all users, and of none.
+	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	// Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
+	// no key.
+	ApiKeyId string `protobuf:"bytes,7,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// Only entries of this model, by its listed id or by the name that the provider sent. Empty: of all models.
-	Model string `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
 	// Only calls in this state. Unspecified: calls in any state, and adjustments.
-	State CallState `protobuf:"varint,6,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
+	State CallState `protobuf:"varint,9,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
+	// Only entries that were inserted by this time, which must not be in the future: a list that is read again later has
+	// the same entries, each in its state at the time of reading. Unset: also those that are inserted between two pages.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Maximum number of entries; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,11,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page of the same query. Empty: the first page.
-	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,12,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLedgerEntriesRequest) Reset() {
 	*x = ListLedgerEntriesRequest{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +585,7 @@ func (x *ListLedgerEntriesRequest) String() string {
 func (*ListLedgerEntriesRequest) ProtoMessage() {}
 
 func (x *ListLedgerEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[3]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +598,7 @@ func (x *ListLedgerEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLedgerEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListLedgerEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListLedgerEntriesRequest) GetTenantId() string {
@@ -434,6 +629,27 @@ func (x *ListLedgerEntriesRequest) GetSessionId() string {
 	return ""
 }
 
+func (x *ListLedgerEntriesRequest) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+func (x *ListLedgerEntriesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListLedgerEntriesRequest) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
 func (x *ListLedgerEntriesRequest) GetModel() string {
 	if x != nil {
 		return x.Model
@@ -446,6 +662,13 @@ func (x *ListLedgerEntriesRequest) GetState() CallState {
 		return x.State
 	}
 	return CallState_CALL_STATE_UNSPECIFIED
+}
+
+func (x *ListLedgerEntriesRequest) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
 }
 
 func (x *ListLedgerEntriesRequest) GetPageSize() int32 {
@@ -462,7 +685,8 @@ func (x *ListLedgerEntriesRequest) GetPageToken() string {
 	return ""
 }
 
-// A page of entries. A page is limited to about 1 MiB, so it may contain fewer entries than requested.
+// A page of entries. A page is limited to about 1 MiB, and to the matches among 200,000 entries of the ledger (by
+// default), so it may contain fewer entries than requested, or none: the list ends where `next_page_token` is empty.
 type ListLedgerEntriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The entries, oldest first.
@@ -475,7 +699,7 @@ type ListLedgerEntriesResponse struct {
 
 func (x *ListLedgerEntriesResponse) Reset() {
 	*x = ListLedgerEntriesResponse{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +711,7 @@ func (x *ListLedgerEntriesResponse) String() string {
 func (*ListLedgerEntriesResponse) ProtoMessage() {}
 
 func (x *ListLedgerEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +724,7 @@ func (x *ListLedgerEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLedgerEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListLedgerEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListLedgerEntriesResponse) GetEntries() []*LedgerEntry {
@@ -517,238 +741,6 @@ func (x *ListLedgerEntriesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// An entry of the ledger.
-type LedgerEntry struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The content of the entry.
-	//
-	// Types that are valid to be assigned to Entry:
-	//
-	//	*LedgerEntry_Call
-	//	*LedgerEntry_Adjustment
-	Entry isLedgerEntry_Entry `protobuf_oneof:"entry"`
-	// The tenant's end user. Empty: none was given.
-	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LedgerEntry) Reset() {
-	*x = LedgerEntry{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LedgerEntry) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LedgerEntry) ProtoMessage() {}
-
-func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LedgerEntry.ProtoReflect.Descriptor instead.
-func (*LedgerEntry) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *LedgerEntry) GetEntry() isLedgerEntry_Entry {
-	if x != nil {
-		return x.Entry
-	}
-	return nil
-}
-
-func (x *LedgerEntry) GetCall() *ModelCall {
-	if x != nil {
-		if x, ok := x.Entry.(*LedgerEntry_Call); ok {
-			return x.Call
-		}
-	}
-	return nil
-}
-
-func (x *LedgerEntry) GetAdjustment() *Adjustment {
-	if x != nil {
-		if x, ok := x.Entry.(*LedgerEntry_Adjustment); ok {
-			return x.Adjustment
-		}
-	}
-	return nil
-}
-
-func (x *LedgerEntry) GetUser() string {
-	if x != nil {
-		return x.User
-	}
-	return ""
-}
-
-type isLedgerEntry_Entry interface {
-	isLedgerEntry_Entry()
-}
-
-type LedgerEntry_Call struct {
-	// A request to the provider.
-	Call *ModelCall `protobuf:"bytes,1,opt,name=call,proto3,oneof"`
-}
-
-type LedgerEntry_Adjustment struct {
-	// A correction of a call with a final state.
-	Adjustment *Adjustment `protobuf:"bytes,2,opt,name=adjustment,proto3,oneof"`
-}
-
-func (*LedgerEntry_Call) isLedgerEntry_Entry() {}
-
-func (*LedgerEntry_Adjustment) isLedgerEntry_Entry() {}
-
-// A correction of a call with a final state: a new entry, which does not change the call's own entry.
-type Adjustment struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the adjustment, generated by this service.
-	AdjustmentId string `protobuf:"bytes,1,opt,name=adjustment_id,json=adjustmentId,proto3" json:"adjustment_id,omitempty"`
-	// The call that is corrected.
-	CallId string `protobuf:"bytes,2,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
-	// The session of the call.
-	SessionId string `protobuf:"bytes,3,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The entry's number in the session.
-	Number int64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
-	// The amount added to the cost.
-	CostUsd *string `protobuf:"bytes,5,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
-	// The tokens added to the usage. Unset: none.
-	Usage *TokenUsage `protobuf:"bytes,6,opt,name=usage,proto3" json:"usage,omitempty"`
-	// The time of creation.
-	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The reason.
-	Why string `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`
-	// The author.
-	By string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
-	// The adjustment sets the cost of an unresolved call. Otherwise it changes a known cost.
-	Resolves bool `protobuf:"varint,10,opt,name=resolves,proto3" json:"resolves,omitempty"`
-	// The id of the request that created it. Empty: none.
-	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Adjustment) Reset() {
-	*x = Adjustment{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Adjustment) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Adjustment) ProtoMessage() {}
-
-func (x *Adjustment) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Adjustment.ProtoReflect.Descriptor instead.
-func (*Adjustment) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Adjustment) GetAdjustmentId() string {
-	if x != nil {
-		return x.AdjustmentId
-	}
-	return ""
-}
-
-func (x *Adjustment) GetCallId() string {
-	if x != nil {
-		return x.CallId
-	}
-	return ""
-}
-
-func (x *Adjustment) GetSessionId() string {
-	if x != nil {
-		return x.SessionId
-	}
-	return ""
-}
-
-func (x *Adjustment) GetNumber() int64 {
-	if x != nil {
-		return x.Number
-	}
-	return 0
-}
-
-func (x *Adjustment) GetCostUsd() string {
-	if x != nil && x.CostUsd != nil {
-		return *x.CostUsd
-	}
-	return ""
-}
-
-func (x *Adjustment) GetUsage() *TokenUsage {
-	if x != nil {
-		return x.Usage
-	}
-	return nil
-}
-
-func (x *Adjustment) GetCreateTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreateTime
-	}
-	return nil
-}
-
-func (x *Adjustment) GetWhy() string {
-	if x != nil {
-		return x.Why
-	}
-	return ""
-}
-
-func (x *Adjustment) GetBy() string {
-	if x != nil {
-		return x.By
-	}
-	return ""
-}
-
-func (x *Adjustment) GetResolves() bool {
-	if x != nil {
-		return x.Resolves
-	}
-	return false
-}
-
-func (x *Adjustment) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
 // The entries to export.
 type ExportLedgerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -757,14 +749,17 @@ type ExportLedgerRequest struct {
 	// Only entries that started at this time or later. Unset: from the beginning.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Only entries that started before this time. Unset: all entries inserted by `as_of`.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The `cursor` of the last response that arrived, of an export with the same fields: the export continues exactly
+	// after it, with the same `as_of`, on any server and at any later time. Empty: a new export.
+	Cursor        string `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportLedgerRequest) Reset() {
 	*x = ExportLedgerRequest{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +771,7 @@ func (x *ExportLedgerRequest) String() string {
 func (*ExportLedgerRequest) ProtoMessage() {}
 
 func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +784,7 @@ func (x *ExportLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerRequest.ProtoReflect.Descriptor instead.
 func (*ExportLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExportLedgerRequest) GetTenantId() string {
@@ -813,21 +808,31 @@ func (x *ExportLedgerRequest) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ExportLedgerRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
 // A part of the export.
 type ExportLedgerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next entries, at most 500. The first message may have none.
 	Entries []*LedgerEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// In the first message only: the export contains the entries inserted by this time. It is at most a minute old when
-	// the export begins; every entry inserted before the export began is included.
-	AsOf          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// the export begins; every entry inserted before the export began is included. An export that continues has the
+	// `as_of` with which it began.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// The position after the last entry of this response; see `cursor` of the request. Each response has one.
+	Cursor        string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportLedgerResponse) Reset() {
 	*x = ExportLedgerResponse{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +844,7 @@ func (x *ExportLedgerResponse) String() string {
 func (*ExportLedgerResponse) ProtoMessage() {}
 
 func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +857,7 @@ func (x *ExportLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLedgerResponse.ProtoReflect.Descriptor instead.
 func (*ExportLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExportLedgerResponse) GetEntries() []*LedgerEntry {
@@ -869,6 +874,13 @@ func (x *ExportLedgerResponse) GetAsOf() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ExportLedgerResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
 // The tenant whose budgets to return.
 type GetBudgetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -880,7 +892,7 @@ type GetBudgetRequest struct {
 
 func (x *GetBudgetRequest) Reset() {
 	*x = GetBudgetRequest{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +904,7 @@ func (x *GetBudgetRequest) String() string {
 func (*GetBudgetRequest) ProtoMessage() {}
 
 func (x *GetBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +917,7 @@ func (x *GetBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBudgetRequest.ProtoReflect.Descriptor instead.
 func (*GetBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetBudgetRequest) GetTenantId() string {
@@ -926,7 +938,7 @@ type GetBudgetResponse struct {
 
 func (x *GetBudgetResponse) Reset() {
 	*x = GetBudgetResponse{}
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +950,7 @@ func (x *GetBudgetResponse) String() string {
 func (*GetBudgetResponse) ProtoMessage() {}
 
 func (x *GetBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_billing_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_billing_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +963,7 @@ func (x *GetBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBudgetResponse.ProtoReflect.Descriptor instead.
 func (*GetBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_billing_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetBudgetResponse) GetBudgets() []*BudgetStatus {
@@ -965,7 +977,7 @@ var File_godoty_v1_billing_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n" +
+	"\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x16godoty/v1/ledger.proto\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x02\n" +
 	"\x0fGetUsageRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -976,69 +988,64 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x05as_of\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
 	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tR\tpageToken\"\x89\x02\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"\xa6\x02\n" +
 	"\x10GetUsageResponse\x12'\n" +
 	"\x04rows\x18\x01 \x03(\v2\x13.godoty.v1.UsageRowR\x04rows\x12)\n" +
 	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x12/\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x121\n" +
-	"\x12adjusted_later_usd\x18\x04 \x01(\tH\x00R\x10adjustedLaterUsd\x88\x01\x01\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageTokenB\x15\n" +
-	"\x13_adjusted_later_usd\"I\n" +
-	"\bUsageRow\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\tR\x04keys\x12)\n" +
-	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\xc6\x02\n" +
+	"\x12adjusted_later_usd\x18\x04 \x01(\tH\x00R\x10adjustedLaterUsd\x88\x01\x01\x12\x1b\n" +
+	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12&\n" +
+	"\x0fnext_page_token\x18\x06 \x01(\tR\rnextPageTokenB\x15\n" +
+	"\x13_adjusted_later_usd\"^\n" +
+	"\bUsageRow\x12'\n" +
+	"\x04keys\x18\x01 \x03(\v2\x13.godoty.v1.UsageKeyR\x04keys\x12)\n" +
+	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\xe8\x01\n" +
+	"\bUsageKey\x120\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x16\n" +
+	"\x05model\x18\x02 \x01(\tH\x00R\x05model\x12\x1c\n" +
+	"\bprovider\x18\x03 \x01(\tH\x00R\bprovider\x12\x16\n" +
+	"\x05agent\x18\x04 \x01(\tH\x00R\x05agent\x12\x14\n" +
+	"\x04user\x18\x05 \x01(\tH\x00R\x04user\x12\x1f\n" +
+	"\n" +
+	"session_id\x18\x06 \x01(\tH\x00R\tsessionId\x12\x1e\n" +
+	"\n" +
+	"api_key_id\x18\a \x01(\tH\x00R\bapiKeyIdB\x05\n" +
+	"\x03key\"\xc2\x03\n" +
 	"\x18ListLedgerEntriesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x04 \x01(\tR\tsessionId\x12\x14\n" +
-	"\x05model\x18\x05 \x01(\tR\x05model\x12*\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12\x1b\n" +
-	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"session_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n" +
+	"\aturn_id\x18\x05 \x01(\tR\x06turnId\x12\x12\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1c\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tR\tpageToken\"u\n" +
+	"api_key_id\x18\a \x01(\tR\bapiKeyId\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\x12*\n" +
+	"\x05state\x18\t \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12/\n" +
+	"\x05as_of\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
+	"\tpage_size\x18\v \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\f \x01(\tR\tpageToken\"u\n" +
 	"\x19ListLedgerEntriesResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
-	"\vLedgerEntry\x12*\n" +
-	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallH\x00R\x04call\x127\n" +
-	"\n" +
-	"adjustment\x18\x02 \x01(\v2\x15.godoty.v1.AdjustmentH\x00R\n" +
-	"adjustment\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04userB\a\n" +
-	"\x05entry\"\xf5\x02\n" +
-	"\n" +
-	"Adjustment\x12#\n" +
-	"\radjustment_id\x18\x01 \x01(\tR\fadjustmentId\x12\x17\n" +
-	"\acall_id\x18\x02 \x01(\tR\x06callId\x12\x1d\n" +
-	"\n" +
-	"session_id\x18\x03 \x01(\tR\tsessionId\x12\x16\n" +
-	"\x06number\x18\x04 \x01(\x03R\x06number\x12\x1e\n" +
-	"\bcost_usd\x18\x05 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
-	"\x05usage\x18\x06 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12;\n" +
-	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x10\n" +
-	"\x03why\x18\b \x01(\tR\x03why\x12\x0e\n" +
-	"\x02by\x18\t \x01(\tR\x02by\x12\x1a\n" +
-	"\bresolves\x18\n" +
-	" \x01(\bR\bresolves\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\v \x01(\tR\trequestIdB\v\n" +
-	"\t_cost_usd\"\xa4\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbc\x01\n" +
 	"\x13ExportLedgerRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"y\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06cursor\x18\x04 \x01(\tR\x06cursor\"\x91\x01\n" +
 	"\x14ExportLedgerResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\"/\n" +
 	"\x10GetBudgetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"F\n" +
 	"\x11GetBudgetResponse\x121\n" +
-	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets*\xe2\x01\n" +
+	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets*\xfb\x01\n" +
 	"\n" +
 	"UsageGroup\x12\x1b\n" +
 	"\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1049,12 +1056,13 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x14USAGE_GROUP_PROVIDER\x10\x05\x12\x15\n" +
 	"\x11USAGE_GROUP_AGENT\x10\x06\x12\x14\n" +
 	"\x10USAGE_GROUP_USER\x10\a\x12\x17\n" +
-	"\x13USAGE_GROUP_SESSION\x10\b2\xd0\x02\n" +
-	"\x0eBillingService\x12C\n" +
-	"\bGetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\x12^\n" +
-	"\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\x12Q\n" +
-	"\fExportLedger\x12\x1e.godoty.v1.ExportLedgerRequest\x1a\x1f.godoty.v1.ExportLedgerResponse0\x01\x12F\n" +
-	"\tGetBudget\x12\x1b.godoty.v1.GetBudgetRequest\x1a\x1c.godoty.v1.GetBudgetResponseBI\n" +
+	"\x13USAGE_GROUP_SESSION\x10\b\x12\x17\n" +
+	"\x13USAGE_GROUP_API_KEY\x10\t2\xe4\x02\n" +
+	"\x0eBillingService\x12H\n" +
+	"\bGetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\"\x03\x90\x02\x01\x12c\n" +
+	"\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\"\x03\x90\x02\x01\x12V\n" +
+	"\fExportLedger\x12\x1e.godoty.v1.ExportLedgerRequest\x1a\x1f.godoty.v1.ExportLedgerResponse\"\x03\x90\x02\x010\x01\x12K\n" +
+	"\tGetBudget\x12\x1b.godoty.v1.GetBudgetRequest\x1a\x1c.godoty.v1.GetBudgetResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -1070,62 +1078,59 @@ func file_godoty_v1_billing_service_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_billing_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_godoty_v1_billing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_godoty_v1_billing_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_godoty_v1_billing_service_proto_goTypes = []any{
 	(UsageGroup)(0),                   // 0: godoty.v1.UsageGroup
 	(*GetUsageRequest)(nil),           // 1: godoty.v1.GetUsageRequest
 	(*GetUsageResponse)(nil),          // 2: godoty.v1.GetUsageResponse
 	(*UsageRow)(nil),                  // 3: godoty.v1.UsageRow
-	(*ListLedgerEntriesRequest)(nil),  // 4: godoty.v1.ListLedgerEntriesRequest
-	(*ListLedgerEntriesResponse)(nil), // 5: godoty.v1.ListLedgerEntriesResponse
-	(*LedgerEntry)(nil),               // 6: godoty.v1.LedgerEntry
-	(*Adjustment)(nil),                // 7: godoty.v1.Adjustment
-	(*ExportLedgerRequest)(nil),       // 8: godoty.v1.ExportLedgerRequest
-	(*ExportLedgerResponse)(nil),      // 9: godoty.v1.ExportLedgerResponse
-	(*GetBudgetRequest)(nil),          // 10: godoty.v1.GetBudgetRequest
-	(*GetBudgetResponse)(nil),         // 11: godoty.v1.GetBudgetResponse
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(*Totals)(nil),                    // 13: godoty.v1.Totals
-	(CallState)(0),                    // 14: godoty.v1.CallState
-	(*ModelCall)(nil),                 // 15: godoty.v1.ModelCall
-	(*TokenUsage)(nil),                // 16: godoty.v1.TokenUsage
-	(*BudgetStatus)(nil),              // 17: godoty.v1.BudgetStatus
+	(*UsageKey)(nil),                  // 4: godoty.v1.UsageKey
+	(*ListLedgerEntriesRequest)(nil),  // 5: godoty.v1.ListLedgerEntriesRequest
+	(*ListLedgerEntriesResponse)(nil), // 6: godoty.v1.ListLedgerEntriesResponse
+	(*ExportLedgerRequest)(nil),       // 7: godoty.v1.ExportLedgerRequest
+	(*ExportLedgerResponse)(nil),      // 8: godoty.v1.ExportLedgerResponse
+	(*GetBudgetRequest)(nil),          // 9: godoty.v1.GetBudgetRequest
+	(*GetBudgetResponse)(nil),         // 10: godoty.v1.GetBudgetResponse
+	(*timestamppb.Timestamp)(nil),     // 11: google.protobuf.Timestamp
+	(*Totals)(nil),                    // 12: godoty.v1.Totals
+	(CallState)(0),                    // 13: godoty.v1.CallState
+	(*LedgerEntry)(nil),               // 14: godoty.v1.LedgerEntry
+	(*BudgetStatus)(nil),              // 15: godoty.v1.BudgetStatus
 }
 var file_godoty_v1_billing_service_proto_depIdxs = []int32{
-	12, // 0: godoty.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 1: godoty.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 0: godoty.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	11, // 1: godoty.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: godoty.v1.GetUsageRequest.group_by:type_name -> godoty.v1.UsageGroup
-	12, // 3: godoty.v1.GetUsageRequest.as_of:type_name -> google.protobuf.Timestamp
+	11, // 3: godoty.v1.GetUsageRequest.as_of:type_name -> google.protobuf.Timestamp
 	3,  // 4: godoty.v1.GetUsageResponse.rows:type_name -> godoty.v1.UsageRow
-	13, // 5: godoty.v1.GetUsageResponse.totals:type_name -> godoty.v1.Totals
-	12, // 6: godoty.v1.GetUsageResponse.as_of:type_name -> google.protobuf.Timestamp
-	13, // 7: godoty.v1.UsageRow.totals:type_name -> godoty.v1.Totals
-	12, // 8: godoty.v1.ListLedgerEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 9: godoty.v1.ListLedgerEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	14, // 10: godoty.v1.ListLedgerEntriesRequest.state:type_name -> godoty.v1.CallState
-	6,  // 11: godoty.v1.ListLedgerEntriesResponse.entries:type_name -> godoty.v1.LedgerEntry
-	15, // 12: godoty.v1.LedgerEntry.call:type_name -> godoty.v1.ModelCall
-	7,  // 13: godoty.v1.LedgerEntry.adjustment:type_name -> godoty.v1.Adjustment
-	16, // 14: godoty.v1.Adjustment.usage:type_name -> godoty.v1.TokenUsage
-	12, // 15: godoty.v1.Adjustment.create_time:type_name -> google.protobuf.Timestamp
-	12, // 16: godoty.v1.ExportLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 17: godoty.v1.ExportLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
-	6,  // 18: godoty.v1.ExportLedgerResponse.entries:type_name -> godoty.v1.LedgerEntry
-	12, // 19: godoty.v1.ExportLedgerResponse.as_of:type_name -> google.protobuf.Timestamp
-	17, // 20: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
-	1,  // 21: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
-	4,  // 22: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
-	8,  // 23: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
-	10, // 24: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
-	2,  // 25: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
-	5,  // 26: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
-	9,  // 27: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
-	11, // 28: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 5: godoty.v1.GetUsageResponse.totals:type_name -> godoty.v1.Totals
+	11, // 6: godoty.v1.GetUsageResponse.as_of:type_name -> google.protobuf.Timestamp
+	4,  // 7: godoty.v1.UsageRow.keys:type_name -> godoty.v1.UsageKey
+	12, // 8: godoty.v1.UsageRow.totals:type_name -> godoty.v1.Totals
+	11, // 9: godoty.v1.UsageKey.time:type_name -> google.protobuf.Timestamp
+	11, // 10: godoty.v1.ListLedgerEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	11, // 11: godoty.v1.ListLedgerEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	13, // 12: godoty.v1.ListLedgerEntriesRequest.state:type_name -> godoty.v1.CallState
+	11, // 13: godoty.v1.ListLedgerEntriesRequest.as_of:type_name -> google.protobuf.Timestamp
+	14, // 14: godoty.v1.ListLedgerEntriesResponse.entries:type_name -> godoty.v1.LedgerEntry
+	11, // 15: godoty.v1.ExportLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
+	11, // 16: godoty.v1.ExportLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
+	14, // 17: godoty.v1.ExportLedgerResponse.entries:type_name -> godoty.v1.LedgerEntry
+	11, // 18: godoty.v1.ExportLedgerResponse.as_of:type_name -> google.protobuf.Timestamp
+	15, // 19: godoty.v1.GetBudgetResponse.budgets:type_name -> godoty.v1.BudgetStatus
+	1,  // 20: godoty.v1.BillingService.GetUsage:input_type -> godoty.v1.GetUsageRequest
+	5,  // 21: godoty.v1.BillingService.ListLedgerEntries:input_type -> godoty.v1.ListLedgerEntriesRequest
+	7,  // 22: godoty.v1.BillingService.ExportLedger:input_type -> godoty.v1.ExportLedgerRequest
+	9,  // 23: godoty.v1.BillingService.GetBudget:input_type -> godoty.v1.GetBudgetRequest
+	2,  // 24: godoty.v1.BillingService.GetUsage:output_type -> godoty.v1.GetUsageResponse
+	6,  // 25: godoty.v1.BillingService.ListLedgerEntries:output_type -> godoty.v1.ListLedgerEntriesResponse
+	8,  // 26: godoty.v1.BillingService.ExportLedger:output_type -> godoty.v1.ExportLedgerResponse
+	10, // 27: godoty.v1.BillingService.GetBudget:output_type -> godoty.v1.GetBudgetResponse
+	24, // [24:28] is the sub-list for method output_type
+	20, // [20:24] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_billing_service_proto_init() }
@@ -1134,20 +1139,25 @@ func file_godoty_v1_billing_service_proto_init() {
 		return
 	}
 	file_godoty_v1_budget_proto_init()
+	file_godoty_v1_ledger_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_billing_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_godoty_v1_billing_service_proto_msgTypes[5].OneofWrappers = []any{
-		(*LedgerEntry_Call)(nil),
-		(*LedgerEntry_Adjustment)(nil),
+	file_godoty_v1_billing_service_proto_msgTypes[3].OneofWrappers = []any{
+		(*UsageKey_Time)(nil),
+		(*UsageKey_Model)(nil),
+		(*UsageKey_Provider)(nil),
+		(*UsageKey_Agent)(nil),
+		(*UsageKey_User)(nil),
+		(*UsageKey_SessionId)(nil),
+		(*UsageKey_ApiKeyId)(nil),
 	}
-	file_godoty_v1_billing_service_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_billing_service_proto_rawDesc), len(file_godoty_v1_billing_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,7 +40,8 @@ type BillingServiceClient interface {
 	// Lists ledger entries, oldest first.
 	ListLedgerEntries(ctx context.Context, in *ListLedgerEntriesRequest, opts ...grpc.CallOption) (*ListLedgerEntriesResponse, error)
 	// Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-	// time of reading. Entries inserted later are not included, even if their call started earlier.
+	// time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+	// connection broke is continued with the cursor of its last response.
 	ExportLedger(ctx context.Context, in *ExportLedgerRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLedgerResponse], error)
 	// Returns the spent and reserved amount of each budget.
 	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
@@ -116,7 +117,8 @@ type BillingServiceServer interface {
 	// Lists ledger entries, oldest first.
 	ListLedgerEntries(context.Context, *ListLedgerEntriesRequest) (*ListLedgerEntriesResponse, error)
 	// Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-	// time of reading. Entries inserted later are not included, even if their call started earlier.
+	// time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+	// connection broke is continued with the cursor of its last response.
 	ExportLedger(*ExportLedgerRequest, grpc.ServerStreamingServer[ExportLedgerResponse]) error
 	// Returns the spent and reserved amount of each budget.
 	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)

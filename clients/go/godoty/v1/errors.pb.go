@@ -24,7 +24,11 @@ const (
 )
 
 // The `reason` of the google.rpc.ErrorInfo in each error, without the prefix `ERROR_REASON_`; its `domain` is
-// "godoty.app". Errors of gRPC itself (an unknown method, a message over the size limit) have none.
+// "godoty.app". Each error also has google.rpc.RequestInfo with the id by which the server's log names the call. Errors
+// of gRPC itself (an unknown method, a message over the size limit) have neither.
+//
+// The comment of a reason begins with its status, names the other details that the error has, and ends with an example.
+// `metadata` lists the keys of ErrorInfo's metadata. Later versions may add keys and details.
 type ErrorReason int32
 
 const (
@@ -32,13 +36,15 @@ const (
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// INVALID_ARGUMENT. The request's bytes cannot be decoded as the method's message, for example because of a
 	// string that is not UTF-8; or the request is larger than its fields allow together. Do not retry.
+	// For example: the bytes "{}", which are JSON.
 	ErrorReason_ERROR_REASON_MALFORMED_REQUEST ErrorReason = 1
 	// INVALID_ARGUMENT. One or more fields are invalid; google.rpc.BadRequest names each with its constraint.
 	// Do not retry unchanged.
 	// For example: `session_id: must match [A-Za-z0-9._:-]{1,128}`.
 	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 2
-	// INVALID_ARGUMENT. The model is not in the provider's catalogue, for example "openai/gpt-99".
+	// INVALID_ARGUMENT. The model is not in the provider's catalogue; google.rpc.BadRequest names the field.
 	// metadata: model. Do not retry unchanged.
+	// For example: Converse with a model that was removed from the catalogue. metadata: model=openai/gpt-99.
 	ErrorReason_ERROR_REASON_UNKNOWN_MODEL ErrorReason = 3
 	// UNAUTHENTICATED. The metadata `authorization: Bearer gdt_...` is missing, or the key is unknown, expired or
 	// revoked. Do not retry with the same key. A waiting or running turn ends with this error within 5 seconds after the
@@ -58,42 +64,50 @@ const (
 	ErrorReason_ERROR_REASON_SESSION_BUSY ErrorReason = 7
 	// UNAVAILABLE. The database is unreachable, has no primary or does not respond; calls that wait for it fail within
 	// 5 seconds. This call charged nothing; but a turn with ON_DISCONNECT_CONTINUE may still run once the database
-	// responds. Retry with backoff, a turn with its `request_id`.
+	// responds. Retry with backoff, first after the delay in google.rpc.RetryInfo, a turn with its `request_id`.
 	// For example: the database elects a new primary, which takes about 10 s.
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 8
 	// UNAVAILABLE. The server is stopping and accepts no new turns. Retry: another server answers.
+	// google.rpc.RetryInfo has the delay.
 	// For example: a new version is being rolled out.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 9
 	// UNAVAILABLE. The provider rejected this service's account (an invalid key, no credits, a blocked region). The
-	// operator is alerted; retrying soon does not help. metadata: provider_code; provider_message only if the tenant's
-	// own provider key was rejected.
+	// operator is alerted; retrying soon does not help. metadata: provider_code, provider if known, provider_message if
+	// the tenant's own provider key was rejected.
 	// For example: the account's credits are used up. metadata: provider_code=402.
 	ErrorReason_ERROR_REASON_PROVIDER_ACCOUNT_REFUSED ErrorReason = 10
 	// UNAVAILABLE. The provider's rate limit is reached. google.rpc.RetryInfo has the delay.
-	// metadata: provider_code, and provider and provider_message if known.
-	// For example: "The provider is rate limiting." metadata: provider_code=429, provider=Azure.
+	// metadata: provider_code, provider if known, provider_message if the provider sent one.
+	// For example: a free model at its limit. metadata: provider_code=429, provider=Google, provider_message=... is
+	// temporarily rate-limited upstream.
 	ErrorReason_ERROR_REASON_PROVIDER_THROTTLED ErrorReason = 11
 	// UNAVAILABLE. The provider failed, timed out, closed the connection or sent an unreadable response. The cost up to
-	// then is in the ledger. Retry with backoff. metadata: provider_code, and provider_message if the provider sent one.
+	// then is in the ledger. Retry with backoff, first after the delay in google.rpc.RetryInfo.
+	// metadata: provider_code (a status, or a word for the fault), provider if known, provider_message if the provider
+	// sent one.
 	// For example: the stream ended in the middle of an answer. metadata: provider_code=connection.
 	ErrorReason_ERROR_REASON_PROVIDER_UNAVAILABLE ErrorReason = 12
 	// INVALID_ARGUMENT. The provider rejected the request itself, for example because of a parameter that the model does
 	// not support, or of words that its moderation flagged: those remain in the conversation, but are not sent to a model
-	// again. Do not retry unchanged. metadata: provider_code, and provider and provider_message if known: the provider's
-	// message, at most 500 characters, without keys and control characters.
-	// For example: metadata: provider_code=400, provider_message=temperature must be below 2.
+	// again. Do not retry unchanged. A provider's message has at most 500 characters, without keys and control
+	// characters.
+	// metadata: provider_code, provider if known, provider_message if the provider sent one.
+	// For example: a parameter out of range. metadata: provider_code=400, provider=OpenAI, provider_message=temperature
+	// must be below 2.
 	ErrorReason_ERROR_REASON_PROVIDER_REJECTED_REQUEST ErrorReason = 13
 	// FAILED_PRECONDITION. The conversation exceeds the model's context window. Choose a model with a larger one, or
-	// start another session. metadata: provider_code, and provider_message if the provider sent one.
-	// For example: a pasted text of 300,000 tokens, to a model with a context window of 128,000.
+	// start another session. metadata: provider_code, provider if known, provider_message if the provider sent one.
+	// For example: a pasted text of 300,000 tokens, to a model with a context window of 128,000. metadata:
+	// provider_code=400, provider_message=This endpoint's maximum context length is 128000 tokens.
 	ErrorReason_ERROR_REASON_CONTEXT_WINDOW_EXCEEDED ErrorReason = 14
 	// FAILED_PRECONDITION. No provider serves the model at the moment. Choose another, or name fallback models.
-	// metadata: model, and provider_message if the provider sent one.
-	// For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404.
+	// metadata: model, provider_code, provider if known, provider_message if the provider sent one.
+	// For example: all providers of a model are down. metadata: model=deepseek/deepseek-v3.2, provider_code=404,
+	// provider_message=No endpoints found.
 	ErrorReason_ERROR_REASON_MODEL_UNAVAILABLE ErrorReason = 15
-	// INTERNAL. An internal error of the server; the log has it under the request id in metadata: request_id.
-	// Retry once; report it if it persists.
-	// For example: metadata: request_id=turn_01a2..., which is in each line of the log.
+	// INTERNAL. An internal error of the server; the log has it under this id, which is that of the turn if a turn
+	// failed. Retry once; report it if it persists. metadata: request_id.
+	// For example: a fault while the end of a turn is written. metadata: request_id=turn_01a2....
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 16
 	// CANCELLED. The turn was cancelled before its answer was complete. The cost up to then is in the ledger.
 	// For example: CancelTurn in the middle of an answer, or the last reader has disconnected.
@@ -109,6 +123,7 @@ const (
 	ErrorReason_ERROR_REASON_SESSION_LOST ErrorReason = 19
 	// ALREADY_EXISTS. The request id was used for another request, or by another key of an administrator. Do not retry
 	// with the same id.
+	// metadata: adjustment_id if the id is that of an adjustment.
 	// For example: request id "order-7" was used with the text "hi" an hour ago, and is now used with "hello".
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 20
 	// NOT_FOUND. The tenant has no such turn, or its log has expired. From Converse: the request id is that of a turn
@@ -121,15 +136,15 @@ const (
 	ErrorReason_ERROR_REASON_TURN_TOO_LARGE ErrorReason = 22
 	// RESOURCE_EXHAUSTED. The rest of a hard budget does not cover an answer of 256 tokens, or of the number requested if
 	// that is smaller. google.rpc.QuotaFailure names the window. Do not retry before the window ends or the budget is
-	// raised. metadata, exact decimals in US dollars: limit_usd, spent_usd, held_usd (the upper bounds of open calls),
-	// needed_usd (the upper bound of the rejected call).
+	// raised. Amounts are exact decimals in US dollars. metadata: limit_usd, spent_usd, held_usd (the upper bounds of
+	// open calls), needed_usd (the upper bound of the rejected call).
 	// For example: 9.999 of 10 USD a day are spent, and the call may cost 0.0021. Quota: budget/day. metadata:
 	// limit_usd=10, spent_usd=9.999, held_usd=0, needed_usd=0.0021.
 	ErrorReason_ERROR_REASON_BUDGET_SPENT ErrorReason = 23
 	// RESOURCE_EXHAUSTED. The call does not fit the tenant's budget at the moment, because of the reservations of open
 	// calls, or because the server's clock is still in a day or month that has ended on other servers.
-	// google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the window. metadata: the figures of
-	// ERROR_REASON_BUDGET_SPENT.
+	// google.rpc.RetryInfo has the delay, google.rpc.QuotaFailure names the window. Amounts are those of
+	// ERROR_REASON_BUDGET_SPENT. metadata: limit_usd, spent_usd, held_usd, needed_usd.
 	// For example: 9 of 10 USD are spent, and nine open calls may cost 0.11 each. Quota: budget/day. metadata:
 	// limit_usd=10, spent_usd=9, held_usd=0.99, needed_usd=0.11.
 	ErrorReason_ERROR_REASON_BUDGET_RESERVED ErrorReason = 24
@@ -138,10 +153,10 @@ const (
 	// For example: openrouter/auto, whose price depends on the model that it selects. metadata: model=openrouter/auto.
 	ErrorReason_ERROR_REASON_COST_UNBOUNDED ErrorReason = 25
 	// RESOURCE_EXHAUSTED. The turn's `max_cost_usd` does not cover an answer of 256 tokens, or of the number requested if
-	// that is smaller, for its first model call. Raise it, or request fewer output tokens. metadata: the figures of
-	// ERROR_REASON_BUDGET_SPENT.
-	// For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. metadata: limit_usd=0.0001, spent_usd=0,
-	// held_usd=0, needed_usd=0.003.
+	// that is smaller, for its first model call. Raise it, or request fewer output tokens. google.rpc.QuotaFailure names
+	// the limit, amounts are those of ERROR_REASON_BUDGET_SPENT. metadata: limit_usd, spent_usd, held_usd, needed_usd.
+	// For example: `max_cost_usd` is "0.0001", and the call may cost 0.003. Quota: turn/max_cost_usd. metadata:
+	// limit_usd=0.0001, spent_usd=0, held_usd=0, needed_usd=0.003.
 	ErrorReason_ERROR_REASON_MAX_COST_TOO_LOW ErrorReason = 26
 	// RESOURCE_EXHAUSTED. The tenant or the API key has reached its limit of turns per minute, or the tenant its limit of
 	// open calls on the server; or, for health checks and reflection, the caller's address has reached its limit.
@@ -177,8 +192,8 @@ const (
 	// For example: AdjustCall while the call's answer is still streamed. metadata: call_id=call_01a2..., state=pending.
 	ErrorReason_ERROR_REASON_CALL_NOT_ADJUSTABLE ErrorReason = 34
 	// FAILED_PRECONDITION. With this amount the call's total would be below zero, above its upper bound without
-	// `above_bound`, or outside the range of amounts (1,000,000 USD, 25 decimals). metadata: call_id, total_usd (the
-	// resulting total), and upper_bound_usd if that is exceeded. Do not retry unchanged.
+	// `above_bound`, or outside the range of amounts (1,000,000 USD, 25 decimals). Do not retry unchanged.
+	// metadata: call_id, total_usd if the resulting total is known, upper_bound_usd if that is exceeded.
 	// For example: AdjustCall adds "-1" to a call of 0.0114 USD. metadata: call_id=call_01a2..., total_usd=-0.9886.
 	ErrorReason_ERROR_REASON_AMOUNT_REFUSED ErrorReason = 35
 	// RESOURCE_EXHAUSTED. Many invalid API keys came from the caller's address, and this key is not yet known to the
@@ -196,8 +211,8 @@ const (
 	ErrorReason_ERROR_REASON_MESSAGE_NOT_FOUND ErrorReason = 38
 	// ABORTED. The request's `etag` is not that of the resource, which was changed since it was read; nothing is changed.
 	// To retry: read the resource again, apply the change to what it is now, and send it with its etag. Also if, without
-	// an etag, others changed the resource again and again meanwhile: retry unchanged then. metadata: etag, the present
-	// one.
+	// an etag, others changed the resource again and again meanwhile: retry unchanged then.
+	// metadata: etag (the present one).
 	// For example: two administrators read a policy, and both send a change with its etag; the second is refused.
 	// metadata: etag=9f86d081884c7d65.
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 39

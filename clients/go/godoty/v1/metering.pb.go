@@ -147,6 +147,59 @@ func (CallState) EnumDescriptor() ([]byte, []int) {
 	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{1}
 }
 
+// What a model call was made for.
+type CallPurpose int32
+
+const (
+	// Not stored: the entry is of an earlier build.
+	CallPurpose_CALL_PURPOSE_UNSPECIFIED CallPurpose = 0
+	// An answer of the agent: one cycle of its loop.
+	CallPurpose_CALL_PURPOSE_AGENT CallPurpose = 1
+	// A summary of messages that leave the history's window.
+	CallPurpose_CALL_PURPOSE_SUMMARY CallPurpose = 2
+)
+
+// Enum value maps for CallPurpose.
+var (
+	CallPurpose_name = map[int32]string{
+		0: "CALL_PURPOSE_UNSPECIFIED",
+		1: "CALL_PURPOSE_AGENT",
+		2: "CALL_PURPOSE_SUMMARY",
+	}
+	CallPurpose_value = map[string]int32{
+		"CALL_PURPOSE_UNSPECIFIED": 0,
+		"CALL_PURPOSE_AGENT":       1,
+		"CALL_PURPOSE_SUMMARY":     2,
+	}
+)
+
+func (x CallPurpose) Enum() *CallPurpose {
+	p := new(CallPurpose)
+	*p = x
+	return p
+}
+
+func (x CallPurpose) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CallPurpose) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_metering_proto_enumTypes[2].Descriptor()
+}
+
+func (CallPurpose) Type() protoreflect.EnumType {
+	return &file_godoty_v1_metering_proto_enumTypes[2]
+}
+
+func (x CallPurpose) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CallPurpose.Descriptor instead.
+func (CallPurpose) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{2}
+}
+
 // Tokens by kind, as the provider counted them. An unset field was not reported.
 type TokenUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -164,16 +217,16 @@ type TokenUsage struct {
 	ReasoningTokens *int64 `protobuf:"varint,6,opt,name=reasoning_tokens,json=reasoningTokens,proto3,oneof" json:"reasoning_tokens,omitempty"`
 	// Prompt tokens of audio.
 	AudioInputTokens *int64 `protobuf:"varint,7,opt,name=audio_input_tokens,json=audioInputTokens,proto3,oneof" json:"audio_input_tokens,omitempty"`
-	// Answer tokens of images.
-	ImageOutputTokens *int64 `protobuf:"varint,8,opt,name=image_output_tokens,json=imageOutputTokens,proto3,oneof" json:"image_output_tokens,omitempty"`
-	// Web searches that the provider ran, each charged separately.
-	WebSearchRequests *int64 `protobuf:"varint,9,opt,name=web_search_requests,json=webSearchRequests,proto3,oneof" json:"web_search_requests,omitempty"`
 	// Audio tokens read from the provider's prompt cache, a part of `cache_read_tokens`.
-	AudioCacheReadTokens *int64 `protobuf:"varint,10,opt,name=audio_cache_read_tokens,json=audioCacheReadTokens,proto3,oneof" json:"audio_cache_read_tokens,omitempty"`
+	AudioCacheReadTokens *int64 `protobuf:"varint,8,opt,name=audio_cache_read_tokens,json=audioCacheReadTokens,proto3,oneof" json:"audio_cache_read_tokens,omitempty"`
 	// Answer tokens of audio.
-	AudioOutputTokens *int64 `protobuf:"varint,11,opt,name=audio_output_tokens,json=audioOutputTokens,proto3,oneof" json:"audio_output_tokens,omitempty"`
+	AudioOutputTokens *int64 `protobuf:"varint,9,opt,name=audio_output_tokens,json=audioOutputTokens,proto3,oneof" json:"audio_output_tokens,omitempty"`
+	// Answer tokens of images.
+	ImageOutputTokens *int64 `protobuf:"varint,10,opt,name=image_output_tokens,json=imageOutputTokens,proto3,oneof" json:"image_output_tokens,omitempty"`
 	// Prompt tokens of video.
-	VideoInputTokens *int64 `protobuf:"varint,12,opt,name=video_input_tokens,json=videoInputTokens,proto3,oneof" json:"video_input_tokens,omitempty"`
+	VideoInputTokens *int64 `protobuf:"varint,11,opt,name=video_input_tokens,json=videoInputTokens,proto3,oneof" json:"video_input_tokens,omitempty"`
+	// Web searches that the provider ran, each charged separately.
+	WebSearchRequests *int64 `protobuf:"varint,12,opt,name=web_search_requests,json=webSearchRequests,proto3,oneof" json:"web_search_requests,omitempty"`
 	// Tool calls that OpenRouter ran itself. Their fees are in no price list.
 	ServerToolCalls *int64 `protobuf:"varint,13,opt,name=server_tool_calls,json=serverToolCalls,proto3,oneof" json:"server_tool_calls,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -259,20 +312,6 @@ func (x *TokenUsage) GetAudioInputTokens() int64 {
 	return 0
 }
 
-func (x *TokenUsage) GetImageOutputTokens() int64 {
-	if x != nil && x.ImageOutputTokens != nil {
-		return *x.ImageOutputTokens
-	}
-	return 0
-}
-
-func (x *TokenUsage) GetWebSearchRequests() int64 {
-	if x != nil && x.WebSearchRequests != nil {
-		return *x.WebSearchRequests
-	}
-	return 0
-}
-
 func (x *TokenUsage) GetAudioCacheReadTokens() int64 {
 	if x != nil && x.AudioCacheReadTokens != nil {
 		return *x.AudioCacheReadTokens
@@ -287,9 +326,23 @@ func (x *TokenUsage) GetAudioOutputTokens() int64 {
 	return 0
 }
 
+func (x *TokenUsage) GetImageOutputTokens() int64 {
+	if x != nil && x.ImageOutputTokens != nil {
+		return *x.ImageOutputTokens
+	}
+	return 0
+}
+
 func (x *TokenUsage) GetVideoInputTokens() int64 {
 	if x != nil && x.VideoInputTokens != nil {
 		return *x.VideoInputTokens
+	}
+	return 0
+}
+
+func (x *TokenUsage) GetWebSearchRequests() int64 {
+	if x != nil && x.WebSearchRequests != nil {
+		return *x.WebSearchRequests
 	}
 	return 0
 }
@@ -313,22 +366,22 @@ type UnitPrices struct {
 	CacheReadUsd *string `protobuf:"bytes,3,opt,name=cache_read_usd,json=cacheReadUsd,proto3,oneof" json:"cache_read_usd,omitempty"`
 	// A prompt token written to the cache.
 	CacheWriteUsd *string `protobuf:"bytes,4,opt,name=cache_write_usd,json=cacheWriteUsd,proto3,oneof" json:"cache_write_usd,omitempty"`
-	// One request.
-	RequestUsd *string `protobuf:"bytes,5,opt,name=request_usd,json=requestUsd,proto3,oneof" json:"request_usd,omitempty"`
-	// SHA-256 of the catalogue in effect, in hexadecimal.
-	CatalogueHash string `protobuf:"bytes,6,opt,name=catalogue_hash,json=catalogueHash,proto3" json:"catalogue_hash,omitempty"`
-	// The time at which that catalogue was first seen.
-	CatalogueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=catalogue_time,json=catalogueTime,proto3" json:"catalogue_time,omitempty"`
 	// A prompt token of audio.
-	AudioInputUsd *string `protobuf:"bytes,8,opt,name=audio_input_usd,json=audioInputUsd,proto3,oneof" json:"audio_input_usd,omitempty"`
+	AudioInputUsd *string `protobuf:"bytes,5,opt,name=audio_input_usd,json=audioInputUsd,proto3,oneof" json:"audio_input_usd,omitempty"`
 	// A prompt token of audio read from the cache.
-	AudioCacheReadUsd *string `protobuf:"bytes,9,opt,name=audio_cache_read_usd,json=audioCacheReadUsd,proto3,oneof" json:"audio_cache_read_usd,omitempty"`
+	AudioCacheReadUsd *string `protobuf:"bytes,6,opt,name=audio_cache_read_usd,json=audioCacheReadUsd,proto3,oneof" json:"audio_cache_read_usd,omitempty"`
 	// An answer token of audio.
-	AudioOutputUsd *string `protobuf:"bytes,10,opt,name=audio_output_usd,json=audioOutputUsd,proto3,oneof" json:"audio_output_usd,omitempty"`
+	AudioOutputUsd *string `protobuf:"bytes,7,opt,name=audio_output_usd,json=audioOutputUsd,proto3,oneof" json:"audio_output_usd,omitempty"`
 	// An answer token of an image.
-	ImageOutputUsd *string `protobuf:"bytes,11,opt,name=image_output_usd,json=imageOutputUsd,proto3,oneof" json:"image_output_usd,omitempty"`
+	ImageOutputUsd *string `protobuf:"bytes,8,opt,name=image_output_usd,json=imageOutputUsd,proto3,oneof" json:"image_output_usd,omitempty"`
+	// One request.
+	RequestUsd *string `protobuf:"bytes,9,opt,name=request_usd,json=requestUsd,proto3,oneof" json:"request_usd,omitempty"`
 	// One web search.
-	WebSearchUsd *string `protobuf:"bytes,12,opt,name=web_search_usd,json=webSearchUsd,proto3,oneof" json:"web_search_usd,omitempty"`
+	WebSearchUsd *string `protobuf:"bytes,10,opt,name=web_search_usd,json=webSearchUsd,proto3,oneof" json:"web_search_usd,omitempty"`
+	// SHA-256 of the catalogue in effect, in hexadecimal.
+	CatalogueHash string `protobuf:"bytes,11,opt,name=catalogue_hash,json=catalogueHash,proto3" json:"catalogue_hash,omitempty"`
+	// The time at which that catalogue was first seen.
+	CatalogueTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=catalogue_time,json=catalogueTime,proto3" json:"catalogue_time,omitempty"`
 	// SHA-256 of the list of the model's providers, in hexadecimal, if the prices are from it. Empty: they are from the
 	// catalogue.
 	ProviderPricesHash string `protobuf:"bytes,13,opt,name=provider_prices_hash,json=providerPricesHash,proto3" json:"provider_prices_hash,omitempty"`
@@ -396,27 +449,6 @@ func (x *UnitPrices) GetCacheWriteUsd() string {
 	return ""
 }
 
-func (x *UnitPrices) GetRequestUsd() string {
-	if x != nil && x.RequestUsd != nil {
-		return *x.RequestUsd
-	}
-	return ""
-}
-
-func (x *UnitPrices) GetCatalogueHash() string {
-	if x != nil {
-		return x.CatalogueHash
-	}
-	return ""
-}
-
-func (x *UnitPrices) GetCatalogueTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CatalogueTime
-	}
-	return nil
-}
-
 func (x *UnitPrices) GetAudioInputUsd() string {
 	if x != nil && x.AudioInputUsd != nil {
 		return *x.AudioInputUsd
@@ -445,11 +477,32 @@ func (x *UnitPrices) GetImageOutputUsd() string {
 	return ""
 }
 
+func (x *UnitPrices) GetRequestUsd() string {
+	if x != nil && x.RequestUsd != nil {
+		return *x.RequestUsd
+	}
+	return ""
+}
+
 func (x *UnitPrices) GetWebSearchUsd() string {
 	if x != nil && x.WebSearchUsd != nil {
 		return *x.WebSearchUsd
 	}
 	return ""
+}
+
+func (x *UnitPrices) GetCatalogueHash() string {
+	if x != nil {
+		return x.CatalogueHash
+	}
+	return ""
+}
+
+func (x *UnitPrices) GetCatalogueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CatalogueTime
+	}
+	return nil
 }
 
 func (x *UnitPrices) GetProviderPricesHash() string {
@@ -480,51 +533,60 @@ type ModelCall struct {
 	Number int64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	// The state of the cost.
 	State CallState `protobuf:"varint,5,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
+	// What the answer was for. Unspecified: an entry of an earlier build, which did not store it.
+	Purpose CallPurpose `protobuf:"varint,6,opt,name=purpose,proto3,enum=godoty.v1.CallPurpose" json:"purpose,omitempty"`
+	// The name of the agent that made the call.
+	Agent string `protobuf:"bytes,7,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The id (never the text) of the API key that started the turn. Empty: an entry of an earlier build, which did not
+	// store it.
+	ApiKeyId string `protobuf:"bytes,8,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// The model requested.
-	RequestedModel string `protobuf:"bytes,6,opt,name=requested_model,json=requestedModel,proto3" json:"requested_model,omitempty"`
+	RequestedModel string `protobuf:"bytes,9,opt,name=requested_model,json=requestedModel,proto3" json:"requested_model,omitempty"`
 	// The model that served, and whose price applies: its id in the provider's listing, never a dated slug; for an
 	// unlisted model, the provider's name for it. Empty until known.
-	ServedModel string `protobuf:"bytes,7,opt,name=served_model,json=servedModel,proto3" json:"served_model,omitempty"`
+	ServedModel string `protobuf:"bytes,10,opt,name=served_model,json=servedModel,proto3" json:"served_model,omitempty"`
+	// The served model's name as the provider sent it: an id or a dated slug, at most 256 characters. Empty until known.
+	ServedSlug string `protobuf:"bytes,11,opt,name=served_slug,json=servedSlug,proto3" json:"served_slug,omitempty"`
 	// The provider that served. Empty until known.
-	Provider string `protobuf:"bytes,8,opt,name=provider,proto3" json:"provider,omitempty"`
+	Provider string `protobuf:"bytes,12,opt,name=provider,proto3" json:"provider,omitempty"`
 	// The provider's id of the generation. Empty until known.
-	GenerationId string `protobuf:"bytes,9,opt,name=generation_id,json=generationId,proto3" json:"generation_id,omitempty"`
+	GenerationId string `protobuf:"bytes,13,opt,name=generation_id,json=generationId,proto3" json:"generation_id,omitempty"`
 	// Tokens, as the provider counted them. Unset until known.
-	Usage *TokenUsage `protobuf:"bytes,10,opt,name=usage,proto3" json:"usage,omitempty"`
+	Usage *TokenUsage `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	// The charge to the account.
-	CostUsd *string `protobuf:"bytes,11,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
+	CostUsd *string `protobuf:"bytes,15,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
 	// The source of `cost_usd`.
-	CostSource CostSource `protobuf:"varint,12,opt,name=cost_source,json=costSource,proto3,enum=godoty.v1.CostSource" json:"cost_source,omitempty"`
+	CostSource CostSource `protobuf:"varint,16,opt,name=cost_source,json=costSource,proto3,enum=godoty.v1.CostSource" json:"cost_source,omitempty"`
 	// The cost of the usage at the catalogue's prices; its difference to `cost_usd` is the drift.
-	CatalogueCostUsd *string `protobuf:"bytes,13,opt,name=catalogue_cost_usd,json=catalogueCostUsd,proto3,oneof" json:"catalogue_cost_usd,omitempty"`
+	CatalogueCostUsd *string `protobuf:"bytes,17,opt,name=catalogue_cost_usd,json=catalogueCostUsd,proto3,oneof" json:"catalogue_cost_usd,omitempty"`
 	// The maximum cost of the call, computed before it was sent. Unset: no finite bound could be computed.
-	UpperBoundUsd *string `protobuf:"bytes,14,opt,name=upper_bound_usd,json=upperBoundUsd,proto3,oneof" json:"upper_bound_usd,omitempty"`
+	UpperBoundUsd *string `protobuf:"bytes,18,opt,name=upper_bound_usd,json=upperBoundUsd,proto3,oneof" json:"upper_bound_usd,omitempty"`
 	// The charge of the provider behind OpenRouter. Under bring-your-own-key it is paid in addition to `cost_usd`.
-	UpstreamCostUsd *string `protobuf:"bytes,15,opt,name=upstream_cost_usd,json=upstreamCostUsd,proto3,oneof" json:"upstream_cost_usd,omitempty"`
+	UpstreamCostUsd *string `protobuf:"bytes,19,opt,name=upstream_cost_usd,json=upstreamCostUsd,proto3,oneof" json:"upstream_cost_usd,omitempty"`
 	// The call used the account's own provider key. Unset: not reported.
-	IsByok *bool `protobuf:"varint,16,opt,name=is_byok,json=isByok,proto3,oneof" json:"is_byok,omitempty"`
+	Byok *bool `protobuf:"varint,20,opt,name=byok,proto3,oneof" json:"byok,omitempty"`
 	// The id (never the text) of the provider key that made the call: its generation record can only be read with that
 	// key.
-	ProviderKeyId string `protobuf:"bytes,17,opt,name=provider_key_id,json=providerKeyId,proto3" json:"provider_key_id,omitempty"`
+	ProviderKeyId string `protobuf:"bytes,21,opt,name=provider_key_id,json=providerKeyId,proto3" json:"provider_key_id,omitempty"`
 	// The prices in effect when the call started. Unset: the model was not in the catalogue.
-	UnitPrices *UnitPrices `protobuf:"bytes,18,opt,name=unit_prices,json=unitPrices,proto3" json:"unit_prices,omitempty"`
+	UnitPrices *UnitPrices `protobuf:"bytes,22,opt,name=unit_prices,json=unitPrices,proto3" json:"unit_prices,omitempty"`
 	// The time at which the entry was written, just before the request was sent.
-	StartTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The time at which the state became final. Unset while the call is pending.
+	SettleTime *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=settle_time,json=settleTime,proto3" json:"settle_time,omitempty"`
 	// Time from sending the request to the first token. Unset: no token was received.
-	TimeToFirstToken *durationpb.Duration `protobuf:"bytes,20,opt,name=time_to_first_token,json=timeToFirstToken,proto3" json:"time_to_first_token,omitempty"`
+	TimeToFirstToken *durationpb.Duration `protobuf:"bytes,25,opt,name=time_to_first_token,json=timeToFirstToken,proto3" json:"time_to_first_token,omitempty"`
 	// Time from sending the request to the end of the answer. Unset while open.
-	Duration *durationpb.Duration `protobuf:"bytes,21,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,26,opt,name=duration,proto3" json:"duration,omitempty"`
 	// 1 for the first attempt of a request, 2 and 3 for its retries.
-	Attempt int32 `protobuf:"varint,22,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt int32 `protobuf:"varint,27,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The provider's finish reason ("stop", "tool_calls", "length"). Empty: not reported.
-	FinishReason string `protobuf:"bytes,23,opt,name=finish_reason,json=finishReason,proto3" json:"finish_reason,omitempty"`
+	FinishReason string `protobuf:"bytes,28,opt,name=finish_reason,json=finishReason,proto3" json:"finish_reason,omitempty"`
 	// A short description of the error. Empty: no error.
-	Error string `protobuf:"bytes,24,opt,name=error,proto3" json:"error,omitempty"`
-	// The served model's name as the provider sent it: an id or a dated slug, at most 256 characters. Empty until known.
-	ServedSlug string `protobuf:"bytes,25,opt,name=served_slug,json=servedSlug,proto3" json:"served_slug,omitempty"`
+	Error string `protobuf:"bytes,29,opt,name=error,proto3" json:"error,omitempty"`
 	// The provider's error message, at most 500 characters, with keys masked and control characters removed. Empty: none,
 	// or one that concerns only the service's account with the provider.
-	ErrorMessage  string `protobuf:"bytes,26,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	ErrorMessage  string `protobuf:"bytes,30,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +656,27 @@ func (x *ModelCall) GetState() CallState {
 	return CallState_CALL_STATE_UNSPECIFIED
 }
 
+func (x *ModelCall) GetPurpose() CallPurpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return CallPurpose_CALL_PURPOSE_UNSPECIFIED
+}
+
+func (x *ModelCall) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *ModelCall) GetApiKeyId() string {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return ""
+}
+
 func (x *ModelCall) GetRequestedModel() string {
 	if x != nil {
 		return x.RequestedModel
@@ -604,6 +687,13 @@ func (x *ModelCall) GetRequestedModel() string {
 func (x *ModelCall) GetServedModel() string {
 	if x != nil {
 		return x.ServedModel
+	}
+	return ""
+}
+
+func (x *ModelCall) GetServedSlug() string {
+	if x != nil {
+		return x.ServedSlug
 	}
 	return ""
 }
@@ -664,9 +754,9 @@ func (x *ModelCall) GetUpstreamCostUsd() string {
 	return ""
 }
 
-func (x *ModelCall) GetIsByok() bool {
-	if x != nil && x.IsByok != nil {
-		return *x.IsByok
+func (x *ModelCall) GetByok() bool {
+	if x != nil && x.Byok != nil {
+		return *x.Byok
 	}
 	return false
 }
@@ -688,6 +778,13 @@ func (x *ModelCall) GetUnitPrices() *UnitPrices {
 func (x *ModelCall) GetStartTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ModelCall) GetSettleTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SettleTime
 	}
 	return nil
 }
@@ -723,13 +820,6 @@ func (x *ModelCall) GetFinishReason() string {
 func (x *ModelCall) GetError() string {
 	if x != nil {
 		return x.Error
-	}
-	return ""
-}
-
-func (x *ModelCall) GetServedSlug() string {
-	if x != nil {
-		return x.ServedSlug
 	}
 	return ""
 }
@@ -1119,14 +1209,14 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11cache_read_tokens\x18\x04 \x01(\x03H\x03R\x0fcacheReadTokens\x88\x01\x01\x121\n" +
 	"\x12cache_write_tokens\x18\x05 \x01(\x03H\x04R\x10cacheWriteTokens\x88\x01\x01\x12.\n" +
 	"\x10reasoning_tokens\x18\x06 \x01(\x03H\x05R\x0freasoningTokens\x88\x01\x01\x121\n" +
-	"\x12audio_input_tokens\x18\a \x01(\x03H\x06R\x10audioInputTokens\x88\x01\x01\x123\n" +
-	"\x13image_output_tokens\x18\b \x01(\x03H\aR\x11imageOutputTokens\x88\x01\x01\x123\n" +
-	"\x13web_search_requests\x18\t \x01(\x03H\bR\x11webSearchRequests\x88\x01\x01\x12:\n" +
-	"\x17audio_cache_read_tokens\x18\n" +
-	" \x01(\x03H\tR\x14audioCacheReadTokens\x88\x01\x01\x123\n" +
-	"\x13audio_output_tokens\x18\v \x01(\x03H\n" +
-	"R\x11audioOutputTokens\x88\x01\x01\x121\n" +
-	"\x12video_input_tokens\x18\f \x01(\x03H\vR\x10videoInputTokens\x88\x01\x01\x12/\n" +
+	"\x12audio_input_tokens\x18\a \x01(\x03H\x06R\x10audioInputTokens\x88\x01\x01\x12:\n" +
+	"\x17audio_cache_read_tokens\x18\b \x01(\x03H\aR\x14audioCacheReadTokens\x88\x01\x01\x123\n" +
+	"\x13audio_output_tokens\x18\t \x01(\x03H\bR\x11audioOutputTokens\x88\x01\x01\x123\n" +
+	"\x13image_output_tokens\x18\n" +
+	" \x01(\x03H\tR\x11imageOutputTokens\x88\x01\x01\x121\n" +
+	"\x12video_input_tokens\x18\v \x01(\x03H\n" +
+	"R\x10videoInputTokens\x88\x01\x01\x123\n" +
+	"\x13web_search_requests\x18\f \x01(\x03H\vR\x11webSearchRequests\x88\x01\x01\x12/\n" +
 	"\x11server_tool_calls\x18\r \x01(\x03H\fR\x0fserverToolCalls\x88\x01\x01B\x0f\n" +
 	"\r_input_tokensB\x10\n" +
 	"\x0e_output_tokensB\x0f\n" +
@@ -1134,12 +1224,12 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x12_cache_read_tokensB\x15\n" +
 	"\x13_cache_write_tokensB\x13\n" +
 	"\x11_reasoning_tokensB\x15\n" +
-	"\x13_audio_input_tokensB\x16\n" +
-	"\x14_image_output_tokensB\x16\n" +
-	"\x14_web_search_requestsB\x1a\n" +
+	"\x13_audio_input_tokensB\x1a\n" +
 	"\x18_audio_cache_read_tokensB\x16\n" +
-	"\x14_audio_output_tokensB\x15\n" +
-	"\x13_video_input_tokensB\x14\n" +
+	"\x14_audio_output_tokensB\x16\n" +
+	"\x14_image_output_tokensB\x15\n" +
+	"\x13_video_input_tokensB\x16\n" +
+	"\x14_web_search_requestsB\x14\n" +
 	"\x12_server_tool_calls\"\xe4\x06\n" +
 	"\n" +
 	"UnitPrices\x12 \n" +
@@ -1147,69 +1237,75 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\n" +
 	"output_usd\x18\x02 \x01(\tH\x01R\toutputUsd\x88\x01\x01\x12)\n" +
 	"\x0ecache_read_usd\x18\x03 \x01(\tH\x02R\fcacheReadUsd\x88\x01\x01\x12+\n" +
-	"\x0fcache_write_usd\x18\x04 \x01(\tH\x03R\rcacheWriteUsd\x88\x01\x01\x12$\n" +
-	"\vrequest_usd\x18\x05 \x01(\tH\x04R\n" +
-	"requestUsd\x88\x01\x01\x12%\n" +
-	"\x0ecatalogue_hash\x18\x06 \x01(\tR\rcatalogueHash\x12A\n" +
-	"\x0ecatalogue_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12+\n" +
-	"\x0faudio_input_usd\x18\b \x01(\tH\x05R\raudioInputUsd\x88\x01\x01\x124\n" +
-	"\x14audio_cache_read_usd\x18\t \x01(\tH\x06R\x11audioCacheReadUsd\x88\x01\x01\x12-\n" +
-	"\x10audio_output_usd\x18\n" +
-	" \x01(\tH\aR\x0eaudioOutputUsd\x88\x01\x01\x12-\n" +
-	"\x10image_output_usd\x18\v \x01(\tH\bR\x0eimageOutputUsd\x88\x01\x01\x12)\n" +
-	"\x0eweb_search_usd\x18\f \x01(\tH\tR\fwebSearchUsd\x88\x01\x01\x120\n" +
+	"\x0fcache_write_usd\x18\x04 \x01(\tH\x03R\rcacheWriteUsd\x88\x01\x01\x12+\n" +
+	"\x0faudio_input_usd\x18\x05 \x01(\tH\x04R\raudioInputUsd\x88\x01\x01\x124\n" +
+	"\x14audio_cache_read_usd\x18\x06 \x01(\tH\x05R\x11audioCacheReadUsd\x88\x01\x01\x12-\n" +
+	"\x10audio_output_usd\x18\a \x01(\tH\x06R\x0eaudioOutputUsd\x88\x01\x01\x12-\n" +
+	"\x10image_output_usd\x18\b \x01(\tH\aR\x0eimageOutputUsd\x88\x01\x01\x12$\n" +
+	"\vrequest_usd\x18\t \x01(\tH\bR\n" +
+	"requestUsd\x88\x01\x01\x12)\n" +
+	"\x0eweb_search_usd\x18\n" +
+	" \x01(\tH\tR\fwebSearchUsd\x88\x01\x01\x12%\n" +
+	"\x0ecatalogue_hash\x18\v \x01(\tR\rcatalogueHash\x12A\n" +
+	"\x0ecatalogue_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x120\n" +
 	"\x14provider_prices_hash\x18\r \x01(\tR\x12providerPricesHash\x12L\n" +
 	"\x14provider_prices_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x12providerPricesTimeB\f\n" +
 	"\n" +
 	"_input_usdB\r\n" +
 	"\v_output_usdB\x11\n" +
 	"\x0f_cache_read_usdB\x12\n" +
-	"\x10_cache_write_usdB\x0e\n" +
-	"\f_request_usdB\x12\n" +
+	"\x10_cache_write_usdB\x12\n" +
 	"\x10_audio_input_usdB\x17\n" +
 	"\x15_audio_cache_read_usdB\x13\n" +
 	"\x11_audio_output_usdB\x13\n" +
-	"\x11_image_output_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xf2\b\n" +
+	"\x11_image_output_usdB\x0e\n" +
+	"\f_request_usdB\x11\n" +
+	"\x0f_web_search_usd\"\x8d\n" +
+	"\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
 	"\aturn_id\x18\x03 \x01(\tR\x06turnId\x12\x16\n" +
 	"\x06number\x18\x04 \x01(\x03R\x06number\x12*\n" +
-	"\x05state\x18\x05 \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12'\n" +
-	"\x0frequested_model\x18\x06 \x01(\tR\x0erequestedModel\x12!\n" +
-	"\fserved_model\x18\a \x01(\tR\vservedModel\x12\x1a\n" +
-	"\bprovider\x18\b \x01(\tR\bprovider\x12#\n" +
-	"\rgeneration_id\x18\t \x01(\tR\fgenerationId\x12+\n" +
-	"\x05usage\x18\n" +
-	" \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1e\n" +
-	"\bcost_usd\x18\v \x01(\tH\x00R\acostUsd\x88\x01\x01\x126\n" +
-	"\vcost_source\x18\f \x01(\x0e2\x15.godoty.v1.CostSourceR\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x120\n" +
+	"\apurpose\x18\x06 \x01(\x0e2\x16.godoty.v1.CallPurposeR\apurpose\x12\x14\n" +
+	"\x05agent\x18\a \x01(\tR\x05agent\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\b \x01(\tR\bapiKeyId\x12'\n" +
+	"\x0frequested_model\x18\t \x01(\tR\x0erequestedModel\x12!\n" +
+	"\fserved_model\x18\n" +
+	" \x01(\tR\vservedModel\x12\x1f\n" +
+	"\vserved_slug\x18\v \x01(\tR\n" +
+	"servedSlug\x12\x1a\n" +
+	"\bprovider\x18\f \x01(\tR\bprovider\x12#\n" +
+	"\rgeneration_id\x18\r \x01(\tR\fgenerationId\x12+\n" +
+	"\x05usage\x18\x0e \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1e\n" +
+	"\bcost_usd\x18\x0f \x01(\tH\x00R\acostUsd\x88\x01\x01\x126\n" +
+	"\vcost_source\x18\x10 \x01(\x0e2\x15.godoty.v1.CostSourceR\n" +
 	"costSource\x121\n" +
-	"\x12catalogue_cost_usd\x18\r \x01(\tH\x01R\x10catalogueCostUsd\x88\x01\x01\x12+\n" +
-	"\x0fupper_bound_usd\x18\x0e \x01(\tH\x02R\rupperBoundUsd\x88\x01\x01\x12/\n" +
-	"\x11upstream_cost_usd\x18\x0f \x01(\tH\x03R\x0fupstreamCostUsd\x88\x01\x01\x12\x1c\n" +
-	"\ais_byok\x18\x10 \x01(\bH\x04R\x06isByok\x88\x01\x01\x12&\n" +
-	"\x0fprovider_key_id\x18\x11 \x01(\tR\rproviderKeyId\x126\n" +
-	"\vunit_prices\x18\x12 \x01(\v2\x15.godoty.v1.UnitPricesR\n" +
+	"\x12catalogue_cost_usd\x18\x11 \x01(\tH\x01R\x10catalogueCostUsd\x88\x01\x01\x12+\n" +
+	"\x0fupper_bound_usd\x18\x12 \x01(\tH\x02R\rupperBoundUsd\x88\x01\x01\x12/\n" +
+	"\x11upstream_cost_usd\x18\x13 \x01(\tH\x03R\x0fupstreamCostUsd\x88\x01\x01\x12\x17\n" +
+	"\x04byok\x18\x14 \x01(\bH\x04R\x04byok\x88\x01\x01\x12&\n" +
+	"\x0fprovider_key_id\x18\x15 \x01(\tR\rproviderKeyId\x126\n" +
+	"\vunit_prices\x18\x16 \x01(\v2\x15.godoty.v1.UnitPricesR\n" +
 	"unitPrices\x129\n" +
 	"\n" +
-	"start_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12H\n" +
-	"\x13time_to_first_token\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x10timeToFirstToken\x125\n" +
-	"\bduration\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
-	"\aattempt\x18\x16 \x01(\x05R\aattempt\x12#\n" +
-	"\rfinish_reason\x18\x17 \x01(\tR\ffinishReason\x12\x14\n" +
-	"\x05error\x18\x18 \x01(\tR\x05error\x12\x1f\n" +
-	"\vserved_slug\x18\x19 \x01(\tR\n" +
-	"servedSlug\x12#\n" +
-	"\rerror_message\x18\x1a \x01(\tR\ferrorMessageB\v\n" +
+	"start_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12;\n" +
+	"\vsettle_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"settleTime\x12H\n" +
+	"\x13time_to_first_token\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x10timeToFirstToken\x125\n" +
+	"\bduration\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
+	"\aattempt\x18\x1b \x01(\x05R\aattempt\x12#\n" +
+	"\rfinish_reason\x18\x1c \x01(\tR\ffinishReason\x12\x14\n" +
+	"\x05error\x18\x1d \x01(\tR\x05error\x12#\n" +
+	"\rerror_message\x18\x1e \x01(\tR\ferrorMessageB\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +
-	"\x12_upstream_cost_usdB\n" +
-	"\n" +
-	"\b_is_byok\"\xb9\x02\n" +
+	"\x12_upstream_cost_usdB\a\n" +
+	"\x05_byok\"\xb9\x02\n" +
 	"\x06Totals\x12\x1e\n" +
 	"\bcost_usd\x18\x01 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
 	"\x05usage\x18\x02 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1f\n" +
@@ -1251,7 +1347,11 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x12CALL_STATE_PENDING\x10\x01\x12\x16\n" +
 	"\x12CALL_STATE_SETTLED\x10\x02\x12\x19\n" +
 	"\x15CALL_STATE_UNRESOLVED\x10\x03\x12\x13\n" +
-	"\x0fCALL_STATE_VOID\x10\x04BI\n" +
+	"\x0fCALL_STATE_VOID\x10\x04*]\n" +
+	"\vCallPurpose\x12\x1c\n" +
+	"\x18CALL_PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CALL_PURPOSE_AGENT\x10\x01\x12\x18\n" +
+	"\x14CALL_PURPOSE_SUMMARY\x10\x02BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (
@@ -1266,45 +1366,48 @@ func file_godoty_v1_metering_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_metering_proto_rawDescData
 }
 
-var file_godoty_v1_metering_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_godoty_v1_metering_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_godoty_v1_metering_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_godoty_v1_metering_proto_goTypes = []any{
 	(CostSource)(0),               // 0: godoty.v1.CostSource
 	(CallState)(0),                // 1: godoty.v1.CallState
-	(*TokenUsage)(nil),            // 2: godoty.v1.TokenUsage
-	(*UnitPrices)(nil),            // 3: godoty.v1.UnitPrices
-	(*ModelCall)(nil),             // 4: godoty.v1.ModelCall
-	(*Totals)(nil),                // 5: godoty.v1.Totals
-	(*ModelTotals)(nil),           // 6: godoty.v1.ModelTotals
-	(*Run)(nil),                   // 7: godoty.v1.Run
-	(*LatencySummary)(nil),        // 8: godoty.v1.LatencySummary
-	(*ProviderLatency)(nil),       // 9: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(CallPurpose)(0),              // 2: godoty.v1.CallPurpose
+	(*TokenUsage)(nil),            // 3: godoty.v1.TokenUsage
+	(*UnitPrices)(nil),            // 4: godoty.v1.UnitPrices
+	(*ModelCall)(nil),             // 5: godoty.v1.ModelCall
+	(*Totals)(nil),                // 6: godoty.v1.Totals
+	(*ModelTotals)(nil),           // 7: godoty.v1.ModelTotals
+	(*Run)(nil),                   // 8: godoty.v1.Run
+	(*LatencySummary)(nil),        // 9: godoty.v1.LatencySummary
+	(*ProviderLatency)(nil),       // 10: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
 }
 var file_godoty_v1_metering_proto_depIdxs = []int32{
-	10, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
-	10, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
+	11, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
+	11, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: godoty.v1.ModelCall.state:type_name -> godoty.v1.CallState
-	2,  // 3: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
-	0,  // 4: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
-	3,  // 5: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
-	10, // 6: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
-	11, // 7: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
-	11, // 8: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
-	2,  // 9: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
-	5,  // 10: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
-	10, // 11: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
-	11, // 12: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
-	11, // 13: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
-	11, // 14: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
-	8,  // 15: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
-	8,  // 16: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	2,  // 3: godoty.v1.ModelCall.purpose:type_name -> godoty.v1.CallPurpose
+	3,  // 4: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
+	0,  // 5: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
+	4,  // 6: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
+	11, // 7: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
+	11, // 8: godoty.v1.ModelCall.settle_time:type_name -> google.protobuf.Timestamp
+	12, // 9: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
+	12, // 10: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
+	3,  // 11: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
+	6,  // 12: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
+	11, // 13: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
+	12, // 14: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
+	12, // 15: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
+	12, // 16: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
+	9,  // 17: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
+	9,  // 18: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_metering_proto_init() }
@@ -1322,7 +1425,7 @@ func file_godoty_v1_metering_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_metering_proto_rawDesc), len(file_godoty_v1_metering_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -22,14 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from godoty.v1 import billing_service_pb2 as godoty_dot_v1_dot_billing__service__pb2
+from godoty.v1 import ledger_pb2 as godoty_dot_v1_dot_ledger__pb2
 from godoty.v1 import tenant_pb2 as godoty_dot_v1_dot_tenant__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x1fgodoty/v1/billing_service.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12\x10\n\x08operator\x18\x04 \x01(\x08\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x1d\n\x10turns_per_minute\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x13\n\x11_turns_per_minute\"H\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"7\n\x11GetApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\"N\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"|\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"H\n\x14RotateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"\x8a\x01\n\x13UpdatePolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"9\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"\xb1\x01\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb4\x08\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n\x0c\x43reateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n\x0bListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n\x0cRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n\x0cRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n\x0cUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/ledger.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"9\n\x14\x43reateTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x11GetTenantResponse\x12!\n\x06tenant\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListTenantsResponse\x12\"\n\x07tenants\x18\x01 \x03(\x0b\x32\x11.godoty.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x06scopes\x18\x03 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12\x10\n\x08operator\x18\x04 \x01(\x08\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x1d\n\x10turns_per_minute\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x08 \x01(\tB\x13\n\x11_turns_per_minute\"H\n\x14\x43reateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"7\n\x11GetApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\"N\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListApiKeysResponse\x12#\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x11.godoty.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"\x16\n\x14RevokeApiKeyResponse\"|\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"H\n\x14RotateApiKeyResponse\x12\"\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x11.godoty.v1.ApiKey\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"P\n\x11GetPolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\x12\x18\n\x10has_provider_key\x18\x02 \x01(\x08\"\x8a\x01\n\x13UpdatePolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12!\n\x06policy\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Policy\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"9\n\x14UpdatePolicyResponse\x12!\n\x06policy\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Policy\"@\n\x15SetProviderKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cprovider_key\x18\x02 \x01(\t\"\x18\n\x16SetProviderKeyResponse\"\x9e\x01\n\x11\x41\x64justCallRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x61\x64\x64_usd\x18\x04 \x01(\tH\x00\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x13\n\x0b\x61\x62ove_bound\x18\x07 \x01(\x08\x42\x08\n\x06\x63hange\"o\n\x12\x41\x64justCallResponse\x12)\n\nadjustment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Adjustment\x12\x1b\n\x0etotal_cost_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_total_cost_usd\"\xb1\x01\n\x17ListAdminChangesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\\\n\x18ListAdminChangesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.godoty.v1.AdminChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb4\x08\n\x0c\x41\x64minService\x12O\n\x0c\x43reateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n\x0bListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n\x0c\x43reateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n\x0bListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n\x0cRevokeApiKey\x12\x1e.godoty.v1.RevokeApiKeyRequest\x1a\x1f.godoty.v1.RevokeApiKeyResponse\x12O\n\x0cRotateApiKey\x12\x1e.godoty.v1.RotateApiKeyRequest\x1a\x1f.godoty.v1.RotateApiKeyResponse\x12K\n\tGetPolicy\x12\x1b.godoty.v1.GetPolicyRequest\x1a\x1c.godoty.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12O\n\x0cUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n\nAdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,58 +49,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\220\002\001'
   _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListAdminChanges']._serialized_options = b'\220\002\001'
-  _globals['_CREATETENANTREQUEST']._serialized_start=200
-  _globals['_CREATETENANTREQUEST']._serialized_end=255
-  _globals['_CREATETENANTRESPONSE']._serialized_start=257
-  _globals['_CREATETENANTRESPONSE']._serialized_end=314
-  _globals['_GETTENANTREQUEST']._serialized_start=316
-  _globals['_GETTENANTREQUEST']._serialized_end=353
-  _globals['_GETTENANTRESPONSE']._serialized_start=355
-  _globals['_GETTENANTRESPONSE']._serialized_end=409
-  _globals['_LISTTENANTSREQUEST']._serialized_start=411
-  _globals['_LISTTENANTSREQUEST']._serialized_end=470
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=472
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=554
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=557
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=811
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=813
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=885
-  _globals['_GETAPIKEYREQUEST']._serialized_start=887
-  _globals['_GETAPIKEYREQUEST']._serialized_end=944
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=946
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=1001
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1003
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1081
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1083
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1166
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1168
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1228
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1230
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1252
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1254
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1378
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1380
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1452
-  _globals['_GETPOLICYREQUEST']._serialized_start=1454
-  _globals['_GETPOLICYREQUEST']._serialized_end=1491
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1493
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1573
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1576
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1714
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1716
-  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1773
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1775
-  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1839
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1841
-  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=1865
-  _globals['_ADJUSTCALLREQUEST']._serialized_start=1868
-  _globals['_ADJUSTCALLREQUEST']._serialized_end=2026
-  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2028
-  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2139
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2142
-  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2319
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2321
-  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2413
-  _globals['_ADMINSERVICE']._serialized_start=2416
-  _globals['_ADMINSERVICE']._serialized_end=3492
+  _globals['_CREATETENANTREQUEST']._serialized_start=191
+  _globals['_CREATETENANTREQUEST']._serialized_end=246
+  _globals['_CREATETENANTRESPONSE']._serialized_start=248
+  _globals['_CREATETENANTRESPONSE']._serialized_end=305
+  _globals['_GETTENANTREQUEST']._serialized_start=307
+  _globals['_GETTENANTREQUEST']._serialized_end=344
+  _globals['_GETTENANTRESPONSE']._serialized_start=346
+  _globals['_GETTENANTRESPONSE']._serialized_end=400
+  _globals['_LISTTENANTSREQUEST']._serialized_start=402
+  _globals['_LISTTENANTSREQUEST']._serialized_end=461
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=463
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=545
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=548
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=802
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=804
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=876
+  _globals['_GETAPIKEYREQUEST']._serialized_start=878
+  _globals['_GETAPIKEYREQUEST']._serialized_end=935
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=937
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=992
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=994
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1072
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1074
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1157
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1159
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1219
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1221
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1243
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1245
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1369
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1371
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1443
+  _globals['_GETPOLICYREQUEST']._serialized_start=1445
+  _globals['_GETPOLICYREQUEST']._serialized_end=1482
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1484
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1564
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1567
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1705
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_start=1707
+  _globals['_UPDATEPOLICYRESPONSE']._serialized_end=1764
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_start=1766
+  _globals['_SETPROVIDERKEYREQUEST']._serialized_end=1830
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_start=1832
+  _globals['_SETPROVIDERKEYRESPONSE']._serialized_end=1856
+  _globals['_ADJUSTCALLREQUEST']._serialized_start=1859
+  _globals['_ADJUSTCALLREQUEST']._serialized_end=2017
+  _globals['_ADJUSTCALLRESPONSE']._serialized_start=2019
+  _globals['_ADJUSTCALLRESPONSE']._serialized_end=2130
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_start=2133
+  _globals['_LISTADMINCHANGESREQUEST']._serialized_end=2310
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_start=2312
+  _globals['_LISTADMINCHANGESRESPONSE']._serialized_end=2404
+  _globals['_ADMINSERVICE']._serialized_start=2407
+  _globals['_ADMINSERVICE']._serialized_end=3483
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,6 @@
 import datetime
 
-from godoty.v1 import billing_service_pb2 as _billing_service_pb2
+from godoty.v1 import ledger_pb2 as _ledger_pb2
 from godoty.v1 import tenant_pb2 as _tenant_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -213,9 +213,9 @@ class AdjustCallResponse(_message.Message):
     __slots__ = ("adjustment", "total_cost_usd")
     ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
     TOTAL_COST_USD_FIELD_NUMBER: _ClassVar[int]
-    adjustment: _billing_service_pb2.Adjustment
+    adjustment: _ledger_pb2.Adjustment
     total_cost_usd: str
-    def __init__(self, adjustment: _Optional[_Union[_billing_service_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
+    def __init__(self, adjustment: _Optional[_Union[_ledger_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
 
 class ListAdminChangesRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "page_size", "page_token")

@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
+from godoty.v1 import model_pb2 as godoty_dot_v1_dot_model__pb2
 from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
 from godoty.v1 import turn_pb2 as godoty_dot_v1_dot_turn__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0f\x43onverseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x04 \x03(\t\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimits\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\"\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusy\x12.\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnect\x12\x33\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"<\n\x11ResumeTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"$\n\x11\x43\x61ncelTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"\x14\n\x12\x43\x61ncelTurnResponse\"!\n\x0eGetTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"r\n\x10ListTurnsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x18GetSessionMetricsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x9c\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"J\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x12ReadMessageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse2\x8b\x07\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0f\x43onverseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0f\x66\x61llback_models\x18\x04 \x03(\t\x12%\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimits\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\"\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusy\x12.\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnect\x12\x33\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"<\n\x11ResumeTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"$\n\x11\x43\x61ncelTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"\x14\n\x12\x43\x61ncelTurnResponse\"!\n\x0eGetTurnRequest\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"r\n\x10ListTurnsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x18GetSessionMetricsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x9c\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"J\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ListMessagesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x12ReadMessageRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb7\x01\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.godoty.v1.Model\x12\x32\n\x0f\x63\x61talogue_state\x18\x02 \x01(\x0e\x32\x19.godoty.v1.CatalogueState\x12\x32\n\x0e\x63\x61talogue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t2\xdb\x07\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n\nListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,50 +52,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['ListMessages']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._serialized_options = b'\220\002\001'
-  _globals['_CONVERSEREQUEST']._serialized_start=183
-  _globals['_CONVERSEREQUEST']._serialized_end=484
-  _globals['_CONVERSERESPONSE']._serialized_start=486
-  _globals['_CONVERSERESPONSE']._serialized_end=541
-  _globals['_RESUMETURNREQUEST']._serialized_start=543
-  _globals['_RESUMETURNREQUEST']._serialized_end=603
-  _globals['_RESUMETURNRESPONSE']._serialized_start=605
-  _globals['_RESUMETURNRESPONSE']._serialized_end=662
-  _globals['_CANCELTURNREQUEST']._serialized_start=664
-  _globals['_CANCELTURNREQUEST']._serialized_end=700
-  _globals['_CANCELTURNRESPONSE']._serialized_start=702
-  _globals['_CANCELTURNRESPONSE']._serialized_end=722
-  _globals['_GETTURNREQUEST']._serialized_start=724
-  _globals['_GETTURNREQUEST']._serialized_end=757
-  _globals['_GETTURNRESPONSE']._serialized_start=759
-  _globals['_GETTURNRESPONSE']._serialized_end=807
-  _globals['_LISTTURNSREQUEST']._serialized_start=809
-  _globals['_LISTTURNSREQUEST']._serialized_end=923
-  _globals['_LISTTURNSRESPONSE']._serialized_start=925
-  _globals['_LISTTURNSRESPONSE']._serialized_end=1001
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1003
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1049
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1052
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1336
-  _globals['_GETSESSIONREQUEST']._serialized_start=1338
-  _globals['_GETSESSIONREQUEST']._serialized_end=1377
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1379
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1436
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1438
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1512
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1514
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1599
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1601
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1681
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1683
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1768
-  _globals['_READMESSAGEREQUEST']._serialized_start=1770
-  _globals['_READMESSAGEREQUEST']._serialized_end=1826
-  _globals['_READMESSAGERESPONSE']._serialized_start=1828
-  _globals['_READMESSAGERESPONSE']._serialized_end=1949
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1951
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1993
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1995
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=2018
-  _globals['_AGENTSERVICE']._serialized_start=2021
-  _globals['_AGENTSERVICE']._serialized_end=2928
+  _globals['_AGENTSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001'
+  _globals['_CONVERSEREQUEST']._serialized_start=206
+  _globals['_CONVERSEREQUEST']._serialized_end=507
+  _globals['_CONVERSERESPONSE']._serialized_start=509
+  _globals['_CONVERSERESPONSE']._serialized_end=564
+  _globals['_RESUMETURNREQUEST']._serialized_start=566
+  _globals['_RESUMETURNREQUEST']._serialized_end=626
+  _globals['_RESUMETURNRESPONSE']._serialized_start=628
+  _globals['_RESUMETURNRESPONSE']._serialized_end=685
+  _globals['_CANCELTURNREQUEST']._serialized_start=687
+  _globals['_CANCELTURNREQUEST']._serialized_end=723
+  _globals['_CANCELTURNRESPONSE']._serialized_start=725
+  _globals['_CANCELTURNRESPONSE']._serialized_end=745
+  _globals['_GETTURNREQUEST']._serialized_start=747
+  _globals['_GETTURNREQUEST']._serialized_end=780
+  _globals['_GETTURNRESPONSE']._serialized_start=782
+  _globals['_GETTURNRESPONSE']._serialized_end=830
+  _globals['_LISTTURNSREQUEST']._serialized_start=832
+  _globals['_LISTTURNSREQUEST']._serialized_end=946
+  _globals['_LISTTURNSRESPONSE']._serialized_start=948
+  _globals['_LISTTURNSRESPONSE']._serialized_end=1024
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1026
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1072
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1075
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1359
+  _globals['_GETSESSIONREQUEST']._serialized_start=1361
+  _globals['_GETSESSIONREQUEST']._serialized_end=1400
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1402
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1459
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1461
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1535
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1537
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1622
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1624
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1704
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1706
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1791
+  _globals['_READMESSAGEREQUEST']._serialized_start=1793
+  _globals['_READMESSAGEREQUEST']._serialized_end=1849
+  _globals['_READMESSAGERESPONSE']._serialized_start=1851
+  _globals['_READMESSAGERESPONSE']._serialized_end=1972
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1974
+  _globals['_DELETESESSIONREQUEST']._serialized_end=2016
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=2018
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=2041
+  _globals['_LISTMODELSREQUEST']._serialized_start=2043
+  _globals['_LISTMODELSREQUEST']._serialized_end=2101
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2104
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2287
+  _globals['_AGENTSERVICE']._serialized_start=2290
+  _globals['_AGENTSERVICE']._serialized_end=3277
 # @@protoc_insertion_point(module_scope)

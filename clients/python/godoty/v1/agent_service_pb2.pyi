@@ -1,6 +1,7 @@
 import datetime
 
 from godoty.v1 import metering_pb2 as _metering_pb2
+from godoty.v1 import model_pb2 as _model_pb2
 from godoty.v1 import session_pb2 as _session_pb2
 from godoty.v1 import turn_pb2 as _turn_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -196,3 +197,23 @@ class DeleteSessionRequest(_message.Message):
 class DeleteSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models", "catalogue_state", "catalogue_time", "next_page_token")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    CATALOGUE_STATE_FIELD_NUMBER: _ClassVar[int]
+    CATALOGUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]
+    catalogue_state: _model_pb2.CatalogueState
+    catalogue_time: _timestamp_pb2.Timestamp
+    next_page_token: str
+    def __init__(self, models: _Optional[_Iterable[_Union[_model_pb2.Model, _Mapping]]] = ..., catalogue_state: _Optional[_Union[_model_pb2.CatalogueState, str]] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

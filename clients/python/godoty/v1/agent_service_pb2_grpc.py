@@ -92,6 +92,11 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/godoty.v1.AgentService/ListModels',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -182,6 +187,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Lists the models that the tenant's policy allows, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -239,6 +251,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -541,6 +558,33 @@ class AgentService:
             '/godoty.v1.AgentService/DeleteSession',
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/ListModels',
+            godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,7 +80,8 @@ class BillingServiceServicer:
 
     def ExportLedger(self, request, context):
         """Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-        time of reading. Entries inserted later are not included, even if their call started earlier.
+        time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+        connection broke is continued with the cursor of its last response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,6 +24,12 @@ class CallState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CALL_STATE_SETTLED: _ClassVar[CallState]
     CALL_STATE_UNRESOLVED: _ClassVar[CallState]
     CALL_STATE_VOID: _ClassVar[CallState]
+
+class CallPurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CALL_PURPOSE_UNSPECIFIED: _ClassVar[CallPurpose]
+    CALL_PURPOSE_AGENT: _ClassVar[CallPurpose]
+    CALL_PURPOSE_SUMMARY: _ClassVar[CallPurpose]
 COST_SOURCE_UNSPECIFIED: CostSource
 COST_SOURCE_BILLED: CostSource
 COST_SOURCE_RECONCILED: CostSource
@@ -33,9 +39,12 @@ CALL_STATE_PENDING: CallState
 CALL_STATE_SETTLED: CallState
 CALL_STATE_UNRESOLVED: CallState
 CALL_STATE_VOID: CallState
+CALL_PURPOSE_UNSPECIFIED: CallPurpose
+CALL_PURPOSE_AGENT: CallPurpose
+CALL_PURPOSE_SUMMARY: CallPurpose
 
 class TokenUsage(_message.Message):
-    __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "image_output_tokens", "web_search_requests", "audio_cache_read_tokens", "audio_output_tokens", "video_input_tokens", "server_tool_calls")
+    __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_cache_read_tokens", "audio_output_tokens", "image_output_tokens", "video_input_tokens", "web_search_requests", "server_tool_calls")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -43,11 +52,11 @@ class TokenUsage(_message.Message):
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    WEB_SEARCH_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_CACHE_READ_TOKENS_FIELD_NUMBER: _ClassVar[int]
     AUDIO_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     VIDEO_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    WEB_SEARCH_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     SERVER_TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     output_tokens: int
@@ -56,55 +65,59 @@ class TokenUsage(_message.Message):
     cache_write_tokens: int
     reasoning_tokens: int
     audio_input_tokens: int
-    image_output_tokens: int
-    web_search_requests: int
     audio_cache_read_tokens: int
     audio_output_tokens: int
+    image_output_tokens: int
     video_input_tokens: int
+    web_search_requests: int
     server_tool_calls: int
-    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., audio_input_tokens: _Optional[int] = ..., image_output_tokens: _Optional[int] = ..., web_search_requests: _Optional[int] = ..., audio_cache_read_tokens: _Optional[int] = ..., audio_output_tokens: _Optional[int] = ..., video_input_tokens: _Optional[int] = ..., server_tool_calls: _Optional[int] = ...) -> None: ...
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_write_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., audio_input_tokens: _Optional[int] = ..., audio_cache_read_tokens: _Optional[int] = ..., audio_output_tokens: _Optional[int] = ..., image_output_tokens: _Optional[int] = ..., video_input_tokens: _Optional[int] = ..., web_search_requests: _Optional[int] = ..., server_tool_calls: _Optional[int] = ...) -> None: ...
 
 class UnitPrices(_message.Message):
-    __slots__ = ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "request_usd", "catalogue_hash", "catalogue_time", "audio_input_usd", "audio_cache_read_usd", "audio_output_usd", "image_output_usd", "web_search_usd", "provider_prices_hash", "provider_prices_time")
+    __slots__ = ("input_usd", "output_usd", "cache_read_usd", "cache_write_usd", "audio_input_usd", "audio_cache_read_usd", "audio_output_usd", "image_output_usd", "request_usd", "web_search_usd", "catalogue_hash", "catalogue_time", "provider_prices_hash", "provider_prices_time")
     INPUT_USD_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
     CACHE_READ_USD_FIELD_NUMBER: _ClassVar[int]
     CACHE_WRITE_USD_FIELD_NUMBER: _ClassVar[int]
-    REQUEST_USD_FIELD_NUMBER: _ClassVar[int]
-    CATALOGUE_HASH_FIELD_NUMBER: _ClassVar[int]
-    CATALOGUE_TIME_FIELD_NUMBER: _ClassVar[int]
     AUDIO_INPUT_USD_FIELD_NUMBER: _ClassVar[int]
     AUDIO_CACHE_READ_USD_FIELD_NUMBER: _ClassVar[int]
     AUDIO_OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
     IMAGE_OUTPUT_USD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_USD_FIELD_NUMBER: _ClassVar[int]
     WEB_SEARCH_USD_FIELD_NUMBER: _ClassVar[int]
+    CATALOGUE_HASH_FIELD_NUMBER: _ClassVar[int]
+    CATALOGUE_TIME_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_PRICES_HASH_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_PRICES_TIME_FIELD_NUMBER: _ClassVar[int]
     input_usd: str
     output_usd: str
     cache_read_usd: str
     cache_write_usd: str
-    request_usd: str
-    catalogue_hash: str
-    catalogue_time: _timestamp_pb2.Timestamp
     audio_input_usd: str
     audio_cache_read_usd: str
     audio_output_usd: str
     image_output_usd: str
+    request_usd: str
     web_search_usd: str
+    catalogue_hash: str
+    catalogue_time: _timestamp_pb2.Timestamp
     provider_prices_hash: str
     provider_prices_time: _timestamp_pb2.Timestamp
-    def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
-    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "requested_model", "served_model", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "is_byok", "provider_key_id", "unit_prices", "start_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "served_slug", "error_message")
+    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "purpose", "agent", "api_key_id", "requested_model", "served_model", "served_slug", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "byok", "provider_key_id", "unit_prices", "start_time", "settle_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_message")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_MODEL_FIELD_NUMBER: _ClassVar[int]
     SERVED_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVED_SLUG_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -113,24 +126,28 @@ class ModelCall(_message.Message):
     CATALOGUE_COST_USD_FIELD_NUMBER: _ClassVar[int]
     UPPER_BOUND_USD_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_COST_USD_FIELD_NUMBER: _ClassVar[int]
-    IS_BYOK_FIELD_NUMBER: _ClassVar[int]
+    BYOK_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     UNIT_PRICES_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_TIME_FIELD_NUMBER: _ClassVar[int]
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
-    SERVED_SLUG_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     session_id: str
     turn_id: str
     number: int
     state: CallState
+    purpose: CallPurpose
+    agent: str
+    api_key_id: str
     requested_model: str
     served_model: str
+    served_slug: str
     provider: str
     generation_id: str
     usage: TokenUsage
@@ -139,18 +156,18 @@ class ModelCall(_message.Message):
     catalogue_cost_usd: str
     upper_bound_usd: str
     upstream_cost_usd: str
-    is_byok: bool
+    byok: bool
     provider_key_id: str
     unit_prices: UnitPrices
     start_time: _timestamp_pb2.Timestamp
+    settle_time: _timestamp_pb2.Timestamp
     time_to_first_token: _duration_pb2.Duration
     duration: _duration_pb2.Duration
     attempt: int
     finish_reason: str
     error: str
-    served_slug: str
     error_message: str
-    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., is_byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., served_slug: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
+    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., purpose: _Optional[_Union[CallPurpose, str]] = ..., agent: _Optional[str] = ..., api_key_id: _Optional[str] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., served_slug: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settle_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
 
 class Totals(_message.Message):
     __slots__ = ("cost_usd", "usage", "model_calls", "turns", "pending_calls", "unresolved_calls", "unresolved_bound_usd")

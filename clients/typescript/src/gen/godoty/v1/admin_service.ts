@@ -18,7 +18,7 @@ import {
 import { Duration } from "../../google/protobuf/duration.js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Adjustment } from "./billing_service.js";
+import { Adjustment } from "./ledger.js";
 import { AdminChange, ApiKey, ApiScope, apiScopeFromJSON, apiScopeToJSON, Policy, Tenant } from "./tenant.js";
 
 /** Tenants, their keys and policies. The command line `godoty` has the same operations. */

@@ -19,7 +19,8 @@ import {
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { BudgetStatus } from "./budget.js";
-import { CallState, callStateFromJSON, callStateToJSON, ModelCall, TokenUsage, Totals } from "./metering.js";
+import { LedgerEntry } from "./ledger.js";
+import { CallState, callStateFromJSON, callStateToJSON, Totals } from "./metering.js";
 
 /** A tenant's usage and cost. */
 
@@ -43,6 +44,8 @@ export enum UsageGroup {
   USAGE_GROUP_USER = 7,
   /** USAGE_GROUP_SESSION - The session. */
   USAGE_GROUP_SESSION = 8,
+  /** USAGE_GROUP_API_KEY - The API key that started the turn. */
+  USAGE_GROUP_API_KEY = 9,
   UNRECOGNIZED = -1,
 }
 
@@ -75,6 +78,9 @@ export function usageGroupFromJSON(object: any): UsageGroup {
     case 8:
     case "USAGE_GROUP_SESSION":
       return UsageGroup.USAGE_GROUP_SESSION;
+    case 9:
+    case "USAGE_GROUP_API_KEY":
+      return UsageGroup.USAGE_GROUP_API_KEY;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -102,6 +108,8 @@ export function usageGroupToJSON(object: UsageGroup): string {
       return "USAGE_GROUP_USER";
     case UsageGroup.USAGE_GROUP_SESSION:
       return "USAGE_GROUP_SESSION";
+    case UsageGroup.USAGE_GROUP_API_KEY:
+      return "USAGE_GROUP_API_KEY";
     case UsageGroup.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -121,9 +129,9 @@ export interface GetUsageRequest {
     | Date
     | undefined;
   /**
-   * The groups: at most one of time and two others. Empty: one total. Totals by end user or session are computed from
-   * the entries, for ranges of up to two million entries by default, with any number of groups. Other queries are
-   * rejected if more than 10,000 groups have entries. The error says what to narrow.
+   * The groups: at most one of time and two others. Empty: one total. Totals by end user, session or API key are
+   * computed from the entries, for ranges of up to five million entries by default, with any number of groups. Other
+   * queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
    */
   groupBy: UsageGroup[];
   /** The IANA name of the time zone of hours, days and months, such as "Europe/Berlin". Empty: UTC. */
@@ -163,22 +171,52 @@ export interface GetUsageResponse {
   adjustedLaterUsd?:
     | string
     | undefined;
+  /** The time zone of hours, days and months: that of the request, or "UTC". */
+  timeZone: string;
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
 }
 
 /** The totals of a group. */
 export interface UsageRow {
-  /**
-   * The group's keys: one for each entry of `group_by`, in its order. Times are in ISO 8601 with the zone's offset; a
-   * key is empty if the entries have no value.
-   */
-  keys: string[];
+  /** The group's keys: one for each entry of `group_by`, in its order. */
+  keys: UsageKey[];
   /** The totals. */
   totals: Totals | undefined;
 }
 
-/** A query for ledger entries. */
+/** What the entries of a group have in common. */
+export interface UsageKey {
+  /**
+   * The value. Unset: the entries have none, such as calls without an end user, calls that no provider has served yet,
+   * and, by API key, entries of builds before 1.0.
+   */
+  key:
+    | //
+    /** The start of the hour, day or month, in the response's time zone; it may be before `start_time`. */
+    { $case: "time"; value: Date }
+    | //
+    /** The model, as its listed id. */
+    { $case: "model"; value: string }
+    | //
+    /** The name of the provider. */
+    { $case: "provider"; value: string }
+    | //
+    /** The name of the agent. */
+    { $case: "agent"; value: string }
+    | //
+    /** The tenant's end user. */
+    { $case: "user"; value: string }
+    | //
+    /** The session. */
+    { $case: "sessionId"; value: string }
+    | //
+    /** The id of the API key. */
+    { $case: "apiKeyId"; value: string }
+    | undefined;
+}
+
+/** A query for ledger entries. All conditions must hold. */
 export interface ListLedgerEntriesRequest {
   /** The tenant. Empty: the key's own tenant. Another tenant requires the scope `admin`. */
   tenantId: string;
@@ -192,69 +230,41 @@ export interface ListLedgerEntriesRequest {
     | undefined;
   /** Only entries of this session. Empty: of all sessions. */
   sessionId: string;
+  /** Only entries of this turn. Empty: of all turns. */
+  turnId: string;
+  /** Only entries of this end user. Empty: of all users, and of none. */
+  user: string;
+  /**
+   * Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
+   * no key.
+   */
+  apiKeyId: string;
   /** Only entries of this model, by its listed id or by the name that the provider sent. Empty: of all models. */
   model: string;
   /** Only calls in this state. Unspecified: calls in any state, and adjustments. */
   state: CallState;
+  /**
+   * Only entries that were inserted by this time, which must not be in the future: a list that is read again later has
+   * the same entries, each in its state at the time of reading. Unset: also those that are inserted between two pages.
+   */
+  asOf:
+    | Date
+    | undefined;
   /** Maximum number of entries; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
   /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
-/** A page of entries. A page is limited to about 1 MiB, so it may contain fewer entries than requested. */
+/**
+ * A page of entries. A page is limited to about 1 MiB, and to the matches among 200,000 entries of the ledger (by
+ * default), so it may contain fewer entries than requested, or none: the list ends where `next_page_token` is empty.
+ */
 export interface ListLedgerEntriesResponse {
   /** The entries, oldest first. */
   entries: LedgerEntry[];
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
-}
-
-/** An entry of the ledger. */
-export interface LedgerEntry {
-  /** The content of the entry. */
-  entry:
-    | //
-    /** A request to the provider. */
-    { $case: "call"; value: ModelCall }
-    | //
-    /** A correction of a call with a final state. */
-    { $case: "adjustment"; value: Adjustment }
-    | undefined;
-  /** The tenant's end user. Empty: none was given. */
-  user: string;
-}
-
-/** A correction of a call with a final state: a new entry, which does not change the call's own entry. */
-export interface Adjustment {
-  /** The id of the adjustment, generated by this service. */
-  adjustmentId: string;
-  /** The call that is corrected. */
-  callId: string;
-  /** The session of the call. */
-  sessionId: string;
-  /** The entry's number in the session. */
-  number: bigint;
-  /** The amount added to the cost. */
-  costUsd?:
-    | string
-    | undefined;
-  /** The tokens added to the usage. Unset: none. */
-  usage:
-    | TokenUsage
-    | undefined;
-  /** The time of creation. */
-  createTime:
-    | Date
-    | undefined;
-  /** The reason. */
-  why: string;
-  /** The author. */
-  by: string;
-  /** The adjustment sets the cost of an unresolved call. Otherwise it changes a known cost. */
-  resolves: boolean;
-  /** The id of the request that created it. Empty: none. */
-  requestId: string;
 }
 
 /** The entries to export. */
@@ -266,7 +276,14 @@ export interface ExportLedgerRequest {
     | Date
     | undefined;
   /** Only entries that started before this time. Unset: all entries inserted by `as_of`. */
-  endTime: Date | undefined;
+  endTime:
+    | Date
+    | undefined;
+  /**
+   * The `cursor` of the last response that arrived, of an export with the same fields: the export continues exactly
+   * after it, with the same `as_of`, on any server and at any later time. Empty: a new export.
+   */
+  cursor: string;
 }
 
 /** A part of the export. */
@@ -275,9 +292,14 @@ export interface ExportLedgerResponse {
   entries: LedgerEntry[];
   /**
    * In the first message only: the export contains the entries inserted by this time. It is at most a minute old when
-   * the export begins; every entry inserted before the export began is included.
+   * the export begins; every entry inserted before the export began is included. An export that continues has the
+   * `as_of` with which it began.
    */
-  asOf: Date | undefined;
+  asOf:
+    | Date
+    | undefined;
+  /** The position after the last entry of this response; see `cursor` of the request. Each response has one. */
+  cursor: string;
 }
 
 /** The tenant whose budgets to return. */
@@ -529,7 +551,7 @@ export const GetUsageRequest: MessageFns<GetUsageRequest> = {
 };
 
 function createBaseGetUsageResponse(): GetUsageResponse {
-  return { rows: [], totals: undefined, asOf: undefined, adjustedLaterUsd: undefined, nextPageToken: "" };
+  return { rows: [], totals: undefined, asOf: undefined, adjustedLaterUsd: undefined, timeZone: "", nextPageToken: "" };
 }
 
 export const GetUsageResponse: MessageFns<GetUsageResponse> = {
@@ -546,8 +568,11 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
     if (message.adjustedLaterUsd !== undefined) {
       writer.uint32(34).string(message.adjustedLaterUsd);
     }
+    if (message.timeZone !== "") {
+      writer.uint32(42).string(message.timeZone);
+    }
     if (message.nextPageToken !== "") {
-      writer.uint32(42).string(message.nextPageToken);
+      writer.uint32(50).string(message.nextPageToken);
     }
     return writer;
   },
@@ -602,6 +627,14 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
               break;
             }
 
+            message.timeZone = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
             message.nextPageToken = reader.string();
             continue;
           }
@@ -631,6 +664,11 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
         : isSet(object.adjusted_later_usd)
         ? globalThis.String(object.adjusted_later_usd)
         : undefined,
+      timeZone: isSet(object.timeZone)
+        ? globalThis.String(object.timeZone)
+        : isSet(object.time_zone)
+        ? globalThis.String(object.time_zone)
+        : "",
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
@@ -653,6 +691,9 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
     if (message.adjustedLaterUsd !== undefined) {
       obj.adjustedLaterUsd = message.adjustedLaterUsd;
     }
+    if (message.timeZone !== "") {
+      obj.timeZone = message.timeZone;
+    }
     if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
@@ -670,6 +711,7 @@ export const GetUsageResponse: MessageFns<GetUsageResponse> = {
       : undefined;
     message.asOf = object.asOf ?? undefined;
     message.adjustedLaterUsd = object.adjustedLaterUsd ?? undefined;
+    message.timeZone = object.timeZone ?? "";
     message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
@@ -682,7 +724,7 @@ function createBaseUsageRow(): UsageRow {
 export const UsageRow: MessageFns<UsageRow> = {
   encode(message: UsageRow, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.keys) {
-      writer.uint32(10).string(v!);
+      UsageKey.encode(v!, writer.uint32(10).fork()).join();
     }
     if (message.totals !== undefined) {
       Totals.encode(message.totals, writer.uint32(18).fork()).join();
@@ -708,7 +750,7 @@ export const UsageRow: MessageFns<UsageRow> = {
               break;
             }
 
-            message.keys.push(reader.string());
+            message.keys.push(UsageKey.decode(reader, reader.uint32()));
             continue;
           }
           case 2: {
@@ -733,7 +775,7 @@ export const UsageRow: MessageFns<UsageRow> = {
 
   fromJSON(object: any): UsageRow {
     return {
-      keys: globalThis.Array.isArray(object?.keys) ? object.keys.map((e: any) => globalThis.String(e)) : [],
+      keys: globalThis.Array.isArray(object?.keys) ? object.keys.map((e: any) => UsageKey.fromJSON(e)) : [],
       totals: isSet(object.totals) ? Totals.fromJSON(object.totals) : undefined,
     };
   },
@@ -741,7 +783,7 @@ export const UsageRow: MessageFns<UsageRow> = {
   toJSON(message: UsageRow): unknown {
     const obj: any = {};
     if (message.keys?.length) {
-      obj.keys = message.keys;
+      obj.keys = message.keys.map((e) => UsageKey.toJSON(e));
     }
     if (message.totals !== undefined) {
       obj.totals = Totals.toJSON(message.totals);
@@ -754,10 +796,220 @@ export const UsageRow: MessageFns<UsageRow> = {
   },
   fromPartial<I extends Exact<DeepPartial<UsageRow>, I>>(object: I): UsageRow {
     const message = createBaseUsageRow();
-    message.keys = object.keys?.map((e) => e) || [];
+    message.keys = object.keys?.map((e) => UsageKey.fromPartial(e)) || [];
     message.totals = (object.totals !== undefined && object.totals !== null)
       ? Totals.fromPartial(object.totals)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseUsageKey(): UsageKey {
+  return { key: undefined };
+}
+
+export const UsageKey: MessageFns<UsageKey> = {
+  encode(message: UsageKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.key?.$case) {
+      case "time":
+        Timestamp.encode(toTimestamp(message.key.value), writer.uint32(10).fork()).join();
+        break;
+      case "model":
+        writer.uint32(18).string(message.key.value);
+        break;
+      case "provider":
+        writer.uint32(26).string(message.key.value);
+        break;
+      case "agent":
+        writer.uint32(34).string(message.key.value);
+        break;
+      case "user":
+        writer.uint32(42).string(message.key.value);
+        break;
+      case "sessionId":
+        writer.uint32(50).string(message.key.value);
+        break;
+      case "apiKeyId":
+        writer.uint32(58).string(message.key.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UsageKey {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUsageKey();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = { $case: "time", value: fromTimestamp(Timestamp.decode(reader, reader.uint32())) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = { $case: "model", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.key = { $case: "provider", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.key = { $case: "agent", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.key = { $case: "user", value: reader.string() };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.key = { $case: "sessionId", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.key = { $case: "apiKeyId", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UsageKey {
+    return {
+      key: isSet(object.time)
+        ? { $case: "time", value: fromJsonTimestamp(object.time) }
+        : isSet(object.model)
+        ? { $case: "model", value: globalThis.String(object.model) }
+        : isSet(object.provider)
+        ? { $case: "provider", value: globalThis.String(object.provider) }
+        : isSet(object.agent)
+        ? { $case: "agent", value: globalThis.String(object.agent) }
+        : isSet(object.user)
+        ? { $case: "user", value: globalThis.String(object.user) }
+        : isSet(object.sessionId)
+        ? { $case: "sessionId", value: globalThis.String(object.sessionId) }
+        : isSet(object.session_id)
+        ? { $case: "sessionId", value: globalThis.String(object.session_id) }
+        : isSet(object.apiKeyId)
+        ? { $case: "apiKeyId", value: globalThis.String(object.apiKeyId) }
+        : isSet(object.api_key_id)
+        ? { $case: "apiKeyId", value: globalThis.String(object.api_key_id) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: UsageKey): unknown {
+    const obj: any = {};
+    if (message.key?.$case === "time") {
+      obj.time = message.key.value.toISOString();
+    } else if (message.key?.$case === "model") {
+      obj.model = message.key.value;
+    } else if (message.key?.$case === "provider") {
+      obj.provider = message.key.value;
+    } else if (message.key?.$case === "agent") {
+      obj.agent = message.key.value;
+    } else if (message.key?.$case === "user") {
+      obj.user = message.key.value;
+    } else if (message.key?.$case === "sessionId") {
+      obj.sessionId = message.key.value;
+    } else if (message.key?.$case === "apiKeyId") {
+      obj.apiKeyId = message.key.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UsageKey>, I>>(base?: I): UsageKey {
+    return UsageKey.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UsageKey>, I>>(object: I): UsageKey {
+    const message = createBaseUsageKey();
+    switch (object.key?.$case) {
+      case "time": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "time", value: object.key.value };
+        }
+        break;
+      }
+      case "model": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "model", value: object.key.value };
+        }
+        break;
+      }
+      case "provider": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "provider", value: object.key.value };
+        }
+        break;
+      }
+      case "agent": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "agent", value: object.key.value };
+        }
+        break;
+      }
+      case "user": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "user", value: object.key.value };
+        }
+        break;
+      }
+      case "sessionId": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "sessionId", value: object.key.value };
+        }
+        break;
+      }
+      case "apiKeyId": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "apiKeyId", value: object.key.value };
+        }
+        break;
+      }
+    }
     return message;
   },
 };
@@ -768,8 +1020,12 @@ function createBaseListLedgerEntriesRequest(): ListLedgerEntriesRequest {
     startTime: undefined,
     endTime: undefined,
     sessionId: "",
+    turnId: "",
+    user: "",
+    apiKeyId: "",
     model: "",
     state: 0,
+    asOf: undefined,
     pageSize: 0,
     pageToken: "",
   };
@@ -789,17 +1045,29 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.sessionId !== "") {
       writer.uint32(34).string(message.sessionId);
     }
+    if (message.turnId !== "") {
+      writer.uint32(42).string(message.turnId);
+    }
+    if (message.user !== "") {
+      writer.uint32(50).string(message.user);
+    }
+    if (message.apiKeyId !== "") {
+      writer.uint32(58).string(message.apiKeyId);
+    }
     if (message.model !== "") {
-      writer.uint32(42).string(message.model);
+      writer.uint32(66).string(message.model);
     }
     if (message.state !== 0) {
-      writer.uint32(48).int32(message.state);
+      writer.uint32(72).int32(message.state);
+    }
+    if (message.asOf !== undefined) {
+      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(82).fork()).join();
     }
     if (message.pageSize !== 0) {
-      writer.uint32(56).int32(message.pageSize);
+      writer.uint32(88).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(66).string(message.pageToken);
+      writer.uint32(98).string(message.pageToken);
     }
     return writer;
   },
@@ -854,27 +1122,59 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.model = reader.string();
+            message.turnId = reader.string();
             continue;
           }
           case 6: {
-            if (tag !== 48) {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.apiKeyId = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
               break;
             }
 
             message.state = reader.int32() as any;
             continue;
           }
-          case 7: {
-            if (tag !== 56) {
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
               break;
             }
 
             message.pageSize = reader.int32();
             continue;
           }
-          case 8: {
-            if (tag !== 66) {
+          case 12: {
+            if (tag !== 98) {
               break;
             }
 
@@ -915,8 +1215,24 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
         : isSet(object.session_id)
         ? globalThis.String(object.session_id)
         : "",
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+      user: isSet(object.user) ? globalThis.String(object.user) : "",
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
+        : "",
       model: isSet(object.model) ? globalThis.String(object.model) : "",
       state: isSet(object.state) ? callStateFromJSON(object.state) : 0,
+      asOf: isSet(object.asOf)
+        ? fromJsonTimestamp(object.asOf)
+        : isSet(object.as_of)
+        ? fromJsonTimestamp(object.as_of)
+        : undefined,
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
@@ -944,11 +1260,23 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
     }
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    if (message.user !== "") {
+      obj.user = message.user;
+    }
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
+    }
     if (message.model !== "") {
       obj.model = message.model;
     }
     if (message.state !== 0) {
       obj.state = callStateToJSON(message.state);
+    }
+    if (message.asOf !== undefined) {
+      obj.asOf = message.asOf.toISOString();
     }
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
@@ -968,8 +1296,12 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     message.startTime = object.startTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
     message.sessionId = object.sessionId ?? "";
+    message.turnId = object.turnId ?? "";
+    message.user = object.user ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
     message.model = object.model ?? "";
     message.state = object.state ?? 0;
+    message.asOf = object.asOf ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
     return message;
@@ -1065,395 +1397,8 @@ export const ListLedgerEntriesResponse: MessageFns<ListLedgerEntriesResponse> = 
   },
 };
 
-function createBaseLedgerEntry(): LedgerEntry {
-  return { entry: undefined, user: "" };
-}
-
-export const LedgerEntry: MessageFns<LedgerEntry> = {
-  encode(message: LedgerEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    switch (message.entry?.$case) {
-      case "call":
-        ModelCall.encode(message.entry.value, writer.uint32(10).fork()).join();
-        break;
-      case "adjustment":
-        Adjustment.encode(message.entry.value, writer.uint32(18).fork()).join();
-        break;
-    }
-    if (message.user !== "") {
-      writer.uint32(26).string(message.user);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): LedgerEntry {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseLedgerEntry();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.entry = { $case: "call", value: ModelCall.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.entry = { $case: "adjustment", value: Adjustment.decode(reader, reader.uint32()) };
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.user = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): LedgerEntry {
-    return {
-      entry: isSet(object.call)
-        ? { $case: "call", value: ModelCall.fromJSON(object.call) }
-        : isSet(object.adjustment)
-        ? { $case: "adjustment", value: Adjustment.fromJSON(object.adjustment) }
-        : undefined,
-      user: isSet(object.user) ? globalThis.String(object.user) : "",
-    };
-  },
-
-  toJSON(message: LedgerEntry): unknown {
-    const obj: any = {};
-    if (message.entry?.$case === "call") {
-      obj.call = ModelCall.toJSON(message.entry.value);
-    } else if (message.entry?.$case === "adjustment") {
-      obj.adjustment = Adjustment.toJSON(message.entry.value);
-    }
-    if (message.user !== "") {
-      obj.user = message.user;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<LedgerEntry>, I>>(base?: I): LedgerEntry {
-    return LedgerEntry.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<LedgerEntry>, I>>(object: I): LedgerEntry {
-    const message = createBaseLedgerEntry();
-    switch (object.entry?.$case) {
-      case "call": {
-        if (object.entry?.value !== undefined && object.entry?.value !== null) {
-          message.entry = { $case: "call", value: ModelCall.fromPartial(object.entry.value) };
-        }
-        break;
-      }
-      case "adjustment": {
-        if (object.entry?.value !== undefined && object.entry?.value !== null) {
-          message.entry = { $case: "adjustment", value: Adjustment.fromPartial(object.entry.value) };
-        }
-        break;
-      }
-    }
-    message.user = object.user ?? "";
-    return message;
-  },
-};
-
-function createBaseAdjustment(): Adjustment {
-  return {
-    adjustmentId: "",
-    callId: "",
-    sessionId: "",
-    number: 0n,
-    costUsd: undefined,
-    usage: undefined,
-    createTime: undefined,
-    why: "",
-    by: "",
-    resolves: false,
-    requestId: "",
-  };
-}
-
-export const Adjustment: MessageFns<Adjustment> = {
-  encode(message: Adjustment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.adjustmentId !== "") {
-      writer.uint32(10).string(message.adjustmentId);
-    }
-    if (message.callId !== "") {
-      writer.uint32(18).string(message.callId);
-    }
-    if (message.sessionId !== "") {
-      writer.uint32(26).string(message.sessionId);
-    }
-    if (message.number !== 0n) {
-      if (BigInt.asIntN(64, message.number) !== message.number) {
-        throw new globalThis.Error("value provided for field message.number of type int64 too large");
-      }
-      writer.uint32(32).int64(message.number);
-    }
-    if (message.costUsd !== undefined) {
-      writer.uint32(42).string(message.costUsd);
-    }
-    if (message.usage !== undefined) {
-      TokenUsage.encode(message.usage, writer.uint32(50).fork()).join();
-    }
-    if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(58).fork()).join();
-    }
-    if (message.why !== "") {
-      writer.uint32(66).string(message.why);
-    }
-    if (message.by !== "") {
-      writer.uint32(74).string(message.by);
-    }
-    if (message.resolves !== false) {
-      writer.uint32(80).bool(message.resolves);
-    }
-    if (message.requestId !== "") {
-      writer.uint32(90).string(message.requestId);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Adjustment {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseAdjustment();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.adjustmentId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.callId = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.sessionId = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 32) {
-              break;
-            }
-
-            message.number = reader.int64() as bigint;
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.costUsd = reader.string();
-            continue;
-          }
-          case 6: {
-            if (tag !== 50) {
-              break;
-            }
-
-            message.usage = TokenUsage.decode(reader, reader.uint32());
-            continue;
-          }
-          case 7: {
-            if (tag !== 58) {
-              break;
-            }
-
-            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 8: {
-            if (tag !== 66) {
-              break;
-            }
-
-            message.why = reader.string();
-            continue;
-          }
-          case 9: {
-            if (tag !== 74) {
-              break;
-            }
-
-            message.by = reader.string();
-            continue;
-          }
-          case 10: {
-            if (tag !== 80) {
-              break;
-            }
-
-            message.resolves = reader.bool();
-            continue;
-          }
-          case 11: {
-            if (tag !== 90) {
-              break;
-            }
-
-            message.requestId = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): Adjustment {
-    return {
-      adjustmentId: isSet(object.adjustmentId)
-        ? globalThis.String(object.adjustmentId)
-        : isSet(object.adjustment_id)
-        ? globalThis.String(object.adjustment_id)
-        : "",
-      callId: isSet(object.callId)
-        ? globalThis.String(object.callId)
-        : isSet(object.call_id)
-        ? globalThis.String(object.call_id)
-        : "",
-      sessionId: isSet(object.sessionId)
-        ? globalThis.String(object.sessionId)
-        : isSet(object.session_id)
-        ? globalThis.String(object.session_id)
-        : "",
-      number: isSet(object.number) ? BigInt(object.number) : 0n,
-      costUsd: isSet(object.costUsd)
-        ? globalThis.String(object.costUsd)
-        : isSet(object.cost_usd)
-        ? globalThis.String(object.cost_usd)
-        : undefined,
-      usage: isSet(object.usage) ? TokenUsage.fromJSON(object.usage) : undefined,
-      createTime: isSet(object.createTime)
-        ? fromJsonTimestamp(object.createTime)
-        : isSet(object.create_time)
-        ? fromJsonTimestamp(object.create_time)
-        : undefined,
-      why: isSet(object.why) ? globalThis.String(object.why) : "",
-      by: isSet(object.by) ? globalThis.String(object.by) : "",
-      resolves: isSet(object.resolves) ? globalThis.Boolean(object.resolves) : false,
-      requestId: isSet(object.requestId)
-        ? globalThis.String(object.requestId)
-        : isSet(object.request_id)
-        ? globalThis.String(object.request_id)
-        : "",
-    };
-  },
-
-  toJSON(message: Adjustment): unknown {
-    const obj: any = {};
-    if (message.adjustmentId !== "") {
-      obj.adjustmentId = message.adjustmentId;
-    }
-    if (message.callId !== "") {
-      obj.callId = message.callId;
-    }
-    if (message.sessionId !== "") {
-      obj.sessionId = message.sessionId;
-    }
-    if (message.number !== 0n) {
-      obj.number = message.number.toString();
-    }
-    if (message.costUsd !== undefined) {
-      obj.costUsd = message.costUsd;
-    }
-    if (message.usage !== undefined) {
-      obj.usage = TokenUsage.toJSON(message.usage);
-    }
-    if (message.createTime !== undefined) {
-      obj.createTime = message.createTime.toISOString();
-    }
-    if (message.why !== "") {
-      obj.why = message.why;
-    }
-    if (message.by !== "") {
-      obj.by = message.by;
-    }
-    if (message.resolves !== false) {
-      obj.resolves = message.resolves;
-    }
-    if (message.requestId !== "") {
-      obj.requestId = message.requestId;
-    }
-    return obj;
-  },
-
-  create<I extends Exact<DeepPartial<Adjustment>, I>>(base?: I): Adjustment {
-    return Adjustment.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<Adjustment>, I>>(object: I): Adjustment {
-    const message = createBaseAdjustment();
-    message.adjustmentId = object.adjustmentId ?? "";
-    message.callId = object.callId ?? "";
-    message.sessionId = object.sessionId ?? "";
-    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
-    message.costUsd = object.costUsd ?? undefined;
-    message.usage = (object.usage !== undefined && object.usage !== null)
-      ? TokenUsage.fromPartial(object.usage)
-      : undefined;
-    message.createTime = object.createTime ?? undefined;
-    message.why = object.why ?? "";
-    message.by = object.by ?? "";
-    message.resolves = object.resolves ?? false;
-    message.requestId = object.requestId ?? "";
-    return message;
-  },
-};
-
 function createBaseExportLedgerRequest(): ExportLedgerRequest {
-  return { tenantId: "", startTime: undefined, endTime: undefined };
+  return { tenantId: "", startTime: undefined, endTime: undefined, cursor: "" };
 }
 
 export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
@@ -1466,6 +1411,9 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
     }
     if (message.endTime !== undefined) {
       Timestamp.encode(toTimestamp(message.endTime), writer.uint32(26).fork()).join();
+    }
+    if (message.cursor !== "") {
+      writer.uint32(34).string(message.cursor);
     }
     return writer;
   },
@@ -1507,6 +1455,14 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
             message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.cursor = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1536,6 +1492,7 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
         : isSet(object.end_time)
         ? fromJsonTimestamp(object.end_time)
         : undefined,
+      cursor: isSet(object.cursor) ? globalThis.String(object.cursor) : "",
     };
   },
 
@@ -1550,6 +1507,9 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
     if (message.endTime !== undefined) {
       obj.endTime = message.endTime.toISOString();
     }
+    if (message.cursor !== "") {
+      obj.cursor = message.cursor;
+    }
     return obj;
   },
 
@@ -1561,12 +1521,13 @@ export const ExportLedgerRequest: MessageFns<ExportLedgerRequest> = {
     message.tenantId = object.tenantId ?? "";
     message.startTime = object.startTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
+    message.cursor = object.cursor ?? "";
     return message;
   },
 };
 
 function createBaseExportLedgerResponse(): ExportLedgerResponse {
-  return { entries: [], asOf: undefined };
+  return { entries: [], asOf: undefined, cursor: "" };
 }
 
 export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
@@ -1576,6 +1537,9 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
     }
     if (message.asOf !== undefined) {
       Timestamp.encode(toTimestamp(message.asOf), writer.uint32(18).fork()).join();
+    }
+    if (message.cursor !== "") {
+      writer.uint32(26).string(message.cursor);
     }
     return writer;
   },
@@ -1609,6 +1573,14 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
             message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.cursor = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1629,6 +1601,7 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
         : isSet(object.as_of)
         ? fromJsonTimestamp(object.as_of)
         : undefined,
+      cursor: isSet(object.cursor) ? globalThis.String(object.cursor) : "",
     };
   },
 
@@ -1640,6 +1613,9 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
     if (message.asOf !== undefined) {
       obj.asOf = message.asOf.toISOString();
     }
+    if (message.cursor !== "") {
+      obj.cursor = message.cursor;
+    }
     return obj;
   },
 
@@ -1650,6 +1626,7 @@ export const ExportLedgerResponse: MessageFns<ExportLedgerResponse> = {
     const message = createBaseExportLedgerResponse();
     message.entries = object.entries?.map((e) => LedgerEntry.fromPartial(e)) || [];
     message.asOf = object.asOf ?? undefined;
+    message.cursor = object.cursor ?? "";
     return message;
   },
 };
@@ -1831,7 +1808,8 @@ export const BillingServiceService = {
   },
   /**
    * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-   * time of reading. Entries inserted later are not included, even if their call started earlier.
+   * time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+   * connection broke is continued with the cursor of its last response.
    */
   exportLedger: {
     path: "/godoty.v1.BillingService/ExportLedger" as const,
@@ -1865,7 +1843,8 @@ export interface BillingServiceServer extends UntypedServiceImplementation {
   listLedgerEntries: handleUnaryCall<ListLedgerEntriesRequest, ListLedgerEntriesResponse>;
   /**
    * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-   * time of reading. Entries inserted later are not included, even if their call started earlier.
+   * time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+   * connection broke is continued with the cursor of its last response.
    */
   exportLedger: handleServerStreamingCall<ExportLedgerRequest, ExportLedgerResponse>;
   /** Returns the spent and reserved amount of each budget. */
@@ -1910,7 +1889,8 @@ export interface BillingServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Streams all ledger entries of a time range, oldest first: each entry inserted by `as_of` once, in its state at the
-   * time of reading. Entries inserted later are not included, even if their call started earlier.
+   * time of reading. Entries inserted later are not included, even if their call started earlier. An export whose
+   * connection broke is continued with the cursor of its last response.
    */
   exportLedger(
     request: ExportLedgerRequest,

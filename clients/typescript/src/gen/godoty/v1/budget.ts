@@ -5,7 +5,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-/** Budgets: what a tenant may spend in a period, and what it has spent. */
+/** Limits on a tenant's spending. */
 
 /** The period that a budget covers. */
 export enum BudgetWindow {

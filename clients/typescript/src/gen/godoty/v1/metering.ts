@@ -121,6 +121,49 @@ export function callStateToJSON(object: CallState): string {
   }
 }
 
+/** What a model call was made for. */
+export enum CallPurpose {
+  /** CALL_PURPOSE_UNSPECIFIED - Not stored: the entry is of an earlier build. */
+  CALL_PURPOSE_UNSPECIFIED = 0,
+  /** CALL_PURPOSE_AGENT - An answer of the agent: one cycle of its loop. */
+  CALL_PURPOSE_AGENT = 1,
+  /** CALL_PURPOSE_SUMMARY - A summary of messages that leave the history's window. */
+  CALL_PURPOSE_SUMMARY = 2,
+  UNRECOGNIZED = -1,
+}
+
+export function callPurposeFromJSON(object: any): CallPurpose {
+  switch (object) {
+    case 0:
+    case "CALL_PURPOSE_UNSPECIFIED":
+      return CallPurpose.CALL_PURPOSE_UNSPECIFIED;
+    case 1:
+    case "CALL_PURPOSE_AGENT":
+      return CallPurpose.CALL_PURPOSE_AGENT;
+    case 2:
+    case "CALL_PURPOSE_SUMMARY":
+      return CallPurpose.CALL_PURPOSE_SUMMARY;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return CallPurpose.UNRECOGNIZED;
+  }
+}
+
+export function callPurposeToJSON(object: CallPurpose): string {
+  switch (object) {
+    case CallPurpose.CALL_PURPOSE_UNSPECIFIED:
+      return "CALL_PURPOSE_UNSPECIFIED";
+    case CallPurpose.CALL_PURPOSE_AGENT:
+      return "CALL_PURPOSE_AGENT";
+    case CallPurpose.CALL_PURPOSE_SUMMARY:
+      return "CALL_PURPOSE_SUMMARY";
+    case CallPurpose.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** Tokens by kind, as the provider counted them. An unset field was not reported. */
 export interface TokenUsage {
   /** All tokens of the prompt, including those read from and written to a cache. */
@@ -151,14 +194,6 @@ export interface TokenUsage {
   audioInputTokens?:
     | bigint
     | undefined;
-  /** Answer tokens of images. */
-  imageOutputTokens?:
-    | bigint
-    | undefined;
-  /** Web searches that the provider ran, each charged separately. */
-  webSearchRequests?:
-    | bigint
-    | undefined;
   /** Audio tokens read from the provider's prompt cache, a part of `cache_read_tokens`. */
   audioCacheReadTokens?:
     | bigint
@@ -167,8 +202,16 @@ export interface TokenUsage {
   audioOutputTokens?:
     | bigint
     | undefined;
+  /** Answer tokens of images. */
+  imageOutputTokens?:
+    | bigint
+    | undefined;
   /** Prompt tokens of video. */
   videoInputTokens?:
+    | bigint
+    | undefined;
+  /** Web searches that the provider ran, each charged separately. */
+  webSearchRequests?:
     | bigint
     | undefined;
   /** Tool calls that OpenRouter ran itself. Their fees are in no price list. */
@@ -196,16 +239,6 @@ export interface UnitPrices {
   cacheWriteUsd?:
     | string
     | undefined;
-  /** One request. */
-  requestUsd?:
-    | string
-    | undefined;
-  /** SHA-256 of the catalogue in effect, in hexadecimal. */
-  catalogueHash: string;
-  /** The time at which that catalogue was first seen. */
-  catalogueTime:
-    | Date
-    | undefined;
   /** A prompt token of audio. */
   audioInputUsd?:
     | string
@@ -222,9 +255,19 @@ export interface UnitPrices {
   imageOutputUsd?:
     | string
     | undefined;
+  /** One request. */
+  requestUsd?:
+    | string
+    | undefined;
   /** One web search. */
   webSearchUsd?:
     | string
+    | undefined;
+  /** SHA-256 of the catalogue in effect, in hexadecimal. */
+  catalogueHash: string;
+  /** The time at which that catalogue was first seen. */
+  catalogueTime:
+    | Date
     | undefined;
   /**
    * SHA-256 of the list of the model's providers, in hexadecimal, if the prices are from it. Empty: they are from the
@@ -250,6 +293,15 @@ export interface ModelCall {
   number: bigint;
   /** The state of the cost. */
   state: CallState;
+  /** What the answer was for. Unspecified: an entry of an earlier build, which did not store it. */
+  purpose: CallPurpose;
+  /** The name of the agent that made the call. */
+  agent: string;
+  /**
+   * The id (never the text) of the API key that started the turn. Empty: an entry of an earlier build, which did not
+   * store it.
+   */
+  apiKeyId: string;
   /** The model requested. */
   requestedModel: string;
   /**
@@ -257,6 +309,8 @@ export interface ModelCall {
    * unlisted model, the provider's name for it. Empty until known.
    */
   servedModel: string;
+  /** The served model's name as the provider sent it: an id or a dated slug, at most 256 characters. Empty until known. */
+  servedSlug: string;
   /** The provider that served. Empty until known. */
   provider: string;
   /** The provider's id of the generation. Empty until known. */
@@ -284,7 +338,7 @@ export interface ModelCall {
     | string
     | undefined;
   /** The call used the account's own provider key. Unset: not reported. */
-  isByok?:
+  byok?:
     | boolean
     | undefined;
   /**
@@ -298,6 +352,10 @@ export interface ModelCall {
     | undefined;
   /** The time at which the entry was written, just before the request was sent. */
   startTime:
+    | Date
+    | undefined;
+  /** The time at which the state became final. Unset while the call is pending. */
+  settleTime:
     | Date
     | undefined;
   /** Time from sending the request to the first token. Unset: no token was received. */
@@ -314,8 +372,6 @@ export interface ModelCall {
   finishReason: string;
   /** A short description of the error. Empty: no error. */
   error: string;
-  /** The served model's name as the provider sent it: an id or a dated slug, at most 256 characters. Empty until known. */
-  servedSlug: string;
   /**
    * The provider's error message, at most 500 characters, with keys masked and control characters removed. Empty: none,
    * or one that concerns only the service's account with the provider.
@@ -406,11 +462,11 @@ function createBaseTokenUsage(): TokenUsage {
     cacheWriteTokens: undefined,
     reasoningTokens: undefined,
     audioInputTokens: undefined,
-    imageOutputTokens: undefined,
-    webSearchRequests: undefined,
     audioCacheReadTokens: undefined,
     audioOutputTokens: undefined,
+    imageOutputTokens: undefined,
     videoInputTokens: undefined,
+    webSearchRequests: undefined,
     serverToolCalls: undefined,
   };
 }
@@ -459,35 +515,35 @@ export const TokenUsage: MessageFns<TokenUsage> = {
       }
       writer.uint32(56).int64(message.audioInputTokens);
     }
-    if (message.imageOutputTokens !== undefined) {
-      if (BigInt.asIntN(64, message.imageOutputTokens) !== message.imageOutputTokens) {
-        throw new globalThis.Error("value provided for field message.imageOutputTokens of type int64 too large");
-      }
-      writer.uint32(64).int64(message.imageOutputTokens);
-    }
-    if (message.webSearchRequests !== undefined) {
-      if (BigInt.asIntN(64, message.webSearchRequests) !== message.webSearchRequests) {
-        throw new globalThis.Error("value provided for field message.webSearchRequests of type int64 too large");
-      }
-      writer.uint32(72).int64(message.webSearchRequests);
-    }
     if (message.audioCacheReadTokens !== undefined) {
       if (BigInt.asIntN(64, message.audioCacheReadTokens) !== message.audioCacheReadTokens) {
         throw new globalThis.Error("value provided for field message.audioCacheReadTokens of type int64 too large");
       }
-      writer.uint32(80).int64(message.audioCacheReadTokens);
+      writer.uint32(64).int64(message.audioCacheReadTokens);
     }
     if (message.audioOutputTokens !== undefined) {
       if (BigInt.asIntN(64, message.audioOutputTokens) !== message.audioOutputTokens) {
         throw new globalThis.Error("value provided for field message.audioOutputTokens of type int64 too large");
       }
-      writer.uint32(88).int64(message.audioOutputTokens);
+      writer.uint32(72).int64(message.audioOutputTokens);
+    }
+    if (message.imageOutputTokens !== undefined) {
+      if (BigInt.asIntN(64, message.imageOutputTokens) !== message.imageOutputTokens) {
+        throw new globalThis.Error("value provided for field message.imageOutputTokens of type int64 too large");
+      }
+      writer.uint32(80).int64(message.imageOutputTokens);
     }
     if (message.videoInputTokens !== undefined) {
       if (BigInt.asIntN(64, message.videoInputTokens) !== message.videoInputTokens) {
         throw new globalThis.Error("value provided for field message.videoInputTokens of type int64 too large");
       }
-      writer.uint32(96).int64(message.videoInputTokens);
+      writer.uint32(88).int64(message.videoInputTokens);
+    }
+    if (message.webSearchRequests !== undefined) {
+      if (BigInt.asIntN(64, message.webSearchRequests) !== message.webSearchRequests) {
+        throw new globalThis.Error("value provided for field message.webSearchRequests of type int64 too large");
+      }
+      writer.uint32(96).int64(message.webSearchRequests);
     }
     if (message.serverToolCalls !== undefined) {
       if (BigInt.asIntN(64, message.serverToolCalls) !== message.serverToolCalls) {
@@ -572,7 +628,7 @@ export const TokenUsage: MessageFns<TokenUsage> = {
               break;
             }
 
-            message.imageOutputTokens = reader.int64() as bigint;
+            message.audioCacheReadTokens = reader.int64() as bigint;
             continue;
           }
           case 9: {
@@ -580,7 +636,7 @@ export const TokenUsage: MessageFns<TokenUsage> = {
               break;
             }
 
-            message.webSearchRequests = reader.int64() as bigint;
+            message.audioOutputTokens = reader.int64() as bigint;
             continue;
           }
           case 10: {
@@ -588,7 +644,7 @@ export const TokenUsage: MessageFns<TokenUsage> = {
               break;
             }
 
-            message.audioCacheReadTokens = reader.int64() as bigint;
+            message.imageOutputTokens = reader.int64() as bigint;
             continue;
           }
           case 11: {
@@ -596,7 +652,7 @@ export const TokenUsage: MessageFns<TokenUsage> = {
               break;
             }
 
-            message.audioOutputTokens = reader.int64() as bigint;
+            message.videoInputTokens = reader.int64() as bigint;
             continue;
           }
           case 12: {
@@ -604,7 +660,7 @@ export const TokenUsage: MessageFns<TokenUsage> = {
               break;
             }
 
-            message.videoInputTokens = reader.int64() as bigint;
+            message.webSearchRequests = reader.int64() as bigint;
             continue;
           }
           case 13: {
@@ -664,16 +720,6 @@ export const TokenUsage: MessageFns<TokenUsage> = {
         : isSet(object.audio_input_tokens)
         ? BigInt(object.audio_input_tokens)
         : undefined,
-      imageOutputTokens: isSet(object.imageOutputTokens)
-        ? BigInt(object.imageOutputTokens)
-        : isSet(object.image_output_tokens)
-        ? BigInt(object.image_output_tokens)
-        : undefined,
-      webSearchRequests: isSet(object.webSearchRequests)
-        ? BigInt(object.webSearchRequests)
-        : isSet(object.web_search_requests)
-        ? BigInt(object.web_search_requests)
-        : undefined,
       audioCacheReadTokens: isSet(object.audioCacheReadTokens)
         ? BigInt(object.audioCacheReadTokens)
         : isSet(object.audio_cache_read_tokens)
@@ -684,10 +730,20 @@ export const TokenUsage: MessageFns<TokenUsage> = {
         : isSet(object.audio_output_tokens)
         ? BigInt(object.audio_output_tokens)
         : undefined,
+      imageOutputTokens: isSet(object.imageOutputTokens)
+        ? BigInt(object.imageOutputTokens)
+        : isSet(object.image_output_tokens)
+        ? BigInt(object.image_output_tokens)
+        : undefined,
       videoInputTokens: isSet(object.videoInputTokens)
         ? BigInt(object.videoInputTokens)
         : isSet(object.video_input_tokens)
         ? BigInt(object.video_input_tokens)
+        : undefined,
+      webSearchRequests: isSet(object.webSearchRequests)
+        ? BigInt(object.webSearchRequests)
+        : isSet(object.web_search_requests)
+        ? BigInt(object.web_search_requests)
         : undefined,
       serverToolCalls: isSet(object.serverToolCalls)
         ? BigInt(object.serverToolCalls)
@@ -720,20 +776,20 @@ export const TokenUsage: MessageFns<TokenUsage> = {
     if (message.audioInputTokens !== undefined) {
       obj.audioInputTokens = message.audioInputTokens.toString();
     }
-    if (message.imageOutputTokens !== undefined) {
-      obj.imageOutputTokens = message.imageOutputTokens.toString();
-    }
-    if (message.webSearchRequests !== undefined) {
-      obj.webSearchRequests = message.webSearchRequests.toString();
-    }
     if (message.audioCacheReadTokens !== undefined) {
       obj.audioCacheReadTokens = message.audioCacheReadTokens.toString();
     }
     if (message.audioOutputTokens !== undefined) {
       obj.audioOutputTokens = message.audioOutputTokens.toString();
     }
+    if (message.imageOutputTokens !== undefined) {
+      obj.imageOutputTokens = message.imageOutputTokens.toString();
+    }
     if (message.videoInputTokens !== undefined) {
       obj.videoInputTokens = message.videoInputTokens.toString();
+    }
+    if (message.webSearchRequests !== undefined) {
+      obj.webSearchRequests = message.webSearchRequests.toString();
     }
     if (message.serverToolCalls !== undefined) {
       obj.serverToolCalls = message.serverToolCalls.toString();
@@ -767,20 +823,20 @@ export const TokenUsage: MessageFns<TokenUsage> = {
     message.audioInputTokens = (object.audioInputTokens !== undefined && object.audioInputTokens !== null)
       ? BigInt(object.audioInputTokens)
       : undefined;
-    message.imageOutputTokens = (object.imageOutputTokens !== undefined && object.imageOutputTokens !== null)
-      ? BigInt(object.imageOutputTokens)
-      : undefined;
-    message.webSearchRequests = (object.webSearchRequests !== undefined && object.webSearchRequests !== null)
-      ? BigInt(object.webSearchRequests)
-      : undefined;
     message.audioCacheReadTokens = (object.audioCacheReadTokens !== undefined && object.audioCacheReadTokens !== null)
       ? BigInt(object.audioCacheReadTokens)
       : undefined;
     message.audioOutputTokens = (object.audioOutputTokens !== undefined && object.audioOutputTokens !== null)
       ? BigInt(object.audioOutputTokens)
       : undefined;
+    message.imageOutputTokens = (object.imageOutputTokens !== undefined && object.imageOutputTokens !== null)
+      ? BigInt(object.imageOutputTokens)
+      : undefined;
     message.videoInputTokens = (object.videoInputTokens !== undefined && object.videoInputTokens !== null)
       ? BigInt(object.videoInputTokens)
+      : undefined;
+    message.webSearchRequests = (object.webSearchRequests !== undefined && object.webSearchRequests !== null)
+      ? BigInt(object.webSearchRequests)
       : undefined;
     message.serverToolCalls = (object.serverToolCalls !== undefined && object.serverToolCalls !== null)
       ? BigInt(object.serverToolCalls)
@@ -795,14 +851,14 @@ function createBaseUnitPrices(): UnitPrices {
     outputUsd: undefined,
     cacheReadUsd: undefined,
     cacheWriteUsd: undefined,
-    requestUsd: undefined,
-    catalogueHash: "",
-    catalogueTime: undefined,
     audioInputUsd: undefined,
     audioCacheReadUsd: undefined,
     audioOutputUsd: undefined,
     imageOutputUsd: undefined,
+    requestUsd: undefined,
     webSearchUsd: undefined,
+    catalogueHash: "",
+    catalogueTime: undefined,
     providerPricesHash: "",
     providerPricesTime: undefined,
   };
@@ -822,29 +878,29 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     if (message.cacheWriteUsd !== undefined) {
       writer.uint32(34).string(message.cacheWriteUsd);
     }
-    if (message.requestUsd !== undefined) {
-      writer.uint32(42).string(message.requestUsd);
-    }
-    if (message.catalogueHash !== "") {
-      writer.uint32(50).string(message.catalogueHash);
-    }
-    if (message.catalogueTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.catalogueTime), writer.uint32(58).fork()).join();
-    }
     if (message.audioInputUsd !== undefined) {
-      writer.uint32(66).string(message.audioInputUsd);
+      writer.uint32(42).string(message.audioInputUsd);
     }
     if (message.audioCacheReadUsd !== undefined) {
-      writer.uint32(74).string(message.audioCacheReadUsd);
+      writer.uint32(50).string(message.audioCacheReadUsd);
     }
     if (message.audioOutputUsd !== undefined) {
-      writer.uint32(82).string(message.audioOutputUsd);
+      writer.uint32(58).string(message.audioOutputUsd);
     }
     if (message.imageOutputUsd !== undefined) {
-      writer.uint32(90).string(message.imageOutputUsd);
+      writer.uint32(66).string(message.imageOutputUsd);
+    }
+    if (message.requestUsd !== undefined) {
+      writer.uint32(74).string(message.requestUsd);
     }
     if (message.webSearchUsd !== undefined) {
-      writer.uint32(98).string(message.webSearchUsd);
+      writer.uint32(82).string(message.webSearchUsd);
+    }
+    if (message.catalogueHash !== "") {
+      writer.uint32(90).string(message.catalogueHash);
+    }
+    if (message.catalogueTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.catalogueTime), writer.uint32(98).fork()).join();
     }
     if (message.providerPricesHash !== "") {
       writer.uint32(106).string(message.providerPricesHash);
@@ -905,7 +961,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.requestUsd = reader.string();
+            message.audioInputUsd = reader.string();
             continue;
           }
           case 6: {
@@ -913,7 +969,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.catalogueHash = reader.string();
+            message.audioCacheReadUsd = reader.string();
             continue;
           }
           case 7: {
@@ -921,7 +977,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.catalogueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            message.audioOutputUsd = reader.string();
             continue;
           }
           case 8: {
@@ -929,7 +985,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.audioInputUsd = reader.string();
+            message.imageOutputUsd = reader.string();
             continue;
           }
           case 9: {
@@ -937,7 +993,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.audioCacheReadUsd = reader.string();
+            message.requestUsd = reader.string();
             continue;
           }
           case 10: {
@@ -945,7 +1001,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.audioOutputUsd = reader.string();
+            message.webSearchUsd = reader.string();
             continue;
           }
           case 11: {
@@ -953,7 +1009,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.imageOutputUsd = reader.string();
+            message.catalogueHash = reader.string();
             continue;
           }
           case 12: {
@@ -961,7 +1017,7 @@ export const UnitPrices: MessageFns<UnitPrices> = {
               break;
             }
 
-            message.webSearchUsd = reader.string();
+            message.catalogueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
           case 13: {
@@ -1014,21 +1070,6 @@ export const UnitPrices: MessageFns<UnitPrices> = {
         : isSet(object.cache_write_usd)
         ? globalThis.String(object.cache_write_usd)
         : undefined,
-      requestUsd: isSet(object.requestUsd)
-        ? globalThis.String(object.requestUsd)
-        : isSet(object.request_usd)
-        ? globalThis.String(object.request_usd)
-        : undefined,
-      catalogueHash: isSet(object.catalogueHash)
-        ? globalThis.String(object.catalogueHash)
-        : isSet(object.catalogue_hash)
-        ? globalThis.String(object.catalogue_hash)
-        : "",
-      catalogueTime: isSet(object.catalogueTime)
-        ? fromJsonTimestamp(object.catalogueTime)
-        : isSet(object.catalogue_time)
-        ? fromJsonTimestamp(object.catalogue_time)
-        : undefined,
       audioInputUsd: isSet(object.audioInputUsd)
         ? globalThis.String(object.audioInputUsd)
         : isSet(object.audio_input_usd)
@@ -1049,10 +1090,25 @@ export const UnitPrices: MessageFns<UnitPrices> = {
         : isSet(object.image_output_usd)
         ? globalThis.String(object.image_output_usd)
         : undefined,
+      requestUsd: isSet(object.requestUsd)
+        ? globalThis.String(object.requestUsd)
+        : isSet(object.request_usd)
+        ? globalThis.String(object.request_usd)
+        : undefined,
       webSearchUsd: isSet(object.webSearchUsd)
         ? globalThis.String(object.webSearchUsd)
         : isSet(object.web_search_usd)
         ? globalThis.String(object.web_search_usd)
+        : undefined,
+      catalogueHash: isSet(object.catalogueHash)
+        ? globalThis.String(object.catalogueHash)
+        : isSet(object.catalogue_hash)
+        ? globalThis.String(object.catalogue_hash)
+        : "",
+      catalogueTime: isSet(object.catalogueTime)
+        ? fromJsonTimestamp(object.catalogueTime)
+        : isSet(object.catalogue_time)
+        ? fromJsonTimestamp(object.catalogue_time)
         : undefined,
       providerPricesHash: isSet(object.providerPricesHash)
         ? globalThis.String(object.providerPricesHash)
@@ -1081,15 +1137,6 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     if (message.cacheWriteUsd !== undefined) {
       obj.cacheWriteUsd = message.cacheWriteUsd;
     }
-    if (message.requestUsd !== undefined) {
-      obj.requestUsd = message.requestUsd;
-    }
-    if (message.catalogueHash !== "") {
-      obj.catalogueHash = message.catalogueHash;
-    }
-    if (message.catalogueTime !== undefined) {
-      obj.catalogueTime = message.catalogueTime.toISOString();
-    }
     if (message.audioInputUsd !== undefined) {
       obj.audioInputUsd = message.audioInputUsd;
     }
@@ -1102,8 +1149,17 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     if (message.imageOutputUsd !== undefined) {
       obj.imageOutputUsd = message.imageOutputUsd;
     }
+    if (message.requestUsd !== undefined) {
+      obj.requestUsd = message.requestUsd;
+    }
     if (message.webSearchUsd !== undefined) {
       obj.webSearchUsd = message.webSearchUsd;
+    }
+    if (message.catalogueHash !== "") {
+      obj.catalogueHash = message.catalogueHash;
+    }
+    if (message.catalogueTime !== undefined) {
+      obj.catalogueTime = message.catalogueTime.toISOString();
     }
     if (message.providerPricesHash !== "") {
       obj.providerPricesHash = message.providerPricesHash;
@@ -1123,14 +1179,14 @@ export const UnitPrices: MessageFns<UnitPrices> = {
     message.outputUsd = object.outputUsd ?? undefined;
     message.cacheReadUsd = object.cacheReadUsd ?? undefined;
     message.cacheWriteUsd = object.cacheWriteUsd ?? undefined;
-    message.requestUsd = object.requestUsd ?? undefined;
-    message.catalogueHash = object.catalogueHash ?? "";
-    message.catalogueTime = object.catalogueTime ?? undefined;
     message.audioInputUsd = object.audioInputUsd ?? undefined;
     message.audioCacheReadUsd = object.audioCacheReadUsd ?? undefined;
     message.audioOutputUsd = object.audioOutputUsd ?? undefined;
     message.imageOutputUsd = object.imageOutputUsd ?? undefined;
+    message.requestUsd = object.requestUsd ?? undefined;
     message.webSearchUsd = object.webSearchUsd ?? undefined;
+    message.catalogueHash = object.catalogueHash ?? "";
+    message.catalogueTime = object.catalogueTime ?? undefined;
     message.providerPricesHash = object.providerPricesHash ?? "";
     message.providerPricesTime = object.providerPricesTime ?? undefined;
     return message;
@@ -1144,8 +1200,12 @@ function createBaseModelCall(): ModelCall {
     turnId: "",
     number: 0n,
     state: 0,
+    purpose: 0,
+    agent: "",
+    apiKeyId: "",
     requestedModel: "",
     servedModel: "",
+    servedSlug: "",
     provider: "",
     generationId: "",
     usage: undefined,
@@ -1154,16 +1214,16 @@ function createBaseModelCall(): ModelCall {
     catalogueCostUsd: undefined,
     upperBoundUsd: undefined,
     upstreamCostUsd: undefined,
-    isByok: undefined,
+    byok: undefined,
     providerKeyId: "",
     unitPrices: undefined,
     startTime: undefined,
+    settleTime: undefined,
     timeToFirstToken: undefined,
     duration: undefined,
     attempt: 0,
     finishReason: "",
     error: "",
-    servedSlug: "",
     errorMessage: "",
   };
 }
@@ -1188,68 +1248,80 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.state !== 0) {
       writer.uint32(40).int32(message.state);
     }
+    if (message.purpose !== 0) {
+      writer.uint32(48).int32(message.purpose);
+    }
+    if (message.agent !== "") {
+      writer.uint32(58).string(message.agent);
+    }
+    if (message.apiKeyId !== "") {
+      writer.uint32(66).string(message.apiKeyId);
+    }
     if (message.requestedModel !== "") {
-      writer.uint32(50).string(message.requestedModel);
+      writer.uint32(74).string(message.requestedModel);
     }
     if (message.servedModel !== "") {
-      writer.uint32(58).string(message.servedModel);
-    }
-    if (message.provider !== "") {
-      writer.uint32(66).string(message.provider);
-    }
-    if (message.generationId !== "") {
-      writer.uint32(74).string(message.generationId);
-    }
-    if (message.usage !== undefined) {
-      TokenUsage.encode(message.usage, writer.uint32(82).fork()).join();
-    }
-    if (message.costUsd !== undefined) {
-      writer.uint32(90).string(message.costUsd);
-    }
-    if (message.costSource !== 0) {
-      writer.uint32(96).int32(message.costSource);
-    }
-    if (message.catalogueCostUsd !== undefined) {
-      writer.uint32(106).string(message.catalogueCostUsd);
-    }
-    if (message.upperBoundUsd !== undefined) {
-      writer.uint32(114).string(message.upperBoundUsd);
-    }
-    if (message.upstreamCostUsd !== undefined) {
-      writer.uint32(122).string(message.upstreamCostUsd);
-    }
-    if (message.isByok !== undefined) {
-      writer.uint32(128).bool(message.isByok);
-    }
-    if (message.providerKeyId !== "") {
-      writer.uint32(138).string(message.providerKeyId);
-    }
-    if (message.unitPrices !== undefined) {
-      UnitPrices.encode(message.unitPrices, writer.uint32(146).fork()).join();
-    }
-    if (message.startTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(154).fork()).join();
-    }
-    if (message.timeToFirstToken !== undefined) {
-      Duration.encode(message.timeToFirstToken, writer.uint32(162).fork()).join();
-    }
-    if (message.duration !== undefined) {
-      Duration.encode(message.duration, writer.uint32(170).fork()).join();
-    }
-    if (message.attempt !== 0) {
-      writer.uint32(176).int32(message.attempt);
-    }
-    if (message.finishReason !== "") {
-      writer.uint32(186).string(message.finishReason);
-    }
-    if (message.error !== "") {
-      writer.uint32(194).string(message.error);
+      writer.uint32(82).string(message.servedModel);
     }
     if (message.servedSlug !== "") {
-      writer.uint32(202).string(message.servedSlug);
+      writer.uint32(90).string(message.servedSlug);
+    }
+    if (message.provider !== "") {
+      writer.uint32(98).string(message.provider);
+    }
+    if (message.generationId !== "") {
+      writer.uint32(106).string(message.generationId);
+    }
+    if (message.usage !== undefined) {
+      TokenUsage.encode(message.usage, writer.uint32(114).fork()).join();
+    }
+    if (message.costUsd !== undefined) {
+      writer.uint32(122).string(message.costUsd);
+    }
+    if (message.costSource !== 0) {
+      writer.uint32(128).int32(message.costSource);
+    }
+    if (message.catalogueCostUsd !== undefined) {
+      writer.uint32(138).string(message.catalogueCostUsd);
+    }
+    if (message.upperBoundUsd !== undefined) {
+      writer.uint32(146).string(message.upperBoundUsd);
+    }
+    if (message.upstreamCostUsd !== undefined) {
+      writer.uint32(154).string(message.upstreamCostUsd);
+    }
+    if (message.byok !== undefined) {
+      writer.uint32(160).bool(message.byok);
+    }
+    if (message.providerKeyId !== "") {
+      writer.uint32(170).string(message.providerKeyId);
+    }
+    if (message.unitPrices !== undefined) {
+      UnitPrices.encode(message.unitPrices, writer.uint32(178).fork()).join();
+    }
+    if (message.startTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(186).fork()).join();
+    }
+    if (message.settleTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.settleTime), writer.uint32(194).fork()).join();
+    }
+    if (message.timeToFirstToken !== undefined) {
+      Duration.encode(message.timeToFirstToken, writer.uint32(202).fork()).join();
+    }
+    if (message.duration !== undefined) {
+      Duration.encode(message.duration, writer.uint32(210).fork()).join();
+    }
+    if (message.attempt !== 0) {
+      writer.uint32(216).int32(message.attempt);
+    }
+    if (message.finishReason !== "") {
+      writer.uint32(226).string(message.finishReason);
+    }
+    if (message.error !== "") {
+      writer.uint32(234).string(message.error);
     }
     if (message.errorMessage !== "") {
-      writer.uint32(210).string(message.errorMessage);
+      writer.uint32(242).string(message.errorMessage);
     }
     return writer;
   },
@@ -1308,11 +1380,11 @@ export const ModelCall: MessageFns<ModelCall> = {
             continue;
           }
           case 6: {
-            if (tag !== 50) {
+            if (tag !== 48) {
               break;
             }
 
-            message.requestedModel = reader.string();
+            message.purpose = reader.int32() as any;
             continue;
           }
           case 7: {
@@ -1320,7 +1392,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.servedModel = reader.string();
+            message.agent = reader.string();
             continue;
           }
           case 8: {
@@ -1328,7 +1400,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.provider = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 9: {
@@ -1336,7 +1408,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.generationId = reader.string();
+            message.requestedModel = reader.string();
             continue;
           }
           case 10: {
@@ -1344,7 +1416,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.usage = TokenUsage.decode(reader, reader.uint32());
+            message.servedModel = reader.string();
             continue;
           }
           case 11: {
@@ -1352,15 +1424,15 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.costUsd = reader.string();
+            message.servedSlug = reader.string();
             continue;
           }
           case 12: {
-            if (tag !== 96) {
+            if (tag !== 98) {
               break;
             }
 
-            message.costSource = reader.int32() as any;
+            message.provider = reader.string();
             continue;
           }
           case 13: {
@@ -1368,7 +1440,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.catalogueCostUsd = reader.string();
+            message.generationId = reader.string();
             continue;
           }
           case 14: {
@@ -1376,7 +1448,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.upperBoundUsd = reader.string();
+            message.usage = TokenUsage.decode(reader, reader.uint32());
             continue;
           }
           case 15: {
@@ -1384,7 +1456,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.upstreamCostUsd = reader.string();
+            message.costUsd = reader.string();
             continue;
           }
           case 16: {
@@ -1392,7 +1464,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.isByok = reader.bool();
+            message.costSource = reader.int32() as any;
             continue;
           }
           case 17: {
@@ -1400,7 +1472,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.providerKeyId = reader.string();
+            message.catalogueCostUsd = reader.string();
             continue;
           }
           case 18: {
@@ -1408,7 +1480,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.unitPrices = UnitPrices.decode(reader, reader.uint32());
+            message.upperBoundUsd = reader.string();
             continue;
           }
           case 19: {
@@ -1416,15 +1488,15 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            message.upstreamCostUsd = reader.string();
             continue;
           }
           case 20: {
-            if (tag !== 162) {
+            if (tag !== 160) {
               break;
             }
 
-            message.timeToFirstToken = Duration.decode(reader, reader.uint32());
+            message.byok = reader.bool();
             continue;
           }
           case 21: {
@@ -1432,15 +1504,15 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.duration = Duration.decode(reader, reader.uint32());
+            message.providerKeyId = reader.string();
             continue;
           }
           case 22: {
-            if (tag !== 176) {
+            if (tag !== 178) {
               break;
             }
 
-            message.attempt = reader.int32();
+            message.unitPrices = UnitPrices.decode(reader, reader.uint32());
             continue;
           }
           case 23: {
@@ -1448,7 +1520,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.finishReason = reader.string();
+            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
           case 24: {
@@ -1456,7 +1528,7 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.error = reader.string();
+            message.settleTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
           case 25: {
@@ -1464,11 +1536,43 @@ export const ModelCall: MessageFns<ModelCall> = {
               break;
             }
 
-            message.servedSlug = reader.string();
+            message.timeToFirstToken = Duration.decode(reader, reader.uint32());
             continue;
           }
           case 26: {
             if (tag !== 210) {
+              break;
+            }
+
+            message.duration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 27: {
+            if (tag !== 216) {
+              break;
+            }
+
+            message.attempt = reader.int32();
+            continue;
+          }
+          case 28: {
+            if (tag !== 226) {
+              break;
+            }
+
+            message.finishReason = reader.string();
+            continue;
+          }
+          case 29: {
+            if (tag !== 234) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
               break;
             }
 
@@ -1506,6 +1610,13 @@ export const ModelCall: MessageFns<ModelCall> = {
         : "",
       number: isSet(object.number) ? BigInt(object.number) : 0n,
       state: isSet(object.state) ? callStateFromJSON(object.state) : 0,
+      purpose: isSet(object.purpose) ? callPurposeFromJSON(object.purpose) : 0,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      apiKeyId: isSet(object.apiKeyId)
+        ? globalThis.String(object.apiKeyId)
+        : isSet(object.api_key_id)
+        ? globalThis.String(object.api_key_id)
+        : "",
       requestedModel: isSet(object.requestedModel)
         ? globalThis.String(object.requestedModel)
         : isSet(object.requested_model)
@@ -1515,6 +1626,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         ? globalThis.String(object.servedModel)
         : isSet(object.served_model)
         ? globalThis.String(object.served_model)
+        : "",
+      servedSlug: isSet(object.servedSlug)
+        ? globalThis.String(object.servedSlug)
+        : isSet(object.served_slug)
+        ? globalThis.String(object.served_slug)
         : "",
       provider: isSet(object.provider) ? globalThis.String(object.provider) : "",
       generationId: isSet(object.generationId)
@@ -1548,11 +1664,7 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.upstream_cost_usd)
         ? globalThis.String(object.upstream_cost_usd)
         : undefined,
-      isByok: isSet(object.isByok)
-        ? globalThis.Boolean(object.isByok)
-        : isSet(object.is_byok)
-        ? globalThis.Boolean(object.is_byok)
-        : undefined,
+      byok: isSet(object.byok) ? globalThis.Boolean(object.byok) : undefined,
       providerKeyId: isSet(object.providerKeyId)
         ? globalThis.String(object.providerKeyId)
         : isSet(object.provider_key_id)
@@ -1568,6 +1680,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.start_time)
         ? fromJsonTimestamp(object.start_time)
         : undefined,
+      settleTime: isSet(object.settleTime)
+        ? fromJsonTimestamp(object.settleTime)
+        : isSet(object.settle_time)
+        ? fromJsonTimestamp(object.settle_time)
+        : undefined,
       timeToFirstToken: isSet(object.timeToFirstToken)
         ? Duration.fromJSON(object.timeToFirstToken)
         : isSet(object.time_to_first_token)
@@ -1581,11 +1698,6 @@ export const ModelCall: MessageFns<ModelCall> = {
         ? globalThis.String(object.finish_reason)
         : "",
       error: isSet(object.error) ? globalThis.String(object.error) : "",
-      servedSlug: isSet(object.servedSlug)
-        ? globalThis.String(object.servedSlug)
-        : isSet(object.served_slug)
-        ? globalThis.String(object.served_slug)
-        : "",
       errorMessage: isSet(object.errorMessage)
         ? globalThis.String(object.errorMessage)
         : isSet(object.error_message)
@@ -1611,11 +1723,23 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.state !== 0) {
       obj.state = callStateToJSON(message.state);
     }
+    if (message.purpose !== 0) {
+      obj.purpose = callPurposeToJSON(message.purpose);
+    }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.apiKeyId !== "") {
+      obj.apiKeyId = message.apiKeyId;
+    }
     if (message.requestedModel !== "") {
       obj.requestedModel = message.requestedModel;
     }
     if (message.servedModel !== "") {
       obj.servedModel = message.servedModel;
+    }
+    if (message.servedSlug !== "") {
+      obj.servedSlug = message.servedSlug;
     }
     if (message.provider !== "") {
       obj.provider = message.provider;
@@ -1641,8 +1765,8 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.upstreamCostUsd !== undefined) {
       obj.upstreamCostUsd = message.upstreamCostUsd;
     }
-    if (message.isByok !== undefined) {
-      obj.isByok = message.isByok;
+    if (message.byok !== undefined) {
+      obj.byok = message.byok;
     }
     if (message.providerKeyId !== "") {
       obj.providerKeyId = message.providerKeyId;
@@ -1652,6 +1776,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.startTime !== undefined) {
       obj.startTime = message.startTime.toISOString();
+    }
+    if (message.settleTime !== undefined) {
+      obj.settleTime = message.settleTime.toISOString();
     }
     if (message.timeToFirstToken !== undefined) {
       obj.timeToFirstToken = Duration.toJSON(message.timeToFirstToken);
@@ -1667,9 +1794,6 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.error !== "") {
       obj.error = message.error;
-    }
-    if (message.servedSlug !== "") {
-      obj.servedSlug = message.servedSlug;
     }
     if (message.errorMessage !== "") {
       obj.errorMessage = message.errorMessage;
@@ -1687,8 +1811,12 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.turnId = object.turnId ?? "";
     message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
     message.state = object.state ?? 0;
+    message.purpose = object.purpose ?? 0;
+    message.agent = object.agent ?? "";
+    message.apiKeyId = object.apiKeyId ?? "";
     message.requestedModel = object.requestedModel ?? "";
     message.servedModel = object.servedModel ?? "";
+    message.servedSlug = object.servedSlug ?? "";
     message.provider = object.provider ?? "";
     message.generationId = object.generationId ?? "";
     message.usage = (object.usage !== undefined && object.usage !== null)
@@ -1699,12 +1827,13 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.catalogueCostUsd = object.catalogueCostUsd ?? undefined;
     message.upperBoundUsd = object.upperBoundUsd ?? undefined;
     message.upstreamCostUsd = object.upstreamCostUsd ?? undefined;
-    message.isByok = object.isByok ?? undefined;
+    message.byok = object.byok ?? undefined;
     message.providerKeyId = object.providerKeyId ?? "";
     message.unitPrices = (object.unitPrices !== undefined && object.unitPrices !== null)
       ? UnitPrices.fromPartial(object.unitPrices)
       : undefined;
     message.startTime = object.startTime ?? undefined;
+    message.settleTime = object.settleTime ?? undefined;
     message.timeToFirstToken = (object.timeToFirstToken !== undefined && object.timeToFirstToken !== null)
       ? Duration.fromPartial(object.timeToFirstToken)
       : undefined;
@@ -1714,7 +1843,6 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.attempt = object.attempt ?? 0;
     message.finishReason = object.finishReason ?? "";
     message.error = object.error ?? "";
-    message.servedSlug = object.servedSlug ?? "";
     message.errorMessage = object.errorMessage ?? "";
     return message;
   },
