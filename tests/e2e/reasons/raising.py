@@ -3,86 +3,28 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import grpc
-import pytest
-from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc, billing_service_pb2, billing_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
-from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ids import new_id
 from godoty_service.rpc import validation
 from godoty_service.server import running
 from godoty_service.tenancy.auth import Scope
-from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.event_log import log as logs
-from tests.conftest import Start
-from tests.e2e.turns.streams import until_text
-from tests.support.caller import Caller, Failure, Turn, failure_of, read
-from tests.support.service import Service, soon
+from tests.e2e.reasons.environment import Environment
+from tests.support.caller import Failure, Turn, failure_of, read
+from tests.support.service import soon
 
 MODEL = "openai/gpt-4o-mini"
 SMALL = "openai/gpt-4"  # its context window has 8,191 tokens
-
-
-@dataclass
-class Environment:
-    """What the reasons are raised with.
-
-    Attributes:
-        caller: A new tenant of the shared server.
-        other_tenant: Another one.
-        serve: Starts a server in the test's event loop.
-        connect: Connects a caller.
-        issue: Creates keys.
-        monkeypatch: Changes a server in the test's event loop.
-    """
-
-    caller: Caller
-    other_tenant: Caller
-    serve: Start
-    connect: Callable[[Service], Caller]
-    issue: Callable[..., str]
-    monkeypatch: pytest.MonkeyPatch
-
-    @property
-    def service(self) -> Service:
-        """The shared server and the tenant."""
-        return self.caller.service
-
-    async def admin(self, method: str, **fields: Any) -> Failure:
-        """Call a method of AdminService, which fails."""
-        stub: Any = admin_service_pb2_grpc.AdminServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
-        key = self.issue(self.service, scopes=frozenset({Scope.ADMIN}))
-        request = getattr(admin_pb, f"{method}Request")(tenant_id=self.service.tenant_id, **fields)
-        return await failure_of(getattr(stub, method)(request, metadata=(("authorization", f"Bearer {key}"),)))
-
-    async def usage(self, scope: Scope, **fields: Any) -> Failure:
-        """Call GetUsage with a key of a scope, which fails."""
-        stub: Any = billing_service_pb2_grpc.BillingServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
-        key = self.issue(self.service, scopes=frozenset({scope}))
-        request = billing_service_pb2.GetUsageRequest(start_time={"seconds": 1}, end_time={"seconds": 2}, **fields)
-        return await failure_of(stub.GetUsage(request, metadata=(("authorization", f"Bearer {key}"),)))
-
-    async def policy(self, **limits: Any) -> None:
-        """Set the tenant's policy, before the server has read one."""
-        async with open_components(self.service.backends.settings(self.service.database.name)) as components:
-            await components.tenancy.policies.set(self.service.tenant_id, Policy(**limits))
-
-    async def held(self, caller: Caller | None = None, **fields: Any) -> tuple[Any, Callable[[], None]]:
-        """Start a turn whose answer waits; return its stream, and what lets it end."""
-        who, hold = caller or self.caller, new_id("hold")
-        call = who.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", **fields)
-        await until_text(call, "t2 ")
-        return call, lambda: who.service.backends.allow(hold)
 
 
 Raise = Callable[[Environment], Awaitable[Failure]]
@@ -332,9 +274,9 @@ async def _no_tenant(environment: Environment) -> Failure:
     return await environment.usage(Scope.BILLING, tenant_id=environment.other_tenant.service.tenant_id)
 
 
-@raises("KEY_NOT_FOUND")
+@raises("API_KEY_NOT_FOUND")
 async def _no_key(environment: Environment) -> Failure:
-    return await environment.admin("RevokeKey", key_id=environment.other_tenant.service.key_id)
+    return await environment.admin("RevokeApiKey", api_key_id=environment.other_tenant.service.key_id)
 
 
 @raises("PROVIDER_KEYS_OFF")
@@ -393,3 +335,29 @@ async def _no_message(environment: Environment) -> Failure:
     await environment.caller.converse("hello", session_id="first")
     request = pb.ReadMessageRequest(session_id="first", number=7)
     return failed(await read(environment.caller.stub.ReadMessage(request, metadata=environment.service.metadata)))
+
+
+@raises("ETAG_MISMATCH")
+async def _etag(environment: Environment) -> Failure:
+    policy = tenant_pb2.Policy(turns_per_minute=3)
+    return await environment.admin("UpdatePolicy", policy=policy, etag="9f86d081884c7d65")
+
+
+@raises("OUTPUT_NOT_ALLOWED")
+async def _no_output(environment: Environment) -> Failure:
+    await environment.policy(max_output_tokens=0)
+    return failed(await environment.caller.converse("hello"))
+
+
+@raises("OPERATOR_ONLY")
+async def _operator_only(environment: Environment) -> Failure:
+    fields = {"scopes": [tenant_pb2.API_SCOPE_ADMIN], "operator": True}
+    return await environment.admin("CreateApiKey", scope=Scope.TENANT_ADMIN, **fields)
+
+
+@raises("API_KEY_CREATED")
+async def _key_created(environment: Environment) -> Failure:
+    key = environment.issue(environment.service, scopes=frozenset({Scope.ADMIN}))
+    fields = {"scopes": [tenant_pb2.API_SCOPE_CONVERSE], "request_id": "bot-7"}
+    await environment.administer(key, "CreateApiKey", **fields)
+    return await failure_of(environment.administer(key, "CreateApiKey", **fields))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons.raising import RAISE, Environment
+from tests.e2e.reasons.environment import Environment
+from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
 from tests.support.caller import Caller
 from tests.support.service import Service

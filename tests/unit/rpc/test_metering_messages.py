@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from godoty.v1 import (
     admin_service_pb2,
-    agent_service_pb2,
     billing_service_pb2,
     budget_pb2,
     ledger_pb2,
@@ -177,7 +176,7 @@ def test_message_has_the_price_evidence() -> None:
     "file",
     [
         *(metering_pb2, ledger_pb2, budget_pb2, model_pb2, session_pb2, turn_pb2),
-        *(agent_service_pb2, billing_service_pb2, admin_service_pb2),
+        *(billing_service_pb2, admin_service_pb2),
     ],
     ids=lambda file: file.__name__,
 )
