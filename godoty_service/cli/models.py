@@ -38,7 +38,7 @@ def models(
         if catalogue is None or age is None:
             raise ValueError("no server has fetched a catalogue yet: start one, or use `godoty prices --accept`")
         policy = await components.tenancy.policies.read(tenant)
-        found = await allowed_models(catalogue, policy, after="", limit=len(catalogue.models))
+        found = await allowed_models(catalogue, policy, limit=len(catalogue.models))
         rows = [_row(each) for each in await model_messages(catalogue, found, now=components.clock())]
         match shape:
             case Format.JSON:

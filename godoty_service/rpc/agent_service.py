@@ -210,7 +210,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         return pb.DeleteSessionResponse()
 
     async def ListModels(self, request: pb.ListModelsRequest, call: CallContext) -> pb.ListModelsResponse:
-        """Return a page of the models that the tenant may use."""
+        """Return a page of the models that the key may use."""
         page = PageRequest(request, ("models", call.tenant_id), str)
         policy = await self._policies.get(call.tenant_id)
         catalogue, age, seen_time = self._oracle.current, self._oracle.age(), self._oracle.seen_time
@@ -220,7 +220,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         )
         if catalogue is not None:
             after = page.position[0] if page.position else ""
-            found = await allowed_models(catalogue, policy, after=after, limit=page.limit)
+            found = await allowed_models(catalogue, policy, call.principal.limits, after=after, limit=page.limit)
             messages = await model_messages(catalogue, found[: page.size], now=self._clock())
             models, token = page.cut(found, messages, position=lambda each: [each], max_bytes=self._page_bytes)
             response.models.extend(models)

@@ -10,16 +10,19 @@ from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
 from godoty_service.pricing.unit_prices import UnitPrices
+from godoty_service.tenancy.auth import KeyLimits
 from godoty_service.tenancy.policies import Policy
 
 _UNKNOWN = Abilities()
 
 
-async def allowed_models(catalogue: Catalogue, policy: Policy, *, after: str, limit: int) -> list[str]:
-    """Return the ids, in order, of the first `limit` models after an id that a policy allows."""
+async def allowed_models(
+    catalogue: Catalogue, *permissions: Policy | KeyLimits, after: str = "", limit: int
+) -> list[str]:
+    """Return the ids, in order, of the first `limit` models after an id that all of some permissions allow."""
     found: list[str] = []
     async for some in yielding_batches(sorted(each for each in catalogue.models if each > after)):
-        found += [each for each in some if policy.allows(each)]
+        found += [each for each in some if all(permission.allows(each) for permission in permissions)]
         if len(found) >= limit:
             break
     return found[:limit]

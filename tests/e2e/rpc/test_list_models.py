@@ -15,6 +15,8 @@ import openrouter_sandbox
 from godoty_service.bootstrap import open_components
 from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.tenancy.api_keys import ApiKeyTerms
+from godoty_service.tenancy.auth import KeyLimits, Scope
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start
 from tests.support.caller import Caller, failure_of
@@ -95,6 +97,21 @@ async def test_policy_selects_the_models(service: Service, caller: Caller, other
     assert len(await all_models(other_tenant)) == len(LISTED)
     foreign = other_tenant.call("ListModels", pb.ListModelsRequest(page_token=pages.next_page_token))
     assert (await failure_of(foreign)).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_key_lists_the_models_that_policy_and_key_allow(
+    service: Service, caller: Caller, connect: Callable[[Service], Caller]
+) -> None:
+    """A key's own models narrow the policy's; other keys of the tenant list all that the policy allows."""
+    await allow(service, "openai/gpt-4o*")
+    async with open_components(service.backends.settings(service.database.name)) as components:
+        keys, limits = components.tenancy.api_keys, KeyLimits(models=("*-mini", "z-ai/*"))
+        terms = ApiKeyTerms(scopes=frozenset({Scope.CONVERSE}), limits=limits)
+        text = await keys.insert(keys.new(service.tenant_id, terms))
+    narrow = connect(service.with_key(text))
+
+    assert [each.model_id for each in await all_models(narrow, page_size=1)] == ["openai/gpt-4o-mini"]
+    assert len(await all_models(caller)) > 1
 
 
 async def test_page_is_limited_in_bytes(

@@ -70,7 +70,7 @@ type AgentServiceClient interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
-	// Lists the models that the tenant's policy allows, by id.
+	// Lists the models that the tenant's policy and the API key's own list allow, by id.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 }
 
@@ -264,7 +264,7 @@ type AgentServiceServer interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
-	// Lists the models that the tenant's policy allows, by id.
+	// Lists the models that the tenant's policy and the API key's own list allow, by id.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }

@@ -188,7 +188,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that the tenant's policy allows, by id.
+        """Lists the models that the tenant's policy and the API key's own list allow, by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -2723,7 +2723,7 @@ export const AgentServiceService = {
       Buffer.from(DeleteSessionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteSessionResponse => DeleteSessionResponse.decode(value),
   },
-  /** Lists the models that the tenant's policy allows, by id. */
+  /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: {
     path: "/godoty.v1.AgentService/ListModels" as const,
     requestStream: false as const,
@@ -2771,7 +2771,7 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
    * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
-  /** Lists the models that the tenant's policy allows, by id. */
+  /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
 }
 
@@ -2938,7 +2938,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteSessionResponse) => void,
   ): ClientUnaryCall;
-  /** Lists the models that the tenant's policy allows, by id. */
+  /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels(
     request: ListModelsRequest,
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
