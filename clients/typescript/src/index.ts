@@ -8,6 +8,7 @@ import { AgentServiceClient } from "./gen/godoty/v1/agent_service.js";
 export * from "./gen/godoty/v1/agent_service.js";
 export * from "./gen/godoty/v1/budget.js";
 export * from "./gen/godoty/v1/metering.js";
+export * from "./gen/godoty/v1/model.js";
 export * from "./gen/godoty/v1/session.js";
 export * from "./gen/godoty/v1/turn.js";
 export { ErrorReason } from "./gen/godoty/v1/errors.js";
