@@ -28,7 +28,7 @@ INTERRUPTED = "[The answer was interrupted.]"
 async def some_text(call: Any) -> str:
     """Read a turn until part of its answer has arrived."""
     text = ""
-    while not text.endswith("t2 "):
+    while "t2 " not in text:
         text += (await anext(aiter(call))).text_delta.text
     return text
 

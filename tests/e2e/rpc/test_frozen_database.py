@@ -21,7 +21,7 @@ from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.e2e.clocks.conftest import health
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Failure, failure_of, read
-from tests.support.service import Service, eventually
+from tests.support.service import Service, eventually, until
 
 PROMISE = 5.0  # seconds
 ENDED = 20.0  # seconds; a call that waits for the database itself ends after STORAGE_TIMEOUT
@@ -42,7 +42,7 @@ class Frozen:
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(0.1)  # until each of its threads is stopped
+            until(lambda: stopped(pid))
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -66,6 +66,14 @@ async def frozen(tmp_path: Path, connect: Callable[[Service], Caller]) -> AsyncI
             assert settings.storage_probe_interval + settings.storage_probe_timeout < PROMISE
             async with running(settings) as server:
                 yield Frozen(connect(backends.service(server.address, database)), mongo)
+
+
+def stopped(pid: int) -> bool:
+    """Return whether each thread of a process is stopped: on a busy machine that takes a while."""
+    states = [
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return set(states) == {"T"}
 
 
 async def timed(call: Any) -> tuple[Failure, float]:

@@ -28,7 +28,7 @@ SLOW = "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50 hold_after=60 reco
 async def some_text(call: Any) -> str:
     """Read a turn until part of its answer has arrived."""
     text = ""
-    while not text.endswith("t2 "):
+    while "t2 " not in text:
         text += (await anext(aiter(call))).text_delta.text
     return text
 

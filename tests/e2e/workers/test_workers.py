@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +195,18 @@ async def turn_on_each(server: Server, hold: str) -> dict[str, Any]:
         }
         for call in calls.values():
             await until_text(call, "t2 ")
+        # By its id the record of a killed call is found; it is written while the answer arrives.
+        for name in calls:
+            await soon(partial(_generation_of, server.service, name))
         if len({server.service.entries(name)[0].owner for name in calls}) == len(calls):
             return calls
         for call in calls.values():
             call.cancel()
     raise AssertionError("the turns of two connections always ran on one worker")
+
+
+def _generation_of(service: Service, session_id: str) -> str | None:
+    return service.entries(session_id)[0].generation_id
 
 
 async def settled(service: Service, session_id: str) -> ModelCall:
