@@ -2,7 +2,8 @@
 
 A token by itself costs a wake-up, a read and a write. While the processor is free, nothing waits. When the process is
 busy, all streams are read at one tick, 50 times a second; when it falls behind or has little time left, the ticks slow
-down, so that more tokens arrive together instead of the delay growing.
+down, so that more tokens arrive together instead of the delay growing. Ticks lower the load that they are there for, so
+they end at a lower one than they begin at.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from godoty_service.aio.periodic import run_every
 
 _SAMPLE = 0.1  # seconds between two measurements of the load
-# Of one core's time: below the first nothing waits, below the second ticks may quicken, above the third they slow down.
-_FREE, _HALF, _FULL = 0.3, 0.5, 0.65
+# Shares of one core's time: ticks begin at the first and end below the second; they quicken below the third, and slow
+# down above the fourth.
+_BUSY, _FREE, _HALF, _FULL = 0.25, 0.15, 0.5, 0.65
 _MIN_INTERVAL = 0.02  # seconds between two ticks
 _MAX_INTERVAL = 0.25  # the same
 _BEHIND = 0.02  # seconds of delay from which the process counts as falling behind
@@ -56,7 +58,9 @@ class ReadPacer:
             self._interval = min(_MAX_INTERVAL, max(_MIN_INTERVAL, self._interval * _SLOWER))
         elif busy_share < _FREE:
             self._interval = 0.0
-        elif busy_share < _HALF or not self._interval:
+        elif not self._interval:
+            self._interval = _MIN_INTERVAL if busy_share >= _BUSY else 0.0
+        elif busy_share < _HALF:
             self._interval = max(_MIN_INTERVAL, self._interval * _FASTER)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -16,7 +16,16 @@ def test_free_process_has_no_ticks() -> None:
     """A low load delays nothing, also after a busy time."""
     pace = ReadPacer()
     assert _interval(pace, busy_share=0.9, delay=0.5) > 0
+    assert _interval(pace, busy_share=0.1) == 0
+
+
+def test_ticks_do_not_end_by_the_load_that_they_save() -> None:
+    """They begin at a quarter of one core's time, and end well below it."""
+    pace = ReadPacer()
     assert _interval(pace, busy_share=0.2) == 0
+    assert _interval(pace, busy_share=0.3) == 0.02
+    assert _interval(pace, busy_share=0.2) == 0.02
+    assert _interval(pace, busy_share=0.1) == 0
 
 
 def test_busy_process_has_fast_ticks_and_late_one_slow_ticks() -> None:
