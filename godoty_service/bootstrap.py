@@ -208,7 +208,7 @@ def _components(
     tenancy = _tenancy(settings, database, clock, replicas)
     conversations = _conversations(settings, database, clock, replicas)
     usage = _usage(settings, database, entries, owner=replicas.replica_id)
-    ledger = Ledger(entries, clock=clock)
+    ledger = Ledger(entries)
     budgets = _budgets(
         database,
         ledger,

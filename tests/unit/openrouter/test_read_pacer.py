@@ -6,7 +6,7 @@ from godoty_service.openrouter.read_pacer import ReadPacer
 
 
 def _pacer(*, streams: int = 20) -> ReadPacer:
-    """Return a pacer of a process that reads so many streams."""
+    """Return the pacer of a process that reads this number of streams."""
     pace = ReadPacer()
     pace.streams = streams
     return pace
