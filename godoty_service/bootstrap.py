@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.entry_sums import EntrySums
 from godoty_service.budgets.maintenance import BudgetMaintenance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService
-from godoty_service.budgets.store import BudgetAlert, BudgetStore
+from godoty_service.budgets.store import BudgetStore
 from godoty_service.clock import Clock
 from godoty_service.cluster.clock_sync import SynchronizedClock
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -35,6 +36,7 @@ from godoty_service.tenancy.admin import Administration
 from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.audit import AdminChanges
 from godoty_service.tenancy.encryption import SecretBox
+from godoty_service.tenancy.lifecycle import TenantLifecycle
 from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.tenants import Tenants
@@ -214,7 +216,7 @@ def _components(
         ledger,
         entry_sums=EntrySums(entries),
         usage=usage,
-        policies=tenancy.policies,
+        tenancy=tenancy,
         replicas=replicas,
         clock=clock,
         on_alert=on_alert,
@@ -307,20 +309,25 @@ def _budgets(
     *,
     entry_sums: EntrySums,
     usage: UsageComponents,
-    policies: Policies,
+    tenancy: TenancyComponents,
     replicas: ReplicaHeartbeats,
     clock: Clock,
     on_alert: Callable[[BudgetAlert], None],
 ) -> BudgetComponents:
-    store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock)
+    calendar_of = tenancy.tenants.calendar
+    store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock, calendar_of=calendar_of)
     balance = OpeningBalanceJob(
-        database=database, rollup_job=usage.rollup_job, rollups=usage.rollups, entries=entry_sums
+        database=database,
+        rollup_job=usage.rollup_job,
+        rollups=usage.rollups,
+        entries=entry_sums,
+        calendar_of=calendar_of,
     )
     service = BudgetService(
         budgets=store,
         balance=balance,
         adjustments=ledger.adjustments,
-        budgets_of=policies.budgets,
+        budgets_of=tenancy.policies.budgets,
         now=database.now,
         on_alert=on_alert,
     )
@@ -356,12 +363,14 @@ def _accounting(
 def _administration(
     database: Database, tenancy: TenancyComponents, budget_service: BudgetService, clock: Clock
 ) -> Administration:
+    changes = AdminChanges(database.collection(AdminChanges.COLLECTION), clock=clock)
     return Administration(
         tenants=tenancy.tenants,
+        lifecycle=TenantLifecycle(tenants=tenancy.tenants, keys=tenancy.api_keys, changes=changes, clock=clock),
         keys=tenancy.api_keys,
         policies=tenancy.policies,
         provider_keys=tenancy.provider_keys,
-        changes=AdminChanges(database.collection(AdminChanges.COLLECTION), clock=clock),
+        changes=changes,
         counting=budget_service.tracking,
     )
 

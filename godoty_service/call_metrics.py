@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import structlog
 
-from godoty_service.budgets.store import BudgetAlert
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.errors import ProviderAccountRefused, ProviderError
 from godoty_service.ledger.entries import ModelCall, is_above_bound
 from godoty_service.pricing.money import format_usd

@@ -48,6 +48,7 @@ def build_interceptor(
     sources = Sources(settings.trusted_networks)
     return ServiceInterceptor(
         scopes=SCOPES,
+        while_suspended={*billing_service.SCOPES, *admin_service.WHILE_SUSPENDED},
         keys=components.tenancy.api_keys,
         sources=sources,
         throttle=AuthThrottle(lookups_per_second=settings.wrong_key_lookups),

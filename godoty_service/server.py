@@ -17,6 +17,7 @@ from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.cluster.worker import Worker
+from godoty_service.erasure_bootstrap import tenant_erasure
 from godoty_service.errors import GodotyError
 from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, build_server
 from godoty_service.ledger.ledger import Ledger
@@ -166,6 +167,7 @@ async def _start_loops(
     background(stack, provider.oracle.run(settings.catalogue_refresh))
     background(stack, provider.reconciler.run(settings.reconcile_interval))
     background(stack, components.usage.rollup_job.run(settings.rollup_interval))
+    background(stack, tenant_erasure(components, delay=settings.erasure_delay).run(settings.erasure_interval))
     background(stack, count_entries(components.accounting.ledger, call_metrics))
 
 

@@ -44,7 +44,7 @@ class Settings(ListenerSettings):
         1.0,
         ge=0.05,
         le=4,
-        description="Seconds between two checks whether the keys of running turns were revoked or have expired.",
+        description="Seconds between two checks of the API keys and tenants of running turns.",
     )
     wrong_key_lookups: float = Field(
         5.0,
@@ -178,6 +178,20 @@ class Settings(ListenerSettings):
     )
     turn_watch_interval: float = Field(
         0.2, ge=0.01, le=3600, description="Seconds between two checks for cancellations and lost leases."
+    )
+
+    # Deleted tenants.
+    erasure_interval: float = Field(
+        5.0,
+        ge=0.05,
+        le=86_400,
+        description="Seconds between two checks whether data of deleted tenants are to be erased.",
+    )
+    erasure_delay: float = Field(
+        60.0,
+        ge=0,
+        le=31_536_000,
+        description="Seconds after a tenant's deletion until its data are erased, so that every server knows of it.",
     )
 
     # Reconciliation.

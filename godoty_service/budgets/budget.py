@@ -1,38 +1,26 @@
 """A tenant's budget, as stored with its policy and enforced by metering."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
 
 class BudgetWindow(StrEnum):
-    """The period that a budget covers; days and months are in UTC."""
+    """The period that a budget covers; `BudgetCalendar` says where days and months begin."""
 
     DAY = "day"
     MONTH = "month"
     TOTAL = "total"
 
-    def key(self, time: datetime) -> str:
-        """Return the key of the window that contains a time."""
-        match self:
-            case BudgetWindow.DAY:
-                return f"{time:%Y-%m-%d}"
-            case BudgetWindow.MONTH:
-                return f"{time:%Y-%m}"
-            case BudgetWindow.TOTAL:
-                return "all"
-
-    def start(self, time: datetime) -> datetime | None:
-        """Return the start of the window that contains a time; None: it has no start."""
-        day = time.replace(hour=0, minute=0, second=0, microsecond=0)
+    def key(self, day: str) -> str:
+        """Return the key of the window that contains a day such as "2026-08-22"."""
         match self:
             case BudgetWindow.DAY:
                 return day
             case BudgetWindow.MONTH:
-                return day.replace(day=1)
+                return day[:7]
             case BudgetWindow.TOTAL:
-                return None
+                return "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

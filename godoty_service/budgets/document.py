@@ -22,6 +22,7 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.calendar import BudgetCalendar
 from godoty_service.budgets.charges import OpeningBalance, Reservation
 from godoty_service.mongo.collection import Document
 from godoty_service.pricing import money
@@ -31,11 +32,6 @@ MAX_WINDOWS = 40  # days or months that are tracked
 _ZERO = Decimal128("0")
 _PARTS = ("before", "spent")
 Keys = Mapping[BudgetWindow, str]
-
-
-def keys_of(time: datetime) -> dict[BudgetWindow, str]:
-    """Return the key of each window that contains a time."""
-    return {window: window.key(time) for window in BudgetWindow}
 
 
 def first_keys(balance: OpeningBalance) -> Document:
@@ -56,7 +52,7 @@ def empty_windows() -> Document:
     return {window.value: {} for window in BudgetWindow}
 
 
-def reservations(calls: Iterable[Reservation]) -> Document:
+def reservations(calls: Iterable[Reservation], calendar: BudgetCalendar) -> Document:
     """Express the reservations of calls in the windows of their start; `made` is the time of the write."""
     return {
         each.call_id: {
@@ -64,7 +60,7 @@ def reservations(calls: Iterable[Reservation]) -> Document:
             "time": each.time,
             "made": "$$NOW",
             "owner": {"$literal": each.owner},
-            **{window.value: key for window, key in keys_of(each.time).items()},
+            **{window.value: key for window, key in calendar.keys(each.time).items()},
         }
         for each in calls
     }
@@ -146,12 +142,12 @@ def reserved(document: Document, window: BudgetWindow, key: str) -> Decimal:
     return money.total(each["bound"].to_decimal() for each in calls if each[window.value] == key)
 
 
-def prune_update(document: Document, now: datetime) -> Document:
+def prune_update(document: Document, current_keys: Keys) -> Document:
     """Return the update that prunes the earliest windows beyond `MAX_WINDOWS`; the current one is never pruned."""
     first: Document = {}
     removed: Document = {}
     for window in BudgetWindow:
-        name, current = window.value, window.key(now)
+        name, current = window.value, current_keys[window]
         keys = sorted({key for part in (*_PARTS, "alerted") for key in document[part][name]})
         past = [key for key in keys if key < current][: max(len(keys) - MAX_WINDOWS, 0)]
         rest = [key for key in keys if key not in past]

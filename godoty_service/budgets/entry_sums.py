@@ -1,4 +1,6 @@
-"""Sums a tenant's ledger entries by day, in pieces of bounded size: no operation grows with the number of entries.
+"""Sums a tenant's ledger entries by its days, in pieces of bounded size: no operation grows with the number of entries.
+
+The database sums by the unit of the tenant's calendar, as it may know other rules of time zones than this process.
 
 Each entry is read once, so a call that closes meanwhile is either open or charged, never both and never neither. An
 entry's `start_time` does not change, so it belongs to one piece, whichever entries are written between two pieces.
@@ -7,14 +9,16 @@ entry's `start_time` does not change, so it belongs to one piece, whichever entr
 from collections.abc import Collection as Some
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from bson.decimal128 import Decimal128
 
 from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.calendar import UTC_CALENDAR, BudgetCalendar
 from godoty_service.budgets.charges import OpeningBalance, Reservation
+from godoty_service.clock import from_milliseconds
 from godoty_service.ledger.ledger import BY_MARK, BY_TIME
 from godoty_service.ledger.states import counts, document_contribution
 from godoty_service.mongo.collection import Collection, Document, Snapshot
@@ -31,10 +35,12 @@ class DaySums:
     """The charges of entries.
 
     Attributes:
+        calendar: The tenant's days.
         amounts: The charges of closed calls and adjustments, in US dollars by day ("2026-08-22").
         reservations: The open calls.
     """
 
+    calendar: BudgetCalendar = UTC_CALENDAR
     amounts: dict[str, Decimal] = field(default_factory=dict)
     reservations: list[Reservation] = field(default_factory=list)
 
@@ -48,11 +54,11 @@ class DaySums:
 
     def opening_balance(self, at: datetime) -> OpeningBalance:
         """Return the sums by window, from the windows of a time on."""
-        first = {window: window.key(at) for window in BudgetWindow}
+        first = self.calendar.keys(at)
         spent: dict[BudgetWindow, dict[str, Decimal]] = {window: {key: money.ZERO} for window, key in first.items()}
         for day, amount in self.amounts.items():
             for window, sums in spent.items():
-                key = window.key(datetime.fromisoformat(day))
+                key = window.key(day)
                 if key >= first[window]:
                     sums[key] = money.add(sums.get(key, money.ZERO), amount)
         return OpeningBalance(first=first, spent=spent, reservations=tuple(self.reservations))
@@ -113,7 +119,7 @@ class EntrySums:
                 if document_contribution(each).open:
                     sums.reservations.append(_reservation(each["_id"], each))
                 else:
-                    sums.add(BudgetWindow.DAY.key(each["start_time"]), document_charge(each))
+                    sums.add(sums.calendar.day(each["start_time"]), document_charge(each))
 
     async def read(self, tenant_id: str, entry_ids: Sequence[str]) -> list[Document]:
         """Return the fields of entries that are summed."""
@@ -127,6 +133,7 @@ class EntrySums:
         *,
         end: datetime,
         made_from: datetime,
+        calendar: BudgetCalendar = UTC_CALENDAR,
         rolled_up: bool = False,
         excluded: Sequence[str] = (),
     ) -> DaySums:
@@ -136,6 +143,7 @@ class EntrySums:
             tenant_id: The tenant.
             end: The calls started before this time.
             made_from: The adjustments were made at this time or later.
+            calendar: The tenant's days.
             rolled_up: Only those that are marked as rolled up.
             excluded: Ids of adjustments to omit.
         """
@@ -147,15 +155,18 @@ class EntrySums:
             "_id": {"$nin": list(excluded)},
             **(_ROLLED_UP if rolled_up else {}),
         }
-        sums = DaySums()
-        _add_days(sums, await self._entries.aggregate([{"$match": which}, _BY_DAY]))
+        sums = DaySums(calendar)
+        _add_units(sums, await self._entries.aggregate([{"$match": which}, _by_unit(calendar)]))
         return sums
 
-    async def unapplied(self, tenant_id: str, *, made_from: datetime, excluded: str | None) -> DaySums:
+    async def unapplied(
+        self, tenant_id: str, *, made_from: datetime, excluded: str | None, calendar: BudgetCalendar = UTC_CALENDAR
+    ) -> DaySums:
         """Return the sums of the adjustments that are not applied yet; earlier ones are in the opening balance."""
         which = {"kind": "adjustment", "tenant_id": tenant_id, "time": {"$gte": made_from}, "_id": {"$ne": excluded}}
-        sums = DaySums()
-        _add_days(sums, await self._entries.aggregate([{"$match": {"unapplied": True, **which}}, _BY_DAY]))
+        sums = DaySums(calendar)
+        found = await self._entries.aggregate([{"$match": {"unapplied": True, **which}}, _by_unit(calendar)])
+        _add_units(sums, found)
         return sums
 
     async def _next_rollup_state(self, state: str) -> str | None:
@@ -173,7 +184,8 @@ class EntrySums:
             after = await self._time_after_piece(query, start, end)
             until = end if after is None else after if start is None or after > start else start + TICK
             match = {**query, **_between(start, until), **condition}
-            _add_days(sums, await self._entries.aggregate([{"$match": match}, _BY_DAY], hint=_index_of(query)))
+            pipeline = [{"$match": match}, _by_unit(sums.calendar)]
+            _add_units(sums, await self._entries.aggregate(pipeline, hint=_index_of(query)))
             if after is None:
                 return
             start = until
@@ -221,9 +233,9 @@ def document_charge(document: Document) -> Decimal:
     return money.subtract(cost, _decimal(document.get("bound")))
 
 
-def _add_days(sums: DaySums, found: Iterable[Document]) -> None:
+def _add_units(sums: DaySums, found: Iterable[Document]) -> None:
     for each in found:
-        sums.add(each["_id"], _decimal(each["amount"]))
+        sums.add(sums.calendar.day(from_milliseconds(each["_id"])), _decimal(each["amount"]))
         sums.reservations += [_reservation(call["id"], call) for call in each["reservations"]]
 
 
@@ -240,10 +252,15 @@ def _decimal(amount: Any) -> Decimal:
 _COST = {"$cond": [counts("cost", adjustments=True), {"$ifNull": ["$cost", 0]}, 0]}
 _BOUND = {"$cond": [counts("unresolved"), "$upper_bound", {"$multiply": ["$bound", -1]}]}
 _PENDING = {"id": "$_id", **{name: f"${name}" for name in ("upper_bound", "start_time", "owner")}}
-_BY_DAY: Document = {
-    "$group": {
-        "_id": {"$dateToString": {"date": "$start_time", "format": "%Y-%m-%d"}},
-        "amount": {"$sum": {"$add": [_COST, {"$ifNull": [_BOUND, 0]}]}},
-        "reservations": {"$push": {"$cond": [counts("open"), _PENDING, "$$REMOVE"]}},
+
+
+def _by_unit(calendar: BudgetCalendar) -> Document:
+    """Return the stage that sums entries by the units of a calendar, named by their milliseconds since 1970."""
+    time = {"$toLong": "$start_time"}
+    return {
+        "$group": {
+            "_id": {"$subtract": [time, {"$mod": [time, calendar.unit // timedelta(milliseconds=1)]}]},
+            "amount": {"$sum": {"$add": [_COST, {"$ifNull": [_BOUND, 0]}]}},
+            "reservations": {"$push": {"$cond": [counts("open"), _PENDING, "$$REMOVE"]}},
+        }
     }
-}

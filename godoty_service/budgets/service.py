@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.budget import Budget
 from godoty_service.budgets.corrections import apply_adjustment
 from godoty_service.budgets.document import UNKNOWN
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
-from godoty_service.budgets.store import BudgetAlert, BudgetStatus, BudgetStore
+from godoty_service.budgets.store import BudgetStatus, BudgetStore
 from godoty_service.ledger.adjustment_store import AdjustmentStore
 from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.pricing.planned_call import PlannedCall
@@ -76,7 +77,7 @@ class BudgetService:
         alerts = [
             alert
             for alert in await self._budgets.settle(call, budgets)
-            if await self._budgets.record_alert(call.tenant_id, alert, alert.window.key(call.start_time))
+            if await self._budgets.record_alert(call.tenant_id, alert, at=call.start_time)
         ]
         for alert in alerts:
             self._on_alert(alert)

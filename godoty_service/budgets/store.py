@@ -20,7 +20,9 @@ from decimal import Decimal
 from typing import Any
 
 from godoty_service.aio.caching import TtlCache
+from godoty_service.budgets.alerts import BudgetAlert, due_alert
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.budgets.calendar import CalendarOf, utc_calendar
 from godoty_service.budgets.charges import OpeningBalance, adjustment_charge, call_charge, reservation_of
 from godoty_service.budgets.document import (
     MAX_WINDOWS,
@@ -31,12 +33,10 @@ from godoty_service.budgets.document import (
     empty_windows,
     first_keys,
     fits,
-    keys_of,
     prune_update,
     reservations,
     reserved,
     settlement,
-    share_alerted,
     spent,
     spent_by_key,
     spent_by_window,
@@ -49,7 +49,6 @@ from godoty_service.mongo.collection import Collection, Document, Snapshot
 from godoty_service.pricing import money
 from godoty_service.pricing.planned_call import PlannedCall
 
-SHARES = (50, 80, 100)  # per cent of a budget at which a turn gets an alert
 _CACHED_TENANTS = 10_000
 
 
@@ -63,16 +62,6 @@ class BudgetStatus:
     spent: Decimal
     reserved: Decimal
     window_start: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetAlert:
-    """A share of a budget, in per cent, that was reached."""
-
-    window: BudgetWindow
-    percent: int
-    spent: Decimal
-    limit: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,18 +108,25 @@ class TrackedSpending:
 
 
 class BudgetStore:
-    """Tracks spending by tenant."""
+    """Tracks spending by tenant.
+
+    Attributes:
+        calendar_of: Returns a tenant's days and months.
+    """
 
     COLLECTION = "budgets"
 
-    def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, collection: Collection, *, clock: Clock = utc_now, calendar_of: CalendarOf = utc_calendar
+    ) -> None:
+        self.calendar_of = calendar_of
         self._budgets = collection
         self._clock = clock
         self._spent_cache: TtlCache[str, dict[BudgetWindow, tuple[str, Decimal]]] = TtlCache(size=_CACHED_TENANTS)
 
     def read_at(self, snapshot: Snapshot) -> "BudgetStore":
         """Return a reader of the budgets as of a snapshot; it must not write."""
-        return BudgetStore(self._budgets.read_at(snapshot), clock=self._clock)
+        return BudgetStore(self._budgets.read_at(snapshot), clock=self._clock, calendar_of=self.calendar_of)
 
     async def since(self, tenant_id: str) -> datetime | None:
         """Return when tracking starts: `UNKNOWN` until the policy is set; None: the tenant is not tracked."""
@@ -142,12 +138,13 @@ class BudgetStore:
 
         Existing reservations are retained: the policy may be in force already.
         """
+        calendar = await self.calendar_of(tenant_id)
         fields = {
             "stated": False,
             "first": {"$literal": first_keys(balance)},
             "before": {"$literal": spent_by_window(balance)},
             "spent": {"$ifNull": ["$spent", {"$literal": empty_windows()}]},
-            "open": {"$mergeObjects": ["$open", reservations(balance.reservations)]},
+            "open": {"$mergeObjects": ["$open", reservations(balance.reservations, calendar)]},
             "alerted": {"$ifNull": ["$alerted", {"$literal": empty_windows()}]},
         }
         with suppress(DuplicateKey):  # the document exists, and its `since` is known
@@ -161,6 +158,7 @@ class BudgetStore:
             since: By this time every server knows that the tenant's spending is tracked.
             ahead: The charges of calls that started at that time or later, by clocks that were wrong.
         """
+        calendar = await self.calendar_of(tenant_id)
         await self._budgets.update_one(
             {"_id": tenant_id, "since": UNKNOWN},
             [
@@ -168,7 +166,7 @@ class BudgetStore:
                     "$set": {
                         "since": since,
                         "spent": {"$literal": spent_by_window(ahead)},
-                        "open": {"$mergeObjects": [reservations(ahead.reservations), "$open"]},
+                        "open": {"$mergeObjects": [reservations(ahead.reservations, calendar), "$open"]},
                     }
                 }
             ],
@@ -196,11 +194,12 @@ class BudgetStore:
                 "cond": {"$gte": ["$$each.v.time", "$since"]},
             }
         }
+        calendar = await self.calendar_of(tenant_id)
         final = {
             "stated": True,
             "first": {"$literal": first_keys(balance)},
             "before": {"$literal": spent_by_window(balance)},
-            "open": {"$mergeObjects": [{"$arrayToObject": later}, reservations(balance.reservations)]},
+            "open": {"$mergeObjects": [{"$arrayToObject": later}, reservations(balance.reservations, calendar)]},
         }
         await self._budgets.update_one({"_id": tenant_id, "stated": False}, [{"$set": final}])
 
@@ -214,8 +213,11 @@ class BudgetStore:
             BudgetSpent: The call does not fit even with its smallest limit.
             BudgetReserved: It does not fit because of the reservations of other open calls.
         """
-        hard, keys = [budget for budget in budgets if budget.hard], keys_of(call.start_time)
-        if not hard or self._known_to_fit(call, hard, keys):
+        hard = [budget for budget in budgets if budget.hard]
+        if not hard:
+            return call.asked
+        keys = (await self.calendar_of(call.tenant_id)).keys(call.start_time)
+        if self._known_to_fit(call, hard, keys):
             return call.asked
         found = await self._budgets.find_one({"_id": call.tenant_id})
         if found is None:
@@ -248,9 +250,10 @@ class BudgetStore:
             BudgetSpent: It does not fit into a hard budget.
             BudgetReserved: It does not fit because of other open calls, or because its window is pruned already.
         """
-        new, keys = reservation_of(call), keys_of(call.start_time)
+        calendar = await self.calendar_of(call.tenant_id)
+        new, keys = reservation_of(call), calendar.keys(call.start_time)
         fitting = [fits(budget.window, keys, new.bound, budget.limit) for budget in budgets if budget.hard]
-        reservation = {f"open.{name}": value for name, value in reservations([new]).items()}
+        reservation = {f"open.{name}": value for name, value in reservations([new], calendar).items()}
         while not await self._budgets.update_one(
             {"_id": call.tenant_id, "$expr": {"$and": fitting}}, [{"$set": reservation}]
         ):
@@ -267,15 +270,16 @@ class BudgetStore:
 
         Returns the shares of the budgets that are reached and for which no alert was sent; none without a reservation.
         """
-        reservation, keys = f"open.{call.call_id}", keys_of(call.start_time)
+        calendar = await self.calendar_of(call.tenant_id)
+        reservation, keys = f"open.{call.call_id}", calendar.keys(call.start_time)
         found = await self._budgets.find_one_and_update(
             {"_id": call.tenant_id, reservation: {"$exists": True}},
             [{"$set": settlement(f"${reservation}", keys, call_charge(call))}, {"$unset": reservation}],
         )
         if found:
             self._cache_spent(found, keys)
-        now = keys_of(self._clock())
-        alerts = [_alert(found, budget, keys[budget.window], now[budget.window]) for budget in budgets if found]
+        now = calendar.keys(self._clock())
+        alerts = [due_alert(found, budget, keys, now) for budget in budgets if found]
         return [alert for alert in alerts if alert is not None]
 
     async def correction_slot(self, tenant_id: str) -> CorrectionSlot | None:
@@ -296,7 +300,8 @@ class BudgetStore:
         """
         started = {"revision": slot.revision + 1, "adjustment_id": adjustment.entry_id}
         later = {"$lte": ["$since", adjustment.time]}
-        added = adjustment_change(keys_of(adjustment.start_time), adjustment_charge(adjustment), condition=later)
+        keys = (await self.calendar_of(tenant_id)).keys(adjustment.start_time)
+        added = adjustment_change(keys, adjustment_charge(adjustment), condition=later)
         return await self._budgets.update_one(
             {"_id": tenant_id, **_unchanged(slot), "correction.adjustment_id": None},
             [{"$set": {**added, "correction": {"$literal": started}}}],
@@ -311,21 +316,23 @@ class BudgetStore:
     async def status(self, tenant_id: str, budgets: Sequence[Budget]) -> list[BudgetStatus]:
         """Return the status of budgets."""
         found = await self._budgets.find_one({"_id": tenant_id}) or {}
-        now = self._clock()
+        calendar, now = await self.calendar_of(tenant_id), self._clock()
+        keys = calendar.keys(now)
         return [
             BudgetStatus(
                 window=budget.window,
                 limit=budget.limit,
                 hard=budget.hard,
-                spent=spent(found, budget.window, budget.window.key(now)),
-                reserved=reserved(found, budget.window, budget.window.key(now)),
-                window_start=budget.window.start(now),
+                spent=spent(found, budget.window, keys[budget.window]),
+                reserved=reserved(found, budget.window, keys[budget.window]),
+                window_start=calendar.window_start(budget.window, now),
             )
             for budget in budgets
         ]
 
-    async def record_alert(self, tenant_id: str, alert: BudgetAlert, key: str) -> bool:
-        """Record that an alert was sent; return False if it had been sent already in the window of a key."""
+    async def record_alert(self, tenant_id: str, alert: BudgetAlert, *, at: datetime) -> bool:
+        """Record that an alert was sent; return False if it had been sent already in the window of a time."""
+        key = (await self.calendar_of(tenant_id)).keys(at)[alert.window]
         path = alerted_path(alert.window, key, alert.limit)
         return await self._budgets.update_one(
             {"_id": tenant_id, path: {"$not": {"$gte": alert.percent}}}, {"$set": {path: alert.percent}}
@@ -358,7 +365,8 @@ class BudgetStore:
         ]
         found = await self._budgets.find({"$expr": {"$or": sizes}}, fields={"open": 0})
         for each in found:
-            if changes := prune_update(each, now):
+            calendar = await self.calendar_of(each["_id"])
+            if changes := prune_update(each, calendar.keys(now)):
                 await self._budgets.update_one({"_id": each["_id"]}, changes)
         return len(found)
 
@@ -383,16 +391,3 @@ class BudgetStore:
 
 def _unchanged(slot: CorrectionSlot) -> Document:
     return {"correction.revision": slot.revision} if slot.revision else {"correction": None}
-
-
-def _alert(found: Document, budget: Budget, key: str, now: str) -> BudgetAlert | None:
-    """Return the largest share of a budget that is reached, unless its alert was sent or its window is over.
-
-    Sent alerts are compared, not the charges before the last call: reconciliation adds charges without alerts.
-    """
-    amount = spent(found, budget.window, key)
-    shares = [share for share in SHARES if budget.limit and amount * 100 / budget.limit >= share]  # not a sum of money
-    is_over = any(key < later <= now for later in spent_by_key(found, budget.window))
-    if is_over or max(shares, default=0) <= share_alerted(found, budget.window, key, budget.limit):
-        return None
-    return BudgetAlert(window=budget.window, percent=shares[-1], spent=amount, limit=budget.limit)

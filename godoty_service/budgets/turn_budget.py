@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.budget import Budget
 from godoty_service.budgets.charges import call_charge
 from godoty_service.budgets.refusals import Figures, max_cost_too_low
 from godoty_service.budgets.service import BudgetService
-from godoty_service.budgets.store import BudgetAlert
 from godoty_service.errors import CostUnbounded
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.pricing import money

@@ -50,7 +50,8 @@ async def verify_budgets(
 async def _differences(tenant_id: str, *, database: Database, entries: EntrySums, budgets: BudgetStore) -> list[str]:
     """Compare a tenant's budgets with its entries in one snapshot."""
     quiet = await database.now() - _QUIET
-    early, late, reserved = DaySums(), DaySums(), DaySums()
+    calendar = await budgets.calendar_of(tenant_id)
+    early, late, reserved = DaySums(calendar), DaySums(calendar), DaySums(calendar)
     await entries.add_entries(early, tenant_id, end=quiet, made_before=quiet)
     async with database.snapshot() as snapshot:
         tracked = await budgets.read_at(snapshot).tracked(tenant_id)
@@ -60,8 +61,10 @@ async def _differences(tenant_id: str, *, database: Database, entries: EntrySums
         await now.add_entries(late, tenant_id, start=quiet)
         await now.add_calls(late, tenant_id, {each.call_id for each in early.reservations})
         await now.add_calls(reserved, tenant_id, tracked.bounds)
-        adjustments = await now.adjustments(tenant_id, end=quiet, made_from=quiet)
-        unapplied = await now.unapplied(tenant_id, made_from=tracked.since, excluded=tracked.adjustment_id)
+        adjustments = await now.adjustments(tenant_id, end=quiet, made_from=quiet, calendar=calendar)
+        unapplied = await now.unapplied(
+            tenant_id, made_from=tracked.since, excluded=tracked.adjustment_id, calendar=calendar
+        )
     for day, amount in (*early.amounts.items(), *adjustments.amounts.items()):
         late.add(day, amount)
     for day, amount in unapplied.amounts.items():
@@ -94,6 +97,6 @@ def _reserved(tracked: TrackedSpending, pending: list[Reservation], quiet: datet
 def _by_key(sums: DaySums, window: BudgetWindow) -> dict[str, Decimal]:
     by_key: dict[str, Decimal] = {}
     for day, amount in sums.amounts.items():
-        key = window.key(datetime.fromisoformat(day))
+        key = window.key(day)
         by_key[key] = money.add(by_key.get(key, money.ZERO), amount)
     return by_key

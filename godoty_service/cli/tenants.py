@@ -16,6 +16,7 @@ from godoty_service.pricing.money import format_usd
 
 if TYPE_CHECKING:
     from godoty_service.bootstrap import Components
+    from godoty_service.tenancy.tenants import Tenant as StoredTenant
 
 tenant_app = typer.Typer(help="Manage tenants.", no_args_is_help=True)
 provider_key_app = typer.Typer(help="Manage a tenant's own OpenRouter key.", no_args_is_help=True)
@@ -24,34 +25,55 @@ tenant_app.add_typer(policy_app, name="policy")
 tenant_app.add_typer(provider_key_app, name="provider-key")
 
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
+Etag = Annotated[str, typer.Option(help="Only if the tenant still has this etag; default: any.")]
 
 
 @tenant_app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="The tenant's display name.")],
+    *,
+    tenant_id: Annotated[
+        str, typer.Option("--id", help="The tenant's id: lower-case letters, digits, hyphens; default: generated.")
+    ] = "",
+    time_zone: Annotated[str, typer.Option(help="The time zone of its budgets, such as Europe/Berlin.")] = "UTC",
     request_id: Annotated[str, typer.Option(help="The id of this request: one tenant is created per id.")] = "",
 ) -> None:
     """Create a tenant and print its id."""
-    from godoty_service.rpc.admin import codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin import codec, tenant_codec  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
-        message = pb.CreateTenantRequest(name=name, request_id=request_id)
-        request = codec.admin_request(message, actor())
-        tenant = await components.administration.create_tenant(
-            actor(), name=codec.parse_new_tenant(message), request=request
+        message = pb.CreateTenantRequest(
+            tenant_id=tenant_id, display_name=name, time_zone=time_zone, request_id=request_id
         )
-        out.print(tenant.tenant_id)
+        request = codec.admin_request(message, actor())
+        new = tenant_codec.parse_new_tenant(message)
+        out.print((await components.administration.lifecycle.create(actor(), new, request=request)).tenant_id)
 
     with_components(work)
 
 
 @tenant_app.command("list")
-def list_all() -> None:
-    """Print all tenants."""
+def list_all(
+    *,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Also print the deleted tenants.")] = False,
+) -> None:
+    """Print all tenants, oldest first."""
 
     async def work(components: "Components") -> None:
-        found = await components.tenancy.tenants.page(after=None, limit=0)
-        print_table(("tenant", "name", "created"), [(each.tenant_id, each.name, each.create_time) for each in found])
+        print_table(
+            ("tenant", "name", "state", "time zone", "created", "erased"),
+            [
+                (
+                    each.tenant_id,
+                    each.display_name,
+                    each.state.value,
+                    each.time_zone,
+                    each.create_time,
+                    each.erase_time,
+                )
+                for each in await components.tenancy.tenants.page(after=None, limit=0, deleted=deleted)
+            ],
+        )
 
     with_components(work)
 
@@ -59,13 +81,76 @@ def list_all() -> None:
 @tenant_app.command("show")
 def show(tenant: Tenant) -> None:
     """Print a tenant, its policy, and whether it has its own OpenRouter key."""
-    from godoty_service.rpc.admin.codec import tenant_message  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.admin.tenant_codec import tenant_message  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components") -> None:
         found = pb.GetTenantResponse(tenant=tenant_message(await components.tenancy.tenants.require(tenant)))
         has_key = await components.tenancy.provider_keys.has(tenant)
         allowed = pb.GetPolicyResponse(policy=await _policy_of(components, tenant), has_provider_key=has_key)
         out.print_json(data={**_as_data(found), **_as_data(allowed)})
+
+    with_components(work)
+
+
+@tenant_app.command("update")
+def update(
+    tenant: Tenant,
+    *,
+    name: Annotated[str | None, typer.Option(help="The display name.")] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="The time zone of its budgets, from its next month on, such as Europe/Berlin.")
+    ] = None,
+    etag: Etag = "",
+) -> None:
+    """Change a tenant's display name or time zone, and print the tenant."""
+    from godoty_service.rpc.admin import tenant_codec  # noqa: PLC0415 - `godoty health` does not need it
+
+    message = tenant_pb2.Tenant(display_name=name or "", time_zone=time_zone or "")
+    fields = [field for field, value in (("display_name", name), ("time_zone", time_zone)) if value is not None]
+    if not fields:
+        raise ValueError("set --name or --time-zone")
+
+    async def work(components: "Components") -> None:
+        request = pb.UpdateTenantRequest(tenant_id=tenant, tenant=message, update_mask={"paths": fields}, etag=etag)
+        tenant_id, change = tenant_codec.parse_tenant_change(request)
+        _print_tenant(await components.administration.lifecycle.update(actor(), tenant_id, change))
+
+    with_components(work)
+
+
+@tenant_app.command("suspend")
+def suspend(tenant: Tenant, etag: Etag = "") -> None:
+    """Suspend a tenant: within 5 seconds, its calls are refused and its turns make no further model call."""
+
+    async def work(components: "Components") -> None:
+        _print_tenant(await components.administration.lifecycle.suspend(actor(), tenant, etag=etag))
+
+    with_components(work)
+
+
+@tenant_app.command("resume")
+def resume(tenant: Tenant, etag: Etag = "") -> None:
+    """End a tenant's suspension."""
+
+    async def work(components: "Components") -> None:
+        _print_tenant(await components.administration.lifecycle.resume(actor(), tenant, etag=etag))
+
+    with_components(work)
+
+
+@tenant_app.command("delete")
+def delete(
+    tenant: Tenant,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    etag: Etag = "",
+) -> None:
+    """Delete a tenant for good; servers erase its data, except for its ledger. `show` prints when that is complete."""
+    if not yes:
+        typer.confirm(f"Delete {tenant} and erase its data, except for its ledger?", abort=True)
+
+    async def work(components: "Components") -> None:
+        _print_tenant(await components.administration.lifecycle.delete(actor(), tenant, etag=etag))
 
     with_components(work)
 
@@ -200,6 +285,12 @@ async def _policy_of(components: "Components", tenant: str) -> tenant_pb2.Policy
 
     await components.tenancy.tenants.require(tenant)
     return policy_message(await components.tenancy.policies.read_version(tenant))
+
+
+def _print_tenant(tenant: "StoredTenant") -> None:
+    from godoty_service.rpc.admin.tenant_codec import tenant_message  # noqa: PLC0415 - `godoty health` does not need it
+
+    out.print_json(data=_as_data(tenant_message(tenant)))
 
 
 def _as_data(message: Message) -> dict[str, Any]:

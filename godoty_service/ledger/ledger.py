@@ -312,6 +312,10 @@ class Ledger:
         resolved = await self._entries.count({"resolves": True})
         return pending, unresolved - resolved
 
+    async def has_open_calls(self, tenant_id: str) -> bool:
+        """Return whether a tenant has pending calls."""
+        return await self._entries.find_one({**_OPEN, "tenant_id": tenant_id}, fields={"_id": 1}) is not None
+
     async def find(self, call_id: str) -> ModelCall | None:
         """Return a call of any tenant, for an operator."""
         found = await self._entries.find_one({"_id": call_id, "kind": "call"})

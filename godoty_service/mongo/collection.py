@@ -282,6 +282,11 @@ class Collection:
             result = await self._collection.delete_many(query)
         return int(result.deleted_count)
 
+    async def delete_all(self, query: Mapping[str, Any], *, piece: int = _BATCH) -> None:
+        """Delete all matches, in operations of bounded size."""
+        while found := await self.find(query, fields={"_id": 1}, limit=piece):
+            await self.delete_many({"_id": {"$in": [each["_id"] for each in found]}})
+
     @uncancellable
     async def ensure(self, indexes: Sequence[Index]) -> None:
         """Create missing indexes in one operation."""

@@ -7,7 +7,7 @@ checked on the metadata alone.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
 from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.auth import Principal, Scope
-from godoty_service.tenancy.errors import OperatorOnly
+from godoty_service.tenancy.errors import OperatorOnly, TenantSuspended
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +62,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
         self,
         *,
         scopes: Mapping[str, Sequence[Scope]],
+        while_suspended: Collection[str],
         keys: ApiKeys,
         sources: Sources,
         throttle: AuthThrottle,
@@ -77,6 +78,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
 
         Args:
             scopes: By full method name, the scopes of which the key must have one.
+            while_suspended: The full names of the methods that the keys of a suspended tenant may call.
             keys: Authenticates callers.
             sources: Identifies the source of a call.
             throttle: Limits the look-ups of wrong keys.
@@ -89,6 +91,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             request_timeout: Seconds in which the message of a call must arrive.
         """
         self._scopes = dict(scopes)
+        self._while_suspended = frozenset(while_suspended)
         self._keys = keys
         self._sources = sources
         self._throttle = throttle
@@ -180,11 +183,15 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             TooManyWrongKeys: The key is not proven, and its source sent too many wrong ones.
             ScopeMissing: The key lacks the scope.
             OperatorOnly: The key administers its own tenant alone, and the method needs the operator's.
+            TenantSuspended: The tenant is suspended, and the key is not the operator's or the method starts turns.
         """
         principal = await self._verify(context)
         scopes = self._scopes[method]
         if principal.scopes.isdisjoint(scopes):
             raise _refusal(principal, method, scopes)
+        by_operator = principal.is_operator and Scope.ADMIN in scopes
+        if principal.suspended and not by_operator and method not in self._while_suspended:
+            raise TenantSuspended.of(principal.tenant_id)
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
         return CallContext(principal, context, self._sources)
 

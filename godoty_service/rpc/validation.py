@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
+from zoneinfo import available_timezones
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
@@ -44,7 +45,6 @@ LENGTHS = {
     "max_cost_usd": 64,
     "model": 128,
     "models": 128,
-    "name": 200,
     "paths": 128,
     "page_token": MAX_TOKEN_LENGTH,
     "provider_json": 8192,
@@ -125,6 +125,11 @@ class Violations:
         longest = LENGTHS[field]
         if not 0 < len(text) <= longest:
             self.add(field, f"must have 1 to {longest} characters")
+
+    def check_time_zone(self, field: str, name: str) -> None:
+        """Add a field that does not name a time zone."""
+        if name not in _time_zones():
+            self.add(field, "must be the IANA name of a time zone, such as Europe/Berlin")
 
     def check_request_id(self, text: str) -> None:
         """Add the optional id of a request if it cannot be one."""
@@ -300,6 +305,12 @@ def _decode(decode: Decode, body: bytes) -> Any:
         raise
     except Exception as error:
         raise MalformedRequest("The request could not be decoded.") from error
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    """Return the known names: ZoneInfo would open any other as a file."""
+    return frozenset(available_timezones())
 
 
 @cache

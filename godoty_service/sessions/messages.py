@@ -184,6 +184,10 @@ class MessageStore:
         """Delete all messages of a session."""
         await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
 
+    async def erase(self, tenant_id: str) -> None:
+        """Delete all messages of a tenant: those of its sessions, and those that a dead server left."""
+        await self._messages.delete_all({"tenant_id": tenant_id})
+
 
 def tool_result_text(content: Any) -> str:
     """Return the content of a tool's result as text, in the form that the model sees."""

@@ -13,10 +13,11 @@ from godoty_service.errors import DuplicateKey
 from godoty_service.tenancy.api_keys import ApiKey, ApiKeys, ApiKeyTerms
 from godoty_service.tenancy.audit import Actor, AdminChanges, Values
 from godoty_service.tenancy.errors import ApiKeyCreated, EtagMismatch
+from godoty_service.tenancy.lifecycle import TenantLifecycle
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange, PolicyVersion
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.request_ids import AdminRequest
-from godoty_service.tenancy.tenants import Tenant, Tenants
+from godoty_service.tenancy.tenants import Tenants
 
 _UPDATE_ATTEMPTS = 20  # of a change that others' changes overtake
 
@@ -31,6 +32,7 @@ class Administration:
         self,
         *,
         tenants: Tenants,
+        lifecycle: TenantLifecycle,
         keys: ApiKeys,
         policies: Policies,
         provider_keys: ProviderKeys,
@@ -41,6 +43,7 @@ class Administration:
 
         Args:
             tenants: The tenants.
+            lifecycle: Makes the changes to tenants themselves.
             keys: The API keys.
             policies: The policies.
             provider_keys: The tenants' own provider keys.
@@ -48,28 +51,12 @@ class Administration:
             counting: Returns a context that counts a tenant's spending; a policy with budgets is set inside it.
         """
         self.tenants = tenants
+        self.lifecycle = lifecycle
         self.keys = keys
         self.policies = policies
         self.provider_keys = provider_keys
         self.changes = changes
         self._counting = counting
-
-    async def create_tenant(self, actor: Actor, *, name: str, request: AdminRequest | None = None) -> Tenant:
-        """Create a tenant, or return the one that the same request created.
-
-        Raises:
-            RequestIdReused: The request's id was used for another request.
-        """
-        if request is not None and (found := await self.tenants.of_request(request)) is not None:
-            return found
-        tenant = self.tenants.new(name)
-        await self._record(actor, "CreateTenant", tenant.tenant_id, new={"name": name})
-        try:
-            return await self.tenants.insert(tenant, request)
-        except DuplicateKey:
-            if request is None or (found := await self.tenants.of_request(request)) is None:
-                raise
-            return found
 
     async def create_api_key(
         self, actor: Actor, tenant_id: str, terms: ApiKeyTerms, *, request: AdminRequest | None = None
@@ -78,10 +65,11 @@ class Administration:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
             ApiKeyCreated: The same request created a key before.
             RequestIdReused: The request's id was used for another request.
         """
-        await self.tenants.require(tenant_id)
+        await self.tenants.require_changeable(tenant_id)
         await self._check_first(tenant_id, request)
         key = self.keys.new(tenant_id, terms)
         await self._record(actor, "CreateApiKey", tenant_id, new=_key_values(key))
@@ -100,9 +88,10 @@ class Administration:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
             ApiKeyNotFound: It has no such key.
         """
-        await self.tenants.require(tenant_id)
+        await self.tenants.require_changeable(tenant_id)
         key = await self.keys.require(tenant_id, key_id)
         check(key)
         before = {"api_key_id": key_id, "revoked": key.revoke_time is not None}
@@ -131,11 +120,12 @@ class Administration:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
             ApiKeyNotFound: It has no such key in force.
             ApiKeyCreated: The same request created a successor before.
             RequestIdReused: The request's id was used for another request.
         """
-        await self.tenants.require(tenant_id)
+        await self.tenants.require_changeable(tenant_id)
         try:
             await self._check_first(tenant_id, request)
             old = await self.keys.require(tenant_id, key_id, in_force=True)
@@ -167,9 +157,10 @@ class Administration:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
             EtagMismatch: The policy is not the one that the change is based on.
         """
-        await self.tenants.require(tenant_id)
+        await self.tenants.require_changeable(tenant_id)
         old = await self.policies.read_version(tenant_id)
         for _ in range(_UPDATE_ATTEMPTS):
             if change.etag not in ("", old.etag):
@@ -193,9 +184,10 @@ class Administration:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
             ProviderKeysOff: The server has no encryption key.
         """
-        await self.tenants.require(tenant_id)
+        await self.tenants.require_changeable(tenant_id)
         before = {"provider_key_id": await self.provider_keys.current_id(tenant_id)}
         if secret is None:
             await self._record(actor, "SetProviderKey", tenant_id, old=before, new={"provider_key_id": None})

@@ -9,6 +9,7 @@ from collections.abc import Collection as AbstractCollection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import ClassVar
 
 from godoty_service.aio.periodic import run_every
@@ -18,10 +19,41 @@ from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits, Principal, Scope
 from godoty_service.tenancy.key_cache import KeyCache
 from godoty_service.tenancy.request_ids import AdminRequest, request_fields
+from godoty_service.tenancy.tenants import Tenants, TenantState, decode_tenant_state
 
 _FORM = re.compile(r"gdt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _UNMATCHABLE_HASH = hashlib.sha256(b"").hexdigest()
 _SCOPES = frozenset(Scope)
+_MAX_ERASED = 500  # keys in one operation
+# Reads the state of a key's tenant with the key, in one operation: what the cache has of a key, it has of its tenant.
+_WITH_TENANT_STATE: tuple[Document, ...] = (
+    {
+        "$lookup": {
+            "from": Tenants.COLLECTION,
+            "localField": "tenant_id",
+            "foreignField": "_id",
+            "as": "tenant_state",
+            "pipeline": [{"$project": {"state": 1}}],
+        }
+    },
+    {"$set": {"tenant_state": {"$first": "$tenant_state.state"}}},
+)
+
+
+class KeyState(StrEnum):
+    """Whether a turn that a key started may continue.
+
+    Attributes:
+        IN_FORCE: It may.
+        TENANT_SUSPENDED: It may make no further model call, unless the tenant is resumed.
+        ENDED: The key is revoked, expired or deleted: it may make no further model call.
+        TENANT_DELETED: It must be cancelled.
+    """
+
+    IN_FORCE = "in_force"
+    TENANT_SUSPENDED = "tenant_suspended"
+    ENDED = "ended"
+    TENANT_DELETED = "tenant_deleted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +86,7 @@ class ApiKeyTerms:
 
 
 class ApiKeys:
-    """Keys by id, cached for 3 seconds."""
+    """Keys by id with the states of their tenants, cached for 3 seconds."""
 
     COLLECTION = "api_keys"
     INDEXES: ClassVar[tuple[Index, ...]] = (
@@ -143,7 +175,8 @@ class ApiKeys:
                 look-up; it may refuse that look-up by raising.
 
         Raises:
-            InvalidApiKey: The key is malformed, unknown, expired or revoked; the text does not distinguish them.
+            InvalidApiKey: The key is malformed, unknown, expired or revoked, or its tenant is deleted; the text does
+                not distinguish them.
         """
         form = _FORM.fullmatch(text)
         key_id, secret = form.groups() if form else ("", "")
@@ -152,7 +185,7 @@ class ApiKeys:
         # Compare even if there is no such key, so that the response time reveals nothing.
         matches = hmac.compare_digest(digest, known["hash"] if known else _UNMATCHABLE_HASH)
         now = self._clock()
-        if known is None or not matches or not _read(known).in_force(now):
+        if known is None or not matches or _state(known, now) in (KeyState.ENDED, KeyState.TENANT_DELETED):
             raise InvalidApiKey("The API key is missing, unknown, expired or revoked.")
         self._used[key_id] = now
         return Principal(
@@ -160,17 +193,16 @@ class ApiKeys:
             key_id=key_id,
             scopes=_scopes(known),
             limits=_limits(known),
+            suspended=_state(known, now) is KeyState.TENANT_SUSPENDED,
         )
 
-    async def ended(self, key_ids: AbstractCollection[str]) -> set[str]:
-        """Return which of some keys are no longer in force according to the database: revoked, expired or gone."""
-        found = await self._keys.find(
-            {"_id": {"$in": list(key_ids)}, "revoke_time": None},
-            fields={"expire_time": 1},
-        )
+    async def states(self, key_ids: AbstractCollection[str]) -> dict[str, KeyState]:
+        """Return the states of some keys and their tenants according to the database."""
+        fields = {"$project": {"tenant_id": 1, "expire_time": 1, "revoke_time": 1}}
+        query = {"$match": {"_id": {"$in": list(key_ids)}}}
+        found = await self._keys.aggregate([query, fields, *_WITH_TENANT_STATE])
         now = self._clock()
-        in_force = {each["_id"] for each in found if each["expire_time"] is None or each["expire_time"] > now}
-        return set(key_ids) - in_force
+        return dict.fromkeys(key_ids, KeyState.ENDED) | {each["_id"]: _state(each, now) for each in found}
 
     async def require(self, tenant_id: str, key_id: str, *, in_force: bool = False) -> ApiKey:
         """Return a key that the tenant must have.
@@ -197,6 +229,20 @@ class ApiKeys:
         changed = await self._keys.update_one(query, {"$set": {"revoke_time": self._clock()}})
         self._cache.forget(key_id)
         return changed
+
+    async def revoke_all(self, tenant_id: str) -> None:
+        """Revoke all keys of a tenant."""
+        query = {"tenant_id": tenant_id, "revoke_time": None}
+        await self._keys.update_many(query, {"$set": {"revoke_time": self._clock()}})
+
+    async def some_ids(self, tenant_id: str) -> list[str]:
+        """Return the ids of some keys of a tenant; none if it has no more."""
+        found = await self._keys.find({"tenant_id": tenant_id}, fields={"_id": 1}, limit=_MAX_ERASED)
+        return [each["_id"] for each in found]
+
+    async def erase(self, tenant_id: str, key_ids: AbstractCollection[str]) -> None:
+        """Delete keys."""
+        await self._keys.delete_many({"tenant_id": tenant_id, "_id": {"$in": list(key_ids)}})
 
     async def expire(self, tenant_id: str, key_id: str, *, after: timedelta) -> None:
         """Set a key's expiry time to `after` from now, unless it expires sooner."""
@@ -248,7 +294,8 @@ class ApiKeys:
 
         async def read() -> Document | None:
             with nullcontext() if proven else lookup:
-                return await self._keys.find_one({"_id": key_id})
+                found = await self._keys.aggregate([{"$match": {"_id": key_id}}, *_WITH_TENANT_STATE])
+                return found[0] if found else None
 
         return await self._cache.load(key_id, read)
 
@@ -265,6 +312,17 @@ def _read(document: Document) -> ApiKey:
         revoke_time=document["revoke_time"],
         last_use_time=document.get("last_use_time"),
     )
+
+
+def _state(document: Document, now: datetime) -> KeyState:
+    """Return the state of a key that was read with that of its tenant."""
+    tenant = decode_tenant_state(document.get("tenant_state"))
+    if tenant is TenantState.DELETED:
+        return KeyState.TENANT_DELETED
+    expire_time = document["expire_time"]
+    if document["revoke_time"] is not None or (expire_time is not None and expire_time <= now):
+        return KeyState.ENDED
+    return KeyState.TENANT_SUSPENDED if tenant is TenantState.SUSPENDED else KeyState.IN_FORCE
 
 
 def _scopes(document: Document) -> frozenset[Scope]:

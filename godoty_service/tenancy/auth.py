@@ -48,12 +48,13 @@ NO_KEY_LIMITS = KeyLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """The tenant, the scopes and the limits of a valid API key."""
+    """The tenant, the scopes and the limits of a valid API key, and whether the tenant is suspended."""
 
     tenant_id: str
     key_id: str
     scopes: frozenset[Scope]
     limits: KeyLimits = NO_KEY_LIMITS
+    suspended: bool = False
 
     @property
     def is_operator(self) -> bool:

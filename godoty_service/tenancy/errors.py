@@ -4,7 +4,10 @@ GodotyError
 ├── ApiKeyCreated             the same request created the key before
 ├── EtagMismatch              the resource was changed since it was read
 ├── OperatorOnly              a key that administers one tenant asked for more
-└── OutputNotAllowed          the tenant's policy allows no output tokens
+├── OutputNotAllowed          the tenant's policy allows no output tokens
+├── TenantDeleted             nothing of the tenant can be changed
+├── TenantExists              the id is, or was, that of a tenant
+└── TenantSuspended           the operator suspended the tenant
 """
 
 from godoty_service.errors import GodotyError
@@ -32,3 +35,39 @@ class OutputNotAllowed(GodotyError):
     """The tenant's policy allows no output tokens."""
 
     reason = "OUTPUT_NOT_ALLOWED"
+
+
+class TenantDeleted(GodotyError):
+    """The tenant is deleted: nothing of it can be changed."""
+
+    reason = "TENANT_DELETED"
+
+    @classmethod
+    def of(cls, tenant_id: str) -> "TenantDeleted":
+        """Return the error for a tenant."""
+        text = f"The tenant {tenant_id} is deleted: only its ledger can be read."
+        return cls(text, metadata={"tenant_id": tenant_id})
+
+
+class TenantExists(GodotyError):
+    """The id is that of a tenant, or of a deleted one."""
+
+    reason = "TENANT_EXISTS"
+
+    @classmethod
+    def of(cls, tenant_id: str) -> "TenantExists":
+        """Return the error for a tenant."""
+        text = f"The id {tenant_id} is, or was, that of a tenant: choose another one."
+        return cls(text, metadata={"tenant_id": tenant_id})
+
+
+class TenantSuspended(GodotyError):
+    """The operator suspended the tenant."""
+
+    reason = "TENANT_SUSPENDED"
+
+    @classmethod
+    def of(cls, tenant_id: str) -> "TenantSuspended":
+        """Return the error for a tenant."""
+        text = f"The tenant {tenant_id} is suspended, until the operator resumes it."
+        return cls(text, metadata={"tenant_id": tenant_id})

@@ -163,6 +163,11 @@ class Policies:
         self._cache.forget(tenant_id)  # not replaced: only the database knows whether spending is counted
         return updated
 
+    async def erase(self, tenant_id: str) -> None:
+        """Delete a tenant's policy."""
+        await self._policies.delete_one({"_id": tenant_id})
+        self._cache.forget(tenant_id)
+
     async def _write(self, tenant_id: str, old: Document | None, complete: Document, changed: Document) -> bool:
         """Insert the first policy, or update the version that was read; return whether it was still that version."""
         if old is None:

@@ -119,6 +119,11 @@ class ProviderKeys:
         """Remove a tenant's keys, so that it uses the service's."""
         await self._retire(tenant_id, before=new_id("pkey", made=self._clock()))
 
+    async def erase(self, tenant_id: str) -> None:
+        """Delete a tenant's keys: the records of its calls cannot be read any more."""
+        await self._keys.delete_all({"tenant_id": tenant_id})
+        self._cache.forget(tenant_id)
+
     async def reseal(self) -> int:
         """Re-encrypt with the first encryption key what others encrypted; return the number of keys changed.
 

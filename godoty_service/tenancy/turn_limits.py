@@ -196,6 +196,10 @@ class TurnLimiter:
         if policy.concurrent_turns is not None:
             await self._try_release(tenant_id, turn_id)
 
+    async def erase(self, tenant_id: str, key_ids: Collection[str]) -> None:
+        """Delete the counts of a tenant and of some of its API keys."""
+        await self._collection.delete_many({"_id": {"$in": [tenant_id, *map(_bucket_of_key, key_ids)]}})
+
     async def run(self, interval: float) -> None:
         """Retry failed releases every `interval` seconds, until cancelled."""
         await run_every(interval, self._retry_releases, failure="turn_limit_not_released")

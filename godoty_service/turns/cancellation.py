@@ -1,7 +1,7 @@
 """Cancels running turns that must not continue.
 
-A turn must not continue if its lease is lost, a caller of another server cancels it, no reader is left, or its API key
-is no longer valid.
+A turn must not continue if its lease is lost, a caller of another server cancels it, no reader is left, its API key is
+no longer valid, or its tenant is suspended or deleted.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import structlog
 from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, SessionLost
-from godoty_service.tenancy.api_keys import ApiKeys
+from godoty_service.tenancy.api_keys import ApiKeys, KeyState
+from godoty_service.tenancy.errors import TenantDeleted
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnStore
 
@@ -80,7 +81,10 @@ class TurnMonitor:
 
 
 class KeyMonitor:
-    """Marks turns whose API key was revoked or has expired: one database operation for all of them."""
+    """Marks turns whose API key or tenant lets them make no further model call: one database operation for all of them.
+
+    The turns of deleted tenants are cancelled: a long answer must not delay the erasure.
+    """
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
@@ -91,17 +95,25 @@ class KeyMonitor:
         await run_every(interval, lambda: self.mark(turns()), failure="keys_not_read")
 
     async def mark(self, turns: Collection[Turn]) -> None:
-        """Mark the turns whose key is no longer valid."""
-        key_ids = {each.key_id for each in turns if each.key_id is not None and not each.key_ended}
-        ended = await self._keys.ended(key_ids) if key_ids else set()
+        """Mark the turns with the states of their keys, and cancel those of deleted tenants.
+
+        A key that is gone stays so; a tenant may be resumed, or deleted after its keys were revoked.
+        """
+        key_ids = {each.key_id for each in turns if each.key_id is not None}
+        states = await self._keys.states(key_ids) if key_ids else {}
         for turn in turns:
-            turn.key_ended = turn.key_ended or turn.key_id in ended
+            if turn.key_id is not None:
+                turn.key_state = states[turn.key_id]
+            if turn.key_state is KeyState.TENANT_DELETED:
+                turn.cancel(TenantDeleted.of(turn.tenant_id))
 
     async def check(self, turn: Turn) -> None:
         """Read the state of a turn's key and check it.
 
         Raises:
             InvalidApiKey: The key was revoked or has expired.
+            TenantSuspended: The tenant is suspended.
+            TenantDeleted: The tenant is deleted.
         """
         await self.mark([turn])
         turn.check_key()

@@ -170,6 +170,8 @@ class TurnFactory:
 
         Raises:
             InvalidApiKey: The key that started it was revoked or has expired.
+            TenantSuspended: The tenant is suspended.
+            TenantDeleted: The tenant is deleted.
             SessionLost: Another server may have taken its session over.
         """
         turn.check_key()

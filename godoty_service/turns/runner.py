@@ -192,6 +192,8 @@ class _TurnStart:
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.
+            TenantSuspended: The tenant was suspended while the turn waited.
+            TenantDeleted: The tenant was deleted while the turn waited.
         """
         position = await self._check_request()
         return await self._begin(position)

@@ -9,7 +9,9 @@ from time import monotonic
 
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
+from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
+from godoty_service.tenancy.errors import TenantDeleted, TenantSuspended
 from godoty_service.tenancy.policies import NO_POLICY, Policy
 from godoty_service.turns.event_log.events import ReadEvent
 from godoty_service.turns.event_log.log import EventLog
@@ -57,7 +59,7 @@ class Turn:
 
     Attributes:
         grace: The time without a reader after which it is cancelled; zero once the server stops.
-        key_ended: The API key was revoked or has expired since: the turn makes no further model call.
+        key_state: The state of its API key and tenant, as it was read last.
         epoch: The server's epoch in which the turn acquires its session.
         policy: The tenant's policy, as it was read last.
         log: The turn's events.
@@ -92,7 +94,7 @@ class Turn:
         self.tenant_id = tenant_id
         self.key_id = key_id
         self.key_limits = key_limits
-        self.key_ended = False
+        self.key_state = KeyState.IN_FORCE
         self.turn_id = turn_id
         self.request = request
         self.epoch = epoch
@@ -123,13 +125,20 @@ class Turn:
         return self._client
 
     def check_key(self) -> None:
-        """Check the API key's state, as it was read last.
+        """Check the state of the API key and the tenant, as it was read last: whether a model may be called.
 
         Raises:
             InvalidApiKey: The key was revoked or has expired.
+            TenantSuspended: The tenant is suspended.
+            TenantDeleted: The tenant is deleted.
         """
-        if self.key_ended:
-            raise InvalidApiKey("The API key that started the turn was revoked or has expired.")
+        match self.key_state:
+            case KeyState.ENDED:
+                raise InvalidApiKey("The API key that started the turn was revoked or has expired.")
+            case KeyState.TENANT_SUSPENDED:
+                raise TenantSuspended.of(self.tenant_id)
+            case KeyState.TENANT_DELETED:
+                raise TenantDeleted.of(self.tenant_id)
 
     def events(self, *, after: int = 0, heartbeat: timedelta = timedelta()) -> AsyncGenerator[ReadEvent, None]:
         """Read the turn's events, as `EventLog.read` does.

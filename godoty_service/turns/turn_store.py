@@ -213,6 +213,15 @@ class TurnStore:
         await self._turns.update_many({**query, "request_id": {"$exists": True}}, {"$set": {"deleted": True}})
         await self._turns.delete_many({**query, "request_id": {"$exists": False}})
 
+    async def some_ids(self, tenant_id: str) -> list[str]:
+        """Return the ids of some turns of a tenant, also deleted ones; none if it has no more."""
+        found = await self._turns.find({"tenant_id": tenant_id}, fields={"_id": 1}, limit=_MAX_READ)
+        return [each["_id"] for each in found]
+
+    async def erase(self, tenant_id: str, turn_ids: _Ids) -> None:
+        """Delete turns with their request ids."""
+        await self._turns.delete_many({"tenant_id": tenant_id, "_id": {"$in": list(turn_ids)}})
+
 
 def _from_document(document: Document) -> TurnRecord:
     return TurnRecord(

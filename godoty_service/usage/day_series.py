@@ -6,7 +6,7 @@ of a Decimal128.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -52,10 +52,27 @@ def series_totals(document: Document, first: int, end: int) -> Totals | None:
     return _sum(document, start, stop) if start < stop else None
 
 
-def series_charge(document: Document, end: int) -> Decimal:
-    """Return the cost of the quarters before `end`, in US dollars; unresolved calls count with their upper bounds."""
-    stop = bisect_left(document["quarters"], end)
-    return money.total(Decimal(each) for name in _AMOUNTS for each in document["amounts"].get(name, ())[:stop])
+def series_charges(
+    document: Document, day: datetime, end: int, *, day_of: Callable[[datetime], str]
+) -> dict[str, Decimal]:
+    """Return the cost of the quarters before `end`, in US dollars; unresolved calls count with their upper bounds.
+
+    Args:
+        document: The day's sums.
+        day: Its start.
+        end: The number of the first quarter that is not included.
+        day_of: Returns the day, perhaps of another time zone, that contains a quarter: the key of its cost.
+    """
+    quarters = document["quarters"][: bisect_left(document["quarters"], end)]
+    bounds: dict[str, list[int]] = {}  # the first and the last index of each day: days are in order
+    for index, number in enumerate(quarters):
+        bounds.setdefault(day_of(day + number * QUARTER), [index, index])[1] = index
+    return {
+        key: money.total(
+            Decimal(each) for name in _AMOUNTS for each in document["amounts"].get(name, ())[first : last + 1]
+        )
+        for key, (first, last) in bounds.items()
+    }
 
 
 def _sum(document: Document, start: int, stop: int) -> Totals:

@@ -7,7 +7,7 @@ however many servers at once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.pricing import money
-from godoty_service.usage.day_series import series_charge, series_from_document, series_to_document
+from godoty_service.usage.day_series import series_charges, series_from_document, series_to_document
 from godoty_service.usage.entries import nth_stages
 from godoty_service.usage.read_plan import Range
 from godoty_service.usage.rollup_keys import QUARTER, Granularity, RollupKey, Sum, Sums, combined, floor_day
@@ -39,6 +39,19 @@ class StoredRollup:
     key: RollupKey
     sum: Sum
     last_batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesCharges:
+    """The charges of a day series.
+
+    Attributes:
+        amounts: US dollars by the tenant's day ("2026-08-22"); unresolved calls count with their upper bounds.
+        through: The last batch that is included.
+    """
+
+    amounts: Mapping[str, Decimal]
+    through: int
 
 
 class RollupStore:
@@ -99,18 +112,22 @@ class RollupStore:
         query = {"tenant_id": tenant_id, "level": _SERIES_LEVEL, **times}
         return await self._documents.find(query, sort=[("time", 1)], fields={"_id": 0, "known": 0}, batch=_SERIES_BATCH)
 
-    async def charges_by_day(self, tenant_id: str, end: datetime) -> dict[str, tuple[Decimal, int]]:
-        """Return the cost of a tenant's calls by day, of the quarters that begin before `end`.
+    async def charges(
+        self, tenant_id: str, end: datetime, *, day_of: Callable[[datetime], str]
+    ) -> dict[datetime, SeriesCharges]:
+        """Return the cost of a tenant's calls in the quarters that begin before `end`, by the start of their UTC day.
 
-        Returns:
-            US dollars, unresolved calls with their upper bounds, and the last batch included, by day ("2026-08-22").
+        Args:
+            tenant_id: The tenant.
+            end: The end.
+            day_of: Returns the tenant's day that contains a quarter.
         """
         query = {"tenant_id": tenant_id, "level": _SERIES_LEVEL, "time": {"$lt": end}}
         names = ("time", "through", "quarters", "amounts")
-        charges: dict[str, tuple[Decimal, int]] = {}
+        charges: dict[datetime, SeriesCharges] = {}
         async for each in self._documents.iterate(query, sort=[("time", 1)], fields=dict.fromkeys(names, 1)):
-            amount = series_charge(each, (end - each["time"]) // QUARTER)
-            charges[f"{each['time']:%Y-%m-%d}"] = amount, each["through"]
+            amounts = series_charges(each, each["time"], (end - each["time"]) // QUARTER, day_of=day_of)
+            charges[each["time"]] = SeriesCharges(amounts=amounts, through=each["through"])
             await asyncio.sleep(0)  # several years are many documents
         return charges
 

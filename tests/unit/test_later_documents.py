@@ -17,7 +17,7 @@ from godoty_service.sessions.codec import lease_from_document
 from godoty_service.sessions.session import Lease
 from godoty_service.turns.event_log.codec import event_from_document, event_to_document
 from godoty_service.turns.event_log.events import StopReason, TextDelta, ToolSummary, TurnFinished
-from godoty_service.usage.day_series import series_charge, series_from_document, series_to_document
+from godoty_service.usage.day_series import series_charges, series_from_document, series_to_document
 from godoty_service.usage.pipeline import read_totals
 from godoty_service.usage.rollup_keys import Sum
 
@@ -94,7 +94,8 @@ def test_unknown_counters_of_sums_are_ignored() -> None:
 
     assert totals_from_document(stored) == totals
     assert series_from_document(NOON, series)[NOON].totals == totals
-    assert series_charge(series, 96) == Decimal("0.5")
+    charges = series_charges(series, NOON, 96, day_of=lambda time: f"{time:%Y-%m-%d}")
+    assert charges == {f"{NOON:%Y-%m-%d}": Decimal("0.5")}
 
 
 def test_unknown_counter_of_a_group_is_ignored() -> None:

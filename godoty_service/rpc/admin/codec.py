@@ -15,27 +15,10 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
 from godoty_service.tenancy.audit import Actor, AdminChange, ChangeFilter
 from godoty_service.tenancy.request_ids import AdminRequest
-from godoty_service.tenancy.tenants import Tenant
 
-_MAX_NAME = 200  # characters
 _MAX_WHY = 1000  # characters
 _MAX_BY = 200  # characters
 _PROVIDER_KEY = re.compile(r"[!-~]{8,256}")
-
-
-def parse_new_tenant(request: pb.CreateTenantRequest) -> str:
-    """Return a new tenant's name.
-
-    Raises:
-        InvalidRequest: It is blank, too long, or has invisible characters; or the request's id is invalid.
-    """
-    violations = Violations()
-    name = request.name
-    if len(name) > _MAX_NAME or not name.strip() or not name.isprintable():
-        violations.add("name", f"must have 1 to {_MAX_NAME} printable characters")
-    violations.check_request_id(request.request_id)
-    violations.raise_if_any()
-    return name
 
 
 def admin_request(
@@ -111,11 +94,6 @@ def check_attribution(violations: Violations, *, why: str, by: str) -> None:
     for name, text, longest in (("why", why, _MAX_WHY), ("by", by, _MAX_BY)):
         if len(text) > longest or not text.strip() or not text.isprintable():
             violations.add(name, f"must have 1 to {longest} printable characters")
-
-
-def tenant_message(tenant: Tenant) -> tenant_pb2.Tenant:
-    """Convert a tenant."""
-    return tenant_pb2.Tenant(tenant_id=tenant.tenant_id, name=tenant.name, create_time=timestamp(tenant.create_time))
 
 
 def parse_change_filter(request: pb.ListAdminChangesRequest) -> ChangeFilter:

@@ -13,11 +13,12 @@ from godoty_service.ledger.entries import Adjustment
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.admin import codec, key_codec, policy_codec
+from godoty_service.rpc.admin import codec, key_codec, policy_codec, tenant_codec
 from godoty_service.rpc.admin.authority import check_grant, check_revocation, check_tenant
-from godoty_service.rpc.admin.codec import admin_request, change_message, parse_tenant_id, tenant_message
+from godoty_service.rpc.admin.codec import admin_request, change_message, parse_tenant_id
 from godoty_service.rpc.admin.key_codec import key_message
 from godoty_service.rpc.admin.policy_codec import policy_message
+from godoty_service.rpc.admin.tenant_codec import tenant_message
 from godoty_service.rpc.billing_codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
@@ -32,6 +33,10 @@ SCOPES = {
     f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN, *([Scope.TENANT_ADMIN] if method.name in _OF_TENANT else []))
     for method in _SERVICE.methods
 }
+
+
+# A suspended tenant's own keys still see what the others may do, and take it back.
+WHILE_SUSPENDED = {f"/{SERVICE_NAME}/{name}" for name in ("GetApiKey", "ListApiKeys", "RevokeApiKey")}
 
 
 class CallAdjuster:
@@ -103,9 +108,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, call: CallContext) -> pb.CreateTenantResponse:
         """Create a tenant."""
-        name = codec.parse_new_tenant(request)
-        actor = _actor(call)
-        tenant = await self._admin.create_tenant(actor, name=name, request=admin_request(request, actor))
+        new, actor = tenant_codec.parse_new_tenant(request), _actor(call)
+        tenant = await self._admin.lifecycle.create(actor, new, request=admin_request(request, actor))
         return pb.CreateTenantResponse(tenant=tenant_message(tenant))
 
     async def GetTenant(self, request: pb.GetTenantRequest, _: CallContext) -> pb.GetTenantResponse:
@@ -115,15 +119,40 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def ListTenants(self, request: pb.ListTenantsRequest, _: CallContext) -> pb.ListTenantsResponse:
         """Return a page of tenants."""
-        page = PageRequest(request, ("tenants",), str)
-        found = await self._admin.tenants.page(after=page.position[0] if page.position else None, limit=page.limit)
+        page = PageRequest(request, ("tenants", str(request.show_deleted)), str, str)
+        after = (decode_time(page.position[0]), page.position[1]) if page.position else None
+        found = await self._admin.tenants.page(after=after, limit=page.limit, deleted=request.show_deleted)
         tenants, token = page.cut(
             found,
             [tenant_message(each) for each in found[: page.size]],
-            position=lambda each: [each.tenant_id],
+            position=lambda each: [each.create_time.isoformat(), each.tenant_id],
             max_bytes=self._page_bytes,
         )
         return pb.ListTenantsResponse(tenants=tenants, next_page_token=token)
+
+    async def UpdateTenant(self, request: pb.UpdateTenantRequest, call: CallContext) -> pb.UpdateTenantResponse:
+        """Change a tenant's display name or time zone."""
+        tenant_id, change = tenant_codec.parse_tenant_change(request)
+        tenant = await self._admin.lifecycle.update(_actor(call), tenant_id, change)
+        return pb.UpdateTenantResponse(tenant=tenant_message(tenant))
+
+    async def SuspendTenant(self, request: pb.SuspendTenantRequest, call: CallContext) -> pb.SuspendTenantResponse:
+        """Suspend a tenant."""
+        tenant_id = parse_tenant_id(request.tenant_id)
+        tenant = await self._admin.lifecycle.suspend(_actor(call), tenant_id, etag=request.etag)
+        return pb.SuspendTenantResponse(tenant=tenant_message(tenant))
+
+    async def ResumeTenant(self, request: pb.ResumeTenantRequest, call: CallContext) -> pb.ResumeTenantResponse:
+        """End a tenant's suspension."""
+        tenant_id = parse_tenant_id(request.tenant_id)
+        tenant = await self._admin.lifecycle.resume(_actor(call), tenant_id, etag=request.etag)
+        return pb.ResumeTenantResponse(tenant=tenant_message(tenant))
+
+    async def DeleteTenant(self, request: pb.DeleteTenantRequest, call: CallContext) -> pb.DeleteTenantResponse:
+        """Delete a tenant."""
+        tenant_id = parse_tenant_id(request.tenant_id)
+        tenant = await self._admin.lifecycle.delete(_actor(call), tenant_id, etag=request.etag)
+        return pb.DeleteTenantResponse(tenant=tenant_message(tenant))
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: CallContext) -> pb.CreateApiKeyResponse:
         """Create an API key."""

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from bson.decimal128 import Decimal128
 
 from godoty_service import errors
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.budget import BudgetWindow
-from godoty_service.budgets.store import BudgetAlert
 from godoty_service.errors import GodotyError
 from godoty_service.ledger.codec import call_from_document, entry_to_document
 from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
@@ -62,7 +63,7 @@ def error_to_document(error: GodotyError) -> Document:
 
 def error_from_document(document: Document) -> GodotyError:
     """Return the error that a turn failed with: the same that its first reader got."""
-    kind = _ERRORS.get(document["reason"], GodotyError)
+    kind = _kinds().get(document["reason"], GodotyError)
     known: dict[str, Any] = {"metadata": document["metadata"], "retry_after": document["retry_after"]}
     if issubclass(kind, errors.QuotaExceeded):
         known["quota"] = document["quota"] or ""
@@ -77,7 +78,10 @@ def _by_reason(base: type[GodotyError]) -> dict[str, type[GodotyError]]:
     return found
 
 
-_ERRORS = _by_reason(errors.GodotyError)
+@cache
+def _kinds() -> dict[str, type[GodotyError]]:
+    """Return the errors of all packages by their reasons; all are imported before the first log is read."""
+    return _by_reason(GodotyError)
 
 
 def _encode_totals(totals: Totals) -> Document:

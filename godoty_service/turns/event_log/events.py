@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from godoty_service.budgets.store import BudgetAlert
+from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import Totals
 

@@ -195,6 +195,18 @@ class EventLogStore:
             await self._chunks.update_many({**query, "ended": True, "writer": {"$ne": _DELETION}}, _EMPTIED)
             await self._chunks.delete_many({**query, "writer": {"$ne": _DELETION}})
 
+    async def some_ended(self, tenant_id: str) -> list[str]:
+        """Return the ids of some turns of a tenant whose logs have ended; none if there are no more."""
+        found = await self._chunks.find(
+            {"tenant_id": tenant_id, "ended": True}, fields={"turn_id": 1}, limit=_MAX_TURNS
+        )
+        return [each["turn_id"] for each in found]
+
+    async def erase(self, tenant_id: str, turn_ids: Sequence[str]) -> None:
+        """Delete the logs of turns with their tombstones."""
+        for query in _logs(tenant_id, turn_ids):
+            await self._chunks.delete_many(query)
+
 
 def _logs(tenant_id: str, turn_ids: Sequence[str]) -> Iterator[Document]:
     """Yield queries for the logs of turns, by the ranges of their keys."""

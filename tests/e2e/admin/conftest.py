@@ -56,7 +56,7 @@ class Admin:
 
     async def tenant(self, name: str = "acme") -> str:
         """Create a tenant."""
-        return str((await self.call("CreateTenant", name=name)).tenant.tenant_id)
+        return str((await self.call("CreateTenant", display_name=name)).tenant.tenant_id)
 
     async def set_policy(self, tenant_id: str, policy: tenant_pb2.Policy) -> tenant_pb2.Policy:
         """Replace a tenant's policy; return it without its etag."""

@@ -12,6 +12,7 @@ from godoty_service.bootstrap import open_components
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.api_keys import ApiKeyTerms
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.lifecycle import NewTenant, TenantChange
 from godoty_service.tenancy.policies import NO_POLICY, PolicyChange
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
@@ -52,7 +53,7 @@ async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, ser
     new = issued | {"api_key_id": rotated.api_key.api_key_id}
     (_, _, provider_key) = changes[1]
     assert [(action, details) for _, action, details in reversed(changes)] == [
-        ("CreateTenant", {"name": "Ada"}),
+        ("CreateTenant", {"display_name": "Ada", "time_zone": "UTC"}),
         ("CreateApiKey", issued),
         ("RotateApiKey", {"old_api_key_id": key.api_key_id, "overlap_seconds": 0.0, **new}),
         ("RevokeApiKey", {"api_key_id": key.api_key_id, "revoked": True}),
@@ -108,7 +109,7 @@ async def test_old_and_new_values_are_recorded(admin_of: Any, serve: Start) -> N
     provider_key = values[4][1]["provider_key_id"]
     revoked = {"api_key_id": key.api_key_id, "revoked": True}
     assert values == [
-        (None, {"name": "Ada"}),
+        (None, {"display_name": "Ada", "time_zone": "UTC"}),
         (None, UNLIMITED | made),
         ({"turns_per_minute": None}, {"turns_per_minute": 3}),
         ({"max_output_tokens": None, "turns_per_minute": 3}, {"max_output_tokens": 9, "turns_per_minute": 0}),
@@ -128,7 +129,7 @@ async def test_author_is_a_key_with_the_callers_address(admin_of: Any, serve: St
     peers = []
     for admin in (trusting, ignoring):
         metadata = (("authorization", f"Bearer {admin.key}"), ("x-forwarded-for", "10.9.8.7, 2001:db8::12:34"))
-        answer = await admin.stub.CreateTenant(pb.CreateTenantRequest(name="Ada"), metadata=metadata)
+        answer = await admin.stub.CreateTenant(pb.CreateTenantRequest(display_name="Ada"), metadata=metadata)
         (change,) = (await admin.call("ListAdminChanges", tenant_id=answer.tenant.tenant_id)).changes
         assert (change.actor.kind, change.actor.id) == (tenant_pb2.ADMIN_ACTOR_KIND_KEY, admin.key_id)
         peers.append(change.actor.peer)
@@ -214,7 +215,7 @@ async def test_change_that_cannot_be_recorded_is_not_made(
     """The record is inserted first: if that fails, nothing changes."""
     async with open_components(backends.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
         admin = components.administration
-        tenant = await admin.create_tenant(ME, name="acme")
+        tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         key, text = await admin.create_api_key(ME, tenant.tenant_id, TERMS)
 
         async def fail(**_: Any) -> None:
@@ -222,7 +223,10 @@ async def test_change_that_cannot_be_recorded_is_not_made(
 
         monkeypatch.setattr(admin.changes, "record", fail)
         attempts = [
-            admin.create_tenant(ME, name="else"),
+            admin.lifecycle.create(ME, NewTenant(display_name="else")),
+            admin.lifecycle.update(ME, tenant.tenant_id, TenantChange(display_name="else")),
+            admin.lifecycle.suspend(ME, tenant.tenant_id),
+            admin.lifecycle.delete(ME, tenant.tenant_id),
             admin.create_api_key(ME, tenant.tenant_id, TERMS),
             admin.revoke_api_key(ME, tenant.tenant_id, key.key_id),
             admin.rotate_api_key(ME, tenant.tenant_id, key.key_id, overlap=timedelta(0)),

@@ -104,7 +104,7 @@ def test_policy_is_set_by_options_and_by_file(godoty: Godoty, service: Service, 
         (("policy", "set", "TENANT", "--budget", "day=1e3"), r"policy.budgets[0].limit_usd: must be"),
         (("policy", "set", "TENANT", "--model", "openai/gpt-99"), "has no model"),
         (("policy", "set", "TENANT", "--file", "-"), "-: "),
-        (("create", " "), "name: must have"),
+        (("create", " "), "display_name: must have"),
         (("provider-key", "set", "TENANT"), "no key was given"),
     ],
 )
@@ -154,7 +154,7 @@ def test_tenant_is_shown(godoty: Godoty, service: Service) -> None:
     godoty("tenant", "provider-key", "set", tenant, typed="sk-or-v1-typed-in\n")
     after: dict[str, Any] = json.loads(godoty("tenant", "show", tenant))
 
-    assert (before["tenant"]["tenant_id"], before["tenant"]["name"]) == (tenant, "Ada & Sons")
+    assert (before["tenant"]["tenant_id"], before["tenant"]["display_name"]) == (tenant, "Ada & Sons")
     budgets = [{"window": "BUDGET_WINDOW_DAY", "limit_usd": "0.5"}]
     assert before["policy"].pop("etag") == after["policy"].pop("etag")
     assert before["policy"] == {"turns_per_minute": 5, "budgets": budgets}

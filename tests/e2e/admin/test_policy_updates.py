@@ -10,6 +10,7 @@ from godoty.v1 import budget_pb2, tenant_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.errors import EtagMismatch
+from godoty_service.tenancy.lifecycle import NewTenant
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange
 from tests.e2e.admin.conftest import Admin, without_etag
 from tests.support.backends import ME
@@ -265,7 +266,7 @@ async def test_change_that_is_overtaken_is_tried_again(
     """On what the other change has left; if others are always faster, it is ABORTED and not made."""
     async with open_components(backends.settings(new_database)) as components:
         admin = components.administration
-        tenant = await admin.create_tenant(ME, name="acme")
+        tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         await admin.update_policy(ME, tenant.tenant_id, PolicyChange(policy=Policy(concurrent_turns=1)))
         real, collection, overtaken = Policies.update, components.database.collection("policies"), 3
 

@@ -13,6 +13,7 @@ from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.api_keys import ApiKeys, ApiKeyTerms
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.errors import ApiKeyCreated
+from godoty_service.tenancy.lifecycle import NewTenant
 from godoty_service.tenancy.request_ids import AdminRequest
 from tests.e2e.admin.conftest import Admin, Godoty
 from tests.support.backends import ME
@@ -27,10 +28,10 @@ async def test_repeated_request_returns_the_same_tenant(admin: Admin) -> None:
     """Also if all are sent at once; one tenant is created, and with another id another one."""
     name = f"tenant of {admin.key_id}"
     first, *others = await asyncio.gather(
-        *(admin.call("CreateTenant", name=name, request_id=f"one-{admin.key_id}") for _ in range(5))
+        *(admin.call("CreateTenant", display_name=name, request_id=f"one-{admin.key_id}") for _ in range(5))
     )
-    again = await admin.call("CreateTenant", name=name, request_id=f"one-{admin.key_id}")
-    another = await admin.call("CreateTenant", name=name, request_id=f"two-{admin.key_id}")
+    again = await admin.call("CreateTenant", display_name=name, request_id=f"one-{admin.key_id}")
+    another = await admin.call("CreateTenant", display_name=name, request_id=f"two-{admin.key_id}")
 
     assert all(each == first for each in (*others, again))
     assert another != first
@@ -81,10 +82,10 @@ async def test_request_id_of_another_request_is_refused(admin: Admin) -> None:
         await colleague.refused("CreateApiKey", **fields),
     ]
     request_id = f"t-{admin.key_id}"
-    await admin.call("CreateTenant", name="one", request_id=request_id)
+    await admin.call("CreateTenant", display_name="one", request_id=request_id)
     refusals += [
-        await admin.refused("CreateTenant", name="two", request_id=request_id),
-        await colleague.refused("CreateTenant", name="one", request_id=request_id),
+        await admin.refused("CreateTenant", display_name="two", request_id=request_id),
+        await colleague.refused("CreateTenant", display_name="one", request_id=request_id),
     ]
 
     assert {(each.code, each.reason) for each in refusals} == {(EXISTS, "REQUEST_ID_REUSED")}
@@ -97,7 +98,7 @@ async def test_request_id_of_another_request_is_refused(admin: Admin) -> None:
 async def test_malformed_request_id_is_refused(admin: Admin, method: str, request_id: str) -> None:
     """INVALID_FIELD with the field."""
     by_method: dict[str, dict[str, Any]] = {
-        "CreateTenant": {"name": "acme"},
+        "CreateTenant": {"display_name": "acme"},
         "CreateApiKey": {"tenant_id": admin.service.tenant_id, "scopes": [CONVERSE]},
         "RotateApiKey": {"tenant_id": admin.service.tenant_id, "api_key_id": admin.key_id},
     }
@@ -112,7 +113,7 @@ async def test_interrupted_rotation_is_completed_by_its_repetition(
     """The server dies after the successor was inserted: the old key did not expire, and does so with the repetition."""
     async with open_components(backends.settings(new_database)) as components:
         admin = components.administration
-        tenant = await admin.create_tenant(ME, name="acme")
+        tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         terms = ApiKeyTerms(scopes=frozenset({Scope.CONVERSE}))
         old, text = await admin.create_api_key(ME, tenant.tenant_id, terms)
         request = AdminRequest(request_id="r", fingerprint="f")

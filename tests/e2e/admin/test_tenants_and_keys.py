@@ -51,30 +51,31 @@ async def refused(admin: Admin, key: str) -> None:
 
 async def test_tenant_is_created_read_and_listed(admin: Admin) -> None:
     """A created tenant is read back and listed; names may repeat."""
-    first = (await admin.call("CreateTenant", name="Ada & Söhne")).tenant
-    second = (await admin.call("CreateTenant", name="Ada & Söhne")).tenant
+    first = (await admin.call("CreateTenant", display_name="Ada & Söhne")).tenant
+    second = (await admin.call("CreateTenant", display_name="Ada & Söhne")).tenant
 
-    assert first.name == "Ada & Söhne"
+    assert first.display_name == "Ada & Söhne"
     assert (await admin.call("GetTenant", tenant_id=first.tenant_id)).tenant == first
     assert first.tenant_id != second.tenant_id
     assert abs(first.create_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)) < timedelta(minutes=1)
-    listed: list[str] = []
+    found: list[tuple[int, str]] = []
     token, pages = "", 0
     while token or not pages:
         page = await admin.call("ListTenants", page_size=2, page_token=token)
         assert len(page.tenants) <= 2
-        listed += [each.tenant_id for each in page.tenants]
+        found += [(each.create_time.ToMilliseconds(), each.tenant_id) for each in page.tenants]
         token, pages = page.next_page_token, pages + 1
-    assert listed == sorted(set(listed))
+    listed = [tenant_id for _, tenant_id in found]
+    assert found == sorted(set(found))
     assert {first.tenant_id, second.tenant_id, admin.service.tenant_id} <= set(listed)
 
 
 @pytest.mark.parametrize("name", ["", " \t", "x" * 201, "two\nlines", "bell\a", "zero\u200bwidth"])
 async def test_unreadable_name_is_refused(admin: Admin, name: str) -> None:
     """Blank, too long, or with invisible characters."""
-    failure = await admin.refused("CreateTenant", name=name)
+    failure = await admin.refused("CreateTenant", display_name=name)
 
-    assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", ["name"])
+    assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", ["display_name"])
 
 
 async def test_key_is_shown_once_and_opens_its_scopes(admin: Admin) -> None:

@@ -59,7 +59,7 @@ async def test_forged_page_token_is_refused(
         ),
         (caller.stub.ListTurns, pb.ListTurnsRequest(), ("turns", tenant, "", "0"), OF_TEXT),
         (caller.stub.ListModels, pb.ListModelsRequest(), ("models", tenant), OF_TEXT),
-        (admin.ListTenants, tenants(), ("tenants",), OF_TEXT),
+        (admin.ListTenants, tenants(), ("tenants", "False"), OF_A_TIME),
         (admin.ListApiKeys, keys(tenant_id=tenant), ("api_keys", tenant), OF_A_TIME),
         (admin.ListAdminChanges, changes(), ("admin_changes", repr(ChangeFilter())), OF_TEXT),
         (billing.ListLedgerEntries, ledger(), ("ledger", tenant, repr(EntryFilter())), OF_AN_ENTRY),
@@ -91,7 +91,7 @@ async def test_valid_token_of_each_query_is_accepted(
         tenant_id=tenant, page_token=encode_token(("api_keys", tenant), [later, "a"])
     )
     models = pb.ListModelsRequest(page_token=encode_token(("models", tenant), ["~~~"]))
-    tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants",), ["z"]))
+    tenants = admin_service_pb2.ListTenantsRequest(page_token=encode_token(("tenants", "False"), [later, "z"]))
     changes = admin_service_pb2.ListAdminChangesRequest(
         page_token=encode_token(("admin_changes", repr(ChangeFilter())), [""])
     )

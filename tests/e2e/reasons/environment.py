@@ -48,9 +48,9 @@ class Environment:
         return await failure_of(self.administer(self.issue(self.service, scopes=frozenset({scope})), method, **fields))
 
     def administer(self, key: str, method: str, **fields: Any) -> Awaitable[Any]:
-        """Call a method of AdminService for the tenant."""
+        """Call a method of AdminService for the tenant, or for the one that the fields name."""
         stub: Any = admin_service_pb2_grpc.AdminServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
-        request = getattr(admin_pb, f"{method}Request")(tenant_id=self.service.tenant_id, **fields)
+        request = getattr(admin_pb, f"{method}Request")(**{"tenant_id": self.service.tenant_id, **fields})
         call: Awaitable[Any] = getattr(stub, method)(request, metadata=(("authorization", f"Bearer {key}"),))
         return call
 

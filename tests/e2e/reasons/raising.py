@@ -361,3 +361,25 @@ async def _key_created(environment: Environment) -> Failure:
     fields = {"scopes": [tenant_pb2.API_SCOPE_CONVERSE], "request_id": "bot-7"}
     await environment.administer(key, "CreateApiKey", **fields)
     return await failure_of(environment.administer(key, "CreateApiKey", **fields))
+
+
+@raises("TENANT_SUSPENDED")
+async def _suspended(environment: Environment) -> Failure:
+    key = environment.issue(environment.service, scopes=frozenset({Scope.ADMIN}))
+    await environment.administer(key, "SuspendTenant")
+    return failed(await environment.caller.converse("hi"))
+
+
+@raises("TENANT_DELETED")
+async def _deleted(environment: Environment) -> Failure:
+    key = environment.issue(environment.other_tenant.service, scopes=frozenset({Scope.ADMIN}))
+    await environment.administer(key, "DeleteTenant")
+    return await failure_of(environment.administer(key, "CreateApiKey", scopes=[tenant_pb2.API_SCOPE_CONVERSE]))
+
+
+@raises("TENANT_EXISTS")
+async def _exists(environment: Environment) -> Failure:
+    key = environment.issue(environment.service, scopes=frozenset({Scope.ADMIN}))
+    fields = {"tenant_id": new_id("acme").replace("_", "-"), "display_name": "Acme"}
+    await environment.administer(key, "CreateTenant", **fields)
+    return await failure_of(environment.administer(key, "CreateTenant", **fields))

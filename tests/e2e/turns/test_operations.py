@@ -50,8 +50,8 @@ class Operations:
 
     @property
     def own(self) -> Counter[str]:
-        """The turn's own operations: keys and policies are cached, and logs are written for all turns."""
-        shared = ("api_keys.", "provider_keys.", "policies.", "turn_logs.")
+        """The turn's own operations: keys, policies and time zones are cached, and logs are written for all turns."""
+        shared = ("api_keys.", "provider_keys.", "policies.", "tenants.", "turn_logs.")
         return Counter({name: count for name, count in self.counted.items() if not name.startswith(shared)})
 
     @property

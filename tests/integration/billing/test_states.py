@@ -15,6 +15,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.calendar import UTC_CALENDAR
 from godoty_service.budgets.charges import call_charge
 from godoty_service.budgets.entry_sums import DaySums, EntrySums
 from godoty_service.errors import CallNotAdjustable
@@ -112,7 +113,7 @@ async def test_each_state_is_charged_the_same_in_python_and_in_mongodb(
 
     for each in (by_database, by_document):
         statement = each.opening_balance(NOON)
-        spent = {window: amounts[window.key(NOON)] for window, amounts in statement.spent.items()}
+        spent = {window: amounts[UTC_CALENDAR.keys(NOON)[window]] for window, amounts in statement.spent.items()}
         is_open = RULES[rule][state].open
         assert [reserved.bound for reserved in statement.reservations] == ([call.upper_bound] if is_open else [])
         assert spent == dict.fromkeys(BudgetWindow, money.ZERO if is_open else call_charge(call))
@@ -130,7 +131,7 @@ async def test_state_of_a_later_build_is_charged_as_unresolved(tenant: Tenant) -
 
     assert read is not None
     assert call_charge(read) == call.upper_bound
-    assert by_database.amounts == by_document.amounts == {BudgetWindow.DAY.key(NOON): call.upper_bound}
+    assert by_database.amounts == by_document.amounts == {UTC_CALENDAR.day(NOON): call.upper_bound}
 
 
 @each_state

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.budgets.calendar import UTC_CALENDAR, BudgetCalendar
 from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.entry_sums import EntrySums
 from godoty_service.budgets.maintenance import BudgetMaintenance
@@ -67,13 +68,15 @@ class BudgetHarness:
         budget_service: The budgets, on any server.
         rollup_job: Rolls the entries up on demand.
         living: The servers that are alive.
+        calendar: The tenant's days and months.
     """
 
     def __init__(self, database: Database, *, piece: int = 7) -> None:
         self.now = NOON
         self.living: set[str] = set()
         self.ledger = Ledger(database.collection("ledger"))
-        self.budgets = BudgetStore(database.collection("budgets"), clock=self._now)
+        self.calendar = UTC_CALENDAR
+        self.budgets = BudgetStore(database.collection("budgets"), clock=self._now, calendar_of=self._calendar_of)
         self.sums = EntrySums(database.collection("ledger"), piece=piece)
         rollups = RollupStore(database.collection("usage_rollups"))
         self.rollup_job = RollupJob(
@@ -84,7 +87,11 @@ class BudgetHarness:
             owner="server",
         )
         self.balance = InterruptedOpeningBalanceJob(
-            database=database, rollup_job=self.rollup_job, rollups=rollups, entries=self.sums
+            database=database,
+            rollup_job=self.rollup_job,
+            rollups=rollups,
+            entries=self.sums,
+            calendar_of=self._calendar_of,
         )
         self.budget_service = BudgetService(
             budgets=self.budgets,
@@ -194,6 +201,9 @@ class BudgetHarness:
     async def budgets_of(self, _: str) -> Sequence[Budget]:
         """Return the budgets that are in force."""
         return BUDGETS
+
+    async def _calendar_of(self, _: str) -> BudgetCalendar:
+        return self.calendar
 
     async def _living(self, owners: Collection[str]) -> set[str]:
         return self.living & set(owners)

@@ -11,6 +11,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.calendar import UTC_CALENDAR
 from godoty_service.budgets.entry_sums import DaySums, EntrySums
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
@@ -87,7 +88,7 @@ async def test_entries_of_one_start_time_are_in_one_piece(harness: BudgetHarness
     sums = DaySums()
     await harness.sums.add_entries(sums, "tenant")
 
-    assert sums.amounts == {BudgetWindow.DAY.key(NOON): Decimal(2**30 - 1)}
+    assert sums.amounts == {UTC_CALENDAR.day(NOON): Decimal(2**30 - 1)}
 
 
 @pytest.mark.parametrize("write", range(6))

@@ -96,7 +96,7 @@ async def test_tenants_are_made_read_and_listed(database: Database) -> None:
     assert await tenants.get("none") is None
     everybody = await tenants.page(after=None, limit=9)
     assert sorted(each.tenant_id for each in everybody) == sorted([first.tenant_id, second.tenant_id])
-    assert await tenants.page(after=everybody[0].tenant_id, limit=9) == everybody[1:]
+    assert await tenants.page(after=(everybody[0].create_time, everybody[0].tenant_id), limit=9) == everybody[1:]
 
 
 async def test_key_with_a_scope_of_a_later_build_is_valid_for_the_others(database: Database) -> None:

@@ -26,14 +26,15 @@ class Counting:
         """Insert a key."""
         self.documents[document["_id"]] = document
 
-    async def find_one(self, query: dict[str, Any]) -> dict[str, Any] | None:
-        """Read a key."""
+    async def aggregate(self, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Read a key, whose tenant has no state."""
         self.reads += 1
         await asyncio.sleep(self.delay)
         if self.failures:
             self.failures -= 1
             raise ConnectionError
-        return self.documents.get(query["_id"])
+        found = self.documents.get(pipeline[0]["$match"]["_id"])
+        return [] if found is None else [found]
 
 
 @pytest.fixture

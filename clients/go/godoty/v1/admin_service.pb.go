@@ -29,12 +29,17 @@ const (
 // The tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The display name: at most 200 characters.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The tenant's id: 3 to 63 lower-case letters, digits and hyphens, the first a letter, the last no hyphen. One that a
+	// tenant has, or had before it was deleted, is refused as TENANT_EXISTS. Empty: it is generated.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The display name: 1 to 200 printable characters.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The IANA time zone whose days and months the tenant's budgets cover, such as "Europe/Berlin". Empty: "UTC".
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
 	// id returns the tenant that it created before. With another content, or by another key, the id is refused as
 	// REQUEST_ID_REUSED. Empty: each request creates a tenant.
-	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -69,9 +74,23 @@ func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *CreateTenantRequest) GetName() string {
+func (x *CreateTenantRequest) GetTenantId() string {
 	if x != nil {
-		return x.Name
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *CreateTenantRequest) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *CreateTenantRequest) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
 	}
 	return ""
 }
@@ -224,10 +243,12 @@ func (x *GetTenantResponse) GetTenant() *Tenant {
 // A query for tenants.
 type ListTenantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also list the deleted tenants. False: all others.
+	ShowDeleted bool `protobuf:"varint,1,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
 	// Maximum number of tenants; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the previous page. Empty: the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page of the same query. Empty: the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +281,13 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListTenantsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -331,6 +359,431 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// The fields of the tenant to change.
+type UpdateTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The new values of `display_name` and `time_zone`. A new time zone cuts the tenant's budgets from its next
+	// month on: the current day and month end as they began, and the next ones begin where those end. A change in the last
+	// two minutes of a month holds from the month after the next one. The last change before a month begins counts.
+	Tenant *Tenant `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The fields to change: "display_name", "time_zone"; "*": both. Unset: those that are not empty in `tenant`.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The etag of the tenant that the change is based on: if the tenant has changed since, the change is refused as
+	// ETAG_MISMATCH. Empty: the change is made in any case.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTenantRequest) Reset() {
+	*x = UpdateTenantRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTenantRequest) ProtoMessage() {}
+
+func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *UpdateTenantRequest) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+func (x *UpdateTenantRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateTenantRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// The changed tenant.
+type UpdateTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, with its new etag.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTenantResponse) Reset() {
+	*x = UpdateTenantResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTenantResponse) ProtoMessage() {}
+
+func (x *UpdateTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTenantResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTenantResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UpdateTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// The tenant to suspend.
+type SuspendTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// As in UpdateTenantRequest.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendTenantRequest) Reset() {
+	*x = SuspendTenantRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendTenantRequest) ProtoMessage() {}
+
+func (x *SuspendTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendTenantRequest.ProtoReflect.Descriptor instead.
+func (*SuspendTenantRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SuspendTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SuspendTenantRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// The suspended tenant.
+type SuspendTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, with its new etag.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendTenantResponse) Reset() {
+	*x = SuspendTenantResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendTenantResponse) ProtoMessage() {}
+
+func (x *SuspendTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendTenantResponse.ProtoReflect.Descriptor instead.
+func (*SuspendTenantResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SuspendTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// The tenant to resume.
+type ResumeTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// As in UpdateTenantRequest.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTenantRequest) Reset() {
+	*x = ResumeTenantRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTenantRequest) ProtoMessage() {}
+
+func (x *ResumeTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTenantRequest.ProtoReflect.Descriptor instead.
+func (*ResumeTenantRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ResumeTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ResumeTenantRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// The resumed tenant.
+type ResumeTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, with its new etag.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTenantResponse) Reset() {
+	*x = ResumeTenantResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTenantResponse) ProtoMessage() {}
+
+func (x *ResumeTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTenantResponse.ProtoReflect.Descriptor instead.
+func (*ResumeTenantResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ResumeTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+// The tenant to delete.
+type DeleteTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// As in UpdateTenantRequest; ignored if the tenant is deleted already.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantRequest) Reset() {
+	*x = DeleteTenantRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantRequest) ProtoMessage() {}
+
+func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteTenantRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *DeleteTenantRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// The deleted tenant.
+type DeleteTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant: its `erase_time` is set once its data are erased.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantResponse) Reset() {
+	*x = DeleteTenantResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantResponse) ProtoMessage() {}
+
+func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DeleteTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
 // The API key to create.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -361,7 +814,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +826,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +839,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateApiKeyRequest) GetTenantId() string {
@@ -458,7 +911,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +923,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +936,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -513,7 +966,7 @@ type GetApiKeyRequest struct {
 
 func (x *GetApiKeyRequest) Reset() {
 	*x = GetApiKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +978,7 @@ func (x *GetApiKeyRequest) String() string {
 func (*GetApiKeyRequest) ProtoMessage() {}
 
 func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +991,7 @@ func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetApiKeyRequest) GetTenantId() string {
@@ -566,7 +1019,7 @@ type GetApiKeyResponse struct {
 
 func (x *GetApiKeyResponse) Reset() {
 	*x = GetApiKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +1031,7 @@ func (x *GetApiKeyResponse) String() string {
 func (*GetApiKeyResponse) ProtoMessage() {}
 
 func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +1044,7 @@ func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetApiKeyResponse) GetApiKey() *ApiKey {
@@ -616,7 +1069,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +1081,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +1094,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListApiKeysRequest) GetTenantId() string {
@@ -678,7 +1131,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +1143,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +1156,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -733,7 +1186,7 @@ type RevokeApiKeyRequest struct {
 
 func (x *RevokeApiKeyRequest) Reset() {
 	*x = RevokeApiKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +1198,7 @@ func (x *RevokeApiKeyRequest) String() string {
 func (*RevokeApiKeyRequest) ProtoMessage() {}
 
 func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +1211,7 @@ func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeApiKeyRequest) GetTenantId() string {
@@ -784,7 +1237,7 @@ type RevokeApiKeyResponse struct {
 
 func (x *RevokeApiKeyResponse) Reset() {
 	*x = RevokeApiKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +1249,7 @@ func (x *RevokeApiKeyResponse) String() string {
 func (*RevokeApiKeyResponse) ProtoMessage() {}
 
 func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +1262,7 @@ func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 // The API key to rotate, and the overlap.
@@ -830,7 +1283,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1295,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1308,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RotateApiKeyRequest) GetTenantId() string {
@@ -899,7 +1352,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1364,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1377,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RotateApiKeyResponse) GetApiKey() *ApiKey {
@@ -952,7 +1405,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1417,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1430,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetPolicyRequest) GetTenantId() string {
@@ -1000,7 +1453,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1465,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1478,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetPolicyResponse) GetPolicy() *Policy {
@@ -1062,7 +1515,7 @@ type UpdatePolicyRequest struct {
 
 func (x *UpdatePolicyRequest) Reset() {
 	*x = UpdatePolicyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1527,7 @@ func (x *UpdatePolicyRequest) String() string {
 func (*UpdatePolicyRequest) ProtoMessage() {}
 
 func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1540,7 @@ func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdatePolicyRequest) GetTenantId() string {
@@ -1129,7 +1582,7 @@ type UpdatePolicyResponse struct {
 
 func (x *UpdatePolicyResponse) Reset() {
 	*x = UpdatePolicyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1594,7 @@ func (x *UpdatePolicyResponse) String() string {
 func (*UpdatePolicyResponse) ProtoMessage() {}
 
 func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1607,7 @@ func (x *UpdatePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicyResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdatePolicyResponse) GetPolicy() *Policy {
@@ -1177,7 +1630,7 @@ type SetProviderKeyRequest struct {
 
 func (x *SetProviderKeyRequest) Reset() {
 	*x = SetProviderKeyRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1642,7 @@ func (x *SetProviderKeyRequest) String() string {
 func (*SetProviderKeyRequest) ProtoMessage() {}
 
 func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1655,7 @@ func (x *SetProviderKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyRequest.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetProviderKeyRequest) GetTenantId() string {
@@ -1228,7 +1681,7 @@ type SetProviderKeyResponse struct {
 
 func (x *SetProviderKeyResponse) Reset() {
 	*x = SetProviderKeyResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1693,7 @@ func (x *SetProviderKeyResponse) String() string {
 func (*SetProviderKeyResponse) ProtoMessage() {}
 
 func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1706,7 @@ func (x *SetProviderKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetProviderKeyResponse.ProtoReflect.Descriptor instead.
 func (*SetProviderKeyResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 // The adjustment to make.
@@ -1284,7 +1737,7 @@ type AdjustCallRequest struct {
 
 func (x *AdjustCallRequest) Reset() {
 	*x = AdjustCallRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1749,7 @@ func (x *AdjustCallRequest) String() string {
 func (*AdjustCallRequest) ProtoMessage() {}
 
 func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1762,7 @@ func (x *AdjustCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallRequest.ProtoReflect.Descriptor instead.
 func (*AdjustCallRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AdjustCallRequest) GetTenantId() string {
@@ -1404,7 +1857,7 @@ type AdjustCallResponse struct {
 
 func (x *AdjustCallResponse) Reset() {
 	*x = AdjustCallResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1869,7 @@ func (x *AdjustCallResponse) String() string {
 func (*AdjustCallResponse) ProtoMessage() {}
 
 func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1882,7 @@ func (x *AdjustCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustCallResponse.ProtoReflect.Descriptor instead.
 func (*AdjustCallResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AdjustCallResponse) GetAdjustment() *Adjustment {
@@ -1465,7 +1918,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1930,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1943,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1541,7 +1994,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +2006,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +2019,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1587,24 +2040,50 @@ var File_godoty_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/ledger.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
-	"\x13CreateTenantRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\x1dgodoty/v1/admin_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/ledger.proto\x1a\x16godoty/v1/tenant.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x01\n" +
+	"\x13CreateTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"A\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"A\n" +
 	"\x14CreateTenantResponse\x12)\n" +
 	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"/\n" +
 	"\x10GetTenantRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\">\n" +
 	"\x11GetTenantResponse\x12)\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"P\n" +
-	"\x12ListTenantsRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"s\n" +
+	"\x12ListTenantsRequest\x12!\n" +
+	"\fshow_deleted\x18\x01 \x01(\bR\vshowDeleted\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"j\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"j\n" +
 	"\x13ListTenantsResponse\x12+\n" +
 	"\atenants\x18\x01 \x03(\v2\x11.godoty.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd6\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x01\n" +
+	"\x13UpdateTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12)\n" +
+	"\x06tenant\x18\x02 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"A\n" +
+	"\x14UpdateTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"G\n" +
+	"\x14SuspendTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"B\n" +
+	"\x15SuspendTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"F\n" +
+	"\x13ResumeTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"A\n" +
+	"\x14ResumeTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"F\n" +
+	"\x13DeleteTenantRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"A\n" +
+	"\x14DeleteTenantResponse\x12)\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x11.godoty.v1.TenantR\x06tenant\"\xd6\x02\n" +
 	"\x13CreateApiKeyRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12+\n" +
@@ -1693,11 +2172,16 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfb\n" +
+	"\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n" +
 	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\vListTenants\x12\x1d.godoty.v1.ListTenantsRequest\x1a\x1e.godoty.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fUpdateTenant\x12\x1e.godoty.v1.UpdateTenantRequest\x1a\x1f.godoty.v1.UpdateTenantResponse\x12R\n" +
+	"\rSuspendTenant\x12\x1f.godoty.v1.SuspendTenantRequest\x1a .godoty.v1.SuspendTenantResponse\x12O\n" +
+	"\fResumeTenant\x12\x1e.godoty.v1.ResumeTenantRequest\x1a\x1f.godoty.v1.ResumeTenantResponse\x12O\n" +
+	"\fDeleteTenant\x12\x1e.godoty.v1.DeleteTenantRequest\x1a\x1f.godoty.v1.DeleteTenantResponse\x12O\n" +
 	"\fCreateApiKey\x12\x1e.godoty.v1.CreateApiKeyRequest\x1a\x1f.godoty.v1.CreateApiKeyResponse\x12K\n" +
 	"\tGetApiKey\x12\x1b.godoty.v1.GetApiKeyRequest\x1a\x1c.godoty.v1.GetApiKeyResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\vListApiKeys\x12\x1d.godoty.v1.ListApiKeysRequest\x1a\x1e.godoty.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12O\n" +
@@ -1723,7 +2207,7 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
 	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
@@ -1731,86 +2215,108 @@ var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*GetTenantResponse)(nil),        // 3: godoty.v1.GetTenantResponse
 	(*ListTenantsRequest)(nil),       // 4: godoty.v1.ListTenantsRequest
 	(*ListTenantsResponse)(nil),      // 5: godoty.v1.ListTenantsResponse
-	(*CreateApiKeyRequest)(nil),      // 6: godoty.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),     // 7: godoty.v1.CreateApiKeyResponse
-	(*GetApiKeyRequest)(nil),         // 8: godoty.v1.GetApiKeyRequest
-	(*GetApiKeyResponse)(nil),        // 9: godoty.v1.GetApiKeyResponse
-	(*ListApiKeysRequest)(nil),       // 10: godoty.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),      // 11: godoty.v1.ListApiKeysResponse
-	(*RevokeApiKeyRequest)(nil),      // 12: godoty.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),     // 13: godoty.v1.RevokeApiKeyResponse
-	(*RotateApiKeyRequest)(nil),      // 14: godoty.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),     // 15: godoty.v1.RotateApiKeyResponse
-	(*GetPolicyRequest)(nil),         // 16: godoty.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),        // 17: godoty.v1.GetPolicyResponse
-	(*UpdatePolicyRequest)(nil),      // 18: godoty.v1.UpdatePolicyRequest
-	(*UpdatePolicyResponse)(nil),     // 19: godoty.v1.UpdatePolicyResponse
-	(*SetProviderKeyRequest)(nil),    // 20: godoty.v1.SetProviderKeyRequest
-	(*SetProviderKeyResponse)(nil),   // 21: godoty.v1.SetProviderKeyResponse
-	(*AdjustCallRequest)(nil),        // 22: godoty.v1.AdjustCallRequest
-	(*AdjustCallResponse)(nil),       // 23: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 24: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 25: godoty.v1.ListAdminChangesResponse
-	(*Tenant)(nil),                   // 26: godoty.v1.Tenant
-	(ApiScope)(0),                    // 27: godoty.v1.ApiScope
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(*ApiKey)(nil),                   // 29: godoty.v1.ApiKey
-	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
-	(*Policy)(nil),                   // 31: godoty.v1.Policy
-	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
-	(*Adjustment)(nil),               // 33: godoty.v1.Adjustment
-	(*AdminChange)(nil),              // 34: godoty.v1.AdminChange
+	(*UpdateTenantRequest)(nil),      // 6: godoty.v1.UpdateTenantRequest
+	(*UpdateTenantResponse)(nil),     // 7: godoty.v1.UpdateTenantResponse
+	(*SuspendTenantRequest)(nil),     // 8: godoty.v1.SuspendTenantRequest
+	(*SuspendTenantResponse)(nil),    // 9: godoty.v1.SuspendTenantResponse
+	(*ResumeTenantRequest)(nil),      // 10: godoty.v1.ResumeTenantRequest
+	(*ResumeTenantResponse)(nil),     // 11: godoty.v1.ResumeTenantResponse
+	(*DeleteTenantRequest)(nil),      // 12: godoty.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),     // 13: godoty.v1.DeleteTenantResponse
+	(*CreateApiKeyRequest)(nil),      // 14: godoty.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),     // 15: godoty.v1.CreateApiKeyResponse
+	(*GetApiKeyRequest)(nil),         // 16: godoty.v1.GetApiKeyRequest
+	(*GetApiKeyResponse)(nil),        // 17: godoty.v1.GetApiKeyResponse
+	(*ListApiKeysRequest)(nil),       // 18: godoty.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),      // 19: godoty.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),      // 20: godoty.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),     // 21: godoty.v1.RevokeApiKeyResponse
+	(*RotateApiKeyRequest)(nil),      // 22: godoty.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),     // 23: godoty.v1.RotateApiKeyResponse
+	(*GetPolicyRequest)(nil),         // 24: godoty.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),        // 25: godoty.v1.GetPolicyResponse
+	(*UpdatePolicyRequest)(nil),      // 26: godoty.v1.UpdatePolicyRequest
+	(*UpdatePolicyResponse)(nil),     // 27: godoty.v1.UpdatePolicyResponse
+	(*SetProviderKeyRequest)(nil),    // 28: godoty.v1.SetProviderKeyRequest
+	(*SetProviderKeyResponse)(nil),   // 29: godoty.v1.SetProviderKeyResponse
+	(*AdjustCallRequest)(nil),        // 30: godoty.v1.AdjustCallRequest
+	(*AdjustCallResponse)(nil),       // 31: godoty.v1.AdjustCallResponse
+	(*ListAdminChangesRequest)(nil),  // 32: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 33: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 34: godoty.v1.Tenant
+	(*fieldmaskpb.FieldMask)(nil),    // 35: google.protobuf.FieldMask
+	(ApiScope)(0),                    // 36: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 38: godoty.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
+	(*Policy)(nil),                   // 40: godoty.v1.Policy
+	(*Adjustment)(nil),               // 41: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 42: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	26, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	26, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	26, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	27, // 3: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	28, // 4: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 5: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	29, // 6: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	29, // 7: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
-	30, // 8: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	29, // 9: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	31, // 10: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	31, // 11: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
-	32, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	31, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
-	33, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	28, // 15: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 16: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
-	34, // 17: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	0,  // 18: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	2,  // 19: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	4,  // 20: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	6,  // 21: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
-	8,  // 22: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
-	10, // 23: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
-	12, // 24: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
-	14, // 25: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
-	16, // 26: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	18, // 27: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
-	20, // 28: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	22, // 29: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	24, // 30: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	1,  // 31: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	3,  // 32: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	5,  // 33: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	7,  // 34: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
-	9,  // 35: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
-	11, // 36: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
-	13, // 37: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
-	15, // 38: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
-	17, // 39: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	19, // 40: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
-	21, // 41: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	23, // 42: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	25, // 43: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	31, // [31:44] is the sub-list for method output_type
-	18, // [18:31] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	34, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	34, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	34, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	34, // 3: godoty.v1.UpdateTenantRequest.tenant:type_name -> godoty.v1.Tenant
+	35, // 4: godoty.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 5: godoty.v1.UpdateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	34, // 6: godoty.v1.SuspendTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	34, // 7: godoty.v1.ResumeTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	34, // 8: godoty.v1.DeleteTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 9: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	37, // 10: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	38, // 11: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	38, // 12: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	38, // 13: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
+	39, // 14: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	38, // 15: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	40, // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	40, // 17: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	35, // 18: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 19: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	41, // 20: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	37, // 21: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	37, // 22: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
+	42, // 23: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 24: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 25: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 26: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 27: godoty.v1.AdminService.UpdateTenant:input_type -> godoty.v1.UpdateTenantRequest
+	8,  // 28: godoty.v1.AdminService.SuspendTenant:input_type -> godoty.v1.SuspendTenantRequest
+	10, // 29: godoty.v1.AdminService.ResumeTenant:input_type -> godoty.v1.ResumeTenantRequest
+	12, // 30: godoty.v1.AdminService.DeleteTenant:input_type -> godoty.v1.DeleteTenantRequest
+	14, // 31: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	16, // 32: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	18, // 33: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	20, // 34: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	22, // 35: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	24, // 36: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	26, // 37: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	28, // 38: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	30, // 39: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	32, // 40: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 41: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 42: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 43: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 44: godoty.v1.AdminService.UpdateTenant:output_type -> godoty.v1.UpdateTenantResponse
+	9,  // 45: godoty.v1.AdminService.SuspendTenant:output_type -> godoty.v1.SuspendTenantResponse
+	11, // 46: godoty.v1.AdminService.ResumeTenant:output_type -> godoty.v1.ResumeTenantResponse
+	13, // 47: godoty.v1.AdminService.DeleteTenant:output_type -> godoty.v1.DeleteTenantResponse
+	15, // 48: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	17, // 49: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	19, // 50: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	21, // 51: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	23, // 52: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	25, // 53: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	27, // 54: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	29, // 55: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	31, // 56: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	33, // 57: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	41, // [41:58] is the sub-list for method output_type
+	24, // [24:41] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -1820,19 +2326,19 @@ func file_godoty_v1_admin_service_proto_init() {
 	}
 	file_godoty_v1_ledger_proto_init()
 	file_godoty_v1_tenant_proto_init()
-	file_godoty_v1_admin_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_godoty_v1_admin_service_proto_msgTypes[22].OneofWrappers = []any{
+	file_godoty_v1_admin_service_proto_msgTypes[14].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[30].OneofWrappers = []any{
 		(*AdjustCallRequest_CostUsd)(nil),
 		(*AdjustCallRequest_AddUsd)(nil),
 	}
-	file_godoty_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{}
+	file_godoty_v1_admin_service_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,10 @@ const (
 	AdminService_CreateTenant_FullMethodName     = "/godoty.v1.AdminService/CreateTenant"
 	AdminService_GetTenant_FullMethodName        = "/godoty.v1.AdminService/GetTenant"
 	AdminService_ListTenants_FullMethodName      = "/godoty.v1.AdminService/ListTenants"
+	AdminService_UpdateTenant_FullMethodName     = "/godoty.v1.AdminService/UpdateTenant"
+	AdminService_SuspendTenant_FullMethodName    = "/godoty.v1.AdminService/SuspendTenant"
+	AdminService_ResumeTenant_FullMethodName     = "/godoty.v1.AdminService/ResumeTenant"
+	AdminService_DeleteTenant_FullMethodName     = "/godoty.v1.AdminService/DeleteTenant"
 	AdminService_CreateApiKey_FullMethodName     = "/godoty.v1.AdminService/CreateApiKey"
 	AdminService_GetApiKey_FullMethodName        = "/godoty.v1.AdminService/GetApiKey"
 	AdminService_ListApiKeys_FullMethodName      = "/godoty.v1.AdminService/ListApiKeys"
@@ -44,12 +48,25 @@ const (
 // every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
 // other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
 type AdminServiceClient interface {
-	// Creates a tenant.
+	// Creates a tenant, which is active.
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*CreateTenantResponse, error)
-	// Returns a tenant.
+	// Returns a tenant, also a deleted one.
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
-	// Lists all tenants, oldest first.
+	// Lists the tenants, oldest first.
 	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
+	// Changes a tenant's display name or time zone.
+	UpdateTenant(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error)
+	// Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+	// waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+	// Suspending it again changes nothing.
+	SuspendTenant(ctx context.Context, in *SuspendTenantRequest, opts ...grpc.CallOption) (*SuspendTenantResponse, error)
+	// Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing.
+	ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error)
+	// Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+	// turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+	// ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+	// OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
+	DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
 	// Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
 	// may do no more than itself.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
@@ -109,6 +126,46 @@ func (c *adminServiceClient) ListTenants(ctx context.Context, in *ListTenantsReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTenantsResponse)
 	err := c.cc.Invoke(ctx, AdminService_ListTenants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) UpdateTenant(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_UpdateTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SuspendTenant(ctx context.Context, in *SuspendTenantRequest, opts ...grpc.CallOption) (*SuspendTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_SuspendTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeTenant(ctx context.Context, in *ResumeTenantRequest, opts ...grpc.CallOption) (*ResumeTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeTenant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteTenant_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +280,25 @@ func (c *adminServiceClient) ListAdminChanges(ctx context.Context, in *ListAdmin
 // every method for every tenant. Another one administers its own tenant: it calls the methods that say so; for any
 // other tenant it gets TENANT_NOT_FOUND, and every other method is refused as OPERATOR_ONLY. Every change is recorded.
 type AdminServiceServer interface {
-	// Creates a tenant.
+	// Creates a tenant, which is active.
 	CreateTenant(context.Context, *CreateTenantRequest) (*CreateTenantResponse, error)
-	// Returns a tenant.
+	// Returns a tenant, also a deleted one.
 	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
-	// Lists all tenants, oldest first.
+	// Lists the tenants, oldest first.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
+	// Changes a tenant's display name or time zone.
+	UpdateTenant(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error)
+	// Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+	// waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+	// Suspending it again changes nothing.
+	SuspendTenant(context.Context, *SuspendTenantRequest) (*SuspendTenantResponse, error)
+	// Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing.
+	ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error)
+	// Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+	// turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+	// ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+	// OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
+	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	// Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
 	// may do no more than itself.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
@@ -272,6 +342,18 @@ func (UnimplementedAdminServiceServer) GetTenant(context.Context, *GetTenantRequ
 }
 func (UnimplementedAdminServiceServer) ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTenants not implemented")
+}
+func (UnimplementedAdminServiceServer) UpdateTenant(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateTenant not implemented")
+}
+func (UnimplementedAdminServiceServer) SuspendTenant(context.Context, *SuspendTenantRequest) (*SuspendTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendTenant not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeTenant(context.Context, *ResumeTenantRequest) (*ResumeTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeTenant not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteTenant not implemented")
 }
 func (UnimplementedAdminServiceServer) CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateApiKey not implemented")
@@ -374,6 +456,78 @@ func _AdminService_ListTenants_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).ListTenants(ctx, req.(*ListTenantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_UpdateTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).UpdateTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_UpdateTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).UpdateTenant(ctx, req.(*UpdateTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SuspendTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SuspendTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SuspendTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SuspendTenant(ctx, req.(*SuspendTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeTenant(ctx, req.(*ResumeTenantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeleteTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteTenant(ctx, req.(*DeleteTenantRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -576,6 +730,22 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListTenants",
 			Handler:    _AdminService_ListTenants_Handler,
+		},
+		{
+			MethodName: "UpdateTenant",
+			Handler:    _AdminService_UpdateTenant_Handler,
+		},
+		{
+			MethodName: "SuspendTenant",
+			Handler:    _AdminService_SuspendTenant_Handler,
+		},
+		{
+			MethodName: "ResumeTenant",
+			Handler:    _AdminService_ResumeTenant_Handler,
+		},
+		{
+			MethodName: "DeleteTenant",
+			Handler:    _AdminService_DeleteTenant_Handler,
 		},
 		{
 			MethodName: "CreateApiKey",

@@ -24,15 +24,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The period that a budget covers.
+// The period that a budget covers. Days and months are those of `Tenant.time_zone`; if the clocks change, a day has 23 or
+// 25 hours.
 type BudgetWindow int32
 
 const (
 	// Never sent.
 	BudgetWindow_BUDGET_WINDOW_UNSPECIFIED BudgetWindow = 0
-	// A day, in UTC.
+	// A day, in the tenant's time zone.
 	BudgetWindow_BUDGET_WINDOW_DAY BudgetWindow = 1
-	// A month, in UTC.
+	// A month, in the tenant's time zone.
 	BudgetWindow_BUDGET_WINDOW_MONTH BudgetWindow = 2
 	// All time.
 	BudgetWindow_BUDGET_WINDOW_TOTAL BudgetWindow = 3
@@ -158,7 +159,7 @@ type BudgetStatus struct {
 	SpentUsd *string `protobuf:"bytes,4,opt,name=spent_usd,json=spentUsd,proto3,oneof" json:"spent_usd,omitempty"`
 	// The sum of the open calls' upper bounds.
 	ReservedUsd *string `protobuf:"bytes,5,opt,name=reserved_usd,json=reservedUsd,proto3,oneof" json:"reserved_usd,omitempty"`
-	// The start of the window, in UTC. Unset: the budget covers all time.
+	// The start of the window. Unset: the budget covers all time.
 	WindowStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=window_start_time,json=windowStartTime,proto3" json:"window_start_time,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -231,6 +231,20 @@ const (
 	// For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
 	// metadata: api_key_id=182c3d7f0e9d5a67.
 	ErrorReason_ERROR_REASON_API_KEY_CREATED ErrorReason = 42
+	// PERMISSION_DENIED. The operator has suspended the tenant. A waiting or running turn that would make another model
+	// call ends with this error, within 5 seconds after the suspension; the cost up to then is in the ledger. Keys of the
+	// scope `billing` still read. Do not retry before the operator resumes the tenant. metadata: tenant_id.
+	// For example: Converse of a tenant that has not paid. metadata: tenant_id=acme.
+	ErrorReason_ERROR_REASON_TENANT_SUSPENDED ErrorReason = 43
+	// FAILED_PRECONDITION. The tenant is deleted: its ledger can be read, but nothing of it can be changed, except for the
+	// cost of its calls. A waiting or running turn ends with this error within 5 seconds after the deletion; the cost up to
+	// then is in the ledger. Do not retry. metadata: tenant_id.
+	// For example: CreateApiKey for a tenant that was deleted a year ago. metadata: tenant_id=acme.
+	ErrorReason_ERROR_REASON_TENANT_DELETED ErrorReason = 44
+	// ALREADY_EXISTS. The id is that of a tenant, or of one that was deleted: ids are never used again. Do not retry with
+	// the same id. metadata: tenant_id.
+	// For example: CreateTenant with the id of a tenant that was deleted a year ago. metadata: tenant_id=acme.
+	ErrorReason_ERROR_REASON_TENANT_EXISTS ErrorReason = 45
 )
 
 // Enum value maps for ErrorReason.
@@ -279,6 +293,9 @@ var (
 		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
 		41: "ERROR_REASON_OPERATOR_ONLY",
 		42: "ERROR_REASON_API_KEY_CREATED",
+		43: "ERROR_REASON_TENANT_SUSPENDED",
+		44: "ERROR_REASON_TENANT_DELETED",
+		45: "ERROR_REASON_TENANT_EXISTS",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -324,6 +341,9 @@ var (
 		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
 		"ERROR_REASON_OPERATOR_ONLY":             41,
 		"ERROR_REASON_API_KEY_CREATED":           42,
+		"ERROR_REASON_TENANT_SUSPENDED":          43,
+		"ERROR_REASON_TENANT_DELETED":            44,
+		"ERROR_REASON_TENANT_EXISTS":             45,
 	}
 )
 
@@ -358,7 +378,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe2\v\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xc6\f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -403,7 +423,10 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
 	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(\x12\x1e\n" +
 	"\x1aERROR_REASON_OPERATOR_ONLY\x10)\x12 \n" +
-	"\x1cERROR_REASON_API_KEY_CREATED\x10*BI\n" +
+	"\x1cERROR_REASON_API_KEY_CREATED\x10*\x12!\n" +
+	"\x1dERROR_REASON_TENANT_SUSPENDED\x10+\x12\x1f\n" +
+	"\x1bERROR_REASON_TENANT_DELETED\x10,\x12\x1e\n" +
+	"\x1aERROR_REASON_TENANT_EXISTS\x10-BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

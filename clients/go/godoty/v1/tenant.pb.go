@@ -24,6 +24,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a tenant may do.
+type TenantState int32
+
+const (
+	// Never sent.
+	TenantState_TENANT_STATE_UNSPECIFIED TenantState = 0
+	// Everything that its policy allows.
+	TenantState_TENANT_STATE_ACTIVE TenantState = 1
+	// It starts no turns, and its running turns make no further model call. Its own keys read usage, ledger and budgets,
+	// and list and revoke keys; every other call by them is refused as TENANT_SUSPENDED.
+	TenantState_TENANT_STATE_SUSPENDED TenantState = 2
+	// Its keys are invalid. Its ledger, usage and recorded changes remain; all else is erased.
+	TenantState_TENANT_STATE_DELETED TenantState = 3
+)
+
+// Enum value maps for TenantState.
+var (
+	TenantState_name = map[int32]string{
+		0: "TENANT_STATE_UNSPECIFIED",
+		1: "TENANT_STATE_ACTIVE",
+		2: "TENANT_STATE_SUSPENDED",
+		3: "TENANT_STATE_DELETED",
+	}
+	TenantState_value = map[string]int32{
+		"TENANT_STATE_UNSPECIFIED": 0,
+		"TENANT_STATE_ACTIVE":      1,
+		"TENANT_STATE_SUSPENDED":   2,
+		"TENANT_STATE_DELETED":     3,
+	}
+)
+
+func (x TenantState) Enum() *TenantState {
+	p := new(TenantState)
+	*p = x
+	return p
+}
+
+func (x TenantState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TenantState) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_tenant_proto_enumTypes[0].Descriptor()
+}
+
+func (TenantState) Type() protoreflect.EnumType {
+	return &file_godoty_v1_tenant_proto_enumTypes[0]
+}
+
+func (x TenantState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TenantState.Descriptor instead.
+func (TenantState) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{0}
+}
+
 // The services that an API key may call.
 type ApiScope int32
 
@@ -66,11 +124,11 @@ func (x ApiScope) String() string {
 }
 
 func (ApiScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_tenant_proto_enumTypes[0].Descriptor()
+	return file_godoty_v1_tenant_proto_enumTypes[1].Descriptor()
 }
 
 func (ApiScope) Type() protoreflect.EnumType {
-	return &file_godoty_v1_tenant_proto_enumTypes[0]
+	return &file_godoty_v1_tenant_proto_enumTypes[1]
 }
 
 func (x ApiScope) Number() protoreflect.EnumNumber {
@@ -79,7 +137,7 @@ func (x ApiScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiScope.Descriptor instead.
 func (ApiScope) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{0}
+	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{1}
 }
 
 // What can make a change.
@@ -123,11 +181,11 @@ func (x AdminActorKind) String() string {
 }
 
 func (AdminActorKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_tenant_proto_enumTypes[1].Descriptor()
+	return file_godoty_v1_tenant_proto_enumTypes[2].Descriptor()
 }
 
 func (AdminActorKind) Type() protoreflect.EnumType {
-	return &file_godoty_v1_tenant_proto_enumTypes[1]
+	return &file_godoty_v1_tenant_proto_enumTypes[2]
 }
 
 func (x AdminActorKind) Number() protoreflect.EnumNumber {
@@ -136,18 +194,38 @@ func (x AdminActorKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AdminActorKind.Descriptor instead.
 func (AdminActorKind) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{1}
+	return file_godoty_v1_tenant_proto_rawDescGZIP(), []int{2}
 }
 
-// A tenant.
+// A tenant: who is billed, and whose data no other tenant sees.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenant's id, generated.
+	// The tenant's id: the one that its creator chose, or a generated one. It never belongs to another tenant, also not
+	// after the tenant is deleted.
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	// The display name.
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The display name: 1 to 200 printable characters.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The IANA time zone whose days and months the tenant's budgets cover, such as "Europe/Berlin"; "UTC" by default.
+	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// When `time_zone` comes into force: the start of the first month that it cuts. Until then the windows are those of
+	// the time zone before. Unset: it is in force since the tenant was created.
+	TimeZoneStartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time_zone_start_time,json=timeZoneStartTime,proto3" json:"time_zone_start_time,omitempty"`
+	// What the tenant may do.
+	State TenantState `protobuf:"varint,5,opt,name=state,proto3,enum=godoty.v1.TenantState" json:"state,omitempty"`
 	// The time of creation.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The time of the last change by UpdateTenant, SuspendTenant, ResumeTenant or DeleteTenant; at first that of creation.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The time of the suspension. Unset: the tenant is not suspended.
+	SuspendTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=suspend_time,json=suspendTime,proto3" json:"suspend_time,omitempty"`
+	// The time of the deletion. Unset: the tenant is not deleted.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// When the erasure of a deleted tenant's data was complete. Unset: the tenant is not deleted, or its data are still
+	// being erased.
+	EraseTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	// Changes with every change of the tenant; for the `etag` of the requests that change it. Output only: ignored in
+	// requests.
+	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,11 +267,32 @@ func (x *Tenant) GetTenantId() string {
 	return ""
 }
 
-func (x *Tenant) GetName() string {
+func (x *Tenant) GetDisplayName() string {
 	if x != nil {
-		return x.Name
+		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *Tenant) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Tenant) GetTimeZoneStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TimeZoneStartTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetState() TenantState {
+	if x != nil {
+		return x.State
+	}
+	return TenantState_TENANT_STATE_UNSPECIFIED
 }
 
 func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
@@ -201,6 +300,41 @@ func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Tenant) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetSuspendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // An API key, without its secret.
@@ -644,12 +778,24 @@ var File_godoty_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/tenant.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n" +
+	"\x16godoty/v1/tenant.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n" +
 	"\x06Tenant\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
-	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\x82\x04\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1b\n" +
+	"\ttime_zone\x18\x03 \x01(\tR\btimeZone\x12K\n" +
+	"\x14time_zone_start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11timeZoneStartTime\x12,\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x16.godoty.v1.TenantStateR\x05state\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12=\n" +
+	"\fsuspend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vsuspendTime\x12;\n" +
+	"\vdelete_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x129\n" +
+	"\n" +
+	"erase_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\x12\x12\n" +
+	"\x04etag\x18\v \x01(\tR\x04etag\"\x82\x04\n" +
 	"\x06ApiKey\x12\x1c\n" +
 	"\n" +
 	"api_key_id\x18\x01 \x01(\tR\bapiKeyId\x12\x1b\n" +
@@ -698,7 +844,12 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"AdminActor\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.godoty.v1.AdminActorKindR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04peer\x18\x03 \x01(\tR\x04peer*i\n" +
+	"\x04peer\x18\x03 \x01(\tR\x04peer*z\n" +
+	"\vTenantState\x12\x1c\n" +
+	"\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n" +
+	"\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x18\n" +
+	"\x14TENANT_STATE_DELETED\x10\x03*i\n" +
 	"\bApiScope\x12\x19\n" +
 	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
@@ -723,35 +874,42 @@ func file_godoty_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_tenant_proto_rawDescData
 }
 
-var file_godoty_v1_tenant_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_godoty_v1_tenant_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_godoty_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_godoty_v1_tenant_proto_goTypes = []any{
-	(ApiScope)(0),                 // 0: godoty.v1.ApiScope
-	(AdminActorKind)(0),           // 1: godoty.v1.AdminActorKind
-	(*Tenant)(nil),                // 2: godoty.v1.Tenant
-	(*ApiKey)(nil),                // 3: godoty.v1.ApiKey
-	(*Policy)(nil),                // 4: godoty.v1.Policy
-	(*AdminChange)(nil),           // 5: godoty.v1.AdminChange
-	(*AdminActor)(nil),            // 6: godoty.v1.AdminActor
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Budget)(nil),                // 8: godoty.v1.Budget
+	(TenantState)(0),              // 0: godoty.v1.TenantState
+	(ApiScope)(0),                 // 1: godoty.v1.ApiScope
+	(AdminActorKind)(0),           // 2: godoty.v1.AdminActorKind
+	(*Tenant)(nil),                // 3: godoty.v1.Tenant
+	(*ApiKey)(nil),                // 4: godoty.v1.ApiKey
+	(*Policy)(nil),                // 5: godoty.v1.Policy
+	(*AdminChange)(nil),           // 6: godoty.v1.AdminChange
+	(*AdminActor)(nil),            // 7: godoty.v1.AdminActor
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Budget)(nil),                // 9: godoty.v1.Budget
 }
 var file_godoty_v1_tenant_proto_depIdxs = []int32{
-	7,  // 0: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
-	7,  // 2: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 3: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 4: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	7,  // 5: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
-	7,  // 7: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
-	6,  // 8: godoty.v1.AdminChange.actor:type_name -> godoty.v1.AdminActor
-	1,  // 9: godoty.v1.AdminActor.kind:type_name -> godoty.v1.AdminActorKind
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	8,  // 0: godoty.v1.Tenant.time_zone_start_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: godoty.v1.Tenant.state:type_name -> godoty.v1.TenantState
+	8,  // 2: godoty.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 3: godoty.v1.Tenant.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 4: godoty.v1.Tenant.suspend_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: godoty.v1.Tenant.delete_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: godoty.v1.Tenant.erase_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: godoty.v1.ApiKey.scopes:type_name -> godoty.v1.ApiScope
+	8,  // 8: godoty.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 9: godoty.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 10: godoty.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: godoty.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: godoty.v1.Policy.budgets:type_name -> godoty.v1.Budget
+	8,  // 13: godoty.v1.AdminChange.time:type_name -> google.protobuf.Timestamp
+	7,  // 14: godoty.v1.AdminChange.actor:type_name -> godoty.v1.AdminActor
+	2,  // 15: godoty.v1.AdminActor.kind:type_name -> godoty.v1.AdminActorKind
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_tenant_proto_init() }
@@ -767,7 +925,7 @@ func file_godoty_v1_tenant_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_tenant_proto_rawDesc), len(file_godoty_v1_tenant_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -52,6 +52,26 @@ class AdminServiceStub:
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/godoty.v1.AdminService/UpdateTenant',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdateTenantResponse.FromString,
+                _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/godoty.v1.AdminService/SuspendTenant',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.FromString,
+                _registered_method=True)
+        self.ResumeTenant = channel.unary_unary(
+                '/godoty.v1.AdminService/ResumeTenant',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.FromString,
+                _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/godoty.v1.AdminService/DeleteTenant',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/godoty.v1.AdminService/CreateApiKey',
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.CreateApiKeyRequest.SerializeToString,
@@ -111,21 +131,54 @@ class AdminServiceServicer:
     """
 
     def CreateTenant(self, request, context):
-        """Creates a tenant.
+        """Creates a tenant, which is active.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTenant(self, request, context):
-        """Returns a tenant.
+        """Returns a tenant, also a deleted one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTenants(self, request, context):
-        """Lists all tenants, oldest first.
+        """Lists the tenants, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant's display name or time zone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendTenant(self, request, context):
+        """Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+        waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+        Suspending it again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTenant(self, request, context):
+        """Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+        turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+        ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+        OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +276,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListTenants,
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.UpdateTenantResponse.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.SerializeToString,
+            ),
+            'ResumeTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTenant,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -359,6 +432,114 @@ class AdminService:
             '/godoty.v1.AdminService/ListTenants',
             godoty_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
             godoty_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/UpdateTenant',
+            godoty_dot_v1_dot_admin__service__pb2.UpdateTenantRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.UpdateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/SuspendTenant',
+            godoty_dot_v1_dot_admin__service__pb2.SuspendTenantRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.SuspendTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/ResumeTenant',
+            godoty_dot_v1_dot_admin__service__pb2.ResumeTenantRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.ResumeTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/DeleteTenant',
+            godoty_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.FromString,
             options,
             channel_credentials,
             insecure,

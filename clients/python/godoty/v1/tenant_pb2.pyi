@@ -11,6 +11,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class TenantState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TENANT_STATE_UNSPECIFIED: _ClassVar[TenantState]
+    TENANT_STATE_ACTIVE: _ClassVar[TenantState]
+    TENANT_STATE_SUSPENDED: _ClassVar[TenantState]
+    TENANT_STATE_DELETED: _ClassVar[TenantState]
+
 class ApiScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     API_SCOPE_UNSPECIFIED: _ClassVar[ApiScope]
@@ -24,6 +31,10 @@ class AdminActorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ADMIN_ACTOR_KIND_KEY: _ClassVar[AdminActorKind]
     ADMIN_ACTOR_KIND_CLI: _ClassVar[AdminActorKind]
     ADMIN_ACTOR_KIND_SYSTEM: _ClassVar[AdminActorKind]
+TENANT_STATE_UNSPECIFIED: TenantState
+TENANT_STATE_ACTIVE: TenantState
+TENANT_STATE_SUSPENDED: TenantState
+TENANT_STATE_DELETED: TenantState
 API_SCOPE_UNSPECIFIED: ApiScope
 API_SCOPE_CONVERSE: ApiScope
 API_SCOPE_BILLING: ApiScope
@@ -34,14 +45,30 @@ ADMIN_ACTOR_KIND_CLI: AdminActorKind
 ADMIN_ACTOR_KIND_SYSTEM: AdminActorKind
 
 class Tenant(_message.Message):
-    __slots__ = ("tenant_id", "name", "create_time")
+    __slots__ = ("tenant_id", "display_name", "time_zone", "time_zone_start_time", "state", "create_time", "update_time", "suspend_time", "delete_time", "erase_time", "etag")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_START_TIME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SUSPEND_TIME_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ERASE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    name: str
+    display_name: str
+    time_zone: str
+    time_zone_start_time: _timestamp_pb2.Timestamp
+    state: TenantState
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, tenant_id: _Optional[str] = ..., name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    update_time: _timestamp_pb2.Timestamp
+    suspend_time: _timestamp_pb2.Timestamp
+    delete_time: _timestamp_pb2.Timestamp
+    erase_time: _timestamp_pb2.Timestamp
+    etag: str
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., time_zone: _Optional[str] = ..., time_zone_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[TenantState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., suspend_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., erase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class ApiKey(_message.Message):
     __slots__ = ("api_key_id", "tenant_id", "display_name", "scopes", "operator", "models", "turns_per_minute", "create_time", "expire_time", "revoke_time", "last_use_time")

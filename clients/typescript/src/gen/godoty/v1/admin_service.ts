@@ -25,8 +25,15 @@ import { AdminChange, ApiKey, ApiScope, apiScopeFromJSON, apiScopeToJSON, Policy
 
 /** The tenant to create. */
 export interface CreateTenantRequest {
-  /** Required. The display name: at most 200 characters. */
-  name: string;
+  /**
+   * The tenant's id: 3 to 63 lower-case letters, digits and hyphens, the first a letter, the last no hyphen. One that a
+   * tenant has, or had before it was deleted, is refused as TENANT_EXISTS. Empty: it is generated.
+   */
+  tenantId: string;
+  /** Required. The display name: 1 to 200 printable characters. */
+  displayName: string;
+  /** The IANA time zone whose days and months the tenant's budgets cover, such as "Europe/Berlin". Empty: "UTC". */
+  timeZone: string;
   /**
    * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among all tenants. The same request with the same
    * id returns the tenant that it created before. With another content, or by another key, the id is refused as
@@ -55,9 +62,11 @@ export interface GetTenantResponse {
 
 /** A query for tenants. */
 export interface ListTenantsRequest {
+  /** Also list the deleted tenants. False: all others. */
+  showDeleted: boolean;
   /** Maximum number of tenants; 0 means 100, values above 500 are reduced to 500. */
   pageSize: number;
-  /** The `next_page_token` of the previous page. Empty: the first page. */
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
 }
 
@@ -67,6 +76,77 @@ export interface ListTenantsResponse {
   tenants: Tenant[];
   /** The `page_token` of the next page. Empty: this is the last page. */
   nextPageToken: string;
+}
+
+/** The fields of the tenant to change. */
+export interface UpdateTenantRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /**
+   * Required. The new values of `display_name` and `time_zone`. A new time zone cuts the tenant's budgets from its next
+   * month on: the current day and month end as they began, and the next ones begin where those end. A change in the last
+   * two minutes of a month holds from the month after the next one. The last change before a month begins counts.
+   */
+  tenant:
+    | Tenant
+    | undefined;
+  /** The fields to change: "display_name", "time_zone"; "*": both. Unset: those that are not empty in `tenant`. */
+  updateMask:
+    | string[]
+    | undefined;
+  /**
+   * The etag of the tenant that the change is based on: if the tenant has changed since, the change is refused as
+   * ETAG_MISMATCH. Empty: the change is made in any case.
+   */
+  etag: string;
+}
+
+/** The changed tenant. */
+export interface UpdateTenantResponse {
+  /** The tenant, with its new etag. */
+  tenant: Tenant | undefined;
+}
+
+/** The tenant to suspend. */
+export interface SuspendTenantRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** As in UpdateTenantRequest. */
+  etag: string;
+}
+
+/** The suspended tenant. */
+export interface SuspendTenantResponse {
+  /** The tenant, with its new etag. */
+  tenant: Tenant | undefined;
+}
+
+/** The tenant to resume. */
+export interface ResumeTenantRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** As in UpdateTenantRequest. */
+  etag: string;
+}
+
+/** The resumed tenant. */
+export interface ResumeTenantResponse {
+  /** The tenant, with its new etag. */
+  tenant: Tenant | undefined;
+}
+
+/** The tenant to delete. */
+export interface DeleteTenantRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** As in UpdateTenantRequest; ignored if the tenant is deleted already. */
+  etag: string;
+}
+
+/** The deleted tenant. */
+export interface DeleteTenantResponse {
+  /** The tenant: its `erase_time` is set once its data are erased. */
+  tenant: Tenant | undefined;
 }
 
 /** The API key to create. */
@@ -313,16 +393,22 @@ export interface ListAdminChangesResponse {
 }
 
 function createBaseCreateTenantRequest(): CreateTenantRequest {
-  return { name: "", requestId: "" };
+  return { tenantId: "", displayName: "", timeZone: "", requestId: "" };
 }
 
 export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   encode(message: CreateTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== "") {
-      writer.uint32(10).string(message.name);
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.displayName !== "") {
+      writer.uint32(18).string(message.displayName);
+    }
+    if (message.timeZone !== "") {
+      writer.uint32(26).string(message.timeZone);
     }
     if (message.requestId !== "") {
-      writer.uint32(18).string(message.requestId);
+      writer.uint32(34).string(message.requestId);
     }
     return writer;
   },
@@ -345,11 +431,27 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
               break;
             }
 
-            message.name = reader.string();
+            message.tenantId = reader.string();
             continue;
           }
           case 2: {
             if (tag !== 18) {
+              break;
+            }
+
+            message.displayName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.timeZone = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
               break;
             }
 
@@ -370,7 +472,21 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
 
   fromJSON(object: any): CreateTenantRequest {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      displayName: isSet(object.displayName)
+        ? globalThis.String(object.displayName)
+        : isSet(object.display_name)
+        ? globalThis.String(object.display_name)
+        : "",
+      timeZone: isSet(object.timeZone)
+        ? globalThis.String(object.timeZone)
+        : isSet(object.time_zone)
+        ? globalThis.String(object.time_zone)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
@@ -381,8 +497,14 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
 
   toJSON(message: CreateTenantRequest): unknown {
     const obj: any = {};
-    if (message.name !== "") {
-      obj.name = message.name;
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.displayName !== "") {
+      obj.displayName = message.displayName;
+    }
+    if (message.timeZone !== "") {
+      obj.timeZone = message.timeZone;
     }
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
@@ -395,7 +517,9 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<CreateTenantRequest>, I>>(object: I): CreateTenantRequest {
     const message = createBaseCreateTenantRequest();
-    message.name = object.name ?? "";
+    message.tenantId = object.tenantId ?? "";
+    message.displayName = object.displayName ?? "";
+    message.timeZone = object.timeZone ?? "";
     message.requestId = object.requestId ?? "";
     return message;
   },
@@ -613,16 +737,19 @@ export const GetTenantResponse: MessageFns<GetTenantResponse> = {
 };
 
 function createBaseListTenantsRequest(): ListTenantsRequest {
-  return { pageSize: 0, pageToken: "" };
+  return { showDeleted: false, pageSize: 0, pageToken: "" };
 }
 
 export const ListTenantsRequest: MessageFns<ListTenantsRequest> = {
   encode(message: ListTenantsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.showDeleted !== false) {
+      writer.uint32(8).bool(message.showDeleted);
+    }
     if (message.pageSize !== 0) {
-      writer.uint32(8).int32(message.pageSize);
+      writer.uint32(16).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(18).string(message.pageToken);
+      writer.uint32(26).string(message.pageToken);
     }
     return writer;
   },
@@ -645,11 +772,19 @@ export const ListTenantsRequest: MessageFns<ListTenantsRequest> = {
               break;
             }
 
-            message.pageSize = reader.int32();
+            message.showDeleted = reader.bool();
             continue;
           }
           case 2: {
-            if (tag !== 18) {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
               break;
             }
 
@@ -670,6 +805,11 @@ export const ListTenantsRequest: MessageFns<ListTenantsRequest> = {
 
   fromJSON(object: any): ListTenantsRequest {
     return {
+      showDeleted: isSet(object.showDeleted)
+        ? globalThis.Boolean(object.showDeleted)
+        : isSet(object.show_deleted)
+        ? globalThis.Boolean(object.show_deleted)
+        : false,
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
@@ -685,6 +825,9 @@ export const ListTenantsRequest: MessageFns<ListTenantsRequest> = {
 
   toJSON(message: ListTenantsRequest): unknown {
     const obj: any = {};
+    if (message.showDeleted !== false) {
+      obj.showDeleted = message.showDeleted;
+    }
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
@@ -699,6 +842,7 @@ export const ListTenantsRequest: MessageFns<ListTenantsRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ListTenantsRequest>, I>>(object: I): ListTenantsRequest {
     const message = createBaseListTenantsRequest();
+    message.showDeleted = object.showDeleted ?? false;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
     return message;
@@ -790,6 +934,676 @@ export const ListTenantsResponse: MessageFns<ListTenantsResponse> = {
     const message = createBaseListTenantsResponse();
     message.tenants = object.tenants?.map((e) => Tenant.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseUpdateTenantRequest(): UpdateTenantRequest {
+  return { tenantId: "", tenant: undefined, updateMask: undefined, etag: "" };
+}
+
+export const UpdateTenantRequest: MessageFns<UpdateTenantRequest> = {
+  encode(message: UpdateTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.tenant !== undefined) {
+      Tenant.encode(message.tenant, writer.uint32(18).fork()).join();
+    }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(26).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(34).string(message.etag);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateTenantRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateTenantRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenant = Tenant.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateTenantRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      tenant: isSet(object.tenant) ? Tenant.fromJSON(object.tenant) : undefined,
+      updateMask: isSet(object.updateMask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.updateMask))
+        : isSet(object.update_mask)
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
+        : undefined,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+    };
+  },
+
+  toJSON(message: UpdateTenantRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.tenant !== undefined) {
+      obj.tenant = Tenant.toJSON(message.tenant);
+    }
+    if (message.updateMask !== undefined) {
+      obj.updateMask = FieldMask.toJSON(FieldMask.wrap(message.updateMask));
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateTenantRequest>, I>>(base?: I): UpdateTenantRequest {
+    return UpdateTenantRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateTenantRequest>, I>>(object: I): UpdateTenantRequest {
+    const message = createBaseUpdateTenantRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.tenant = (object.tenant !== undefined && object.tenant !== null)
+      ? Tenant.fromPartial(object.tenant)
+      : undefined;
+    message.updateMask = object.updateMask ?? undefined;
+    message.etag = object.etag ?? "";
+    return message;
+  },
+};
+
+function createBaseUpdateTenantResponse(): UpdateTenantResponse {
+  return { tenant: undefined };
+}
+
+export const UpdateTenantResponse: MessageFns<UpdateTenantResponse> = {
+  encode(message: UpdateTenantResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== undefined) {
+      Tenant.encode(message.tenant, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateTenantResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateTenantResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = Tenant.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateTenantResponse {
+    return { tenant: isSet(object.tenant) ? Tenant.fromJSON(object.tenant) : undefined };
+  },
+
+  toJSON(message: UpdateTenantResponse): unknown {
+    const obj: any = {};
+    if (message.tenant !== undefined) {
+      obj.tenant = Tenant.toJSON(message.tenant);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateTenantResponse>, I>>(base?: I): UpdateTenantResponse {
+    return UpdateTenantResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateTenantResponse>, I>>(object: I): UpdateTenantResponse {
+    const message = createBaseUpdateTenantResponse();
+    message.tenant = (object.tenant !== undefined && object.tenant !== null)
+      ? Tenant.fromPartial(object.tenant)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSuspendTenantRequest(): SuspendTenantRequest {
+  return { tenantId: "", etag: "" };
+}
+
+export const SuspendTenantRequest: MessageFns<SuspendTenantRequest> = {
+  encode(message: SuspendTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.etag !== "") {
+      writer.uint32(18).string(message.etag);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SuspendTenantRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSuspendTenantRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SuspendTenantRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+    };
+  },
+
+  toJSON(message: SuspendTenantRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SuspendTenantRequest>, I>>(base?: I): SuspendTenantRequest {
+    return SuspendTenantRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SuspendTenantRequest>, I>>(object: I): SuspendTenantRequest {
+    const message = createBaseSuspendTenantRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.etag = object.etag ?? "";
+    return message;
+  },
+};
+
+function createBaseSuspendTenantResponse(): SuspendTenantResponse {
+  return { tenant: undefined };
+}
+
+export const SuspendTenantResponse: MessageFns<SuspendTenantResponse> = {
+  encode(message: SuspendTenantResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== undefined) {
+      Tenant.encode(message.tenant, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SuspendTenantResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSuspendTenantResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = Tenant.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SuspendTenantResponse {
+    return { tenant: isSet(object.tenant) ? Tenant.fromJSON(object.tenant) : undefined };
+  },
+
+  toJSON(message: SuspendTenantResponse): unknown {
+    const obj: any = {};
+    if (message.tenant !== undefined) {
+      obj.tenant = Tenant.toJSON(message.tenant);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SuspendTenantResponse>, I>>(base?: I): SuspendTenantResponse {
+    return SuspendTenantResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SuspendTenantResponse>, I>>(object: I): SuspendTenantResponse {
+    const message = createBaseSuspendTenantResponse();
+    message.tenant = (object.tenant !== undefined && object.tenant !== null)
+      ? Tenant.fromPartial(object.tenant)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseResumeTenantRequest(): ResumeTenantRequest {
+  return { tenantId: "", etag: "" };
+}
+
+export const ResumeTenantRequest: MessageFns<ResumeTenantRequest> = {
+  encode(message: ResumeTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.etag !== "") {
+      writer.uint32(18).string(message.etag);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeTenantRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeTenantRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeTenantRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+    };
+  },
+
+  toJSON(message: ResumeTenantRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeTenantRequest>, I>>(base?: I): ResumeTenantRequest {
+    return ResumeTenantRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeTenantRequest>, I>>(object: I): ResumeTenantRequest {
+    const message = createBaseResumeTenantRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.etag = object.etag ?? "";
+    return message;
+  },
+};
+
+function createBaseResumeTenantResponse(): ResumeTenantResponse {
+  return { tenant: undefined };
+}
+
+export const ResumeTenantResponse: MessageFns<ResumeTenantResponse> = {
+  encode(message: ResumeTenantResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== undefined) {
+      Tenant.encode(message.tenant, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeTenantResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeTenantResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = Tenant.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeTenantResponse {
+    return { tenant: isSet(object.tenant) ? Tenant.fromJSON(object.tenant) : undefined };
+  },
+
+  toJSON(message: ResumeTenantResponse): unknown {
+    const obj: any = {};
+    if (message.tenant !== undefined) {
+      obj.tenant = Tenant.toJSON(message.tenant);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeTenantResponse>, I>>(base?: I): ResumeTenantResponse {
+    return ResumeTenantResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeTenantResponse>, I>>(object: I): ResumeTenantResponse {
+    const message = createBaseResumeTenantResponse();
+    message.tenant = (object.tenant !== undefined && object.tenant !== null)
+      ? Tenant.fromPartial(object.tenant)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDeleteTenantRequest(): DeleteTenantRequest {
+  return { tenantId: "", etag: "" };
+}
+
+export const DeleteTenantRequest: MessageFns<DeleteTenantRequest> = {
+  encode(message: DeleteTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.etag !== "") {
+      writer.uint32(18).string(message.etag);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTenantRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTenantRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteTenantRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+    };
+  },
+
+  toJSON(message: DeleteTenantRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTenantRequest>, I>>(base?: I): DeleteTenantRequest {
+    return DeleteTenantRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTenantRequest>, I>>(object: I): DeleteTenantRequest {
+    const message = createBaseDeleteTenantRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.etag = object.etag ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteTenantResponse(): DeleteTenantResponse {
+  return { tenant: undefined };
+}
+
+export const DeleteTenantResponse: MessageFns<DeleteTenantResponse> = {
+  encode(message: DeleteTenantResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== undefined) {
+      Tenant.encode(message.tenant, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTenantResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTenantResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = Tenant.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteTenantResponse {
+    return { tenant: isSet(object.tenant) ? Tenant.fromJSON(object.tenant) : undefined };
+  },
+
+  toJSON(message: DeleteTenantResponse): unknown {
+    const obj: any = {};
+    if (message.tenant !== undefined) {
+      obj.tenant = Tenant.toJSON(message.tenant);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTenantResponse>, I>>(base?: I): DeleteTenantResponse {
+    return DeleteTenantResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTenantResponse>, I>>(object: I): DeleteTenantResponse {
+    const message = createBaseDeleteTenantResponse();
+    message.tenant = (object.tenant !== undefined && object.tenant !== null)
+      ? Tenant.fromPartial(object.tenant)
+      : undefined;
     return message;
   },
 };
@@ -2896,7 +3710,7 @@ export const ListAdminChangesResponse: MessageFns<ListAdminChangesResponse> = {
  */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
-  /** Creates a tenant. */
+  /** Creates a tenant, which is active. */
   createTenant: {
     path: "/godoty.v1.AdminService/CreateTenant" as const,
     requestStream: false as const,
@@ -2907,7 +3721,7 @@ export const AdminServiceService = {
       Buffer.from(CreateTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateTenantResponse => CreateTenantResponse.decode(value),
   },
-  /** Returns a tenant. */
+  /** Returns a tenant, also a deleted one. */
   getTenant: {
     path: "/godoty.v1.AdminService/GetTenant" as const,
     requestStream: false as const,
@@ -2917,7 +3731,7 @@ export const AdminServiceService = {
     responseSerialize: (value: GetTenantResponse): Buffer => Buffer.from(GetTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetTenantResponse => GetTenantResponse.decode(value),
   },
-  /** Lists all tenants, oldest first. */
+  /** Lists the tenants, oldest first. */
   listTenants: {
     path: "/godoty.v1.AdminService/ListTenants" as const,
     requestStream: false as const,
@@ -2926,6 +3740,59 @@ export const AdminServiceService = {
     requestDeserialize: (value: Buffer): ListTenantsRequest => ListTenantsRequest.decode(value),
     responseSerialize: (value: ListTenantsResponse): Buffer => Buffer.from(ListTenantsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTenantsResponse => ListTenantsResponse.decode(value),
+  },
+  /** Changes a tenant's display name or time zone. */
+  updateTenant: {
+    path: "/godoty.v1.AdminService/UpdateTenant" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateTenantRequest): Buffer => Buffer.from(UpdateTenantRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateTenantRequest => UpdateTenantRequest.decode(value),
+    responseSerialize: (value: UpdateTenantResponse): Buffer =>
+      Buffer.from(UpdateTenantResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateTenantResponse => UpdateTenantResponse.decode(value),
+  },
+  /**
+   * Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+   * waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+   * Suspending it again changes nothing.
+   */
+  suspendTenant: {
+    path: "/godoty.v1.AdminService/SuspendTenant" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SuspendTenantRequest): Buffer => Buffer.from(SuspendTenantRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SuspendTenantRequest => SuspendTenantRequest.decode(value),
+    responseSerialize: (value: SuspendTenantResponse): Buffer =>
+      Buffer.from(SuspendTenantResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SuspendTenantResponse => SuspendTenantResponse.decode(value),
+  },
+  /** Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing. */
+  resumeTenant: {
+    path: "/godoty.v1.AdminService/ResumeTenant" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResumeTenantRequest): Buffer => Buffer.from(ResumeTenantRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResumeTenantRequest => ResumeTenantRequest.decode(value),
+    responseSerialize: (value: ResumeTenantResponse): Buffer =>
+      Buffer.from(ResumeTenantResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResumeTenantResponse => ResumeTenantResponse.decode(value),
+  },
+  /**
+   * Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+   * turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+   * ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+   * OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
+   */
+  deleteTenant: {
+    path: "/godoty.v1.AdminService/DeleteTenant" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteTenantRequest): Buffer => Buffer.from(DeleteTenantRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteTenantRequest => DeleteTenantRequest.decode(value),
+    responseSerialize: (value: DeleteTenantResponse): Buffer =>
+      Buffer.from(DeleteTenantResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteTenantResponse => DeleteTenantResponse.decode(value),
   },
   /**
    * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
@@ -3053,12 +3920,29 @@ export const AdminServiceService = {
 } as const;
 
 export interface AdminServiceServer extends UntypedServiceImplementation {
-  /** Creates a tenant. */
+  /** Creates a tenant, which is active. */
   createTenant: handleUnaryCall<CreateTenantRequest, CreateTenantResponse>;
-  /** Returns a tenant. */
+  /** Returns a tenant, also a deleted one. */
   getTenant: handleUnaryCall<GetTenantRequest, GetTenantResponse>;
-  /** Lists all tenants, oldest first. */
+  /** Lists the tenants, oldest first. */
   listTenants: handleUnaryCall<ListTenantsRequest, ListTenantsResponse>;
+  /** Changes a tenant's display name or time zone. */
+  updateTenant: handleUnaryCall<UpdateTenantRequest, UpdateTenantResponse>;
+  /**
+   * Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+   * waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+   * Suspending it again changes nothing.
+   */
+  suspendTenant: handleUnaryCall<SuspendTenantRequest, SuspendTenantResponse>;
+  /** Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing. */
+  resumeTenant: handleUnaryCall<ResumeTenantRequest, ResumeTenantResponse>;
+  /**
+   * Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+   * turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+   * ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+   * OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
+   */
+  deleteTenant: handleUnaryCall<DeleteTenantRequest, DeleteTenantResponse>;
   /**
    * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that
    * may do no more than itself.
@@ -3097,7 +3981,7 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
 }
 
 export interface AdminServiceClient extends Client {
-  /** Creates a tenant. */
+  /** Creates a tenant, which is active. */
   createTenant(
     request: CreateTenantRequest,
     callback: (error: ServiceError | null, response: CreateTenantResponse) => void,
@@ -3113,7 +3997,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateTenantResponse) => void,
   ): ClientUnaryCall;
-  /** Returns a tenant. */
+  /** Returns a tenant, also a deleted one. */
   getTenant(
     request: GetTenantRequest,
     callback: (error: ServiceError | null, response: GetTenantResponse) => void,
@@ -3129,7 +4013,7 @@ export interface AdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetTenantResponse) => void,
   ): ClientUnaryCall;
-  /** Lists all tenants, oldest first. */
+  /** Lists the tenants, oldest first. */
   listTenants(
     request: ListTenantsRequest,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
@@ -3144,6 +4028,79 @@ export interface AdminServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListTenantsResponse) => void,
+  ): ClientUnaryCall;
+  /** Changes a tenant's display name or time zone. */
+  updateTenant(
+    request: UpdateTenantRequest,
+    callback: (error: ServiceError | null, response: UpdateTenantResponse) => void,
+  ): ClientUnaryCall;
+  updateTenant(
+    request: UpdateTenantRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateTenantResponse) => void,
+  ): ClientUnaryCall;
+  updateTenant(
+    request: UpdateTenantRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateTenantResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Suspends a tenant; takes effect on every server within 5 seconds: its calls are refused as TENANT_SUSPENDED, and its
+   * waiting and running turns make no further model call. A model call that is being answered is answered to its end.
+   * Suspending it again changes nothing.
+   */
+  suspendTenant(
+    request: SuspendTenantRequest,
+    callback: (error: ServiceError | null, response: SuspendTenantResponse) => void,
+  ): ClientUnaryCall;
+  suspendTenant(
+    request: SuspendTenantRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SuspendTenantResponse) => void,
+  ): ClientUnaryCall;
+  suspendTenant(
+    request: SuspendTenantRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SuspendTenantResponse) => void,
+  ): ClientUnaryCall;
+  /** Ends a tenant's suspension; takes effect on every server within 5 seconds. Resuming an active tenant changes nothing. */
+  resumeTenant(
+    request: ResumeTenantRequest,
+    callback: (error: ServiceError | null, response: ResumeTenantResponse) => void,
+  ): ClientUnaryCall;
+  resumeTenant(
+    request: ResumeTenantRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResumeTenantResponse) => void,
+  ): ClientUnaryCall;
+  resumeTenant(
+    request: ResumeTenantRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResumeTenantResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Deletes a tenant for good. Its API keys are invalid on every server within 5 seconds, and its waiting and running
+   * turns are cancelled; what they cost is in the ledger. Then, in the background, all its data are erased except for its
+   * ledger, usage, spending and recorded changes: sessions, messages, turns, event logs, API keys and policy; and its
+   * OpenRouter keys, once its open model calls are reconciled. Deleting it again changes nothing.
+   */
+  deleteTenant(
+    request: DeleteTenantRequest,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
+  ): ClientUnaryCall;
+  deleteTenant(
+    request: DeleteTenantRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
+  ): ClientUnaryCall;
+  deleteTenant(
+    request: DeleteTenantRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
   ): ClientUnaryCall;
   /**
    * Creates an API key. Its text is in this response only. Also by a key that administers the tenant, for a key that

@@ -7,13 +7,16 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /** Limits on a tenant's spending. */
 
-/** The period that a budget covers. */
+/**
+ * The period that a budget covers. Days and months are those of `Tenant.time_zone`; if the clocks change, a day has 23 or
+ * 25 hours.
+ */
 export enum BudgetWindow {
   /** BUDGET_WINDOW_UNSPECIFIED - Never sent. */
   BUDGET_WINDOW_UNSPECIFIED = 0,
-  /** BUDGET_WINDOW_DAY - A day, in UTC. */
+  /** BUDGET_WINDOW_DAY - A day, in the tenant's time zone. */
   BUDGET_WINDOW_DAY = 1,
-  /** BUDGET_WINDOW_MONTH - A month, in UTC. */
+  /** BUDGET_WINDOW_MONTH - A month, in the tenant's time zone. */
   BUDGET_WINDOW_MONTH = 2,
   /** BUDGET_WINDOW_TOTAL - All time. */
   BUDGET_WINDOW_TOTAL = 3,
@@ -87,7 +90,7 @@ export interface BudgetStatus {
   reservedUsd?:
     | string
     | undefined;
-  /** The start of the window, in UTC. Unset: the budget covers all time. */
+  /** The start of the window. Unset: the budget covers all time. */
   windowStartTime: Date | undefined;
 }
 

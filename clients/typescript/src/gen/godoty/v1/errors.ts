@@ -297,6 +297,26 @@ export enum ErrorReason {
    * metadata: api_key_id=182c3d7f0e9d5a67.
    */
   ERROR_REASON_API_KEY_CREATED = 42,
+  /**
+   * ERROR_REASON_TENANT_SUSPENDED - PERMISSION_DENIED. The operator has suspended the tenant. A waiting or running turn that would make another model
+   * call ends with this error, within 5 seconds after the suspension; the cost up to then is in the ledger. Keys of the
+   * scope `billing` still read. Do not retry before the operator resumes the tenant. metadata: tenant_id.
+   * For example: Converse of a tenant that has not paid. metadata: tenant_id=acme.
+   */
+  ERROR_REASON_TENANT_SUSPENDED = 43,
+  /**
+   * ERROR_REASON_TENANT_DELETED - FAILED_PRECONDITION. The tenant is deleted: its ledger can be read, but nothing of it can be changed, except for the
+   * cost of its calls. A waiting or running turn ends with this error within 5 seconds after the deletion; the cost up to
+   * then is in the ledger. Do not retry. metadata: tenant_id.
+   * For example: CreateApiKey for a tenant that was deleted a year ago. metadata: tenant_id=acme.
+   */
+  ERROR_REASON_TENANT_DELETED = 44,
+  /**
+   * ERROR_REASON_TENANT_EXISTS - ALREADY_EXISTS. The id is that of a tenant, or of one that was deleted: ids are never used again. Do not retry with
+   * the same id. metadata: tenant_id.
+   * For example: CreateTenant with the id of a tenant that was deleted a year ago. metadata: tenant_id=acme.
+   */
+  ERROR_REASON_TENANT_EXISTS = 45,
   UNRECOGNIZED = -1,
 }
 
@@ -431,6 +451,15 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 42:
     case "ERROR_REASON_API_KEY_CREATED":
       return ErrorReason.ERROR_REASON_API_KEY_CREATED;
+    case 43:
+    case "ERROR_REASON_TENANT_SUSPENDED":
+      return ErrorReason.ERROR_REASON_TENANT_SUSPENDED;
+    case 44:
+    case "ERROR_REASON_TENANT_DELETED":
+      return ErrorReason.ERROR_REASON_TENANT_DELETED;
+    case 45:
+    case "ERROR_REASON_TENANT_EXISTS":
+      return ErrorReason.ERROR_REASON_TENANT_EXISTS;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -526,6 +555,12 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_OPERATOR_ONLY";
     case ErrorReason.ERROR_REASON_API_KEY_CREATED:
       return "ERROR_REASON_API_KEY_CREATED";
+    case ErrorReason.ERROR_REASON_TENANT_SUSPENDED:
+      return "ERROR_REASON_TENANT_SUSPENDED";
+    case ErrorReason.ERROR_REASON_TENANT_DELETED:
+      return "ERROR_REASON_TENANT_DELETED";
+    case ErrorReason.ERROR_REASON_TENANT_EXISTS:
+      return "ERROR_REASON_TENANT_EXISTS";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -8,6 +8,59 @@ import { Budget } from "./budget.js";
 
 /** A tenant, its API keys, its policy, and the record of changes to them. */
 
+/** What a tenant may do. */
+export enum TenantState {
+  /** TENANT_STATE_UNSPECIFIED - Never sent. */
+  TENANT_STATE_UNSPECIFIED = 0,
+  /** TENANT_STATE_ACTIVE - Everything that its policy allows. */
+  TENANT_STATE_ACTIVE = 1,
+  /**
+   * TENANT_STATE_SUSPENDED - It starts no turns, and its running turns make no further model call. Its own keys read usage, ledger and budgets,
+   * and list and revoke keys; every other call by them is refused as TENANT_SUSPENDED.
+   */
+  TENANT_STATE_SUSPENDED = 2,
+  /** TENANT_STATE_DELETED - Its keys are invalid. Its ledger, usage and recorded changes remain; all else is erased. */
+  TENANT_STATE_DELETED = 3,
+  UNRECOGNIZED = -1,
+}
+
+export function tenantStateFromJSON(object: any): TenantState {
+  switch (object) {
+    case 0:
+    case "TENANT_STATE_UNSPECIFIED":
+      return TenantState.TENANT_STATE_UNSPECIFIED;
+    case 1:
+    case "TENANT_STATE_ACTIVE":
+      return TenantState.TENANT_STATE_ACTIVE;
+    case 2:
+    case "TENANT_STATE_SUSPENDED":
+      return TenantState.TENANT_STATE_SUSPENDED;
+    case 3:
+    case "TENANT_STATE_DELETED":
+      return TenantState.TENANT_STATE_DELETED;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return TenantState.UNRECOGNIZED;
+  }
+}
+
+export function tenantStateToJSON(object: TenantState): string {
+  switch (object) {
+    case TenantState.TENANT_STATE_UNSPECIFIED:
+      return "TENANT_STATE_UNSPECIFIED";
+    case TenantState.TENANT_STATE_ACTIVE:
+      return "TENANT_STATE_ACTIVE";
+    case TenantState.TENANT_STATE_SUSPENDED:
+      return "TENANT_STATE_SUSPENDED";
+    case TenantState.TENANT_STATE_DELETED:
+      return "TENANT_STATE_DELETED";
+    case TenantState.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** The services that an API key may call. */
 export enum ApiScope {
   /** API_SCOPE_UNSPECIFIED - Never sent. */
@@ -111,14 +164,54 @@ export function adminActorKindToJSON(object: AdminActorKind): string {
   }
 }
 
-/** A tenant. */
+/** A tenant: who is billed, and whose data no other tenant sees. */
 export interface Tenant {
-  /** The tenant's id, generated. */
+  /**
+   * The tenant's id: the one that its creator chose, or a generated one. It never belongs to another tenant, also not
+   * after the tenant is deleted.
+   */
   tenantId: string;
-  /** The display name. */
-  name: string;
+  /** The display name: 1 to 200 printable characters. */
+  displayName: string;
+  /** The IANA time zone whose days and months the tenant's budgets cover, such as "Europe/Berlin"; "UTC" by default. */
+  timeZone: string;
+  /**
+   * When `time_zone` comes into force: the start of the first month that it cuts. Until then the windows are those of
+   * the time zone before. Unset: it is in force since the tenant was created.
+   */
+  timeZoneStartTime:
+    | Date
+    | undefined;
+  /** What the tenant may do. */
+  state: TenantState;
   /** The time of creation. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
+  /** The time of the last change by UpdateTenant, SuspendTenant, ResumeTenant or DeleteTenant; at first that of creation. */
+  updateTime:
+    | Date
+    | undefined;
+  /** The time of the suspension. Unset: the tenant is not suspended. */
+  suspendTime:
+    | Date
+    | undefined;
+  /** The time of the deletion. Unset: the tenant is not deleted. */
+  deleteTime:
+    | Date
+    | undefined;
+  /**
+   * When the erasure of a deleted tenant's data was complete. Unset: the tenant is not deleted, or its data are still
+   * being erased.
+   */
+  eraseTime:
+    | Date
+    | undefined;
+  /**
+   * Changes with every change of the tenant; for the `etag` of the requests that change it. Output only: ignored in
+   * requests.
+   */
+  etag: string;
 }
 
 /** An API key, without its secret. */
@@ -254,7 +347,19 @@ export interface AdminActor {
 }
 
 function createBaseTenant(): Tenant {
-  return { tenantId: "", name: "", createTime: undefined };
+  return {
+    tenantId: "",
+    displayName: "",
+    timeZone: "",
+    timeZoneStartTime: undefined,
+    state: 0,
+    createTime: undefined,
+    updateTime: undefined,
+    suspendTime: undefined,
+    deleteTime: undefined,
+    eraseTime: undefined,
+    etag: "",
+  };
 }
 
 export const Tenant: MessageFns<Tenant> = {
@@ -262,11 +367,35 @@ export const Tenant: MessageFns<Tenant> = {
     if (message.tenantId !== "") {
       writer.uint32(10).string(message.tenantId);
     }
-    if (message.name !== "") {
-      writer.uint32(18).string(message.name);
+    if (message.displayName !== "") {
+      writer.uint32(18).string(message.displayName);
+    }
+    if (message.timeZone !== "") {
+      writer.uint32(26).string(message.timeZone);
+    }
+    if (message.timeZoneStartTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.timeZoneStartTime), writer.uint32(34).fork()).join();
+    }
+    if (message.state !== 0) {
+      writer.uint32(40).int32(message.state);
     }
     if (message.createTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(26).fork()).join();
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(50).fork()).join();
+    }
+    if (message.updateTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(58).fork()).join();
+    }
+    if (message.suspendTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.suspendTime), writer.uint32(66).fork()).join();
+    }
+    if (message.deleteTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.deleteTime), writer.uint32(74).fork()).join();
+    }
+    if (message.eraseTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.eraseTime), writer.uint32(82).fork()).join();
+    }
+    if (message.etag !== "") {
+      writer.uint32(90).string(message.etag);
     }
     return writer;
   },
@@ -297,7 +426,7 @@ export const Tenant: MessageFns<Tenant> = {
               break;
             }
 
-            message.name = reader.string();
+            message.displayName = reader.string();
             continue;
           }
           case 3: {
@@ -305,7 +434,71 @@ export const Tenant: MessageFns<Tenant> = {
               break;
             }
 
+            message.timeZone = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.timeZoneStartTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
             message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.suspendTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.deleteTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.eraseTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.etag = reader.string();
             continue;
           }
         }
@@ -327,12 +520,48 @@ export const Tenant: MessageFns<Tenant> = {
         : isSet(object.tenant_id)
         ? globalThis.String(object.tenant_id)
         : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      displayName: isSet(object.displayName)
+        ? globalThis.String(object.displayName)
+        : isSet(object.display_name)
+        ? globalThis.String(object.display_name)
+        : "",
+      timeZone: isSet(object.timeZone)
+        ? globalThis.String(object.timeZone)
+        : isSet(object.time_zone)
+        ? globalThis.String(object.time_zone)
+        : "",
+      timeZoneStartTime: isSet(object.timeZoneStartTime)
+        ? fromJsonTimestamp(object.timeZoneStartTime)
+        : isSet(object.time_zone_start_time)
+        ? fromJsonTimestamp(object.time_zone_start_time)
+        : undefined,
+      state: isSet(object.state) ? tenantStateFromJSON(object.state) : 0,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
         ? fromJsonTimestamp(object.create_time)
         : undefined,
+      updateTime: isSet(object.updateTime)
+        ? fromJsonTimestamp(object.updateTime)
+        : isSet(object.update_time)
+        ? fromJsonTimestamp(object.update_time)
+        : undefined,
+      suspendTime: isSet(object.suspendTime)
+        ? fromJsonTimestamp(object.suspendTime)
+        : isSet(object.suspend_time)
+        ? fromJsonTimestamp(object.suspend_time)
+        : undefined,
+      deleteTime: isSet(object.deleteTime)
+        ? fromJsonTimestamp(object.deleteTime)
+        : isSet(object.delete_time)
+        ? fromJsonTimestamp(object.delete_time)
+        : undefined,
+      eraseTime: isSet(object.eraseTime)
+        ? fromJsonTimestamp(object.eraseTime)
+        : isSet(object.erase_time)
+        ? fromJsonTimestamp(object.erase_time)
+        : undefined,
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
     };
   },
 
@@ -341,11 +570,35 @@ export const Tenant: MessageFns<Tenant> = {
     if (message.tenantId !== "") {
       obj.tenantId = message.tenantId;
     }
-    if (message.name !== "") {
-      obj.name = message.name;
+    if (message.displayName !== "") {
+      obj.displayName = message.displayName;
+    }
+    if (message.timeZone !== "") {
+      obj.timeZone = message.timeZone;
+    }
+    if (message.timeZoneStartTime !== undefined) {
+      obj.timeZoneStartTime = message.timeZoneStartTime.toISOString();
+    }
+    if (message.state !== 0) {
+      obj.state = tenantStateToJSON(message.state);
     }
     if (message.createTime !== undefined) {
       obj.createTime = message.createTime.toISOString();
+    }
+    if (message.updateTime !== undefined) {
+      obj.updateTime = message.updateTime.toISOString();
+    }
+    if (message.suspendTime !== undefined) {
+      obj.suspendTime = message.suspendTime.toISOString();
+    }
+    if (message.deleteTime !== undefined) {
+      obj.deleteTime = message.deleteTime.toISOString();
+    }
+    if (message.eraseTime !== undefined) {
+      obj.eraseTime = message.eraseTime.toISOString();
+    }
+    if (message.etag !== "") {
+      obj.etag = message.etag;
     }
     return obj;
   },
@@ -356,8 +609,16 @@ export const Tenant: MessageFns<Tenant> = {
   fromPartial<I extends Exact<DeepPartial<Tenant>, I>>(object: I): Tenant {
     const message = createBaseTenant();
     message.tenantId = object.tenantId ?? "";
-    message.name = object.name ?? "";
+    message.displayName = object.displayName ?? "";
+    message.timeZone = object.timeZone ?? "";
+    message.timeZoneStartTime = object.timeZoneStartTime ?? undefined;
+    message.state = object.state ?? 0;
     message.createTime = object.createTime ?? undefined;
+    message.updateTime = object.updateTime ?? undefined;
+    message.suspendTime = object.suspendTime ?? undefined;
+    message.deleteTime = object.deleteTime ?? undefined;
+    message.eraseTime = object.eraseTime ?? undefined;
+    message.etag = object.etag ?? "";
     return message;
   },
 };

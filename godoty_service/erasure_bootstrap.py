@@ -1,0 +1,101 @@
+"""Builds the job that erases the data of deleted tenants: `_steps` lists all that is erased."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from godoty_service.bootstrap import Components
+from godoty_service.errors import GodotyError, SessionNotFound, StorageUnavailable
+from godoty_service.tenancy.erasure import ErasureStep, TenantErasure
+
+_SESSIONS = 10  # that are deleted at once
+
+
+def tenant_erasure(components: Components, *, delay: float) -> TenantErasure:
+    """Build the job.
+
+    Args:
+        components: What is erased.
+        delay: Seconds after the deletion of a tenant until its data are erased.
+    """
+    return TenantErasure(
+        components.tenancy.tenants,
+        steps=_steps(components),
+        delay=timedelta(seconds=delay),
+        now=components.database.now,
+        living=components.replicas.alive,
+        owner=components.replicas.replica_id,
+    )
+
+
+def _steps(components: Components) -> tuple[ErasureStep, ...]:
+    """Return what is erased of a deleted tenant, in this order.
+
+    The ledger, usage, the tracked spending and the recorded changes remain, and the tenant's own document.
+    """
+    eraser = _Eraser(components)
+    return (
+        ErasureStep(name="sessions", erase=eraser.sessions),
+        ErasureStep(name="messages", erase=eraser.messages),
+        ErasureStep(name="turns", erase=eraser.turns),
+        ErasureStep(name="api_keys", erase=eraser.api_keys),
+        ErasureStep(name="policy", erase=eraser.policy),
+        ErasureStep(name="provider_keys", erase=eraser.provider_keys),  # last: it waits for reconciliation
+    )
+
+
+class _Eraser:
+    """The steps; each returns whether it is complete."""
+
+    def __init__(self, components: Components) -> None:
+        self._tenancy = components.tenancy
+        self._conversations = components.conversations
+        self._ledger = components.accounting.ledger
+
+    async def sessions(self, tenant_id: str) -> bool:
+        """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one."""
+        complete = True
+        after: tuple[datetime, str] | None = None
+        while page := await self._conversations.sessions.page(tenant_id, user=None, after=after, limit=_SESSIONS):
+            after = (page[-1].update_time, page[-1].uid)
+            deletions = (self._conversations.deletions.finish(each) for each in page)
+            for failure in await asyncio.gather(*deletions, return_exceptions=True):
+                if isinstance(failure, StorageUnavailable) or not isinstance(failure, GodotyError | None):
+                    raise failure
+                complete = complete and (failure is None or isinstance(failure, SessionNotFound))
+        return complete
+
+    async def messages(self, tenant_id: str) -> bool:
+        """Delete the messages that no session has."""
+        await self._conversations.messages.erase(tenant_id)
+        return True
+
+    async def turns(self, tenant_id: str) -> bool:
+        """Delete the records of turns, also of deleted ones, and their logs."""
+        turn_store, event_logs = self._conversations.turn_store, self._conversations.event_logs
+        while turn_ids := await turn_store.some_ids(tenant_id):
+            await event_logs.erase(tenant_id, turn_ids)
+            await turn_store.erase(tenant_id, turn_ids)
+        while turn_ids := await event_logs.some_ended(tenant_id):
+            await event_logs.erase(tenant_id, turn_ids)
+        return True
+
+    async def api_keys(self, tenant_id: str) -> bool:
+        """Delete the API keys and the counts of their turns."""
+        keys, limiter = self._tenancy.api_keys, self._tenancy.turn_limiter
+        while key_ids := await keys.some_ids(tenant_id):
+            await limiter.erase(tenant_id, key_ids)
+            await keys.erase(tenant_id, key_ids)
+        await limiter.erase(tenant_id, ())
+        return True
+
+    async def policy(self, tenant_id: str) -> bool:
+        """Delete the policy."""
+        await self._tenancy.policies.erase(tenant_id)
+        return True
+
+    async def provider_keys(self, tenant_id: str) -> bool:
+        """Delete the tenant's OpenRouter keys, unless an open call needs them to be reconciled."""
+        if await self._ledger.has_open_calls(tenant_id):
+            return False
+        await self._tenancy.provider_keys.erase(tenant_id)
+        return True

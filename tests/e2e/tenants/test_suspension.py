@@ -1,0 +1,160 @@
+"""A suspended tenant: its calls are refused, its running and waiting turns make no further model call."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as agent_pb
+from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import billing_service_pb2_grpc, tenant_pb2
+from godoty.v1 import turn_pb2 as turn_pb
+
+from godoty_service.ids import new_id
+from godoty_service.tenancy.auth import Scope
+from tests.e2e.tenants.conftest import PROMISE, Admin, metadata, verify
+from tests.e2e.turns.streams import until_text
+from tests.support.caller import Caller, Failure, failure_of, read
+from tests.support.service import Service, eventually, soon
+
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+Operator = Callable[[Service], Admin]
+
+
+async def refusal(caller: Caller) -> Failure:
+    """Wait until the tenant's calls are refused, and return the error."""
+
+    async def refused() -> Any:
+        try:
+            await caller.call("ListSessions", agent_pb.ListSessionsRequest())
+        except grpc.aio.AioRpcError as error:
+            return Failure.of(error)
+        return None
+
+    failure: Failure = await eventually(refused, within=PROMISE + 1)
+    return failure
+
+
+async def test_suspended_tenants_calls_are_refused_until_it_is_resumed(caller: Caller, operator: Operator) -> None:
+    """Within 5 seconds, although its key was just in use; each method of AgentService, and no other tenant's."""
+    admin = operator(caller.service)
+    assert (await caller.converse("hello")).finished
+    await admin.call("SuspendTenant", tenant_id=caller.service.tenant_id)
+    failure = await refusal(caller)
+    assert (failure.code, failure.reason) == (DENIED, "TENANT_SUSPENDED")
+    assert failure.metadata == {"tenant_id": caller.service.tenant_id}
+    turn = await caller.converse("hello")
+    assert turn.failure is not None
+    assert turn.failure.reason == "TENANT_SUSPENDED"
+    for method in agent_pb.DESCRIPTOR.services_by_name["AgentService"].methods:
+        if method.name not in ("Converse", "ResumeTurn", "ReadMessage"):  # streams
+            request = getattr(agent_pb, method.input_type.name)()
+            assert (await failure_of(caller.call(method.name, request))).reason == "TENANT_SUSPENDED"
+    assert len(caller.service.entries("talk")) == 1
+    await admin.call("ResumeTenant", tenant_id=caller.service.tenant_id)
+
+    async def served() -> bool:
+        return (await caller.converse("hello again")).failure is None
+
+    await eventually(served, within=PROMISE + 1)
+    await verify(caller.service)
+
+
+async def test_own_keys_of_a_suspended_tenant_read_and_revoke(
+    caller: Caller, operator: Operator, issue: Callable[..., str]
+) -> None:
+    """Billing is read by its own key and the operator's; a bound key lists and revokes keys, but creates none."""
+    service = caller.service
+    await caller.converse("hello")
+    admin = operator(service)
+    await admin.call("SuspendTenant", tenant_id=service.tenant_id)
+    await refusal(caller)
+    billing: Any = billing_service_pb2_grpc.BillingServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
+    own = metadata(issue, service, Scope.BILLING)
+    for keys in (own, (("authorization", f"Bearer {admin.key}"),)):
+        entries = billing_pb.ListLedgerEntriesRequest(tenant_id=service.tenant_id)
+        assert len((await billing.ListLedgerEntries(entries, metadata=keys)).entries) == 1
+        assert await billing.GetBudget(billing_pb.GetBudgetRequest(tenant_id=service.tenant_id), metadata=keys)
+    _, text = await admin.issue(service.tenant_id, tenant_pb2.API_SCOPE_ADMIN)
+    bound = Admin(service=service, key=text, stub=admin.stub, channel=admin.channel)
+    ids = {"tenant_id": service.tenant_id, "api_key_id": service.key_id}
+
+    assert (await bound.call("ListApiKeys", tenant_id=service.tenant_id)).api_keys
+    assert (await bound.call("GetApiKey", **ids)).api_key
+    for method, fields in (
+        ("CreateApiKey", {"tenant_id": service.tenant_id, "scopes": [tenant_pb2.API_SCOPE_CONVERSE]}),
+        ("RotateApiKey", ids),
+    ):
+        assert (await bound.refused(method, **fields)).reason == "TENANT_SUSPENDED"
+    await bound.call("RevokeApiKey", **ids)
+
+
+async def test_operators_key_of_a_suspended_tenant_still_administers(admin: Admin) -> None:
+    """The operator can resume the tenant that its own key belongs to."""
+    await admin.call("SuspendTenant", tenant_id=admin.service.tenant_id)
+    await asyncio.sleep(PROMISE - 1)  # the key is read again after 3 seconds
+
+    assert (await admin.call("ResumeTenant", tenant_id=admin.service.tenant_id)).tenant
+
+
+async def test_running_turn_of_a_suspended_tenant_makes_no_further_model_call(
+    caller: Caller, operator: Operator
+) -> None:
+    """The answer that is streamed is not interrupted: it is charged in full, and the turn ends before the next call."""
+    hold = new_id("hold")
+    call = caller.start(f"@sandbox tool-loop calls=3 tool=calculator hold_after=1 hold={hold}")
+    await soon(lambda: len(caller.service.entries("talk")) == 1)
+    reading = asyncio.create_task(read(call))
+    await operator(caller.service).call("SuspendTenant", tenant_id=caller.service.tenant_id)
+    await refusal(caller)
+    await asyncio.sleep(PROMISE / 2)  # the turn is looked at each second
+    caller.service.backends.allow(hold)
+    turn = await reading
+
+    assert turn.failure is not None
+    assert (turn.failure.code, turn.failure.reason) == (DENIED, "TENANT_SUSPENDED")
+    (entry,) = caller.service.entries("talk")
+    assert entry.cost == caller.service.invoiced("talk")
+    await verify(caller.service)
+
+
+async def test_turn_of_a_tenant_that_is_resumed_in_time_goes_on(caller: Caller, operator: Operator) -> None:
+    """A suspension that ends before the turn's next model call costs it nothing."""
+    hold = new_id("hold")
+    reading = asyncio.create_task(
+        read(caller.start(f"@sandbox tool-loop calls=2 tool=calculator hold_after=1 hold={hold}"))
+    )
+    await soon(lambda: len(caller.service.entries("talk")) == 1)
+    admin = operator(caller.service)
+    await admin.call("SuspendTenant", tenant_id=caller.service.tenant_id)
+    await refusal(caller)
+    await admin.call("ResumeTenant", tenant_id=caller.service.tenant_id)
+    await asyncio.sleep(PROMISE / 2)
+    caller.service.backends.allow(hold)
+
+    assert (await reading).finished
+
+
+@pytest.mark.parametrize("where", ["this server", "another server"])
+async def test_waiting_turn_of_a_suspended_tenant_calls_no_model(
+    caller: Caller, operator: Operator, second_caller: Caller, where: str
+) -> None:
+    """A turn that waits for its session behind a running one, in its own server's queue or for another server's."""
+    hold = new_id("hold")
+    call = caller.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}")
+    await until_text(call, "t2 ")
+    waiter = caller if where == "this server" else second_caller
+    waiting = asyncio.create_task(waiter.converse("hello", on_busy=turn_pb.ON_BUSY_WAIT))
+    turns = caller.service.database["turns"]
+    await soon(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 2)
+    await operator(caller.service).call("SuspendTenant", tenant_id=caller.service.tenant_id)
+    await refusal(caller)
+    caller.service.backends.allow(hold)
+    first, second = await asyncio.gather(read(call), waiting)
+
+    assert first.finished  # its only model call was under way
+    assert second.failure is not None
+    assert second.failure.reason == "TENANT_SUSPENDED"
+    assert len(caller.service.entries("talk")) == 1
+    await verify(caller.service)
