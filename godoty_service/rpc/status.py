@@ -42,6 +42,8 @@ _CODES = {
     "MODEL_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
     "TENANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "API_KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "USER_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ERASURE_UNFINISHED": grpc.StatusCode.UNAVAILABLE,
     "CALL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "CALL_NOT_ADJUSTABLE": grpc.StatusCode.FAILED_PRECONDITION,
     "AMOUNT_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,

@@ -1446,6 +1446,155 @@ func (x *AdjustCallResponse) GetTotalCostUsd() string {
 	return ""
 }
 
+// The end user to erase.
+type EraseUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The user's name, as in the tenant's requests: at most 128 characters.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among the tenant's erasures. The same id returns the
+	// erasure that it ordered, and erases nothing else, also once a new user has the name; the name is not compared after
+	// its erasure. While it runs, the id with another user is refused as REQUEST_ID_REUSED. Empty: each request erases the
+	// user who has the name then.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserRequest) Reset() {
+	*x = EraseUserRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserRequest) ProtoMessage() {}
+
+func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
+func (*EraseUserRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *EraseUserRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// The user is erased.
+type EraseUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reference of the user, which ledger entries and the recorded change have.
+	UserReference string `protobuf:"bytes,1,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
+	// The number of sessions that were deleted.
+	Sessions int64 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// The number of messages that were deleted with them.
+	Messages int64 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
+	// The number of turns whose records and event logs were deleted; those of earlier turns had expired.
+	Turns int64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
+	// The time at which the erasure was complete.
+	EraseTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserResponse) Reset() {
+	*x = EraseUserResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserResponse) ProtoMessage() {}
+
+func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
+func (*EraseUserResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EraseUserResponse) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
+	}
+	return ""
+}
+
+func (x *EraseUserResponse) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetMessages() int64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetTurns() int64 {
+	if x != nil {
+		return x.Turns
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
 // A query for changes.
 type ListAdminChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1465,7 +1614,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1626,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1639,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1541,7 +1690,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1702,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1715,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -1682,7 +1831,19 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"adjustment\x18\x01 \x01(\v2\x15.godoty.v1.AdjustmentR\n" +
 	"adjustment\x12)\n" +
 	"\x0etotal_cost_usd\x18\x02 \x01(\tH\x00R\ftotalCostUsd\x88\x01\x01B\x11\n" +
-	"\x0f_total_cost_usd\"\xe4\x01\n" +
+	"\x0f_total_cost_usd\"b\n" +
+	"\x10EraseUserRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xc3\x01\n" +
+	"\x11EraseUserResponse\x12%\n" +
+	"\x0euser_reference\x18\x01 \x01(\tR\ruserReference\x12\x1a\n" +
+	"\bsessions\x18\x02 \x01(\x03R\bsessions\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\x03R\bmessages\x12\x14\n" +
+	"\x05turns\x18\x04 \x01(\x03R\x05turns\x129\n" +
+	"\n" +
+	"erase_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\"\xe4\x01\n" +
 	"\x17ListAdminChangesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -1693,7 +1854,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfc\b\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n" +
 	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n" +
@@ -1707,7 +1868,8 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\fUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n" +
 	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
 	"\n" +
-	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n" +
+	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12F\n" +
+	"\tEraseUser\x12\x1b.godoty.v1.EraseUserRequest\x1a\x1c.godoty.v1.EraseUserResponse\x12`\n" +
 	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -1723,7 +1885,7 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
 	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
@@ -1749,68 +1911,73 @@ var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*SetProviderKeyResponse)(nil),   // 21: godoty.v1.SetProviderKeyResponse
 	(*AdjustCallRequest)(nil),        // 22: godoty.v1.AdjustCallRequest
 	(*AdjustCallResponse)(nil),       // 23: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 24: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 25: godoty.v1.ListAdminChangesResponse
-	(*Tenant)(nil),                   // 26: godoty.v1.Tenant
-	(ApiScope)(0),                    // 27: godoty.v1.ApiScope
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(*ApiKey)(nil),                   // 29: godoty.v1.ApiKey
-	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
-	(*Policy)(nil),                   // 31: godoty.v1.Policy
-	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
-	(*Adjustment)(nil),               // 33: godoty.v1.Adjustment
-	(*AdminChange)(nil),              // 34: godoty.v1.AdminChange
+	(*EraseUserRequest)(nil),         // 24: godoty.v1.EraseUserRequest
+	(*EraseUserResponse)(nil),        // 25: godoty.v1.EraseUserResponse
+	(*ListAdminChangesRequest)(nil),  // 26: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 27: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 28: godoty.v1.Tenant
+	(ApiScope)(0),                    // 29: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 31: godoty.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*Policy)(nil),                   // 33: godoty.v1.Policy
+	(*fieldmaskpb.FieldMask)(nil),    // 34: google.protobuf.FieldMask
+	(*Adjustment)(nil),               // 35: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 36: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	26, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	26, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	26, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	27, // 3: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	28, // 4: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 5: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	29, // 6: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	29, // 7: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
-	30, // 8: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	29, // 9: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	31, // 10: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	31, // 11: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
-	32, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	31, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
-	33, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	28, // 15: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 16: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
-	34, // 17: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	0,  // 18: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	2,  // 19: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	4,  // 20: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	6,  // 21: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
-	8,  // 22: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
-	10, // 23: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
-	12, // 24: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
-	14, // 25: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
-	16, // 26: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	18, // 27: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
-	20, // 28: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	22, // 29: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	24, // 30: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	1,  // 31: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	3,  // 32: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	5,  // 33: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	7,  // 34: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
-	9,  // 35: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
-	11, // 36: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
-	13, // 37: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
-	15, // 38: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
-	17, // 39: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	19, // 40: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
-	21, // 41: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	23, // 42: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	25, // 43: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	31, // [31:44] is the sub-list for method output_type
-	18, // [18:31] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	28, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	28, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	28, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	29, // 3: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	30, // 4: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 5: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	31, // 6: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	31, // 7: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
+	32, // 8: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	31, // 9: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	33, // 10: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	33, // 11: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	34, // 12: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 13: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	35, // 14: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	30, // 15: godoty.v1.EraseUserResponse.erase_time:type_name -> google.protobuf.Timestamp
+	30, // 16: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	30, // 17: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
+	36, // 18: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 19: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 20: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 21: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 22: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	8,  // 23: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	10, // 24: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	12, // 25: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	14, // 26: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	16, // 27: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	18, // 28: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	20, // 29: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	22, // 30: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	24, // 31: godoty.v1.AdminService.EraseUser:input_type -> godoty.v1.EraseUserRequest
+	26, // 32: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 33: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 34: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 35: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 36: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	9,  // 37: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	11, // 38: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	13, // 39: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	15, // 40: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	17, // 41: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	19, // 42: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	21, // 43: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	23, // 44: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	25, // 45: godoty.v1.AdminService.EraseUser:output_type -> godoty.v1.EraseUserResponse
+	27, // 46: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	33, // [33:47] is the sub-list for method output_type
+	19, // [19:33] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -1832,7 +1999,7 @@ func file_godoty_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

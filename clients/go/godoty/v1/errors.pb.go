@@ -231,6 +231,14 @@ const (
 	// For example: CreateApiKey with the request id "bot-7", whose first response was lost with the connection.
 	// metadata: api_key_id=182c3d7f0e9d5a67.
 	ErrorReason_ERROR_REASON_API_KEY_CREATED ErrorReason = 42
+	// NOT_FOUND. The tenant has no end user of this name: no turn has named one, or the user was erased. Do not retry.
+	// For example: EraseUser for the second time, without a request id.
+	ErrorReason_ERROR_REASON_USER_NOT_FOUND ErrorReason = 43
+	// UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
+	// user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+	// For example: EraseUser while a server that runs one of the user's turns does not answer.
+	// metadata: user_reference=user_5f2c....
+	ErrorReason_ERROR_REASON_ERASURE_UNFINISHED ErrorReason = 44
 )
 
 // Enum value maps for ErrorReason.
@@ -279,6 +287,8 @@ var (
 		40: "ERROR_REASON_OUTPUT_NOT_ALLOWED",
 		41: "ERROR_REASON_OPERATOR_ONLY",
 		42: "ERROR_REASON_API_KEY_CREATED",
+		43: "ERROR_REASON_USER_NOT_FOUND",
+		44: "ERROR_REASON_ERASURE_UNFINISHED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -324,6 +334,8 @@ var (
 		"ERROR_REASON_OUTPUT_NOT_ALLOWED":        40,
 		"ERROR_REASON_OPERATOR_ONLY":             41,
 		"ERROR_REASON_API_KEY_CREATED":           42,
+		"ERROR_REASON_USER_NOT_FOUND":            43,
+		"ERROR_REASON_ERASURE_UNFINISHED":        44,
 	}
 )
 
@@ -358,7 +370,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xe2\v\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xa8\f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -403,7 +415,9 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10'\x12#\n" +
 	"\x1fERROR_REASON_OUTPUT_NOT_ALLOWED\x10(\x12\x1e\n" +
 	"\x1aERROR_REASON_OPERATOR_ONLY\x10)\x12 \n" +
-	"\x1cERROR_REASON_API_KEY_CREATED\x10*BI\n" +
+	"\x1cERROR_REASON_API_KEY_CREATED\x10*\x12\x1f\n" +
+	"\x1bERROR_REASON_USER_NOT_FOUND\x10+\x12#\n" +
+	"\x1fERROR_REASON_ERASURE_UNFINISHED\x10,BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

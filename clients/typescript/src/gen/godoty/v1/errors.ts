@@ -297,6 +297,18 @@ export enum ErrorReason {
    * metadata: api_key_id=182c3d7f0e9d5a67.
    */
   ERROR_REASON_API_KEY_CREATED = 42,
+  /**
+   * ERROR_REASON_USER_NOT_FOUND - NOT_FOUND. The tenant has no end user of this name: no turn has named one, or the user was erased. Do not retry.
+   * For example: EraseUser for the second time, without a request id.
+   */
+  ERROR_REASON_USER_NOT_FOUND = 43,
+  /**
+   * ERROR_REASON_ERASURE_UNFINISHED - UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
+   * user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+   * For example: EraseUser while a server that runs one of the user's turns does not answer.
+   * metadata: user_reference=user_5f2c....
+   */
+  ERROR_REASON_ERASURE_UNFINISHED = 44,
   UNRECOGNIZED = -1,
 }
 
@@ -431,6 +443,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 42:
     case "ERROR_REASON_API_KEY_CREATED":
       return ErrorReason.ERROR_REASON_API_KEY_CREATED;
+    case 43:
+    case "ERROR_REASON_USER_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_USER_NOT_FOUND;
+    case 44:
+    case "ERROR_REASON_ERASURE_UNFINISHED":
+      return ErrorReason.ERROR_REASON_ERASURE_UNFINISHED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -526,6 +544,10 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_OPERATOR_ONLY";
     case ErrorReason.ERROR_REASON_API_KEY_CREATED:
       return "ERROR_REASON_API_KEY_CREATED";
+    case ErrorReason.ERROR_REASON_USER_NOT_FOUND:
+      return "ERROR_REASON_USER_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ERASURE_UNFINISHED:
+      return "ERROR_REASON_ERASURE_UNFINISHED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
