@@ -216,7 +216,7 @@ def _components(
     users = build_users(database, schema, clock, replicas)
     conversations = _conversations(settings, database, clock, replicas, users.stored_names)
     usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
-    ledger = Ledger(entries, clock=clock)
+    ledger = Ledger(entries)
     budgets = _budgets(
         database,
         ledger,

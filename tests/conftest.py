@@ -18,6 +18,7 @@ from godoty_service.server import running
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
+from tests.support.logging_configuration import restored_logging
 from tests.support.service import Service
 
 # The duration of an example is meaningless while other tests share the cores; long runs try more examples.
@@ -78,6 +79,13 @@ def backends() -> Iterator[Backends]:
     directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
     with Backends(Path(directory), _MONGODB_URI) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """Restore the logging configuration after each test."""
+    with restored_logging():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 
 from godoty_service.aio.batching import Batcher
 from godoty_service.aio.cooperative import yielding_batches
-from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, StorageError, StorageUnavailable
 from godoty_service.ledger import repeated_generations as repeated
 from godoty_service.ledger.adjustment_store import AdjustmentStore, sums_of_adjustments
@@ -40,6 +39,7 @@ _DEFER_NOW = [{"$set": {"due": "$$NOW", "left_time": "$$NOW"}}]
 _DEFERRED = {"due": "", "tries": "", "left_time": ""}  # the fields that only a deferred call has
 _TIMES = ("start_time", "settle_time", "time")
 _MAX_UPDATES = 200  # of one operation
+_MAX_DEFERRED = 1000  # calls of one operation
 _ZERO = money.to_decimal128(money.ZERO)
 _TRIES = 20  # numbers that other writers may take first; each failed try means that one of them succeeded
 
@@ -90,9 +90,8 @@ class Ledger:
         Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": {"$gt": ""}}),  # names of schema 1
     )
 
-    def __init__(self, collection: Collection, *, clock: Clock = utc_now) -> None:
+    def __init__(self, collection: Collection) -> None:
         self._entries = collection
-        self._clock = clock
         self.open_calls: set[str] = set()
         self.adjustments = AdjustmentStore(collection)
         self._unwritten: dict[str, ModelCall] = {}
@@ -100,7 +99,7 @@ class Ledger:
 
     def at(self, snapshot: Snapshot) -> "Ledger":
         """Return a view of the ledger that reads from a snapshot."""
-        return Ledger(self._entries.read_at(snapshot), clock=self._clock)
+        return Ledger(self._entries.read_at(snapshot))
 
     async def insert(self, entry: AnyEntry, *, check: Callable[[], None] = _no_check) -> AnyEntry:
         """Insert an entry under its number, or under the next free one if that is taken; return it as inserted.
@@ -216,22 +215,21 @@ class Ledger:
         return last["number"] if last else 0
 
     async def defer_own(self, owner: str) -> int:
-        """Defer this process's own calls that it no longer works on; return how many.
+        """Defer some of this process's own calls that it no longer works on; return how many.
 
-        A call is added to `open_calls` before it is inserted, so a call that started after the list was read is not
-        deferred. Neither are those in `unwritten`, whose known data is written first.
+        A call is added to `open_calls` before it is inserted, so one that is found is in it, unless it has ended. Those
+        in `unwritten` are not deferred either: their known data is written first.
         """
-        excluded = [*self.open_calls, *self._unwritten]
-        return await self._entries.update_many(
-            {
-                **_OPEN,
-                "owner": owner,
-                "due": None,
-                "start_time": {"$lt": self._clock()},  # of the same clock
-                "_id": {"$nin": excluded},
-            },
-            _DEFER_NOW,
+        working = [*self.open_calls, *self._unwritten]
+        found = await self._entries.find(
+            {**_OPEN, "owner": owner, "due": None, "_id": {"$nin": working}}, fields={"_id": 1}, limit=_MAX_DEFERRED
         )
+        left = [
+            each["_id"] for each in found if each["_id"] not in self.open_calls and each["_id"] not in self._unwritten
+        ]
+        if not left:
+            return 0
+        return await self._entries.update_many({**_OPEN, "due": None, "_id": {"$in": left}}, _DEFER_NOW)
 
     async def owners(self) -> set[str]:
         """Return the servers that have pending calls which are not deferred."""

@@ -1,8 +1,9 @@
 """Paces the reads of a busy process: what arrives waits for a common tick, and is handled in fewer, larger pieces.
 
-A token by itself costs a wake-up, a read and a write. While the processor is free, nothing waits. When the process is
-busy, all streams are read at one tick, 50 times a second; when it falls behind or has little time left, the ticks slow
-down, so that more tokens arrive together instead of the delay growing.
+A token by itself costs a wake-up, a read and a write. While the processor is free, or has few streams to read, nothing
+waits. When the process is busy, all streams are read at one tick, 50 times a second; when it falls behind or has little
+time left, the ticks slow down, so that more tokens arrive together instead of the delay growing. Ticks lower the load
+that they are there for, so they end at a lower one than they begin at.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from godoty_service.aio.periodic import run_every
 
 _SAMPLE = 0.1  # seconds between two measurements of the load
-# Of one core's time: below the first nothing waits, below the second ticks may quicken, above the third they slow down.
-_FREE, _HALF, _FULL = 0.3, 0.5, 0.65
+# Shares of one core's time: ticks begin at the first and end below the second; they quicken below the third, and slow
+# down above the fourth.
+_BUSY, _FREE, _HALF, _FULL = 0.25, 0.15, 0.5, 0.65
+_FEW = 8  # streams: fewer have too little that could be read together
 _MIN_INTERVAL = 0.02  # seconds between two ticks
 _MAX_INTERVAL = 0.25  # the same
 _BEHIND = 0.02  # seconds of delay from which the process counts as falling behind
@@ -21,9 +24,14 @@ _SLOWER, _FASTER = 1.5, 0.8
 
 
 class ReadPacer:
-    """The tick that all streams of a process share."""
+    """The tick that all streams of a process share.
+
+    Attributes:
+        streams: The number of streams that are being read.
+    """
 
     def __init__(self) -> None:
+        self.streams = 0
         self._interval = 0.0
         self._sampled = (0.0, 0.0)  # the thread's CPU time and the monotonic clock at the last sample
         self._waiting: list[tuple[asyncio.Future[None], Callable[[], bool]]] = []
@@ -54,9 +62,11 @@ class ReadPacer:
     def _set(self, *, busy_share: float, delay: float) -> None:
         if delay > _BEHIND or busy_share > _FULL:
             self._interval = min(_MAX_INTERVAL, max(_MIN_INTERVAL, self._interval * _SLOWER))
-        elif busy_share < _FREE:
+        elif busy_share < _FREE or self.streams < _FEW:
             self._interval = 0.0
-        elif busy_share < _HALF or not self._interval:
+        elif not self._interval:
+            self._interval = _MIN_INTERVAL if busy_share >= _BUSY else 0.0
+        elif busy_share < _HALF:
             self._interval = max(_MIN_INTERVAL, self._interval * _FASTER)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:

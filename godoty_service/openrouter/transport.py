@@ -209,10 +209,12 @@ class Body(httpx.AsyncByteStream):
         """Translate errors, and fail a silent body."""
         self._seen_at = self._now()
         self._schedule_check(self._timeout)
+        self._read_pacer.streams += 1
         try:
             with _translate_errors():
                 yield
         finally:
+            self._read_pacer.streams -= 1
             if self._timer is not None:
                 self._timer.cancel()
 

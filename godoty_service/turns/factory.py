@@ -23,7 +23,8 @@ from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.call_spans import CallSpans, turn_attributes
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
-from godoty_service.turns.event_log.listeners import AnswerListener, CallListener, ToolListener, ToolOutputLimit
+from godoty_service.turns.event_log.agent_listeners import CallListener, ToolListener, ToolOutputLimit
+from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer, history_management
 from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics
 from godoty_service.turns.turn import Turn, TurnRequest

@@ -201,7 +201,8 @@ def _match_unknown_lines(missing: Sequence[Line], comparison: InvoiceComparison,
         reason = unresolved_reason(call, evidence) if call.generation_id is None else None
         comparison.reasons[reason or "?"] += 1
         if reason is None:
-            comparison.faults.append(f"{call.call_id} is unresolved, but its server received the id: {call}")
+            facts = f"error {call.error}, duration {call.duration}, first token {call.time_to_first_token}"
+            comparison.faults.append(f"unresolved, but its server received the id ({facts}): {call}")
         elif reason != CUT_OFF and call.upper_bound is not None:
             bounds[_session_marker(call)].append(call.upper_bound)
     for line in sorted(missing, key=lambda each: each.cost, reverse=True):

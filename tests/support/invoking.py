@@ -1,14 +1,10 @@
 """Runs a `godoty` command in the test's process, on a server's database."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import structlog
 from typer.testing import CliRunner
 
 from godoty_service.cli.app import app
 from tests.support.backends import ACCOUNT
+from tests.support.logging_configuration import restored_logging
 from tests.support.service import Service
 
 
@@ -27,21 +23,8 @@ def invoke(service: Service, *arguments: str, typed: str | None = None, **enviro
         "GODOTY_OPENROUTER_BASE_URL": service.backends.sandbox.base_url,
         "OPENROUTER_API_KEY": ACCOUNT,
     }
-    with _restored_logging():
+    with restored_logging():
         outcome = CliRunner().invoke(app, arguments, env=known | environment, input=typed)
     if outcome.exception is not None:
         raise outcome.exception
     return outcome.output
-
-
-@contextmanager
-def _restored_logging() -> Iterator[None]:
-    """Restore the logging configuration, which commands change."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()

@@ -3,7 +3,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,27 +13,12 @@ import structlog
 from pymongo.errors import AutoReconnect
 
 from godoty_service.errors import ProviderUnavailable
-from godoty_service.telemetry.logs import QUIET, configure_logs
+from godoty_service.telemetry.logs import configure_logs
 
 KEY = "gdt_abc123_S3cretS3cretS3cret"
 SECRET = "the user's own words"
 
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    """Restore pytest's logging configuration."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    logging.captureWarnings(capture=False)
-    structlog.contextvars.clear_contextvars()
-    structlog.reset_defaults()
 
 
 @pytest.fixture

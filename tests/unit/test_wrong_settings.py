@@ -1,16 +1,14 @@
 """Each wrong setting fails the start with one line: the variable, its value and what it takes."""
 
 import asyncio
-import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import structlog
 from annotated_types import Ge, Le
 
 from godoty_service.cli import main
@@ -99,8 +97,8 @@ Godoty = Callable[..., Outcome]
 
 
 @pytest.fixture
-def godoty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Godoty]:
-    """Runs `godoty` in this process, and restores the logging configuration."""
+def godoty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Godoty:
+    """Runs `godoty` in this process."""
 
     def run(*arguments: str, **environment: str) -> Outcome:
         with monkeypatch.context() as patch:
@@ -114,12 +112,7 @@ def godoty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
                 code = int(end.code or 0)
         return Outcome(code, capsys.readouterr().err.splitlines())
 
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return run
 
 
 @pytest.mark.parametrize(("name", "value", "got", "wanted"), WRONG, ids=[f"{each[0]}={each[1]}" for each in WRONG])

@@ -18,8 +18,8 @@ from strands import tool
 from godoty_service.agents.profile import assistant
 from godoty_service.rpc import validation
 from godoty_service.tenancy.auth import Scope
+from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.event_log.events import ReasoningDelta, TextDelta
-from godoty_service.turns.event_log.listeners import AnswerListener
 from godoty_service.turns.event_log.log import EventLog
 from tests.conftest import Start, StartProcess
 from tests.e2e.edge.process import Usage

@@ -49,7 +49,7 @@ class ReconcilerHarness:
         self.owner = components.replicas.replica_id
         self.database = components.database
         self.sessions = components.conversations.sessions
-        self.ledger = Ledger(components.database.collection("ledger"), clock=self._now)
+        self.ledger = Ledger(components.database.collection("ledger"))
         self.totals_updater = SessionTotalsUpdater(components.conversations.sessions, self.ledger)
         self.adjustments = Adjustments(self.ledger, self.totals_updater, clock=self._now)
         self.reconciler = Reconciler(

@@ -72,20 +72,23 @@ async def test_waiting_time_does_not_depend_on_the_clock_of_the_server(
     assert calls(caller)[0].cost_source is CostSource.CATALOGUE
 
 
-@pytest.mark.parametrize("clock_ahead", [MINUTES_3, -MINUTES_3], ids=["fast", "slow"])
 async def test_call_is_deferred_at_the_time_of_the_database(
-    start_caller: StartCaller, start_harness: StartHarness, clock_ahead: timedelta
+    start_caller: StartCaller, start_harness: StartHarness
 ) -> None:
-    """Deferring own and orphaned calls sets the database's time, at any time of the server's clock."""
+    """Deferring own, forgotten and orphaned calls sets the database's time."""
     caller = await start_caller(reconcile_interval=NEVER)
     entry = await cancelled(caller, "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=-1")
     harness = await start_harness(caller.service)
-    ledger = Ledger(harness.database.collection("ledger"), clock=lambda: utc_now() + clock_ahead)
+    ledger = Ledger(harness.database.collection("ledger"))
     documents = caller.service.database["ledger"]
     forget = {"$unset": {"due": "", "left_time": ""}}
 
     leaving: tuple[Callable[[], Awaitable[Any]], ...]
-    leaving = (lambda: ledger.defer(entry), lambda: ledger.defer_orphans([entry.owner]))
+    leaving = (
+        lambda: ledger.defer(entry),
+        lambda: ledger.defer_own(entry.owner),
+        lambda: ledger.defer_orphans([entry.owner]),
+    )
     for leave in leaving:
         documents.update_one({}, forget)
         await leave()

@@ -72,7 +72,7 @@ class BudgetHarness:
     def __init__(self, database: Database, *, piece: int = 7) -> None:
         self.now = NOON
         self.living: set[str] = set()
-        self.ledger = Ledger(database.collection("ledger"), clock=self._now)
+        self.ledger = Ledger(database.collection("ledger"))
         self.budgets = BudgetStore(database.collection("budgets"), clock=self._now)
         self.sums = EntrySums(database.collection("ledger"), piece=piece)
         rollups = RollupStore(database.collection("usage_rollups"))

@@ -16,6 +16,7 @@ from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Collection
 from godoty_service.pricing.token_usage import TokenUsage
 
 Make = Callable[..., ModelCall]
@@ -222,6 +223,33 @@ async def test_servers_own_running_calls_are_not_deferred(ledger: Ledger, make: 
     taken = await ledger.claim_due(due_by=soon, claimed_until=soon, provider_key_ids=["key"], any_before=NOW)
     assert taken is not None
     assert taken.call.call_id == forgotten.call_id
+
+
+async def test_call_that_is_opened_meanwhile_is_not_deferred(
+    ledger: Ledger, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is inserted after the look for forgotten ones has begun is left alone, whenever it was opened."""
+    opened = make(1)
+    find, update_many = Collection.find, Collection.update_many
+
+    async def open_call() -> None:
+        if opened.call_id not in ledger.open_calls:
+            ledger.open_calls.add(opened.call_id)
+            await ledger.insert(opened)
+
+    async def find_later(collection: Collection, *given: Any, **named: Any) -> Any:
+        await open_call()
+        return await find(collection, *given, **named)
+
+    async def update_later(collection: Collection, *given: Any, **named: Any) -> Any:
+        await open_call()
+        return await update_many(collection, *given, **named)
+
+    monkeypatch.setattr(Collection, "find", find_later)
+    monkeypatch.setattr(Collection, "update_many", update_later)
+
+    assert await ledger.defer_own("server") == 0
+    assert await ledger.owners() == {"server"}
 
 
 async def test_unwritable_generation_id_keeps_no_other_from_being_stored(ledger: Ledger, make: Make) -> None:

@@ -5,6 +5,13 @@ import asyncio
 from godoty_service.openrouter.read_pacer import ReadPacer
 
 
+def _pacer(*, streams: int = 20) -> ReadPacer:
+    """Return the pacer of a process that reads this number of streams."""
+    pace = ReadPacer()
+    pace.streams = streams
+    return pace
+
+
 def _interval(pace: ReadPacer, **seen: float) -> float:
     """Return the seconds between two ticks after repeated measurements of this load."""
     for _ in range(20):
@@ -14,14 +21,23 @@ def _interval(pace: ReadPacer, **seen: float) -> float:
 
 def test_free_process_has_no_ticks() -> None:
     """A low load delays nothing, also after a busy time."""
-    pace = ReadPacer()
+    pace = _pacer()
     assert _interval(pace, busy_share=0.9, delay=0.5) > 0
+    assert _interval(pace, busy_share=0.1) == 0
+
+
+def test_ticks_do_not_end_by_the_load_that_they_save() -> None:
+    """They begin at a quarter of one core's time, and end well below it."""
+    pace = _pacer()
     assert _interval(pace, busy_share=0.2) == 0
+    assert _interval(pace, busy_share=0.3) == 0.02
+    assert _interval(pace, busy_share=0.2) == 0.02
+    assert _interval(pace, busy_share=0.1) == 0
 
 
 def test_busy_process_has_fast_ticks_and_late_one_slow_ticks() -> None:
     """Busy: 20 ms. Behind, or with little time left: up to a quarter of a second. Recovered: fast again."""
-    pace = ReadPacer()
+    pace = _pacer()
     assert _interval(pace, busy_share=0.5) == 0.02
     assert _interval(pace, busy_share=0.5, delay=0.1) == 0.25
     assert _interval(pace, busy_share=0.4) == 0.02
@@ -30,9 +46,16 @@ def test_busy_process_has_fast_ticks_and_late_one_slow_ticks() -> None:
     assert _interval(pace, busy_share=0.4) == 0.02
 
 
+def test_few_streams_have_ticks_only_if_the_process_has_no_time_left() -> None:
+    """Turns one after the other are not delayed: nothing could be read together."""
+    pace = _pacer(streams=7)
+    assert _interval(pace, busy_share=0.6) == 0
+    assert _interval(pace, busy_share=0.9) > 0
+
+
 async def test_ready_streams_wake_together_at_tick() -> None:
     """The others wait for a later tick; without ticks nothing waits."""
-    pace = ReadPacer()
+    pace = _pacer()
     await asyncio.wait_for(pace.wait(lambda: False), 20)
 
     pace._set(busy_share=0.9, delay=0.0)
@@ -57,7 +80,7 @@ async def test_ready_streams_wake_together_at_tick() -> None:
 
 async def test_end_of_ticks_wakes_all_streams() -> None:
     """A waiting stream continues when the process becomes free, ready or not."""
-    pace = ReadPacer()
+    pace = _pacer()
     pace._set(busy_share=0.9, delay=0.0)
     waiting = asyncio.create_task(pace.wait(lambda: False))
     await asyncio.sleep(0)
@@ -67,7 +90,7 @@ async def test_end_of_ticks_wakes_all_streams() -> None:
 
 async def test_ticks_follow_load_of_process() -> None:
     """A loop that works all the time gets ticks, one that sleeps loses them."""
-    pace = ReadPacer()
+    pace = _pacer()
     running = asyncio.create_task(pace.run())
     loop = asyncio.get_running_loop()
     give_up = loop.time() + 120
