@@ -56,6 +56,7 @@ STORAGE_TIMEOUT = 2.0  # seconds
 QUARTERS = 31 * 96
 EXPORTED = 100_000  # entries, unless all
 BATCH = 5000  # entries of one insert
+USERS = 200  # end users
 TURNS = 4  # concurrent ones
 ME = Actor(kind=ActorKind.CLI, id="bench")
 BUDGETS = tuple(Budget(window=window, limit=Decimal(1_000_000), hard=True) for window in BudgetWindow)
@@ -83,6 +84,8 @@ async def fill(uri: str, database: str, tenant_id: str, *, entries: int, start: 
     each = max(1, entries // (QUARTERS * len(SERVED)))
     number = 0
     batch: list[dict[str, Any]] = []
+    users = [{"_id": f"user_{each:028x}", "tenant_id": tenant_id, "name": f"user-{each}"} for each in range(USERS)]
+    await client[database]["users"].insert_many(users)
     templates = [entry_to_document(call(tenant_id, place, 1)) for place in range(len(SERVED))]
     step = (QUARTER - timedelta(seconds=10)) / each
     for quarter in range(QUARTERS):
@@ -107,7 +110,7 @@ def _entry(template: dict[str, Any], tenant_id: str, number: int, start: datetim
         "turn_id": f"turn_{number:020x}",
         "generation_id": f"gen_{number:020x}",
         "number": number % 20 + 1,
-        "user": f"user-{number % 200}",
+        "user_reference": f"user_{number % USERS:028x}",
         "opens_turn": True,
         "start_time": start,
         "settle_time": start + timedelta(seconds=2),

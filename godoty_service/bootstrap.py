@@ -50,6 +50,10 @@ from godoty_service.usage.ledger_pages import LedgerExport, LedgerPages
 from godoty_service.usage.query import UsageQueries
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
+from godoty_service.user_bootstrap import UserComponents, build_user_erasure, build_users
+from godoty_service.user_erasure import UserErasure
+from godoty_service.users.references import UserReferences
+from godoty_service.users.stored_names import StoredNames
 
 _INDEXED_STORES = (
     SessionStore,
@@ -66,6 +70,7 @@ _INDEXED_STORES = (
     ApiKeys,
     ProviderKeys,
     AdminChanges,
+    UserReferences,
 )
 
 
@@ -133,11 +138,13 @@ class Components:
     clock: SynchronizedClock
     replicas: ReplicaHeartbeats
     tenancy: TenancyComponents
+    users: UserComponents
     conversations: ConversationComponents
     usage: UsageComponents
     budgets: BudgetComponents
     accounting: AccountingComponents
     administration: Administration
+    user_erasure: UserErasure
 
 
 @asynccontextmanager
@@ -208,8 +215,9 @@ def _components(
     )
     entries = database.collection(Ledger.COLLECTION)
     tenancy = _tenancy(settings, database, clock, replicas)
-    conversations = _conversations(settings, database, clock, replicas)
-    usage = _usage(settings, database, entries, owner=replicas.replica_id)
+    users = build_users(database, schema, clock, replicas)
+    conversations = _conversations(settings, database, clock, replicas, users.stored_names)
+    usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
     ledger = Ledger(entries)
     budgets = _budgets(
         database,
@@ -221,17 +229,20 @@ def _components(
         clock=clock,
         on_alert=on_alert,
     )
+    administration = _administration(database, tenancy, budgets.service, clock)
     return Components(
         database=database,
         schema=schema,
         clock=clock,
         replicas=replicas,
         tenancy=tenancy,
+        users=users,
         conversations=conversations,
         usage=usage,
         budgets=budgets,
         accounting=_accounting(ledger, budgets.service, usage=usage, sessions=conversations.sessions, clock=clock),
-        administration=_administration(database, tenancy, budgets.service, clock),
+        administration=administration,
+        user_erasure=build_user_erasure(users, conversations, replicas, administration),
     )
 
 
@@ -256,9 +267,14 @@ def _tenancy(settings: Settings, database: Database, clock: Clock, replicas: Rep
 
 
 def _conversations(
-    settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats
+    settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats, stored_names: StoredNames
 ) -> ConversationComponents:
-    sessions = SessionStore(database.collection(SessionStore.COLLECTION), replicas=replicas, clock=clock)
+    sessions = SessionStore(
+        database.collection(SessionStore.COLLECTION),
+        replicas=replicas,
+        clock=clock,
+        with_names=lambda: stored_names.kept_in_sessions,
+    )
     leases = LeaseHolders(sessions)
     messages = MessageStore(database.collection(MessageStore.COLLECTION), clock=clock)
     turn_store = TurnStore(
@@ -280,13 +296,15 @@ def _conversations(
     )
 
 
-def _usage(settings: Settings, database: Database, ledger: Collection, *, owner: str) -> UsageComponents:
+def _usage(
+    settings: Settings, database: Database, ledger: Collection, users: UserReferences, *, owner: str
+) -> UsageComponents:
     entries = UsageEntries(ledger)
     rollups = RollupStore(database.collection(RollupStore.COLLECTION))
     rollup_job = RollupJob(
         database.collection(RollupJob.COLLECTION), entries=entries, rollups=rollups, now=database.now, owner=owner
     )
-    pages = LedgerPages(ledger, piece=settings.usage_piece_entries)
+    pages = LedgerPages(ledger, users=users, piece=settings.usage_piece_entries)
     return UsageComponents(
         entries=entries,
         rollups=rollups,
@@ -296,6 +314,7 @@ def _usage(settings: Settings, database: Database, ledger: Collection, *, owner:
             rollup_job=rollup_job,
             rollups=rollups,
             entries=entries,
+            users=users,
             limits=ScanLimits(piece=settings.usage_piece_entries, entries=settings.usage_max_entries),
         ),
         pages=pages,

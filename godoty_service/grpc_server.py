@@ -112,6 +112,7 @@ def _agent_service(
         page_bytes=settings.page_bytes,
         content_bytes=settings.content_bytes,
         policies=components.tenancy.policies,
+        users=components.users.references,
         catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
         clock=components.clock,
     )
@@ -121,6 +122,7 @@ def _admin_service(settings: Settings, components: Components, oracle: PricingOr
     administration = components.administration
     return AdminService(
         administration=administration,
+        user_erasure=components.user_erasure,
         adjuster=CallAdjuster(adjustments=components.accounting.adjustments, administration=administration),
         catalogue=lambda: oracle.current,
         page_bytes=settings.page_bytes,

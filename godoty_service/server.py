@@ -168,6 +168,11 @@ async def _start_loops(
     background(stack, provider.reconciler.run(settings.reconcile_interval))
     background(stack, components.usage.rollup_job.run(settings.rollup_interval))
     background(stack, tenant_erasure(components, delay=settings.erasure_delay).run(settings.erasure_interval))
+    await components.users.stored_names.look_for_old_servers()
+    background(stack, components.users.stored_names.run(settings.rollup_interval))
+    background(stack, components.users.references.run())
+    stack.push_async_callback(components.user_erasure.stop)
+    background(stack, components.user_erasure.run(settings.heartbeat))
     background(stack, count_entries(components.accounting.ledger, call_metrics))
 
 

@@ -198,7 +198,12 @@ class Settings(ListenerSettings):
     reconcile_interval: float = Field(
         0.5, ge=0.01, le=86_400, description="Seconds between two checks for calls that are due."
     )
-    rollup_interval: float = Field(5.0, ge=0.01, le=86_400, description="Seconds between two roll-ups of usage.")
+    rollup_interval: float = Field(
+        5.0,
+        ge=0.01,
+        le=86_400,
+        description="Seconds between two roll-ups of usage, and between two replacements of stored user names.",
+    )
     usage_piece_entries: int = Field(
         10_000,
         ge=100,

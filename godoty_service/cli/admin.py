@@ -1,17 +1,19 @@
-"""`godoty admin`: the audit log."""
+"""`godoty admin`: the audit log. `godoty user`: the erasure of end users."""
 
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from godoty_service.cli.context import print_table, with_components
+from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.cli.formats import parse_time
 
 if TYPE_CHECKING:
     from godoty_service.bootstrap import Components
 
 admin_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
+user_app = typer.Typer(help="Erase end users.", no_args_is_help=True)
 
 
 @admin_app.callback()
@@ -48,6 +50,42 @@ def changes(
                 )
                 for each in found
             ],
+        )
+
+    with_components(work)
+
+
+@user_app.callback()
+def _user_group() -> None:
+    """Make `erase` a subcommand, likewise."""
+
+
+@user_app.command("erase")
+def erase(
+    tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
+    user: Annotated[str, typer.Argument(help="The end user's name.")],
+    request_id: Annotated[str, typer.Option(help="The id of this request: it erases once.")] = "",
+) -> None:
+    """Erase an end user's conversations and name, and print what was erased. Ledger entries keep a reference."""
+    from godoty.v1 import admin_service_pb2 as pb  # noqa: PLC0415 - `godoty health` does not need it
+
+    from godoty_service.reporting import background  # noqa: PLC0415 - the same
+    from godoty_service.rpc.admin.codec import parse_erasure  # noqa: PLC0415 - the same
+
+    tenant_id, name = parse_erasure(pb.EraseUserRequest(tenant_id=tenant, user=user, request_id=request_id))
+
+    async def work(components: "Components") -> None:
+        replicas = components.replicas
+        async with AsyncExitStack() as stack:  # servers leave the erasure to this process while it is alive
+            stack.push_async_callback(replicas.stop)
+            await replicas.heartbeat()
+            background(stack, replicas.run(replicas.lease.total_seconds() / 4))
+            stack.push_async_callback(components.user_erasure.stop)
+            order = await components.user_erasure.erase(actor(), tenant_id, name, request_id=request_id or None)
+        contents = order.contents
+        out.print(
+            f"{order.reference}: erased {contents.sessions} sessions, {contents.messages} messages and "
+            f"{contents.turns} turns"
         )
 
     with_components(work)

@@ -35,7 +35,7 @@ Start = Annotated[str | None, typer.Option("--from", help="Only entries that sta
 End = Annotated[str | None, typer.Option("--to", help="Only entries that started before this day or time.")]
 _KEYS = (  # of JSON and CSV
     *("entry_id", "start_time", "settle_time", "session_id", "turn_id", "number", "state", "purpose", "agent"),
-    *("api_key_id", "model", "provider", "cost_usd", "upper_bound_usd", "user", "error"),
+    *("api_key_id", "model", "provider", "cost_usd", "upper_bound_usd", "user", "user_reference", "error"),
 )
 _TABLE_KEYS = (
     *("entry_id", "start_time", "session_id", "number", "state", "model", "provider", "cost_usd"),
@@ -58,7 +58,8 @@ def list_entries(
     end: End = None,
     session: Annotated[str, typer.Option(help="Only entries of this session.")] = "",
     turn: Annotated[str, typer.Option(help="Only entries of this turn.")] = "",
-    end_user: Annotated[str, typer.Option("--user", help="Only entries of this end user.")] = "",
+    end_user: Annotated[str, typer.Option("--user", help="Only entries of the end user of this name.")] = "",
+    user_reference: Annotated[str, typer.Option(help="Only entries of the end user of this reference.")] = "",
     key: Annotated[str, typer.Option(help="Only entries of turns that this API key started, by its id.")] = "",
     model: Annotated[str, typer.Option(help="Only entries of this model, by its id or its slug.")] = "",
     state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
@@ -76,6 +77,7 @@ def list_entries(
         session_id=session,
         turn_id=turn,
         user=end_user,
+        user_reference=user_reference,
         api_key_id=key,
         model=model,
         state=f"CALL_STATE_{state.name}" if state else None,
@@ -356,6 +358,7 @@ def _row(entry: Entry) -> dict[str, Value]:
         money.format_usd(entry.cost),
         money.format_usd(call.upper_bound) if call is not None and call.cost is None else None,
         entry.user,
+        entry.user_reference,
         ": ".join(filter(None, (call.error, call.error_message))) if call is not None else None,
     )
     return dict(zip(_KEYS, values, strict=True))

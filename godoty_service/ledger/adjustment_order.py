@@ -95,6 +95,7 @@ def adjustment_of(
         purpose=call.purpose,
         api_key_id=call.api_key_id,
         user=call.user,
+        user_reference=call.user_reference,
         call_time=call.start_time,
         time=time,
         why=order.why,

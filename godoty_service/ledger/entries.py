@@ -49,6 +49,8 @@ class ModelCall:
         error_message: The provider's error text, cleaned, at most 500 characters; None: there is none, or it concerns
             the service's account only.
         owner: The server that made the call.
+        user: The name of the end user: filled in by readers, and stored by builds of schema 1 only.
+        user_reference: The random reference of the end user, which remains when the name is erased.
         rule: The rule of `states.py` by which it counts in sums; entries of an earlier build have none, which is 1.
     """
 
@@ -85,6 +87,7 @@ class ModelCall:
     error_code: int | None = None
     error_message: str | None = None
     user: str | None = None
+    user_reference: str | None = None
     agent: str
     purpose: CallPurpose | None = None
     api_key_id: str | None = None
@@ -139,7 +142,8 @@ class Adjustment:
         agent: The agent that made the call.
         purpose: What the call was made for.
         api_key_id: The API key that started the call's turn.
-        user: The end user of the call.
+        user: The name of the call's end user, as in the call.
+        user_reference: The reference of the call's end user.
         call_time: The start of the call: the adjustment belongs to the same period.
         time: The time of the adjustment.
         why: The reason, as text or "reconciled".
@@ -165,6 +169,7 @@ class Adjustment:
     purpose: CallPurpose | None = None
     api_key_id: str | None = None
     user: str | None = None
+    user_reference: str | None = None
     call_time: datetime | None = None
     time: datetime
     why: str

@@ -87,6 +87,7 @@ class Ledger:
         Index(keys=[("turn_id", 1)]),
         repeated.INDEX,
         Index(keys=[("tenant_id", 1), ("time", 1)], where={"kind": "adjustment"}),
+        Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": {"$gt": ""}}),  # names of schema 1
     )
 
     def __init__(self, collection: Collection) -> None:

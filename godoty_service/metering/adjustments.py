@@ -132,6 +132,7 @@ class Adjustments:
             purpose=call.purpose,
             api_key_id=call.api_key_id,
             user=call.user,
+            user_reference=call.user_reference,
             call_time=call.start_time,
             time=self._clock(),
             why=why,

@@ -42,7 +42,7 @@ class TurnScope:
     session_uid: str
     session_id: str
     turn_id: str
-    user: str | None
+    user_reference: str | None
     agent: str
     provider_key_id: str
     owner: str
@@ -220,7 +220,7 @@ class TurnMeter:
             evidence=unpriced.evidence,
             start_time=start,
             attempt=attempt,
-            user=self.scope.user,
+            user_reference=self.scope.user_reference,
             agent=self.scope.agent,
             purpose=purpose,
             api_key_id=self.scope.api_key_id,

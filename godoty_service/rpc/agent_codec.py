@@ -137,11 +137,13 @@ def parse_turn_filter(request: pb.ListTurnsRequest) -> tuple[str | None, TurnSta
     return session_id, _STATES.get(request.state)
 
 
-def session_message(session: Session, session_totals: SessionTotals, *, message_count: int) -> session_pb.Session:
-    """Convert a session."""
+def session_message(
+    session: Session, session_totals: SessionTotals, *, message_count: int, user: str | None
+) -> session_pb.Session:
+    """Convert a session, with the name of its end user."""
     return session_pb.Session(
         session_id=session.session_id,
-        user=session.user or "",
+        user=user or "",
         model=session.model,
         message_count=message_count,
         cost_usd=format_usd(session_totals.totals.cost),

@@ -1,6 +1,6 @@
 """AgentService: one short method per RPC."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -30,6 +30,7 @@ from godoty_service.tenancy.policies import Policies
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.session_metrics import load_totals
+from godoty_service.users.references import UserReferences
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
@@ -53,6 +54,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         page_bytes: int,
         content_bytes: int,
         policies: Policies,
+        users: UserReferences,
         catalogue_stale_after: timedelta,
         clock: Clock,
     ) -> None:
@@ -69,6 +71,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             page_bytes: Bytes at which a page ends, and at which a message of a page is truncated.
             content_bytes: Maximum bytes of messages that are loaded at the same time, by all calls together.
             policies: The tenants' policies.
+            users: The end users' references and names.
             catalogue_stale_after: The age from which on the catalogue is stale.
             clock: Returns the time.
         """
@@ -82,6 +85,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._page_bytes = page_bytes
         self._content_limiter = ByteLimiter(content_bytes)
         self._policies = policies
+        self._users = users
         self._catalogue_stale_after = catalogue_stale_after
         self._clock = clock
         self._metrics_cache = SessionMetricsCache()
@@ -155,16 +159,25 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, call: CallContext) -> pb.GetSessionResponse:
         """Return a session."""
         session = await self._session(call, request.session_id)
-        return pb.GetSessionResponse(session=await self._session_message(session))
+        names = await self._users.names(call.tenant_id, [session.user_reference])
+        return pb.GetSessionResponse(session=await self._session_message(session, names))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: CallContext) -> pb.ListSessionsResponse:
         """Return a page of sessions."""
         page = PageRequest(request, ("sessions", call.tenant_id, request.user), str, str, default_size=50)
         after = (decode_time(page.position[0]), page.position[1]) if page.position else None
-        found = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=page.limit)
+        user = request.user or None
+        found = await self._sessions.lists.page(
+            call.tenant_id,
+            user=user,
+            user_reference=await self._users.find(call.tenant_id, user) if user is not None else None,
+            after=after,
+            limit=page.limit,
+        )
+        names = await self._users.names(call.tenant_id, (each.user_reference for each in found))
         sessions, token = page.cut(
             found,
-            [await self._session_message(each) for each in found[: page.size]],
+            [await self._session_message(each, names) for each in found[: page.size]],
             position=lambda each: [each.update_time.isoformat(), each.uid],
             max_bytes=self._page_bytes,
         )
@@ -234,8 +247,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def _load_totals(self, session: Session) -> SessionTotals:
         return await load_totals(self._ledger, session, doubtful=session.lease is not None)
 
-    async def _session_message(self, session: Session) -> session_pb.Session:
+    async def _session_message(self, session: Session, names: Mapping[str, str]) -> session_pb.Session:
         count = session.message_count
         if session.lease is not None:  # the running turn inserts messages
             count = await self._messages.highest(session.tenant_id, session.uid)
-        return session_message(session, await self._load_totals(session), message_count=count)
+        user = session.user if session.user_reference is None else names.get(session.user_reference)
+        return session_message(session, await self._load_totals(session), message_count=count, user=user)

@@ -46,7 +46,6 @@ _KEY_FIELDS = {
     NamedGroup.MODEL: "model",
     NamedGroup.PROVIDER: "provider",
     NamedGroup.AGENT: "agent",
-    NamedGroup.USER: "user",
     NamedGroup.SESSION: "session_id",
     NamedGroup.API_KEY: "api_key_id",
 }
@@ -97,6 +96,7 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
         session_id=request.session_id,
         turn_id=request.turn_id,
         user=request.user,
+        user_reference=request.user_reference,
         api_key_id=request.api_key_id,
         model=request.model,
         state=STATES.get(request.state),
@@ -169,7 +169,7 @@ async def usage_report_message(report: UsageReport, query: UsageQuery, *, max_by
     remaining = max_bytes
     async for rows in yielding_batches(report.rows):
         for row in rows:
-            keys = [_key_message(group, key) for group, key in zip(query.groups, row.key, strict=True)]
+            keys = [_key_message(group, key, row.user) for group, key in zip(query.groups, row.key, strict=True)]
             converted = pb.UsageRow(keys=keys, totals=totals_message(row.totals))
             remaining -= encoded_size(converted)
             if remaining < 0 and message.rows:
@@ -178,10 +178,18 @@ async def usage_report_message(report: UsageReport, query: UsageQuery, *, max_by
     return message
 
 
-def _key_message(group: Group, key: datetime | str) -> pb.UsageKey:
-    """Convert the key of a group; an empty one means that the entries have no value."""
+def _key_message(group: Group, key: datetime | str, user: str) -> pb.UsageKey:
+    """Convert the key of a group; an empty one means that the entries have no value.
+
+    Args:
+        group: The group.
+        key: Its value.
+        user: The name of the end user whose reference the key is; empty: it was erased.
+    """
     if isinstance(key, datetime):
         return pb.UsageKey(time=timestamp(key))
+    if group is NamedGroup.USER:
+        return pb.UsageKey(user=user or None, user_reference=key)
     message = pb.UsageKey()
     if key:
         setattr(message, _KEY_FIELDS[NamedGroup(group)], key)
@@ -231,8 +239,11 @@ def adjustment_message(adjustment: Adjustment) -> ledger_pb2.Adjustment:
 
 def _entry_message(entry: Entry) -> ledger_pb2.LedgerEntry:
     if isinstance(entry, Adjustment):
-        return ledger_pb2.LedgerEntry(adjustment=adjustment_message(entry), user=entry.user or "")
-    return ledger_pb2.LedgerEntry(call=call_message(entry), user=entry.user or "")
+        message = ledger_pb2.LedgerEntry(adjustment=adjustment_message(entry))
+    else:
+        message = ledger_pb2.LedgerEntry(call=call_message(entry))
+    message.user, message.user_reference = entry.user or "", entry.user_reference or ""
+    return message
 
 
 def _parse_range(

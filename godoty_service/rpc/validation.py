@@ -55,6 +55,7 @@ LENGTHS = {
     "time_zone": 64,
     "turn_id": 128,
     "user": 128,
+    "user_reference": 128,
     "why": 1000,
 }
 # Maximum number of values of a repeated field, by its name.

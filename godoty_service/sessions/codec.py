@@ -12,7 +12,7 @@ from godoty_service.sessions.session import HistorySummary, Lease, Session
 _LEASE_FIELDS = tuple(field.name for field in fields(Lease))
 
 
-def new_session_document(*, model: str, user: str | None, time: datetime) -> Document:
+def new_session_document(*, model: str, user: str | None, user_reference: str | None, time: datetime) -> Document:
     """Return the document of a new session, without its ids and lease."""
     return {
         "_id": new_id("ses"),
@@ -26,6 +26,7 @@ def new_session_document(*, model: str, user: str | None, time: datetime) -> Doc
         "update_time": time,
         "model": model,
         "user": user,
+        **({"user_reference": user_reference} if user_reference is not None else {}),
     }
 
 
@@ -37,6 +38,7 @@ def session_from_document(document: Document) -> Session:
         tenant_id=document["tenant_id"],
         session_id=document["session_id"],
         user=document["user"],
+        user_reference=document.get("user_reference"),
         model=document["model"],
         message_count=document["message_count"],
         state=json.loads(document.get("state", "{}")),
@@ -70,6 +72,7 @@ def unowned_lease_document(lease: Lease) -> Document:
         "text": lease.text,
         "model": lease.model,
         "user": lease.user,
+        "user_reference": lease.user_reference,
         "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
     }
 

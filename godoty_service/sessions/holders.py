@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from godoty_service.mongo.collection import Collection, Document, Index
 
-_FIRST_TURN = "turn_"  # a deletion's id begins with another word
-HELD_BY_TENANT = Index(keys=[("tenant_id", 1), ("lease.turn_id", 1)], where={"lease.turn_id": {"$gt": _FIRST_TURN}})
+FIRST_TURN = "turn_"  # a deletion's id begins with another word
+HELD_BY_TENANT = Index(keys=[("tenant_id", 1), ("lease.turn_id", 1)], where={"lease.turn_id": {"$gt": FIRST_TURN}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +14,13 @@ class SessionHolder:
     """A session's lease.
 
     Attributes:
-        user: The end user that the session belongs to; None: no turn has named one.
+        user: The name of the end user, if a build of schema 1 stored it.
+        user_reference: The end user that the session belongs to; None: no turn has named one.
         turn_id: The turn or the deletion that holds the session, or has held it when its server died; None: none.
     """
 
     user: str | None
+    user_reference: str | None
     turn_id: str | None
 
 
@@ -36,12 +38,16 @@ class SessionHolders:
     async def of_sessions(self, tenant_id: str, session_ids: CollectionOf[str]) -> dict[str, SessionHolder]:
         """Return the holders of those of these sessions that exist."""
         query = {"tenant_id": tenant_id, "session_id": {"$in": list(session_ids)}}
-        fields = {"session_id": 1, "user": 1, "lease.turn_id": 1, "lease.user": 1}
+        names = ("session_id", "user", "user_reference", "lease.turn_id", "lease.user", "lease.user_reference")
+        fields = dict.fromkeys(names, 1)
         found: dict[str, SessionHolder] = {}
         for each in await self._sessions.find(query, fields=fields):
             lease = each.get("lease") or {}
-            user = each["user"] or lease.get("user")  # it becomes the session's when the turn ends
-            found[each["session_id"]] = SessionHolder(user=user, turn_id=lease.get("turn_id"))
+            found[each["session_id"]] = SessionHolder(
+                user=each["user"] or lease.get("user"),  # it becomes the session's when the turn ends
+                user_reference=each.get("user_reference") or lease.get("user_reference"),
+                turn_id=lease.get("turn_id"),
+            )
         return found
 
     async def turn_ids(
@@ -56,7 +62,7 @@ class SessionHolders:
             limit: The most turns to return.
         """
         older = {"$lt": before} if before is not None else {}
-        query: Document = {"tenant_id": tenant_id, "lease.turn_id": {"$gt": _FIRST_TURN, **older}}
+        query: Document = {"tenant_id": tenant_id, "lease.turn_id": {"$gt": FIRST_TURN, **older}}
         if session_id is not None:
             query["session_id"] = session_id
         found = await self._sessions.find(query, sort=[("lease.turn_id", -1)], limit=limit, fields={"lease.turn_id": 1})

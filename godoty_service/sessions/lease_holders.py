@@ -102,6 +102,19 @@ class LeaseHolders:
         else:
             self.released(turn_id)
 
+    async def undo(self, session: Session) -> None:
+        """Release the lease of a turn that continues without it.
+
+        Raises:
+            StorageError: The turn may have the lease nevertheless; it is released when the turn ends.
+        """
+        try:
+            await self._sessions.release(session, begun=False)
+        except StorageError:
+            if session.lease is not None and (holder := self._holders.get(session.lease.turn_id)) is not None:
+                holder.unsure = True
+            raise
+
     async def run(self, interval: float) -> None:
         """Release leases without a running holder: when a holder ends with a lease, and every `interval` seconds."""
         await run_every(interval, self.reap, failure="leases_not_reaped", wake=self._reap_requested)

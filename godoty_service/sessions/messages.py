@@ -180,9 +180,9 @@ class MessageStore:
             {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}, {"$set": {"withheld": True}}
         )
 
-    async def delete(self, tenant_id: str, session_uid: str) -> None:
-        """Delete all messages of a session."""
-        await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
+    async def delete(self, tenant_id: str, session_uid: str) -> int:
+        """Delete all messages of a session; return their number."""
+        return await self._messages.delete_many({"tenant_id": tenant_id, "session_uid": session_uid})
 
     async def erase(self, tenant_id: str) -> None:
         """Delete all messages of a tenant: those of its sessions, and those that a dead server left."""

@@ -1,8 +1,10 @@
 """A session as a value, and the lease that one turn at a time holds on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from godoty_service.users.references import EndUser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +17,8 @@ class Lease:
         text: The user's text, stored here so that it is durable with the lease; empty: a deletion.
         request_id: The id of the turn's request; None: it has none.
         model: The model that the request names; it becomes the session's when the turn ends.
-        user: The end user that the request names; likewise.
+        user: The name of the end user that the request names; likewise. Builds of schema 1 store and read it.
+        user_reference: The reference of that end user.
         predecessors: The dead turns from which the session was taken over, the oldest first; their messages may not be
             complete yet.
     """
@@ -26,6 +29,7 @@ class Lease:
     request_id: str | None = None
     model: str | None = None
     user: str | None = None
+    user_reference: str | None = None
     predecessors: "tuple[Lease, ...]" = ()
 
     @property
@@ -53,6 +57,8 @@ class Session:
 
     Attributes:
         uid: The generated id. `session_id` is the caller's, and can be used again after a deletion.
+        user: The name of the end user; None: it is not stored here, or there is none.
+        user_reference: The reference of the end user; None: there is none, or schema 1 stored the name alone.
         message_count: The number of the last message when the last turn ended.
         state: The agent's state.
         summary: The replacement of the oldest messages; None: there is none.
@@ -65,6 +71,7 @@ class Session:
     tenant_id: str
     session_id: str
     user: str | None
+    user_reference: str | None
     model: str
     message_count: int
     state: dict[str, Any]
@@ -77,6 +84,25 @@ class Session:
     create_time: datetime
     update_time: datetime
 
+    def as_requested(self) -> "Session":
+        """Return the session with the model and the end user that its leases name, the newest lease first.
+
+        The document gets them when a turn ends: an acquisition that is undone has changed nothing.
+        """
+        session = self
+        for lease in (*self.lease.predecessors, self.lease) if self.lease is not None else ():
+            session = replace(
+                session,
+                model=lease.model or session.model,
+                user=lease.user or session.user,
+                user_reference=lease.user_reference or session.user_reference,
+            )
+        return session
+
+    def belongs_to(self, user: EndUser) -> bool:
+        """Return whether it belongs to an end user, or to none yet."""
+        return self.user_reference in (user.reference, None) and self.user in (user.name, None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -86,11 +112,13 @@ class Claim:
         session: The session with the lease.
         created: The session was created with the lease.
         taken_from: The lease of a dead server's turn from which the session was taken over.
+        names_user: The turn gives the session its end user, which it had not before.
     """
 
     session: Session
     created: bool
     taken_from: Lease | None
+    names_user: bool = False
 
     @property
     def turn_id(self) -> str:

@@ -5,11 +5,10 @@ lease of a dead server is taken over; later writes of the dead server meet a hig
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from collections.abc import Collection as CollectionOf
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, ClassVar
 
 from godoty_service.clock import Clock, utc_now
@@ -25,10 +24,13 @@ from godoty_service.sessions.codec import (
     unowned_lease_document,
 )
 from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
+from godoty_service.sessions.lists import BY_USER, SessionLists
 from godoty_service.sessions.session import Claim, HistorySummary, Lease, Session
+from godoty_service.users.references import EndUser
 
 _BUSY_RETRY = 1.0  # seconds
 _MAX_LEASED = 100  # sessions of one read of leases
+_NAMED: Document = {"$gt": ""}
 
 
 class HeldBySameRequest(SessionBusy):
@@ -48,6 +50,7 @@ class SessionStore:
 
     Attributes:
         holders: The turns that hold the sessions.
+        lists: Lists of sessions.
     """
 
     COLLECTION = "sessions"
@@ -57,14 +60,36 @@ class SessionStore:
         Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
         HELD_BY_TENANT,
+        BY_USER,
+        # Names of schema 1:
+        Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": _NAMED}),
+        Index(keys=[("lease.user", 1)], where={"lease.user": _NAMED}),
+        Index(keys=[("lease.predecessors.user", 1)], where={"lease.predecessors.user": _NAMED}),
     )
 
-    def __init__(self, collection: Collection, *, replicas: ReplicaHeartbeats, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        replicas: ReplicaHeartbeats,
+        clock: Clock = utc_now,
+        with_names: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Create the store.
+
+        Args:
+            collection: `sessions`.
+            replicas: The servers that are alive.
+            clock: Returns the time.
+            with_names: Returns whether sessions must have their end users' names for servers of schema 1.
+        """
         self._sessions = collection
         self._reader = SessionReader(collection)
         self.holders = SessionHolders(collection)
+        self.lists = SessionLists(collection)
         self._replicas = replicas
         self._clock = clock
+        self._with_names = with_names
 
     def at(self, snapshot: Snapshot) -> "SessionStore":
         """Return the store at a snapshot, for reads."""
@@ -79,7 +104,7 @@ class SessionStore:
         text: str,
         model: str | None,
         default_model: str,
-        user: str | None,
+        user: EndUser | None,
         request_id: str | None = None,
         new: bool = False,
     ) -> Claim:
@@ -99,33 +124,42 @@ class SessionStore:
             "text": text,
             "request_id": request_id,
             "model": model,
-            "user": user,
+            "user": user.name if user is not None and self._with_names() else None,
+            "user_reference": user.reference if user is not None else None,
         }
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
-        initial = new_session_document(model=model or default_model, user=user, time=self._clock())
+        initial = new_session_document(
+            model=model or default_model,
+            user=lease["user"],
+            user_reference=lease["user_reference"],
+            time=self._clock(),
+        )
         if new:
             created = {**initial, **ids, "lease": lease, "fence": 1}
             with suppress(DuplicateKey):
                 await self._sessions.insert_one(created)
-                return Claim(session=session_from_document(created), created=True, taken_from=None)
-        return await self._upsert(ids, lease=lease, initial=initial)
+                session = session_from_document(created)
+                return Claim(session=session, created=True, taken_from=None, names_user=user is not None)
+        return await self._upsert(ids, lease=lease, initial=initial, user=user)
 
-    async def _upsert(self, ids: Document, *, lease: Document, initial: Document) -> Claim:
+    async def _upsert(self, ids: Document, *, lease: Document, initial: Document, user: EndUser | None) -> Claim:
         """Acquire a session that may exist, or take it over."""
-        user = lease["user"]
-        query: Document = {**ids, "lease": None, **({"user": {"$in": [user, None]}} if user else {})}
+        query: Document = {**ids, "lease": None}
+        if user is not None:
+            query |= {"user_reference": {"$in": [user.reference, None]}, "user": {"$in": [user.name, None]}}
         update = {"$set": {"lease": lease}, "$inc": {"fence": 1}, "$setOnInsert": initial}
         while True:
             try:
                 found = await self._sessions.find_one_and_update(query, update, upsert=True, before=True)
             except DuplicateKey:
-                claim = await self._take_over(ids, lease=lease)
+                claim = await self._take_over(ids, lease=lease, user=user)
                 if claim is not None:
                     return claim
                 continue
             before = found or {**initial, **ids, "fence": 0}
             acquired = session_from_document({**before, "lease": lease, "fence": before["fence"] + 1})
-            return Claim(session=_as_requested(acquired), created=found is None, taken_from=None)
+            names_user = user is not None and (found is None or found.get("user_reference") is None)
+            return Claim(session=acquired.as_requested(), created=found is None, taken_from=None, names_user=names_user)
 
     async def finish(
         self,
@@ -167,9 +201,11 @@ class SessionStore:
             "lease": None,
             "update_time": self._clock(),
             "model": session.model,
-            "user": session.user,
+            "user": session.user if self._with_names() else None,
             "last_turn_id": last_turn,
         }
+        if session.user_reference is not None:
+            end["user_reference"] = session.user_reference
         return await self._sessions.update_once(
             {**_fenced(session), "totals_revision": totals_revision},
             {"$set": {**end, **fields}, "$inc": {"totals_revision": 1}},
@@ -252,19 +288,6 @@ class SessionStore:
             raise _missing(session_id)
         return session_from_document(found), "totals" not in found
 
-    async def page(
-        self, tenant_id: str, *, user: str | None, after: tuple[datetime, str] | None, limit: int
-    ) -> list[Session]:
-        """Return sessions by time of last use, the newest first, after the given time and uid."""
-        query: Document = {"tenant_id": tenant_id}
-        if user:
-            query["user"] = user
-        if after is not None:
-            time, uid = after
-            query["$or"] = [{"update_time": {"$lt": time}}, {"update_time": time, "_id": {"$lt": uid}}]
-        found = await self._sessions.find(query, sort=[("update_time", -1), ("_id", -1)], limit=limit)
-        return [session_from_document(each) for each in found]
-
     async def delete(self, session: Session) -> None:
         """Delete a session that was acquired."""
         await self._sessions.delete_one(_fenced(session))
@@ -331,18 +354,18 @@ class SessionStore:
         remote = holder != self._replicas.replica_id and seconds
         return kind("Another turn of the session is running.", retry_after=seconds if remote else _BUSY_RETRY)
 
-    async def _take_over(self, ids: Document, *, lease: Document) -> Claim | None:
+    async def _take_over(self, ids: Document, *, lease: Document, user: EndUser | None) -> Claim | None:
         """Take a session over from a turn whose server is dead; None: its lease has changed, so try again."""
         found = await self._sessions.find_one(ids)
         if found is None:
             return None
-        session, user = session_from_document(found), lease["user"]
+        session = session_from_document(found)
         old = session.lease
         seconds = await self._replicas.lease_left(old.replica_id) if old is not None else 0.0
         alive = seconds > 0
         if old is not None and old.deletes and not alive:
             raise DeletionUnfinished(session)
-        if user and (session if alive else _as_requested(session)).user not in (user, None):
+        if user is not None and not (session if alive else session.as_requested()).belongs_to(user):
             raise InvalidRequest.of("user", "the session belongs to another end user")
         if old is None:
             return None
@@ -355,17 +378,13 @@ class SessionStore:
         acquired = await self._sessions.find_one_and_update(query, changes)
         if acquired is None:
             return None
-        return Claim(session=_as_requested(session_from_document(acquired)), created=False, taken_from=old)
-
-
-def _as_requested(session: Session) -> Session:
-    """Return a session with the model and the end user that its leases name, the newest lease first.
-
-    The document gets them when a turn ends: an acquisition that is undone has changed nothing.
-    """
-    for lease in (*session.lease.predecessors, session.lease) if session.lease is not None else ():
-        session = replace(session, model=lease.model or session.model, user=lease.user or session.user)
-    return session
+        names_user = user is not None and session.user_reference is None
+        return Claim(
+            session=session_from_document(acquired).as_requested(),
+            created=False,
+            taken_from=old,
+            names_user=names_user,
+        )
 
 
 def _missing(session_id: str) -> SessionNotFound:

@@ -219,6 +219,13 @@ class Administration:
         """Record that entries' times are about to be replaced."""
         await self._record(actor, "RepairTimes", tenant_id, old=old, new=new)
 
+    async def record_erasure(
+        self, actor: Actor, tenant_id: str, *, user_reference: str, request_id: str | None
+    ) -> None:
+        """Record that an end user is about to be erased: by the reference, since the name is erased as well."""
+        values = {"user_reference": user_reference, "request_id": request_id}
+        await self._record(actor, "EraseUser", tenant_id, new=values)
+
     async def _insert_key(self, key: ApiKey, request: AdminRequest | None) -> str:
         """Insert a key; return its text.
 

@@ -2,12 +2,14 @@
 
 GodotyError
 ├── ApiKeyCreated             the same request created the key before
+├── ErasureUnfinished         the erasure of a user goes on
 ├── EtagMismatch              the resource was changed since it was read
 ├── OperatorOnly              a key that administers one tenant asked for more
 ├── OutputNotAllowed          the tenant's policy allows no output tokens
 ├── TenantDeleted             nothing of the tenant can be changed
 ├── TenantExists              the id is, or was, that of a tenant
-└── TenantSuspended           the operator suspended the tenant
+├── TenantSuspended           the operator suspended the tenant
+└── UserNotFound              the tenant has no such end user
 """
 
 from godoty_service.errors import GodotyError
@@ -17,6 +19,12 @@ class ApiKeyCreated(GodotyError):
     """The same request created the key before; its text is not stored."""
 
     reason = "API_KEY_CREATED"
+
+
+class ErasureUnfinished(GodotyError):
+    """The erasure of a user takes longer than the caller waits; it goes on."""
+
+    reason = "ERASURE_UNFINISHED"
 
 
 class EtagMismatch(GodotyError):
@@ -71,3 +79,9 @@ class TenantSuspended(GodotyError):
         """Return the error for a tenant."""
         text = f"The tenant {tenant_id} is suspended, until the operator resumes it."
         return cls(text, metadata={"tenant_id": tenant_id})
+
+
+class UserNotFound(GodotyError):
+    """The tenant has no such end user."""
+
+    reason = "USER_NOT_FOUND"

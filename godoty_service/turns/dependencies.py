@@ -27,6 +27,7 @@ from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
+from godoty_service.users.references import UserReferences
 
 
 class TurnObserver(Protocol):
@@ -86,6 +87,7 @@ class TurnDependencies:
         key_monitor: Finds turns whose API key is no longer valid.
         turn_store: The turns' records.
         deletions: The deletions of sessions.
+        users: The references of end users.
         log_writer: Writes the turns' event logs.
         recovery: Ends turns of dead servers.
         client_pool: The provider clients, by tenant.
@@ -109,6 +111,7 @@ class TurnDependencies:
     key_monitor: KeyMonitor
     turn_store: TurnStore
     deletions: SessionDeletions
+    users: UserReferences
     log_writer: EventLogWriter
     recovery: Recovery
     client_pool: ClientPool

@@ -23,6 +23,7 @@ from godoty_service.turns.event_log.store import EventLogStore, LogEnd
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
+from godoty_service.users.references import UserReferences
 
 _BATCH = 100  # turns that are read together
 _MAX_BATCHES = 10  # of one page
@@ -87,6 +88,7 @@ class TurnListing:
         ledger: Ledger,
         replicas: ReplicaHeartbeats,
         recovery: Recovery,
+        users: UserReferences,
     ) -> None:
         """Initialize the listing.
 
@@ -97,6 +99,7 @@ class TurnListing:
             ledger: The ledger.
             replicas: The servers that are alive.
             recovery: Ends turns that no server runs.
+            users: The end users' names.
         """
         self._turn_store = turn_store
         self._event_logs = event_logs
@@ -104,6 +107,7 @@ class TurnListing:
         self._ledger = ledger
         self._replicas = replicas
         self._recovery = recovery
+        self._users = users
 
     async def get(self, tenant_id: str, turn_id: str, *, here: Mapping[str, Turn]) -> TurnSummary:
         """Return a turn.
@@ -173,12 +177,13 @@ class TurnListing:
             self._holders.of_sessions(tenant_id, {each.session_id for each in records}),
         )
         waiting = await self._waiting(tenant_id, unended, holders, here)
+        names = await self._users.names(tenant_id, (each.user_reference for each in holders.values()))
         return [
             _summary(
                 each,
                 end=ended.get(each.turn_id),
                 waiting=each.turn_id in waiting,
-                user=holders[each.session_id].user if each.session_id in holders else None,
+                user=_user_of(holders.get(each.session_id), names),
                 entries=entries.get(each.turn_id, []),
             )
             for each in records
@@ -257,6 +262,13 @@ def _end_in_memory(turn: Turn) -> LogEnd | None:
         error_reason=error.reason if error is not None else None,
         time=turn.log.end_time,
     )
+
+
+def _user_of(holder: SessionHolder | None, names: Mapping[str, str]) -> str | None:
+    """Return the name of the end user of a session; None: it has none, or the user is being erased."""
+    if holder is None or holder.user_reference is None:
+        return holder.user if holder is not None else None
+    return names.get(holder.user_reference)
 
 
 def _summary(

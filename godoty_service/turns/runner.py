@@ -18,6 +18,7 @@ from godoty_service.errors import (
     TurnCancelled,
     internal_error,
 )
+from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
@@ -27,6 +28,7 @@ from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecuti
 from godoty_service.turns.factory import TurnFactory, fallback_models
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord
+from godoty_service.users.references import EndUser
 
 log = structlog.get_logger(__name__)
 
@@ -310,7 +312,12 @@ class _TurnStart:
                 await asyncio.sleep(random.uniform(*_POLL))  # noqa: S311 - it spreads load and protects no secret
 
     async def _acquire_lease(self) -> Claim:
-        """Acquire the session's lease; an attempt that was sent is awaited though the turn is cancelled."""
+        """Acquire the session's lease for the end user that the request names."""
+        users, leases = self._dependencies.users, self._dependencies.leases
+        return await acquire_for_user(users, leases, self._turn.tenant_id, self._request.user, self._attempt_lease)
+
+    async def _attempt_lease(self, user: EndUser | None) -> Claim:
+        """Try to acquire the session's lease; an attempt that was sent is awaited though the turn is cancelled."""
         turn, request = self._turn, self._request
         turn.epoch = self._dependencies.replicas.epoch
         attempt = asyncio.create_task(
@@ -322,7 +329,7 @@ class _TurnStart:
                 text=request.text,
                 model=request.model,
                 default_model=turn.policy.default_model or self._dependencies.defaults.model,
-                user=request.user,
+                user=user,
                 new=request.new_session,
             )
         )

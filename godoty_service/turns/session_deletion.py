@@ -5,7 +5,7 @@ the next caller that deletes the session or uses its id finishes the deletion.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -24,12 +24,28 @@ _RECENT = 200  # messages; turns whose logs are not stored yet have written some
 _MIN_BACKOFF, _MAX_BACKOFF = 0.2, 5.0  # seconds between two attempts while the database fails
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedSession:
+    """What a deletion has deleted.
+
+    Attributes:
+        sessions: 1; 0: it was deleted already, and another session may use its id.
+        messages: The number of its messages.
+        turns: The number of its turns whose records or event logs were stored.
+    """
+
+    sessions: int = 0
+    messages: int = 0
+    turns: int = 0
+
+
 @dataclass(slots=True)
 class _Deletion:
-    """A running deletion: its task, and the outcome of its current or next attempt."""
+    """A running deletion: its task, the outcome of its current or next attempt, and what it has deleted."""
 
     attempt: "asyncio.Future[None]"
     task: "asyncio.Task[None] | None" = None
+    deleted: "DeletedSession" = field(default_factory=DeletedSession)
 
 
 class SessionDeletions:
@@ -61,7 +77,7 @@ class SessionDeletions:
         """
         await self.finish(await self._sessions.get(tenant_id, session_id))
 
-    async def finish(self, session: Session) -> None:
+    async def finish(self, session: Session) -> DeletedSession:
         """Delete a session that was just read; concurrent callers in this server share one deletion.
 
         Raises:
@@ -73,6 +89,7 @@ class SessionDeletions:
             deletion = self._running[session.uid] = _Deletion(_outcome())
             deletion.task = asyncio.create_task(self._run(session, deletion))
         await asyncio.shield(deletion.attempt)
+        return deletion.deleted
 
     async def stop(self, grace: float) -> None:
         """Wait up to `grace` seconds for the running deletions, then cancel them: other servers finish them."""
@@ -88,7 +105,7 @@ class SessionDeletions:
         deletion_id, backoff = new_id("del"), _MIN_BACKOFF
         try:
             with self._leases.holder(deletion_id):
-                while (error := await self._attempt(session, deletion_id)) is not None:
+                while (error := await self._attempt(session, deletion_id, deletion)) is not None:
                     attempt, deletion.attempt = deletion.attempt, _outcome()
                     attempt.set_exception(error)
                     if not isinstance(error, StorageError):
@@ -101,12 +118,13 @@ class SessionDeletions:
             if not deletion.attempt.done():  # the next attempt, which is not made
                 deletion.attempt.set_exception(ShuttingDown("The server is stopping.", retry_after=1.0))
 
-    async def _attempt(self, session: Session, deletion_id: str) -> GodotyError | None:
+    async def _attempt(self, session: Session, deletion_id: str, deletion: _Deletion) -> GodotyError | None:
         """Acquire a session and delete its contents; return the error, or None if it is deleted."""
         try:
             found = await self._sessions.get(session.tenant_id, session.session_id)
             if found.uid == session.uid:  # else another session uses its id by now
-                await self._delete_contents(await self._sessions.acquire_for_deletion(found, deletion_id=deletion_id))
+                acquired = await self._sessions.acquire_for_deletion(found, deletion_id=deletion_id)
+                deletion.deleted = await self._delete_contents(acquired)
         except SessionNotFound:
             return None
         except GodotyError as error:
@@ -118,7 +136,7 @@ class SessionDeletions:
             return internal_error(structlog.contextvars.get_contextvars().get("request_id", ""))
         return None
 
-    async def _delete_contents(self, session: Session) -> None:
+    async def _delete_contents(self, session: Session) -> DeletedSession:
         """Delete a session that was acquired, with its messages and the logs of its turns.
 
         Turns that wait for the session have not begun: they retain their records, and so their request ids. The log of
@@ -141,10 +159,11 @@ class SessionDeletions:
         for turn_id in turns:
             if not ended.get(turn_id):
                 await self._event_logs.insert_tombstone(tenant_id, turn_id, expire_time=self._turn_store.log_expiry())
-        await self._event_logs.delete(tenant_id, turns)
+        await self._event_logs.delete(tenant_id, [*{*turns, *wrote}])  # a log outlives its record by a while
         await self._turn_store.delete(tenant_id, turns)
-        await self._messages.delete(tenant_id, session.uid)
+        messages = await self._messages.delete(tenant_id, session.uid)
         await self._sessions.delete(session)
+        return DeletedSession(sessions=1, messages=messages, turns=len(turns))
 
 
 def _outcome() -> "asyncio.Future[None]":

@@ -117,6 +117,10 @@ class Grouping:
             for group, part in pairs
         )
 
+    def place_of(self, group: Group) -> int | None:
+        """Return the place of a group in the keys; None: the sums are not grouped by it."""
+        return self._groups.index(group) if group in self._groups else None
+
     def texts(self, key: Key) -> tuple[str, ...]:
         """Return a key as text, times in the zone's time."""
         return tuple(each.astimezone(self._zone).isoformat() if isinstance(each, datetime) else each for each in key)

@@ -17,6 +17,7 @@ from godoty_service.ledger.states import CallState
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.usage.entries import visible_at
 from godoty_service.usage.rollup_job import RollupJob
+from godoty_service.users.references import UserReferences
 
 PAGE_SIZE = 500  # entries
 _PIECES = 20  # examined for one page
@@ -32,9 +33,11 @@ class EntryFilter:
         end: Started before this time.
         session_id: Of this session.
         turn_id: Of this turn.
-        user: Of this end user.
+        user: Of the end user with this name.
+        user_reference: Of the end user with this reference.
         api_key_id: Of turns that this API key started.
         model: Of this model, by its listed id or by the name that the provider sent or the request had.
+        other_user_form: The reference of the user's name, or the name of the reference, if there is one.
         other_names: Other names of the model in the listing, which entries of older versions may have.
         state: Calls in this state; adjustments have none.
         visible_at: Visible to reports at this time, which the watermark must have reached.
@@ -45,16 +48,18 @@ class EntryFilter:
     session_id: str = ""
     turn_id: str = ""
     user: str = ""
+    user_reference: str = ""
     api_key_id: str = ""
     model: str = ""
     other_names: tuple[str, ...] = field(default=(), repr=False)  # not in page tokens: may change between two pages
+    other_user_form: str | None = field(default=None, repr=False)  # likewise
     state: CallState | None = None
     visible_at: datetime | None = None
 
     @property
     def indexed(self) -> bool:
         """Whether an index serves the filter: each entry that the database examines is on the page."""
-        examined = self.user or self.api_key_id or self.model or self.state or self.visible_at
+        examined = self.user or self.user_reference or self.api_key_id or self.model or self.state or self.visible_at
         return bool(self.turn_id) or not examined
 
 
@@ -88,18 +93,21 @@ class EntryPage:
 class LedgerPages:
     """Reads entries in pages."""
 
-    def __init__(self, collection: Collection, *, piece: int) -> None:
+    def __init__(self, collection: Collection, *, users: UserReferences, piece: int) -> None:
         """Create it.
 
         Args:
             collection: `ledger`.
+            users: The references and names of end users.
             piece: Entries that one operation examines for a filter that no index serves.
         """
         self._entries = collection
+        self._users = users
         self._piece = piece
 
     async def page(self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, limit: int) -> EntryPage:
         """Return up to `limit` entries after a cursor; fewer if few of those that may be examined match."""
+        which = await self._with_both_forms(tenant_id, which)
         if which.indexed:
             return EntryPage(entries=await self._find(tenant_id, which, after=after, until=None, limit=limit))
         found: list[Entry] = []
@@ -115,6 +123,7 @@ class LedgerPages:
         self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None = None, size: int
     ) -> AsyncGenerator[list[Entry], None]:
         """Yield all entries after a cursor, in pages of at most `size` entries."""
+        which = await self._with_both_forms(tenant_id, which)
         while True:
             end = None if which.indexed else await self._piece_end(tenant_id, which, after)
             page = await self._find(tenant_id, which, after=after, until=end, limit=size)
@@ -136,7 +145,17 @@ class LedgerPages:
         if until is not None:
             conditions += _beyond(until, "$lt", including=True)
         found = await self._entries.find({"$and": conditions}, sort=_ORDER, limit=limit)
+        await self._users.fill_names(tenant_id, found)
         return [entry_from_document(each) async for some in yielding_batches(found) for each in some]
+
+    async def _with_both_forms(self, tenant_id: str, which: EntryFilter) -> EntryFilter:
+        """Complete a filter by end user: entries have the reference, those of schema 1 the name."""
+        if which.user:
+            return replace(which, other_user_form=await self._users.find(tenant_id, which.user))
+        if which.user_reference:
+            names = await self._users.names(tenant_id, [which.user_reference])
+            return replace(which, other_user_form=names.get(which.user_reference))
+        return which
 
     async def _piece_end(self, tenant_id: str, which: EntryFilter, after: EntryCursor | None) -> EntryCursor | None:
         """Return the position of the last entry of the piece after a cursor; None: the ledger has no further piece."""
@@ -237,7 +256,11 @@ def _conditions(which: EntryFilter) -> list[Document]:
         conditions.append({"start_time": {"$lt": which.end}})
     if which.session_id:
         conditions.append({"session_id": which.session_id})
-    conditions += [{name: value} for name in ("turn_id", "user", "api_key_id") if (value := getattr(which, name))]
+    conditions += [{name: value} for name in ("turn_id", "api_key_id") if (value := getattr(which, name))]
+    if which.user:
+        conditions.append(_of_user(which.user, which.other_user_form))
+    if which.user_reference:
+        conditions.append(_of_user(which.other_user_form, which.user_reference))
     if which.state is not None:
         conditions.append({"kind": "call", "state": which.state.value})
     if which.visible_at is not None:
@@ -245,6 +268,11 @@ def _conditions(which: EntryFilter) -> list[Document]:
     if which.model:
         conditions.append(_of_model({"$in": [which.model, *which.other_names]}, sent=which.model))
     return conditions
+
+
+def _of_user(name: str | None, reference: str | None) -> Document:
+    """Match entries of an end user in both forms; one that does not exist is the empty text."""
+    return {"$or": [{"user_reference": reference or ""}, {"user": name or "", "user_reference": None}]}
 
 
 def _of_model(named: Document, *, sent: str) -> Document:

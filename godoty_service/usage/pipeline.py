@@ -25,6 +25,9 @@ _ZERO = Decimal128("0")
 _CALL = {"$eq": ["$kind", "call"]}
 _REQUESTED = {"$ifNull": ["$requested_id", "$requested_model"]}
 _MAX_TIME = datetime(9999, 1, 1, tzinfo=UTC)
+NAME_MARK = "="  # no reference begins with it
+# The end user's reference; the marked name of an entry of schema 1; or nothing.
+_USER = {"$ifNull": ["$user_reference", {"$ifNull": [{"$concat": [NAME_MARK, "$user"]}, ""]}]}
 _SETTLED = {"$ifNull": ["$final_from", "$settle_time", "$time", "$start_time"]}
 
 
@@ -74,7 +77,7 @@ def pending_stages(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) 
                 "model": _listed("model", _REQUESTED, as_of),
                 "provider": _listed("provider", "", as_of),
                 "agent": 1,
-                "user": {"$ifNull": ["$user", ""]},
+                "user": _USER,
                 "session": "$session_id",
                 "api_key": {"$ifNull": ["$api_key_id", ""]},
                 "model_calls": _one(True),
@@ -143,7 +146,7 @@ def _groups_of_entry(as_of: datetime) -> Document:
         "model": {"$cond": [_CALL, model, "$model"]},
         "provider": {"$cond": ["$final", {"$ifNull": ["$provider", ""]}, _listed("provider", "", as_of)]},
         "agent": 1,
-        "user": {"$ifNull": ["$user", ""]},
+        "user": _USER,
         "session": "$session_id",
         "api_key": {"$ifNull": ["$api_key_id", ""]},
     }

@@ -14,9 +14,10 @@ from godoty_service.pricing import money
 from godoty_service.usage.calendar import OffsetInterval
 from godoty_service.usage.entries import UsageEntries
 from godoty_service.usage.entry_scan import EntryScan, ScanLimits
-from godoty_service.usage.grouping import Group, Grouping, GroupSums, Key
+from godoty_service.usage.grouping import Group, Grouping, GroupSums, Key, NamedGroup
 from godoty_service.usage.ledger_pages import reach_watermark
 from godoty_service.usage.pipeline import (
+    NAME_MARK,
     GroupSpec,
     group_stages,
     pending_stages,
@@ -28,6 +29,7 @@ from godoty_service.usage.read_plan import Range, Source, subtract_ranges
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
 from godoty_service.usage.sums import NOTHING, is_zero, plus
+from godoty_service.users.references import UserReferences
 
 MAX_GROUPS = 10_000  # a page
 # No entries are earlier or later. Within this range, the offsets of time zones are multiples of a quarter of an hour.
@@ -69,14 +71,17 @@ class UsageRow:
     """The sum of a group.
 
     Attributes:
-        key: The position of the group in the order of the groups.
-        keys: The values that the group has in common, as text; a time is the start of its period, in the query's zone.
+        key: The position of the group in the order of the groups; an end user is its reference.
+        keys: The values that the group has in common, as text; a time is the start of its period, in the query's zone,
+            and an end user its name, or its reference if it was erased.
         totals: The sum.
+        user: The name of the group's end user; empty: it was erased, or the sums are not grouped by end user.
     """
 
     key: Key
     keys: tuple[str, ...]
     totals: Totals
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,7 @@ class UsageQueries:
         rollup_job: RollupJob,
         rollups: RollupStore,
         entries: UsageEntries,
+        users: UserReferences,
         limits: ScanLimits,
     ) -> None:
         """Create it.
@@ -133,12 +139,14 @@ class UsageQueries:
             rollup_job: Rolls up queued entries and advances the watermark.
             rollups: The sums.
             entries: The entries.
+            users: The references and names of end users.
             limits: Bounds on the entries that are read one by one.
         """
         self._database = database
         self._rollup_job = rollup_job
         self._rollups = rollups
         self._entries = entries
+        self._users = users
         self._limits = limits
 
     async def run(self, tenant_id: str, query: UsageQuery, page: Page | None = None) -> UsageReport:
@@ -160,7 +168,7 @@ class UsageQueries:
             sums, overall = await self._scan(tenant_id, whole, grouping, as_of, page)
         keys = sorted(key for key in sums if page.after is None or key > page.after)
         return UsageReport(
-            rows=await _rows(sums, keys[: page.size], grouping),
+            rows=await self._rows(tenant_id, sums, keys[: page.size], grouping),
             totals=overall.totals,
             as_of=as_of,
             later_cost=overall.later_cost if query.as_of is not None else None,
@@ -192,10 +200,39 @@ class UsageQueries:
         await scan.check(whole)
         for interval in grouping.intervals(whole):
             async for found in scan.sums(Range(interval.start, interval.end), grouping.spec(interval)):
+                if NamedGroup.USER in grouping.named:
+                    await self._replace_names(tenant_id, found)
                 async for some in yielding_batches(found):
                     sums.add_documents(some, grouping, interval)
                     overall.add(*((read_totals(each), read_later_cost(each)) for each in some))
         return sums, overall
+
+    async def _replace_names(self, tenant_id: str, found: list[Document]) -> None:
+        """Replace the end users' names that entries of schema 1 have: both forms of a user are one group."""
+        named = [each["_id"] for each in found if each["_id"]["user"].startswith(NAME_MARK)]
+        if named:
+            names = {each["user"].removeprefix(NAME_MARK) for each in named}
+            references = await self._users.of_names(tenant_id, names)
+            for each in named:
+                each["user"] = references[each["user"].removeprefix(NAME_MARK)]
+
+    async def _rows(self, tenant_id: str, sums: GroupSums, keys: list[Key], grouping: Grouping) -> tuple[UsageRow, ...]:
+        """Return the rows of a page, with the names of their end users."""
+        place = grouping.place_of(NamedGroup.USER)
+        names: dict[str, str] = {}
+        if place is not None:
+            names = await self._users.names(tenant_id, {str(key[place]) for key in keys})
+        rows: list[UsageRow] = []
+        async for some in yielding_batches(keys):
+            for key in some:
+                if is_zero(sums[key][0]):
+                    continue
+                texts, user = grouping.texts(key), ""
+                if place is not None:
+                    user = names.get(texts[place], "")
+                    texts = (*texts[:place], user or texts[place], *texts[place + 1 :])
+                rows.append(UsageRow(key=key, keys=texts, totals=sums[key][0], user=user))
+        return tuple(rows)
 
     def _entry_scan(self, tenant_id: str, as_of: datetime) -> EntryScan:
         return EntryScan(self._entries, tenant_id, as_of=as_of, limits=self._limits)
@@ -243,17 +280,6 @@ class UsageQueries:
                 group = group_stages(spec, split_digits=True, limit=MAX_GROUPS + 1)
                 await _add(sums, await entries.aggregate([*pending, *group]), grouping, interval)
         return sums, uncovered
-
-
-async def _rows(sums: GroupSums, keys: list[Key], grouping: Grouping) -> tuple[UsageRow, ...]:
-    rows: list[UsageRow] = []
-    async for some in yielding_batches(keys):
-        rows += [
-            UsageRow(key=key, keys=grouping.texts(key), totals=sums[key][0])
-            for key in some
-            if not is_zero(sums[key][0])
-        ]
-    return tuple(rows)
 
 
 async def _add(sums: GroupSums, found: list[Document], grouping: Grouping, interval: OffsetInterval) -> None:

@@ -1,4 +1,4 @@
-"""A made-up build of schema 2, for tests: it writes a field, a state and a value that schema 1 does not know."""
+"""A made-up build of schema 3, for tests: it writes a field, a state and a value that schema 2 does not know."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from godoty_service.mongo.collection import Index
 LATER_SCHEMA = "GODOTY_TEST_LATER_SCHEMA"  # in a command's environment: it is this build
 
 MIGRATION = Migration(
-    version=2,
+    version=3,
     steps=(
         CreateIndexes("ledger", (Index(keys=(("tier", 1),), where={"tier": {"$exists": True}}),)),
         UpdateDocuments("ledger", (({"tier": {"$exists": False}}, [{"$set": {"tier": "standard"}}]),), batch=20),
@@ -21,7 +21,7 @@ MIGRATION = Migration(
 
 
 def install() -> None:
-    """Make this process one of schema 2."""
+    """Make this process one of schema 3."""
     registry.MIGRATIONS = (*registry.MIGRATIONS, MIGRATION)
     insertion, closing = codec.new_entry_document, ledger._changes
 

@@ -15,6 +15,8 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
 from godoty_service.tenancy.audit import Actor, AdminChange, ChangeFilter
 from godoty_service.tenancy.request_ids import AdminRequest
+from godoty_service.tenancy.tenants import Tenant
+from godoty_service.users.erasures import ErasureOrder
 
 _MAX_WHY = 1000  # characters
 _MAX_BY = 200  # characters
@@ -86,6 +88,31 @@ def parse_adjustment(request: pb.AdjustCallRequest, *, by: str) -> AdjustmentOrd
         by=by,
         request_id=request.request_id,
         above_bound=request.above_bound,
+    )
+
+
+def parse_erasure(request: pb.EraseUserRequest) -> tuple[str, str]:
+    """Return the tenant's id and the name of the user to erase.
+
+    Raises:
+        InvalidRequest: One or more fields are invalid.
+    """
+    violations = Violations()
+    violations.check_id("tenant_id", request.tenant_id)
+    violations.check_id("user", request.user)
+    violations.check_request_id(request.request_id)
+    violations.raise_if_any()
+    return request.tenant_id, request.user
+
+
+def erasure_message(order: ErasureOrder) -> pb.EraseUserResponse:
+    """Convert an erasure that is done."""
+    return pb.EraseUserResponse(
+        user_reference=order.reference,
+        sessions=order.contents.sessions,
+        messages=order.contents.messages,
+        turns=order.contents.turns,
+        erase_time=timestamp(order.end_time) if order.end_time is not None else None,
     )
 
 

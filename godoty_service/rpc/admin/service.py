@@ -25,10 +25,11 @@ from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.tenancy.admin import Administration
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
+from godoty_service.user_erasure import UserErasure
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"]
 SERVICE_NAME: str = _SERVICE.full_name
-_OF_TENANT = frozenset({"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"})
+_OF_TENANT = frozenset({"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser"})
 SCOPES = {
     f"/{SERVICE_NAME}/{method.name}": (Scope.ADMIN, *([Scope.TENANT_ADMIN] if method.name in _OF_TENANT else []))
     for method in _SERVICE.methods
@@ -86,6 +87,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         self,
         *,
         administration: Administration,
+        user_erasure: UserErasure,
         adjuster: CallAdjuster,
         catalogue: Callable[[], Catalogue | None],
         page_bytes: int,
@@ -95,12 +97,14 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
         Args:
             administration: Makes the changes.
+            user_erasure: Erases end users.
             adjuster: Adjusts the cost of calls.
             catalogue: Returns the provider's models, or None if they are unknown.
             page_bytes: Bytes at which a page ends.
             clock: Returns the current time.
         """
         self._admin = administration
+        self._user_erasure = user_erasure
         self._adjuster = adjuster
         self._catalogue = catalogue
         self._page_bytes = page_bytes
@@ -230,6 +234,13 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         order = codec.parse_adjustment(request, by=call.principal.key_id)
         adjustment, total = await self._adjuster.adjust(_actor(call), order)
         return pb.AdjustCallResponse(adjustment=adjustment_message(adjustment), total_cost_usd=format_usd(total))
+
+    async def EraseUser(self, request: pb.EraseUserRequest, call: CallContext) -> pb.EraseUserResponse:
+        """Erase an end user's conversations and name."""
+        tenant_id, user = codec.parse_erasure(request)
+        check_tenant(call.principal, tenant_id)
+        order = await self._user_erasure.erase(_actor(call), tenant_id, user, request_id=request.request_id or None)
+        return codec.erasure_message(order)
 
     async def ListAdminChanges(
         self, request: pb.ListAdminChangesRequest, _: CallContext

@@ -92,6 +92,14 @@ def _decode_totals(document: Document) -> Totals:
     return replace(totals_from_document(document), pending_calls=document["pending_calls"])
 
 
+def _encode_call(event: ModelCallFinished) -> Document:
+    """Encode a call without its end user, whom no reader of a log needs."""
+    document = entry_to_document(event.call)
+    document.pop("user", None)
+    document.pop("user_reference", None)
+    return document
+
+
 def _encode_finished(event: TurnFinished) -> Document:
     return {
         "stop": event.stop_reason.value,
@@ -147,7 +155,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "reasoning": lambda event: event.text,
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
-    "call": lambda event: entry_to_document(event.call),
+    "call": _encode_call,
     "finished": _encode_finished,
     "budget": lambda event: [
         event.alert.window.value,

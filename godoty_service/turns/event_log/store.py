@@ -102,6 +102,7 @@ class EventLogStore:
     INDEXES: ClassVar[tuple[Index, ...]] = (
         Index(keys=[("expire_time", 1)], expire_after=0),
         Index(keys=[("tenant_id", 1), ("turn_id", 1)], where={"ended": True}),
+        Index(keys=[("events.call.user", 1)], where={"events.call.user": {"$gt": ""}}),  # names of schema 1
     )
 
     def __init__(self, collection: Collection) -> None:

@@ -19,7 +19,7 @@ INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_
 CONVERSE, BILLING = tenant_pb2.API_SCOPE_CONVERSE, tenant_pb2.API_SCOPE_BILLING
 ADMIN = tenant_pb2.API_SCOPE_ADMIN
 NO_KEY = "0123456789abcdef"
-OF_TENANT = {"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"}
+OF_TENANT = {"CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser"}
 OTHERS = [
     method.name for method in pb.DESCRIPTOR.services_by_name["AdminService"].methods if method.name not in OF_TENANT
 ]

@@ -38,7 +38,7 @@ FILTERS = [("session_id", "session-"), ("turn_id", "turn_"), ("api_key_id", ""),
 DRAWN = ("ListLedgerEntries", "ExportLedger")  # with ids that may be malformed
 TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1,128}")
 ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)
-OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey")
+OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser")
 START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
@@ -202,6 +202,8 @@ class TenantIsolation(RuleBasedStateMachine):
             request.tenant_id = other.tenant_id
         if "api_key_id" in names:
             request.api_key_id = other.keys[Scope.CONVERSE].split("_")[1]
+        if "user" in names:
+            request.user = other.user
         if "scopes" in names:
             request.scopes.append(tenant_pb2.API_SCOPE_CONVERSE)
         if scope is Scope.TENANT_ADMIN and method.name in OF_TENANT:
@@ -235,6 +237,8 @@ class TenantIsolation(RuleBasedStateMachine):
                 tenant_id=me.tenant_id, api_key_id=me.keys[Scope.ADMIN].split("_")[1]
             )
             assert ask(me, scope, "admin", method, request).code is DENIED
+        erase = admin_pb.EraseUserRequest(tenant_id=me.tenant_id, user=other.user)
+        assert ask(me, scope, "admin", "EraseUser", erase).code is MISSING
         revoke = admin_pb.RevokeApiKeyRequest(tenant_id=me.tenant_id, api_key_id=key_id)
         assert ask(me, scope, "admin", "RevokeApiKey", revoke).code is OK
 

@@ -12,8 +12,8 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import StorageUnavailable
 from godoty_service.mongo.collection import Collection
+from godoty_service.sessions.lists import SessionLists
 from godoty_service.sessions.session import Session
-from godoty_service.sessions.store import SessionStore
 from tests.conftest import Start
 from tests.e2e.admin.conftest import Admin
 from tests.e2e.turns.streams import joined
@@ -176,9 +176,9 @@ async def test_open_calls_of_a_tenant_are_limited(
     caller, other_tenant = connect(service), connect(service.another_tenant())
     inside: list[str] = []
     hold = asyncio.Event()
-    real = SessionStore.page
+    real = SessionLists.page
 
-    async def page(sessions: SessionStore, tenant_id: str, **named: Any) -> list[Session]:
+    async def page(sessions: SessionLists, tenant_id: str, **named: Any) -> list[Session]:
         inside.append(tenant_id)
         await hold.wait()
         return await real(sessions, tenant_id, **named)
@@ -186,7 +186,7 @@ async def test_open_calls_of_a_tenant_are_limited(
     def listing(who: Caller) -> Awaitable[Any]:
         return who.call("ListSessions", agent_pb.ListSessionsRequest())
 
-    monkeypatch.setattr(SessionStore, "page", page)
+    monkeypatch.setattr(SessionLists, "page", page)
     streams = [await begun(caller, f"s{n}") for n in range(2)]
     lists = [asyncio.ensure_future(listing(who)) for who in (caller, caller, other_tenant)]
     await soon(lambda: len(inside) == 3)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
+from godoty_service import user_erasure
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ids import new_id
 from godoty_service.rpc import validation
@@ -383,3 +385,19 @@ async def _exists(environment: Environment) -> Failure:
     fields = {"tenant_id": new_id("acme").replace("_", "-"), "display_name": "Acme"}
     await environment.administer(key, "CreateTenant", **fields)
     return await failure_of(environment.administer(key, "CreateTenant", **fields))
+
+
+@raises("USER_NOT_FOUND")
+async def _no_user(environment: Environment) -> Failure:
+    await environment.caller.converse("hello", user="ann")
+    key = environment.issue(environment.service, scopes=frozenset({Scope.ADMIN}))
+    await environment.administer(key, "EraseUser", user="ann")
+    return await failure_of(environment.administer(key, "EraseUser", user="ann"))
+
+
+@raises("ERASURE_UNFINISHED")
+async def _erasure_unfinished(environment: Environment) -> Failure:
+    own = replace(environment, caller=environment.connect(await environment.serve()))
+    await own.caller.converse("hello", user="ann")
+    own.monkeypatch.setattr(user_erasure, "PATIENCE", 0.5)
+    return await own.admin("EraseUser", user="ann")

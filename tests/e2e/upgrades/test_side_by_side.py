@@ -1,4 +1,4 @@
-"""Servers of schema 1 and of a made-up schema 2 run side by side on one database during a rolling upgrade."""
+"""Servers of schema 2 and of a made-up schema 3 run side by side on one database during a rolling upgrade."""
 
 import asyncio
 import random
@@ -91,10 +91,10 @@ async def test_rolling_upgrade_fails_no_turn(serve_process: StartProcess, new_da
     await load.retire(first)
     third, _ = await serve_process(database=new_database, **_DRAIN, **{LATER_SCHEMA: "1"})
     load.targets.append(third.address)
-    assert schemas.find_one({"_id": "schema"}) == {"_id": "schema", "version": 2}
+    assert schemas.find_one({"_id": "schema"}) == {"_id": "schema", "version": 3}
     await load.reaches(third.address)
     await load.reaches(second.address)
-    again, _ = await serve_process(database=new_database, **_DRAIN)  # a server of schema 1 starts on version 2
+    again, _ = await serve_process(database=new_database, **_DRAIN)  # a server of schema 2 starts on version 3
     load.targets.append(again.address)
     await load.reaches(again.address)
     for old in (second, again):

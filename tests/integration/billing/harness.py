@@ -9,14 +9,12 @@ from decimal import Decimal, localcontext
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
 from godoty_service.ledger.entries import Adjustment, CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.mongo.client import Database
-from godoty_service.mongo.collection import Collection
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.entries import UsageEntries
@@ -26,6 +24,9 @@ from godoty_service.usage.query import UsageQueries, UsageQuery, UsageReport
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
 from godoty_service.usage.verification import verify_usage
+from godoty_service.users.references import UserReferences
+from godoty_service.users.stored_names import StoredNames
+from tests.integration.billing.faults import FaultInjector, FaultyCollection
 
 Document = dict[str, Any]
 
@@ -33,49 +34,12 @@ Document = dict[str, Any]
 LIMITS = ScanLimits(piece=7, entries=1_000_000)  # small pieces, so that most reports are made of several
 
 
-class FaultyCollection(Collection):
-    """A collection whose writes can be made to fail: before they are done, or after."""
-
-    def __init__(self, real: Collection, faults: "FaultInjector") -> None:
-        super().__init__(real._collection, real._session)
-        self._trouble = faults
-
-    async def update_one(self, *args: Any, **others: Any) -> bool:
-        """Update, or not."""
-        return bool(await self._trouble.write(lambda: Collection.update_one(self, *args, **others)))
-
-    async def update_many(self, *args: Any, **others: Any) -> int:
-        """Update, or not."""
-        return int(await self._trouble.write(lambda: Collection.update_many(self, *args, **others)))
-
-    async def upsert_each(self, *args: Any, **others: Any) -> None:
-        """Write, or not."""
-        await self._trouble.write(lambda: Collection.upsert_each(self, *args, **others))
+_USERS = ("ann", "bob")
 
 
-@dataclass
-class FaultInjector:
-    """Makes one write fail.
-
-    Attributes:
-        writes: The number of writes that succeed before it; None: all.
-        done: Whether the failing write reaches the database all the same.
-    """
-
-    writes: int | None = None
-    done: bool = False
-
-    async def write(self, write: Callable[[], Awaitable[Any]]) -> Any:
-        """Do a write, or not."""
-        if self.writes is None:
-            return await write()
-        self.writes -= 1
-        if self.writes >= 0:
-            return await write()
-        self.writes = None
-        if self.done:
-            await write()
-        raise StorageUnavailable("a test cut the line")
+async def _none() -> list[str]:
+    """Return the servers of schema 1 that run."""
+    return []
 
 
 class Server:
@@ -101,8 +65,15 @@ class Server:
             now=now or database.now,
             owner=name,
         )
+        self.users = UserReferences(database.collection("users"))
+        self.stored_names = StoredNames(database, self.users, old_servers=_none, owner=name)
         self.query = UsageQueries(
-            database=database, rollup_job=self.rollup_job, rollups=self.rollups, entries=entries, limits=limits
+            database=database,
+            rollup_job=self.rollup_job,
+            rollups=self.rollups,
+            entries=entries,
+            users=self.users,
+            limits=limits,
         )
 
     async def differences(self, tenant_id: str | None = None, *, piece: int = 3) -> list[str]:
@@ -176,7 +147,7 @@ def _keys(call: Document, query: UsageQuery) -> tuple[str, ...]:
         "model": call.get("served_model") or requested,
         "provider": call.get("provider") or "",
         "agent": call["agent"],
-        "user": call.get("user") or "",
+        "user": call.get("user") or call.get("user_reference", "").rpartition("_")[2],
         "session": call["session_id"],
         "api_key": call.get("api_key_id") or "",
     }
@@ -256,10 +227,24 @@ class Tenant:
         self.turns: dict[str, str] = {}
         self.rules: tuple[int, ...] = (1, CURRENT_RULE)  # those of new turns
         self._rule: dict[str, int] = {}
+        self.references: dict[str, str] = {}  # of end users, by name
 
     async def documents(self) -> list[Document]:
         """Return all of its ledger documents."""
         return await self.database.collection("ledger").find({"tenant_id": self.tenant_id})
+
+    async def name_users(self) -> None:
+        """Give two end users references, which end with their names."""
+        users = [{"_id": f"user_{self.tenant_id}_{name}", "tenant_id": self.tenant_id, "name": name} for name in _USERS]
+        await self.database.collection("users").insert_many(users)
+        self.references = {each["name"]: each["_id"] for each in users}
+
+    def _user(self) -> tuple[str | None, str | None]:
+        """Return the name or the reference of an end user, or neither."""
+        name = self.chance.choice([None, *_USERS])
+        if name in self.references and self.chance.random() < 0.5:
+            return None, self.references[name]
+        return name, None
 
     async def open(self, start: datetime, **known: Any) -> ModelCall:
         """Insert a pending call."""
@@ -269,6 +254,7 @@ class Tenant:
             self.turns[session] = new_id("turn")
         model = known.get("requested_model", chance.choice(["a/one", "a/two", "a/two:nitro", "b/three"]))
         listed = model.removesuffix(":nitro")
+        user, reference = self._user()
         turn_id = known.get("turn_id", self.turns[session])
         call = ModelCall(
             call_id=new_id("call"),
@@ -284,7 +270,8 @@ class Tenant:
             provider_key_id="key",
             start_time=start,
             agent=chance.choice(["assistant", "clerk"]),
-            user=chance.choice([None, "ann", "bob"]),
+            user=user,
+            user_reference=reference,
             purpose=CallPurpose.AGENT,
             api_key_id=chance.choice([None, "key-1", "key-2"]),
             owner="server",
@@ -380,6 +367,7 @@ class Tenant:
                 purpose=call.purpose,
                 api_key_id=call.api_key_id,
                 user=call.user,
+                user_reference=call.user_reference,
                 call_time=call.start_time,
                 time=time,
                 why="a test",

@@ -22,7 +22,7 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 def exports_of(server: Server) -> LedgerExport:
     """Return a server's exports."""
-    pages = LedgerPages(server.database.collection("ledger"), piece=3)  # each export reads several
+    pages = LedgerPages(server.database.collection("ledger"), users=server.users, piece=3)  # each export reads several
     return LedgerExport(rollup_job=server.rollup_job, pages=pages, now=server.database.now)
 
 

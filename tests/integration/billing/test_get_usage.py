@@ -1,6 +1,7 @@
 """GetUsage over gRPC: exact after each turn, by every group, and repeatable."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -103,10 +104,12 @@ async def test_keys_have_the_field_of_their_group(
     async def keys(*groups: str) -> list[list[pb.UsageKey]]:
         return [list(row.keys) for row in (await biller.usage(START, END, *groups)).rows]
 
-    nothing = pb.UsageKey()
+    nothing, named = pb.UsageKey(), await keys("user")
+    assert named == [[nothing], [pb.UsageKey(user="ann", user_reference=named[1][0].user_reference)]]
+    assert re.fullmatch("user_[0-9a-f]{28}", named[1][0].user_reference)
     assert await keys("user", "day", "api_key") == [
         [nothing, day, nothing],
-        [pb.UsageKey(user="ann"), day, pb.UsageKey(api_key_id="key-1")],
+        [*named[1], day, pb.UsageKey(api_key_id="key-1")],
     ]
     assert [pb.UsageKey(model="a/one"), nothing] in await keys("model", "provider")
     assert [pb.UsageKey(agent="clerk")] in await keys("agent")

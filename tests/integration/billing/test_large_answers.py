@@ -156,7 +156,7 @@ async def test_page_of_entries_yields_to_the_event_loop(
     turns = Turns()
     for module, name in ((ledger_pages, "entry_from_document"), (billing_codec, "call_message")):
         monkeypatch.setattr(module, name, turns.counted(getattr(module, name)))
-    pages = LedgerPages(server.database.collection("ledger"), piece=10_000)
+    pages = LedgerPages(server.database.collection("ledger"), users=server.users, piece=10_000)
     page = await turns.watch(pages.page(tenant.tenant_id, EntryFilter(), after=None, limit=500))
     messages = await turns.watch(billing_codec.entry_messages(page.entries))
 

@@ -25,7 +25,7 @@ from tests.integration.billing.caller import BillingCaller, entry_name, timestam
 from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Server, Tenant
 from tests.support.caller import Caller, failure_of
-from tests.support.service import Service
+from tests.support.service import Service, eventually
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 EXPORTED = 30_000
@@ -69,13 +69,25 @@ async def test_pages_have_each_entry_once_oldest_first(
     assert [entry_name(each) for page in exported for each in page.entries] == names
 
 
+async def _named_documents(tenant: Tenant) -> list[dict[str, Any]]:
+    """Return a tenant's entries with the names that the server has replaced by references."""
+
+    async def replaced() -> list[dict[str, Any]]:
+        documents = await tenant.documents()
+        return [] if any("user" in each for each in documents) else documents
+
+    documents = await eventually(replaced)
+    names = {each["_id"]: each["name"] for each in await tenant.database.collection("users").find({})}
+    return [each | ({"user": names[each["user_reference"]]} if "user_reference" in each else {}) for each in documents]
+
+
 async def test_entries_match_each_filter(
     service: Service, served_tenant: Tenant, connect_billing: ConnectBilling
 ) -> None:
     """Time, session, turn, user, API key, model and state, alone and together, as in a scan."""
     await _fill(served_tenant, 60)
     billing = connect_billing(service)
-    documents = await served_tenant.documents()
+    documents = await _named_documents(served_tenant)
     calls = {each["_id"]: each for each in documents if each["kind"] == "call"}
 
     def names(chosen: Any) -> set[str]:
@@ -140,7 +152,7 @@ async def test_page_ends_after_some_pieces(server: Server, tenant: Tenant) -> No
     """A page of a filter with few matches reads a part of the ledger; the pages together have all matches."""
     await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(90)])
     rare = await tenant.open(NOON + timedelta(milliseconds=27), user="rare")
-    pages = LedgerPages(server.database.collection("ledger"), piece=3)
+    pages = LedgerPages(server.database.collection("ledger"), users=server.users, piece=3)
     found: list[str] = []
     read, after = 0, None
     while read == 0 or after is not None:
@@ -161,7 +173,7 @@ async def test_filters_read_a_piece_an_operation(
     await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(300)])
     database: Any = MongoClient(mongodb_uri)[new_database]
     database.command("profile", 2)
-    pages = LedgerPages(server.database.collection("ledger"), piece=50)
+    pages = LedgerPages(server.database.collection("ledger"), users=server.users, piece=50)
     for which in (
         EntryFilter(user="none"),
         EntryFilter(api_key_id="none"),

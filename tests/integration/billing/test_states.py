@@ -32,6 +32,7 @@ from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.turns.call_spans import sum_attributes
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
+from godoty_service.users.references import UserReferences
 from tests.integration.billing.harness import Server, Tenant, usage_query
 from tests.integration.budgets.conftest import BOUND, BudgetHarness
 from tests.support.additional_states import STATES as ADDITIONAL_STATES
@@ -163,7 +164,8 @@ async def test_each_state_is_reserved_or_settled(database: Database, state: Call
 async def test_calls_are_found_by_their_state(tenant: Tenant, state: CallState) -> None:
     """Among calls in all states."""
     calls = [await _write(tenant, each, CURRENT_RULE) for each in CallState]
-    pages = LedgerPages(tenant.database.collection("ledger"), piece=2)
+    users = UserReferences(tenant.database.collection("users"))
+    pages = LedgerPages(tenant.database.collection("ledger"), users=users, piece=2)
 
     found = await pages.page(tenant.tenant_id, EntryFilter(state=state), after=None, limit=len(calls))
 

@@ -1,4 +1,4 @@
-"""Databases of schema 0, made by builds from before schema versions (tests/data/schema/README.md)."""
+"""Databases of schemas 0 and 1, made by builds of these (tests/data/schema/README.md)."""
 
 import gzip
 import json
@@ -10,6 +10,7 @@ from pymongo.database import Database
 
 _FOLDER = Path(__file__).parents[2] / "data" / "schema"
 BUILDS = ("34cb0c6", "313f0b1")
+SCHEMA_1 = "e7c6548"  # the last build of schema 1, with end users
 Document = dict[str, Any]
 
 

@@ -77,7 +77,7 @@ async def test_two_processes_migrate_once(old_database: Database) -> None:
 
     await asyncio.gather(run(), run(), run())
 
-    assert (await Schema(old_database, MIGRATIONS).read()).version == 1
+    assert (await Schema(old_database, MIGRATIONS).read()).version == 2
     assert len([each for each in lines if each.startswith("schema 1, step")]) == _STEPS
 
 

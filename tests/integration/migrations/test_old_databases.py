@@ -66,7 +66,7 @@ async def test_totals_and_proofs_are_as_before_the_migration(
     recorded = figures(build)
     process, service = await serve_process(database=name, **_AS_RECORDED)
 
-    assert backends.mongo[name]["schema"].find_one({"_id": "schema"}) == {"_id": "schema", "version": 1}
+    assert backends.mongo[name]["schema"].find_one({"_id": "schema"}) == {"_id": "schema", "version": 2}
     proof = await asyncio.to_thread(invoke, service, "ledger", "verify")
     assert _FIGURE.findall(proof) == _FIGURE.findall(recorded["verify"])  # sessions, entries, differences
     for tenant_id, before in recorded["tenants"].items():

@@ -17,10 +17,11 @@ from tests.support.backends import Backends
 from tests.support.invoking import invoke
 from tests.support.service import Deployment, Service
 
-LATER = (*registry.MIGRATIONS, Migration(version=2, steps=()), Migration(version=3, steps=()))
+LATER = (*registry.MIGRATIONS, Migration(version=3, steps=()), Migration(version=4, steps=()))
+NOW = registry.MIGRATIONS  # of this build: schema 2
 LEASE = timedelta(seconds=15)
 TOO_NEW = (
-    "The database has schema version 3; this build supports versions 1 and 2. Use a build of schema version 2 or 3."
+    "The database has schema version 4; this build supports versions 2 and 3. Use a build of schema version 3 or 4."
 )
 
 
@@ -46,17 +47,17 @@ async def test_new_database_has_the_newest_version(database: Database) -> None:
     """Two processes that open it at the same time agree."""
     schema = Schema(database, LATER)
 
-    assert (await schema.read()).version == 3
-    assert (await Schema(database, LATER[:2]).read()).version == 3
+    assert (await schema.read()).version == 4
+    assert (await Schema(database, NOW).read()).version == 4
 
 
 async def test_server_refuses_a_newer_schema(
     backends: Backends, new_database: str, serve: Start, serve_process: StartProcess
 ) -> None:
-    """A server of schema 1 works on version 2, and ends with one line on version 3."""
-    set_version(backends, new_database, 2)
-    await serve(database=new_database)
+    """A server of schema 2 works on version 3, and ends with one line on version 4."""
     set_version(backends, new_database, 3)
+    await serve(database=new_database)
+    set_version(backends, new_database, 4)
 
     with pytest.raises(RuntimeError) as refusal:
         await serve_process(database=new_database)
@@ -66,9 +67,9 @@ async def test_server_refuses_a_newer_schema(
 
 def test_command_refuses_a_newer_schema(backends: Backends, new_database: str, command: Callable[..., str]) -> None:
     """Each command that opens the database does, `godoty migrate` included."""
-    set_version(backends, new_database, 2)
-    command("tenant", "create", "acme")
     set_version(backends, new_database, 3)
+    command("tenant", "create", "acme")
+    set_version(backends, new_database, 4)
 
     for arguments in (["tenant", "list"], ["ledger", "verify"], ["migrate"], ["migrate", "--check"]):
         with pytest.raises(SchemaError) as refusal:
@@ -82,16 +83,17 @@ def test_command_refuses_an_older_schema(old_database: Database, command: Callab
         command("ledger", "verify")
 
     assert str(refusal.value) == (
-        "The database has schema version 0; this build needs version 1. Run `godoty migrate`."
+        "The database has schema version 0; this build needs version 2. Run `godoty migrate`."
     )
     with pytest.raises(SystemExit) as status:
         command("migrate", "--check")
     assert status.value.code == 1
     steps = command("migrate").splitlines()
-    assert steps[0] == "schema version 0; this build writes version 1"
+    assert steps[0] == "schema version 0; this build writes version 2"
     assert steps[1] == "schema 1, step 1 of 12: rename collection usage_books to usage_rollup_state"
-    assert steps[-1] == "migrated to schema version 1"
-    assert command("migrate", "--check") == command("migrate") == "schema version 1; this build writes version 1\n"
+    assert steps[-2] == "schema 2, step 4 of 4: create indexes of turn_logs"
+    assert steps[-1] == "migrated to schema version 2"
+    assert command("migrate", "--check") == command("migrate") == "schema version 2; this build writes version 2\n"
     assert " 0 differences" in command("ledger", "verify")
 
 
@@ -111,23 +113,22 @@ async def test_migration_refuses_while_an_old_server_runs(backends: Backends, ol
     assert "usage_books" in await old_database.structure.collections()
     replicas.delete_one({"_id": "replica_old"})
     await Migrator(old_database, schema, server_lease=LEASE).run()
-    assert (await schema.read()).version == 1
+    assert (await schema.read()).version == 2
 
 
 async def test_migration_runs_beside_servers_of_the_version_before(database: Database) -> None:
     """Servers of schema 1 may run during the migration to 2, and must be stopped before the one to 3."""
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="one", lease=LEASE, schema=1)
     await replicas.heartbeat()
-    await Schema(database, LATER[:1]).complete(LATER[0])
     await database.collection("schema").insert_one({"_id": "schema", "version": 1})
-    await Migrator(database, Schema(database, LATER[:2]), server_lease=LEASE).run()
+    await Migrator(database, Schema(database, NOW), server_lease=LEASE).run()
 
     with pytest.raises(SchemaError, match="servers of schemas older than 2 are running: one"):
-        await Migrator(database, Schema(database, LATER), server_lease=LEASE).run()
+        await Migrator(database, Schema(database, LATER[:3]), server_lease=LEASE).run()
 
     await Schema(database, LATER[:1]).require_current()
     await replicas.stop()
-    await Migrator(database, Schema(database, LATER), server_lease=LEASE).run()
+    await Migrator(database, Schema(database, LATER[:3]), server_lease=LEASE).run()
     with pytest.raises(SchemaError):
         await Schema(database, LATER[:1]).require_not_newer()
 
@@ -135,13 +136,13 @@ async def test_migration_runs_beside_servers_of_the_version_before(database: Dat
 async def test_server_does_not_start_once_a_migration_to_a_newer_schema_has_begun(database: Database) -> None:
     """Such a migration looks for running servers once, after it has announced itself."""
     schema = Schema(database, LATER)
-    await database.collection("schema").insert_one({"_id": "schema", "version": 2})
-    await schema.begin(LATER[2])
+    await database.collection("schema").insert_one({"_id": "schema", "version": 3})
+    await schema.begin(LATER[3])
 
-    with pytest.raises(SchemaError, match="is being migrated to schema version 3"):
-        await Schema(database, LATER[:1]).require_current()
-    await schema.withdraw(LATER[2])
-    await Schema(database, LATER[:1]).require_current()
+    with pytest.raises(SchemaError, match="is being migrated to schema version 4"):
+        await Schema(database, NOW).require_current()
+    await schema.withdraw(LATER[3])
+    await Schema(database, NOW).require_current()
 
 
 async def test_second_server_waits_for_the_migration(backends: Backends, old_database: Database) -> None:

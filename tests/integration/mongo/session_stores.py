@@ -7,6 +7,7 @@ from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.mongo.client import Database
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
+from godoty_service.users.references import EndUser
 
 LEASE = timedelta(seconds=3)
 
@@ -21,7 +22,14 @@ async def session_store(database: Database, name: str, *, alive: bool = True) ->
 
 async def acquire(sessions: SessionStore, turn_id: str = "turn", session_id: str = "talk", **others: Any) -> Claim:
     """Acquire a session for a turn."""
-    wanted = {"text": f"text of {turn_id}", "model": None, "default_model": "default", "user": None} | others
+    wanted: dict[str, Any] = {
+        "text": f"text of {turn_id}",
+        "model": None,
+        "default_model": "default",
+        "user": None,
+    } | others
+    if wanted["user"] is not None:
+        wanted["user"] = EndUser(reference=f"user_of_{wanted['user']}", name=wanted["user"])
     tenant_id = wanted.pop("tenant_id", "tenant")
     return await sessions.acquire(tenant_id, session_id, turn_id=turn_id, **wanted)
 

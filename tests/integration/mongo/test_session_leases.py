@@ -135,15 +135,15 @@ async def test_undone_acquisition_changes_no_model_or_user(sessions: SessionStor
     await finish(sessions, await acquire(sessions, model="a/b"))
     before = await sessions.get("tenant", "talk")
     wanted = (await acquire(sessions, "second", model="c/d", user="anna")).session
-    assert (wanted.model, wanted.user) == ("c/d", "anna")
+    assert (wanted.model, wanted.user_reference) == ("c/d", "user_of_anna")
     leased = await sessions.get("tenant", "talk")
-    assert (leased.model, leased.user, leased.update_time) == ("a/b", None, before.update_time)
+    assert (leased.model, leased.user_reference, leased.update_time) == ("a/b", None, before.update_time)
     (left,) = await sessions.leased(excluding=[])
     await sessions.release(left, begun=False)
 
     after = await sessions.get("tenant", "talk")
-    assert (after.model, after.user, after.update_time) == ("a/b", None, before.update_time)
-    assert (await acquire(sessions, "third", user="berta")).session.user == "berta"
+    assert (after.model, after.user_reference, after.update_time) == ("a/b", None, before.update_time)
+    assert (await acquire(sessions, "third", user="berta")).session.user_reference == "user_of_berta"
 
 
 async def test_takeover_uses_model_and_user_of_dead_turn(sessions: SessionStore, database: Database) -> None:
@@ -154,12 +154,12 @@ async def test_takeover_uses_model_and_user_of_dead_turn(sessions: SessionStore,
         await acquire(sessions, "theirs", user="berta")
     for _ in range(2):  # an undone takeover changes nothing
         taken = await acquire(sessions, "new")
-        assert (taken.session.model, taken.session.user) == ("c/d", "anna")
+        assert (taken.session.model, taken.session.user_reference) == ("c/d", "user_of_anna")
         await sessions.release(taken.session, begun=False)
     assert await finish(sessions, await acquire(sessions, "last", model="e/f"))
 
     after = await sessions.get("tenant", "talk")
-    assert (after.model, after.user) == ("e/f", "anna")
+    assert (after.model, after.user_reference) == ("e/f", "user_of_anna")
 
 
 async def test_deletion_acquires_session(sessions: SessionStore, database: Database) -> None:

@@ -19,9 +19,12 @@ async def test_first_acquisition_creates_session(sessions: SessionStore) -> None
     assert acquired.created
     assert acquired.taken_from is None
     session = acquired.session
-    assert (session.tenant_id, session.session_id, session.user, session.model) == ("tenant", "talk", "anna", "x/y")
+    assert (session.tenant_id, session.session_id, session.model) == ("tenant", "talk", "x/y")
+    assert (session.user_reference, session.user) == ("user_of_anna", None)
     assert (session.message_count, session.state, session.totals, session.fence) == (0, {}, None, 1)
-    assert session.lease == Lease(turn_id="turn", replica_id="alive", text="text of turn", model="x/y", user="anna")
+    assert session.lease == Lease(
+        turn_id="turn", replica_id="alive", text="text of turn", model="x/y", user_reference="user_of_anna"
+    )
     assert await sessions.get("tenant", "talk") == session
 
 
@@ -57,7 +60,7 @@ async def test_first_end_user_is_retained(sessions: SessionStore) -> None:
     with pytest.raises(InvalidRequest):
         await acquire(sessions, user="berta")
     leased = await acquire(sessions)
-    assert leased.session.user == "anna"
+    assert leased.session.user_reference == "user_of_anna"
     with pytest.raises(InvalidRequest):
         await acquire(sessions, user="berta")
     with pytest.raises(SessionBusy):
@@ -116,7 +119,9 @@ async def test_tenants_have_separate_sessions(sessions: SessionStore) -> None:
     assert mine.session.uid != theirs.session.uid
     with pytest.raises(SessionNotFound):
         await sessions.get("third", "talk")
-    assert [each.uid for each in await sessions.page("tenant", user=None, after=None, limit=9)] == [mine.session.uid]
+    assert [each.uid for each in await sessions.lists.page("tenant", user=None, after=None, limit=9)] == [
+        mine.session.uid
+    ]
     assert await sessions.read_totals("else", mine.session.uid) is None
     assert not await sessions.replace_totals("else", mine.session.uid, totals={}, revision=0)
 
@@ -147,11 +152,11 @@ async def test_pages_are_ordered_by_last_use(sessions: SessionStore) -> None:
     )
 
     seen, after = [], None
-    while page := await sessions.page("tenant", user=None, after=after, limit=2):
+    while page := await sessions.lists.page("tenant", user=None, after=after, limit=2):
         seen += [each.session_id for each in page]
         after = page[-1].update_time, page[-1].uid
     assert sorted(seen) == [f"s{number}" for number in range(7)]
     assert sorted(seen[:3]) == ["s1", "s2", "s3"]
     assert seen[3:] == ["s6", "s5", "s4", "s0"]
-    odd = await sessions.page("tenant", user="odd", after=None, limit=9)
+    odd = await sessions.lists.page("tenant", user="odd", user_reference="user_of_odd", after=None, limit=9)
     assert [each.session_id for each in odd] == ["s3", "s1", "s5"]

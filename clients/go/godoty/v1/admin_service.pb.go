@@ -1899,6 +1899,155 @@ func (x *AdjustCallResponse) GetTotalCostUsd() string {
 	return ""
 }
 
+// The end user to erase.
+type EraseUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Required. The user's name, as in the tenant's requests: at most 128 characters.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among the tenant's erasures. The same id returns the
+	// erasure that it ordered, and erases nothing else, also once a new user has the name; the name is not compared after
+	// its erasure. While it runs, the id with another user is refused as REQUEST_ID_REUSED. Empty: each request erases the
+	// user who has the name then.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserRequest) Reset() {
+	*x = EraseUserRequest{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserRequest) ProtoMessage() {}
+
+func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
+func (*EraseUserRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *EraseUserRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// The user is erased.
+type EraseUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reference of the user, which ledger entries and the recorded change have.
+	UserReference string `protobuf:"bytes,1,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
+	// The number of sessions that were deleted.
+	Sessions int64 `protobuf:"varint,2,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// The number of messages that were deleted with them.
+	Messages int64 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
+	// The number of turns whose records and event logs were deleted; those of earlier turns had expired.
+	Turns int64 `protobuf:"varint,4,opt,name=turns,proto3" json:"turns,omitempty"`
+	// The time at which the erasure was complete.
+	EraseTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserResponse) Reset() {
+	*x = EraseUserResponse{}
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserResponse) ProtoMessage() {}
+
+func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
+func (*EraseUserResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *EraseUserResponse) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
+	}
+	return ""
+}
+
+func (x *EraseUserResponse) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetMessages() int64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetTurns() int64 {
+	if x != nil {
+		return x.Turns
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
+}
+
 // A query for changes.
 type ListAdminChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1918,7 +2067,7 @@ type ListAdminChangesRequest struct {
 
 func (x *ListAdminChangesRequest) Reset() {
 	*x = ListAdminChangesRequest{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2079,7 @@ func (x *ListAdminChangesRequest) String() string {
 func (*ListAdminChangesRequest) ProtoMessage() {}
 
 func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[32]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2092,7 @@ func (x *ListAdminChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{32}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAdminChangesRequest) GetTenantId() string {
@@ -1994,7 +2143,7 @@ type ListAdminChangesResponse struct {
 
 func (x *ListAdminChangesResponse) Reset() {
 	*x = ListAdminChangesResponse{}
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2155,7 @@ func (x *ListAdminChangesResponse) String() string {
 func (*ListAdminChangesResponse) ProtoMessage() {}
 
 func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_admin_service_proto_msgTypes[33]
+	mi := &file_godoty_v1_admin_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2168,7 @@ func (x *ListAdminChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAdminChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListAdminChangesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{33}
+	return file_godoty_v1_admin_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAdminChangesResponse) GetChanges() []*AdminChange {
@@ -2161,7 +2310,19 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"adjustment\x18\x01 \x01(\v2\x15.godoty.v1.AdjustmentR\n" +
 	"adjustment\x12)\n" +
 	"\x0etotal_cost_usd\x18\x02 \x01(\tH\x00R\ftotalCostUsd\x88\x01\x01B\x11\n" +
-	"\x0f_total_cost_usd\"\xe4\x01\n" +
+	"\x0f_total_cost_usd\"b\n" +
+	"\x10EraseUserRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xc3\x01\n" +
+	"\x11EraseUserResponse\x12%\n" +
+	"\x0euser_reference\x18\x01 \x01(\tR\ruserReference\x12\x1a\n" +
+	"\bsessions\x18\x02 \x01(\x03R\bsessions\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\x03R\bmessages\x12\x14\n" +
+	"\x05turns\x18\x04 \x01(\x03R\x05turns\x129\n" +
+	"\n" +
+	"erase_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\teraseTime\"\xe4\x01\n" +
 	"\x17ListAdminChangesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -2172,8 +2333,7 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"t\n" +
 	"\x18ListAdminChangesResponse\x120\n" +
 	"\achanges\x18\x01 \x03(\v2\x16.godoty.v1.AdminChangeR\achanges\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xfb\n" +
-	"\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc3\v\n" +
 	"\fAdminService\x12O\n" +
 	"\fCreateTenant\x12\x1e.godoty.v1.CreateTenantRequest\x1a\x1f.godoty.v1.CreateTenantResponse\x12K\n" +
 	"\tGetTenant\x12\x1b.godoty.v1.GetTenantRequest\x1a\x1c.godoty.v1.GetTenantResponse\"\x03\x90\x02\x01\x12Q\n" +
@@ -2191,7 +2351,8 @@ const file_godoty_v1_admin_service_proto_rawDesc = "" +
 	"\fUpdatePolicy\x12\x1e.godoty.v1.UpdatePolicyRequest\x1a\x1f.godoty.v1.UpdatePolicyResponse\x12U\n" +
 	"\x0eSetProviderKey\x12 .godoty.v1.SetProviderKeyRequest\x1a!.godoty.v1.SetProviderKeyResponse\x12I\n" +
 	"\n" +
-	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12`\n" +
+	"AdjustCall\x12\x1c.godoty.v1.AdjustCallRequest\x1a\x1d.godoty.v1.AdjustCallResponse\x12F\n" +
+	"\tEraseUser\x12\x1b.godoty.v1.EraseUserRequest\x1a\x1c.godoty.v1.EraseUserResponse\x12`\n" +
 	"\x10ListAdminChanges\x12\".godoty.v1.ListAdminChangesRequest\x1a#.godoty.v1.ListAdminChangesResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -2207,7 +2368,7 @@ func file_godoty_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_admin_service_proto_rawDescData
 }
 
-var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_godoty_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*CreateTenantRequest)(nil),      // 0: godoty.v1.CreateTenantRequest
 	(*CreateTenantResponse)(nil),     // 1: godoty.v1.CreateTenantResponse
@@ -2241,82 +2402,87 @@ var file_godoty_v1_admin_service_proto_goTypes = []any{
 	(*SetProviderKeyResponse)(nil),   // 29: godoty.v1.SetProviderKeyResponse
 	(*AdjustCallRequest)(nil),        // 30: godoty.v1.AdjustCallRequest
 	(*AdjustCallResponse)(nil),       // 31: godoty.v1.AdjustCallResponse
-	(*ListAdminChangesRequest)(nil),  // 32: godoty.v1.ListAdminChangesRequest
-	(*ListAdminChangesResponse)(nil), // 33: godoty.v1.ListAdminChangesResponse
-	(*Tenant)(nil),                   // 34: godoty.v1.Tenant
-	(*fieldmaskpb.FieldMask)(nil),    // 35: google.protobuf.FieldMask
-	(ApiScope)(0),                    // 36: godoty.v1.ApiScope
-	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
-	(*ApiKey)(nil),                   // 38: godoty.v1.ApiKey
-	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
-	(*Policy)(nil),                   // 40: godoty.v1.Policy
-	(*Adjustment)(nil),               // 41: godoty.v1.Adjustment
-	(*AdminChange)(nil),              // 42: godoty.v1.AdminChange
+	(*EraseUserRequest)(nil),         // 32: godoty.v1.EraseUserRequest
+	(*EraseUserResponse)(nil),        // 33: godoty.v1.EraseUserResponse
+	(*ListAdminChangesRequest)(nil),  // 34: godoty.v1.ListAdminChangesRequest
+	(*ListAdminChangesResponse)(nil), // 35: godoty.v1.ListAdminChangesResponse
+	(*Tenant)(nil),                   // 36: godoty.v1.Tenant
+	(*fieldmaskpb.FieldMask)(nil),    // 37: google.protobuf.FieldMask
+	(ApiScope)(0),                    // 38: godoty.v1.ApiScope
+	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
+	(*ApiKey)(nil),                   // 40: godoty.v1.ApiKey
+	(*durationpb.Duration)(nil),      // 41: google.protobuf.Duration
+	(*Policy)(nil),                   // 42: godoty.v1.Policy
+	(*Adjustment)(nil),               // 43: godoty.v1.Adjustment
+	(*AdminChange)(nil),              // 44: godoty.v1.AdminChange
 }
 var file_godoty_v1_admin_service_proto_depIdxs = []int32{
-	34, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	34, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	34, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
-	34, // 3: godoty.v1.UpdateTenantRequest.tenant:type_name -> godoty.v1.Tenant
-	35, // 4: godoty.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	34, // 5: godoty.v1.UpdateTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	34, // 6: godoty.v1.SuspendTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	34, // 7: godoty.v1.ResumeTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	34, // 8: godoty.v1.DeleteTenantResponse.tenant:type_name -> godoty.v1.Tenant
-	36, // 9: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
-	37, // 10: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	38, // 11: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	38, // 12: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	38, // 13: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
-	39, // 14: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	38, // 15: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
-	40, // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
-	40, // 17: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
-	35, // 18: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	40, // 19: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
-	41, // 20: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
-	37, // 21: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
-	37, // 22: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
-	42, // 23: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
-	0,  // 24: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
-	2,  // 25: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
-	4,  // 26: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
-	6,  // 27: godoty.v1.AdminService.UpdateTenant:input_type -> godoty.v1.UpdateTenantRequest
-	8,  // 28: godoty.v1.AdminService.SuspendTenant:input_type -> godoty.v1.SuspendTenantRequest
-	10, // 29: godoty.v1.AdminService.ResumeTenant:input_type -> godoty.v1.ResumeTenantRequest
-	12, // 30: godoty.v1.AdminService.DeleteTenant:input_type -> godoty.v1.DeleteTenantRequest
-	14, // 31: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
-	16, // 32: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
-	18, // 33: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
-	20, // 34: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
-	22, // 35: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
-	24, // 36: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
-	26, // 37: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
-	28, // 38: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
-	30, // 39: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
-	32, // 40: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
-	1,  // 41: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
-	3,  // 42: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
-	5,  // 43: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
-	7,  // 44: godoty.v1.AdminService.UpdateTenant:output_type -> godoty.v1.UpdateTenantResponse
-	9,  // 45: godoty.v1.AdminService.SuspendTenant:output_type -> godoty.v1.SuspendTenantResponse
-	11, // 46: godoty.v1.AdminService.ResumeTenant:output_type -> godoty.v1.ResumeTenantResponse
-	13, // 47: godoty.v1.AdminService.DeleteTenant:output_type -> godoty.v1.DeleteTenantResponse
-	15, // 48: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
-	17, // 49: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
-	19, // 50: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
-	21, // 51: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
-	23, // 52: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
-	25, // 53: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
-	27, // 54: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
-	29, // 55: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
-	31, // 56: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
-	33, // 57: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
-	41, // [41:58] is the sub-list for method output_type
-	24, // [24:41] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	36, // 0: godoty.v1.CreateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 1: godoty.v1.GetTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 2: godoty.v1.ListTenantsResponse.tenants:type_name -> godoty.v1.Tenant
+	36, // 3: godoty.v1.UpdateTenantRequest.tenant:type_name -> godoty.v1.Tenant
+	37, // 4: godoty.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	36, // 5: godoty.v1.UpdateTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 6: godoty.v1.SuspendTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 7: godoty.v1.ResumeTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	36, // 8: godoty.v1.DeleteTenantResponse.tenant:type_name -> godoty.v1.Tenant
+	38, // 9: godoty.v1.CreateApiKeyRequest.scopes:type_name -> godoty.v1.ApiScope
+	39, // 10: godoty.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	40, // 11: godoty.v1.CreateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	40, // 12: godoty.v1.GetApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	40, // 13: godoty.v1.ListApiKeysResponse.api_keys:type_name -> godoty.v1.ApiKey
+	41, // 14: godoty.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	40, // 15: godoty.v1.RotateApiKeyResponse.api_key:type_name -> godoty.v1.ApiKey
+	42, // 16: godoty.v1.GetPolicyResponse.policy:type_name -> godoty.v1.Policy
+	42, // 17: godoty.v1.UpdatePolicyRequest.policy:type_name -> godoty.v1.Policy
+	37, // 18: godoty.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	42, // 19: godoty.v1.UpdatePolicyResponse.policy:type_name -> godoty.v1.Policy
+	43, // 20: godoty.v1.AdjustCallResponse.adjustment:type_name -> godoty.v1.Adjustment
+	39, // 21: godoty.v1.EraseUserResponse.erase_time:type_name -> google.protobuf.Timestamp
+	39, // 22: godoty.v1.ListAdminChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 23: godoty.v1.ListAdminChangesRequest.end_time:type_name -> google.protobuf.Timestamp
+	44, // 24: godoty.v1.ListAdminChangesResponse.changes:type_name -> godoty.v1.AdminChange
+	0,  // 25: godoty.v1.AdminService.CreateTenant:input_type -> godoty.v1.CreateTenantRequest
+	2,  // 26: godoty.v1.AdminService.GetTenant:input_type -> godoty.v1.GetTenantRequest
+	4,  // 27: godoty.v1.AdminService.ListTenants:input_type -> godoty.v1.ListTenantsRequest
+	6,  // 28: godoty.v1.AdminService.UpdateTenant:input_type -> godoty.v1.UpdateTenantRequest
+	8,  // 29: godoty.v1.AdminService.SuspendTenant:input_type -> godoty.v1.SuspendTenantRequest
+	10, // 30: godoty.v1.AdminService.ResumeTenant:input_type -> godoty.v1.ResumeTenantRequest
+	12, // 31: godoty.v1.AdminService.DeleteTenant:input_type -> godoty.v1.DeleteTenantRequest
+	14, // 32: godoty.v1.AdminService.CreateApiKey:input_type -> godoty.v1.CreateApiKeyRequest
+	16, // 33: godoty.v1.AdminService.GetApiKey:input_type -> godoty.v1.GetApiKeyRequest
+	18, // 34: godoty.v1.AdminService.ListApiKeys:input_type -> godoty.v1.ListApiKeysRequest
+	20, // 35: godoty.v1.AdminService.RevokeApiKey:input_type -> godoty.v1.RevokeApiKeyRequest
+	22, // 36: godoty.v1.AdminService.RotateApiKey:input_type -> godoty.v1.RotateApiKeyRequest
+	24, // 37: godoty.v1.AdminService.GetPolicy:input_type -> godoty.v1.GetPolicyRequest
+	26, // 38: godoty.v1.AdminService.UpdatePolicy:input_type -> godoty.v1.UpdatePolicyRequest
+	28, // 39: godoty.v1.AdminService.SetProviderKey:input_type -> godoty.v1.SetProviderKeyRequest
+	30, // 40: godoty.v1.AdminService.AdjustCall:input_type -> godoty.v1.AdjustCallRequest
+	32, // 41: godoty.v1.AdminService.EraseUser:input_type -> godoty.v1.EraseUserRequest
+	34, // 42: godoty.v1.AdminService.ListAdminChanges:input_type -> godoty.v1.ListAdminChangesRequest
+	1,  // 43: godoty.v1.AdminService.CreateTenant:output_type -> godoty.v1.CreateTenantResponse
+	3,  // 44: godoty.v1.AdminService.GetTenant:output_type -> godoty.v1.GetTenantResponse
+	5,  // 45: godoty.v1.AdminService.ListTenants:output_type -> godoty.v1.ListTenantsResponse
+	7,  // 46: godoty.v1.AdminService.UpdateTenant:output_type -> godoty.v1.UpdateTenantResponse
+	9,  // 47: godoty.v1.AdminService.SuspendTenant:output_type -> godoty.v1.SuspendTenantResponse
+	11, // 48: godoty.v1.AdminService.ResumeTenant:output_type -> godoty.v1.ResumeTenantResponse
+	13, // 49: godoty.v1.AdminService.DeleteTenant:output_type -> godoty.v1.DeleteTenantResponse
+	15, // 50: godoty.v1.AdminService.CreateApiKey:output_type -> godoty.v1.CreateApiKeyResponse
+	17, // 51: godoty.v1.AdminService.GetApiKey:output_type -> godoty.v1.GetApiKeyResponse
+	19, // 52: godoty.v1.AdminService.ListApiKeys:output_type -> godoty.v1.ListApiKeysResponse
+	21, // 53: godoty.v1.AdminService.RevokeApiKey:output_type -> godoty.v1.RevokeApiKeyResponse
+	23, // 54: godoty.v1.AdminService.RotateApiKey:output_type -> godoty.v1.RotateApiKeyResponse
+	25, // 55: godoty.v1.AdminService.GetPolicy:output_type -> godoty.v1.GetPolicyResponse
+	27, // 56: godoty.v1.AdminService.UpdatePolicy:output_type -> godoty.v1.UpdatePolicyResponse
+	29, // 57: godoty.v1.AdminService.SetProviderKey:output_type -> godoty.v1.SetProviderKeyResponse
+	31, // 58: godoty.v1.AdminService.AdjustCall:output_type -> godoty.v1.AdjustCallResponse
+	33, // 59: godoty.v1.AdminService.EraseUser:output_type -> godoty.v1.EraseUserResponse
+	35, // 60: godoty.v1.AdminService.ListAdminChanges:output_type -> godoty.v1.ListAdminChangesResponse
+	43, // [43:61] is the sub-list for method output_type
+	25, // [25:43] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_admin_service_proto_init() }
@@ -2338,7 +2504,7 @@ func file_godoty_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_admin_service_proto_rawDesc), len(file_godoty_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

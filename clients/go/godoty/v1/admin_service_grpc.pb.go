@@ -37,6 +37,7 @@ const (
 	AdminService_UpdatePolicy_FullMethodName     = "/godoty.v1.AdminService/UpdatePolicy"
 	AdminService_SetProviderKey_FullMethodName   = "/godoty.v1.AdminService/SetProviderKey"
 	AdminService_AdjustCall_FullMethodName       = "/godoty.v1.AdminService/AdjustCall"
+	AdminService_EraseUser_FullMethodName        = "/godoty.v1.AdminService/EraseUser"
 	AdminService_ListAdminChanges_FullMethodName = "/godoty.v1.AdminService/ListAdminChanges"
 )
 
@@ -90,6 +91,12 @@ type AdminServiceClient interface {
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
 	// not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
 	AdjustCall(ctx context.Context, in *AdjustCallRequest, opts ...grpc.CallOption) (*AdjustCallResponse, error)
+	// Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+	// that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+	// a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+	// with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+	// least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+	EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (*EraseUserResponse, error)
 	// Lists the recorded changes, newest first.
 	ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error)
 }
@@ -262,6 +269,16 @@ func (c *adminServiceClient) AdjustCall(ctx context.Context, in *AdjustCallReque
 	return out, nil
 }
 
+func (c *adminServiceClient) EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (*EraseUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseUserResponse)
+	err := c.cc.Invoke(ctx, AdminService_EraseUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAdminChangesResponse)
@@ -322,6 +339,12 @@ type AdminServiceServer interface {
 	// Corrects the cost of a model call by a new, dated ledger entry under the caller's key; the call's own entry does
 	// not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
 	AdjustCall(context.Context, *AdjustCallRequest) (*AdjustCallResponse, error)
+	// Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+	// that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+	// a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+	// with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+	// least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+	EraseUser(context.Context, *EraseUserRequest) (*EraseUserResponse, error)
 	// Lists the recorded changes, newest first.
 	ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -381,6 +404,9 @@ func (UnimplementedAdminServiceServer) SetProviderKey(context.Context, *SetProvi
 }
 func (UnimplementedAdminServiceServer) AdjustCall(context.Context, *AdjustCallRequest) (*AdjustCallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AdjustCall not implemented")
+}
+func (UnimplementedAdminServiceServer) EraseUser(context.Context, *EraseUserRequest) (*EraseUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EraseUser not implemented")
 }
 func (UnimplementedAdminServiceServer) ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAdminChanges not implemented")
@@ -694,6 +720,24 @@ func _AdminService_AdjustCall_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_EraseUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).EraseUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_EraseUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).EraseUser(ctx, req.(*EraseUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListAdminChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAdminChangesRequest)
 	if err := dec(in); err != nil {
@@ -782,6 +826,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AdjustCall",
 			Handler:    _AdminService_AdjustCall_Handler,
+		},
+		{
+			MethodName: "EraseUser",
+			Handler:    _AdminService_EraseUser_Handler,
 		},
 		{
 			MethodName: "ListAdminChanges",

@@ -40,8 +40,9 @@ type ConverseRequest struct {
 	FallbackModels []string `protobuf:"bytes,4,rep,name=fallback_models,json=fallbackModels,proto3" json:"fallback_models,omitempty"`
 	// Limits of this turn.
 	Limits *TurnLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
-	// The tenant's end user, an opaque id of at most 128 characters. Fixed by the session's first turn; a different user
-	// in a later turn is rejected.
+	// The name of the tenant's end user, an opaque id of at most 128 characters. Fixed by the session's first turn that
+	// names one; a different user in a later turn is rejected. Put no name into the ids of sessions and requests: they
+	// remain in ledger entries when the user is erased.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// Idempotency key: at most 128 of `[A-Za-z0-9._:-]`, chosen by the caller and unique in the tenant. The same id with
 	// the same request attaches to the turn or replays it, without a second charge; with another request it is

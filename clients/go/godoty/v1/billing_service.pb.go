@@ -369,7 +369,7 @@ func (x *UsageRow) GetTotals() *Totals {
 type UsageKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The value. Unset: the entries have none, such as calls without an end user, calls that no provider has served yet,
-	// and, by API key, entries of builds before 1.0.
+	// and, by API key, entries of builds before 1.0; also if the end user was erased, who has a `user_reference` alone.
 	//
 	// Types that are valid to be assigned to Key:
 	//
@@ -380,7 +380,10 @@ type UsageKey struct {
 	//	*UsageKey_User
 	//	*UsageKey_SessionId
 	//	*UsageKey_ApiKeyId
-	Key           isUsageKey_Key `protobuf_oneof:"key"`
+	Key isUsageKey_Key `protobuf_oneof:"key"`
+	// By end user: the user's random reference, by which these rows are ordered; it remains when the user is erased.
+	// Empty: another group, or calls without an end user.
+	UserReference string `protobuf:"bytes,8,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +488,13 @@ func (x *UsageKey) GetApiKeyId() string {
 	return ""
 }
 
+func (x *UsageKey) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
+	}
+	return ""
+}
+
 type isUsageKey_Key interface {
 	isUsageKey_Key()
 }
@@ -510,7 +520,7 @@ type UsageKey_Agent struct {
 }
 
 type UsageKey_User struct {
-	// The tenant's end user.
+	// The name of the tenant's end user.
 	User string `protobuf:"bytes,5,opt,name=user,proto3,oneof"`
 }
 
@@ -551,22 +561,24 @@ type ListLedgerEntriesRequest struct {
 	SessionId string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Only entries of this turn. Empty: of all turns.
 	TurnId string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
-	// Only entries of this end user. Empty: of all users, and of none.
+	// Only entries of the end user with this name. Empty: of all users, and of none. An erased user has no name.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	// Only entries of the end user with this reference, erased or not. Empty: of all users, and of none.
+	UserReference string `protobuf:"bytes,7,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
 	// Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
 	// no key.
-	ApiKeyId string `protobuf:"bytes,7,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	ApiKeyId string `protobuf:"bytes,8,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// Only entries of this model, by its listed id or by the name that the provider sent. Empty: of all models.
-	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
 	// Only calls in this state. Unspecified: calls in any state, and adjustments.
-	State CallState `protobuf:"varint,9,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
+	State CallState `protobuf:"varint,10,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
 	// Only entries that were inserted by this time, which must not be in the future: a list that is read again later has
 	// the same entries, each in its state at the time of reading. Unset: also those that are inserted between two pages.
-	AsOf *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Maximum number of entries; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,11,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,12,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page of the same query. Empty: the first page.
-	PageToken     string `protobuf:"bytes,12,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,13,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +651,13 @@ func (x *ListLedgerEntriesRequest) GetTurnId() string {
 func (x *ListLedgerEntriesRequest) GetUser() string {
 	if x != nil {
 		return x.User
+	}
+	return ""
+}
+
+func (x *ListLedgerEntriesRequest) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
 	}
 	return ""
 }
@@ -999,7 +1018,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x13_adjusted_later_usd\"^\n" +
 	"\bUsageRow\x12'\n" +
 	"\x04keys\x18\x01 \x03(\v2\x13.godoty.v1.UsageKeyR\x04keys\x12)\n" +
-	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\xe8\x01\n" +
+	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x8f\x02\n" +
 	"\bUsageKey\x120\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x16\n" +
 	"\x05model\x18\x02 \x01(\tH\x00R\x05model\x12\x1c\n" +
@@ -1009,8 +1028,9 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x06 \x01(\tH\x00R\tsessionId\x12\x1e\n" +
 	"\n" +
-	"api_key_id\x18\a \x01(\tH\x00R\bapiKeyIdB\x05\n" +
-	"\x03key\"\xc2\x03\n" +
+	"api_key_id\x18\a \x01(\tH\x00R\bapiKeyId\x12%\n" +
+	"\x0euser_reference\x18\b \x01(\tR\ruserReferenceB\x05\n" +
+	"\x03key\"\xe9\x03\n" +
 	"\x18ListLedgerEntriesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x129\n" +
 	"\n" +
@@ -1019,16 +1039,17 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n" +
 	"\aturn_id\x18\x05 \x01(\tR\x06turnId\x12\x12\n" +
-	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1c\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12%\n" +
+	"\x0euser_reference\x18\a \x01(\tR\ruserReference\x12\x1c\n" +
 	"\n" +
-	"api_key_id\x18\a \x01(\tR\bapiKeyId\x12\x14\n" +
-	"\x05model\x18\b \x01(\tR\x05model\x12*\n" +
-	"\x05state\x18\t \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12/\n" +
-	"\x05as_of\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
-	"\tpage_size\x18\v \x01(\x05R\bpageSize\x12\x1d\n" +
+	"api_key_id\x18\b \x01(\tR\bapiKeyId\x12\x14\n" +
+	"\x05model\x18\t \x01(\tR\x05model\x12*\n" +
+	"\x05state\x18\n" +
+	" \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12/\n" +
+	"\x05as_of\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
+	"\tpage_size\x18\f \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\f \x01(\tR\tpageToken\"u\n" +
+	"page_token\x18\r \x01(\tR\tpageToken\"u\n" +
 	"\x19ListLedgerEntriesResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbc\x01\n" +

@@ -245,6 +245,14 @@ const (
 	// the same id. metadata: tenant_id.
 	// For example: CreateTenant with the id of a tenant that was deleted a year ago. metadata: tenant_id=acme.
 	ErrorReason_ERROR_REASON_TENANT_EXISTS ErrorReason = 45
+	// NOT_FOUND. The tenant has no end user of this name: no turn has named one, or the user was erased. Do not retry.
+	// For example: EraseUser for the second time, without a request id.
+	ErrorReason_ERROR_REASON_USER_NOT_FOUND ErrorReason = 46
+	// UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
+	// user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+	// For example: EraseUser while a server that runs one of the user's turns does not answer.
+	// metadata: user_reference=user_5f2c....
+	ErrorReason_ERROR_REASON_ERASURE_UNFINISHED ErrorReason = 47
 )
 
 // Enum value maps for ErrorReason.
@@ -296,6 +304,8 @@ var (
 		43: "ERROR_REASON_TENANT_SUSPENDED",
 		44: "ERROR_REASON_TENANT_DELETED",
 		45: "ERROR_REASON_TENANT_EXISTS",
+		46: "ERROR_REASON_USER_NOT_FOUND",
+		47: "ERROR_REASON_ERASURE_UNFINISHED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -344,6 +354,8 @@ var (
 		"ERROR_REASON_TENANT_SUSPENDED":          43,
 		"ERROR_REASON_TENANT_DELETED":            44,
 		"ERROR_REASON_TENANT_EXISTS":             45,
+		"ERROR_REASON_USER_NOT_FOUND":            46,
+		"ERROR_REASON_ERASURE_UNFINISHED":        47,
 	}
 )
 
@@ -378,7 +390,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xc6\f\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x8c\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -426,7 +438,9 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1cERROR_REASON_API_KEY_CREATED\x10*\x12!\n" +
 	"\x1dERROR_REASON_TENANT_SUSPENDED\x10+\x12\x1f\n" +
 	"\x1bERROR_REASON_TENANT_DELETED\x10,\x12\x1e\n" +
-	"\x1aERROR_REASON_TENANT_EXISTS\x10-BI\n" +
+	"\x1aERROR_REASON_TENANT_EXISTS\x10-\x12\x1f\n" +
+	"\x1bERROR_REASON_USER_NOT_FOUND\x10.\x12#\n" +
+	"\x1fERROR_REASON_ERASURE_UNFINISHED\x10/BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -34,8 +34,11 @@ type LedgerEntry struct {
 	//	*LedgerEntry_Call
 	//	*LedgerEntry_Adjustment
 	Entry isLedgerEntry_Entry `protobuf_oneof:"entry"`
-	// The tenant's end user. Empty: none was given.
-	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// The name of the tenant's end user. Empty: none was given, or the user was erased.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// The random reference of the end user, which remains when the user is erased. Empty: no user was given, or the entry
+	// is of a build before 1.0 whose name has not been replaced yet.
+	UserReference string `protobuf:"bytes,4,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +101,13 @@ func (x *LedgerEntry) GetAdjustment() *Adjustment {
 func (x *LedgerEntry) GetUser() string {
 	if x != nil {
 		return x.User
+	}
+	return ""
+}
+
+func (x *LedgerEntry) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
 	}
 	return ""
 }
@@ -297,13 +307,14 @@ var File_godoty_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_ledger_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/ledger.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n" +
+	"\x16godoty/v1/ledger.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x01\n" +
 	"\vLedgerEntry\x12*\n" +
 	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallH\x00R\x04call\x127\n" +
 	"\n" +
 	"adjustment\x18\x02 \x01(\v2\x15.godoty.v1.AdjustmentH\x00R\n" +
 	"adjustment\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04userB\a\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12%\n" +
+	"\x0euser_reference\x18\x04 \x01(\tR\ruserReferenceB\a\n" +
 	"\x05entry\"\xf4\x03\n" +
 	"\n" +
 	"Adjustment\x12#\n" +

@@ -617,7 +617,7 @@ type AdminChange struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// The author.
 	Actor *AdminActor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
-	// The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
+	// The method, such as "UpdatePolicy" (an "EraseUser" has the user's reference, not the name); from the command line also "ResealProviderKeys", "ResolveCall" and
 	// "RepairTimes".
 	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
 	// The tenant concerned. Empty: none.

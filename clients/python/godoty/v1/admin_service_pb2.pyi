@@ -283,6 +283,30 @@ class AdjustCallResponse(_message.Message):
     total_cost_usd: str
     def __init__(self, adjustment: _Optional[_Union[_ledger_pb2.Adjustment, _Mapping]] = ..., total_cost_usd: _Optional[str] = ...) -> None: ...
 
+class EraseUserRequest(_message.Message):
+    __slots__ = ("tenant_id", "user", "request_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    user: str
+    request_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class EraseUserResponse(_message.Message):
+    __slots__ = ("user_reference", "sessions", "messages", "turns", "erase_time")
+    USER_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    ERASE_TIME_FIELD_NUMBER: _ClassVar[int]
+    user_reference: str
+    sessions: int
+    messages: int
+    turns: int
+    erase_time: _timestamp_pb2.Timestamp
+    def __init__(self, user_reference: _Optional[str] = ..., sessions: _Optional[int] = ..., messages: _Optional[int] = ..., turns: _Optional[int] = ..., erase_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class ListAdminChangesRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -117,6 +117,11 @@ class AdminServiceStub:
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.FromString,
                 _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/godoty.v1.AdminService/EraseUser',
+                request_serializer=godoty_dot_v1_dot_admin__service__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_admin__service__pb2.EraseUserResponse.FromString,
+                _registered_method=True)
         self.ListAdminChanges = channel.unary_unary(
                 '/godoty.v1.AdminService/ListAdminChanges',
                 request_serializer=godoty_dot_v1_dot_admin__service__pb2.ListAdminChangesRequest.SerializeToString,
@@ -252,6 +257,17 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseUser(self, request, context):
+        """Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+        that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+        a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+        with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+        least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAdminChanges(self, request, context):
         """Lists the recorded changes, newest first.
         """
@@ -341,6 +357,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AdjustCall,
                     request_deserializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=godoty_dot_v1_dot_admin__service__pb2.EraseUserRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_admin__service__pb2.EraseUserResponse.SerializeToString,
             ),
             'ListAdminChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAdminChanges,
@@ -783,6 +804,33 @@ class AdminService:
             '/godoty.v1.AdminService/AdjustCall',
             godoty_dot_v1_dot_admin__service__pb2.AdjustCallRequest.SerializeToString,
             godoty_dot_v1_dot_admin__service__pb2.AdjustCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AdminService/EraseUser',
+            godoty_dot_v1_dot_admin__service__pb2.EraseUserRequest.SerializeToString,
+            godoty_dot_v1_dot_admin__service__pb2.EraseUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

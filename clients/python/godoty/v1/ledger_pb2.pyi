@@ -10,14 +10,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LedgerEntry(_message.Message):
-    __slots__ = ("call", "adjustment", "user")
+    __slots__ = ("call", "adjustment", "user", "user_reference")
     CALL_FIELD_NUMBER: _ClassVar[int]
     ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
+    USER_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     call: _metering_pb2.ModelCall
     adjustment: Adjustment
     user: str
-    def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
+    user_reference: str
+    def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ..., user_reference: _Optional[str] = ...) -> None: ...
 
 class Adjustment(_message.Message):
     __slots__ = ("adjustment_id", "call_id", "session_id", "turn_id", "number", "agent", "purpose", "api_key_id", "cost_usd", "usage", "resolves", "create_time", "why", "by", "request_id")

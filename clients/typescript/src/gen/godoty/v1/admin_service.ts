@@ -366,6 +366,35 @@ export interface AdjustCallResponse {
   totalCostUsd?: string | undefined;
 }
 
+/** The end user to erase. */
+export interface EraseUserRequest {
+  /** Required. The tenant. */
+  tenantId: string;
+  /** Required. The user's name, as in the tenant's requests: at most 128 characters. */
+  user: string;
+  /**
+   * The caller's id of this request: [A-Za-z0-9._:-]{1,128}, unique among the tenant's erasures. The same id returns the
+   * erasure that it ordered, and erases nothing else, also once a new user has the name; the name is not compared after
+   * its erasure. While it runs, the id with another user is refused as REQUEST_ID_REUSED. Empty: each request erases the
+   * user who has the name then.
+   */
+  requestId: string;
+}
+
+/** The user is erased. */
+export interface EraseUserResponse {
+  /** The reference of the user, which ledger entries and the recorded change have. */
+  userReference: string;
+  /** The number of sessions that were deleted. */
+  sessions: bigint;
+  /** The number of messages that were deleted with them. */
+  messages: bigint;
+  /** The number of turns whose records and event logs were deleted; those of earlier turns had expired. */
+  turns: bigint;
+  /** The time at which the erasure was complete. */
+  eraseTime: Date | undefined;
+}
+
 /** A query for changes. */
 export interface ListAdminChangesRequest {
   /** Only changes to this tenant. Empty: to all tenants. */
@@ -3461,6 +3490,265 @@ export const AdjustCallResponse: MessageFns<AdjustCallResponse> = {
   },
 };
 
+function createBaseEraseUserRequest(): EraseUserRequest {
+  return { tenantId: "", user: "", requestId: "" };
+}
+
+export const EraseUserRequest: MessageFns<EraseUserRequest> = {
+  encode(message: EraseUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenantId !== "") {
+      writer.uint32(10).string(message.tenantId);
+    }
+    if (message.user !== "") {
+      writer.uint32(18).string(message.user);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(26).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EraseUserRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEraseUserRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenantId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EraseUserRequest {
+    return {
+      tenantId: isSet(object.tenantId)
+        ? globalThis.String(object.tenantId)
+        : isSet(object.tenant_id)
+        ? globalThis.String(object.tenant_id)
+        : "",
+      user: isSet(object.user) ? globalThis.String(object.user) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: EraseUserRequest): unknown {
+    const obj: any = {};
+    if (message.tenantId !== "") {
+      obj.tenantId = message.tenantId;
+    }
+    if (message.user !== "") {
+      obj.user = message.user;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EraseUserRequest>, I>>(base?: I): EraseUserRequest {
+    return EraseUserRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EraseUserRequest>, I>>(object: I): EraseUserRequest {
+    const message = createBaseEraseUserRequest();
+    message.tenantId = object.tenantId ?? "";
+    message.user = object.user ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseEraseUserResponse(): EraseUserResponse {
+  return { userReference: "", sessions: 0n, messages: 0n, turns: 0n, eraseTime: undefined };
+}
+
+export const EraseUserResponse: MessageFns<EraseUserResponse> = {
+  encode(message: EraseUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userReference !== "") {
+      writer.uint32(10).string(message.userReference);
+    }
+    if (message.sessions !== 0n) {
+      if (BigInt.asIntN(64, message.sessions) !== message.sessions) {
+        throw new globalThis.Error("value provided for field message.sessions of type int64 too large");
+      }
+      writer.uint32(16).int64(message.sessions);
+    }
+    if (message.messages !== 0n) {
+      if (BigInt.asIntN(64, message.messages) !== message.messages) {
+        throw new globalThis.Error("value provided for field message.messages of type int64 too large");
+      }
+      writer.uint32(24).int64(message.messages);
+    }
+    if (message.turns !== 0n) {
+      if (BigInt.asIntN(64, message.turns) !== message.turns) {
+        throw new globalThis.Error("value provided for field message.turns of type int64 too large");
+      }
+      writer.uint32(32).int64(message.turns);
+    }
+    if (message.eraseTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.eraseTime), writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EraseUserResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEraseUserResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userReference = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sessions = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.messages = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.turns = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.eraseTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EraseUserResponse {
+    return {
+      userReference: isSet(object.userReference)
+        ? globalThis.String(object.userReference)
+        : isSet(object.user_reference)
+        ? globalThis.String(object.user_reference)
+        : "",
+      sessions: isSet(object.sessions) ? BigInt(object.sessions) : 0n,
+      messages: isSet(object.messages) ? BigInt(object.messages) : 0n,
+      turns: isSet(object.turns) ? BigInt(object.turns) : 0n,
+      eraseTime: isSet(object.eraseTime)
+        ? fromJsonTimestamp(object.eraseTime)
+        : isSet(object.erase_time)
+        ? fromJsonTimestamp(object.erase_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: EraseUserResponse): unknown {
+    const obj: any = {};
+    if (message.userReference !== "") {
+      obj.userReference = message.userReference;
+    }
+    if (message.sessions !== 0n) {
+      obj.sessions = message.sessions.toString();
+    }
+    if (message.messages !== 0n) {
+      obj.messages = message.messages.toString();
+    }
+    if (message.turns !== 0n) {
+      obj.turns = message.turns.toString();
+    }
+    if (message.eraseTime !== undefined) {
+      obj.eraseTime = message.eraseTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EraseUserResponse>, I>>(base?: I): EraseUserResponse {
+    return EraseUserResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EraseUserResponse>, I>>(object: I): EraseUserResponse {
+    const message = createBaseEraseUserResponse();
+    message.userReference = object.userReference ?? "";
+    message.sessions = (object.sessions !== undefined && object.sessions !== null) ? BigInt(object.sessions) : 0n;
+    message.messages = (object.messages !== undefined && object.messages !== null) ? BigInt(object.messages) : 0n;
+    message.turns = (object.turns !== undefined && object.turns !== null) ? BigInt(object.turns) : 0n;
+    message.eraseTime = object.eraseTime ?? undefined;
+    return message;
+  },
+};
+
 function createBaseListAdminChangesRequest(): ListAdminChangesRequest {
   return { tenantId: "", startTime: undefined, endTime: undefined, pageSize: 0, pageToken: "" };
 }
@@ -3905,6 +4193,22 @@ export const AdminServiceService = {
     responseSerialize: (value: AdjustCallResponse): Buffer => Buffer.from(AdjustCallResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AdjustCallResponse => AdjustCallResponse.decode(value),
   },
+  /**
+   * Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+   * that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+   * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+   * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+   * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   */
+  eraseUser: {
+    path: "/godoty.v1.AdminService/EraseUser" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: EraseUserRequest): Buffer => Buffer.from(EraseUserRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): EraseUserRequest => EraseUserRequest.decode(value),
+    responseSerialize: (value: EraseUserResponse): Buffer => Buffer.from(EraseUserResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): EraseUserResponse => EraseUserResponse.decode(value),
+  },
   /** Lists the recorded changes, newest first. */
   listAdminChanges: {
     path: "/godoty.v1.AdminService/ListAdminChanges" as const,
@@ -3976,6 +4280,14 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
    * not change. A call can be adjusted any number of times. An unresolved call must be resolved first.
    */
   adjustCall: handleUnaryCall<AdjustCallRequest, AdjustCallResponse>;
+  /**
+   * Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+   * that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+   * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+   * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+   * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   */
+  eraseUser: handleUnaryCall<EraseUserRequest, EraseUserResponse>;
   /** Lists the recorded changes, newest first. */
   listAdminChanges: handleUnaryCall<ListAdminChangesRequest, ListAdminChangesResponse>;
 }
@@ -4260,6 +4572,28 @@ export interface AdminServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AdjustCallResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Erases an end user: the user's sessions with their messages, agent state, turns and event logs, and the name. A turn
+   * that runs in one of them is cancelled and charged first. Ledger entries, and with them all totals, remain: they have
+   * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
+   * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
+   * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   */
+  eraseUser(
+    request: EraseUserRequest,
+    callback: (error: ServiceError | null, response: EraseUserResponse) => void,
+  ): ClientUnaryCall;
+  eraseUser(
+    request: EraseUserRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: EraseUserResponse) => void,
+  ): ClientUnaryCall;
+  eraseUser(
+    request: EraseUserRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: EraseUserResponse) => void,
   ): ClientUnaryCall;
   /** Lists the recorded changes, newest first. */
   listAdminChanges(

@@ -60,8 +60,9 @@ export interface ConverseRequest {
     | TurnLimits
     | undefined;
   /**
-   * The tenant's end user, an opaque id of at most 128 characters. Fixed by the session's first turn; a different user
-   * in a later turn is rejected.
+   * The name of the tenant's end user, an opaque id of at most 128 characters. Fixed by the session's first turn that
+   * names one; a different user in a later turn is rejected. Put no name into the ids of sessions and requests: they
+   * remain in ledger entries when the user is erased.
    */
   user: string;
   /**

@@ -189,7 +189,7 @@ export interface UsageRow {
 export interface UsageKey {
   /**
    * The value. Unset: the entries have none, such as calls without an end user, calls that no provider has served yet,
-   * and, by API key, entries of builds before 1.0.
+   * and, by API key, entries of builds before 1.0; also if the end user was erased, who has a `user_reference` alone.
    */
   key:
     | //
@@ -205,7 +205,7 @@ export interface UsageKey {
     /** The name of the agent. */
     { $case: "agent"; value: string }
     | //
-    /** The tenant's end user. */
+    /** The name of the tenant's end user. */
     { $case: "user"; value: string }
     | //
     /** The session. */
@@ -214,6 +214,11 @@ export interface UsageKey {
     /** The id of the API key. */
     { $case: "apiKeyId"; value: string }
     | undefined;
+  /**
+   * By end user: the user's random reference, by which these rows are ordered; it remains when the user is erased.
+   * Empty: another group, or calls without an end user.
+   */
+  userReference: string;
 }
 
 /** A query for ledger entries. All conditions must hold. */
@@ -232,8 +237,10 @@ export interface ListLedgerEntriesRequest {
   sessionId: string;
   /** Only entries of this turn. Empty: of all turns. */
   turnId: string;
-  /** Only entries of this end user. Empty: of all users, and of none. */
+  /** Only entries of the end user with this name. Empty: of all users, and of none. An erased user has no name. */
   user: string;
+  /** Only entries of the end user with this reference, erased or not. Empty: of all users, and of none. */
+  userReference: string;
   /**
    * Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
    * no key.
@@ -805,7 +812,7 @@ export const UsageRow: MessageFns<UsageRow> = {
 };
 
 function createBaseUsageKey(): UsageKey {
-  return { key: undefined };
+  return { key: undefined, userReference: "" };
 }
 
 export const UsageKey: MessageFns<UsageKey> = {
@@ -832,6 +839,9 @@ export const UsageKey: MessageFns<UsageKey> = {
       case "apiKeyId":
         writer.uint32(58).string(message.key.value);
         break;
+    }
+    if (message.userReference !== "") {
+      writer.uint32(66).string(message.userReference);
     }
     return writer;
   },
@@ -905,6 +915,14 @@ export const UsageKey: MessageFns<UsageKey> = {
             message.key = { $case: "apiKeyId", value: reader.string() };
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.userReference = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -938,6 +956,11 @@ export const UsageKey: MessageFns<UsageKey> = {
         : isSet(object.api_key_id)
         ? { $case: "apiKeyId", value: globalThis.String(object.api_key_id) }
         : undefined,
+      userReference: isSet(object.userReference)
+        ? globalThis.String(object.userReference)
+        : isSet(object.user_reference)
+        ? globalThis.String(object.user_reference)
+        : "",
     };
   },
 
@@ -957,6 +980,9 @@ export const UsageKey: MessageFns<UsageKey> = {
       obj.sessionId = message.key.value;
     } else if (message.key?.$case === "apiKeyId") {
       obj.apiKeyId = message.key.value;
+    }
+    if (message.userReference !== "") {
+      obj.userReference = message.userReference;
     }
     return obj;
   },
@@ -1010,6 +1036,7 @@ export const UsageKey: MessageFns<UsageKey> = {
         break;
       }
     }
+    message.userReference = object.userReference ?? "";
     return message;
   },
 };
@@ -1022,6 +1049,7 @@ function createBaseListLedgerEntriesRequest(): ListLedgerEntriesRequest {
     sessionId: "",
     turnId: "",
     user: "",
+    userReference: "",
     apiKeyId: "",
     model: "",
     state: 0,
@@ -1051,23 +1079,26 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.user !== "") {
       writer.uint32(50).string(message.user);
     }
+    if (message.userReference !== "") {
+      writer.uint32(58).string(message.userReference);
+    }
     if (message.apiKeyId !== "") {
-      writer.uint32(58).string(message.apiKeyId);
+      writer.uint32(66).string(message.apiKeyId);
     }
     if (message.model !== "") {
-      writer.uint32(66).string(message.model);
+      writer.uint32(74).string(message.model);
     }
     if (message.state !== 0) {
-      writer.uint32(72).int32(message.state);
+      writer.uint32(80).int32(message.state);
     }
     if (message.asOf !== undefined) {
-      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(82).fork()).join();
+      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(90).fork()).join();
     }
     if (message.pageSize !== 0) {
-      writer.uint32(88).int32(message.pageSize);
+      writer.uint32(96).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(98).string(message.pageToken);
+      writer.uint32(106).string(message.pageToken);
     }
     return writer;
   },
@@ -1138,7 +1169,7 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.apiKeyId = reader.string();
+            message.userReference = reader.string();
             continue;
           }
           case 8: {
@@ -1146,35 +1177,43 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.model = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 9: {
-            if (tag !== 72) {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
               break;
             }
 
             message.state = reader.int32() as any;
             continue;
           }
-          case 10: {
-            if (tag !== 82) {
+          case 11: {
+            if (tag !== 90) {
               break;
             }
 
             message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
-          case 11: {
-            if (tag !== 88) {
+          case 12: {
+            if (tag !== 96) {
               break;
             }
 
             message.pageSize = reader.int32();
             continue;
           }
-          case 12: {
-            if (tag !== 98) {
+          case 13: {
+            if (tag !== 106) {
               break;
             }
 
@@ -1221,6 +1260,11 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
         ? globalThis.String(object.turn_id)
         : "",
       user: isSet(object.user) ? globalThis.String(object.user) : "",
+      userReference: isSet(object.userReference)
+        ? globalThis.String(object.userReference)
+        : isSet(object.user_reference)
+        ? globalThis.String(object.user_reference)
+        : "",
       apiKeyId: isSet(object.apiKeyId)
         ? globalThis.String(object.apiKeyId)
         : isSet(object.api_key_id)
@@ -1266,6 +1310,9 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.user !== "") {
       obj.user = message.user;
     }
+    if (message.userReference !== "") {
+      obj.userReference = message.userReference;
+    }
     if (message.apiKeyId !== "") {
       obj.apiKeyId = message.apiKeyId;
     }
@@ -1298,6 +1345,7 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     message.sessionId = object.sessionId ?? "";
     message.turnId = object.turnId ?? "";
     message.user = object.user ?? "";
+    message.userReference = object.userReference ?? "";
     message.apiKeyId = object.apiKeyId ?? "";
     message.model = object.model ?? "";
     message.state = object.state ?? 0;

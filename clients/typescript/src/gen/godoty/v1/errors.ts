@@ -317,6 +317,18 @@ export enum ErrorReason {
    * For example: CreateTenant with the id of a tenant that was deleted a year ago. metadata: tenant_id=acme.
    */
   ERROR_REASON_TENANT_EXISTS = 45,
+  /**
+   * ERROR_REASON_USER_NOT_FOUND - NOT_FOUND. The tenant has no end user of this name: no turn has named one, or the user was erased. Do not retry.
+   * For example: EraseUser for the second time, without a request id.
+   */
+  ERROR_REASON_USER_NOT_FOUND = 46,
+  /**
+   * ERROR_REASON_ERASURE_UNFINISHED - UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
+   * user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+   * For example: EraseUser while a server that runs one of the user's turns does not answer.
+   * metadata: user_reference=user_5f2c....
+   */
+  ERROR_REASON_ERASURE_UNFINISHED = 47,
   UNRECOGNIZED = -1,
 }
 
@@ -460,6 +472,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 45:
     case "ERROR_REASON_TENANT_EXISTS":
       return ErrorReason.ERROR_REASON_TENANT_EXISTS;
+    case 46:
+    case "ERROR_REASON_USER_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_USER_NOT_FOUND;
+    case 47:
+    case "ERROR_REASON_ERASURE_UNFINISHED":
+      return ErrorReason.ERROR_REASON_ERASURE_UNFINISHED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -561,6 +579,10 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_TENANT_DELETED";
     case ErrorReason.ERROR_REASON_TENANT_EXISTS:
       return "ERROR_REASON_TENANT_EXISTS";
+    case ErrorReason.ERROR_REASON_USER_NOT_FOUND:
+      return "ERROR_REASON_USER_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ERASURE_UNFINISHED:
+      return "ERROR_REASON_ERASURE_UNFINISHED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -19,8 +19,13 @@ export interface LedgerEntry {
     /** A correction of a call with a final state. */
     { $case: "adjustment"; value: Adjustment }
     | undefined;
-  /** The tenant's end user. Empty: none was given. */
+  /** The name of the tenant's end user. Empty: none was given, or the user was erased. */
   user: string;
+  /**
+   * The random reference of the end user, which remains when the user is erased. Empty: no user was given, or the entry
+   * is of a build before 1.0 whose name has not been replaced yet.
+   */
+  userReference: string;
 }
 
 /** A correction of a call with a final state: a new entry, which does not change the call's own entry. */
@@ -67,7 +72,7 @@ export interface Adjustment {
 }
 
 function createBaseLedgerEntry(): LedgerEntry {
-  return { entry: undefined, user: "" };
+  return { entry: undefined, user: "", userReference: "" };
 }
 
 export const LedgerEntry: MessageFns<LedgerEntry> = {
@@ -82,6 +87,9 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
     }
     if (message.user !== "") {
       writer.uint32(26).string(message.user);
+    }
+    if (message.userReference !== "") {
+      writer.uint32(34).string(message.userReference);
     }
     return writer;
   },
@@ -123,6 +131,14 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
             message.user = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.userReference = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -143,6 +159,11 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
         ? { $case: "adjustment", value: Adjustment.fromJSON(object.adjustment) }
         : undefined,
       user: isSet(object.user) ? globalThis.String(object.user) : "",
+      userReference: isSet(object.userReference)
+        ? globalThis.String(object.userReference)
+        : isSet(object.user_reference)
+        ? globalThis.String(object.user_reference)
+        : "",
     };
   },
 
@@ -155,6 +176,9 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
     }
     if (message.user !== "") {
       obj.user = message.user;
+    }
+    if (message.userReference !== "") {
+      obj.userReference = message.userReference;
     }
     return obj;
   },
@@ -179,6 +203,7 @@ export const LedgerEntry: MessageFns<LedgerEntry> = {
       }
     }
     message.user = object.user ?? "";
+    message.userReference = object.userReference ?? "";
     return message;
   },
 };

@@ -321,7 +321,7 @@ export interface AdminChange {
     | AdminActor
     | undefined;
   /**
-   * The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and
+   * The method, such as "UpdatePolicy" (an "EraseUser" has the user's reference, not the name); from the command line also "ResealProviderKeys", "ResolveCall" and
    * "RepairTimes".
    */
   method: string;

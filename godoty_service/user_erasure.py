@@ -1,0 +1,238 @@
+"""Erases end users: their conversations are deleted and their names forgotten, while ledger entries keep references.
+
+An order is written first (`users/erasures.py`); from then on the name is free. A task carries it out, whether or not
+the caller waits. It deletes session after session, and cancels the turns that hold one, so that they are charged first.
+If its server dies, another one takes the order over.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from godoty_service.aio.periodic import run_every
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.errors import GodotyError, RequestIdReused, SessionBusy, SessionLost, ShuttingDown
+from godoty_service.sessions.lists import SessionLists
+from godoty_service.sessions.session import Session
+from godoty_service.tenancy.admin import Administration
+from godoty_service.tenancy.audit import Actor
+from godoty_service.tenancy.errors import ErasureUnfinished, UserNotFound
+from godoty_service.turns.session_deletion import SessionDeletions
+from godoty_service.turns.turn_store import TurnStore
+from godoty_service.users.erasures import ErasedContents, ErasureOrder, ErasureOrders
+from godoty_service.users.references import FRESH, UserReferences
+from godoty_service.users.stored_names import StoredNames
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 30.0  # seconds that a caller waits for the end of an erasure
+# Seconds after which no server acquires a session with the erased reference any more.
+_SETTLED = FRESH + 0.5
+_POLL = 0.1  # seconds between two looks for sessions, and for the end of an erasure of another server
+_BACKOFF = 1.0  # seconds after a failure of the database
+_AT_ONCE = 20  # sessions of one look
+_RETRY_AFTER = 2.0  # seconds
+
+
+class UserErasure:
+    """Erases users."""
+
+    def __init__(
+        self,
+        *,
+        orders: ErasureOrders,
+        users: UserReferences,
+        stored_names: StoredNames,
+        sessions: SessionLists,
+        deletions: SessionDeletions,
+        turn_store: TurnStore,
+        replicas: ReplicaHeartbeats,
+        administration: Administration,
+    ) -> None:
+        """Create the service.
+
+        Args:
+            orders: The orders.
+            users: The references.
+            stored_names: Replaces names that builds of schema 1 stored.
+            sessions: Finds the sessions of a user.
+            deletions: Deletes them.
+            turn_store: Cancels turns, whichever server runs them.
+            replicas: This server, and which others are alive.
+            administration: Records erasures in the audit log first.
+        """
+        self._orders = orders
+        self._users = users
+        self._stored_names = stored_names
+        self._sessions = sessions
+        self._deletions = deletions
+        self._turn_store = turn_store
+        self._replicas = replicas
+        self._administration = administration
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, interval: float) -> None:
+        """Carry out the orders of servers that have died, every `interval` seconds until cancelled."""
+        await run_every(interval, self.resume, failure="erasures_not_resumed")
+
+    async def resume(self) -> None:
+        """Take over the unfinished orders that no living server carries out."""
+        for order in await self._orders.unfinished():
+            await self._take_over(order)
+
+    async def stop(self) -> None:
+        """Stop the erasures of this server: others take them over."""
+        tasks = list(self._running.values())
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def erase(self, actor: Actor, tenant_id: str, name: str, *, request_id: str | None = None) -> ErasureOrder:
+        """Erase a user, or go on with an erasure that is not done; return it once it is done.
+
+        Args:
+            actor: The author.
+            tenant_id: The tenant.
+            name: The user's name.
+            request_id: The caller's id of the request; the same id erases once.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            UserNotFound: No turn of the tenant has named this user since the last erasure.
+            RequestIdReused: The request id is that of an unfinished erasure of another user.
+            ErasureUnfinished: It takes longer than the caller waits, and goes on.
+        """
+        await self._administration.tenants.require(tenant_id)
+        return await self._done(await self._order(actor, tenant_id, name, request_id))
+
+    async def _order(self, actor: Actor, tenant_id: str, name: str, request_id: str | None) -> ErasureOrder:
+        """Return the order of a request; place it if there is none."""
+        while True:
+            if request_id is not None:
+                earlier = await self._orders.of_request(tenant_id, request_id)
+                if earlier is not None:
+                    return _checked(earlier, name)
+            reference = await self._reference(tenant_id, name)
+            if reference is None:
+                unfinished = await self._orders.of_name(tenant_id, name)
+                if unfinished is None:
+                    raise UserNotFound("The tenant has no such end user.")
+                return unfinished
+            await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
+            placed = await self._orders.place(
+                tenant_id, reference, name=name, request_id=request_id, owner=self._replicas.replica_id
+            )
+            if placed is not None:
+                return placed
+
+    async def _reference(self, tenant_id: str, name: str) -> str | None:
+        """Return the reference of a name; one that only data of schema 1 has gets a reference now."""
+        reference = await self._users.find(tenant_id, name)
+        if reference is None and await self._stored_names.has_name(tenant_id, name):
+            unfinished = await self._orders.of_name(tenant_id, name)
+            if unfinished is None:  # else it is the name of the user who is being erased
+                return (await self._users.of_names(tenant_id, [name]))[name]
+        return reference
+
+    async def _done(self, order: ErasureOrder) -> ErasureOrder:
+        """Wait until an order is done, whichever server carries it out; a caller that is cancelled changes nothing."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while order.end_time is None:
+                    await self._take_over(order)
+                    task = self._running.get(order.reference)
+                    await (asyncio.wait([task]) if task is not None else asyncio.sleep(_POLL))
+                    order = _existing(await self._orders.get(order))
+        except TimeoutError:
+            raise ErasureUnfinished(
+                "The erasure takes longer, and goes on. Send the request again to wait for its end.",
+                retry_after=_RETRY_AFTER,
+                metadata={"user_reference": order.reference},
+            ) from None
+        return order
+
+    async def _take_over(self, order: ErasureOrder) -> None:
+        """Carry out an order here, unless another living server does."""
+        if order.reference in self._running or order.owner is None:
+            return
+        here = self._replicas.replica_id
+        if order.owner != here and order.owner in await self._replicas.alive([order.owner]):
+            return
+        taken = await self._orders.take_over(order, owner=here)
+        if taken is not None and order.reference not in self._running:
+            task = self._running[order.reference] = asyncio.create_task(self._carry_out(taken))
+            task.add_done_callback(lambda _: self._running.pop(order.reference, None))
+
+    async def _carry_out(self, order: ErasureOrder) -> None:
+        """Erase until nothing is left, also if the database fails meanwhile, or until another server does it."""
+        settled_at = time.monotonic() + _SETTLED
+        while True:
+            try:
+                began = time.monotonic()
+                current = await self._orders.get(order)
+                if current is None or current.owner != order.owner:
+                    return
+                left = await self._erase_some(order)
+                if not left and began >= settled_at:
+                    await self._orders.finish(order)
+                    log.info("user_erased", tenant_id=order.tenant_id, user_reference=order.reference)
+                    return
+                await asyncio.sleep(_POLL if left else max(0.0, settled_at - time.monotonic()))
+            except ShuttingDown:
+                return  # another server takes the order over
+            except GodotyError as error:
+                log.warning("user_not_erased", user_reference=order.reference, error=str(error))
+                await asyncio.sleep(_BACKOFF)
+            except Exception:
+                log.exception("erasure_fault", user_reference=order.reference)
+                await asyncio.sleep(_BACKOFF)
+
+    async def _erase_some(self, order: ErasureOrder) -> int:
+        """Delete some sessions, and replace the name in entries; return how many sessions were found."""
+        name = order.name or ""
+        await self._stored_names.replace_of_user(order.tenant_id, name, order.reference)
+        found = await self._sessions.of_user(order.tenant_id, user=name, user_reference=order.reference, limit=_AT_ONCE)
+        await asyncio.gather(*(self._erase_session(order, each) for each in found))
+        return len(found)
+
+    async def _erase_session(self, order: ErasureOrder, session: Session) -> None:
+        """Delete a session, or cancel the turn that holds it."""
+        try:
+            deleted = await self._deletions.finish(session)
+        except (SessionBusy, SessionLost):
+            await self._cancel_turn(session)
+        else:
+            contents = ErasedContents(sessions=deleted.sessions, messages=deleted.messages, turns=deleted.turns)
+            await self._orders.add(order, contents)
+
+    async def _cancel_turn(self, session: Session) -> None:
+        """Cancel the turn that holds a session: it is charged, and releases the session."""
+        if session.lease is not None and not session.lease.deletes:
+            record = await self._turn_store.find(session.tenant_id, session.lease.turn_id)
+            if record is not None:
+                await self._turn_store.request_cancel(record)
+
+
+def _existing(order: ErasureOrder | None) -> ErasureOrder:
+    """Return an order that was read.
+
+    Raises:
+        UserNotFound: There is none: the tenant was deleted meanwhile.
+    """
+    if order is None:
+        raise UserNotFound("The tenant has no such end user.")
+    return order
+
+
+def _checked(order: ErasureOrder, name: str) -> ErasureOrder:
+    """Return the order that a request has placed before.
+
+    Once it is done, its name is not known any more, so that it cannot be compared.
+
+    Raises:
+        RequestIdReused: It erases another user.
+    """
+    if order.name not in (name, None):
+        raise RequestIdReused("The request id was used for the erasure of another user.")
+    return order

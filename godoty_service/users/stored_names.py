@@ -1,0 +1,247 @@
+"""Replaces the names of end users that servers of schema 1 stored, and store during a rolling upgrade, by references.
+
+Ledger entries, sessions with their leases, and event logs may have names. Indexes of the documents with a name find
+them, so the job needs no position: it goes on after a kill, any server does it, and it finds what an old server writes
+later. Once no name is left, the indexes are empty, and a run is a few reads of nothing.
+
+While servers of schema 1 run, sessions keep the names beside the references: those servers read them.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import structlog
+
+from godoty_service.aio.periodic import run_every
+from godoty_service.errors import DuplicateKey
+from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Collection, Document
+from godoty_service.users.references import UserReferences
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500  # documents of one operation
+_LOG_BATCH = 50  # chunks, which may be large
+_LEASE_ID = "user_names"
+_LEASE_TIME = timedelta(seconds=30)
+_NAMED: Document = {"$gt": ""}
+_HOLDERS = "lease.predecessors"
+# An event's document has one key; of a call's, everything but the name is retained.
+_WITHOUT_NAME: Document = {"$unsetField": {"field": "user", "input": "$$event.call"}}
+_WITHOUT_NAMES: list[Document] = [
+    {
+        "$set": {
+            "events": {
+                "$map": {
+                    "input": "$events",
+                    "as": "event",
+                    "in": {
+                        "$cond": [
+                            {"$eq": [{"$type": "$$event.call.user"}, "missing"]},
+                            "$$event",
+                            {"$mergeObjects": ["$$event", {"call": _WITHOUT_NAME}]},
+                        ]
+                    },
+                }
+            }
+        }
+    }
+]
+
+
+class _Name(NamedTuple):
+    """A name of a tenant's end user."""
+
+    tenant_id: str
+    name: str
+
+
+class StoredNames:
+    """Replaces names.
+
+    Attributes:
+        kept_in_sessions: Servers of schema 1 run, so sessions that are written have the name beside the reference.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        users: UserReferences,
+        *,
+        old_servers: Callable[[], Awaitable[list[str]]],
+        owner: str,
+    ) -> None:
+        """Create the job.
+
+        Args:
+            database: The database.
+            users: The references.
+            old_servers: Returns the servers of schema 1 that run.
+            owner: The id of this server, for the lease.
+        """
+        self._ledger = database.collection("ledger")
+        self._sessions = database.collection("sessions")
+        self._logs = database.collection("turn_logs")
+        self._leases = database.collection("schema")
+        self._now = database.now
+        self._users = users
+        self._old_servers = old_servers
+        self._owner = owner
+        self.kept_in_sessions = True
+
+    async def run(self, interval: float) -> None:
+        """Replace names every `interval` seconds until cancelled."""
+        await run_every(interval, self.replace, failure="user_names_not_replaced")
+
+    async def look_for_old_servers(self) -> None:
+        """Determine whether sessions must keep the names."""
+        self.kept_in_sessions = bool(await self._old_servers())
+
+    async def replace(self) -> int:
+        """Replace all names; return the number of documents that had one, or 0 if another server does it."""
+        await self.look_for_old_servers()
+        replaced = 0
+        while found := await self._next_documents():
+            if not await self._acquire_lease():
+                return replaced
+            collection, documents = found
+            if collection is self._ledger:
+                await self._replace_in_entries(documents)
+            elif collection is self._sessions:
+                await self._replace_in_sessions(documents)
+            else:
+                await self._replace_in_logs(documents)
+            replaced += len(documents)
+        if replaced:
+            log.info("user_names_replaced", documents=replaced)
+        return replaced
+
+    async def replace_of_user(self, tenant_id: str, name: str, reference: str) -> None:
+        """Replace a name in the entries of one tenant: all of them belong to the user whose reference is given."""
+        query = {"user": name, "tenant_id": tenant_id}
+        while found := await self._ledger.find(query, limit=BATCH, fields={"user_reference": 1}):
+            await self._ledger.update_each([_entry_update(each["_id"], name, reference) for each in found])
+
+    async def has_name(self, tenant_id: str, name: str) -> bool:
+        """Return whether an entry or a session of a tenant has a name."""
+        query = {"user": name, "tenant_id": tenant_id}
+        held = {"lease.user": name, "tenant_id": tenant_id}
+        for collection, which in ((self._ledger, query), (self._sessions, query), (self._sessions, held)):
+            if await collection.find_one(which, fields={"_id": 1}):
+                return True
+        return False
+
+    async def _next_documents(self) -> tuple[Collection, list[Document]] | None:
+        """Return some documents that have names, with their collection."""
+        fields = {"tenant_id": 1, "user": 1, "user_reference": 1, "session_uid": 1}
+        if found := await self._ledger.find({"user": _NAMED}, limit=BATCH, fields=fields):
+            return self._ledger, found
+        if found := await self._logs.find({"events.call.user": _NAMED}, limit=_LOG_BATCH, fields={"_id": 1}):
+            return self._logs, found
+        if self.kept_in_sessions:
+            return None
+        fields = {"tenant_id": 1, "user": 1, "user_reference": 1}
+        fields |= dict.fromkeys(("lease.user", "lease.user_reference", f"{_HOLDERS}.user"), 1)
+        for name in ("user", "lease.user", f"{_HOLDERS}.user"):
+            if found := await self._sessions.find({name: _NAMED}, limit=BATCH, fields=fields):
+                return self._sessions, found
+        return None
+
+    async def _replace_in_entries(self, documents: list[Document]) -> None:
+        """Replace the names of entries.
+
+        A server of schema 1 may write an entry after its user was erased, and the name must not become a new user then:
+        it gets the reference that other entries of its session have, unless that is of a user with another name.
+        """
+        by_tenant: dict[str, list[Document]] = {}
+        for each in documents:
+            by_tenant.setdefault(each["tenant_id"], []).append(each)
+        for tenant_id, entries in by_tenant.items():
+            of_sessions = await self._references_of_sessions(tenant_id, {each["session_uid"] for each in entries})
+            names = await self._users.names(tenant_id, {each for some in of_sessions.values() for each in some})
+            references: dict[str, str] = {}
+            unknown: set[str] = set()
+            for each in entries:
+                known = [
+                    reference
+                    for reference in of_sessions.get(each["session_uid"], ())
+                    if names.get(reference, each["user"]) == each["user"]
+                ]
+                if known:
+                    references[each["_id"]] = known[0]
+                else:
+                    unknown.add(each["user"])
+            by_name = await self._users.of_names(tenant_id, unknown)
+            await self._ledger.update_each(
+                [
+                    _entry_update(each["_id"], each["user"], references.get(each["_id"]) or by_name[each["user"]])
+                    for each in entries
+                ]
+            )
+
+    async def _references_of_sessions(self, tenant_id: str, session_uids: set[str]) -> dict[str, list[str]]:
+        query = {"tenant_id": tenant_id, "session_uid": {"$in": sorted(session_uids)}, "user_reference": _NAMED}
+        group = {"_id": "$session_uid", "references": {"$addToSet": "$user_reference"}}
+        found = await self._ledger.aggregate([{"$match": query}, {"$group": group}])
+        return {each["_id"]: sorted(each["references"]) for each in found}
+
+    async def _replace_in_sessions(self, documents: list[Document]) -> None:
+        """Replace the names of sessions and of their leases, each where it still stands."""
+        references = await self._references(name for each in documents for name in _names_of_session(each))
+        updates: list[tuple[Document, Document]] = []
+        for each in documents:
+            for path, holder in _holders(each):
+                if name := holder.get("user"):
+                    known = holder.get("user_reference") or each.get("user_reference")
+                    reference = known or references[_Name(each["tenant_id"], name)]
+                    query = {"_id": each["_id"], f"{path}user": name}
+                    updates.append((query, {"$set": {f"{path}user": None, f"{path}user_reference": reference}}))
+        await self._sessions.update_each(updates)
+
+    async def _replace_in_logs(self, documents: list[Document]) -> None:
+        """Remove the names from event logs: no reader needs a user there."""
+        await self._logs.update_many({"_id": {"$in": [each["_id"] for each in documents]}}, _WITHOUT_NAMES)
+
+    async def _references(self, names: Iterable[_Name]) -> dict[_Name, str]:
+        by_tenant: dict[str, set[str]] = {}
+        for each in names:
+            by_tenant.setdefault(each.tenant_id, set()).add(each.name)
+        found: dict[_Name, str] = {}
+        for tenant_id, some in by_tenant.items():
+            references = await self._users.of_names(tenant_id, some)
+            found.update({_Name(tenant_id, name): reference for name, reference in references.items()})
+        return found
+
+    async def _acquire_lease(self) -> bool:
+        """Acquire or renew the lease; return False if another server has it."""
+        now: datetime = await self._now()
+        available = {"_id": _LEASE_ID, "$or": [{"owner": self._owner}, {"until": {"$lt": now}}]}
+        lease = {"owner": self._owner, "until": now + _LEASE_TIME}
+        try:
+            await self._leases.update_one(available, {"$set": lease}, upsert=True)
+        except DuplicateKey:
+            return False
+        return True
+
+
+def _entry_update(entry_id: str, name: str, reference: str) -> tuple[Document, list[Document]]:
+    """Return the update that replaces an entry's name; a reference that it has stays."""
+    known = {"$ifNull": ["$user_reference", reference]}
+    return {"_id": entry_id, "user": name}, [{"$set": {"user_reference": known}}, {"$unset": "user"}]
+
+
+def _holders(session: Document) -> Iterable[tuple[str, Document]]:
+    """Yield what may have a name: the session, its lease, and the leases before; each with the path of its fields."""
+    yield "", session
+    lease: dict[str, Any] = session.get("lease") or {}
+    yield "lease.", lease
+    for number, each in enumerate(lease.get("predecessors") or ()):
+        yield f"{_HOLDERS}.{number}.", each
+
+
+def _names_of_session(session: Document) -> Iterable[_Name]:
+    if not session.get("user_reference"):
+        for _, each in _holders(session):
+            if each.get("user") and not each.get("user_reference"):
+                yield _Name(session["tenant_id"], each["user"])

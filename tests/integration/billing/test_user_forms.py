@@ -1,0 +1,95 @@
+"""End users in lists and reports: by name, by reference, and in the form that schema 1 stored."""
+
+from datetime import timedelta
+
+import pytest
+
+from godoty_service.usage.grouping import NamedGroup
+from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
+from godoty_service.users.erasures import ErasureOrders
+from tests.integration.billing.harness import Server, Tenant, usage_query
+from tests.integration.billing.test_usage_pages import MONTH, NOON
+
+
+@pytest.fixture
+def pages(server: Server) -> LedgerPages:
+    """Pages of the ledger."""
+    return LedgerPages(server.database.collection("ledger"), users=server.users, piece=3)
+
+
+async def found(pages: LedgerPages, tenant: Tenant, which: EntryFilter) -> list[tuple[str, str | None, str | None]]:
+    """Return the matching entries with their end users."""
+    entries = [each async for some in pages.pages(tenant.tenant_id, which, size=2) for each in some]
+    return [(each.entry_id, each.user, each.user_reference) for each in entries]
+
+
+async def test_entries_of_both_forms_are_those_of_one_user(server: Server, tenant: Tenant, pages: LedgerPages) -> None:
+    """A filter by name or by reference finds both, each with both; a report has one row for them."""
+    await tenant.name_users()
+    ann, bob = tenant.references["ann"], tenant.references["bob"]
+    fields: list[dict[str, str | None]] = [
+        {"user": "ann"},
+        {"user_reference": ann},
+        {"user": "eve"},
+        {"user_reference": bob},
+        {"user": None},
+    ]
+    nothing: dict[str, str | None] = {"user": None, "user_reference": None}
+    calls = [await tenant.open(NOON + timedelta(hours=hour), **nothing | each) for hour, each in enumerate(fields)]
+    ids = [each.call_id for each in calls]
+    anns = [(ids[0], "ann", ann), (ids[1], "ann", ann)]
+
+    assert await found(pages, tenant, EntryFilter(user="ann")) == anns
+    assert await found(pages, tenant, EntryFilter(user_reference=ann)) == anns
+    assert await found(pages, tenant, EntryFilter(user="eve")) == [(ids[2], "eve", None)]
+    assert await found(pages, tenant, EntryFilter(user="none")) == []
+    assert await found(pages, tenant, EntryFilter()) == [
+        *anns,
+        (ids[2], "eve", None),
+        (ids[3], "bob", bob),
+        (ids[4], None, None),
+    ]
+    page = await pages.page(tenant.tenant_id, EntryFilter(user="ann"), after=None, limit=5)
+    assert [each.entry_id for each in page.entries] == ids[:2]
+    report = await server.query.run(tenant.tenant_id, usage_query(*MONTH, NamedGroup.USER))
+    eve = await server.users.find(tenant.tenant_id, "eve")
+    assert {(row.key[0], row.user): row.totals.model_calls for row in report.rows} == {
+        ("", ""): 1,
+        (ann, "ann"): 2,
+        (bob, "bob"): 1,
+        (eve, "eve"): 1,
+    }
+
+
+async def test_erased_user_has_a_reference_alone(server: Server, tenant: Tenant, pages: LedgerPages) -> None:
+    """From the order on; the totals stay, and the name finds nothing."""
+    await tenant.name_users()
+    ann = tenant.references["ann"]
+    call = await tenant.open(NOON, user=None, user_reference=ann)
+    orders = ErasureOrders(server.database.collection("users"))
+    before = await server.query.run(tenant.tenant_id, usage_query(*MONTH, NamedGroup.USER))
+    await orders.place(tenant.tenant_id, ann, name="ann", request_id="one", owner="server")
+    after = await server.query.run(tenant.tenant_id, usage_query(*MONTH, NamedGroup.USER))
+
+    assert [(row.key, row.keys, row.user) for row in before.rows] == [((ann,), ("ann",), "ann")]
+    assert [(row.key, row.keys, row.user) for row in after.rows] == [((ann,), (ann,), "")]
+    assert before.totals == after.totals
+    assert await found(pages, tenant, EntryFilter(user="ann")) == []
+    assert await found(pages, tenant, EntryFilter(user_reference=ann)) == [(call.call_id, None, ann)]
+
+
+async def test_late_entry_of_an_erased_user_makes_no_new_user(server: Server, tenant: Tenant) -> None:
+    """A server of schema 1 writes it with the name; it gets the reference that its session has."""
+    await tenant.name_users()
+    ann = tenant.references["ann"]
+    orders = ErasureOrders(server.database.collection("users"))
+    await tenant.open(NOON, user=None, user_reference=ann, session_uid="s1")
+    order = await orders.place(tenant.tenant_id, ann, name="ann", request_id=None, owner="server")
+    assert order is not None
+    await orders.finish(order)
+    late = await tenant.open(NOON, user="ann", user_reference=None, session_uid="s1")
+    assert await server.stored_names.replace() == 1
+
+    (stored,) = [each for each in await tenant.documents() if each["_id"] == late.call_id]
+    assert (stored.get("user"), stored["user_reference"]) == (None, ann)
+    assert await server.users.find(tenant.tenant_id, "ann") is None
