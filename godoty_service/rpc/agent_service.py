@@ -159,9 +159,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: CallContext) -> pb.ListSessionsResponse:
         """Return a page of sessions."""
+        user = agent_codec.parse_session_filter(request)
         page = PageRequest(request, ("sessions", call.tenant_id, request.user), str, str, default_size=50)
         after = (decode_time(page.position[0]), page.position[1]) if page.position else None
-        found = await self._sessions.page(call.tenant_id, user=request.user or None, after=after, limit=page.limit)
+        found = await self._sessions.page(call.tenant_id, user=user, after=after, limit=page.limit)
         sessions, token = page.cut(
             found,
             [await self._session_message(each) for each in found[: page.size]],

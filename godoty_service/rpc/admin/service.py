@@ -55,6 +55,7 @@ class CallAdjuster:
             order: The adjustment to make.
 
         Raises:
+            TenantNotFound: There is no such tenant.
             CallNotFound: The tenant has no such call.
             CallNotAdjustable: The call is pending or unresolved.
             AmountRefused: The resulting cost is impossible for a call.
@@ -62,6 +63,7 @@ class CallAdjuster:
         """
         found = await self._adjustments.find(order)
         if found is None:
+            await self._administration.tenants.require(order.tenant_id)
             planned = await self._adjustments.preview(order)
             before = await self._adjustments.total(order.tenant_id, order.call_id)
             await self._administration.record_adjustment(
