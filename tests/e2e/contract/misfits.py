@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.api.field_behavior_pb2 import IDENTIFIER, OUTPUT_ONLY, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -69,8 +70,6 @@ DURATIONS = (
 )
 # Fields that take any text that their length allows: names of models by other providers have no form.
 ANY_TEXT = {"godoty.v1.ListLedgerEntriesRequest.model"}
-# Fields of requests that are ignored there.
-IGNORED = {"godoty.v1.Policy.etag"}
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,9 @@ def misfits(descriptor: Descriptor, parents: Sequence[FieldDescriptor] = ()) -> 
     """Return what does not fit the fields of a request, and those of the messages in it."""
     for field in descriptor.fields:
         path = [*parents, field]
-        if field.full_name in IGNORED:
-            continue
+        behavior = field.GetOptions().Extensions[field_behavior]
+        if OUTPUT_ONLY in behavior or (parents and IDENTIFIER in behavior):
+            continue  # ignored in requests, with any value
         inner = field.message_type
         if inner is not None and inner.file.package == descriptor.file.package:
             yield from misfits(inner, path)

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.e2e.contract.misfits import IGNORED, misfits
+from tests.e2e.contract.misfits import misfits
 from tests.e2e.contract.requests import METHODS, NAMES, NEEDED, Outcome, Party, by_name, put
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -77,13 +77,6 @@ def test_each_rpc_has_a_request_here() -> None:
     assert sorted(NAMES) == sorted(NEEDED)
 
 
-def test_ignored_fields_exist() -> None:
-    """None is left here after the contract has changed."""
-    names = {field.full_name for method in METHODS for each in misfits(method.input_type) for field in each.path}
-    assert names
-    assert not IGNORED & names
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_misfit_is_refused_with_its_field(party: Party, name: str) -> None:
     """Each value that a field cannot have is INVALID_ARGUMENT, and BadRequest names that field and no other."""
@@ -107,14 +100,14 @@ def test_misfit_is_refused_with_its_field(party: Party, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if fields_of(by_name(name), *UNKNOWN)])
 def test_id_of_another_tenant_is_not_found(party: Party, stranger: Party, name: str) -> None:
-    """Nor is one that nobody has: the same NOT_FOUND, which names the id; a filter by it finds nothing."""
+    """Nor is an id that does not exist: the same NOT_FOUND, which names the id; a filter by it finds nothing."""
     method, before, theirs = by_name(name), party.written(), stranger.written()
     for field in fields_of(method, *UNKNOWN):
         place = f"{name}.{field.name}"
         if place in CHOSEN:
             continue
         of_them = "other" if field.name == "session_id" else stranger.values[field.name]
-        if field.name == "session_id":  # they have named one so as nobody else has
+        if field.name == "session_id":  # one that no other tenant has
             of_them = f"theirs-{stranger.service.tenant_id}"
             stranger.converse(of_them)
             theirs = stranger.written()
