@@ -1,12 +1,13 @@
 # `make help` lists the targets. All of them set up what they need, in .venv and .local.
 .DEFAULT_GOAL := help
-.PHONY: help run chat test unit integration e2e faults clients bench lint docs check-docs check-words gen gen-clients check-gen buf requirements clean
+.PHONY: help run chat test unit integration e2e faults clients bench lint docs check-docs check-words gen gen-clients check-gen buf protos-image protos-imports requirements clean
 
 # Compiled once, not by each of the many processes that the tests and the benchmarks start.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3.11
 BIN := .venv/bin
 PROTOS := $(wildcard protos/godoty/v1/*.proto)
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iprotos -I.local/protos
 STUBS := clients/python
 BUF = @bufbuild/buf@$(shell sed -n 's/^BUF=//p' clients/generate.sh)
 
@@ -67,22 +68,27 @@ check-words: # Fails when a retired word has come back (CONTRIBUTING.md).
 		grep -v '^#' tests/data/retired_words.txt | grep '[A-Z]' | LC_ALL=C $(WORDS); } | grep . \
 		|| { echo "retired words: docs/glossary.md has the field's"; exit 1; }
 
-gen: .venv/ready ## Generate the Python stubs from protos/.
-	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) $(PROTOS)
+protos-imports: .venv/ready # Puts what the protos import where protoc and buf find it.
+	@PYTHON=$(BIN)/python protos/imports.sh
 
-check-gen: .venv/ready # Fails when the committed stubs are not what the protos give.
+gen: protos-imports ## Generate the Python stubs from protos/.
+	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) $(PROTOS)
+
+check-gen: protos-imports # Fails when the committed stubs are not what the protos give.
 	@rm -rf .local/check-gen && mkdir -p .local/check-gen
-	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=.local/check-gen --pyi_out=.local/check-gen \
-		--grpc_python_out=.local/check-gen $(PROTOS)
+	@$(PROTOC) --python_out=.local/check-gen --pyi_out=.local/check-gen --grpc_python_out=.local/check-gen $(PROTOS)
 	@for each in $$(cd .local/check-gen && find . -name '*_pb2*'); do \
 		cmp -s .local/check-gen/$$each $(STUBS)/$$each || { echo "stale: $(STUBS)/$$each; run make gen"; exit 1; }; done
 
 gen-clients: .venv/ready ## Generate the clients' stubs for every language whose tools are here.
 	clients/generate.sh
 
-buf: ## Lint the contract, and check that it breaks no client of the last commit (needs npm).
+buf: protos-imports ## Lint the contract, and check that it breaks no client of protos/v1.binpb (needs npm).
 	npx --yes $(BUF) lint protos
-	npx --yes $(BUF) breaking protos --against '.git#ref=HEAD,subdir=protos'
+	npx --yes $(BUF) breaking protos --against protos/v1.binpb --exclude-imports
+
+protos-image: protos-imports ## Write protos/v1.binpb, the contract that later ones must not break (needs npm; CONTRIBUTING.md says when).
+	npx --yes $(BUF) build protos --exclude-source-info -o protos/v1.binpb
 
 clients: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Generates the clients' stubs from protos/: Python with grpcio-tools, Go and TypeScript with buf (protos/buf.gen.yaml).
+# Generates the clients' stubs from protos/: Python with grpcio-tools, Go and TypeScript with buf (buf.gen.yaml).
 # Tools are pinned here, in requirements-dev.txt and in clients/typescript/package-lock.json; they go to .local/tools.
 # buf comes from npm, so without node (or npm) neither Go nor TypeScript is generated, without go Go is not. It is no
 # dependency of the TypeScript client: its binaries for other systems would make the lock file differ by machine.
@@ -23,7 +23,8 @@ go_tool() {
 }
 
 rm -f clients/python/godoty/v1/*_pb2.py clients/python/godoty/v1/*_pb2.pyi clients/python/godoty/v1/*_pb2_grpc.py
-"$PYTHON" -m grpc_tools.protoc -Iprotos --python_out=clients/python --pyi_out=clients/python \
+PYTHON=$PYTHON protos/imports.sh
+"$PYTHON" -m grpc_tools.protoc -Iprotos -I.local/protos --python_out=clients/python --pyi_out=clients/python \
     --grpc_python_out=clients/python protos/godoty/v1/*.proto
 echo "Python stubs: generated"
 
@@ -33,7 +34,7 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     exit 0
 fi
 
-cp protos/buf.gen.yaml "$template"
+cp buf.gen.yaml "$template"
 (cd clients/typescript && npm ci --loglevel=error --no-audit --no-fund)
 buf=$tools/node_modules/.bin/buf
 if [ "$("$buf" --version 2>/dev/null)" != "$BUF" ]; then
@@ -46,9 +47,9 @@ if command -v go >/dev/null; then
     go_tool protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC" google.golang.org/grpc/cmd/protoc-gen-go-grpc
     rm -rf clients/go/godoty
 else
-    grep -v protoc-gen-go protos/buf.gen.yaml >"$template"
+    grep -v protoc-gen-go buf.gen.yaml >"$template"
 fi
-(cd protos && "$buf" generate --template "$template")
+"$buf" generate protos --template "$template"
 echo "TypeScript stubs: generated"
 if command -v go >/dev/null; then
     echo "Go stubs: generated"

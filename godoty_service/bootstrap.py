@@ -6,12 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.budget_bootstrap import BudgetComponents, build_budgets
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.entry_sums import EntrySums
-from godoty_service.budgets.maintenance import BudgetMaintenance
-from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService
-from godoty_service.budgets.store import BudgetStore
 from godoty_service.clock import Clock
 from godoty_service.cluster.clock_sync import SynchronizedClock
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -107,16 +105,6 @@ class UsageComponents:
     queries: UsageQueries
     pages: LedgerPages
     exports: LedgerExport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetComponents:
-    """The tracked spending of tenants, and the sums of entries that it is compared with."""
-
-    store: BudgetStore
-    service: BudgetService
-    maintenance: BudgetMaintenance
-    entry_sums: EntrySums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,12 +207,14 @@ def _components(
     conversations = _conversations(settings, database, clock, replicas, users.stored_names)
     usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
     ledger = Ledger(entries)
-    budgets = _budgets(
+    budgets = build_budgets(
         database,
         ledger,
         entry_sums=EntrySums(entries),
-        usage=usage,
-        tenancy=tenancy,
+        rollup_job=usage.rollup_job,
+        rollups=usage.rollups,
+        tenants=tenancy.tenants,
+        policies=tenancy.policies,
         replicas=replicas,
         clock=clock,
         on_alert=on_alert,
@@ -320,46 +310,6 @@ def _usage(
         pages=pages,
         exports=LedgerExport(rollup_job=rollup_job, pages=pages, now=database.now),
     )
-
-
-def _budgets(
-    database: Database,
-    ledger: Ledger,
-    *,
-    entry_sums: EntrySums,
-    usage: UsageComponents,
-    tenancy: TenancyComponents,
-    replicas: ReplicaHeartbeats,
-    clock: Clock,
-    on_alert: Callable[[BudgetAlert], None],
-) -> BudgetComponents:
-    calendar_of = tenancy.tenants.calendar
-    store = BudgetStore(database.collection(BudgetStore.COLLECTION), clock=clock, calendar_of=calendar_of)
-    balance = OpeningBalanceJob(
-        database=database,
-        rollup_job=usage.rollup_job,
-        rollups=usage.rollups,
-        entries=entry_sums,
-        calendar_of=calendar_of,
-    )
-    service = BudgetService(
-        budgets=store,
-        balance=balance,
-        adjustments=ledger.adjustments,
-        budgets_of=tenancy.policies.budgets,
-        now=database.now,
-        on_alert=on_alert,
-    )
-    maintenance = BudgetMaintenance(
-        budget_service=service,
-        budgets=store,
-        ledger=ledger,
-        balance=balance,
-        now=database.now,
-        living=replicas.alive,
-        owner=replicas.replica_id,
-    )
-    return BudgetComponents(store=store, service=service, maintenance=maintenance, entry_sums=entry_sums)
 
 
 def _accounting(

@@ -37,6 +37,7 @@ def _steps(components: Components) -> tuple[ErasureStep, ...]:
         ErasureStep(name="sessions", erase=eraser.sessions),
         ErasureStep(name="messages", erase=eraser.messages),
         ErasureStep(name="turns", erase=eraser.turns),
+        ErasureStep(name="users", erase=eraser.users),
         ErasureStep(name="api_keys", erase=eraser.api_keys),
         ErasureStep(name="policy", erase=eraser.policy),
         ErasureStep(name="provider_keys", erase=eraser.provider_keys),  # last: it waits for reconciliation
@@ -50,18 +51,22 @@ class _Eraser:
         self._tenancy = components.tenancy
         self._conversations = components.conversations
         self._ledger = components.accounting.ledger
+        self._users = components.users.references
 
     async def sessions(self, tenant_id: str) -> bool:
         """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one."""
         complete = True
         after: tuple[datetime, str] | None = None
-        while page := await self._conversations.sessions.page(tenant_id, user=None, after=after, limit=_SESSIONS):
+        lists = self._conversations.sessions.lists
+        while page := await lists.page(tenant_id, user=None, after=after, limit=_SESSIONS):
             after = (page[-1].update_time, page[-1].uid)
             deletions = (self._conversations.deletions.finish(each) for each in page)
             for failure in await asyncio.gather(*deletions, return_exceptions=True):
-                if isinstance(failure, StorageUnavailable) or not isinstance(failure, GodotyError | None):
+                if not isinstance(failure, BaseException) or isinstance(failure, SessionNotFound):
+                    continue
+                if isinstance(failure, StorageUnavailable) or not isinstance(failure, GodotyError):
                     raise failure
-                complete = complete and (failure is None or isinstance(failure, SessionNotFound))
+                complete = False
         return complete
 
     async def messages(self, tenant_id: str) -> bool:
@@ -77,6 +82,11 @@ class _Eraser:
             await turn_store.erase(tenant_id, turn_ids)
         while turn_ids := await event_logs.some_ended(tenant_id):
             await event_logs.erase(tenant_id, turn_ids)
+        return True
+
+    async def users(self, tenant_id: str) -> bool:
+        """Delete the names of the end users; entries keep their references."""
+        await self._users.forget_tenant(tenant_id)
         return True
 
     async def api_keys(self, tenant_id: str) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +10,6 @@ from typing import Any
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
-from google.protobuf.duration_pb2 import Duration
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
@@ -20,7 +18,14 @@ from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
 from godoty_service.rpc.metering_codec import timestamp
-from godoty_service.rpc.validation import CALLER_ID, MAX_FALLBACK_MODELS, MODEL_ID, Violations, unknown_model
+from godoty_service.rpc.validation import (
+    CALLER_ID,
+    MAX_FALLBACK_MODELS,
+    MODEL_ID,
+    TURN_ID,
+    Violations,
+    unknown_model,
+)
 from godoty_service.sessions.messages import StoredMessage, tool_result_text
 from godoty_service.sessions.session import Session
 from godoty_service.turns.listing import TurnState
@@ -28,10 +33,7 @@ from godoty_service.turns.turn import TurnRequest
 
 PIECE = 256 * 1024  # bytes of text in one response of ReadMessage
 _BLOCK_OVERHEAD = 16  # bytes that an empty content block takes of the limit
-_MAX_USER = 128  # characters
-_MAX_GRACE = 600  # seconds
-_NANOSECONDS = 10**9  # of a second
-_TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
+_MAX_GRACE = timedelta(minutes=10)
 _STATES = {turn_pb.TURN_STATE_RUNNING: TurnState.RUNNING, turn_pb.TURN_STATE_ENDED: TurnState.ENDED}
 _ROLES = {"user": session_pb.ROLE_USER, "assistant": session_pb.ROLE_ASSISTANT}
 
@@ -56,8 +58,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     for name, values in (("on_busy", turn_pb.OnBusy), ("on_disconnect", turn_pb.OnDisconnect)):
         if getattr(request, name) not in values.values():
             violations.add(name, "must be one of its values")
-    if not _is_grace(request.disconnect_grace):
-        violations.add("disconnect_grace", f"must be 0 to {_MAX_GRACE} seconds")
+    grace = violations.read_duration("disconnect_grace", request.disconnect_grace, most=_MAX_GRACE)
     violations.raise_if_any()
     for model in filter(None, (request.model, *request.fallback_models)):
         if catalogue is not None and not catalogue.knows(model):
@@ -77,7 +78,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
         fingerprint=_fingerprint(request) if request.request_id else "",
         wait=request.on_busy == turn_pb.ON_BUSY_WAIT,
         go_on=request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE,
-        disconnect_grace=_grace(request.disconnect_grace),
+        disconnect_grace=grace,
     )
 
 
@@ -109,7 +110,7 @@ def parse_turn_id(text: str) -> str:
     Raises:
         InvalidRequest: It cannot be an id.
     """
-    if not _TURN_ID.fullmatch(text):
+    if not TURN_ID.fullmatch(text):
         raise InvalidRequest.of("turn_id", "must be the id of a turn")
     return text
 
@@ -135,6 +136,18 @@ def parse_turn_filter(request: pb.ListTurnsRequest) -> tuple[str | None, TurnSta
         raise InvalidRequest.of("state", "must be TURN_STATE_RUNNING or TURN_STATE_ENDED, or unset")
     session_id = parse_session_id(request.session_id) if request.session_id else None
     return session_id, _STATES.get(request.state)
+
+
+def parse_session_filter(request: pb.ListSessionsRequest) -> str | None:
+    """Return the end user of the sessions to list; None: any.
+
+    Raises:
+        InvalidRequest: The user's name is too long.
+    """
+    violations = Violations()
+    violations.check_length("user", request.user)
+    violations.raise_if_any()
+    return request.user or None
 
 
 def session_message(
@@ -239,14 +252,6 @@ def _parse_max_cost(limits: turn_pb.TurnLimits) -> Decimal | None:
     return amount
 
 
-def _is_grace(time: Duration) -> bool:
-    return 0 <= time.nanos < _NANOSECONDS and 0 <= time.seconds * _NANOSECONDS + time.nanos <= _MAX_GRACE * _NANOSECONDS
-
-
-def _grace(time: Duration) -> timedelta:
-    return timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
-
-
 def _check_text(text: str, max_bytes: int, violations: Violations) -> None:
     if len(text) > max_bytes or len(text.encode()) > max_bytes:
         violations.add("text", f"must have at most {max_bytes} bytes of UTF-8")
@@ -266,12 +271,9 @@ def _check_models(request: pb.ConverseRequest, violations: Violations) -> None:
 
 
 def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
-    if request.session_id and not CALLER_ID.fullmatch(request.session_id):
-        violations.add("session_id", f"must match {CALLER_ID.pattern}, or be empty")
-    if len(request.user) > _MAX_USER:
-        violations.add("user", f"must have at most {_MAX_USER} characters")
-    if request.request_id and not CALLER_ID.fullmatch(request.request_id):
-        violations.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
+    violations.check_caller_id("session_id", request.session_id)
+    violations.check_length("user", request.user)
+    violations.check_request_id(request.request_id)
 
 
 def _check_limits(limits: turn_pb.TurnLimits, violations: Violations) -> None:

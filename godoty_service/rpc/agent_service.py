@@ -164,9 +164,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def ListSessions(self, request: pb.ListSessionsRequest, call: CallContext) -> pb.ListSessionsResponse:
         """Return a page of sessions."""
+        user = agent_codec.parse_session_filter(request)
         page = PageRequest(request, ("sessions", call.tenant_id, request.user), str, str, default_size=50)
         after = (decode_time(page.position[0]), page.position[1]) if page.position else None
-        user = request.user or None
         found = await self._sessions.lists.page(
             call.tenant_id,
             user=user,

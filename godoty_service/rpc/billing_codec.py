@@ -22,7 +22,7 @@ from godoty_service.rpc.metering_codec import (
     usage_message,
 )
 from godoty_service.rpc.pagination import CURSOR, Position, decode_time, encoded_size, invalid_token
-from godoty_service.rpc.validation import Violations
+from godoty_service.rpc.validation import TURN_ID, Violations
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import Group, Grouping, Key, NamedGroup
 from godoty_service.usage.ledger_pages import EntryCursor, EntryFilter
@@ -49,6 +49,18 @@ _KEY_FIELDS = {
     NamedGroup.SESSION: "session_id",
     NamedGroup.API_KEY: "api_key_id",
 }
+
+
+def parse_tenant_id(text: str) -> str:
+    """Check the id of the tenant to read; empty: the key's own.
+
+    Raises:
+        InvalidRequest: It cannot be an id.
+    """
+    violations = Violations()
+    violations.check_length("tenant_id", text)
+    violations.raise_if_any()
+    return text
 
 
 def parse_usage_query(request: pb.GetUsageRequest) -> UsageQuery:
@@ -86,6 +98,7 @@ def parse_entry_filter(request: pb.ListLedgerEntriesRequest | pb.ExportLedgerReq
     if isinstance(request, pb.ExportLedgerRequest):
         violations.raise_if_any()
         return EntryFilter(start=start, end=end)
+    _check_names(request, violations)
     if request.state and request.state not in STATES:
         violations.add("state", "must be one of its values")
     as_of = _parse_time("as_of", request.as_of, _floor, violations) if request.HasField("as_of") else None
@@ -244,6 +257,15 @@ def _entry_message(entry: Entry) -> ledger_pb2.LedgerEntry:
         message = ledger_pb2.LedgerEntry(call=call_message(entry))
     message.user, message.user_reference = entry.user or "", entry.user_reference or ""
     return message
+
+
+def _check_names(request: pb.ListLedgerEntriesRequest, violations: Violations) -> None:
+    """Add the conditions that no entry can meet; `model` has no form, since providers choose the names."""
+    violations.check_caller_id("session_id", request.session_id)
+    if request.turn_id and not TURN_ID.fullmatch(request.turn_id):
+        violations.add("turn_id", "must be the id of a turn, or be empty")
+    violations.check_length("user", request.user)
+    violations.check_length("api_key_id", request.api_key_id)
 
 
 def _parse_range(

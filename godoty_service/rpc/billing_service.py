@@ -1,6 +1,7 @@
 """BillingService: one short method per RPC."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service.budgets.store import BudgetStatus
-from godoty_service.errors import TenantNotFound
+from godoty_service.errors import InvalidRequest, TenantNotFound
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc import billing_codec
 from godoty_service.rpc.billing_codec import budget_messages, cursor_position, entry_messages, usage_report_message
@@ -16,9 +17,11 @@ from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.pagination import (
     CURSOR,
+    PAGE_TOKEN,
     PageRequest,
     decode_any_token,
     encode_token,
+    invalid_token,
     page_size,
     split_by_size,
 )
@@ -80,7 +83,8 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         tenant_id = await self._readable_tenant(request.tenant_id, call)
         query = ("usage", tenant_id, repr(usage_query))
         as_of, after = billing_codec.parse_usage_position(decode_any_token(request.page_token, query), usage_query)
-        report = await self._usage.run(tenant_id, replace(usage_query, as_of=as_of), Page(size=size, after=after))
+        with _as_of_token(PAGE_TOKEN, request.page_token):
+            report = await self._usage.run(tenant_id, replace(usage_query, as_of=as_of), Page(size=size, after=after))
         later = report.later_cost if usage_query.as_of is not None else None
         response = await usage_report_message(
             replace(report, later_cost=later), usage_query, max_bytes=self._page_bytes
@@ -120,7 +124,8 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         tenant_id = await self._readable_tenant(request.tenant_id, call)
         query = ("export", tenant_id, repr(entry_filter))
         as_of, after = billing_codec.parse_export_position(decode_any_token(request.cursor, query, field=CURSOR))
-        export = await self._exports.begin(tenant_id, entry_filter, as_of=as_of, after=after)
+        with _as_of_token(CURSOR, request.cursor):
+            export = await self._exports.begin(tenant_id, entry_filter, as_of=as_of, after=after)
 
         def cursor(position: EntryCursor | None) -> str:
             place = cursor_position(position) if position is not None else []
@@ -149,10 +154,27 @@ class BillingService(billing_service_pb2_grpc.BillingServiceServicer):
         """Return the tenant whose data the call may read.
 
         Raises:
+            InvalidRequest: It cannot be an id.
             TenantNotFound: It does not exist, or the key may not read it; the text does not distinguish them.
         """
-        if not requested or requested == call.tenant_id:
+        if billing_codec.parse_tenant_id(requested) in ("", call.tenant_id):
             return call.tenant_id
         if not call.principal.is_operator or await self._tenants.get(requested) is None:
-            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested[:128]})
+            raise TenantNotFound("There is no such tenant.", metadata={"tenant_id": requested})
         return requested
+
+
+@contextmanager
+def _as_of_token(field: str, token: str) -> Iterator[None]:
+    """Name the token as the invalid field if its `as_of` is: one in the future was forged.
+
+    Args:
+        field: The field of the token.
+        token: The token; empty: the `as_of` is the request's own.
+    """
+    try:
+        yield
+    except InvalidRequest as error:
+        if token and error.violations[0].field == "as_of":
+            raise invalid_token(field) from None
+        raise

@@ -7,12 +7,14 @@ are defined here, once; the codecs check what else the fields must contain, and 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from godoty_service.errors import FieldViolation, GodotyError, InvalidRequest, UnknownModel
@@ -24,6 +26,7 @@ Encode = Callable[[Any], bytes]
 
 MAX_RESPONSE_BYTES = 3 * 1024 * 1024  # clients refuse more than 4 MiB by default
 CALLER_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id that the caller chooses
+TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
 MODEL_ID = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
 MODEL_PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 MAX_FALLBACK_MODELS = 8
@@ -74,6 +77,8 @@ _TOLERANCE = 2  # a text is refused here above this multiple of its length; belo
 _UTF8 = 4  # maximum bytes of a character
 _OVERHEAD = 16  # maximum bytes of a field's tag and length, or of a number
 _UNKNOWN_FIELDS = 4096  # bytes for fields of a later build
+_NANOSECONDS = 10**9  # of a second
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class MalformedRequest(GodotyError):
@@ -132,10 +137,28 @@ class Violations:
         if name not in _time_zones():
             self.add(field, "must be the IANA name of a time zone, such as Europe/Berlin")
 
+    def check_length(self, field: str, text: str) -> None:
+        """Add a field whose text is too long."""
+        longest = LENGTHS[field]
+        if len(text) > longest:
+            self.add(field, f"must have at most {longest} characters")
+
+    def check_caller_id(self, field: str, text: str) -> None:
+        """Add an optional id of the caller's choice if it cannot be one."""
+        if text and not CALLER_ID.fullmatch(text):
+            self.add(field, f"must match {CALLER_ID.pattern}, or be empty")
+
     def check_request_id(self, text: str) -> None:
         """Add the optional id of a request if it cannot be one."""
-        if text and not CALLER_ID.fullmatch(text):
-            self.add("request_id", f"must match {CALLER_ID.pattern}, or be empty")
+        self.check_caller_id("request_id", text)
+
+    def read_duration(self, field: str, duration: Duration, *, most: timedelta) -> timedelta:
+        """Return a duration of 0 to `most`, to the microsecond; add the field if it is another one, or none at all."""
+        nanoseconds = duration.seconds * _NANOSECONDS + duration.nanos
+        if not (0 <= duration.nanos < _NANOSECONDS and 0 <= nanoseconds <= most // _MICROSECOND * 1000):
+            self.add(field, f"must be 0 to {int(most.total_seconds())} seconds")
+            return timedelta(0)
+        return nanoseconds // 1000 * _MICROSECOND
 
     def raise_if_any(self) -> None:
         """Refuse the request if any field is invalid.

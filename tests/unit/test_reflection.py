@@ -1,9 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator
+from types import ModuleType
 
 import grpc
 import pytest
+from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2 as pb
@@ -84,3 +87,32 @@ async def test_extensions_of_a_v1_message_are_none(channel: grpc.aio.Channel) ->
 
     assert list(numbers.all_extension_numbers_response.extension_number) == []
     assert grpc.StatusCode.NOT_FOUND.value[0] == missing.error_response.error_code
+
+
+@pytest.mark.parametrize(
+    "file", [admin_service_pb2, agent_service_pb2, billing_service_pb2], ids=lambda file: file.__name__
+)
+@pytest.mark.parametrize("version", [V1, V1ALPHA])
+async def test_contract_is_described_with_all_that_it_imports(
+    channel: grpc.aio.Channel, version: str, file: ModuleType
+) -> None:
+    """A client that has no file of its own can build the service's descriptors, Google's annotations included."""
+    (service,) = file.DESCRIPTOR.services_by_name.values()
+    known: dict[str, FileDescriptorProto] = {}
+    wanted = [each.name for each in files(await ask(channel, version, file_containing_symbol=service.full_name))]
+    while wanted:
+        name = wanted.pop()
+        if name not in known:
+            found = files(await ask(channel, version, file_by_filename=name))
+            known |= {each.name: each for each in found}
+            wanted += [needed for each in found for needed in each.dependency]
+    pool = DescriptorPool()
+
+    def add(name: str) -> None:
+        for needed in known[name].dependency:
+            add(needed)
+        pool.Add(known[name])
+
+    add(file.DESCRIPTOR.name)
+    assert "google/api/field_behavior.proto" in known
+    assert pool.FindServiceByName(service.full_name).methods_by_name.keys() == service.methods_by_name.keys()

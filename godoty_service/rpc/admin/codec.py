@@ -15,7 +15,6 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import CALLER_ID, Violations
 from godoty_service.tenancy.audit import Actor, AdminChange, ChangeFilter
 from godoty_service.tenancy.request_ids import AdminRequest
-from godoty_service.tenancy.tenants import Tenant
 from godoty_service.users.erasures import ErasureOrder
 
 _MAX_WHY = 1000  # characters

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import tenant_pb2
-from google.protobuf.duration_pb2 import Duration
 
 from godoty_service.clock import to_millisecond
 from godoty_service.rpc.metering_codec import timestamp
@@ -44,7 +43,7 @@ def parse_rotation(request: pb.RotateApiKeyRequest) -> tuple[str, str, timedelta
     """
     violations = Violations()
     _check_key_ids(request, violations)
-    overlap = _parse_overlap(request.overlap, violations)
+    overlap = violations.read_duration("overlap", request.overlap, most=_MAX_OVERLAP)
     violations.check_request_id(request.request_id)
     violations.raise_if_any()
     return request.tenant_id, request.api_key_id, overlap
@@ -136,13 +135,3 @@ def _parse_expire_time(request: pb.CreateApiKeyRequest, violations: Violations, 
     if expire_time <= now:
         violations.add("expire_time", "must be in the future")
     return expire_time
-
-
-def _parse_overlap(overlap: Duration, violations: Violations) -> timedelta:
-    try:
-        duration = overlap.ToTimedelta()
-    except (ValueError, OverflowError):
-        duration = timedelta(-1)
-    if not timedelta(0) <= duration <= _MAX_OVERLAP:
-        violations.add("overlap", f"must be 0 to {int(_MAX_OVERLAP.total_seconds())} s")
-    return duration

@@ -37,7 +37,7 @@ SCOPES = {
 
 
 # A suspended tenant's own keys still see what the others may do, and take it back.
-WHILE_SUSPENDED = {f"/{SERVICE_NAME}/{name}" for name in ("GetApiKey", "ListApiKeys", "RevokeApiKey")}
+WHILE_SUSPENDED = {f"/{SERVICE_NAME}/{name}" for name in ("EraseUser", "GetApiKey", "ListApiKeys", "RevokeApiKey")}
 
 
 class CallAdjuster:
@@ -61,6 +61,7 @@ class CallAdjuster:
             order: The adjustment to make.
 
         Raises:
+            TenantNotFound: There is no such tenant.
             CallNotFound: The tenant has no such call.
             CallNotAdjustable: The call is pending or unresolved.
             AmountRefused: The resulting cost is impossible for a call.
@@ -68,6 +69,7 @@ class CallAdjuster:
         """
         found = await self._adjustments.find(order)
         if found is None:
+            await self._administration.tenants.require(order.tenant_id)
             planned = await self._adjustments.preview(order)
             before = await self._adjustments.total(order.tenant_id, order.call_id)
             await self._administration.record_adjustment(

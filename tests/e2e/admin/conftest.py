@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as pb
-from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
+from godoty.v1 import admin_service_pb2_grpc, budget_pb2, tenant_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Failure, failure_of
@@ -78,6 +78,26 @@ class Admin:
         """Return the audit log, newest first: author, method and new values."""
         answer = await self.call("ListAdminChanges", tenant_id=tenant_id)
         return [(each.actor.id, each.method, json.loads(each.new_value_json)) for each in answer.changes]
+
+
+def full_policy(**others: Any) -> tenant_pb2.Policy:
+    """Return a policy with every field set.
+
+    Args:
+        others: Fields with other values.
+    """
+    fields: dict[str, Any] = {
+        "allowed_models": ["openai/*"],
+        "default_model": "openai/gpt-4o-mini",
+        "default_fallback_models": ["openai/gpt-4o"],
+        "max_output_tokens": 1000,
+        "turns_per_minute": 60,
+        "concurrent_turns": 5,
+        "provider_json": '{"sort": "price"}',
+        "zero_data_retention": True,
+        "budgets": [budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="5", hard=True)],
+    }
+    return tenant_pb2.Policy(**(fields | others))
 
 
 def without_etag(policy: tenant_pb2.Policy) -> tenant_pb2.Policy:

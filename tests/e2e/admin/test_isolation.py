@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from godoty_service.bootstrap import open_components
+from godoty_service.rpc.validation import LENGTHS
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.tenants import Answer, IsolationCheck, Tenant, converse
 from tests.support.backends import Backends
@@ -188,7 +189,8 @@ class TenantIsolation(RuleBasedStateMachine):
         elif requested in ("", me.tenant_id) or (scope is Scope.ADMIN and requested == other.tenant_id):
             assert answer.code is OK or (method in DRAWN and answer.code is INVALID)
         else:
-            assert answer.code in (MISSING, DENIED) or (method in DRAWN and answer.code is INVALID)
+            too_long = len(requested) > LENGTHS["tenant_id"]
+            assert answer.code in (MISSING, DENIED) or ((too_long or method in DRAWN) and answer.code is INVALID)
 
     @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.CONVERSE, Scope.BILLING, Scope.TENANT_ADMIN]))
     def administer(self, who: int, data: st.DataObject, scope: Scope) -> None:

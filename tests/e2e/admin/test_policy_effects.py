@@ -7,19 +7,11 @@ import pytest
 from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
-from tests.e2e.admin.conftest import Admin
+from tests.e2e.admin.conftest import Admin, full_policy
 from tests.support.caller import Caller
 
-POLICY = tenant_pb2.Policy(
-    allowed_models=["openai/*"],
-    default_model="openai/gpt-4o-mini",
-    default_fallback_models=["openai/gpt-4o"],
-    max_output_tokens=1000,
-    turns_per_minute=60,
-    concurrent_turns=5,
-    provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}',
-    zero_data_retention=True,
-    budgets=[budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="1", hard=True)],
+POLICY = full_policy(
+    provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}'
 )
 TINY = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="0.000001", hard=True)
 

@@ -6,31 +6,20 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as agent_pb
-from godoty.v1 import budget_pb2, tenant_pb2
+from godoty.v1 import tenant_pb2
 
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.lifecycle import NewTenant
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange
-from tests.e2e.admin.conftest import Admin, without_etag
+from tests.e2e.admin.conftest import Admin, full_policy, without_etag
 from tests.support.backends import ME
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service, eventually
 
 ABORTED, INVALID = grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED, DENIED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED
-DAY = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="5", hard=True)
-FULL = tenant_pb2.Policy(
-    allowed_models=["openai/*"],
-    default_model="openai/gpt-4o-mini",
-    default_fallback_models=["openai/gpt-4o"],
-    max_output_tokens=1000,
-    turns_per_minute=60,
-    concurrent_turns=5,
-    provider_json='{"sort": "price"}',
-    zero_data_retention=True,
-    budgets=[DAY],
-)
+FULL = full_policy()
 
 
 async def update(admin: Admin, policy: tenant_pb2.Policy, *paths: str, **fields: Any) -> tenant_pb2.Policy:
@@ -238,7 +227,7 @@ async def test_limit_of_zero_refuses_before_anything_happens(
 
 async def test_unknown_budget_of_a_later_build_survives_other_changes(admin: Admin, service: Service) -> None:
     """A change that does not name the budgets leaves those that this build cannot read."""
-    await update(admin, tenant_pb2.Policy(budgets=[DAY]))
+    await update(admin, tenant_pb2.Policy(budgets=FULL.budgets))
     week = {"window": "week", "limit": 9, "hard": True}
     policies = service.database["policies"]
     policies.update_one({"_id": admin.service.tenant_id}, {"$push": {"budgets": week}})

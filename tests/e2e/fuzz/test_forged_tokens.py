@@ -8,11 +8,12 @@ import pytest
 from godoty.v1 import admin_service_pb2, admin_service_pb2_grpc, billing_service_pb2, billing_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
 
+from godoty_service.rpc.billing_codec import parse_usage_query
 from godoty_service.rpc.pagination import encode_token
 from godoty_service.tenancy.audit import ChangeFilter
 from godoty_service.tenancy.auth import Scope
 from godoty_service.usage.ledger_pages import EntryFilter
-from tests.support.caller import Caller, failure_of
+from tests.support.caller import Caller, failure_of, read
 from tests.support.service import Service
 
 TIME = "2026-08-22T12:00:00+00:00"
@@ -107,3 +108,22 @@ async def test_valid_token_of_each_query_is_accepted(
     assert not (await admin.ListTenants(tenants, metadata=metadata)).tenants
     assert not (await admin.ListAdminChanges(changes, metadata=metadata)).changes
     assert not (await billing.ListLedgerEntries(ledger, metadata=metadata)).entries
+
+
+async def test_token_of_the_future_is_refused(caller: Caller, issue: Callable[..., str], service: Service) -> None:
+    """A token whose `as_of` is yet to come names itself, not a field that the request does not set."""
+    metadata = (("authorization", f"Bearer {issue(service, scopes=frozenset(Scope))}"),)
+    billing: Any = billing_service_pb2_grpc.BillingServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
+    later = "2999-01-01T00:00:00+00:00"
+    times: dict[str, Any] = {"start_time": {"seconds": 1}, "end_time": {"seconds": 2}}
+    export = billing_service_pb2.ExportLedgerRequest(
+        cursor=encode_token(("export", service.tenant_id, repr(EntryFilter())), [later])
+    )
+    usage = billing_service_pb2.GetUsageRequest(group_by=[billing_service_pb2.USAGE_GROUP_MODEL], **times)
+    query = ("usage", service.tenant_id, repr(parse_usage_query(usage)))
+    usage.page_token = encode_token(query, [later, "a/model"])
+
+    exported = (await read(billing.ExportLedger(export, metadata=metadata))).failure
+    assert exported is not None
+    assert list(exported.fields) == ["cursor"]
+    assert list((await failure_of(billing.GetUsage(usage, metadata=metadata))).fields) == ["page_token"]

@@ -52,7 +52,8 @@ type AgentServiceClient interface {
 	// turn that has ended does not change.
 	CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error)
 	// Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-	// session, is TURN_NOT_FOUND.
+	// session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+	// its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
 	GetTurn(ctx context.Context, in *GetTurnRequest, opts ...grpc.CallOption) (*GetTurnResponse, error)
 	// Lists the turns of a session or of the tenant, newest first, as long as their logs are retained.
 	ListTurns(ctx context.Context, in *ListTurnsRequest, opts ...grpc.CallOption) (*ListTurnsResponse, error)
@@ -246,7 +247,8 @@ type AgentServiceServer interface {
 	// turn that has ended does not change.
 	CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error)
 	// Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-	// session, is TURN_NOT_FOUND.
+	// session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+	// its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
 	GetTurn(context.Context, *GetTurnRequest) (*GetTurnResponse, error)
 	// Lists the turns of a session or of the tenant, newest first, as long as their logs are retained.
 	ListTurns(context.Context, *ListTurnsRequest) (*ListTurnsResponse, error)

@@ -85,7 +85,7 @@ func (BudgetWindow) EnumDescriptor() ([]byte, []int) {
 // A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`.
 type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The period that the budget covers.
+	// Required. The period that the budget covers.
 	Window BudgetWindow `protobuf:"varint,1,opt,name=window,proto3,enum=godoty.v1.BudgetWindow" json:"window,omitempty"`
 	// Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals.
 	LimitUsd *string `protobuf:"bytes,2,opt,name=limit_usd,json=limitUsd,proto3,oneof" json:"limit_usd,omitempty"`

@@ -33,7 +33,7 @@ const (
 	// Everything that its policy allows.
 	TenantState_TENANT_STATE_ACTIVE TenantState = 1
 	// It starts no turns, and its running turns make no further model call. Its own keys read usage, ledger and budgets,
-	// and list and revoke keys; every other call by them is refused as TENANT_SUSPENDED.
+	// list and revoke keys, and erase end users; every other call by them is refused as TENANT_SUSPENDED.
 	TenantState_TENANT_STATE_SUSPENDED TenantState = 2
 	// Its keys are invalid. Its ledger, usage and recorded changes remain; all else is erased.
 	TenantState_TENANT_STATE_DELETED TenantState = 3
@@ -617,8 +617,8 @@ type AdminChange struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// The author.
 	Actor *AdminActor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
-	// The method, such as "UpdatePolicy" (an "EraseUser" has the user's reference, not the name); from the command line also "ResealProviderKeys", "ResolveCall" and
-	// "RepairTimes".
+	// The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes".
+	// An "EraseUser" has the user's reference, not the name.
 	Method string `protobuf:"bytes,4,opt,name=method,proto3" json:"method,omitempty"`
 	// The tenant concerned. Empty: none.
 	TenantId string `protobuf:"bytes,5,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`

@@ -2,6 +2,7 @@ import datetime
 
 from godoty.v1 import ledger_pb2 as _ledger_pb2
 from godoty.v1 import tenant_pb2 as _tenant_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2

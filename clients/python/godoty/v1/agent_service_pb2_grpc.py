@@ -130,7 +130,8 @@ class AgentServiceServicer:
 
     def GetTurn(self, request, context):
         """Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-        session, is TURN_NOT_FOUND.
+        session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+        its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from godoty.v1 import budget_pb2 as godoty_dot_v1_dot_budget__pb2
 from godoty.v1 import ledger_pb2 as godoty_dot_v1_dot_ledger__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x16godoty/v1/ledger.proto\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x0fGetUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x08group_by\x18\x04 \x03(\x0e\x32\x15.godoty.v1.UsageGroup\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12)\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"\xe7\x01\n\x10GetUsageResponse\x12!\n\x04rows\x18\x01 \x03(\x0b\x32\x13.godoty.v1.UsageRow\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x12\x61\x64justed_later_usd\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\tB\x15\n\x13_adjusted_later_usd\"P\n\x08UsageRow\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.godoty.v1.UsageKey\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\"\xc7\x01\n\x08UsageKey\x12*\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x12\n\x08provider\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x04 \x01(\tH\x00\x12\x0e\n\x04user\x18\x05 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x06 \x01(\tH\x00\x12\x14\n\napi_key_id\x18\x07 \x01(\tH\x00\x12\x16\n\x0euser_reference\x18\x08 \x01(\tB\x05\n\x03key\"\xf0\x02\n\x18ListLedgerEntriesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x0f\n\x07turn_id\x18\x05 \x01(\t\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x16\n\x0euser_reference\x18\x07 \x01(\t\x12\x12\n\napi_key_id\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\x12#\n\x05state\x18\n \x01(\x0e\x32\x14.godoty.v1.CallState\x12)\n\x05\x61s_of\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x0c \x01(\x05\x12\x12\n\npage_token\x18\r \x01(\t\"]\n\x19ListLedgerEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.godoty.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x13\x45xportLedgerRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"z\n\x14\x45xportLedgerResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.godoty.v1.LedgerEntry\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"%\n\x10GetBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"=\n\x11GetBudgetResponse\x12(\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x17.godoty.v1.BudgetStatus*\xfb\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n\x10USAGE_GROUP_HOUR\x10\x01\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x02\x12\x15\n\x11USAGE_GROUP_MONTH\x10\x03\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x04\x12\x18\n\x14USAGE_GROUP_PROVIDER\x10\x05\x12\x15\n\x11USAGE_GROUP_AGENT\x10\x06\x12\x14\n\x10USAGE_GROUP_USER\x10\x07\x12\x17\n\x13USAGE_GROUP_SESSION\x10\x08\x12\x17\n\x13USAGE_GROUP_API_KEY\x10\t2\xe4\x02\n\x0e\x42illingService\x12H\n\x08GetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\"\x03\x90\x02\x01\x12\x63\n\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\"\x03\x90\x02\x01\x12V\n\x0c\x45xportLedger\x12\x1e.godoty.v1.ExportLedgerRequest\x1a\x1f.godoty.v1.ExportLedgerResponse\"\x03\x90\x02\x01\x30\x01\x12K\n\tGetBudget\x12\x1b.godoty.v1.GetBudgetRequest\x1a\x1c.godoty.v1.GetBudgetResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgodoty/v1/billing_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x16godoty/v1/ledger.proto\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\x0fGetUsageRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12-\n\x08group_by\x18\x04 \x03(\x0e\x32\x15.godoty.v1.UsageGroupB\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"\xe7\x01\n\x10GetUsageResponse\x12!\n\x04rows\x18\x01 \x03(\x0b\x32\x13.godoty.v1.UsageRow\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x12\x61\x64justed_later_usd\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\tB\x15\n\x13_adjusted_later_usd\"P\n\x08UsageRow\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.godoty.v1.UsageKey\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\"\xc7\x01\n\x08UsageKey\x12*\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x12\n\x08provider\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x04 \x01(\tH\x00\x12\x0e\n\x04user\x18\x05 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x06 \x01(\tH\x00\x12\x14\n\napi_key_id\x18\x07 \x01(\tH\x00\x12\x16\n\x0euser_reference\x18\x08 \x01(\tB\x05\n\x03key\"\xbe\x03\n\x18ListLedgerEntriesRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x18\n\nsession_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07turn_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\x0euser_reference\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\napi_key_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05model\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12)\n\x05state\x18\n \x01(\x0e\x32\x14.godoty.v1.CallStateB\x04\xe2\x41\x01\x01\x12/\n\x05\x61s_of\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\r \x01(\tB\x04\xe2\x41\x01\x01\"]\n\x19ListLedgerEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.godoty.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xae\x01\n\x13\x45xportLedgerRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x63ursor\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"z\n\x14\x45xportLedgerResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.godoty.v1.LedgerEntry\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"+\n\x10GetBudgetRequest\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"=\n\x11GetBudgetResponse\x12(\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x17.godoty.v1.BudgetStatus*\xfb\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n\x10USAGE_GROUP_HOUR\x10\x01\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x02\x12\x15\n\x11USAGE_GROUP_MONTH\x10\x03\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x04\x12\x18\n\x14USAGE_GROUP_PROVIDER\x10\x05\x12\x15\n\x11USAGE_GROUP_AGENT\x10\x06\x12\x14\n\x10USAGE_GROUP_USER\x10\x07\x12\x17\n\x13USAGE_GROUP_SESSION\x10\x08\x12\x17\n\x13USAGE_GROUP_API_KEY\x10\t2\xe4\x02\n\x0e\x42illingService\x12H\n\x08GetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\"\x03\x90\x02\x01\x12\x63\n\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\"\x03\x90\x02\x01\x12V\n\x0c\x45xportLedger\x12\x1e.godoty.v1.ExportLedgerRequest\x1a\x1f.godoty.v1.ExportLedgerResponse\"\x03\x90\x02\x01\x30\x01\x12K\n\tGetBudget\x12\x1b.godoty.v1.GetBudgetRequest\x1a\x1c.godoty.v1.GetBudgetResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +37,58 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.billing_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\001'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\002'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\002'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['group_by']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['group_by']._serialized_options = b'\342A\001\001'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['time_zone']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['time_zone']._serialized_options = b'\342A\001\001'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['as_of']._serialized_options = b'\342A\001\001'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_GETUSAGEREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_GETUSAGEREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['turn_id']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['turn_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['user_reference']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['user_reference']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['state']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['as_of']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['as_of']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTLEDGERENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['cursor']._loaded_options = None
+  _globals['_EXPORTLEDGERREQUEST'].fields_by_name['cursor']._serialized_options = b'\342A\001\001'
+  _globals['_GETBUDGETREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_GETBUDGETREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\001'
   _globals['_BILLINGSERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['GetUsage']._serialized_options = b'\220\002\001'
   _globals['_BILLINGSERVICE'].methods_by_name['ListLedgerEntries']._loaded_options = None
@@ -44,28 +97,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BILLINGSERVICE'].methods_by_name['ExportLedger']._serialized_options = b'\220\002\001'
   _globals['_BILLINGSERVICE'].methods_by_name['GetBudget']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\220\002\001'
-  _globals['_USAGEGROUP']._serialized_start=1792
-  _globals['_USAGEGROUP']._serialized_end=2043
-  _globals['_GETUSAGEREQUEST']._serialized_start=154
-  _globals['_GETUSAGEREQUEST']._serialized_end=426
-  _globals['_GETUSAGERESPONSE']._serialized_start=429
-  _globals['_GETUSAGERESPONSE']._serialized_end=660
-  _globals['_USAGEROW']._serialized_start=662
-  _globals['_USAGEROW']._serialized_end=742
-  _globals['_USAGEKEY']._serialized_start=745
-  _globals['_USAGEKEY']._serialized_end=944
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=947
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1315
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1317
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1410
-  _globals['_EXPORTLEDGERREQUEST']._serialized_start=1413
-  _globals['_EXPORTLEDGERREQUEST']._serialized_end=1563
-  _globals['_EXPORTLEDGERRESPONSE']._serialized_start=1565
-  _globals['_EXPORTLEDGERRESPONSE']._serialized_end=1687
-  _globals['_GETBUDGETREQUEST']._serialized_start=1689
-  _globals['_GETBUDGETREQUEST']._serialized_end=1726
-  _globals['_GETBUDGETRESPONSE']._serialized_start=1728
-  _globals['_GETBUDGETRESPONSE']._serialized_end=1789
-  _globals['_BILLINGSERVICE']._serialized_start=2046
-  _globals['_BILLINGSERVICE']._serialized_end=2402
+  _globals['_USAGEGROUP']._serialized_start=1981
+  _globals['_USAGEGROUP']._serialized_end=2232
+  _globals['_GETUSAGEREQUEST']._serialized_start=187
+  _globals['_GETUSAGEREQUEST']._serialized_end=507
+  _globals['_GETUSAGERESPONSE']._serialized_start=510
+  _globals['_GETUSAGERESPONSE']._serialized_end=741
+  _globals['_USAGEROW']._serialized_start=743
+  _globals['_USAGEROW']._serialized_end=823
+  _globals['_USAGEKEY']._serialized_start=826
+  _globals['_USAGEKEY']._serialized_end=1025
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1028
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1474
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1476
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1569
+  _globals['_EXPORTLEDGERREQUEST']._serialized_start=1572
+  _globals['_EXPORTLEDGERREQUEST']._serialized_end=1746
+  _globals['_EXPORTLEDGERRESPONSE']._serialized_start=1748
+  _globals['_EXPORTLEDGERRESPONSE']._serialized_end=1870
+  _globals['_GETBUDGETREQUEST']._serialized_start=1872
+  _globals['_GETBUDGETREQUEST']._serialized_end=1915
+  _globals['_GETBUDGETRESPONSE']._serialized_start=1917
+  _globals['_GETBUDGETRESPONSE']._serialized_end=1978
+  _globals['_BILLINGSERVICE']._serialized_start=2235
+  _globals['_BILLINGSERVICE']._serialized_end=2591
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/budget.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x06\x42udget\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x16\n\tlimit_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04hard\x18\x03 \x01(\x08\x42\x0c\n\n_limit_usd\"\xf4\x01\n\x0c\x42udgetStatus\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x16\n\tlimit_usd\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04hard\x18\x03 \x01(\x08\x12\x16\n\tspent_usd\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x19\n\x0creserved_usd\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x35\n\x11window_start_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_limit_usdB\x0c\n\n_spent_usdB\x0f\n\r_reserved_usd\"\x93\x01\n\x0b\x42udgetAlert\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x16\n\tspent_usd\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tlimit_usd\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_spent_usdB\x0c\n\n_limit_usd*v\n\x0c\x42udgetWindow\x12\x1d\n\x19\x42UDGET_WINDOW_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_WINDOW_DAY\x10\x01\x12\x17\n\x13\x42UDGET_WINDOW_MONTH\x10\x02\x12\x17\n\x13\x42UDGET_WINDOW_TOTAL\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/budget.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x06\x42udget\x12-\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindowB\x04\xe2\x41\x01\x02\x12\x1c\n\tlimit_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02H\x00\x88\x01\x01\x12\x12\n\x04hard\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x42\x0c\n\n_limit_usd\"\x98\x02\n\x0c\x42udgetStatus\x12-\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindowB\x04\xe2\x41\x01\x03\x12\x1c\n\tlimit_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x12\n\x04hard\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1c\n\tspent_usd\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x1f\n\x0creserved_usd\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12;\n\x11window_start_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x0c\n\n_limit_usdB\x0c\n\n_spent_usdB\x0f\n\r_reserved_usd\"\x93\x01\n\x0b\x42udgetAlert\x12\'\n\x06window\x18\x01 \x01(\x0e\x32\x17.godoty.v1.BudgetWindow\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x16\n\tspent_usd\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tlimit_usd\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_spent_usdB\x0c\n\n_limit_usd*v\n\x0c\x42udgetWindow\x12\x1d\n\x19\x42UDGET_WINDOW_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_WINDOW_DAY\x10\x01\x12\x17\n\x13\x42UDGET_WINDOW_MONTH\x10\x02\x12\x17\n\x13\x42UDGET_WINDOW_TOTAL\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +34,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.budget_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_BUDGETWINDOW']._serialized_start=570
-  _globals['_BUDGETWINDOW']._serialized_end=688
-  _globals['_BUDGET']._serialized_start=70
-  _globals['_BUDGET']._serialized_end=171
-  _globals['_BUDGETSTATUS']._serialized_start=174
-  _globals['_BUDGETSTATUS']._serialized_end=418
-  _globals['_BUDGETALERT']._serialized_start=421
-  _globals['_BUDGETALERT']._serialized_end=568
+  _globals['_BUDGET'].fields_by_name['window']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['window']._serialized_options = b'\342A\001\002'
+  _globals['_BUDGET'].fields_by_name['limit_usd']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['limit_usd']._serialized_options = b'\342A\001\002'
+  _globals['_BUDGET'].fields_by_name['hard']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['hard']._serialized_options = b'\342A\001\001'
+  _globals['_BUDGETSTATUS'].fields_by_name['window']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['window']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSTATUS'].fields_by_name['limit_usd']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['limit_usd']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSTATUS'].fields_by_name['hard']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['hard']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSTATUS'].fields_by_name['spent_usd']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['spent_usd']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSTATUS'].fields_by_name['reserved_usd']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['reserved_usd']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSTATUS'].fields_by_name['window_start_time']._loaded_options = None
+  _globals['_BUDGETSTATUS'].fields_by_name['window_start_time']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETWINDOW']._serialized_start=657
+  _globals['_BUDGETWINDOW']._serialized_end=775
+  _globals['_BUDGET']._serialized_start=103
+  _globals['_BUDGET']._serialized_end=222
+  _globals['_BUDGETSTATUS']._serialized_start=225
+  _globals['_BUDGETSTATUS']._serialized_end=505
+  _globals['_BUDGETALERT']._serialized_start=508
+  _globals['_BUDGETALERT']._serialized_end=655
 # @@protoc_insertion_point(module_scope)

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/ledger.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\x0bLedgerEntry\x12$\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x14.godoty.v1.ModelCallH\x00\x12+\n\nadjustment\x18\x02 \x01(\x0b\x32\x15.godoty.v1.AdjustmentH\x00\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x16\n\x0euser_reference\x18\x04 \x01(\tB\x07\n\x05\x65ntry\"\xef\x02\n\nAdjustment\x12\x15\n\radjustment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07turn_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x03\x12\r\n\x05\x61gent\x18\x06 \x01(\t\x12\'\n\x07purpose\x18\x07 \x01(\x0e\x32\x16.godoty.v1.CallPurpose\x12\x12\n\napi_key_id\x18\x08 \x01(\t\x12\x15\n\x08\x63ost_usd\x18\t \x01(\tH\x00\x88\x01\x01\x12$\n\x05usage\x18\n \x01(\x0b\x32\x15.godoty.v1.TokenUsage\x12\x10\n\x08resolves\x18\x0b \x01(\x08\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03why\x18\r \x01(\t\x12\n\n\x02\x62y\x18\x0e \x01(\t\x12\x12\n\nrequest_id\x18\x0f \x01(\tB\x0b\n\t_cost_usdBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/ledger.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\x0bLedgerEntry\x12*\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x14.godoty.v1.ModelCallB\x04\xe2\x41\x01\x03H\x00\x12\x31\n\nadjustment\x18\x02 \x01(\x0b\x32\x15.godoty.v1.AdjustmentB\x04\xe2\x41\x01\x03H\x00\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0euser_reference\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x42\x07\n\x05\x65ntry\"\xc9\x03\n\nAdjustment\x12\x1b\n\radjustment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x15\n\x07\x63\x61ll_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x18\n\nsession_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x07purpose\x18\x07 \x01(\x0e\x32\x16.godoty.v1.CallPurposeB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\x08\x63ost_usd\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12*\n\x05usage\x18\n \x01(\x0b\x32\x15.godoty.v1.TokenUsageB\x04\xe2\x41\x01\x03\x12\x16\n\x08resolves\x18\x0b \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x11\n\x03why\x18\r \x01(\tB\x04\xe2\x41\x01\x05\x12\x10\n\x02\x62y\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nrequest_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x05\x42\x0b\n\t_cost_usdBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +35,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.ledger_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_LEDGERENTRY']._serialized_start=97
-  _globals['_LEDGERENTRY']._serialized_end=240
-  _globals['_ADJUSTMENT']._serialized_start=243
-  _globals['_ADJUSTMENT']._serialized_end=610
+  _globals['_LEDGERENTRY'].fields_by_name['call']._loaded_options = None
+  _globals['_LEDGERENTRY'].fields_by_name['call']._serialized_options = b'\342A\001\003'
+  _globals['_LEDGERENTRY'].fields_by_name['adjustment']._loaded_options = None
+  _globals['_LEDGERENTRY'].fields_by_name['adjustment']._serialized_options = b'\342A\001\003'
+  _globals['_LEDGERENTRY'].fields_by_name['user']._loaded_options = None
+  _globals['_LEDGERENTRY'].fields_by_name['user']._serialized_options = b'\342A\001\003'
+  _globals['_LEDGERENTRY'].fields_by_name['user_reference']._loaded_options = None
+  _globals['_LEDGERENTRY'].fields_by_name['user_reference']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['adjustment_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['adjustment_id']._serialized_options = b'\342A\001\010'
+  _globals['_ADJUSTMENT'].fields_by_name['call_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['call_id']._serialized_options = b'\342A\001\005'
+  _globals['_ADJUSTMENT'].fields_by_name['session_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['session_id']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['turn_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['turn_id']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['number']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['agent']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['agent']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['purpose']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['purpose']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['api_key_id']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['cost_usd']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['cost_usd']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['usage']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['usage']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['resolves']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['resolves']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['create_time']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['why']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['why']._serialized_options = b'\342A\001\005'
+  _globals['_ADJUSTMENT'].fields_by_name['by']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['by']._serialized_options = b'\342A\001\003'
+  _globals['_ADJUSTMENT'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ADJUSTMENT'].fields_by_name['request_id']._serialized_options = b'\342A\001\005'
+  _globals['_LEDGERENTRY']._serialized_start=130
+  _globals['_LEDGERENTRY']._serialized_end=297
+  _globals['_ADJUSTMENT']._serialized_start=300
+  _globals['_ADJUSTMENT']._serialized_end=757
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from godoty.v1 import metering_pb2 as _metering_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message

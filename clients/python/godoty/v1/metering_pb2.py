@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18godoty/v1/metering.proto\x12\tgodoty.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x05\n\nTokenUsage\x12\x19\n\x0cinput_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\routput_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0ctotal_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1e\n\x11\x63\x61\x63he_read_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1d\n\x10reasoning_tokens\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1f\n\x12\x61udio_input_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12$\n\x17\x61udio_cache_read_tokens\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12 \n\x13\x61udio_output_tokens\x18\t \x01(\x03H\x08\x88\x01\x01\x12 \n\x13image_output_tokens\x18\n \x01(\x03H\t\x88\x01\x01\x12\x1f\n\x12video_input_tokens\x18\x0b \x01(\x03H\n\x88\x01\x01\x12 \n\x13web_search_requests\x18\x0c \x01(\x03H\x0b\x88\x01\x01\x12\x1e\n\x11server_tool_calls\x18\r \x01(\x03H\x0c\x88\x01\x01\x42\x0f\n\r_input_tokensB\x10\n\x0e_output_tokensB\x0f\n\r_total_tokensB\x14\n\x12_cache_read_tokensB\x15\n\x13_cache_write_tokensB\x13\n\x11_reasoning_tokensB\x15\n\x13_audio_input_tokensB\x1a\n\x18_audio_cache_read_tokensB\x16\n\x14_audio_output_tokensB\x16\n\x14_image_output_tokensB\x15\n\x13_video_input_tokensB\x16\n\x14_web_search_requestsB\x14\n\x12_server_tool_calls\"\x90\x05\n\nUnitPrices\x12\x16\n\tinput_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\noutput_usd\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0e\x63\x61\x63he_read_usd\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x63\x61\x63he_write_usd\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0f\x61udio_input_usd\x18\x05 \x01(\tH\x04\x88\x01\x01\x12!\n\x14\x61udio_cache_read_usd\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1d\n\x10\x61udio_output_usd\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10image_output_usd\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x18\n\x0brequest_usd\x18\t \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0eweb_search_usd\x18\n \x01(\tH\t\x88\x01\x01\x12\x16\n\x0e\x63\x61talogue_hash\x18\x0b \x01(\t\x12\x32\n\x0e\x63\x61talogue_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14provider_prices_hash\x18\r \x01(\t\x12\x38\n\x14provider_prices_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_input_usdB\r\n\x0b_output_usdB\x11\n\x0f_cache_read_usdB\x12\n\x10_cache_write_usdB\x12\n\x10_audio_input_usdB\x17\n\x15_audio_cache_read_usdB\x13\n\x11_audio_output_usdB\x13\n\x11_image_output_usdB\x0e\n\x0c_request_usdB\x11\n\x0f_web_search_usd\"\xba\x07\n\tModelCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0f\n\x07turn_id\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.godoty.v1.CallState\x12\'\n\x07purpose\x18\x06 \x01(\x0e\x32\x16.godoty.v1.CallPurpose\x12\r\n\x05\x61gent\x18\x07 \x01(\t\x12\x12\n\napi_key_id\x18\x08 \x01(\t\x12\x17\n\x0frequested_model\x18\t \x01(\t\x12\x14\n\x0cserved_model\x18\n \x01(\t\x12\x13\n\x0bserved_slug\x18\x0b \x01(\t\x12\x10\n\x08provider\x18\x0c \x01(\t\x12\x15\n\rgeneration_id\x18\r \x01(\t\x12$\n\x05usage\x18\x0e \x01(\x0b\x32\x15.godoty.v1.TokenUsage\x12\x15\n\x08\x63ost_usd\x18\x0f \x01(\tH\x00\x88\x01\x01\x12*\n\x0b\x63ost_source\x18\x10 \x01(\x0e\x32\x15.godoty.v1.CostSource\x12\x1f\n\x12\x63\x61talogue_cost_usd\x18\x11 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fupper_bound_usd\x18\x12 \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x11upstream_cost_usd\x18\x13 \x01(\tH\x03\x88\x01\x01\x12\x11\n\x04\x62yok\x18\x14 \x01(\x08H\x04\x88\x01\x01\x12\x17\n\x0fprovider_key_id\x18\x15 \x01(\t\x12*\n\x0bunit_prices\x18\x16 \x01(\x0b\x32\x15.godoty.v1.UnitPrices\x12.\n\nstart_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bsettle_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x13time_to_first_token\x18\x19 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x1a \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61ttempt\x18\x1b \x01(\x05\x12\x15\n\rfinish_reason\x18\x1c \x01(\t\x12\r\n\x05\x65rror\x18\x1d \x01(\t\x12\x15\n\rerror_message\x18\x1e \x01(\tB\x0b\n\t_cost_usdB\x15\n\x13_catalogue_cost_usdB\x12\n\x10_upper_bound_usdB\x14\n\x12_upstream_cost_usdB\x07\n\x05_byok\"\xe3\x01\n\x06Totals\x12\x15\n\x08\x63ost_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.godoty.v1.TokenUsage\x12\x13\n\x0bmodel_calls\x18\x03 \x01(\x03\x12\r\n\x05turns\x18\x04 \x01(\x03\x12\x15\n\rpending_calls\x18\x05 \x01(\x03\x12\x18\n\x10unresolved_calls\x18\x06 \x01(\x03\x12!\n\x14unresolved_bound_usd\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_cost_usdB\x17\n\x15_unresolved_bound_usd\"?\n\x0bModelTotals\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\"s\n\x03Run\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07turn_id\x18\x04 \x01(\tB\x0b\n\t_cost_usd\"\x8c\x01\n\x0eLatencySummary\x12)\n\x06median\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04last\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9d\x01\n\x0fProviderLatency\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x13\n\x0bmodel_calls\x18\x02 \x01(\x05\x12\x36\n\x13time_to_first_token\x18\x03 \x01(\x0b\x32\x19.godoty.v1.LatencySummary\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.godoty.v1.LatencySummary*x\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OST_SOURCE_BILLED\x10\x01\x12\x1a\n\x16\x43OST_SOURCE_RECONCILED\x10\x02\x12\x19\n\x15\x43OST_SOURCE_CATALOGUE\x10\x03*\x87\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LL_STATE_PENDING\x10\x01\x12\x16\n\x12\x43\x41LL_STATE_SETTLED\x10\x02\x12\x19\n\x15\x43\x41LL_STATE_UNRESOLVED\x10\x03\x12\x13\n\x0f\x43\x41LL_STATE_VOID\x10\x04*]\n\x0b\x43\x61llPurpose\x12\x1c\n\x18\x43\x41LL_PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LL_PURPOSE_AGENT\x10\x01\x12\x18\n\x14\x43\x41LL_PURPOSE_SUMMARY\x10\x02\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18godoty/v1/metering.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x05\n\nTokenUsage\x12\x19\n\x0cinput_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\routput_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0ctotal_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1e\n\x11\x63\x61\x63he_read_tokens\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12\x63\x61\x63he_write_tokens\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1d\n\x10reasoning_tokens\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1f\n\x12\x61udio_input_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12$\n\x17\x61udio_cache_read_tokens\x18\x08 \x01(\x03H\x07\x88\x01\x01\x12 \n\x13\x61udio_output_tokens\x18\t \x01(\x03H\x08\x88\x01\x01\x12 \n\x13image_output_tokens\x18\n \x01(\x03H\t\x88\x01\x01\x12\x1f\n\x12video_input_tokens\x18\x0b \x01(\x03H\n\x88\x01\x01\x12 \n\x13web_search_requests\x18\x0c \x01(\x03H\x0b\x88\x01\x01\x12\x1e\n\x11server_tool_calls\x18\r \x01(\x03H\x0c\x88\x01\x01\x42\x0f\n\r_input_tokensB\x10\n\x0e_output_tokensB\x0f\n\r_total_tokensB\x14\n\x12_cache_read_tokensB\x15\n\x13_cache_write_tokensB\x13\n\x11_reasoning_tokensB\x15\n\x13_audio_input_tokensB\x1a\n\x18_audio_cache_read_tokensB\x16\n\x14_audio_output_tokensB\x16\n\x14_image_output_tokensB\x15\n\x13_video_input_tokensB\x16\n\x14_web_search_requestsB\x14\n\x12_server_tool_calls\"\x90\x05\n\nUnitPrices\x12\x16\n\tinput_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\noutput_usd\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0e\x63\x61\x63he_read_usd\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x63\x61\x63he_write_usd\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0f\x61udio_input_usd\x18\x05 \x01(\tH\x04\x88\x01\x01\x12!\n\x14\x61udio_cache_read_usd\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1d\n\x10\x61udio_output_usd\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10image_output_usd\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x18\n\x0brequest_usd\x18\t \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0eweb_search_usd\x18\n \x01(\tH\t\x88\x01\x01\x12\x16\n\x0e\x63\x61talogue_hash\x18\x0b \x01(\t\x12\x32\n\x0e\x63\x61talogue_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14provider_prices_hash\x18\r \x01(\t\x12\x38\n\x14provider_prices_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_input_usdB\r\n\x0b_output_usdB\x11\n\x0f_cache_read_usdB\x12\n\x10_cache_write_usdB\x12\n\x10_audio_input_usdB\x17\n\x15_audio_cache_read_usdB\x13\n\x11_audio_output_usdB\x13\n\x11_image_output_usdB\x0e\n\x0c_request_usdB\x11\n\x0f_web_search_usd\"\xee\x08\n\tModelCall\x12\x15\n\x07\x63\x61ll_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06number\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x14.godoty.v1.CallStateB\x04\xe2\x41\x01\x03\x12-\n\x07purpose\x18\x06 \x01(\x0e\x32\x16.godoty.v1.CallPurposeB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0frequested_model\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cserved_model\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bserved_slug\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08provider\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rgeneration_id\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12*\n\x05usage\x18\x0e \x01(\x0b\x32\x15.godoty.v1.TokenUsageB\x04\xe2\x41\x01\x03\x12\x1b\n\x08\x63ost_usd\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x30\n\x0b\x63ost_source\x18\x10 \x01(\x0e\x32\x15.godoty.v1.CostSourceB\x04\xe2\x41\x01\x03\x12%\n\x12\x63\x61talogue_cost_usd\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\"\n\x0fupper_bound_usd\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12$\n\x11upstream_cost_usd\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x12\x17\n\x04\x62yok\x18\x14 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12\x1d\n\x0fprovider_key_id\x18\x15 \x01(\tB\x04\xe2\x41\x01\x03\x12\x30\n\x0bunit_prices\x18\x16 \x01(\x0b\x32\x15.godoty.v1.UnitPricesB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bsettle_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\x13time_to_first_token\x18\x19 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x31\n\x08\x64uration\x18\x1a \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\x1b \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rfinish_reason\x18\x1c \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65rror\x18\x1d \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rerror_message\x18\x1e \x01(\tB\x04\xe2\x41\x01\x03\x42\x0b\n\t_cost_usdB\x15\n\x13_catalogue_cost_usdB\x12\n\x10_upper_bound_usdB\x14\n\x12_upstream_cost_usdB\x07\n\x05_byok\"\xe3\x01\n\x06Totals\x12\x15\n\x08\x63ost_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12$\n\x05usage\x18\x02 \x01(\x0b\x32\x15.godoty.v1.TokenUsage\x12\x13\n\x0bmodel_calls\x18\x03 \x01(\x03\x12\r\n\x05turns\x18\x04 \x01(\x03\x12\x15\n\rpending_calls\x18\x05 \x01(\x03\x12\x18\n\x10unresolved_calls\x18\x06 \x01(\x03\x12!\n\x14unresolved_bound_usd\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_cost_usdB\x17\n\x15_unresolved_bound_usd\"?\n\x0bModelTotals\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x06totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\"s\n\x03Run\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07turn_id\x18\x04 \x01(\tB\x0b\n\t_cost_usd\"\x8c\x01\n\x0eLatencySummary\x12)\n\x06median\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04last\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9d\x01\n\x0fProviderLatency\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x13\n\x0bmodel_calls\x18\x02 \x01(\x05\x12\x36\n\x13time_to_first_token\x18\x03 \x01(\x0b\x32\x19.godoty.v1.LatencySummary\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.godoty.v1.LatencySummary*x\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OST_SOURCE_BILLED\x10\x01\x12\x1a\n\x16\x43OST_SOURCE_RECONCILED\x10\x02\x12\x19\n\x15\x43OST_SOURCE_CATALOGUE\x10\x03*\x87\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LL_STATE_PENDING\x10\x01\x12\x16\n\x12\x43\x41LL_STATE_SETTLED\x10\x02\x12\x19\n\x15\x43\x41LL_STATE_UNRESOLVED\x10\x03\x12\x13\n\x0f\x43\x41LL_STATE_VOID\x10\x04*]\n\x0b\x43\x61llPurpose\x12\x1c\n\x18\x43\x41LL_PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LL_PURPOSE_AGENT\x10\x01\x12\x18\n\x14\x43\x41LL_PURPOSE_SUMMARY\x10\x02\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +35,86 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.metering_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_COSTSOURCE']._serialized_start=3152
-  _globals['_COSTSOURCE']._serialized_end=3272
-  _globals['_CALLSTATE']._serialized_start=3275
-  _globals['_CALLSTATE']._serialized_end=3410
-  _globals['_CALLPURPOSE']._serialized_start=3412
-  _globals['_CALLPURPOSE']._serialized_end=3505
-  _globals['_TOKENUSAGE']._serialized_start=105
-  _globals['_TOKENUSAGE']._serialized_end=819
-  _globals['_UNITPRICES']._serialized_start=822
-  _globals['_UNITPRICES']._serialized_end=1478
-  _globals['_MODELCALL']._serialized_start=1481
-  _globals['_MODELCALL']._serialized_end=2435
-  _globals['_TOTALS']._serialized_start=2438
-  _globals['_TOTALS']._serialized_end=2665
-  _globals['_MODELTOTALS']._serialized_start=2667
-  _globals['_MODELTOTALS']._serialized_end=2730
-  _globals['_RUN']._serialized_start=2732
-  _globals['_RUN']._serialized_end=2847
-  _globals['_LATENCYSUMMARY']._serialized_start=2850
-  _globals['_LATENCYSUMMARY']._serialized_end=2990
-  _globals['_PROVIDERLATENCY']._serialized_start=2993
-  _globals['_PROVIDERLATENCY']._serialized_end=3150
+  _globals['_MODELCALL'].fields_by_name['call_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['call_id']._serialized_options = b'\342A\001\010'
+  _globals['_MODELCALL'].fields_by_name['session_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['session_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['turn_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['turn_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['number']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['number']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['state']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['purpose']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['purpose']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['agent']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['agent']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['api_key_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['requested_model']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['requested_model']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['served_model']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['served_model']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['served_slug']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['served_slug']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['provider']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['provider']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['generation_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['generation_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['usage']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['usage']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['cost_usd']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['cost_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['cost_source']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['cost_source']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['catalogue_cost_usd']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['catalogue_cost_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['upper_bound_usd']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['upper_bound_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['upstream_cost_usd']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['upstream_cost_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['byok']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['byok']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['provider_key_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['provider_key_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['unit_prices']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['unit_prices']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['start_time']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['settle_time']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['settle_time']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['time_to_first_token']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['time_to_first_token']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['duration']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['duration']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['attempt']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['attempt']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['finish_reason']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['finish_reason']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['error']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['error']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['error_message']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['error_message']._serialized_options = b'\342A\001\003'
+  _globals['_COSTSOURCE']._serialized_start=3365
+  _globals['_COSTSOURCE']._serialized_end=3485
+  _globals['_CALLSTATE']._serialized_start=3488
+  _globals['_CALLSTATE']._serialized_end=3623
+  _globals['_CALLPURPOSE']._serialized_start=3625
+  _globals['_CALLPURPOSE']._serialized_end=3718
+  _globals['_TOKENUSAGE']._serialized_start=138
+  _globals['_TOKENUSAGE']._serialized_end=852
+  _globals['_UNITPRICES']._serialized_start=855
+  _globals['_UNITPRICES']._serialized_end=1511
+  _globals['_MODELCALL']._serialized_start=1514
+  _globals['_MODELCALL']._serialized_end=2648
+  _globals['_TOTALS']._serialized_start=2651
+  _globals['_TOTALS']._serialized_end=2878
+  _globals['_MODELTOTALS']._serialized_start=2880
+  _globals['_MODELTOTALS']._serialized_end=2943
+  _globals['_RUN']._serialized_start=2945
+  _globals['_RUN']._serialized_end=3060
+  _globals['_LATENCYSUMMARY']._serialized_start=3063
+  _globals['_LATENCYSUMMARY']._serialized_end=3203
+  _globals['_PROVIDERLATENCY']._serialized_start=3206
+  _globals['_PROVIDERLATENCY']._serialized_end=3363
 # @@protoc_insertion_point(module_scope)

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15godoty/v1/model.proto\x12\tgodoty.v1\"\x93\x03\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x10\n\x08\x61lias_of\x18\x03 \x01(\t\x12&\n\x06prices\x18\x04 \x01(\x0b\x32\x16.godoty.v1.ModelPrices\x12\x13\n\x0bprices_vary\x18\x05 \x01(\x08\x12\x1b\n\x0e\x63ontext_length\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x10input_modalities\x18\x08 \x03(\t\x12\x19\n\x11output_modalities\x18\t \x03(\t\x12\x12\n\x05tools\x18\n \x01(\x08H\x02\x88\x01\x01\x12\x16\n\treasoning\x18\x0b \x01(\x08H\x03\x88\x01\x01\x12\x1e\n\x11structured_output\x18\x0c \x01(\x08H\x04\x88\x01\x01\x42\x11\n\x0f_context_lengthB\x14\n\x12_max_output_tokensB\x08\n\x06_toolsB\x0c\n\n_reasoningB\x14\n\x12_structured_output\"\x85\x04\n\x0bModelPrices\x12\x16\n\tinput_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\noutput_usd\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0e\x63\x61\x63he_read_usd\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x63\x61\x63he_write_usd\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0f\x61udio_input_usd\x18\x05 \x01(\tH\x04\x88\x01\x01\x12!\n\x14\x61udio_cache_read_usd\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1d\n\x10\x61udio_output_usd\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10image_output_usd\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x18\n\x0brequest_usd\x18\t \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0eweb_search_usd\x18\n \x01(\tH\t\x88\x01\x01\x12\x16\n\x0euncounted_fees\x18\x0b \x01(\x08\x42\x0c\n\n_input_usdB\r\n\x0b_output_usdB\x11\n\x0f_cache_read_usdB\x12\n\x10_cache_write_usdB\x12\n\x10_audio_input_usdB\x17\n\x15_audio_cache_read_usdB\x13\n\x11_audio_output_usdB\x13\n\x11_image_output_usdB\x0e\n\x0c_request_usdB\x11\n\x0f_web_search_usd*\x86\x01\n\x0e\x43\x61talogueState\x12\x1f\n\x1b\x43\x41TALOGUE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41TALOGUE_STATE_CURRENT\x10\x01\x12\x19\n\x15\x43\x41TALOGUE_STATE_STALE\x10\x02\x12\x1b\n\x17\x43\x41TALOGUE_STATE_MISSING\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15godoty/v1/model.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xdb\x03\n\x05Model\x12\x16\n\x08model_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x61lias_of\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\x06prices\x18\x04 \x01(\x0b\x32\x16.godoty.v1.ModelPricesB\x04\xe2\x41\x01\x03\x12\x19\n\x0bprices_vary\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12!\n\x0e\x63ontext_length\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12$\n\x11max_output_tokens\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x1e\n\x10input_modalities\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x11output_modalities\x18\t \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\x05tools\x18\n \x01(\x08\x42\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x1c\n\treasoning\x18\x0b \x01(\x08\x42\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x12$\n\x11structured_output\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x42\x11\n\x0f_context_lengthB\x14\n\x12_max_output_tokensB\x08\n\x06_toolsB\x0c\n\n_reasoningB\x14\n\x12_structured_output\"\x85\x04\n\x0bModelPrices\x12\x16\n\tinput_usd\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\noutput_usd\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0e\x63\x61\x63he_read_usd\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1c\n\x0f\x63\x61\x63he_write_usd\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1c\n\x0f\x61udio_input_usd\x18\x05 \x01(\tH\x04\x88\x01\x01\x12!\n\x14\x61udio_cache_read_usd\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1d\n\x10\x61udio_output_usd\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10image_output_usd\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x18\n\x0brequest_usd\x18\t \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0eweb_search_usd\x18\n \x01(\tH\t\x88\x01\x01\x12\x16\n\x0euncounted_fees\x18\x0b \x01(\x08\x42\x0c\n\n_input_usdB\r\n\x0b_output_usdB\x11\n\x0f_cache_read_usdB\x12\n\x10_cache_write_usdB\x12\n\x10_audio_input_usdB\x17\n\x15_audio_cache_read_usdB\x13\n\x11_audio_output_usdB\x13\n\x11_image_output_usdB\x0e\n\x0c_request_usdB\x11\n\x0f_web_search_usd*\x86\x01\n\x0e\x43\x61talogueState\x12\x1f\n\x1b\x43\x41TALOGUE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41TALOGUE_STATE_CURRENT\x10\x01\x12\x19\n\x15\x43\x41TALOGUE_STATE_STALE\x10\x02\x12\x1b\n\x17\x43\x41TALOGUE_STATE_MISSING\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,10 +33,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.model_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_CATALOGUESTATE']._serialized_start=963
-  _globals['_CATALOGUESTATE']._serialized_end=1097
-  _globals['_MODEL']._serialized_start=37
-  _globals['_MODEL']._serialized_end=440
-  _globals['_MODELPRICES']._serialized_start=443
-  _globals['_MODELPRICES']._serialized_end=960
+  _globals['_MODEL'].fields_by_name['model_id']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['model_id']._serialized_options = b'\342A\001\010'
+  _globals['_MODEL'].fields_by_name['display_name']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['display_name']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['alias_of']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['alias_of']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['prices']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['prices']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['prices_vary']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['prices_vary']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['context_length']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['context_length']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['max_output_tokens']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['input_modalities']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['input_modalities']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['output_modalities']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['output_modalities']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['tools']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['tools']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['reasoning']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['reasoning']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['structured_output']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['structured_output']._serialized_options = b'\342A\001\003'
+  _globals['_CATALOGUESTATE']._serialized_start=1068
+  _globals['_CATALOGUESTATE']._serialized_end=1202
+  _globals['_MODEL']._serialized_start=70
+  _globals['_MODEL']._serialized_end=545
+  _globals['_MODELPRICES']._serialized_start=548
+  _globals['_MODELPRICES']._serialized_end=1065
 # @@protoc_insertion_point(module_scope)

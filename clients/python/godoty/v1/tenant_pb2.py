@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import budget_pb2 as godoty_dot_v1_dot_budget__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/tenant.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x03\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12\x38\n\x14time_zone_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.godoty.v1.TenantState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspend_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nerase_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\"\x86\x03\n\x06\x41piKey\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12#\n\x06scopes\x18\x04 \x03(\x0e\x32\x13.godoty.v1.ApiScope\x12\x10\n\x08operator\x18\x05 \x01(\x08\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x1d\n\x10turns_per_minute\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\n\x11_turns_per_minute\"\xa7\x03\n\x06Policy\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\x12\x16\n\x0e\x61llowed_models\x18\x02 \x03(\t\x12\x1a\n\rdefault_model\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1f\n\x17\x64\x65\x66\x61ult_fallback_models\x18\x04 \x03(\t\x12\x1e\n\x11max_output_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10turns_per_minute\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10\x63oncurrent_turns\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12\x1a\n\rprovider_json\x18\x08 \x01(\tH\x04\x88\x01\x01\x12 \n\x13zero_data_retention\x18\t \x01(\x08H\x05\x88\x01\x01\x12\"\n\x07\x62udgets\x18\n \x03(\x0b\x32\x11.godoty.v1.BudgetB\x10\n\x0e_default_modelB\x14\n\x12_max_output_tokensB\x13\n\x11_turns_per_minuteB\x13\n\x11_concurrent_turnsB\x10\n\x0e_provider_jsonB\x16\n\x14_zero_data_retention\"\xc3\x01\n\x0b\x41\x64minChange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.godoty.v1.AdminActor\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x16\n\x0eold_value_json\x18\x06 \x01(\t\x12\x16\n\x0enew_value_json\x18\x07 \x01(\t\"O\n\nAdminActor\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.godoty.v1.AdminActorKind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t*z\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x18\n\x14TENANT_STATE_DELETED\x10\x03*i\n\x08\x41piScope\x12\x19\n\x15\x41PI_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PI_SCOPE_CONVERSE\x10\x01\x12\x15\n\x11\x41PI_SCOPE_BILLING\x10\x02\x12\x13\n\x0f\x41PI_SCOPE_ADMIN\x10\x03*\x83\x01\n\x0e\x41\x64minActorKind\x12 \n\x1c\x41\x44MIN_ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x44MIN_ACTOR_KIND_KEY\x10\x01\x12\x18\n\x14\x41\x44MIN_ACTOR_KIND_CLI\x10\x02\x12\x1b\n\x17\x41\x44MIN_ACTOR_KIND_SYSTEM\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/tenant.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x06Tenant\x12\x17\n\ttenant_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12>\n\x14time_zone_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x16.godoty.v1.TenantStateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0csuspend_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nerase_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\"\xc8\x03\n\x06\x41piKey\x12\x18\n\napi_key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x17\n\ttenant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x05\x12)\n\x06scopes\x18\x04 \x03(\x0e\x32\x13.godoty.v1.ApiScopeB\x04\xe2\x41\x01\x05\x12\x16\n\x08operator\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x05\x12\x14\n\x06models\x18\x06 \x03(\tB\x04\xe2\x41\x01\x05\x12#\n\x10turns_per_minute\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x05H\x00\x88\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rlast_use_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x13\n\x11_turns_per_minute\"\xe3\x03\n\x06Policy\x12\x12\n\x04\x65tag\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61llowed_models\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\x12 \n\rdefault_model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12%\n\x17\x64\x65\x66\x61ult_fallback_models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12$\n\x11max_output_tokens\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12#\n\x10turns_per_minute\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12#\n\x10\x63oncurrent_turns\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12 \n\rprovider_json\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01H\x04\x88\x01\x01\x12&\n\x13zero_data_retention\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01H\x05\x88\x01\x01\x12(\n\x07\x62udgets\x18\n \x03(\x0b\x32\x11.godoty.v1.BudgetB\x04\xe2\x41\x01\x01\x42\x10\n\x0e_default_modelB\x14\n\x12_max_output_tokensB\x13\n\x11_turns_per_minuteB\x13\n\x11_concurrent_turnsB\x10\n\x0e_provider_jsonB\x16\n\x14_zero_data_retention\"\xed\x01\n\x0b\x41\x64minChange\x12\x17\n\tchange_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12*\n\x05\x61\x63tor\x18\x03 \x01(\x0b\x32\x15.godoty.v1.AdminActorB\x04\xe2\x41\x01\x03\x12\x14\n\x06method\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\ttenant_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0eold_value_json\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0enew_value_json\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\"O\n\nAdminActor\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.godoty.v1.AdminActorKind\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04peer\x18\x03 \x01(\t*z\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x18\n\x14TENANT_STATE_DELETED\x10\x03*i\n\x08\x41piScope\x12\x19\n\x15\x41PI_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41PI_SCOPE_CONVERSE\x10\x01\x12\x15\n\x11\x41PI_SCOPE_BILLING\x10\x02\x12\x13\n\x0f\x41PI_SCOPE_ADMIN\x10\x03*\x83\x01\n\x0e\x41\x64minActorKind\x12 \n\x1c\x41\x44MIN_ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x44MIN_ACTOR_KIND_KEY\x10\x01\x12\x18\n\x14\x41\x44MIN_ACTOR_KIND_CLI\x10\x02\x12\x1b\n\x17\x41\x44MIN_ACTOR_KIND_SYSTEM\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +35,98 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.tenant_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_TENANTSTATE']._serialized_start=1619
-  _globals['_TENANTSTATE']._serialized_end=1741
-  _globals['_APISCOPE']._serialized_start=1743
-  _globals['_APISCOPE']._serialized_end=1848
-  _globals['_ADMINACTORKIND']._serialized_start=1851
-  _globals['_ADMINACTORKIND']._serialized_end=1982
-  _globals['_TENANT']._serialized_start=95
-  _globals['_TENANT']._serialized_end=519
-  _globals['_APIKEY']._serialized_start=522
-  _globals['_APIKEY']._serialized_end=912
-  _globals['_POLICY']._serialized_start=915
-  _globals['_POLICY']._serialized_end=1338
-  _globals['_ADMINCHANGE']._serialized_start=1341
-  _globals['_ADMINCHANGE']._serialized_end=1536
-  _globals['_ADMINACTOR']._serialized_start=1538
-  _globals['_ADMINACTOR']._serialized_end=1617
+  _globals['_TENANT'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\010'
+  _globals['_TENANT'].fields_by_name['display_name']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_TENANT'].fields_by_name['time_zone']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['time_zone']._serialized_options = b'\342A\001\001'
+  _globals['_TENANT'].fields_by_name['time_zone_start_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['time_zone_start_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['state']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['create_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['update_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['suspend_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['suspend_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['delete_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['erase_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['erase_time']._serialized_options = b'\342A\001\003'
+  _globals['_TENANT'].fields_by_name['etag']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['api_key_id']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['api_key_id']._serialized_options = b'\342A\001\010'
+  _globals['_APIKEY'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['display_name']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['display_name']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['scopes']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['scopes']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['operator']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['operator']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['models']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['models']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['turns_per_minute']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['turns_per_minute']._serialized_options = b'\342A\001\005'
+  _globals['_APIKEY'].fields_by_name['create_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['revoke_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['last_use_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['last_use_time']._serialized_options = b'\342A\001\003'
+  _globals['_POLICY'].fields_by_name['etag']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_POLICY'].fields_by_name['allowed_models']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['allowed_models']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['default_model']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['default_model']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['default_fallback_models']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['default_fallback_models']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['max_output_tokens']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['turns_per_minute']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['turns_per_minute']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['concurrent_turns']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['concurrent_turns']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['provider_json']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['provider_json']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['zero_data_retention']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['zero_data_retention']._serialized_options = b'\342A\001\001'
+  _globals['_POLICY'].fields_by_name['budgets']._loaded_options = None
+  _globals['_POLICY'].fields_by_name['budgets']._serialized_options = b'\342A\001\001'
+  _globals['_ADMINCHANGE'].fields_by_name['change_id']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['change_id']._serialized_options = b'\342A\001\010'
+  _globals['_ADMINCHANGE'].fields_by_name['time']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['time']._serialized_options = b'\342A\001\003'
+  _globals['_ADMINCHANGE'].fields_by_name['actor']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['actor']._serialized_options = b'\342A\001\003'
+  _globals['_ADMINCHANGE'].fields_by_name['method']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['method']._serialized_options = b'\342A\001\003'
+  _globals['_ADMINCHANGE'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['tenant_id']._serialized_options = b'\342A\001\003'
+  _globals['_ADMINCHANGE'].fields_by_name['old_value_json']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['old_value_json']._serialized_options = b'\342A\001\003'
+  _globals['_ADMINCHANGE'].fields_by_name['new_value_json']._loaded_options = None
+  _globals['_ADMINCHANGE'].fields_by_name['new_value_json']._serialized_options = b'\342A\001\003'
+  _globals['_TENANTSTATE']._serialized_start=1886
+  _globals['_TENANTSTATE']._serialized_end=2008
+  _globals['_APISCOPE']._serialized_start=2010
+  _globals['_APISCOPE']._serialized_end=2115
+  _globals['_ADMINACTORKIND']._serialized_start=2118
+  _globals['_ADMINACTORKIND']._serialized_end=2249
+  _globals['_TENANT']._serialized_start=128
+  _globals['_TENANT']._serialized_end=618
+  _globals['_APIKEY']._serialized_start=621
+  _globals['_APIKEY']._serialized_end=1077
+  _globals['_POLICY']._serialized_start=1080
+  _globals['_POLICY']._serialized_end=1563
+  _globals['_ADMINCHANGE']._serialized_start=1566
+  _globals['_ADMINCHANGE']._serialized_end=1803
+  _globals['_ADMINACTOR']._serialized_start=1805
+  _globals['_ADMINACTOR']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

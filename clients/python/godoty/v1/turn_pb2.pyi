@@ -3,6 +3,7 @@ import datetime
 from godoty.v1 import budget_pb2 as _budget_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from godoty.v1 import session_pb2 as _session_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers

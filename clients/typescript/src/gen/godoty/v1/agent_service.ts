@@ -2634,7 +2634,8 @@ export const AgentServiceService = {
   },
   /**
    * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-   * session, is TURN_NOT_FOUND.
+   * session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+   * its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
    */
   getTurn: {
     path: "/godoty.v1.AgentService/GetTurn" as const,
@@ -2751,7 +2752,8 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   cancelTurn: handleUnaryCall<CancelTurnRequest, CancelTurnResponse>;
   /**
    * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-   * session, is TURN_NOT_FOUND.
+   * session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+   * its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
    */
   getTurn: handleUnaryCall<GetTurnRequest, GetTurnResponse>;
   /** Lists the turns of a session or of the tenant, newest first, as long as their logs are retained. */
@@ -2815,7 +2817,8 @@ export interface AgentServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Returns a turn, as long as its log is retained. A turn that was rejected before `turn_started`, or deleted with its
-   * session, is TURN_NOT_FOUND.
+   * session, is TURN_NOT_FOUND. The death of a server ends its turns; the first call that reads such a turn, or uses
+   * its session, records the end. So this call, like ListTurns, changes nothing that the caller could notice.
    */
   getTurn(
     request: GetTurnRequest,

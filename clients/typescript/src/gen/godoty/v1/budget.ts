@@ -62,7 +62,7 @@ export function budgetWindowToJSON(object: BudgetWindow): string {
 
 /** A budget. The stream of the turn that reaches 50, 80 or 100 per cent has a `budget_alert`. */
 export interface Budget {
-  /** The period that the budget covers. */
+  /** Required. The period that the budget covers. */
   window: BudgetWindow;
   /** Required. The amount: a plain decimal above 0, at most 1000000, at most 25 decimals. */
   limitUsd?:

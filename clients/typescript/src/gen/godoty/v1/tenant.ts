@@ -16,7 +16,7 @@ export enum TenantState {
   TENANT_STATE_ACTIVE = 1,
   /**
    * TENANT_STATE_SUSPENDED - It starts no turns, and its running turns make no further model call. Its own keys read usage, ledger and budgets,
-   * and list and revoke keys; every other call by them is refused as TENANT_SUSPENDED.
+   * list and revoke keys, and erase end users; every other call by them is refused as TENANT_SUSPENDED.
    */
   TENANT_STATE_SUSPENDED = 2,
   /** TENANT_STATE_DELETED - Its keys are invalid. Its ledger, usage and recorded changes remain; all else is erased. */
@@ -321,8 +321,8 @@ export interface AdminChange {
     | AdminActor
     | undefined;
   /**
-   * The method, such as "UpdatePolicy" (an "EraseUser" has the user's reference, not the name); from the command line also "ResealProviderKeys", "ResolveCall" and
-   * "RepairTimes".
+   * The method, such as "UpdatePolicy"; from the command line also "ResealProviderKeys", "ResolveCall" and "RepairTimes".
+   * An "EraseUser" has the user's reference, not the name.
    */
   method: string;
   /** The tenant concerned. Empty: none. */
