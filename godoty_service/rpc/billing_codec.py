@@ -265,6 +265,7 @@ def _check_names(request: pb.ListLedgerEntriesRequest, violations: Violations) -
     if request.turn_id and not TURN_ID.fullmatch(request.turn_id):
         violations.add("turn_id", "must be the id of a turn, or be empty")
     violations.check_length("user", request.user)
+    violations.check_length("user_reference", request.user_reference)
     violations.check_length("api_key_id", request.api_key_id)
 
 

@@ -102,7 +102,7 @@ def test_output_only_field_is_ignored_in_a_request(new_party: Callable[[], Party
     for path in having(method.input_type, OUTPUT_ONLY):
         request = party.request(method)
         inner, text = path[-1].message_type, path[-1].cpp_type == FieldDescriptor.CPPTYPE_STRING
-        made_up = new_message(inner)(seconds=7) if inner is not None else "made up" if text else 1
+        made_up = new_message(inner)(seconds=7) if inner is not None else "made up" if text else 2
         put(request, path, made_up)
         outcome = party.ask(method, request)
         assert outcome.failure is None, f"{path_of(path)}: {outcome.failure}"
