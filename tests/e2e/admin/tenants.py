@@ -67,11 +67,17 @@ class IsolationCheck:
 
     def __init__(self, channel: grpc.Channel, tenants: list[Tenant]) -> None:
         self.tenants = tenants
+        self._deleted: list[Tenant] = []
         self._stubs: dict[str, Any] = {
             "agent": agent_service_pb2_grpc.AgentServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "billing": billing_service_pb2_grpc.BillingServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "admin": admin_service_pb2_grpc.AdminServiceStub(channel),  # type: ignore[no-untyped-call] # generated
         }
+
+    def replace(self, deleted: Tenant, replacement: Tenant) -> None:
+        """Continue with another tenant instead of a deleted one, whose data are still searched for."""
+        self.tenants[self.tenants.index(deleted)] = replacement
+        self._deleted.append(deleted)
 
     def ask(self, who: Tenant, scope: Scope, service: str, method: str, request: Any) -> Answer:
         """Call a method as a tenant, and search the response."""
@@ -97,10 +103,11 @@ class IsolationCheck:
         Raises:
             AssertionError: There are some.
         """
+        others = [each for each in (*self.tenants, *self._deleted) if each is not who]
         if scope is Scope.ADMIN and service != "agent":  # may read all tenants, but none of their texts
-            planted = [each.mark for each in self.tenants if each is not who]
+            planted = [each.mark for each in others]
         else:
-            planted = [text for each in self.tenants if each is not who for text in each.planted]
+            planted = [text for each in others for text in each.planted]
         for text in planted:
             if text.encode() in body:
                 assert any(text in said for said in who.said), f"{text} of another tenant reached {who.tenant_id}"

@@ -1,4 +1,4 @@
-"""Three tenants on one server use each other's ids: none receives a byte of another's data.
+"""Three tenants on one server use each other's ids: none receives a byte of another's data, be that deleted or not.
 
 6 runs of 30 moves; GODOTY_TEST_LONG=1 makes 200, and shrinks what fails.
 """
@@ -6,6 +6,7 @@
 import asyncio
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -16,21 +17,20 @@ from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
-from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from godoty_service.bootstrap import open_components
 from godoty_service.rpc.validation import LENGTHS
 from godoty_service.tenancy.auth import Scope
+from tests.e2e.admin.changing_tenants import END, START, WHO, ChangingTenants
 from tests.e2e.admin.tenants import Answer, IsolationCheck, Tenant, converse
 from tests.support.backends import Backends
 
 OK, MISSING, DENIED = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = bool(os.environ.get("GODOTY_TEST_LONG"))
-WHO = st.integers(0, 2)
 MADE_UP = (
     *("$ne", '{"$ne": null}', '{"$gt": ""}', "a.b", "talk.$", "talk\0", "\0", "tаlk", "ｔalk", " talk", "*", ".*", "%"),  # noqa: RUF001 - look-alikes
     *("turn_" + "0" * 28, "tnt_" + "0" * 28, "0" * 16, "null", "../talk", "x" * 128, "x" * 129, ""),
@@ -40,27 +40,19 @@ DRAWN = ("ListLedgerEntries", "ExportLedger")  # with ids that may be malformed
 TURN, SESSION = re.compile(r"turn_[0-9a-f]{28}"), re.compile(r"[A-Za-z0-9._:-]{1,128}")
 ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods)
 OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser")
-START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
-class TenantIsolation(RuleBasedStateMachine):
+class TenantIsolation(ChangingTenants):
     """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
 
     channel: ClassVar[grpc.Channel]
-    pool: ClassVar[Iterator[Tenant]]
 
     @initialize()
     def begin(self) -> None:
         """Create three tenants, each with a session."""
         self.isolation = IsolationCheck(self.channel, [next(self.pool) for _ in range(3)])
         for number, who in enumerate(self.isolation.tenants):
-            session_id = f"session-{who.mark[5:]}-{number}"
-            answer = self.isolation.ask(
-                who, Scope.CONVERSE, "agent", "Converse", converse(who, session_id, user=who.user)
-            )
-            assert answer.code is OK
-            assert who.mark in str(answer.messages)  # the answer repeats the text, so the search can find it
-            who.sessions.append(session_id)
+            self.open_session(who, number)
 
     def agent(self, who: Tenant, method: str, **fields: Any) -> Answer:
         """Call AgentService."""
@@ -286,7 +278,9 @@ def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterat
         async with open_components(backends.settings(database)) as components:
 
             async def make() -> Tenant:
-                tenant = await components.tenancy.tenants.create("stranger")
+                tenants = components.tenancy.tenants
+                new = tenants.new("stranger", tenant_id=f"stranger-{secrets.token_hex(8)}")
+                tenant = await tenants.insert(new)
                 keys = {
                     scope: (await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({scope})))[1]
                     for scope in Scope
@@ -301,6 +295,7 @@ def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterat
 
     with grpc.insecure_channel(target) as channel:
         TenantIsolation.channel, TenantIsolation.pool = channel, endless()
+        TenantIsolation.service, TenantIsolation.all_kinds = backends.service(target, database), LONG
         yield TenantIsolation
 
 
