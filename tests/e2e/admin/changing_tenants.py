@@ -20,31 +20,30 @@ from tests.support.invoking import invoke
 from tests.support.service import Service
 
 WHO = st.integers(0, 2)
+CHANGES = ("suspension", "erasure", "deletion")
 OK, DENIED = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED
 _IN_FORCE = 60.0  # seconds to wait for what is promised within 5; it is measured elsewhere
-_KINDS = 3
 START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
 class ChangingTenants(RuleBasedStateMachine):
-    """The changes. Each takes seconds: a run makes one kind of them once, unless `all_kinds` is set.
+    """The changes. Each takes seconds, so a run makes one.
 
     Attributes:
         isolation: Calls the server as the tenants, and searches each response.
         pool: Further tenants.
         service: Runs commands on the server's database.
+        change: The kind of change: one of `CHANGES`.
     """
 
     pool: ClassVar[Iterator[Tenant]]
     service: ClassVar[Service]
-    all_kinds: ClassVar[bool]
-    runs: ClassVar[int] = 0
+    change: ClassVar[str]
 
     def __init__(self) -> None:
         super().__init__()
         self.isolation: IsolationCheck
-        ChangingTenants.runs += 1
-        self._left = set(range(_KINDS)) if self.all_kinds else {ChangingTenants.runs % _KINDS}
+        self._is_made = False
 
     def open_session(self, who: Tenant, number: int) -> None:
         """Run the first turn of a session with the tenant's end user."""
@@ -54,11 +53,11 @@ class ChangingTenants(RuleBasedStateMachine):
         assert who.mark in str(answer.messages)  # the answer repeats the text, so the search can find it
         who.sessions.append(session_id)
 
-    @precondition(lambda self: 0 in self._left)
+    @precondition(lambda self: self.change == "suspension" and not self._is_made)
     @rule(who=WHO)
     def suspend_and_resume(self, who: int) -> None:
         """A suspended tenant reads its bill and its keys, and calls nothing else; no other tenant notices."""
-        self._left.discard(0)
+        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         assert self._administer(other, "SuspendTenant", tenant_id=me.tenant_id).code is OK
         self._until(lambda: self._sessions_of(me).code is DENIED)
@@ -74,11 +73,11 @@ class ChangingTenants(RuleBasedStateMachine):
         assert self._converse(me, me.sessions[0]).code is OK
         self._verify(me)
 
-    @precondition(lambda self: 1 in self._left)
+    @precondition(lambda self: self.change == "erasure" and not self._is_made)
     @rule(who=WHO, data=st.data())
     def erase_the_user(self, who: int, data: st.DataObject) -> None:
         """The name is in no collection, list, bill, export or recorded change; the tenant goes on with another user."""
-        self._left.discard(1)
+        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         name, by_operator = me.user, data.draw(st.booleans(), label="by the operator")
         erase = {"tenant_id": me.tenant_id, "user": name}
@@ -91,7 +90,7 @@ class ChangingTenants(RuleBasedStateMachine):
         assert erased.messages[0].sessions >= 1
         me.sessions.clear()
         me.user = f"user-{secrets.token_hex(8)}"
-        self.open_session(me, self.runs * _KINDS + who)
+        self.open_session(me, 3 + who)
         everything = [
             *(self._usage(me), self._sessions_of(me)),
             self._bill(me, "ListLedgerEntries", billing_pb.ListLedgerEntriesRequest()),
@@ -106,11 +105,11 @@ class ChangingTenants(RuleBasedStateMachine):
             assert not any(name in json_util.dumps(each) for each in documents), collection["name"]
         self._verify(me)
 
-    @precondition(lambda self: 2 in self._left)
+    @precondition(lambda self: self.change == "deletion" and not self._is_made)
     @rule(who=WHO)
     def delete_and_replace(self, who: int) -> None:
         """A deleted tenant's keys are invalid, its id is never used again, and its successor sees nothing of it."""
-        self._left.discard(2)
+        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         assert self._administer(other, "DeleteTenant", tenant_id=me.tenant_id).code is OK
         self._until(lambda: self._sessions_of(me).code is grpc.StatusCode.UNAUTHENTICATED)
@@ -122,7 +121,7 @@ class ChangingTenants(RuleBasedStateMachine):
         self._verify(me)
         replacement = next(self.pool)
         self.isolation.replace(me, replacement)
-        self.open_session(replacement, self.runs * _KINDS + who)
+        self.open_session(replacement, 3 + who)
         assert self._converse(other, other.sessions[0]).code is OK
 
     def _administer(self, who: Tenant, method: str, **fields: Any) -> Answer:
