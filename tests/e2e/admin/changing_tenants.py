@@ -1,4 +1,4 @@
-"""Changes of tenants in the middle of the isolation test: one is suspended, deleted and replaced, or loses a user."""
+"""Changes of tenants in the isolation test: one is suspended and resumed, deleted and replaced, or loses a user."""
 
 import secrets
 import time
@@ -12,7 +12,7 @@ from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine
 
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.tenants import Answer, IsolationCheck, Tenant, converse
@@ -27,7 +27,7 @@ START, END = Timestamp(seconds=1_780_000_000), Timestamp(seconds=1_810_000_000)
 
 
 class ChangingTenants(RuleBasedStateMachine):
-    """The changes. Each takes seconds, so a run makes one.
+    """The changes. Each takes seconds, so a run makes one, before its moves.
 
     Attributes:
         isolation: Calls the server as the tenants, and searches each response.
@@ -39,11 +39,16 @@ class ChangingTenants(RuleBasedStateMachine):
     pool: ClassVar[Iterator[Tenant]]
     service: ClassVar[Service]
     change: ClassVar[str]
+    isolation: IsolationCheck
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.isolation: IsolationCheck
-        self._is_made = False
+    def make_change(self, who: int, *, by_operator: bool) -> None:
+        """Make the change of the run to a tenant."""
+        if self.change == "suspension":
+            self._suspend_and_resume(who)
+        elif self.change == "erasure":
+            self._erase_the_user(who, by_operator=by_operator)
+        else:
+            self._delete_and_replace(who)
 
     def open_session(self, who: Tenant, number: int) -> None:
         """Run the first turn of a session with the tenant's end user."""
@@ -53,11 +58,8 @@ class ChangingTenants(RuleBasedStateMachine):
         assert who.mark in str(answer.messages)  # the answer repeats the text, so the search can find it
         who.sessions.append(session_id)
 
-    @precondition(lambda self: self.change == "suspension" and not self._is_made)
-    @rule(who=WHO)
-    def suspend_and_resume(self, who: int) -> None:
+    def _suspend_and_resume(self, who: int) -> None:
         """A suspended tenant reads its bill and its keys, and calls nothing else; no other tenant notices."""
-        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         assert self._administer(other, "SuspendTenant", tenant_id=me.tenant_id).code is OK
         self._until(lambda: self._sessions_of(me).code is DENIED)
@@ -73,13 +75,10 @@ class ChangingTenants(RuleBasedStateMachine):
         assert self._converse(me, me.sessions[0]).code is OK
         self._verify(me)
 
-    @precondition(lambda self: self.change == "erasure" and not self._is_made)
-    @rule(who=WHO, data=st.data())
-    def erase_the_user(self, who: int, data: st.DataObject) -> None:
+    def _erase_the_user(self, who: int, *, by_operator: bool) -> None:
         """The name is in no collection, list, bill, export or recorded change; the tenant goes on with another user."""
-        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
-        name, by_operator = me.user, data.draw(st.booleans(), label="by the operator")
+        name = me.user
         erase = {"tenant_id": me.tenant_id, "user": name}
         if by_operator:
             erased = self._administer(other, "EraseUser", **erase)
@@ -105,11 +104,8 @@ class ChangingTenants(RuleBasedStateMachine):
             assert not any(name in json_util.dumps(each) for each in documents), collection["name"]
         self._verify(me)
 
-    @precondition(lambda self: self.change == "deletion" and not self._is_made)
-    @rule(who=WHO)
-    def delete_and_replace(self, who: int) -> None:
+    def _delete_and_replace(self, who: int) -> None:
         """A deleted tenant's keys are invalid, its id is never used again, and its successor sees nothing of it."""
-        self._is_made = True
         me, other = self.isolation.tenants[who], self.isolation.tenants[(who + 1) % 3]
         assert self._administer(other, "DeleteTenant", tenant_id=me.tenant_id).code is OK
         self._until(lambda: self._sessions_of(me).code is grpc.StatusCode.UNAUTHENTICATED)

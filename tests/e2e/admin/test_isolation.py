@@ -47,12 +47,13 @@ class TenantIsolation(ChangingTenants):
 
     channel: ClassVar[grpc.Channel]
 
-    @initialize()
-    def begin(self) -> None:
-        """Create three tenants, each with a session."""
+    @initialize(who=WHO, by_operator=st.booleans())
+    def begin(self, who: int, by_operator: bool) -> None:  # noqa: FBT001 - Hypothesis passes it by name
+        """Create three tenants, each with a session, and change one of them."""
         self.isolation = IsolationCheck(self.channel, [next(self.pool) for _ in range(3)])
-        for number, who in enumerate(self.isolation.tenants):
-            self.open_session(who, number)
+        for number, tenant in enumerate(self.isolation.tenants):
+            self.open_session(tenant, number)
+        self.make_change(who, by_operator=by_operator)
 
     def agent(self, who: Tenant, method: str, **fields: Any) -> Answer:
         """Call AgentService."""
