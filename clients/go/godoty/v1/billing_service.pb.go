@@ -563,22 +563,22 @@ type ListLedgerEntriesRequest struct {
 	TurnId string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	// Only entries of the end user with this name. Empty: of all users, and of none. An erased user has no name.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
-	// Only entries of the end user with this reference, erased or not. Empty: of all users, and of none.
-	UserReference string `protobuf:"bytes,7,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
 	// Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
 	// no key.
-	ApiKeyId string `protobuf:"bytes,8,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	ApiKeyId string `protobuf:"bytes,7,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
 	// Only entries of this model, by its listed id or by the name that the provider sent. Empty: of all models.
-	Model string `protobuf:"bytes,9,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
 	// Only calls in this state. Unspecified: calls in any state, and adjustments.
-	State CallState `protobuf:"varint,10,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
+	State CallState `protobuf:"varint,9,opt,name=state,proto3,enum=godoty.v1.CallState" json:"state,omitempty"`
 	// Only entries that were inserted by this time, which must not be in the future: a list that is read again later has
 	// the same entries, each in its state at the time of reading. Unset: also those that are inserted between two pages.
-	AsOf *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Maximum number of entries; 0 means 100, values above 500 are reduced to 500.
-	PageSize int32 `protobuf:"varint,12,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,11,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page of the same query. Empty: the first page.
-	PageToken     string `protobuf:"bytes,13,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,12,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only entries of the end user with this reference, erased or not. Empty: of all users, and of none.
+	UserReference string `protobuf:"bytes,13,opt,name=user_reference,json=userReference,proto3" json:"user_reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,13 +655,6 @@ func (x *ListLedgerEntriesRequest) GetUser() string {
 	return ""
 }
 
-func (x *ListLedgerEntriesRequest) GetUserReference() string {
-	if x != nil {
-		return x.UserReference
-	}
-	return ""
-}
-
 func (x *ListLedgerEntriesRequest) GetApiKeyId() string {
 	if x != nil {
 		return x.ApiKeyId
@@ -700,6 +693,13 @@ func (x *ListLedgerEntriesRequest) GetPageSize() int32 {
 func (x *ListLedgerEntriesRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListLedgerEntriesRequest) GetUserReference() string {
+	if x != nil {
+		return x.UserReference
 	}
 	return ""
 }
@@ -1039,17 +1039,17 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x04 \x01(\tR\tsessionId\x12\x17\n" +
 	"\aturn_id\x18\x05 \x01(\tR\x06turnId\x12\x12\n" +
-	"\x04user\x18\x06 \x01(\tR\x04user\x12%\n" +
-	"\x0euser_reference\x18\a \x01(\tR\ruserReference\x12\x1c\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x1c\n" +
 	"\n" +
-	"api_key_id\x18\b \x01(\tR\bapiKeyId\x12\x14\n" +
-	"\x05model\x18\t \x01(\tR\x05model\x12*\n" +
-	"\x05state\x18\n" +
-	" \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12/\n" +
-	"\x05as_of\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
-	"\tpage_size\x18\f \x01(\x05R\bpageSize\x12\x1d\n" +
+	"api_key_id\x18\a \x01(\tR\bapiKeyId\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\x12*\n" +
+	"\x05state\x18\t \x01(\x0e2\x14.godoty.v1.CallStateR\x05state\x12/\n" +
+	"\x05as_of\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x1b\n" +
+	"\tpage_size\x18\v \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\r \x01(\tR\tpageToken\"u\n" +
+	"page_token\x18\f \x01(\tR\tpageToken\x12%\n" +
+	"\x0euser_reference\x18\r \x01(\tR\ruserReference\"u\n" +
 	"\x19ListLedgerEntriesResponse\x120\n" +
 	"\aentries\x18\x01 \x03(\v2\x16.godoty.v1.LedgerEntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbc\x01\n" +

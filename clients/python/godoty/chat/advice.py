@@ -55,6 +55,11 @@ BY_REASON = {
     "OUTPUT_NOT_ALLOWED": "ask the administrator to change the policy",
     "OPERATOR_ONLY": "use a key of the operator",
     "PROVIDER_KEYS_OFF": "ask the operator to set GODOTY_ENCRYPTION_KEYS",
+    "TENANT_SUSPENDED": "ask the operator to resume the tenant",
+    "TENANT_DELETED": "use another tenant",
+    "TENANT_EXISTS": "choose another id",
+    "USER_NOT_FOUND": "check the end user's name",
+    "ERASURE_UNFINISHED": "send the same request again, to wait for its end",
 }
 """By `godoty.v1.ErrorReason`, without its prefix."""
 

@@ -239,8 +239,6 @@ export interface ListLedgerEntriesRequest {
   turnId: string;
   /** Only entries of the end user with this name. Empty: of all users, and of none. An erased user has no name. */
   user: string;
-  /** Only entries of the end user with this reference, erased or not. Empty: of all users, and of none. */
-  userReference: string;
   /**
    * Only entries of turns that this API key started, by its id. Empty: of all keys. Entries of builds before 1.0 have
    * no key.
@@ -261,6 +259,8 @@ export interface ListLedgerEntriesRequest {
   pageSize: number;
   /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
   pageToken: string;
+  /** Only entries of the end user with this reference, erased or not. Empty: of all users, and of none. */
+  userReference: string;
 }
 
 /**
@@ -1049,13 +1049,13 @@ function createBaseListLedgerEntriesRequest(): ListLedgerEntriesRequest {
     sessionId: "",
     turnId: "",
     user: "",
-    userReference: "",
     apiKeyId: "",
     model: "",
     state: 0,
     asOf: undefined,
     pageSize: 0,
     pageToken: "",
+    userReference: "",
   };
 }
 
@@ -1079,26 +1079,26 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.user !== "") {
       writer.uint32(50).string(message.user);
     }
-    if (message.userReference !== "") {
-      writer.uint32(58).string(message.userReference);
-    }
     if (message.apiKeyId !== "") {
-      writer.uint32(66).string(message.apiKeyId);
+      writer.uint32(58).string(message.apiKeyId);
     }
     if (message.model !== "") {
-      writer.uint32(74).string(message.model);
+      writer.uint32(66).string(message.model);
     }
     if (message.state !== 0) {
-      writer.uint32(80).int32(message.state);
+      writer.uint32(72).int32(message.state);
     }
     if (message.asOf !== undefined) {
-      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(90).fork()).join();
+      Timestamp.encode(toTimestamp(message.asOf), writer.uint32(82).fork()).join();
     }
     if (message.pageSize !== 0) {
-      writer.uint32(96).int32(message.pageSize);
+      writer.uint32(88).int32(message.pageSize);
     }
     if (message.pageToken !== "") {
-      writer.uint32(106).string(message.pageToken);
+      writer.uint32(98).string(message.pageToken);
+    }
+    if (message.userReference !== "") {
+      writer.uint32(106).string(message.userReference);
     }
     return writer;
   },
@@ -1169,7 +1169,7 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.userReference = reader.string();
+            message.apiKeyId = reader.string();
             continue;
           }
           case 8: {
@@ -1177,39 +1177,39 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.apiKeyId = reader.string();
-            continue;
-          }
-          case 9: {
-            if (tag !== 74) {
-              break;
-            }
-
             message.model = reader.string();
             continue;
           }
-          case 10: {
-            if (tag !== 80) {
+          case 9: {
+            if (tag !== 72) {
               break;
             }
 
             message.state = reader.int32() as any;
             continue;
           }
-          case 11: {
-            if (tag !== 90) {
+          case 10: {
+            if (tag !== 82) {
               break;
             }
 
             message.asOf = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
-          case 12: {
-            if (tag !== 96) {
+          case 11: {
+            if (tag !== 88) {
               break;
             }
 
             message.pageSize = reader.int32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.pageToken = reader.string();
             continue;
           }
           case 13: {
@@ -1217,7 +1217,7 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
               break;
             }
 
-            message.pageToken = reader.string();
+            message.userReference = reader.string();
             continue;
           }
         }
@@ -1260,11 +1260,6 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
         ? globalThis.String(object.turn_id)
         : "",
       user: isSet(object.user) ? globalThis.String(object.user) : "",
-      userReference: isSet(object.userReference)
-        ? globalThis.String(object.userReference)
-        : isSet(object.user_reference)
-        ? globalThis.String(object.user_reference)
-        : "",
       apiKeyId: isSet(object.apiKeyId)
         ? globalThis.String(object.apiKeyId)
         : isSet(object.api_key_id)
@@ -1286,6 +1281,11 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
+        : "",
+      userReference: isSet(object.userReference)
+        ? globalThis.String(object.userReference)
+        : isSet(object.user_reference)
+        ? globalThis.String(object.user_reference)
         : "",
     };
   },
@@ -1310,9 +1310,6 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.user !== "") {
       obj.user = message.user;
     }
-    if (message.userReference !== "") {
-      obj.userReference = message.userReference;
-    }
     if (message.apiKeyId !== "") {
       obj.apiKeyId = message.apiKeyId;
     }
@@ -1331,6 +1328,9 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.userReference !== "") {
+      obj.userReference = message.userReference;
+    }
     return obj;
   },
 
@@ -1345,13 +1345,13 @@ export const ListLedgerEntriesRequest: MessageFns<ListLedgerEntriesRequest> = {
     message.sessionId = object.sessionId ?? "";
     message.turnId = object.turnId ?? "";
     message.user = object.user ?? "";
-    message.userReference = object.userReference ?? "";
     message.apiKeyId = object.apiKeyId ?? "";
     message.model = object.model ?? "";
     message.state = object.state ?? 0;
     message.asOf = object.asOf ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.userReference = object.userReference ?? "";
     return message;
   },
 };
