@@ -22,6 +22,7 @@ from godoty_service.metering.reconciler import Reconciler
 from godoty_service.metering.settlement import ReadGeneration, RecordTimeouts
 from godoty_service.provider_bootstrap import ProviderComponents
 from tests.support.caller import Caller
+from tests.support.service import soon
 
 TIMEOUTS = RecordTimeouts()
 
@@ -102,13 +103,13 @@ async def cancelled(caller: Caller, directive: str, **fields: Any) -> ModelCall:
 
 async def last_call_after_turn(caller: Caller) -> ModelCall:
     """Return the session's last call, once no turn runs."""
-    await eventually(lambda: (caller.service.session("talk") or {"lease": 1})["lease"] is None)
+    await soon(lambda: (caller.service.session("talk") or {"lease": 1})["lease"] is None)
     return calls(caller)[-1]
 
 
 async def closed(caller: Caller, *, within: float = 60.0) -> ModelCall:
     """Return the session's last call, once it is not pending any more."""
-    await eventually(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
+    await soon(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
     return calls(caller)[-1]
 
 
@@ -120,13 +121,6 @@ def calls(caller: Caller) -> list[ModelCall]:
     ledger = caller.service.database["ledger"].with_options(read_concern=ReadConcern("majority"))
     query = {"tenant_id": caller.service.tenant_id, "session_id": "talk", "kind": "call"}
     return [call_from_document(each) for each in ledger.find(query).sort([("start_time", 1), ("number", 1)])]
-
-
-async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> None:
-    """Wait until a condition is true."""
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def assert_stays_true(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:

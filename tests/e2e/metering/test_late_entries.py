@@ -14,12 +14,12 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.server import running
 from tests.conftest import server_environment
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
-from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, eventually
+from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, format_amount
+from tests.support.service import Service, format_amount, soon
 
 HELD = 12.0  # seconds that an insert is held up: a lease, and a turn of the server that takes over
 
@@ -41,7 +41,7 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(
     caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
     call = caller.start("@sandbox tool-loop calls=4 delay_ms=20")
-    await eventually(lambda: len(calls(caller)) == 2)
+    await soon(lambda: len(calls(caller)) == 2)
     (first, second) = caller.service.entry_documents("talk")
     foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_another", "number": second["number"] + 1}
     for name in ("cost", "cost_source", "usage", "generation_id"):
@@ -110,7 +110,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
         async with running(fail_point_backends.settings(name, **SHORT_LEASE, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
-            await eventually(lambda: len(calls(survivor)) == 2)
+            await soon(lambda: len(calls(survivor)) == 2)
             await paused.pause()
             held = asyncio.create_task(asyncio.sleep(HELD))
             turn = await survivor.converse(
@@ -121,7 +121,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
             before = [each.call_id for each in calls(survivor)]
             await held
             if limits is not None:
-                await eventually(lambda: len(calls(survivor)) == len(before) + 1)
+                await soon(lambda: len(calls(survivor)) == len(before) + 1)
             paused.resume()
             lost = await reading
 

@@ -12,8 +12,9 @@ from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.openrouter.api import OpenRouterApi
 from openrouter_sandbox.models import providers
 from tests.e2e.metering.conftest import NEVER, StartCaller
-from tests.e2e.metering.reconciler_harness import billed, closed, eventually
+from tests.e2e.metering.reconciler_harness import billed, closed
 from tests.support.caller import Caller, read
+from tests.support.service import soon
 
 MODEL = "openai/gpt-4o-mini"
 AT_ONCE = {"catalogue_refresh": 0.1, "reconcile_interval": NEVER}
@@ -75,7 +76,7 @@ async def test_running_call_has_the_catalogue_of_its_start(start_caller: StartCa
     caller = await start_caller(**AT_ONCE)
     call = await started(caller, SLOW)
     listing.factor = 2
-    await eventually(lambda: caller.service.database["catalogues"].count_documents({}) == 2)
+    await soon(lambda: caller.service.database["catalogues"].count_documents({}) == 2)
     await read(call)
     await caller.converse("hello")
 

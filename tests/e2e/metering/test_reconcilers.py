@@ -13,10 +13,10 @@ from godoty_service.metering.settlement import RecordTimeouts
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
-from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, cancelled, eventually, last_call_after_turn
+from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, cancelled, last_call_after_turn
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, format_amount
+from tests.support.service import Service, format_amount, soon
 
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
 
@@ -67,7 +67,7 @@ async def test_calls_of_a_killed_server_are_reconciled(
     caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
     await _first_text(call)
-    await eventually(lambda: service.entries("talk")[0].generation_id is not None)
+    await soon(lambda: service.entries("talk")[0].generation_id is not None)
     await process.kill()
     await read(call)
     harness = await start_harness(service, **SHORT_LEASE)
@@ -229,7 +229,7 @@ async def _own_tick(caller: Caller, session_id: str) -> None:
     call = caller.start(f"{CANCELLED} hold_after=10", session_id=session_id)
     await _first_text(call)
     call.cancel()
-    await eventually(lambda: caller.service.entries(session_id)[0].state is CallState.SETTLED)
+    await soon(lambda: caller.service.entries(session_id)[0].state is CallState.SETTLED)
 
 
 async def _tick_until_closed(harness: ReconcilerHarness) -> None:

@@ -14,11 +14,10 @@ from tests.e2e.metering.reconciler_harness import (
     calls,
     cancelled,
     closed,
-    eventually,
     last_call_after_turn,
 )
 from tests.support.caller import Caller
-from tests.support.service import format_amount
+from tests.support.service import format_amount, soon
 
 LISTED = {"openai/gpt-4o-mini": "0.00000015", "deepseek/deepseek-v3.2": "0.00000026"}  # USD for a prompt token
 
@@ -163,6 +162,6 @@ async def test_call_in_the_middle_of_a_tool_loop_is_settled_in_place(start_calle
     first = caller.service.entries("talk")[0]
     assert first.state is CallState.PENDING
     await last_call_after_turn(caller)
-    await eventually(lambda: calls(caller)[0].state is not CallState.PENDING)
+    await soon(lambda: calls(caller)[0].state is not CallState.PENDING)
     assert [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED] * 4
     await assert_totals(caller, cost=caller.service.invoiced("talk"))

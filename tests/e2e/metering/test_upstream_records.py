@@ -17,8 +17,8 @@ from openrouter_sandbox.billing.malformed import ABSENT
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
-from tests.e2e.metering.reconciler_harness import calls, cancelled, closed, eventually
-from tests.support.service import format_amount
+from tests.e2e.metering.reconciler_harness import calls, cancelled, closed
+from tests.support.service import format_amount, soon
 
 MINUTES_3, HOUR = timedelta(minutes=3), timedelta(minutes=61)
 NO_COST = "@sandbox no-cost record_ms=-1"
@@ -155,7 +155,7 @@ async def test_upstream_with_an_openrouter_answer_keeps_records(start_caller: St
 
         turn = await caller.converse("@sandbox no-cost record_ms=0 fee=0.002")
         assert turn.finished.turn_totals.pending_calls == 1
-        await eventually(lambda: caller.service.entry_documents("talk")[0].get("tries", 0) > 1)
+        await soon(lambda: caller.service.entry_documents("talk")[0].get("tries", 0) > 1)
         upstream.settings.record_endpoint = ""
         entry = await closed(caller)
 

@@ -1,7 +1,6 @@
 """Helpers for a turn's stream: resume, join and compare."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.support.caller import Caller, Turn, read
-from tests.support.service import Document, Service
+from tests.support.service import Document, Service, soon
 
 DELTAS = ("text_delta", "reasoning_delta")
 # Reasoning, text and tools, one event a token.
@@ -71,21 +70,9 @@ def assert_increasing(responses: Iterable[turn_pb.TurnEvent]) -> None:
     assert len({each.turn_id for each in kept}) <= 1
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], *, within: float = 60.0) -> float:
-    """Wait until a condition is true; return the seconds that it took."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    while True:
-        holds = condition()
-        if await holds if isinstance(holds, Awaitable) else holds:
-            return loop.time() - begun
-        assert loop.time() - begun < within, "it did not come true in time"
-        await asyncio.sleep(0.01)
-
-
 async def free(service: Service, session_id: str = "talk") -> Document:
     """Wait until a session has no lease."""
-    await until(lambda: (service.session(session_id) or {"lease": ""})["lease"] is None)
+    await soon(lambda: (service.session(session_id) or {"lease": ""})["lease"] is None)
     session = service.session(session_id)
     assert session is not None
     return session

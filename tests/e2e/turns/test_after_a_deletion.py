@@ -10,9 +10,9 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until_text
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 SECRET = "swordfish"
 
@@ -65,7 +65,7 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
     call = here.start(SLOW, on_disconnect=CONTINUE)
     turn_id = (await until_text(call, "t2 "))[0].turn_id
     waiting = asyncio.create_task(there.converse("hello", on_busy=turn_pb.ON_BUSY_WAIT, request_id="patient"))
-    await until(lambda: first.database["turns"].count_documents({"request_id": "patient"}) == 1)
+    await soon(lambda: first.database["turns"].count_documents({"request_id": "patient"}) == 1)
     # The state after a deletion by a third server that died in between.
     lease = {"turn_id": "del_1", "replica_id": "", "text": "", "predecessors": []}
     first.database["sessions"].update_one({"session_id": "talk"}, {"$set": {"lease": lease}, "$inc": {"fence": 1}})

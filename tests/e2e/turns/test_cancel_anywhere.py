@@ -15,11 +15,11 @@ from godoty_service.agents.profile import AgentProfile, assistant
 from godoty_service.server import Running, running
 from tests.e2e.turns.cancel_injector import CancelInjector
 from tests.e2e.turns.conftest import LONG
-from tests.e2e.turns.streams import chunks, until
+from tests.e2e.turns.streams import chunks
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 # A database write, a streaming model, a tool that waits, and the same again.
 CLOSED = 10.0  # seconds
@@ -54,7 +54,7 @@ def _is_of_a_library(coroutine: Any) -> bool:
 async def wait_for_no_other_tasks(before: set[Any]) -> None:
     """Wait until no tasks run except those of before."""
     try:
-        await until(lambda: not tasks() - before)
+        await soon(lambda: not tasks() - before)
     except AssertionError as error:
         raise AssertionError(f"left: {tasks() - before}") from error
 
@@ -64,10 +64,10 @@ async def assert_nothing_left(
 ) -> None:
     """Check that a cancelled turn has left no resource behind."""
     service = caller.service
-    await until(lambda: server.turns.running == 0)
+    await soon(lambda: server.turns.running == 0)
     await wait_for_no_other_tasks(before)
     sandbox = service.backends.sandbox
-    await until(lambda: service.backends.ask(lambda: sandbox.connections.open) == 0)
+    await soon(lambda: service.backends.ask(lambda: sandbox.connections.open) == 0)
     aborted = service.backends.ask(sandbox.connections.as_dict)["aborted"]
     assert all(each["noticed_at"] - struck < CLOSED for each in aborted if each["noticed_at"] > struck)
     session = service.session(session_id)
@@ -98,7 +98,7 @@ async def test_cancel_at_any_await_settles_turn(
         whole = await caller.converse(SCRIPT, session_id="whole")
         assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         awaits = injector.awaits
-        await until(lambda: server.turns.running == 0)
+        await soon(lambda: server.turns.running == 0)
         await asyncio.sleep(0.05)
         before = tasks()
         cases = [(at, late) for at in range(awaits + 1) for late in (False, True) if LONG or late == at % 2]
@@ -118,6 +118,6 @@ async def test_cancel_at_any_await_settles_turn(
             assert again.finished.stop_reason == turn_pb.STOP_REASON_END_TURN, (at, late)
             assert_valid_history(await caller.messages(session_id))
             assert_valid_request(caller.service.requests(session_id)[-1]["messages"])
-            await until(lambda: server.turns.running == 0)
+            await soon(lambda: server.turns.running == 0)
     print(f"[injector] {awaits} awaits, {len(cases)} cancels, {outcomes}")  # noqa: T201 - shown with -s
     assert outcomes["TURN_CANCELLED"] > awaits // 3

@@ -11,19 +11,10 @@ from godoty.v1 import turn_pb2 as turn_pb
 from godoty_service.ledger.states import CallState
 from godoty_service.turns import resumption, turn_store
 from tests.conftest import Start
-from tests.e2e.turns.streams import (
-    CONTINUE,
-    SLOW,
-    cancel,
-    free,
-    joined,
-    resume,
-    until,
-    until_text,
-)
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, until_text
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 TICK = 0.2  # seconds between two reads of cancel requests from other servers
 
@@ -37,7 +28,7 @@ async def closed_upstream(service: Service, session_id: str = "talk") -> None:
         aborted = service.backends.ask(connections.as_dict)["aborted"]
         return any(each["generation_id"] == generation for each in aborted)
 
-    await until(noticed)
+    await soon(noticed)
 
 
 def assert_cancelled(turn: Any) -> None:
@@ -124,7 +115,7 @@ async def test_remote_reader_keeps_turn_running(
         marks.add((service.database["turns"].find_one(turn_id) or {})["follow_time"])
         return len(marks) > 3
 
-    await until(renewed)
+    await soon(renewed)
     service.backends.allow(f"mark-{how}", 2)
     await until_text(second, "t4 ")
     assert service.entries("talk")[0].error is None

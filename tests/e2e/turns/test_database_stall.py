@@ -18,11 +18,11 @@ from godoty_service.turns.turn_store import TurnStore
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start
 from tests.e2e.turns.conftest import differences
-from tests.e2e.turns.streams import SLOW, until, until_text
+from tests.e2e.turns.streams import SLOW, until_text
 from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.history import assert_valid_history
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 LEASE = 12.0
 SESSIONS = 20
@@ -44,9 +44,9 @@ async def test_stalled_database_leaves_no_session_locked(tmp_path: Path, connect
                 for name in names[::2]:  # the others are new
                     await caller.converse("hi", session_id=name)
                 await _converse_in_a_stall(mongo, caller, names)
-                await until(lambda: server.turns.running == 0)
+                await soon(lambda: server.turns.running == 0)
                 for name in names:
-                    await until(partial(_served, caller, name))
+                    await eventually(partial(_served, caller, name))
                     assert_valid_history(await caller.messages(name))
                 assert backends.mongo[database]["sessions"].count_documents({"lease": {"$ne": None}}) == 0
             assert await differences(mongo.uri, database) == []

@@ -19,9 +19,9 @@ from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome
 from godoty_service.turns.session_deletion import SessionDeletions
 from tests.conftest import Start
-from tests.e2e.turns.streams import SLOW, insert_messages, until, until_text
+from tests.e2e.turns.streams import SLOW, insert_messages, until_text
 from tests.support.caller import Caller, Failure, failure_of
-from tests.support.service import Service, eventually
+from tests.support.service import Service, eventually, soon
 
 
 async def delete(caller: Caller, session_id: str = "talk", *, deadline: float = 90.0) -> None:
@@ -52,7 +52,7 @@ async def test_dead_servers_deletion_is_finished_by_later_call(caller: Caller, s
     """A session with an unfinished deletion is deleted by the next call to any server, with its dead turns' data."""
     for session_id, client in (("one", caller), ("two", second_caller)):
         await caller.converse("hi", session_id=session_id)
-        await until(partial(_leave, caller.service, session_id))
+        await soon(partial(_leave, caller.service, session_id))
         await delete(client, session_id)
 
         assert caller.service.session(session_id) is None

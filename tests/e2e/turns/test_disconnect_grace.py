@@ -16,11 +16,11 @@ from godoty_service.server import Running, running
 from godoty_service.turns import cancellation, resumption, turn_store
 from godoty_service.turns.turn import Turn as RunningTurn
 from tests.e2e.turns.silent_proxy import SilentProxy
-from tests.e2e.turns.streams import CONTINUE, assert_increasing, cancel, free, joined, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, assert_increasing, cancel, free, joined, resume, until_text
 from tests.support.backends import Backends
 from tests.support.caller import Caller, EventStream, read
 from tests.support.history import assert_valid_history
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 LONG, SHORT = Duration(seconds=600), Duration(nanos=700_000_000)
 WHOLE = "".join(f"t{number} " for number in range(12))
@@ -61,7 +61,7 @@ class Pair:
         """Cut the connections of a server's clients, and wait until the turn has no reader."""
         turn = self.turn(turn_id)
         self.proxies[which].cut()
-        await until(lambda: turn.log.readers == 0)
+        await soon(lambda: turn.log.readers == 0)
         return turn
 
 
@@ -168,13 +168,13 @@ async def test_turn_whose_reader_stays_away_is_cancelled(
         reader = pair.callers[1].resume(turn_id)
         await until_text(reader, "t3 ")
         call.cancel()
-        await until(lambda: turn.log.readers == 0)
+        await soon(lambda: turn.log.readers == 0)
         await asyncio.sleep(1.0)  # longer than the grace: the other server's reader keeps the turn running
         await is_running(pair)
     monkeypatch.setattr(turn_store, "_MARK_VALID", 600)
     left = time.monotonic()
     pair.proxies[which].cut()
-    await until(lambda: turn.log.ended)
+    await soon(lambda: turn.log.ended)
 
     assert time.monotonic() - max(left if which else turn.log.left_at, left) >= SHORT.nanos / 1e9 - 0.25
     session = await free(pair.service)
@@ -206,7 +206,7 @@ async def test_stopping_server_gives_no_grace(pair: Pair) -> None:
     await until_text(reader, "t3 ")
     turn = pair.turn(watched)
     await pair.lose(0, alone)
-    await until(lambda: turn.log.readers == 0)
+    await soon(lambda: turn.log.readers == 0)
     draining = asyncio.create_task(pair.servers[0].turns.drain(600.0))
     await free(pair.service, "a")
     assert not draining.done()
@@ -227,7 +227,7 @@ async def test_waiting_turn_has_its_grace(pair: Pair) -> None:
         "and now?", disconnect_grace=LONG, on_busy=turn_pb.ON_BUSY_WAIT, request_id="next", timeout=None
     )
     reading = asyncio.create_task(read(waiting))
-    await until(lambda: pair.service.database["turns"].count_documents({"request_id": "next"}) == 1)
+    await soon(lambda: pair.service.database["turns"].count_documents({"request_id": "next"}) == 1)
     (turn_id,) = pair.service.database["turns"].distinct("_id", {"request_id": "next"})
     await pair.lose(0, turn_id)
     assert (await reading).failure is not None

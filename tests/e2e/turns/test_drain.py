@@ -14,11 +14,11 @@ from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
 from godoty_service.settings import Settings
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, free, joined, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, free, joined, resume, until_text
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 SHORT = "@sandbox plain tokens=16 hold_after=3 hold="  # it waits until its test lets it end
 GRACE = 60.0  # seconds
@@ -79,7 +79,7 @@ async def test_new_turn_is_refused_during_drain(backends: Backends, new_database
         call = caller.start(f"{SHORT}refused")
         await until_text(call, "t0 ")
         stopped = stop()
-        await until(lambda: server.turns._draining)
+        await soon(lambda: server.turns._draining)
         assert_shutting_down(await caller.converse("hi", session_id="new"))
         backends.allow("refused")
         assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
@@ -97,7 +97,7 @@ async def test_turn_without_readers_may_finish_during_drain(
         seen = await until_text(call, "t2 ")
         call.cancel()
         stopped = stop()
-        await until(lambda: server.turns._draining)
+        await soon(lambda: server.turns._draining)
         backends.allow("alone")
         await stopped
 
@@ -119,12 +119,12 @@ async def test_drain_at_any_moment_of_turn_reports_shutdown(
             server.turns._draining = False
             call = caller.start(SLOW)
             await asyncio.sleep(pause)
-            await until(lambda: server.turns.running == 1)
+            await soon(lambda: server.turns.running == 1)
             await server.turns.drain(0.0)
             turn = await read(call)
             assert_shutting_down(turn)
             await free(service)
-        await until(lambda: server.turns.running == 0)
+        await soon(lambda: server.turns.running == 0)
         assert_valid_history(await caller.messages())
 
 
@@ -143,7 +143,7 @@ async def test_drain_refuses_queued_turns(
         waiting = [
             asyncio.create_task(caller.converse(f"waits {number}", on_busy=turn_pb.ON_BUSY_WAIT)) for number in range(3)
         ]
-        await until(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
+        await soon(lambda: service.database["turns"].count_documents({"tenant_id": service.tenant_id}) == 4)
         draining = asyncio.create_task(server.turns.drain(GRACE))
         refused = await asyncio.wait_for(asyncio.gather(*waiting), 30)  # while the turn before them still runs
         assert service.session("talk")["lease"] is not None  # type: ignore[index] # there is one

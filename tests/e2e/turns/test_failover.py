@@ -11,11 +11,11 @@ from godoty.v1 import turn_pb2 as turn_pb
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
 from tests.e2e.turns.conftest import differences
-from tests.e2e.turns.streams import CONTINUE, assert_increasing, joined, resume, until
+from tests.e2e.turns.streams import CONTINUE, assert_increasing, joined, resume
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 # The turns' states when the primary dies: streaming, in a tool loop, waiting for headers, and starting.
 SCRIPTS = {
@@ -51,17 +51,17 @@ async def test_primary_failover_during_turns_loses_nothing(
                     for name, text in SCRIPTS.items()
                 }
                 reading = {name: asyncio.create_task(read(call)) for name, call in calls.items()}
-                await until(lambda: all(len(caller.service.entries(name)) > 1 for name in SCRIPTS))
+                await soon(lambda: all(len(caller.service.entries(name)) > 1 for name in SCRIPTS))
                 await asyncio.sleep(0.2)
                 await (mongo.kill_primary() if how == "kill" else mongo.step_down())
                 turns = {name: await task for name, task in reading.items()}
                 outcomes = {name: turn.failure.reason if turn.failure else "finished" for name, turn in turns.items()}
                 print(f"[failover] {how}, {storage_timeout} s: {outcomes}")  # noqa: T201 - shown with -s
                 assert set(outcomes.values()) <= CLEAN | {"finished"}
-                await until(lambda: server.turns.running == 0, within=60)
+                await soon(lambda: server.turns.running == 0, within=60)
                 for name, turn in turns.items():
                     await _assert_sound(caller, name, turn.responses, failed=turn.failure is not None)
-                await until(lambda: _nothing_pending(caller), within=60)
+                await eventually(lambda: _nothing_pending(caller), within=60)
                 for name in SCRIPTS:
                     entries = caller.service.entries(name)
                     assert all(entry.cost is not None for entry in entries)

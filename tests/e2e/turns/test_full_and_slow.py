@@ -16,21 +16,12 @@ from godoty_service.turns.event_log.store import EventLogStore
 from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.turn import Turn, TurnRequest
 from tests.conftest import Start
-from tests.e2e.turns.streams import (
-    CONTINUE,
-    SLOW,
-    assert_increasing,
-    free,
-    joined,
-    resume,
-    until,
-    until_text,
-)
+from tests.e2e.turns.streams import CONTINUE, SLOW, assert_increasing, free, joined, resume, until_text
 from tests.support import caller as callers
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 Connect = Callable[[Service], Caller]
 
@@ -49,8 +40,8 @@ async def test_full_log_ends_turn_and_counts_its_cost(
     await free(caller.service)
     entries = caller.service.entries("talk")
     assert entries
-    await until(lambda: all(entry.cost is not None for entry in caller.service.entries("talk")))
-    await until(lambda: _settled(caller))
+    await soon(lambda: all(entry.cost is not None for entry in caller.service.entries("talk")))
+    await eventually(lambda: _settled(caller))
     assert caller.service.invoiced("talk") == sum(entry.cost or 0 for entry in caller.service.entries("talk"))
     again = await caller.converse(scenario, request_id="large")
     assert (joined(again.responses), again.failure) == (joined(turn.responses), turn.failure)

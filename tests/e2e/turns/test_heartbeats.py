@@ -6,10 +6,10 @@ from typing import Any
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, until_text
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 Connect = Callable[[Service], Caller]
 SILENT = "@sandbox slow tokens=9 first_delay_ms=0 delay_ms=0 hold_after=3 record_ms=-1"
@@ -81,7 +81,7 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
     caller = connect(service)
     call = caller.start(SLOW, on_disconnect=CONTINUE)
     turn_id = (await until_text(call, LAST))[-1].turn_id
-    await until(lambda: service.database["turn_logs"].count_documents({"turn_id": turn_id}) > 0)
+    await soon(lambda: service.database["turn_logs"].count_documents({"turn_id": turn_id}) > 0)
     other = await serve(database=service.database.name, **SHORT_LEASE, stream_heartbeat=0.3)
     survivor = connect(service.at(other.target))
     await process.kill()

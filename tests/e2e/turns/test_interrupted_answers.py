@@ -9,11 +9,11 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.sessions.history_repair import INTERRUPTED
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until_text
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service
+from tests.support.service import Service, soon
 from tests.support.waiting import when_free
 
 Connect = Callable[[Service], Caller]
@@ -29,7 +29,7 @@ async def killed(process_of: StartProcess, connect: Connect, text: str, until_sh
     call = caller.start(text, on_disconnect=CONTINUE)
     seen = await until_text(call, until_shown)
     turn_id = seen[0].turn_id
-    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
+    await soon(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     assert (await read(call)).failure is not None
     return caller, turn_id
@@ -75,7 +75,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
         if tools and response.HasField("text_delta") and seen.index(tools[0]) + 3 < len(seen):
             break
     turn_id = seen[0].turn_id
-    await until(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
+    await soon(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
     other = await serve(database=service.database.name, **SHORT_LEASE)
     survivor = connect(service.at(other.target))

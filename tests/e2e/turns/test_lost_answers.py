@@ -20,12 +20,11 @@ from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.e2e.turns.lossy import Loss, LossyDriver
-from tests.e2e.turns.streams import until
 from tests.faults.invoice_comparison import differences
 from tests.support.backends import ME, Backends
 from tests.support.caller import Caller, Turn
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 LEASE = 6.0
 ATTEMPTS = 10  # runs in which one write may be lost
@@ -84,7 +83,7 @@ class LossHarness:
 
     async def _run(self, case: Case, session_id: str, arm: Callable[[], None]) -> str:
         outcome = await case(session_id, arm)
-        await until(lambda: self._server.turns.running == 0)
+        await soon(lambda: self._server.turns.running == 0)
         return outcome
 
     async def next_turn(self, session_id: str, outcome: str) -> Turn:
@@ -98,7 +97,7 @@ class LossHarness:
             return failure is None
 
         try:
-            await until(served)
+            await eventually(served)
         except AssertionError as error:
             raise AssertionError(f"{session_id}: {turns[-1].failure}") from error
         return turns[-1]
@@ -109,7 +108,7 @@ class LossHarness:
         An entry that is inserted late, after its turn has abandoned it, was never sent: it is void, not unresolved.
         """
         entries = self.service.database["ledger"]
-        await until(lambda: entries.count_documents({"state": "pending"}) == 0, within=60)
+        await soon(lambda: entries.count_documents({"state": "pending"}) == 0, within=60)
         sandbox = self.service.backends.sandbox
         lines = self.service.backends.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
         settled = list(entries.find({"state": CallState.SETTLED.value}))
@@ -117,7 +116,7 @@ class LossHarness:
         assert sorted((each["generation_id"], each["cost"].to_decimal()) for each in settled) == sorted(
             (each.generation_id, each.cost) for each in lines
         )
-        await until(self._verified, within=60)  # a sweep repairs the effects of a lost write
+        await eventually(self._verified, within=60)  # a sweep repairs the effects of a lost write
 
     async def _verified(self) -> bool:
         """Verify ledger, sessions, budgets and roll-ups, as `godoty ledger verify` does."""
@@ -194,7 +193,7 @@ async def test_lost_write_of_a_takeover_does_not_lock_its_session(
 
     async def case(session_id: str, arm: Callable[[], None]) -> str:
         await harness.caller.converse("hello", session_id=session_id)
-        await until(lambda: create_dead_turn(harness.service, session_id, has_messages=has_messages))
+        await soon(lambda: create_dead_turn(harness.service, session_id, has_messages=has_messages))
         arm()
         return outcome_of(await harness.caller.converse(SCRIPT, session_id=session_id))
 
@@ -217,7 +216,7 @@ async def test_lost_write_of_a_deletion_does_not_lock_its_session(harness: LossH
         arm()
         with suppress(grpc.RpcError):
             await harness.caller.call("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
-        await until(lambda: harness.service.session(session_id) is None)
+        await soon(lambda: harness.service.session(session_id) is None)
         return "deleted"
 
     found = await harness.each_write(case, DELETION_WRITES, loss=loss)

@@ -18,9 +18,9 @@ from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
-from tests.e2e.turns.streams import CONTINUE, insert_messages, until, until_text
+from tests.e2e.turns.streams import CONTINUE, insert_messages, until_text
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 WRITES = frozenset(
     {
@@ -116,7 +116,7 @@ async def turn(caller: Caller, operations: Operations, text: str, session_id: st
     taken = await caller.converse(text, session_id=session_id, **fields)
     assert taken.finished
     ended = {"turn_id": taken.responses[0].turn_id, "ended": True}
-    await until(lambda: database["turn_logs"].count_documents(ended) == 1)
+    await soon(lambda: database["turn_logs"].count_documents(ended) == 1)
     return Operations(operations.done, operations.steps, operations.sent)
 
 
@@ -202,8 +202,8 @@ async def test_turns_are_read_without_a_write(
     call = caller.start("@sandbox plain tokens=9 hold_after=2 hold=reads", session_id="runs", on_disconnect=CONTINUE)
     running = (await until_text(call, "t1 "))[0]
     stored = {"turn_id": running.turn_id, "generation_id": {"$type": "string"}}
-    await until(lambda: caller.service.database["ledger"].count_documents(stored) == 1)
-    await until(lambda: caller.service.database["messages"].count_documents({"turn_id": running.turn_id}) == 1)
+    await soon(lambda: caller.service.database["ledger"].count_documents(stored) == 1)
+    await soon(lambda: caller.service.database["messages"].count_documents({"turn_id": running.turn_id}) == 1)
     costs = {}
     for method, request in (
         ("GetTurn", pb.GetTurnRequest(turn_id=running.turn_id)),
@@ -214,7 +214,7 @@ async def test_turns_are_read_without_a_write(
         await caller.call(method, request)
         costs[str(request)] = operations.own
     caller.service.backends.allow("reads")
-    await until(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 13)
+    await soon(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 13)
 
     reads = Counter({"turns.find": 1, "sessions.find": 1, "ledger.find": 1})
     assert list(costs.values()) == [reads, reads, reads + Counter({"sessions.find": 1})]

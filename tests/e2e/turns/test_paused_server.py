@@ -30,12 +30,12 @@ from godoty_service.mongo.client import open_database
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, joined, resume, until
+from tests.e2e.turns.streams import CONTINUE, joined, resume
 from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Document, Service
+from tests.support.service import Document, Service, eventually, soon
 
 BLINK = LEASE
 # The monitor would detect the lost sessions; here each turn must detect it by itself.
@@ -95,7 +95,7 @@ def assert_summed(service: Service, session_id: str) -> None:
 
 async def busy(service: Service) -> None:
     """Wait until all sessions have a running turn."""
-    await until(lambda: all(service.session(each) and service.entries(each) for each in SCRIPTS))
+    await soon(lambda: all(service.session(each) and service.entries(each) for each in SCRIPTS))
     await asyncio.sleep(0.1)
 
 
@@ -209,7 +209,7 @@ def stall() -> None:
 
 async def served_again(caller: Caller) -> None:
     """Wait until the server has its heartbeat back, and accepts turns in the session."""
-    await until(partial(_served, caller))
+    await eventually(partial(_served, caller))
 
 
 async def _served(caller: Caller) -> bool:
@@ -278,7 +278,7 @@ async def test_session_taken_over_twice_loses_nothing(
     caller, messages = connect(service), service.database["messages"]
     for name in ("kept", "lost"):
         caller.start("first " + SCRIPTS["streams"], session_id=name, on_disconnect=CONTINUE)
-    await until(lambda: messages.count_documents({"tenant_id": service.tenant_id}) == 2)
+    await soon(lambda: messages.count_documents({"tenant_id": service.tenant_id}) == 2)
     await process.kill()
     messages.delete_many({"session_uid": (service.session("lost") or {})["_id"]})  # it died a moment earlier
     await asyncio.sleep(LEASE)

@@ -14,9 +14,10 @@ from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.e2e.turns.conftest import LONG
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, until_text
 from tests.support.caller import Caller, Turn
 from tests.support.history import assert_valid_history
+from tests.support.service import soon
 
 CLIENTS, TURNS = 64, 50 if LONG else 2
 FAST = "@sandbox plain tokens=1 flat=1"
@@ -100,7 +101,7 @@ async def test_reject_is_served_or_refused(caller: Caller, second_caller: Caller
     assert_valid_history(messages)
     assert_sums(caller, served, max(served, key=lambda turn: turn.finished.session_totals.turns).finished)
     tenant = {"tenant_id": caller.service.tenant_id}
-    await until(lambda: caller.service.database["turns"].count_documents(tenant) == len(served))
+    await soon(lambda: caller.service.database["turns"].count_documents(tenant) == len(served))
 
 
 async def test_queued_turns_are_served_in_order(caller: Caller) -> None:
@@ -110,7 +111,7 @@ async def test_queued_turns_are_served_in_order(caller: Caller) -> None:
     waiting = []
     for number in range(12):
         waiting.append(asyncio.create_task(caller.converse(f"{FAST} {number}", on_busy=WAIT)))
-        await until(partial(_in_line, caller, number + 2))
+        await soon(partial(_in_line, caller, number + 2))
     await cancel(caller, turn_id)
     await asyncio.gather(*waiting)
 

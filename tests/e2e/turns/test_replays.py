@@ -8,9 +8,8 @@ import pytest
 
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
 from tests.conftest import Start
-from tests.e2e.turns.streams import until
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 CHEAP, DEAR = "openai/gpt-4o-mini", "openai/gpt-4o"
 
@@ -55,7 +54,7 @@ async def test_replay_does_not_delay_turn(
     for name in ("begin", "of_request"):
         monkeypatch.setattr(TurnStore, name, slowed(getattr(TurnStore, name)))
     replay = asyncio.create_task(caller.converse("hi", request_id="one", on_busy=on_busy))
-    await until(requested.is_set)
+    await soon(requested.is_set)
     try:
         turn = await caller.converse("a turn of its own")
     finally:

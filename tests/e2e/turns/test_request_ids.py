@@ -10,10 +10,10 @@ import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, RICH, SLOW, cancel, free, joined, resume, until_text
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history
-from tests.support.service import Service, eventually
+from tests.support.service import Service, eventually, soon
 
 RETENTION = 7.0
 LONGEST = 900.0
@@ -174,7 +174,7 @@ async def test_request_id_survives_restart(serve_process: StartProcess, connect:
     process, service = await serve_process()
     caller = connect(service)
     turn = await caller.converse(RICH, request_id="kept")
-    await until(lambda: service.database["turn_logs"].count_documents({"ended": True}) == 1)
+    await soon(lambda: service.database["turn_logs"].count_documents({"ended": True}) == 1)
     await process.kill()
     await process.start()
 
@@ -189,7 +189,7 @@ async def test_request_id_expires_before_its_log(serve: Start, connect: Callable
     begun = datetime.now(UTC) - timedelta(milliseconds=1)  # the database truncates to milliseconds
     turn = await caller.converse(RICH, request_id="dated")
     turn_id, database = turn.responses[0].turn_id, caller.service.database
-    await until(lambda: database["turn_logs"].count_documents({"turn_id": turn_id, "ended": True}) == 1)
+    await soon(lambda: database["turn_logs"].count_documents({"turn_id": turn_id, "ended": True}) == 1)
     ended = datetime.now(UTC)
 
     record = database["turns"].find_one({"_id": turn_id})

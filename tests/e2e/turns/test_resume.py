@@ -19,14 +19,13 @@ from tests.e2e.turns.streams import (
     joined,
     last_stored_sequence,
     resume,
-    until,
     until_sequence,
     until_text,
 )
 from tests.support.caller import Caller, failure_of, read
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=10 tokens=400 hold_after=60 record_ms=-1"
 LOOP = "loop @sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
@@ -156,9 +155,9 @@ async def test_turns_of_killed_server_end_interrupted(
     caller = connect(service)
     talking, looping = (caller.start(each, session_id=each[:4], on_disconnect=CONTINUE) for each in (TALK, LOOP))
     looped = [await anext(aiter(looping))]
-    await until(lambda: len(service.entries("loop")) == 3)
+    await soon(lambda: len(service.entries("loop")) == 3)
     seen = await until_text(talking, "t20 ")
-    await until(lambda: last_stored_sequence(service, seen[0].turn_id) >= seen[-1].sequence)
+    await soon(lambda: last_stored_sequence(service, seen[0].turn_id) >= seen[-1].sequence)
     await process.kill()
     for call, shown in ((talking, seen), (looping, looped)):
         late = await read(call)

@@ -12,10 +12,10 @@ from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, resume, until, until_text
+from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, resume, until_text
 from tests.support.caller import Caller, Failure, Turn, failure_of, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service
+from tests.support.service import Service, eventually, soon
 
 PAGE = 65_536  # bytes
 MODEL = "openai/gpt-4o-mini"
@@ -52,7 +52,7 @@ async def until_ended(caller: Caller, turn_id: str) -> turn_pb.Turn:
     async def ended() -> bool:
         return (await get(caller, turn_id)).state == ENDED
 
-    await until(ended)
+    await eventually(ended)
     return await get(caller, turn_id)
 
 
@@ -122,7 +122,7 @@ async def test_running_and_waiting_turns_are_distinguished(caller: Caller, secon
         for client in (caller, second_caller)
     ]
     turns = caller.service.database["turns"]
-    await until(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 3)
+    await soon(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 3)
     for client in (caller, second_caller):
         found = await listed(client)
         assert [each.state for each in found] == [WAITING, WAITING, RUNNING]
@@ -159,7 +159,7 @@ async def test_page_is_bounded_in_bytes(serve: Start, connect: Callable[[Service
     """A page ends before it is larger than the setting, and the next one continues after it."""
     caller = connect(await serve(page_bytes=PAGE))
     turn_id = (await caller.converse("hi")).responses[0].turn_id
-    await until(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 1)
+    await soon(lambda: caller.service.database["turn_logs"].count_documents({"ended": True}) == 1)
     copies = [f"turn_{number:028x}" for number in range(1, 301)]
     for name, key in (("turns", ""), ("turn_logs", "/00000000")):
         collection = caller.service.database[name]
@@ -180,7 +180,7 @@ async def test_refused_turn_is_not_found(caller: Caller, second_caller: Caller) 
     assert failure_reason(await second_caller.converse("me too", request_id="busy")) == "SESSION_BUSY"
     waiting = asyncio.create_task(second_caller.converse("me too", on_busy=turn_pb.ON_BUSY_WAIT, request_id="waits"))
     turns = caller.service.database["turns"]
-    await until(lambda: turns.count_documents({"request_id": "waits", "tenant_id": caller.service.tenant_id}) == 1)
+    await soon(lambda: turns.count_documents({"request_id": "waits", "tenant_id": caller.service.tenant_id}) == 1)
     (waiting_id,) = turns.distinct("_id", {"request_id": "waits", "tenant_id": caller.service.tenant_id})
     await cancel(second_caller, waiting_id)
     assert failure_reason(await waiting) == "TURN_CANCELLED"
@@ -246,7 +246,7 @@ async def test_turn_that_never_began_is_not_found(
     await until_text(call, "t2 ")
     waiting = asyncio.create_task(caller.converse("hi", on_busy=turn_pb.ON_BUSY_WAIT, request_id="lost"))
     turns = service.database["turns"]
-    await until(lambda: turns.count_documents({"request_id": "lost"}) == 1)
+    await soon(lambda: turns.count_documents({"request_id": "lost"}) == 1)
     (turn_id,) = turns.distinct("_id", {"request_id": "lost"})
     assert (await get(survivor, turn_id)).state == WAITING
     await process.kill()
@@ -255,7 +255,7 @@ async def test_turn_that_never_began_is_not_found(
     async def gone() -> bool:
         return turn_id not in [each.turn_id for each in await listed(survivor)]
 
-    await until(gone)
+    await eventually(gone)
     assert await missing(survivor, turn_id)
     assert turns.count_documents({"request_id": "lost"}) == 0
     call.cancel()
@@ -287,7 +287,7 @@ async def test_reconciled_cost_is_included(caller: Caller) -> None:
     async def settled() -> bool:
         return (await get(caller, turn_id)).totals.pending_calls == 0
 
-    await until(settled)
+    await eventually(settled)
     assert (await get(caller, turn_id)).totals.cost_usd == str(caller.service.entries("talk")[0].cost)
 
 

@@ -15,10 +15,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, free, joined, until, until_text
+from tests.e2e.turns.streams import CONTINUE, free, joined, until_text
 from tests.support.caller import Caller, Turn
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Document, Service
+from tests.support.service import Document, Service, soon
 
 WAIT = turn_pb.ON_BUSY_WAIT
 _WRITES = ("insert_one", "insert_many", "update_one", "bulk_write", "find_one_and_update", "delete_one", "delete_many")
@@ -68,7 +68,7 @@ async def _assert_ran_once(turn: Turn, service: Service, *before: str) -> None:
     """Check that a turn was answered, and that only it and the turns of the given ids were charged."""
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     # A call whose insert was applied though its answer was lost is void: nothing was sent.
-    await until(lambda: all(each.state != "pending" for each in service.entries("talk")))
+    await soon(lambda: all(each.state != "pending" for each in service.entries("talk")))
     charged = [each for each in service.entries("talk") if each.state != "void"]
     assert {each.turn_id for each in charged} == {*before, turn.responses[0].turn_id}
 
@@ -135,7 +135,7 @@ async def _queue(
     await until_text(running, "t1")
     waiting = asyncio.create_task(connect(service).converse("hello", request_id="one", on_busy=WAIT))
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await until(lambda: service.database["turns"].count_documents({"request_id": "one"}) == 1)
+    await soon(lambda: service.database["turns"].count_documents({"request_id": "one"}) == 1)
     return process, there, waiting
 
 
@@ -150,7 +150,7 @@ async def test_retry_runs_queued_turn_of_killed_server(
         there.service.database["turns"].count_documents,
         {"request_id": "one", "replica_id": {"$ne": process.replica_id}},
     )
-    await until(lambda: retry.done() or own() == 1)
+    await soon(lambda: retry.done() or own() == 1)
     there.service.backends.allow("killed")
 
     turn = await retry

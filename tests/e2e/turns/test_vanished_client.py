@@ -9,9 +9,9 @@ from godoty.v1 import turn_pb2 as turn_pb
 from godoty_service.ledger.states import CallState
 from tests.conftest import Start
 from tests.e2e.turns.silent_proxy import SilentProxy
-from tests.e2e.turns.streams import CONTINUE, free, until, until_text
+from tests.e2e.turns.streams import CONTINUE, free, until_text
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 QUICK: dict[str, Any] = {"keepalive_time": 3.0, "keepalive_timeout": 3.0}
 BOUND = 20.0  # seconds; a turn whose client is not missed goes on for a minute
@@ -30,7 +30,7 @@ async def test_silently_vanished_client_cancels_its_turn(
         call = connect(service.at(proxy.address)).start(script, timeout=None)
         await anext(aiter(call))
         proxy.fall_silent()
-        await until(lambda: (service.session("talk") or {"lease": None})["lease"] is None, within=BOUND)
+        await soon(lambda: (service.session("talk") or {"lease": None})["lease"] is None, within=BOUND)
 
     (entry,) = service.entries("talk")
     assert entry.state in (CallState.PENDING, CallState.UNRESOLVED)
