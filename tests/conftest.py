@@ -4,7 +4,7 @@ import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,12 +89,15 @@ def _restore_logging() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def hold_names(request: pytest.FixtureRequest) -> None:
-    """Revoke what earlier tests released: the names of their holds are free again, also for a second driver's run."""
-    for name in ("backends", "fail_point_backends"):
-        if name in request.fixturenames:
-            started: Backends = request.getfixturevalue(name)
-            started.ask(started.sandbox.holds.clear)
+def _reset_backends(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Revoke what earlier tests released, so that the names of their holds are free, and drop this test's databases."""
+    with ExitStack() as stack:
+        for name in ("backends", "fail_point_backends"):
+            if name in request.fixturenames:
+                started: Backends = request.getfixturevalue(name)
+                started.ask(started.sandbox.holds.clear)
+                stack.enter_context(started.dropping_databases())
+        yield
 
 
 @pytest.fixture(scope="session")
