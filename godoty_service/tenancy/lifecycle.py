@@ -80,16 +80,25 @@ class TenantLifecycle:
         if request is not None and (found := await self._tenants.of_request(request)) is not None:
             return found
         if new.tenant_id and await self._tenants.get(new.tenant_id) is not None:
-            raise TenantExists.of(new.tenant_id)
+            return await self._created_meanwhile(new.tenant_id, request)
         tenant = self._tenants.new(new.display_name, tenant_id=new.tenant_id, time_zone=new.time_zone)
         values = {"display_name": tenant.display_name, "time_zone": tenant.time_zone}
         await self._changes.record(actor=actor, method="CreateTenant", tenant_id=tenant.tenant_id, old=None, new=values)
         try:
             return await self._tenants.insert(tenant, request)
-        except DuplicateKey:  # another request was faster, perhaps the same one
-            if request is not None and (found := await self._tenants.of_request(request)) is not None:
-                return found
-            raise TenantExists.of(tenant.tenant_id) from None
+        except DuplicateKey:
+            return await self._created_meanwhile(tenant.tenant_id, request)
+
+    async def _created_meanwhile(self, tenant_id: str, request: AdminRequest | None) -> Tenant:
+        """Return the tenant that the same request created a moment ago.
+
+        Raises:
+            RequestIdReused: The request's id was used for another request.
+            TenantExists: Another request created the tenant of this id.
+        """
+        if request is not None and (found := await self._tenants.of_request(request)) is not None:
+            return found
+        raise TenantExists.of(tenant_id)
 
     async def update(self, actor: Actor, tenant_id: str, change: TenantChange) -> Tenant:
         """Change a tenant's display name or time zone.

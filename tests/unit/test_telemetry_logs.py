@@ -28,8 +28,14 @@ def stream() -> io.StringIO:
 
 @pytest.fixture
 def lines(stream: io.StringIO) -> Lines:
+    """Return the lines so far, without what Python says of objects that earlier tests have left."""
     configure_logs(stream=stream)
-    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def written() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in stream.getvalue().splitlines()]
+        return [line for line in found if line.get("logger") not in ("asyncio", "py.warnings")]
+
+    return written
 
 
 def fail_with(fault: Exception) -> None:
