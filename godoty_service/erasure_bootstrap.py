@@ -34,6 +34,7 @@ def _steps(components: Components) -> tuple[ErasureStep, ...]:
     """
     eraser = _Eraser(components)
     return (
+        ErasureStep(name="key_revocation", erase=eraser.key_revocation),
         ErasureStep(name="sessions", erase=eraser.sessions),
         ErasureStep(name="messages", erase=eraser.messages),
         ErasureStep(name="turns", erase=eraser.turns),
@@ -52,6 +53,10 @@ class _Eraser:
         self._conversations = components.conversations
         self._ledger = components.accounting.ledger
         self._users = components.users.references
+
+    async def key_revocation(self, tenant_id: str) -> bool:
+        """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
+        return await self._tenancy.api_keys.revoke_all(tenant_id) == 0
 
     async def sessions(self, tenant_id: str) -> bool:
         """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one."""
