@@ -59,19 +59,22 @@ class _Eraser:
         return await self._tenancy.api_keys.revoke_all(tenant_id) == 0
 
     async def sessions(self, tenant_id: str) -> bool:
-        """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one."""
+        """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one.
+
+        It is complete once it finds none: the tombstones of the logs remain until the next run, so that late writes of
+        turns that are being cancelled collide with them.
+        """
         complete = True
         after: tuple[datetime, str] | None = None
         lists = self._conversations.sessions.lists
         while page := await lists.page(tenant_id, user=None, after=after, limit=_SESSIONS):
-            after = (page[-1].update_time, page[-1].uid)
+            complete, after = False, (page[-1].update_time, page[-1].uid)
             deletions = (self._conversations.deletions.finish(each) for each in page)
             for failure in await asyncio.gather(*deletions, return_exceptions=True):
                 if not isinstance(failure, BaseException) or isinstance(failure, SessionNotFound):
                     continue
                 if isinstance(failure, StorageUnavailable) or not isinstance(failure, GodotyError):
                     raise failure
-                complete = False
         return complete
 
     async def messages(self, tenant_id: str) -> bool:
@@ -80,14 +83,20 @@ class _Eraser:
         return True
 
     async def turns(self, tenant_id: str) -> bool:
-        """Delete the records of turns, also of deleted ones, and their logs."""
+        """Delete the records of turns, also of deleted ones, and their logs.
+
+        It is complete once it finds none: the last part of a log may be stored after its tombstone was erased.
+        """
+        complete = True
         turn_store, event_logs = self._conversations.turn_store, self._conversations.event_logs
         while turn_ids := await turn_store.some_ids(tenant_id):
             await event_logs.erase(tenant_id, turn_ids)
             await turn_store.erase(tenant_id, turn_ids)
+            complete = False
         while turn_ids := await event_logs.some_ended(tenant_id):
             await event_logs.erase(tenant_id, turn_ids)
-        return True
+            complete = False
+        return complete
 
     async def users(self, tenant_id: str) -> bool:
         """Delete the names of the end users; entries keep their references."""

@@ -1,6 +1,7 @@
 """The steps that erase a deleted tenant: what is written late, or by servers of earlier builds, is erased as well."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,10 @@ from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.lifecycle import TenantLifecycle
 from godoty_service.tenancy.tenants import Tenant
+from godoty_service.turns.event_log.events import TextDelta
+from godoty_service.turns.event_log.store import Chunk, Outcome
+from godoty_service.turns.turn_store import TurnRecord
+from tests.integration.mongo.session_stores import acquire, finish
 from tests.support.backends import Backends
 
 ACTOR = Actor(kind=ActorKind.SYSTEM, id="test")
@@ -85,3 +90,40 @@ async def test_erasure_revokes_keys_before_it_erases(components: Components, mon
 
     assert (await run_erasure(components, tenant_id)).erase_time is not None
     assert await components.tenancy.api_keys.some_ids(tenant_id) == []
+
+
+async def test_end_of_a_log_that_is_stored_late_is_erased(components: Components) -> None:
+    """A run later, it meets the tombstone of its session's deletion; after that, the next run finds it."""
+    tenant_id = (await components.tenancy.tenants.create("Acme")).tenant_id
+    conversations = components.conversations
+    await components.replicas.heartbeat()
+    await finish(conversations.sessions, await acquire(conversations.sessions, tenant_id=tenant_id))
+    turns, logs = conversations.turn_store, conversations.event_logs
+    await turns.begin(
+        TurnRecord(
+            turn_id="turn", tenant_id=tenant_id, session_id="talk", request_id="r", fingerprint="", replica_id="here"
+        )
+    )
+    first = Chunk(
+        turn_id="turn",
+        tenant_id=tenant_id,
+        index=0,
+        first=1,
+        events=(TextDelta("hello"),),
+        ended=False,
+        error=None,
+        writer="here",
+        expire_time=turns.log_expiry(),
+    )
+    last = replace(first, index=1, first=2, ended=True)
+    await logs.append([first])
+    await lifecycle(components).delete(ACTOR, tenant_id)
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    assert await logs.append([last]) == {"turn": Outcome.LOST}
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    assert await logs.append([last]) == {"turn": Outcome.STORED}
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    assert await logs.read(tenant_id, "turn", after=-1) == []
+
+    assert (await run_erasure(components, tenant_id)).erase_time is not None
+    assert await turns.some_ids(tenant_id) == []
