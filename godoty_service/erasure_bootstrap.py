@@ -52,7 +52,7 @@ class _Eraser:
         self._tenancy = components.tenancy
         self._conversations = components.conversations
         self._ledger = components.accounting.ledger
-        self._users = components.users.references
+        self._users = components.users
 
     async def key_revocation(self, tenant_id: str) -> bool:
         """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
@@ -99,8 +99,10 @@ class _Eraser:
         return complete
 
     async def users(self, tenant_id: str) -> bool:
-        """Delete the names of the end users; entries keep their references."""
-        await self._users.forget_tenant(tenant_id)
+        """Delete the names of the end users, once no entry has one; entries keep their references."""
+        if await self._users.stored_names.in_ledger(tenant_id):  # its replacement would insert the users again
+            return False
+        await self._users.references.forget_tenant(tenant_id)
         return True
 
     async def api_keys(self, tenant_id: str) -> bool:

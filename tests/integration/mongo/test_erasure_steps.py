@@ -10,6 +10,7 @@ from godoty_service.erasure_bootstrap import tenant_erasure
 from godoty_service.mongo.client import Driver
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.errors import TenantDeleted
 from godoty_service.tenancy.lifecycle import TenantLifecycle
 from godoty_service.tenancy.tenants import Tenant
 from godoty_service.turns.event_log.events import TextDelta
@@ -127,3 +128,29 @@ async def test_end_of_a_log_that_is_stored_late_is_erased(components: Components
 
     assert (await run_erasure(components, tenant_id)).erase_time is not None
     assert await turns.some_ids(tenant_id) == []
+
+
+async def test_names_of_schema_1_are_replaced_before_users_are_erased(components: Components) -> None:
+    """Else their replacement would insert users of a tenant whose data are erased."""
+    tenant_id = (await components.tenancy.tenants.create("Acme")).tenant_id
+    ledger, users = components.database.collection("ledger"), components.database.collection("users")
+    await ledger.insert_one({"_id": "call", "tenant_id": tenant_id, "session_uid": "ses", "number": 1, "user": "Ann"})
+    await lifecycle(components).delete(ACTOR, tenant_id)
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    await components.users.stored_names.replace()
+    assert await users.count({"tenant_id": tenant_id}) == 1
+
+    assert (await run_erasure(components, tenant_id)).erase_time is not None
+    assert await users.count({}) == 0
+    assert await ledger.count({"user": {"$exists": True}}) == 0
+
+
+async def test_user_of_deleted_tenant_is_not_erased_by_itself(components: Components) -> None:
+    """An erasure would insert a user whose name an entry has; nothing of it is recorded."""
+    tenant_id = (await components.tenancy.tenants.create("Acme")).tenant_id
+    await components.users.references.of_name(tenant_id, "Ann")
+    await lifecycle(components).delete(ACTOR, tenant_id)
+    with pytest.raises(TenantDeleted):
+        await components.user_erasure.erase(ACTOR, tenant_id, "Ann")
+
+    assert await components.database.collection("admin_changes").count({"tenant_id": tenant_id}) == 1
