@@ -34,6 +34,7 @@ def _steps(components: Components) -> tuple[ErasureStep, ...]:
     """
     eraser = _Eraser(components)
     return (
+        ErasureStep(name="key_revocation", erase=eraser.key_revocation),
         ErasureStep(name="sessions", erase=eraser.sessions),
         ErasureStep(name="messages", erase=eraser.messages),
         ErasureStep(name="turns", erase=eraser.turns),
@@ -51,22 +52,29 @@ class _Eraser:
         self._tenancy = components.tenancy
         self._conversations = components.conversations
         self._ledger = components.accounting.ledger
-        self._users = components.users.references
+        self._users = components.users
+
+    async def key_revocation(self, tenant_id: str) -> bool:
+        """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
+        return await self._tenancy.api_keys.revoke_all(tenant_id) == 0
 
     async def sessions(self, tenant_id: str) -> bool:
-        """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one."""
+        """Delete the sessions, their messages and logs; a turn that is being cancelled may still hold one.
+
+        It is complete once it finds none: the tombstones of the logs remain until the next run, so that late writes of
+        turns that are being cancelled collide with them.
+        """
         complete = True
         after: tuple[datetime, str] | None = None
         lists = self._conversations.sessions.lists
         while page := await lists.page(tenant_id, user=None, after=after, limit=_SESSIONS):
-            after = (page[-1].update_time, page[-1].uid)
+            complete, after = False, (page[-1].update_time, page[-1].uid)
             deletions = (self._conversations.deletions.finish(each) for each in page)
             for failure in await asyncio.gather(*deletions, return_exceptions=True):
                 if not isinstance(failure, BaseException) or isinstance(failure, SessionNotFound):
                     continue
                 if isinstance(failure, StorageUnavailable) or not isinstance(failure, GodotyError):
                     raise failure
-                complete = False
         return complete
 
     async def messages(self, tenant_id: str) -> bool:
@@ -75,18 +83,26 @@ class _Eraser:
         return True
 
     async def turns(self, tenant_id: str) -> bool:
-        """Delete the records of turns, also of deleted ones, and their logs."""
+        """Delete the records of turns, also of deleted ones, and their logs.
+
+        It is complete once it finds none: the last part of a log may be stored after its tombstone was erased.
+        """
+        complete = True
         turn_store, event_logs = self._conversations.turn_store, self._conversations.event_logs
         while turn_ids := await turn_store.some_ids(tenant_id):
             await event_logs.erase(tenant_id, turn_ids)
             await turn_store.erase(tenant_id, turn_ids)
+            complete = False
         while turn_ids := await event_logs.some_ended(tenant_id):
             await event_logs.erase(tenant_id, turn_ids)
-        return True
+            complete = False
+        return complete
 
     async def users(self, tenant_id: str) -> bool:
-        """Delete the names of the end users; entries keep their references."""
-        await self._users.forget_tenant(tenant_id)
+        """Delete the names of the end users, once no entry has one; entries keep their references."""
+        if await self._users.stored_names.in_ledger(tenant_id):  # its replacement would insert the users again
+            return False
+        await self._users.references.forget_tenant(tenant_id)
         return True
 
     async def api_keys(self, tenant_id: str) -> bool:

@@ -191,7 +191,8 @@ class Settings(ListenerSettings):
         60.0,
         ge=0,
         le=31_536_000,
-        description="Seconds after a tenant's deletion until its data are erased, so that every server knows of it.",
+        description="Seconds after a tenant's deletion until its data are erased, so that every server knows of it. "
+        "Below 30, what servers that do not know of it yet write meanwhile may remain.",
     )
 
     # Reconciliation.

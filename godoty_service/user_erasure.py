@@ -99,11 +99,12 @@ class UserErasure:
 
         Raises:
             TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted: all its users are erased.
             UserNotFound: No turn of the tenant has named this user since the last erasure.
             RequestIdReused: The request id is that of an unfinished erasure of another user.
             ErasureUnfinished: It takes longer than the caller waits, and goes on.
         """
-        await self._administration.tenants.require(tenant_id)
+        await self._administration.tenants.require_changeable(tenant_id)
         return await self._done(await self._order(actor, tenant_id, name, request_id))
 
     async def _order(self, actor: Actor, tenant_id: str, name: str, request_id: str | None) -> ErasureOrder:

@@ -29,6 +29,8 @@ AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 BY_TIME = (("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1))
 BY_MARK = (("rollup_state", 1), ("tenant_id", 1), ("start_time", 1))
 _OPEN, _UNRESOLVED = state_query("open"), state_query("unresolved")
+# Keys of partial indexes, for hints: a query without a condition on the first key would scan the ledger.
+_BY_DUE, _BY_UNRESOLVED = (("due", 1),), (("_id", 1), ("state", 1))
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
     *("owner", "start_time", "rule", "purpose", "api_key_id"),
@@ -75,8 +77,8 @@ class Ledger:
     INDEXES: ClassVar[tuple[Index, ...]] = (
         Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
         Index(keys=[("owner", 1), ("start_time", 1)], where=_OPEN),
-        Index(keys=[("due", 1)], where=_OPEN),
-        Index(keys=[("_id", 1), ("state", 1)], where=_UNRESOLVED),
+        Index(keys=_BY_DUE, where=_OPEN),
+        Index(keys=_BY_UNRESOLVED, where=_UNRESOLVED),
         Index(keys=[("resolves", 1)], where={"resolves": True}),
         Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
         Index(keys=[("unapplied", 1)], where={"unapplied": True}),
@@ -308,14 +310,15 @@ class Ledger:
 
     async def count(self) -> tuple[int, int]:
         """Return how many calls are pending, and how many are unresolved and not resolved since."""
-        pending = await self._entries.count(_OPEN)
-        unresolved = await self._entries.count(_UNRESOLVED)
+        pending = await self._entries.count(_OPEN, hint=_BY_DUE)
+        unresolved = await self._entries.count(_UNRESOLVED, hint=_BY_UNRESOLVED)
         resolved = await self._entries.count({"resolves": True})
         return pending, unresolved - resolved
 
     async def has_open_calls(self, tenant_id: str) -> bool:
-        """Return whether a tenant has pending calls."""
-        return await self._entries.find_one({**_OPEN, "tenant_id": tenant_id}, fields={"_id": 1}) is not None
+        """Return whether a tenant has pending calls; the pending calls of all tenants may be examined."""
+        query = {**_OPEN, "tenant_id": tenant_id}
+        return await self._entries.find_one(query, fields={"_id": 1}, hint=_BY_DUE) is not None
 
     async def find(self, call_id: str) -> ModelCall | None:
         """Return a call of any tenant, for an operator."""

@@ -88,10 +88,20 @@ class Collection:
         *,
         sort: Sequence[tuple[str, int]] | None = None,
         fields: Mapping[str, Any] | None = None,
+        hint: Sequence[tuple[str, int]] | None = None,
     ) -> Document | None:
-        """Return the first match, or None."""
+        """Return the first match, or None.
+
+        Args:
+            query: The filter.
+            sort: The order.
+            fields: The fields to return; None: all.
+            hint: Keys of the index to use; None: the database chooses.
+        """
         with translate_errors():
-            found: Document | None = await self._collection.find_one(query, fields, sort=sort, session=self._session)
+            found: Document | None = await self._collection.find_one(
+                query, fields, sort=sort, hint=hint, session=self._session
+            )
         return found
 
     @uncancellable
@@ -133,9 +143,19 @@ class Collection:
                 await uncancellable(cursor.close)()
 
     @uncancellable
-    async def count(self, query: Mapping[str, Any], *, limit: int = 0) -> int:
-        """Return the number of matches, counted up to `limit` unless that is 0."""
-        options = {"limit": limit} if limit else {}
+    async def count(
+        self, query: Mapping[str, Any], *, limit: int = 0, hint: Sequence[tuple[str, int]] | None = None
+    ) -> int:
+        """Return the number of matches.
+
+        Args:
+            query: The filter.
+            limit: Count up to this number; 0: count all.
+            hint: Keys of the index to use; None: the database chooses.
+        """
+        options: dict[str, Any] = {"limit": limit} if limit else {}
+        if hint is not None:
+            options["hint"] = list(hint)
         with translate_errors():
             number: int = await self._collection.count_documents(query, session=self._session, **options)
         return number

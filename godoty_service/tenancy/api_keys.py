@@ -230,10 +230,10 @@ class ApiKeys:
         self._cache.forget(key_id)
         return changed
 
-    async def revoke_all(self, tenant_id: str) -> None:
-        """Revoke all keys of a tenant."""
+    async def revoke_all(self, tenant_id: str) -> int:
+        """Revoke all keys of a tenant; return how many were not revoked yet."""
         query = {"tenant_id": tenant_id, "revoke_time": None}
-        await self._keys.update_many(query, {"$set": {"revoke_time": self._clock()}})
+        return await self._keys.update_many(query, {"$set": {"revoke_time": self._clock()}})
 
     async def some_ids(self, tenant_id: str) -> list[str]:
         """Return the ids of some keys of a tenant; none if it has no more."""

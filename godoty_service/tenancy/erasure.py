@@ -20,6 +20,8 @@ from godoty_service.tenancy.tenants import Tenants
 
 log = structlog.get_logger(__name__)
 
+_MAX_FAILURES = 3  # tenants in a row: then the database cannot be reached for any of them
+
 Living = Callable[[Some[str]], Awaitable[set[str]]]
 Now = Callable[[], Awaitable[datetime]]
 
@@ -74,15 +76,31 @@ class TenantErasure:
     async def run_once(self) -> None:
         """Continue the erasure of each deleted tenant that no other server works on.
 
+        A tenant whose erasure fails is retried by the next run, and does not block other tenants.
+
         Raises:
-            StorageUnavailable: The database cannot be reached.
+            StorageUnavailable: The database cannot be reached: several tenants in a row failed with it.
         """
+        failed = 0
         for tenant_id, owner in await self._tenants.to_erase(deleted_before=await self._now() - self._delay):
-            if not await self._claim(tenant_id, owner):
-                continue
-            if await self._erase(tenant_id):
-                await self._tenants.end_erasure(tenant_id)
-                log.info("tenant_erased", tenant_id=tenant_id)
+            try:
+                await self._continue(tenant_id, owner)
+                failed = 0
+            except StorageUnavailable as error:
+                log.warning("tenant_not_erased", tenant_id=tenant_id, error=str(error))
+                failed += 1
+                if failed == _MAX_FAILURES:
+                    raise
+
+    async def _continue(self, tenant_id: str, owner: str) -> None:
+        """Continue the erasure of a tenant, unless another server works on it.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached, or an operation takes too long.
+        """
+        if await self._claim(tenant_id, owner) and await self._erase(tenant_id):
+            await self._tenants.end_erasure(tenant_id)
+            log.info("tenant_erased", tenant_id=tenant_id)
 
     async def _claim(self, tenant_id: str, owner: str) -> bool:
         """Return whether this server is the one that erases a tenant's data; it replaces a dead one."""
@@ -96,7 +114,7 @@ class TenantErasure:
         """Do the steps up to the first that is not complete; return whether all are. The next run repeats the rest.
 
         Raises:
-            StorageUnavailable: The database cannot be reached: the next tenant would fail in the same way.
+            StorageUnavailable: The database cannot be reached, or an operation takes too long.
         """
         for step in self._steps:
             try:

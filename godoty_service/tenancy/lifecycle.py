@@ -160,8 +160,9 @@ class TenantLifecycle:
         try:
             tenant = await self._change(actor, "DeleteTenant", tenant_id, deleted, values=_state, etag=etag)
         except TenantDeleted:
-            return await self._tenants.require(tenant_id)
-        await self._keys.revoke_all(tenant_id)  # servers of earlier builds know no deleted tenants
+            tenant = await self._tenants.require(tenant_id)
+        # Servers of earlier builds know no deleted tenants. If this is not reached, the erasure does it.
+        await self._keys.revoke_all(tenant_id)
         return tenant
 
     async def _change(

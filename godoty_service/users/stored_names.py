@@ -26,6 +26,7 @@ _LOG_BATCH = 50  # chunks, which may be large
 _LEASE_ID = "user_names"
 _LEASE_TIME = timedelta(seconds=30)
 _NAMED: Document = {"$gt": ""}
+_BY_NAME = (("user", 1), ("tenant_id", 1))  # the ledger's index of names, for a hint
 _HOLDERS = "lease.predecessors"
 # An event's document has one key; of a call's, everything but the name is retained.
 _WITHOUT_NAME: Document = {"$unsetField": {"field": "user", "input": "$$event.call"}}
@@ -131,6 +132,11 @@ class StoredNames:
             if await collection.find_one(which, fields={"_id": 1}):
                 return True
         return False
+
+    async def in_ledger(self, tenant_id: str) -> bool:
+        """Return whether entries of a tenant have names, which `replace` would insert as users."""
+        query = {"user": _NAMED, "tenant_id": tenant_id}
+        return await self._ledger.find_one(query, fields={"_id": 1}, hint=_BY_NAME) is not None
 
     async def _next_documents(self) -> tuple[Collection, list[Document]] | None:
         """Return some documents that have names, with their collection."""

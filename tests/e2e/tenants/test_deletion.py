@@ -144,6 +144,7 @@ async def test_deleted_tenant_is_listed_on_request_and_its_id_is_never_free(admi
         ("RevokeApiKey", {"api_key_id": key.api_key_id}),
         ("UpdatePolicy", {"policy": tenant_pb2.Policy(turns_per_minute=1)}),
         ("SetProviderKey", {"provider_key": ""}),
+        ("EraseUser", {"user": "Ann"}),
     ):
         failure = await admin.refused(method, tenant_id=tenant_id, **fields)
         assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TENANT_DELETED"), method

@@ -73,7 +73,13 @@ async def test_id_of_other_characters_is_refused(admin: Admin, tenant_id: str) -
     assert (failure.code, list(failure.fields)) == (INVALID, ["tenant_id"])
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "europe/berlin", "../../etc/passwd", "UTC+1", "x" * 64, "/"])
+@pytest.mark.parametrize(
+    "zone",
+    [
+        *("Mars/Olympus", "europe/berlin", "../../etc/passwd", "UTC+1", "x" * 64, "/"),
+        *("localtime", "Factory", "posixrules", "posix/UTC", "right/UTC"),  # not the same on all hosts
+    ],
+)
 async def test_unknown_time_zone_is_refused(admin: Admin, zone: str) -> None:
     """At the creation, and as a change; nothing is recorded of it."""
     tenant = await create(admin, tenant_id=new_name())

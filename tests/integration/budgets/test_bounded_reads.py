@@ -128,3 +128,20 @@ async def test_half_rolled_up_batch_of_a_dead_server_counts_once(database: Datab
     assert statement.spent[BudgetWindow.TOTAL] == {"all": expected}
     assert {each.call_id for each in statement.reservations} == {call.call_id for call in calls[25:]}
     assert late.cost
+
+
+async def test_open_and_unresolved_calls_are_found_among_many_closed(
+    mongodb_uri: str, database: Database, harness: BudgetHarness
+) -> None:
+    """By the partial indexes: no operation examines a closed call."""
+    await write_settled(harness, calls=CALLS, over=timedelta(hours=6))
+    async with read_sizes(mongodb_uri, database) as without:
+        assert not await harness.ledger.has_open_calls("tenant")
+    await harness.open(reserved=False)
+    async with read_sizes(mongodb_uri, database) as with_one:
+        assert await harness.ledger.has_open_calls("tenant")
+        assert not await harness.ledger.has_open_calls("another")
+        assert await harness.ledger.count() == (1, 0)
+
+    assert without == [0]
+    assert max(with_one) <= 1
