@@ -81,8 +81,8 @@ async def test_erased_user_who_comes_back_is_a_new_one(one: Server, two: Server)
 
     assert order.reference == first.reference != second.reference
     assert await two.users.names("tenant", [first.reference, second.reference]) == {second.reference: "ada"}
-    assert (await one.users.of_names("tenant", ["ada"]))["ada"] == second.reference
     await one.orders.finish(order)
+    assert (await one.users.of_names("tenant", ["ada"]))["ada"] == second.reference
     done = await one.orders.get(order)
     assert done is not None
     assert (done.name, done.owner, done.end_time is not None) == (None, None, True)
@@ -90,14 +90,27 @@ async def test_erased_user_who_comes_back_is_a_new_one(one: Server, two: Server)
 
 
 async def test_name_that_is_being_erased_belongs_to_the_erased_user(one: Server) -> None:
-    """Stored data with the name is older than the erasure, unless a new user has the name already."""
+    """Stored data with the name is older than the erasure, also once new users have the name, who are erased too."""
     first = await one.users.of_name("tenant", "ada")
-    await one.erase()
+    order = await one.erase()
     assert await one.users.of_names("tenant", ["ada"]) == {"ada": first.reference}
 
-    await one.users.poll()
-    second = await one.users.of_name("tenant", "ada")
-    assert await one.users.of_names("tenant", ["ada"]) == {"ada": second.reference}
+    for _ in range(2):
+        await one.users.poll()
+        new = await one.users.of_name("tenant", "ada")
+        assert new.reference != first.reference
+        entries = [{"user": "ada"}, {"user_reference": new.reference}]
+        await one.users.fill_names("tenant", entries)
+        assert entries[0] == {"user": "ada", "user_reference": first.reference}
+        assert entries[1] == {"user": "ada", "user_reference": new.reference}
+        assert await one.users.of_names("tenant", ["ada", "bob"]) == {
+            "ada": first.reference,
+            "bob": await one.users.find("tenant", "bob"),
+        }
+        last = await one.erase()
+    await one.orders.finish(order)
+    assert await one.users.of_names("tenant", ["ada"]) != {"ada": first.reference}
+    await one.orders.finish(last)
 
 
 @pytest.mark.parametrize("polled", [False, True])
