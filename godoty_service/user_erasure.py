@@ -120,6 +120,7 @@ class UserErasure:
                     raise UserNotFound("The tenant has no such end user.")
                 return unfinished
             await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
+            await self._stored_names.claim_sessions(tenant_id, name, reference)
             placed = await self._orders.place(
                 tenant_id, reference, name=name, request_id=request_id, owner=self._replicas.replica_id
             )
@@ -191,6 +192,7 @@ class UserErasure:
     async def _erase_some(self, order: ErasureOrder) -> int:
         """Delete some sessions, and replace the name in entries; return how many sessions were found."""
         name = order.name or ""
+        await self._stored_names.claim_sessions(order.tenant_id, name, order.reference)
         await self._stored_names.replace_of_user(order.tenant_id, name, order.reference)
         found = await self._sessions.of_user(order.tenant_id, user=name, user_reference=order.reference, limit=_AT_ONCE)
         await asyncio.gather(*(self._erase_session(order, each) for each in found))

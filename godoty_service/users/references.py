@@ -122,6 +122,11 @@ class UserReferences:
         self._cache.forget((tenant_id, user.name))
         return False
 
+    async def is_erased(self, tenant_id: str, reference: str) -> bool:
+        """Return whether the erasure of a user was ordered."""
+        query = {"_id": reference, "tenant_id": tenant_id, "erase": {"$exists": True}}
+        return await self._users.find_one(query, fields={"_id": 1}) is not None
+
     async def find(self, tenant_id: str, name: str) -> str | None:
         """Return the reference of a name as the database has it; None: it has none."""
         found = await self._users.find_one({"tenant_id": tenant_id, "name": name}, fields={"_id": 1})

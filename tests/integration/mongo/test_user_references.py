@@ -2,16 +2,22 @@
 
 import asyncio
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from godoty_service.errors import InvalidRequest, SessionBusy
 from godoty_service.mongo.client import Database
+from godoty_service.mongo.collection import Document
+from godoty_service.sessions.codec import new_session_document
 from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
 from godoty_service.users.erasures import ErasureOrder, ErasureOrders
 from godoty_service.users.references import FRESH, EndUser, UserReferences
+from godoty_service.users.stored_names import StoredNames
 
 
 class Clock:
@@ -165,3 +171,100 @@ async def test_tenant_is_forgotten(one: Server) -> None:
 
     left = await one.users._users.find({})
     assert sorted((each["tenant_id"], each["name"]) for each in left) == [("else", "ada"), ("else", "bob")]
+
+
+class Turns:
+    """Turns of one server that name the user ada, in a session that exists already."""
+
+    def __init__(self, server: Server, sessions: SessionStore, database: Database) -> None:
+        self.server = server
+        self.leases = LeaseHolders(sessions)
+        self.names = StoredNames(database, server.users, old_servers=_none, owner="one")
+        self._sessions = database.collection("sessions")
+
+    async def insert(self, **fields: Any) -> None:
+        """Insert the session."""
+        document = new_session_document(model="a/b", user=None, user_reference=None, time=datetime.now(UTC))
+        ids = {"_id": "ses", "tenant_id": "tenant", "session_id": "talk", "lease": None, "fence": 1}
+        await self._sessions.insert_one({**document, **ids, **fields})
+
+    async def stored(self) -> Document:
+        """Return the session."""
+        return await self._sessions.find_one({"_id": "ses"}) or {}
+
+    async def begin(self) -> Claim:
+        """Acquire the session for a turn."""
+
+        async def attempt(user: EndUser | None) -> Claim:
+            return await self.leases.acquire(
+                "tenant", "talk", turn_id="turn", text="hi", model=None, default_model="a/b", user=user
+            )
+
+        with self.leases.holder("turn"):
+            return await acquire_for_user(self.server.users, self.leases, "tenant", "ada", attempt)
+
+
+async def _none() -> list[str]:
+    """Return the servers of schema 1 that run."""
+    return []
+
+
+@pytest.fixture
+def turns(one: Server, sessions: SessionStore, database: Database) -> Turns:
+    """Turns of a server."""
+    return Turns(one, sessions, database)
+
+
+_DEAD = {"turn_id": "turn_1", "replica_id": "", "text": "hi", "model": None, "user": None}
+_NAMED_SESSIONS: dict[str, dict[str, Any]] = {
+    "session": {"user": "ada"},
+    "lease": {"lease": {**_DEAD, "user": "ada"}},
+    "predecessor": {"lease": {**_DEAD, "predecessors": [_DEAD, {**_DEAD, "user": "ada"}]}},
+}
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+@pytest.mark.parametrize("named", _NAMED_SESSIONS)
+async def test_session_with_the_name_of_an_erased_user_is_not_given_to_the_new_one(
+    one: Server, turns: Turns, named: str, *, claimed: bool
+) -> None:
+    """Neither after the order nor if an old server wrote it since: the turn retries until it is deleted."""
+    first = await one.users.of_name("tenant", "ada")
+    if claimed:
+        await turns.insert(**_NAMED_SESSIONS[named])
+        await turns.names.claim_sessions("tenant", "ada", first.reference)
+    order = await one.erase()
+    await one.users.poll()
+    if not claimed:
+        await turns.insert(**_NAMED_SESSIONS[named])
+    before = await turns.stored()
+    with pytest.raises(SessionBusy) as refused:
+        await turns.begin()
+
+    assert refused.value.retry_after
+    after = await turns.stored()
+    assert {name: after[name] for name in after if name != "fence"} | {"lease": 0} == {
+        name: before[name] for name in before if name != "fence"
+    } | {"lease": 0}
+    assert (after["lease"] or {}).get("user") == (before["lease"] or {}).get("user")
+    (found,) = await turns.leases._sessions.lists.of_user(
+        "tenant", user="ada", user_reference=first.reference, limit=20
+    )
+    assert found.uid == "ses"
+    await turns._sessions.delete_one({"_id": "ses"})
+    await one.orders.finish(order)
+    assert (await turns.begin()).session.user_reference == await one.users.find("tenant", "ada")
+
+
+async def test_session_of_a_user_who_is_not_erased_stays_refused(one: Server, turns: Turns) -> None:
+    """For a turn of another user, in both forms; its own user's turn continues it."""
+    other = await one.users.of_name("tenant", "bob")
+    await turns.insert(user="bob")
+    for _ in range(2):
+        with pytest.raises(InvalidRequest):
+            await turns.begin()
+        await turns.names.claim_sessions("tenant", "bob", other.reference)
+    assert (await turns.stored())["user_reference"] == other.reference
+
+    await turns._sessions.update_one({"_id": "ses"}, {"$set": {"user": "ada"}, "$unset": {"user_reference": ""}})
+    assert (await turns.begin()).session.user_reference == await one.users.find("tenant", "ada")
