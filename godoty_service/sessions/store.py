@@ -60,7 +60,7 @@ class SessionStore:
         Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
         HELD_BY_TENANT,
-        BY_USER,
+        *BY_USER,
         # Names of schema 1:
         Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": _NAMED}),
         Index(keys=[("lease.user", 1)], where={"lease.user": _NAMED}),

@@ -268,3 +268,24 @@ async def test_session_of_a_user_who_is_not_erased_stays_refused(one: Server, tu
 
     await turns._sessions.update_one({"_id": "ses"}, {"$set": {"user": "ada"}, "$unset": {"user_reference": ""}})
     assert (await turns.begin()).session.user_reference == await one.users.find("tenant", "ada")
+
+
+async def test_interrupted_deletion_of_a_dead_turns_session_is_found(sessions: SessionStore, turns: Turns) -> None:
+    """The user stands in a predecessor of the deletion's lease alone, in either form."""
+    lease = {"turn_id": "del_1", "replica_id": "", "text": ""}
+    for form in ({"user": "ada"}, {"user": "ada", "user_reference": "user_1"}, {"user_reference": "user_1"}):
+        await turns.insert(lease={**lease, "predecessors": [{**_DEAD, **form}]})
+        found = await sessions.lists.of_user("tenant", user="ada", user_reference="user_1", limit=20)
+        assert [each.uid for each in found] == ["ses"]
+        assert await sessions.lists.of_user("tenant", user="bob", user_reference="user_2", limit=20) == []
+        await turns._sessions.delete_one({"_id": "ses"})
+
+
+async def test_sessions_of_a_new_user_do_not_hide_those_of_the_erased_one(sessions: SessionStore, turns: Turns) -> None:
+    """While old servers run, leases of a new user of the name have it, too: they take no place among those found."""
+    for number in range(2):
+        held = {"turn_id": "turn_2", "replica_id": "", "text": "hi", "user": "ada", "user_reference": "user_new"}
+        await turns.insert(_id=f"new_{number}", session_id=f"new_{number}", lease=held)
+    await turns.insert(lease={**_DEAD, "user": "ada"})
+    found = await sessions.lists.of_user("tenant", user="ada", user_reference="user_1", limit=1)
+    assert [each.uid for each in found] == ["ses"]
