@@ -25,6 +25,7 @@ BATCH = 500  # documents of one operation
 _LOG_BATCH = 50  # chunks, which may be large
 _LEASE_ID = "user_names"
 _LEASE_TIME = timedelta(seconds=30)
+_LATE = timedelta(hours=1)  # an adjustment's time is that of its server's clock
 _NAMED: Document = {"$gt": ""}
 _HOLDERS = "lease.predecessors"
 _USER_FIELDS = ("user", "user_reference")
@@ -93,6 +94,7 @@ class StoredNames:
         self._old_servers = old_servers
         self._owner = owner
         self.kept_in_sessions = True
+        self._completed_until: datetime | None = None  # adjustments before this time have their calls' references
 
     async def run(self, interval: float) -> None:
         """Replace names every `interval` seconds until cancelled."""
@@ -119,7 +121,31 @@ class StoredNames:
             replaced += len(documents)
         if replaced:
             log.info("user_names_replaced", documents=replaced)
+        await self._complete_adjustments()
         return replaced
+
+    async def _complete_adjustments(self) -> None:
+        """Copy references from calls to adjustments without a user, which servers of schema 1 write for these calls."""
+        began: datetime = await self._now()
+        which: Document = {"kind": "adjustment", "user": None, "user_reference": None}
+        if self._completed_until is not None:
+            which["time"] = {"$gte": self._completed_until - _LATE}
+        call = {"from": self._ledger.name, "localField": "corrects", "foreignField": "_id", "as": "call"}
+        pipeline: list[Document] = [
+            {"$match": which},
+            {"$lookup": call},
+            {"$match": {"call.user_reference": _NAMED}},
+            {"$limit": BATCH},
+            {"$project": {"reference": {"$first": "$call.user_reference"}}},
+        ]
+        while found := await self._ledger.aggregate(pipeline):
+            await self._ledger.update_each(
+                [
+                    ({"_id": each["_id"], "user_reference": None}, {"$set": {"user_reference": each["reference"]}})
+                    for each in found
+                ]
+            )
+        self._completed_until = began
 
     async def replace_of_user(self, tenant_id: str, name: str, reference: str) -> None:
         """Replace a name in the entries of one tenant: all of them belong to the user whose reference is given."""

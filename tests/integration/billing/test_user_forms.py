@@ -148,3 +148,33 @@ async def test_adjustment_of_a_call_with_both_forms_has_the_reference_alone(serv
     ]
 
     assert [(each.user, each.user_reference) for each in made] == [(None, ann)] * 2
+
+
+async def test_adjustment_without_a_user_gets_that_of_its_call(server: Server, tenant: Tenant) -> None:
+    """A server of schema 1 does not know references; calls without a user, and later adjustments, are no obstacle."""
+    await tenant.name_users()
+    ann = tenant.references["ann"]
+    forms: list[dict[str, str | None]] = [{"user_reference": ann}, {"user_reference": None}]
+    calls = [await tenant.open(NOON, **{"user": None} | each) for each in forms]
+    calls = [await tenant.close(each, NOON, state=CallState.SETTLED) for each in calls]
+    for hour in range(2):
+        made = [await tenant.adjust(replace(each, user_reference=None), NOON + timedelta(hours=hour)) for each in calls]
+        await server.stored_names.replace()
+        stored = {each["_id"]: each.get("user_reference") for each in await tenant.documents()}
+        assert [stored[each.entry_id] for each in made] == [ann, None]
+        server.stored_names._completed_until = NOON
+
+
+async def test_name_that_gets_a_reference_during_a_listing_is_found_further(
+    server: Server, tenant: Tenant, pages: LedgerPages
+) -> None:
+    """The entries that remain have the reference by then."""
+    ids = [
+        (await tenant.open(NOON + timedelta(hours=hour), user="eve", user_reference=None)).call_id for hour in range(4)
+    ]
+    found: list[str] = []
+    async for page in pages.pages(tenant.tenant_id, EntryFilter(user="eve"), size=2):
+        found += [each.entry_id for each in page]
+        await server.stored_names.replace()
+
+    assert found == ids
