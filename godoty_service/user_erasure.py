@@ -78,8 +78,13 @@ class UserErasure:
 
     async def resume(self) -> None:
         """Take over the unfinished orders that no living server carries out."""
-        for order in await self._orders.unfinished():
-            await self._take_over(order)
+        owners = await self._orders.owners()
+        dead = owners - await self._replicas.alive(owners) | {self._replicas.replica_id}
+        while found := await self._orders.unfinished(owners=dead, excluding=self._running):
+            for order in found:
+                await self._take_over(order)
+            if not any(each.reference in self._running for each in found):
+                return  # others took them over
 
     async def stop(self) -> None:
         """Stop the erasures of this server: others take them over."""
@@ -195,7 +200,10 @@ class UserErasure:
         await self._stored_names.claim_sessions(order.tenant_id, name, order.reference)
         await self._stored_names.replace_of_user(order.tenant_id, name, order.reference)
         found = await self._sessions.of_user(order.tenant_id, user=name, user_reference=order.reference, limit=_AT_ONCE)
-        await asyncio.gather(*(self._erase_session(order, each) for each in found))
+        outcomes = await asyncio.gather(*(self._erase_session(order, each) for each in found), return_exceptions=True)
+        for each in outcomes:
+            if isinstance(each, BaseException):
+                raise each  # once all have ended: each is counted once
         return len(found)
 
     async def _erase_session(self, order: ErasureOrder, session: Session) -> None:

@@ -92,7 +92,7 @@ async def test_erased_user_who_comes_back_is_a_new_one(one: Server, two: Server)
     done = await one.orders.get(order)
     assert done is not None
     assert (done.name, done.owner, done.end_time is not None) == (None, None, True)
-    assert await one.orders.unfinished() == []
+    assert await one.orders.owners() == set()
 
 
 async def test_name_that_is_being_erased_belongs_to_the_erased_user(one: Server) -> None:
@@ -117,6 +117,21 @@ async def test_name_that_is_being_erased_belongs_to_the_erased_user(one: Server)
     await one.orders.finish(order)
     assert await one.users.of_names("tenant", ["ada"]) != {"ada": first.reference}
     await one.orders.finish(last)
+
+
+async def test_orders_of_living_servers_do_not_hide_those_of_dead_ones(one: Server) -> None:
+    """However many there are; those that this server has taken over already are left out."""
+    for number in range(60):
+        user = await one.users.of_name("tenant", f"ada {number}")
+        owner = "living" if number < 30 else "dead"
+        assert await one.orders.place("tenant", user.reference, name=user.name, request_id=None, owner=owner)
+
+    assert await one.orders.owners() == {"living", "dead"}
+    taken: set[str] = set()
+    while found := await one.orders.unfinished(owners={"dead"}, excluding=taken):
+        assert {each.owner for each in found} == {"dead"}
+        taken |= {each.reference for each in found}
+    assert len(taken) == 30
 
 
 @pytest.mark.parametrize("polled", [False, True])
