@@ -13,6 +13,7 @@ import structlog
 from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, RequestIdReused, SessionBusy, SessionLost, ShuttingDown
+from godoty_service.ids import new_id
 from godoty_service.sessions.lists import SessionLists
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.admin import Administration
@@ -127,7 +128,11 @@ class UserErasure:
             await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
             await self._stored_names.claim_sessions(tenant_id, name, reference)
             placed = await self._orders.place(
-                tenant_id, reference, name=name, request_id=request_id, owner=self._replicas.replica_id
+                tenant_id,
+                reference,
+                name=name,
+                request_id=request_id or new_id("erase"),  # with which any caller who joins it can ask for its end
+                owner=self._replicas.replica_id,
             )
             if placed is not None:
                 return placed
@@ -152,9 +157,9 @@ class UserErasure:
                     order = _existing(await self._orders.get(order))
         except TimeoutError:
             raise ErasureUnfinished(
-                "The erasure takes longer, and goes on. Send the request again to wait for its end.",
+                "The erasure takes longer, and goes on. Send it again with this request_id to wait for its end.",
                 retry_after=_RETRY_AFTER,
-                metadata={"user_reference": order.reference},
+                metadata={"user_reference": order.reference, "request_id": order.request_id or ""},
             ) from None
         return order
 
