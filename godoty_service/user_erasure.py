@@ -13,6 +13,7 @@ import structlog
 from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, RequestIdReused, SessionBusy, SessionLost, ShuttingDown
+from godoty_service.ids import new_id
 from godoty_service.sessions.lists import SessionLists
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.admin import Administration
@@ -78,8 +79,13 @@ class UserErasure:
 
     async def resume(self) -> None:
         """Take over the unfinished orders that no living server carries out."""
-        for order in await self._orders.unfinished():
-            await self._take_over(order)
+        owners = await self._orders.owners()
+        dead = owners - await self._replicas.alive(owners) | {self._replicas.replica_id}
+        while found := await self._orders.unfinished(owners=dead, excluding=self._running):
+            for order in found:
+                await self._take_over(order)
+            if not any(each.reference in self._running for each in found):
+                return  # others took them over
 
     async def stop(self) -> None:
         """Stop the erasures of this server: others take them over."""
@@ -121,8 +127,13 @@ class UserErasure:
                     raise UserNotFound("The tenant has no such end user.")
                 return unfinished
             await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
+            await self._stored_names.claim_sessions(tenant_id, name, reference)
             placed = await self._orders.place(
-                tenant_id, reference, name=name, request_id=request_id, owner=self._replicas.replica_id
+                tenant_id,
+                reference,
+                name=name,
+                request_id=request_id or new_id("erase"),  # with which any caller who joins it can ask for its end
+                owner=self._replicas.replica_id,
             )
             if placed is not None:
                 return placed
@@ -147,9 +158,9 @@ class UserErasure:
                     order = _existing(await self._orders.get(order))
         except TimeoutError:
             raise ErasureUnfinished(
-                "The erasure takes longer, and goes on. Send the request again to wait for its end.",
+                "The erasure takes longer, and goes on. Send it again with this request_id to wait for its end.",
                 retry_after=_RETRY_AFTER,
-                metadata={"user_reference": order.reference},
+                metadata={"user_reference": order.reference, "request_id": order.request_id or ""},
             ) from None
         return order
 
@@ -192,9 +203,13 @@ class UserErasure:
     async def _erase_some(self, order: ErasureOrder) -> int:
         """Delete some sessions, and replace the name in entries; return how many sessions were found."""
         name = order.name or ""
+        await self._stored_names.claim_sessions(order.tenant_id, name, order.reference)
         await self._stored_names.replace_of_user(order.tenant_id, name, order.reference)
         found = await self._sessions.of_user(order.tenant_id, user=name, user_reference=order.reference, limit=_AT_ONCE)
-        await asyncio.gather(*(self._erase_session(order, each) for each in found))
+        outcomes = await asyncio.gather(*(self._erase_session(order, each) for each in found), return_exceptions=True)
+        for each in outcomes:
+            if isinstance(each, BaseException):
+                raise each  # once all have ended: each is counted once
         return len(found)
 
     async def _erase_session(self, order: ErasureOrder, session: Session) -> None:

@@ -94,7 +94,7 @@ def adjustment_of(
         agent=call.agent,
         purpose=call.purpose,
         api_key_id=call.api_key_id,
-        user=call.user,
+        user=call.user if call.user_reference is None else None,
         user_reference=call.user_reference,
         call_time=call.start_time,
         time=time,

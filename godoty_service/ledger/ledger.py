@@ -34,6 +34,7 @@ _BY_DUE, _BY_UNRESOLVED = (("due", 1),), (("_id", 1), ("state", 1))
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
     *("owner", "start_time", "rule", "purpose", "api_key_id"),
+    *("user", "user_reference"),  # written once: the name may be replaced by a reference after the call was read
 )
 _CLOSING = ("state", "cost_source", "cost", "settle_time")  # fields that identify one close
 # Ages are measured by the database's time: servers' clocks may be minutes apart.

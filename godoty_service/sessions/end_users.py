@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from godoty_service.errors import SessionBusy
 from godoty_service.sessions.lease_holders import LeaseHolders
-from godoty_service.sessions.session import Claim
+from godoty_service.sessions.session import Claim, OtherEndUser
 from godoty_service.users.references import EndUser, UserReferences
 
+_BUSY_RETRY = 1.0  # seconds
 Attempt = Callable[[EndUser | None], Awaitable[Claim]]
 
 
@@ -28,17 +30,40 @@ async def acquire_for_user(
 
     Returns:
         The claim. Its session has the reference of its end user, also if a build of schema 1 stored the name alone.
+
+    Raises:
+        SessionBusy: A turn has it, or an erasure deletes it, which is that of an earlier user of the name.
+        OtherEndUser: It belongs to another end user.
     """
     while True:
         user = await users.of_name(tenant_id, name) if name is not None else None
-        claim = await attempt(user)
+        try:
+            claim = await attempt(user)
+        except OtherEndUser as other:
+            if other.owner is not None and await users.is_erased(tenant_id, other.owner):
+                raise _being_deleted() from other
+            raise
+        erased = False
         try:
             if user is None or not claim.names_user or await users.confirm(tenant_id, user):
-                return await _with_reference(users, claim)
+                erased = user is not None and claim.had_name and not await _owns_name(users, tenant_id, user)
+                if not erased:
+                    return await _with_reference(users, claim)
         except BaseException:
             await asyncio.shield(leases.release(claim.session))
             raise
         await leases.undo(claim.session)
+        if erased:
+            raise _being_deleted()
+
+
+async def _owns_name(users: UserReferences, tenant_id: str, user: EndUser) -> bool:
+    """Return whether stored data with a user's name is that user's, and not that of one who is being erased."""
+    return (await users.of_names(tenant_id, [user.name]))[user.name] == user.reference
+
+
+def _being_deleted() -> SessionBusy:
+    return SessionBusy("The session is being deleted with its end user.", retry_after=_BUSY_RETRY)
 
 
 async def _with_reference(users: UserReferences, claim: Claim) -> Claim:

@@ -8,7 +8,11 @@ from godoty_service.sessions.holders import FIRST_TURN
 from godoty_service.sessions.session import Session
 
 _ORDER = (("update_time", -1), ("_id", -1))
-BY_USER = Index(keys=[("tenant_id", 1), ("user_reference", 1), *_ORDER], where={"user_reference": {"$gt": ""}})
+_BEFORE = "lease.predecessors"
+BY_USER = (
+    Index(keys=[("tenant_id", 1), ("user_reference", 1), *_ORDER], where={"user_reference": {"$gt": ""}}),
+    Index(keys=[(f"{_BEFORE}.user_reference", 1)], where={f"{_BEFORE}.user_reference": {"$gt": ""}}),
+)
 
 
 class SessionLists:
@@ -60,11 +64,15 @@ class SessionLists:
             user_reference: The reference.
             limit: Maximum number of sessions for each way in which they have the user.
         """
-        named: list[Document] = [{"user_reference": user_reference}, {"user": user}]
-        held: list[Document] = [{f"lease.{name}": value} for each in named for name, value in each.items()]
-        held += [{f"lease.predecessors.{name}": value} for each in named for name, value in each.items()]
+        ways: list[Document] = [
+            *_owned(user, user_reference),
+            {"lease.turn_id": {"$gt": FIRST_TURN}, "$or": [*_owned(user, user_reference, path="lease.")]},
+            # Also of a deletion, whose own lease has no user:
+            {f"{_BEFORE}.user_reference": user_reference},
+            {f"{_BEFORE}.user": user, _BEFORE: {"$elemMatch": {"user": user, "user_reference": None}}},
+        ]
         found: dict[str, Session] = {}
-        for which in (*_owned(user, user_reference), {"lease.turn_id": {"$gt": FIRST_TURN}, "$or": held}):
+        for which in ways:
             for each in await self._sessions.find({"tenant_id": tenant_id, **which}, limit=limit):
                 session = session_from_document(each)
                 if _references(session) <= {user_reference}:
@@ -79,6 +87,6 @@ def _references(session: Session) -> set[str]:
     return {each for each in references if each is not None}
 
 
-def _owned(user: str, user_reference: str) -> list[Document]:
-    """Return the conditions on sessions of an end user, in both forms."""
-    return [{"user_reference": user_reference}, {"user": user, "user_reference": None}]
+def _owned(user: str, user_reference: str, *, path: str = "") -> list[Document]:
+    """Return the conditions on sessions, or on what they have at a path, of an end user, in both forms."""
+    return [{f"{path}user_reference": user_reference}, {f"{path}user": user, f"{path}user_reference": None}]

@@ -4,7 +4,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from godoty_service.errors import FieldViolation, InvalidRequest
 from godoty_service.users.references import EndUser
+
+
+class OtherEndUser(InvalidRequest):
+    """The session belongs to another end user, whose reference is `owner`; None: it has the name alone."""
+
+    def __init__(self, owner: str | None) -> None:
+        text = "the session belongs to another end user"
+        super().__init__(f"user: {text}", violations=[FieldViolation(field="user", description=text)])
+        self.owner = owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +123,14 @@ class Claim:
         created: The session was created with the lease.
         taken_from: The lease of a dead server's turn from which the session was taken over.
         names_user: The turn gives the session its end user, which it had not before.
+        had_name: The session had the name of its end user alone, as schema 1 stores it.
     """
 
     session: Session
     created: bool
     taken_from: Lease | None
     names_user: bool = False
+    had_name: bool = False
 
     @property
     def turn_id(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
-from godoty_service.errors import DuplicateKey, InvalidRequest, SessionBusy, SessionNotFound
+from godoty_service.errors import DuplicateKey, SessionBusy, SessionNotFound
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.sessions.batched_reads import SessionReader, Version
 from godoty_service.sessions.codec import (
@@ -25,7 +25,7 @@ from godoty_service.sessions.codec import (
 )
 from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
 from godoty_service.sessions.lists import BY_USER, SessionLists
-from godoty_service.sessions.session import Claim, HistorySummary, Lease, Session
+from godoty_service.sessions.session import Claim, HistorySummary, Lease, OtherEndUser, Session
 from godoty_service.users.references import EndUser
 
 _BUSY_RETRY = 1.0  # seconds
@@ -60,7 +60,7 @@ class SessionStore:
         Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
         HELD_BY_TENANT,
-        BY_USER,
+        *BY_USER,
         # Names of schema 1:
         Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": _NAMED}),
         Index(keys=[("lease.user", 1)], where={"lease.user": _NAMED}),
@@ -116,7 +116,7 @@ class SessionStore:
             HeldBySameRequest: A turn of the same request holds it.
             DeletionUnfinished: It must be deleted first.
             SessionBusy: Another turn holds it.
-            InvalidRequest: It belongs to another end user.
+            OtherEndUser: It belongs to another end user.
         """
         lease = {
             "turn_id": turn_id,
@@ -157,9 +157,14 @@ class SessionStore:
                     return claim
                 continue
             before = found or {**initial, **ids, "fence": 0}
-            acquired = session_from_document({**before, "lease": lease, "fence": before["fence"] + 1})
-            names_user = user is not None and (found is None or found.get("user_reference") is None)
-            return Claim(session=acquired.as_requested(), created=found is None, taken_from=None, names_user=names_user)
+            unreferenced = found is None or found.get("user_reference") is None
+            return Claim(
+                session=session_from_document({**before, "lease": lease, "fence": before["fence"] + 1}).as_requested(),
+                created=found is None,
+                taken_from=None,
+                names_user=user is not None and unreferenced,
+                had_name=found is not None and unreferenced and found["user"] is not None,
+            )
 
     async def finish(
         self,
@@ -224,17 +229,13 @@ class SessionStore:
         lease = session.lease
         if lease is None:
             return
-        leased = {**_fenced(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}
-        if begun or lease.deletes:  # a deletion is never undone
-            await self._release_unfinished(leased, lease)
+        leased = _leased(session, lease)
+        if begun or lease.deletes:  # the lease becomes unowned; a deletion is never undone
+            await self._sessions.update_one(leased, {"$set": {"lease": unowned_lease_document(lease)}})
         elif session.fence == 1 and not lease.predecessors:
             await self._sessions.delete_one(leased)
         else:
             await self._undo_acquire(leased, lease, totals_stale=totals_stale)
-
-    async def _release_unfinished(self, leased: Document, lease: Lease) -> None:
-        """Leave an unowned lease, from which the next turn takes the session over."""
-        await self._sessions.update_one(leased, {"$set": {"lease": unowned_lease_document(lease)}})
 
     async def _undo_acquire(self, leased: Document, lease: Lease, *, totals_stale: bool) -> None:
         """Restore the lease from which the session was taken over: the next turn completes its history."""
@@ -362,28 +363,27 @@ class SessionStore:
         session = session_from_document(found)
         old = session.lease
         seconds = await self._replicas.lease_left(old.replica_id) if old is not None else 0.0
-        alive = seconds > 0
-        if old is not None and old.deletes and not alive:
+        if old is not None and old.deletes and not seconds:
             raise DeletionUnfinished(session)
-        if user is not None and not (session if alive else session.as_requested()).belongs_to(user):
-            raise InvalidRequest.of("user", "the session belongs to another end user")
+        owned = session if seconds else session.as_requested()
+        if user is not None and not owned.belongs_to(user):
+            raise OtherEndUser(owned.user_reference)
         if old is None:
             return None
-        if alive:
+        if seconds:
             same_request = old.request_id is not None and old.request_id == lease["request_id"]
             raise self._busy(old.replica_id, seconds, kind=HeldBySameRequest if same_request else SessionBusy)
         # If that turn's end is written only now, the lease is gone and there is nothing to take over.
-        query = {**_fenced(session), "lease.turn_id": old.turn_id, "lease.replica_id": old.replica_id}
         changes = {"$set": {"lease": {**lease, "predecessors": predecessor_documents(old)}}, "$inc": {"fence": 1}}
-        acquired = await self._sessions.find_one_and_update(query, changes)
+        acquired = await self._sessions.find_one_and_update(_leased(session, old), changes)
         if acquired is None:
             return None
-        names_user = user is not None and session.user_reference is None
         return Claim(
             session=session_from_document(acquired).as_requested(),
             created=False,
             taken_from=old,
-            names_user=names_user,
+            names_user=user is not None and session.user_reference is None,
+            had_name=owned.user is not None and owned.user_reference is None,
         )
 
 
@@ -393,3 +393,7 @@ def _missing(session_id: str) -> SessionNotFound:
 
 def _fenced(session: Session) -> Document:
     return {"_id": session.uid, "tenant_id": session.tenant_id, "fence": session.fence}
+
+
+def _leased(session: Session, lease: Lease) -> Document:
+    return {**_fenced(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}

@@ -145,6 +145,10 @@ class LedgerPages:
         if until is not None:
             conditions += _beyond(until, "$lt", including=True)
         found = await self._entries.find({"$and": conditions}, sort=_ORDER, limit=limit)
+        if which.user and which.other_user_form is None:
+            known = await self._with_both_forms(tenant_id, which)
+            if known.other_user_form is not None:  # the name got it meanwhile, and entries have it in place of the name
+                return await self._find(tenant_id, known, after=after, until=until, limit=limit)
         await self._users.fill_names(tenant_id, found)
         return [entry_from_document(each) async for some in yielding_batches(found) for each in some]
 

@@ -10,6 +10,7 @@ sessions, messages, turns  What was erased so far.
 end_time     When it was done; absent: it is not.
 """
 
+from collections.abc import Collection as Some
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document
 
 _MAX_UNFINISHED = 20  # orders of one read
+_UNFINISHED = {"erase.owner": {"$exists": True}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +108,15 @@ class ErasureOrders:
         found = await self._users.find_one({"_id": order.reference, "tenant_id": order.tenant_id})
         return _order(found) if found is not None else None
 
-    async def unfinished(self) -> list[ErasureOrder]:
-        """Return some orders of all tenants that are not done."""
-        found = await self._users.find({"erase.owner": {"$exists": True}}, limit=_MAX_UNFINISHED)
+    async def owners(self) -> set[str]:
+        """Return the servers that have orders of any tenant which are not done."""
+        found = await self._users.aggregate([{"$match": _UNFINISHED}, {"$group": {"_id": "$erase.owner"}}])
+        return {each["_id"] for each in found}
+
+    async def unfinished(self, *, owners: Some[str], excluding: Some[str] = ()) -> list[ErasureOrder]:
+        """Return some orders of these servers that are not done, of all tenants, except those of some references."""
+        query = {"erase.owner": {"$in": list(owners)}, "_id": {"$nin": list(excluding)}}
+        found = await self._users.find(query, limit=_MAX_UNFINISHED)
         return [_order(each) for each in found]
 
     async def take_over(self, order: ErasureOrder, *, owner: str) -> ErasureOrder | None:

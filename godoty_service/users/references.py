@@ -122,6 +122,11 @@ class UserReferences:
         self._cache.forget((tenant_id, user.name))
         return False
 
+    async def is_erased(self, tenant_id: str, reference: str) -> bool:
+        """Return whether the erasure of a user was ordered."""
+        query = {"_id": reference, "tenant_id": tenant_id, "erase": {"$exists": True}}
+        return await self._users.find_one(query, fields={"_id": 1}) is not None
+
     async def find(self, tenant_id: str, name: str) -> str | None:
         """Return the reference of a name as the database has it; None: it has none."""
         found = await self._users.find_one({"tenant_id": tenant_id, "name": name}, fields={"_id": 1})
@@ -138,16 +143,13 @@ class UserReferences:
     async def of_names(self, tenant_id: str, names: Some[str]) -> dict[str, str]:
         """Return the references of names that stored data has; those that are not known become new users.
 
-        A name that is being erased is that of the erased user: the data is older than the erasure.
+        A name that is being erased is that of the erased user, also if a new user has it by now: the data is older
+        than the erasure.
 
         Raises:
             StorageError: Some could not be read or inserted.
         """
-        found = await self.find_all(tenant_id, names)
-        for some in _pieces([each for each in names if each not in found]):
-            query = {"tenant_id": tenant_id, "erase.name": {"$in": some}}
-            erased = await self._users.find(query, fields={"erase.name": 1})
-            found.update({each["erase"]["name"]: each["_id"] for each in erased})
+        found = await self._owners(tenant_id, names)
         while missing := [each for each in names if each not in found]:
             for some in _pieces(missing):
                 for error in await self._users.insert_each([self._new(tenant_id, each) for each in some]):
@@ -173,7 +175,7 @@ class UserReferences:
         """
         names = await self.names(tenant_id, {each.get("user_reference") for each in documents})
         unreferenced = {each["user"] for each in documents if each.get("user") and "user_reference" not in each}
-        references = await self.find_all(tenant_id, unreferenced) if unreferenced else {}
+        references = await self._owners(tenant_id, unreferenced) if unreferenced else {}
         for each in documents:
             reference = each.get("user_reference")
             if reference is not None:
@@ -185,6 +187,15 @@ class UserReferences:
         """Delete all users of a tenant: its entries keep references without a name."""
         while found := await self._users.find({"tenant_id": tenant_id}, fields={"_id": 1}, limit=_READ_AT_ONCE):
             await self._users.delete_many({"tenant_id": tenant_id, "_id": {"$in": [each["_id"] for each in found]}})
+
+    async def _owners(self, tenant_id: str, names: Some[str]) -> dict[str, str]:
+        """Return the references of those of these names in stored data that have one; a new user owns none of it."""
+        found: dict[str, str] = {}
+        for some in _pieces(names):
+            query = {"tenant_id": tenant_id, "erase.name": {"$in": some}}
+            erased = await self._users.find(query, fields={"erase.name": 1}, sort=[("erase.time", -1)])
+            found.update({each["erase"]["name"]: each["_id"] for each in erased})  # the oldest of two
+        return found | await self.find_all(tenant_id, [each for each in names if each not in found])
 
     async def _read_or_create(self, tenant_id: str, name: str) -> EndUser:
         while True:

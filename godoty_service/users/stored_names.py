@@ -25,9 +25,14 @@ BATCH = 500  # documents of one operation
 _LOG_BATCH = 50  # chunks, which may be large
 _LEASE_ID = "user_names"
 _LEASE_TIME = timedelta(seconds=30)
+_LATE = timedelta(hours=1)  # an adjustment's time is that of its server's clock
 _NAMED: Document = {"$gt": ""}
 _BY_NAME = (("user", 1), ("tenant_id", 1))  # the ledger's index of names, for a hint
 _HOLDERS = "lease.predecessors"
+_USER_FIELDS = ("user", "user_reference")
+_SESSION_FIELDS = dict.fromkeys(
+    ("tenant_id", *(f"{path}{name}" for path in ("", "lease.", f"{_HOLDERS}.") for name in _USER_FIELDS)), 1
+)
 # An event's document has one key; of a call's, everything but the name is retained.
 _WITHOUT_NAME: Document = {"$unsetField": {"field": "user", "input": "$$event.call"}}
 _WITHOUT_NAMES: list[Document] = [
@@ -90,6 +95,7 @@ class StoredNames:
         self._old_servers = old_servers
         self._owner = owner
         self.kept_in_sessions = True
+        self._completed_until: datetime | None = None  # adjustments before this time have their calls' references
 
     async def run(self, interval: float) -> None:
         """Replace names every `interval` seconds until cancelled."""
@@ -116,13 +122,61 @@ class StoredNames:
             replaced += len(documents)
         if replaced:
             log.info("user_names_replaced", documents=replaced)
+        await self._complete_adjustments()
         return replaced
+
+    async def _complete_adjustments(self) -> None:
+        """Copy references from calls to adjustments without a user, which servers of schema 1 write for these calls."""
+        began: datetime = await self._now()
+        which: Document = {"kind": "adjustment", "user": None, "user_reference": None}
+        if self._completed_until is not None:
+            which["time"] = {"$gte": self._completed_until - _LATE}
+        call = {"from": self._ledger.name, "localField": "corrects", "foreignField": "_id", "as": "call"}
+        pipeline: list[Document] = [
+            {"$match": which},
+            {"$lookup": call},
+            {"$match": {"call.user_reference": _NAMED}},
+            {"$limit": BATCH},
+            {"$project": {"reference": {"$first": "$call.user_reference"}}},
+        ]
+        while found := await self._ledger.aggregate(pipeline):
+            await self._ledger.update_each(
+                [
+                    ({"_id": each["_id"], "user_reference": None}, {"$set": {"user_reference": each["reference"]}})
+                    for each in found
+                ]
+            )
+        self._completed_until = began
 
     async def replace_of_user(self, tenant_id: str, name: str, reference: str) -> None:
         """Replace a name in the entries of one tenant: all of them belong to the user whose reference is given."""
         query = {"user": name, "tenant_id": tenant_id}
         while found := await self._ledger.find(query, limit=BATCH, fields={"user_reference": 1}):
             await self._ledger.update_each([_entry_update(each["_id"], name, reference) for each in found])
+
+    async def claim_sessions(self, tenant_id: str, name: str, reference: str) -> None:
+        """Write a user's reference beside its name in the sessions of one tenant that have the name alone.
+
+        From then on no new user of the name acquires them.
+        """
+        alone = {"user": name, "user_reference": None}
+        held: Document = {"lease.user": name, "lease.user_reference": None}
+        before: Document = {f"{_HOLDERS}.user": name, _HOLDERS: {"$elemMatch": alone}}
+        for which in (alone, held, before):
+            while found := await self._sessions.find(
+                {"tenant_id": tenant_id, **which}, limit=BATCH, fields=_SESSION_FIELDS
+            ):
+                await self._sessions.update_each(
+                    [
+                        (
+                            {"_id": each["_id"], f"{path}user": name, f"{path}user_reference": None},
+                            {"$set": {f"{path}user_reference": each.get("user_reference") or reference}},
+                        )
+                        for each in found
+                        for path, holder in _holders(each)
+                        if holder.get("user") == name and not holder.get("user_reference")
+                    ]
+                )
 
     async def has_name(self, tenant_id: str, name: str) -> bool:
         """Return whether an entry or a session of a tenant has a name."""
@@ -147,10 +201,8 @@ class StoredNames:
             return self._logs, found
         if self.kept_in_sessions:
             return None
-        fields = {"tenant_id": 1, "user": 1, "user_reference": 1}
-        fields |= dict.fromkeys(("lease.user", "lease.user_reference", f"{_HOLDERS}.user"), 1)
         for name in ("user", "lease.user", f"{_HOLDERS}.user"):
-            if found := await self._sessions.find({name: _NAMED}, limit=BATCH, fields=fields):
+            if found := await self._sessions.find({name: _NAMED}, limit=BATCH, fields=_SESSION_FIELDS):
                 return self._sessions, found
         return None
 

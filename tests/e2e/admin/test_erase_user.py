@@ -13,6 +13,7 @@ from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import billing_service_pb2_grpc
 
+from godoty_service import user_erasure
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start, StartProcess
 from tests.e2e.admin.conftest import Admin
@@ -21,7 +22,7 @@ from tests.e2e.turns.streams import CONTINUE, until_text
 from tests.support.caller import Caller, failure_of, read
 from tests.support.invoking import invoke
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import Service, eventually, soon
 
 Connect = Callable[[Service], Caller]
 Billing = Callable[..., Any]
@@ -173,6 +174,36 @@ async def test_caller_that_leaves_does_not_stop_the_erasure(admin: Admin, caller
     assert erased.sessions == 1
     assert places(admin.service, name) == set()
     assert len([each for each in await admin.changes(admin.service.tenant_id) if each[1] == "EraseUser"]) == 1
+
+
+async def test_unfinished_erasure_has_an_id_to_ask_for_its_end(
+    serve: Start,
+    connect: Connect,
+    admin_of: Callable[[Service], Admin],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Also for a caller who sent none, or who joined another's: the retry does not erase a new user of the name."""
+    service = await serve()
+    admin, caller = admin_of(service), connect(service)
+    await caller.converse("hello", user=name)
+    monkeypatch.setattr(user_erasure, "PATIENCE", 0.2)
+    fields = {"tenant_id": service.tenant_id, "user": name}
+    first, joined = [await admin.refused("EraseUser", **fields) for _ in range(2)]
+    users = service.database["users"]
+
+    async def is_back() -> bool:
+        await caller.converse("I am back", session_id=f"new-{secrets.token_hex(4)}", user=name)
+        return users.count_documents({"name": name}) == 1
+
+    await eventually(is_back)  # the server has read that the user was erased
+    monkeypatch.setattr(user_erasure, "PATIENCE", 30.0)
+    erased = await admin.call("EraseUser", **fields, request_id=first.metadata["request_id"])
+
+    assert first.reason == joined.reason == "ERASURE_UNFINISHED"
+    assert first.metadata == joined.metadata
+    assert erased.user_reference == first.metadata["user_reference"]
+    assert users.count_documents({"name": name}) == 1
 
 
 async def test_servers_that_meet_a_user_at_once_agree(serve: Start, connect: Connect, name: str) -> None:

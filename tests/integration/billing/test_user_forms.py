@@ -1,9 +1,17 @@
 """End users in lists and reports: by name, by reference, and in the form that schema 1 stored."""
 
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.ledger.adjustment_order import AdjustmentOrder
+from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
+from godoty_service.metering.adjustments import Adjustments
+from godoty_service.sessions.store import SessionStore
 from godoty_service.usage.grouping import NamedGroup
 from godoty_service.usage.ledger_pages import EntryFilter, LedgerPages
 from godoty_service.users.erasures import ErasureOrders
@@ -93,3 +101,80 @@ async def test_late_entry_of_an_erased_user_makes_no_new_user(server: Server, te
     (stored,) = [each for each in await tenant.documents() if each["_id"] == late.call_id]
     assert (stored.get("user"), stored["user_reference"]) == (None, ann)
     assert await server.users.find(tenant.tenant_id, "ann") is None
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_call_that_was_read_with_its_name_is_written_without_it(
+    server: Server, tenant: Tenant, *, closed: bool
+) -> None:
+    """By the reconciler, which closes or defers it after the name was replaced."""
+    await tenant.name_users()
+    call = await tenant.open(NOON, user="ann", user_reference=None)
+    await server.stored_names.replace()
+    if closed:
+        await tenant.close(call, NOON)
+    else:
+        await tenant.defer(call)
+
+    (stored,) = await tenant.documents()
+    assert ("user" in stored, stored["user_reference"]) == (False, tenant.references["ann"])
+
+
+async def test_adjustment_of_a_call_with_both_forms_has_the_reference_alone(server: Server, tenant: Tenant) -> None:
+    """Whether it resolves the call or corrects it."""
+    await tenant.name_users()
+    ann = tenant.references["ann"]
+    replicas = ReplicaHeartbeats(server.database.collection("replicas"), replica_id="one", lease=timedelta(seconds=1))
+    updater = SessionTotalsUpdater(
+        SessionStore(server.database.collection("sessions"), replicas=replicas), server.ledger
+    )
+    adjustments = Adjustments(server.ledger, updater)
+    calls = [await tenant.open(NOON, user="ann", user_reference=ann, upper_bound=Decimal(1)) for _ in range(2)]
+    unresolved = replace(calls[0], state=CallState.UNRESOLVED, settle_time=NOON)
+    settled = replace(calls[1], state=CallState.SETTLED, settle_time=NOON, cost=Decimal("0.1"))
+    assert [await server.ledger.close(each) for each in (unresolved, settled)] == [True, True]
+    order = AdjustmentOrder(
+        tenant_id=tenant.tenant_id,
+        call_id=settled.call_id,
+        amount=Decimal("0.2"),
+        is_new_cost=True,
+        why="a test",
+        by="ann",
+        request_id="one",
+    )
+    made = [
+        await adjustments.resolve(unresolved, cost=Decimal("0.1"), why="a test", by="ann"),
+        await adjustments.adjust(order),
+    ]
+
+    assert [(each.user, each.user_reference) for each in made] == [(None, ann)] * 2
+
+
+async def test_adjustment_without_a_user_gets_that_of_its_call(server: Server, tenant: Tenant) -> None:
+    """A server of schema 1 does not know references; calls without a user, and later adjustments, are no obstacle."""
+    await tenant.name_users()
+    ann = tenant.references["ann"]
+    forms: list[dict[str, str | None]] = [{"user_reference": ann}, {"user_reference": None}]
+    calls = [await tenant.open(NOON, **{"user": None} | each) for each in forms]
+    calls = [await tenant.close(each, NOON, state=CallState.SETTLED) for each in calls]
+    for hour in range(2):
+        made = [await tenant.adjust(replace(each, user_reference=None), NOON + timedelta(hours=hour)) for each in calls]
+        await server.stored_names.replace()
+        stored = {each["_id"]: each.get("user_reference") for each in await tenant.documents()}
+        assert [stored[each.entry_id] for each in made] == [ann, None]
+        server.stored_names._completed_until = NOON
+
+
+async def test_name_that_gets_a_reference_during_a_listing_is_found_further(
+    server: Server, tenant: Tenant, pages: LedgerPages
+) -> None:
+    """The entries that remain have the reference by then."""
+    ids = [
+        (await tenant.open(NOON + timedelta(hours=hour), user="eve", user_reference=None)).call_id for hour in range(4)
+    ]
+    found: list[str] = []
+    async for page in pages.pages(tenant.tenant_id, EntryFilter(user="eve"), size=2):
+        found += [each.entry_id for each in page]
+        await server.stored_names.replace()
+
+    assert found == ids

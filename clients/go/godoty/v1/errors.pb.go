@@ -249,9 +249,10 @@ const (
 	// For example: EraseUser for the second time, without a request id.
 	ErrorReason_ERROR_REASON_USER_NOT_FOUND ErrorReason = 46
 	// UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
-	// user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+	// user_reference, request_id. Retry the request with this request_id to wait for its end: without one, it may erase a
+	// new user of the name. google.rpc.RetryInfo has the delay.
 	// For example: EraseUser while a server that runs one of the user's turns does not answer.
-	// metadata: user_reference=user_5f2c....
+	// metadata: user_reference=user_5f2c..., request_id=erase-1.
 	ErrorReason_ERROR_REASON_ERASURE_UNFINISHED ErrorReason = 47
 )
 

@@ -324,9 +324,10 @@ export enum ErrorReason {
   ERROR_REASON_USER_NOT_FOUND = 46,
   /**
    * ERROR_REASON_ERASURE_UNFINISHED - UNAVAILABLE. The erasure of the end user takes longer than the call waits (30 s), and goes on. metadata:
-   * user_reference. Retry the same request to wait for its end; google.rpc.RetryInfo has the delay.
+   * user_reference, request_id. Retry the request with this request_id to wait for its end: without one, it may erase a
+   * new user of the name. google.rpc.RetryInfo has the delay.
    * For example: EraseUser while a server that runs one of the user's turns does not answer.
-   * metadata: user_reference=user_5f2c....
+   * metadata: user_reference=user_5f2c..., request_id=erase-1.
    */
   ERROR_REASON_ERASURE_UNFINISHED = 47,
   UNRECOGNIZED = -1,
