@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
+from tests.e2e.reasons import raising_by_administrators
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
 from tests.support.caller import Caller
 from tests.support.service import Service
 
+assert raising_by_administrators  # it has registered its reasons
 REASONS = documented()
 
 
@@ -31,7 +33,7 @@ def environment(
 @pytest.mark.parametrize("reason", REASONS)
 async def test_reason_is_raised_as_documented(environment: Environment, reason: str) -> None:
     """A reason that nothing here raises fails; so does a comment or an example that is not true."""
-    assert reason in RAISE, "raising.py does not raise it"
+    assert reason in RAISE, "nothing here raises it"
     stated = REASONS[reason]
     failure = await RAISE[reason](environment)
 
