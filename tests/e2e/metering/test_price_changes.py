@@ -104,7 +104,7 @@ async def test_call_is_settled_with_the_catalogue_of_its_start(start_caller: Sta
 
 async def test_running_call_has_its_provider_price(start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider multiplies its price by nine, and the server has seen it, before the answer ends."""
-    caller = await start_caller(**AT_ONCE)
+    caller = await start_caller(**{**AT_ONCE, "catalogue_refresh": 0.8})  # the first list is fresh when the call starts
     call = await started(caller, f"{SLOW} provider=Azure")
     monkeypatch.setitem(providers._FACTORS, (MODEL, "Azure"), Decimal(9))
     async with asyncio.timeout(60):
