@@ -143,7 +143,9 @@ class Backends:
 
     async def _start(self) -> None:
         if not self._borrowed:
-            mongo = await self._stack.enter_async_context(LocalMongo(self._directory))
+            # A dropped database's files stay for the history; its default of 5 minutes would keep those of 1,000 tests.
+            local = LocalMongo(self._directory, parameters={"minSnapshotHistoryWindowInSeconds": "10"})
+            mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri
         await self._stack.enter_async_context(self.sandbox)
 
