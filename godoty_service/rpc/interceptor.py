@@ -173,9 +173,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
 
         return wrapped
 
-    async def _request(
-        self, decode: Callable[[bytes], Any], method: str, call: CallContext
-    ) -> tuple[Any, CallContext]:
+    async def _request(self, decode: Callable[[bytes], Any], method: str, call: CallContext) -> tuple[Any, CallContext]:
         """Read the message of a call that was admitted; if it comes late, the key may have been revoked meanwhile."""
         admitted_at = time.monotonic()
         request = await read_request(call.context, decode, seconds=self._request_timeout)

@@ -209,7 +209,7 @@ async def test_unfinished_erasure_has_an_id_to_ask_for_its_end(
     assert users.count_documents({"name": name}) == 1
 
 
-async def test_caller_who_joins_an_order_is_told_and_recorded_with_its_id(
+async def test_caller_who_joins_an_order_gets_its_id_as_the_audit_log_does(
     serve: Start,
     connect: Connect,
     admin_of: Callable[[Service], Admin],

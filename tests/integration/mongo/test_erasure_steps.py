@@ -25,6 +25,7 @@ from tests.support.backends import Backends
 
 ACTOR = Actor(kind=ActorKind.SYSTEM, id="test")
 PATIENCE = timedelta(hours=24)
+NO_USER = {"user": None, "user_reference": None}
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ async def test_provider_key_remains_while_an_unresolved_call_may_need_it(
     bill.tenant_id = tenant_id
     await insert_provider_key(components, tenant_id, "key")
     now = await components.database.now()
-    call = await bill.open(now - timedelta(hours=2))
+    call = await bill.open(now - timedelta(hours=2), **NO_USER)
     await lifecycle(components).delete(ACTOR, tenant_id)
     assert (await run_erasure(components, tenant_id)).erase_time is None
     call = await bill.close(call, now - timedelta(hours=1), state=CallState.UNRESOLVED)
@@ -202,7 +203,7 @@ async def test_unresolved_call_that_another_key_paid_delays_nothing(components: 
         if key_id is not None:
             await insert_provider_key(components, tenant_id, key_id)
         bill.tenant_id = ids[0] if key_id == "key" else tenant_id
-        await bill.close(await bill.open(now, turn_id=tenant_id), now, state=CallState.UNRESOLVED)
+        await bill.close(await bill.open(now, **NO_USER), now, state=CallState.UNRESOLVED)
         await lifecycle(components).delete(ACTOR, tenant_id)
     await tenant_erasure(components, delay=0, patience=PATIENCE).run_once()
 
