@@ -1,12 +1,10 @@
 """Converts between the messages of agent.proto and domain values, and checks definitions."""
 
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection
 
 from godoty.v1 import agent_definition_service_pb2 as service_pb
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from godoty_service.agents.definitions import (
     AgentDefinition,
@@ -62,7 +60,7 @@ def parse_application(
     else:
         _check_texts(message, violations)
     _check_models(message, violations)
-    for path in _unknown_fields(message, "definition"):
+    if (path := _unknown_field(message, "definition")) is not None:
         violations.add(path, "must have no field that this server does not know")
     definition = AgentDefinition(
         name=message.name,
@@ -218,17 +216,23 @@ def _read_overrides(message: pb.AgentDefinition, violations: Violations) -> froz
     fields, most = message.overridable.fields, COUNTS["fields"]
     if len(fields) > most or not all(each in _OVERRIDES for each in fields):
         violations.add(f"{_PATH}overridable.fields", f"must be at most {most}, each one of its values")
-    return frozenset(_OVERRIDES[each] for each in fields if each in _OVERRIDES)
+    return frozenset(_OVERRIDES[each] for each in fields[:most] if each in _OVERRIDES)
 
 
-def _unknown_fields(message: Message, path: str) -> Iterator[str]:
-    """Yield the paths of the messages that have a field which this build does not know."""
-    if len(UnknownFieldSet(message)):
-        yield path
+def _unknown_field(message: Message, path: str) -> str | None:
+    """Return the path of a message that has a field which this build does not know; None: there is none.
+
+    Sizes are compared, since a message may have a hundred thousand unknown fields.
+    """
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() == message.ByteSize():
+        return None
     for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        values: list[Any] = list(value) if field.is_repeated else [value]
-        for index, each in enumerate(values):
-            place = f"{path}.{field.name}[{index}]" if field.is_repeated else f"{path}.{field.name}"
-            yield from _unknown_fields(each, place)
+        if field.message_type is not None:
+            for index, each in enumerate(value if field.is_repeated else [value]):
+                place = f"{path}.{field.name}[{index}]" if field.is_repeated else f"{path}.{field.name}"
+                if (found := _unknown_field(each, place)) is not None:
+                    return found
+    return path
