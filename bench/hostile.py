@@ -102,7 +102,9 @@ def hostile_bodies(message: Any, rng: random.Random) -> Iterator[bytes]:
 def _fill(message: Any, what: Any, rng: random.Random) -> None:
     """Fill a field with the largest value that fits."""
     value = getattr(message, what.name)
-    if what.is_repeated:
+    if what.message_type is not None and what.message_type.GetOptions().map_entry:
+        value.update({str(number): "" for number in range(LARGEST // 12)})
+    elif what.is_repeated:
         if what.message_type is not None:
             value.extend([what.message_type._concrete_class()] * (LARGEST // 3))  # noqa: SLF001 - there is no other way
         else:

@@ -85,7 +85,7 @@ def _definition(document: Any, path: Path) -> pb.AgentDefinition:
         ValueError: It has what a definition has not.
     """
     if not isinstance(document, dict):
-        raise ValueError(f"{path}: must be a mapping of the fields of a definition")
+        raise ValueError(f"{path}: must be a mapping of the fields of a definition")  # noqa: TRY004 - the file is wrong
     message = pb.AgentDefinition()
     try:
         json_format.ParseDict(dict(_long(document)), message, max_recursion_depth=20)

@@ -19,7 +19,13 @@ from godoty_service.agents.definitions import (
 from godoty_service.agents.lists import AgentSummary
 from godoty_service.agents.templates import Template
 from godoty_service.pricing.catalogue import Catalogue
-from godoty_service.rpc.agents.fields import limits_message, parameters_message, read_agent, read_limits, read_parameters
+from godoty_service.rpc.agents.fields import (
+    limits_message,
+    parameters_message,
+    read_agent,
+    read_limits,
+    read_parameters,
+)
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     AGENT_NAME,

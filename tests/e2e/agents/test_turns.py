@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -133,7 +132,11 @@ async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller,
     await definer.apply()
     failure = refused(await caller.converse("hello", agent=agent, request_id="one"))
 
-    assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": agent.replace("nobody@1", "nobody")})
+    assert (failure.code, failure.reason, failure.metadata) == (
+        NOT_FOUND,
+        "AGENT_NOT_FOUND",
+        {"agent": agent.replace("nobody@1", "nobody")},
+    )
     assert caller.service.session("talk") is None
     assert caller.service.entries("talk") == []
     assert (await caller.converse("hello", request_id="one")).failure is None
@@ -339,7 +342,9 @@ async def test_metrics_have_the_totals_by_agent(definer: Definer, caller: Caller
     rows = await usage_rows(caller.service, "USAGE_GROUP_AGENT_VERSION", "USAGE_GROUP_AGENT")
     entries = caller.service.entries("talk")
     expected = {
-        f"support@{version}": sum((each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0))
+        f"support@{version}": sum(
+            (each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0)
+        )
         for version in (1, 2)
     }
     assert {keys[0].agent_version: Decimal(totals.cost_usd) for keys, totals in rows} == expected

@@ -193,7 +193,16 @@ class Party:
     def written(self) -> dict[str, Any]:
         """Return what calls of this tenant write: the ids of its documents, and the whole of those it configures."""
         database, tenant_id = self.service.database, self.service.tenant_id
-        names: tuple[str, ...] = ("sessions", "messages", "turns", "ledger", "api_keys", "budgets", "provider_keys", "admin_changes")
+        names: tuple[str, ...] = (
+            "sessions",
+            "messages",
+            "turns",
+            "ledger",
+            "api_keys",
+            "budgets",
+            "provider_keys",
+            "admin_changes",
+        )
         names += ("agents", "agent_versions")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names

@@ -40,7 +40,9 @@ WHOLE = AgentDefinition(
 )
 
 
-@pytest.mark.parametrize("definition", [WHOLE, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())])
+@pytest.mark.parametrize(
+    "definition", [WHOLE, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())]
+)
 def test_definition_survives_its_text(definition: AgentDefinition) -> None:
     """Every field, also 0, empty and none; the text is the same each time."""
     text = definition_to_text(definition)

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import agent_pb2
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
+from godoty.v1 import agent_pb2, budget_pb2, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
-from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -26,7 +25,9 @@ from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestT
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
-    service for file in (pb, definitions_pb, admin_pb, billing_pb) for service in file.DESCRIPTOR.services_by_name.values()
+    service
+    for file in (pb, definitions_pb, admin_pb, billing_pb)
+    for service in file.DESCRIPTOR.services_by_name.values()
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
@@ -122,7 +123,10 @@ TOO_LONG: list[tuple[str, Any]] = [
     ("variables", pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(33)})),
     ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c" * 129: ""})),
     ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c": "d" * 2049})),
-    ("definition.tools[1].builtin", definitions_pb.ApplyAgentRequest(definition={"tools": [{}, {"builtin": "a" * 129}]})),
+    (
+        "definition.tools[1].builtin",
+        definitions_pb.ApplyAgentRequest(definition={"tools": [{}, {"builtin": "a" * 129}]}),
+    ),
     ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
     ("policy.provider_json", admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(provider_json=" " * 16385))),
     (
@@ -210,9 +214,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
         tools=(),
     ),
     "ApplyAgent unknown fields": lambda: agents_codec.parse_application(
-        definitions_pb.ApplyAgentRequest(
-            definition=agent_pb2.AgentDefinition.FromString(b"\xf8\x3f\x01" * MANY)
-        ),
+        definitions_pb.ApplyAgentRequest(definition=agent_pb2.AgentDefinition.FromString(b"\xf8\x3f\x01" * MANY)),
         catalogue=None,
         tools=(),
     ),
