@@ -144,6 +144,7 @@ class AgentDefinition:
         limits: Limits of one turn.
         history: The part of a session that the model sees.
         overridable: The fields of a request that may replace the definition's.
+        prompt_caching: Requests are marked for prompt caches that need it.
     """
 
     name: str
@@ -156,6 +157,7 @@ class AgentDefinition:
     limits: AgentLimits = field(default_factory=AgentLimits)
     history: HistorySettings = field(default_factory=HistorySettings)
     overridable: frozenset[Override] = frozenset(Override)
+    prompt_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

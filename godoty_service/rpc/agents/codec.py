@@ -79,6 +79,7 @@ def parse_application(
         limits=read_limits(f"{_PATH}limits.", message.limits, violations),
         history=_read_history(message, violations),
         overridable=_read_overrides(message, violations),
+        prompt_caching=message.prompt_caching,
     )
     violations.raise_if_any()
     for field, models in (("model", [message.model]), ("fallback_models", message.fallback_models)):
@@ -135,6 +136,7 @@ def definition_message(definition: AgentDefinition) -> pb.AgentDefinition:
         parameters=parameters_message(definition.parameters),
         tools=[_tool_message(each) for each in definition.tools],
         limits=limits_message(definition.limits),
+        prompt_caching=definition.prompt_caching,
     )
     if history != HistorySettings():
         mode = _MODE_NAMES[history.mode] if history.mode is not None else None

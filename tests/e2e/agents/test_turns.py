@@ -28,6 +28,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
     """Prompt, model, tools and parameters reach the provider; events, entries, turn and session name the version."""
     await definer.apply(
         system_prompt="You are kind.",
+        prompt_caching=True,
         model=OTHER,
         tools=[{"builtin": "current_time"}],
         parameters={
@@ -47,7 +48,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
     assert prompt_of(request) == "You are kind."
     assert request["model"] == OTHER
     assert [each["function"]["name"] for each in request["tools"]] == ["current_time"]
-    names = ("temperature", "top_p", "max_tokens", "reasoning", "seed", "stop", "provider")
+    names = ("temperature", "top_p", "max_tokens", "reasoning", "seed", "stop", "provider", "cache_control")
     assert {name: request[name] for name in names} == {
         "temperature": 0.0,
         "top_p": 0.5,
@@ -56,6 +57,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
         "seed": 0,
         "stop": ["END"],
         "provider": {"order": ["OpenAI"], "require_parameters": True},
+        "cache_control": {"type": "ephemeral"},
     }
     assert [(each.agent, each.agent_version) for each in turn.calls] == [("support", 1)]
     assert [(each.agent, each.agent_version) for each in caller.service.entries("talk")] == [("support", 1)]
@@ -73,7 +75,7 @@ async def test_agent_without_prompt_and_tools_sends_none(definer: Definer, calle
 
     assert prompt_of(request) == ""
     assert "tools" not in request
-    assert not {"temperature", "top_p", "seed", "stop", "reasoning"} & request.keys()
+    assert not {"temperature", "top_p", "seed", "stop", "reasoning", "cache_control"} & request.keys()
 
 
 async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller: Caller) -> None:
@@ -317,6 +319,7 @@ async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> N
     assert {(each.agent, each.agent_version) for each in entries} == {("support", 2)}
     requests = caller.service.requests("s")
     assert ["seed" in each for each in requests] == [purpose == "agent" for purpose in purposes]
+    assert not any("cache_control" in each for each in requests)
     assert ["stop" in each for each in requests] == [purpose == "agent" for purpose in purposes]
 
 

@@ -37,6 +37,7 @@ WHOLE = AgentDefinition(
     limits=AgentLimits(max_model_calls=2, max_output_tokens=3, max_cost=Decimal("0.0500")),
     history=HistorySettings(messages=12, mode=HistoryMode.SUMMARY),
     overridable=frozenset({Override.MODEL}),
+    prompt_caching=True,
 )
 
 
