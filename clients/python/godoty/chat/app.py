@@ -52,9 +52,7 @@ def chat(
     variables = {name: value for name, _, value in (each.partition("=") for each in variable or ())}
     with _open_terminal(target, api_key, tls=False if plaintext else None) as terminal:
         if once is None:
-            code = terminal.run_loop(
-                session_id=session, model=model, agent=agent, variables=variables, history=history
-            )
+            code = terminal.run_loop(session_id=session, model=model, agent=agent, variables=variables, history=history)
         else:
             code = terminal.send_once(once, session_id=session, model=model, agent=agent, variables=variables)
     raise typer.Exit(code)
