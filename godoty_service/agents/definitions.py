@@ -6,7 +6,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-ASSISTANT = "assistant"  # the agent that every tenant has: until the tenant applies one of this name, the server's own
+from godoty_service.ledger.entries import FIRST_AGENT
+
+ASSISTANT = FIRST_AGENT  # every tenant has it: until the tenant applies one of this name, it is the server's own
 BUILT_IN_VERSION = 0  # of the server's own; a tenant's versions are 1, 2, 3 …
 
 

@@ -58,7 +58,7 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
     return text
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it ships no types
     """A loader without aliases: a file of some bytes could stand for gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # the same
     """A dumper that writes texts of several lines as blocks."""
 
 

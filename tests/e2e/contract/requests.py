@@ -250,7 +250,7 @@ def put(message: Any, path: list[FieldDescriptor], value: Any) -> None:
 
 def is_map(field: FieldDescriptor) -> bool:
     """Return whether a field is a map."""
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def path_of(path: list[FieldDescriptor]) -> str:
