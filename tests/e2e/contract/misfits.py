@@ -30,7 +30,9 @@ TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30
 TEXTS: dict[str, tuple[str, ...]] = {
     "add_usd": (*_AMOUNTS, "0"),
     "agent": ("A", "a_b", "-a", "a-", "1a", "a@", "a@x", "a@-1", "a@1@2", "@1", "a@2147483648", "ü", "a\0", "a" * 65),
+    "allowed_agents": ("", "A", "a b", "a_b", "ü", "a\0", "a@1", "a" * 65),
     "allowed_models": _PATTERNS,
+    "allowed_tools": ("", "a b", "ü", "a\0", "a\n"),
     "api_key_id": (),
     "builtin": ("", "no_such_tool", "Calculator", "calculator\0"),
     "call_id": (),

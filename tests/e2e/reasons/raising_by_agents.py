@@ -25,3 +25,15 @@ async def _limit(environment: Environment) -> Failure:
         {"_id": f"{tenant_id}/a{number}", "tenant_id": tenant_id, "name": f"a{number}"} for number in range(1000)
     )
     return await failure_of(environment.define(name="one-more"))
+
+
+@raises("AGENT_NOT_ALLOWED")
+async def _agent_not_allowed(environment: Environment) -> Failure:
+    await environment.policy(allowed_agents=("support-*",))
+    return failed(await environment.caller.converse("hi"))
+
+
+@raises("TOOL_NOT_ALLOWED")
+async def _tool_not_allowed(environment: Environment) -> Failure:
+    await environment.policy(allowed_tools=("current_time",))
+    return failed(await environment.caller.converse("hi"))
