@@ -271,7 +271,7 @@ class Tenant:
             provider_key_id="key",
             start_time=start,
             agent=chance.choice(["assistant", "clerk"]),
-            agent_version=chance.choice([None, 0, 2]),
+            agent_version=(None, 0, 2)[len(self.calls) % 3],
             user=user,
             user_reference=reference,
             purpose=CallPurpose.AGENT,
