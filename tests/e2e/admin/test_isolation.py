@@ -43,6 +43,11 @@ ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].metho
 OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser")
 
 
+def agent_of(who: Tenant) -> str:
+    """Return the name of an agent that no other tenant has; the operator sees it among the changes, unlike a text."""
+    return who.mark.replace("mark-", "agent-")
+
+
 class TenantIsolation(ChangingTenants):
     """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
 
@@ -263,7 +268,7 @@ class TenantIsolation(ChangingTenants):
     def define_an_agent(self, who: int, others: int, name: str | None) -> None:
         """An agent of a name that others use, too, is the tenant's own; another tenant's is not found."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[others]
-        named = name or me.mark
+        named, unique = name or agent_of(me), agent_of(other)
         definition = {"name": named, "description": me.mark, "system_prompt": me.mark}
         assert self.definitions(me, "ApplyAgent", definition=definition).code is OK
         for reference in (named, f"{named}@1"):
@@ -276,9 +281,9 @@ class TenantIsolation(ChangingTenants):
         assert self.agent(me, "ListAgents").code is OK
         if other is not me:
             for method in ("GetAgent", "ListAgentVersions", "DeleteAgent"):
-                assert self.definitions(me, method, agent=other.mark).code is MISSING
-            assert self.definitions(me, "GetAgent", agent=f"{other.mark}@1").code is MISSING
-            assert self.agent(me, "Converse", text="hi", agent=other.mark).code is MISSING
+                assert self.definitions(me, method, agent=unique).code is MISSING
+            assert self.definitions(me, "GetAgent", agent=f"{unique}@1").code is MISSING
+            assert self.agent(me, "Converse", text="hi", agent=unique).code is MISSING
 
     @rule(
         who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN])
