@@ -577,7 +577,11 @@ type TurnStarted struct {
 	// The session was created by this turn.
 	SessionCreated bool `protobuf:"varint,2,opt,name=session_created,json=sessionCreated,proto3" json:"session_created,omitempty"`
 	// Cost and usage of the session before this turn.
-	Totals        *Totals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	Totals *Totals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	// The name of the agent that answers. Empty: the log was stored by a version that did not record it.
+	Agent string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The number of the agent's version that the turn takes. Unset: as for `agent`.
+	AgentVersion  *int32 `protobuf:"varint,5,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +635,20 @@ func (x *TurnStarted) GetTotals() *Totals {
 		return x.Totals
 	}
 	return nil
+}
+
+func (x *TurnStarted) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *TurnStarted) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
 }
 
 // A part of the answer's text.
@@ -1125,7 +1143,11 @@ type Turn struct {
 	// The time at which the server accepted the turn.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The time of its end. Unset: it has not ended, or was ended by a version that did not record the time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The name of the agent. Empty: the turn has made no model call.
+	Agent string `protobuf:"bytes,12,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn.
+	AgentVersion  *int32 `protobuf:"varint,13,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1259,20 @@ func (x *Turn) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Turn) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Turn) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
+}
+
 var File_godoty_v1_turn_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_turn_proto_rawDesc = "" +
@@ -1266,12 +1302,15 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x12>\n" +
 	"\rturn_finished\x18\v \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x124\n" +
 	"\theartbeat\x18\f \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeatB\a\n" +
-	"\x05event\"\x80\x01\n" +
+	"\x05event\"\xd2\x01\n" +
 	"\vTurnStarted\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12'\n" +
 	"\x0fsession_created\x18\x02 \x01(\bR\x0esessionCreated\x12)\n" +
-	"\x06totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x1f\n" +
+	"\x06totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x12\x14\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\x12(\n" +
+	"\ragent_version\x18\x05 \x01(\x05H\x00R\fagentVersion\x88\x01\x01B\x10\n" +
+	"\x0e_agent_version\"\x1f\n" +
 	"\tTextDelta\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"$\n" +
 	"\x0eReasoningDelta\x12\x12\n" +
@@ -1303,7 +1342,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x05calls\x18\x02 \x01(\x05R\x05calls\x12\x16\n" +
 	"\x06errors\x18\x03 \x01(\x05R\x06errors\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\v\n" +
-	"\tHeartbeat\"\xad\x03\n" +
+	"\tHeartbeat\"\xff\x03\n" +
 	"\x04Turn\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n" +
 	"\n" +
@@ -1320,7 +1359,10 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\vcreate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x125\n" +
-	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime*G\n" +
+	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05agent\x18\f \x01(\tR\x05agent\x12(\n" +
+	"\ragent_version\x18\r \x01(\x05H\x00R\fagentVersion\x88\x01\x01B\x10\n" +
+	"\x0e_agent_version*G\n" +
 	"\x06OnBusy\x12\x17\n" +
 	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
@@ -1436,6 +1478,8 @@ func file_godoty_v1_turn_proto_init() {
 		(*TurnEvent_TurnFinished)(nil),
 		(*TurnEvent_Heartbeat)(nil),
 	}
+	file_godoty_v1_turn_proto_msgTypes[2].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -312,7 +312,13 @@ export interface TurnStarted {
   /** The session was created by this turn. */
   sessionCreated: boolean;
   /** Cost and usage of the session before this turn. */
-  totals: Totals | undefined;
+  totals:
+    | Totals
+    | undefined;
+  /** The name of the agent that answers. Empty: the log was stored by a version that did not record it. */
+  agent: string;
+  /** The number of the agent's version that the turn takes. Unset: as for `agent`. */
+  agentVersion?: number | undefined;
 }
 
 /** A part of the answer's text. */
@@ -419,7 +425,13 @@ export interface Turn {
     | Date
     | undefined;
   /** The time of its end. Unset: it has not ended, or was ended by a version that did not record the time. */
-  endTime: Date | undefined;
+  endTime:
+    | Date
+    | undefined;
+  /** The name of the agent. Empty: the turn has made no model call. */
+  agent: string;
+  /** The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn. */
+  agentVersion?: number | undefined;
 }
 
 function createBaseTurnLimits(): TurnLimits {
@@ -855,7 +867,7 @@ export const TurnEvent: MessageFns<TurnEvent> = {
 };
 
 function createBaseTurnStarted(): TurnStarted {
-  return { sessionId: "", sessionCreated: false, totals: undefined };
+  return { sessionId: "", sessionCreated: false, totals: undefined, agent: "", agentVersion: undefined };
 }
 
 export const TurnStarted: MessageFns<TurnStarted> = {
@@ -868,6 +880,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     }
     if (message.totals !== undefined) {
       Totals.encode(message.totals, writer.uint32(26).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(34).string(message.agent);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(40).int32(message.agentVersion);
     }
     return writer;
   },
@@ -909,6 +927,22 @@ export const TurnStarted: MessageFns<TurnStarted> = {
             message.totals = Totals.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -934,6 +968,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
         ? globalThis.Boolean(object.session_created)
         : false,
       totals: isSet(object.totals) ? Totals.fromJSON(object.totals) : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -948,6 +988,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     if (message.totals !== undefined) {
       obj.totals = Totals.toJSON(message.totals);
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -961,6 +1007,8 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     message.totals = (object.totals !== undefined && object.totals !== null)
       ? Totals.fromPartial(object.totals)
       : undefined;
+    message.agent = object.agent ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };
@@ -1737,6 +1785,8 @@ function createBaseTurn(): Turn {
     totals: undefined,
     createTime: undefined,
     endTime: undefined,
+    agent: "",
+    agentVersion: undefined,
   };
 }
 
@@ -1774,6 +1824,12 @@ export const Turn: MessageFns<Turn> = {
     }
     if (message.endTime !== undefined) {
       Timestamp.encode(toTimestamp(message.endTime), writer.uint32(90).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(98).string(message.agent);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(104).int32(message.agentVersion);
     }
     return writer;
   },
@@ -1879,6 +1935,22 @@ export const Turn: MessageFns<Turn> = {
             message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1932,6 +2004,12 @@ export const Turn: MessageFns<Turn> = {
         : isSet(object.end_time)
         ? fromJsonTimestamp(object.end_time)
         : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -1970,6 +2048,12 @@ export const Turn: MessageFns<Turn> = {
     if (message.endTime !== undefined) {
       obj.endTime = message.endTime.toISOString();
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -1991,6 +2075,8 @@ export const Turn: MessageFns<Turn> = {
       : undefined;
     message.createTime = object.createTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
+    message.agent = object.agent ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };

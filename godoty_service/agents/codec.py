@@ -1,0 +1,129 @@
+"""Converts agent definitions to JSON text, as the database stores them, and back.
+
+One text for each content: equal definitions have equal texts, so that content is compared as text. A reader ignores
+what only a later build knows.
+"""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from godoty_service.agents.definitions import (
+    AgentDefinition,
+    AgentLimits,
+    BuiltInTool,
+    HistoryMode,
+    HistorySettings,
+    McpTools,
+    ModelParameters,
+    Override,
+    Reasoning,
+    ReasoningEffort,
+    ToolEntry,
+)
+
+Member = TypeVar("Member", bound=StrEnum)
+Fields = dict[str, Any]
+
+
+def definition_to_text(definition: AgentDefinition) -> str:
+    """Encode a definition without its name."""
+    limits, history = definition.limits, definition.history
+    content = {
+        "description": definition.description,
+        "system_prompt": definition.system_prompt,
+        "model": definition.model,
+        "fallback_models": list(definition.fallback_models),
+        "parameters": _parameters_to_fields(definition.parameters),
+        "tools": [_tool_to_fields(each) for each in definition.tools],
+        "limits": _set_fields(
+            max_model_calls=limits.max_model_calls,
+            max_output_tokens=limits.max_output_tokens,
+            max_cost=None if limits.max_cost is None else format(limits.max_cost, "f"),
+        ),
+        "history": _set_fields(messages=history.messages, mode=history.mode),
+        # Always there: an empty list is another content than the default.
+        "overridable": sorted(definition.overridable),
+        **({"prompt_caching": True} if definition.prompt_caching else {}),
+    }
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def definition_from_text(name: str, text: str) -> AgentDefinition:
+    """Decode the definition of a name."""
+    content = json.loads(text)
+    limits, history = content["limits"], content["history"]
+    return AgentDefinition(
+        name=name,
+        description=content["description"],
+        system_prompt=content["system_prompt"],
+        model=content["model"],
+        fallback_models=tuple(content["fallback_models"]),
+        parameters=_parameters_from_fields(content["parameters"]),
+        tools=tuple(tool for each in content["tools"] if (tool := _tool_from_fields(each)) is not None),
+        limits=AgentLimits(
+            max_model_calls=limits.get("max_model_calls"),
+            max_output_tokens=limits.get("max_output_tokens"),
+            max_cost=Decimal(limits["max_cost"]) if "max_cost" in limits else None,
+        ),
+        history=HistorySettings(messages=history.get("messages"), mode=_member(HistoryMode, history.get("mode"))),
+        overridable=frozenset(each for text in content["overridable"] if (each := _member(Override, text)) is not None),
+        prompt_caching=content.get("prompt_caching", False),
+    )
+
+
+def _parameters_to_fields(parameters: ModelParameters) -> Fields:
+    reasoning = parameters.reasoning
+    return _set_fields(
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        max_output_tokens=parameters.max_output_tokens,
+        reasoning=reasoning and _set_fields(effort=reasoning.effort, max_tokens=reasoning.max_tokens),
+        seed=parameters.seed,
+        stop=list(parameters.stop) or None,
+        provider=parameters.provider,
+    )
+
+
+def _parameters_from_fields(content: Fields) -> ModelParameters:
+    reasoning = content.get("reasoning", {})
+    effort, max_tokens = _member(ReasoningEffort, reasoning.get("effort")), reasoning.get("max_tokens")
+    return ModelParameters(
+        temperature=content.get("temperature"),
+        top_p=content.get("top_p"),
+        max_output_tokens=content.get("max_output_tokens"),
+        # An effort that only a later build knows is the provider's default.
+        reasoning=Reasoning(effort=effort, max_tokens=max_tokens) if effort or max_tokens else None,
+        seed=content.get("seed"),
+        stop=tuple(content.get("stop", ())),
+        provider=content.get("provider"),
+    )
+
+
+def _tool_to_fields(tool: ToolEntry) -> Fields:
+    match tool:
+        case BuiltInTool():
+            return {"builtin": tool.name}
+        case McpTools():
+            return {"mcp": tool.server, "allow": list(tool.allow)}
+
+
+_TOOLS: dict[str, Callable[[Fields], ToolEntry]] = {
+    "builtin": lambda content: BuiltInTool(name=content["builtin"]),
+    "mcp": lambda content: McpTools(server=content["mcp"], allow=tuple(content["allow"])),
+}
+
+
+def _tool_from_fields(content: Fields) -> ToolEntry | None:
+    """Decode a tool; None: only a later build knows its kind."""
+    return next((decode(content) for kind, decode in _TOOLS.items() if kind in content), None)
+
+
+def _set_fields(**values: Any) -> Fields:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _member(kind: type[Member], text: str | None) -> Member | None:
+    return kind(text) if text in set(kind) else None

@@ -1,0 +1,266 @@
+"""Agent definitions as values: what a tenant writes of an agent, and its immutable versions. Pure."""
+
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from godoty_service.ledger.entries import FIRST_AGENT
+
+ASSISTANT = FIRST_AGENT  # every tenant has it: until the tenant applies one of this name, it is the server's own
+BUILT_IN_VERSION = 0  # of the server's own; a tenant's versions are 1, 2, 3 …
+
+
+class HistoryMode(StrEnum):
+    """What the model sees of messages that have left the window of the history."""
+
+    SLIDING = "sliding"  # nothing
+    SUMMARY = "summary"
+
+
+class ReasoningEffort(StrEnum):
+    """How much a model reasons before it answers."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
+class Override(StrEnum):
+    """A field of a request that may replace the definition's."""
+
+    MODEL = "model"
+    FALLBACK_MODELS = "fallback_models"
+    PARAMETERS = "parameters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reasoning:
+    """The reasoning before an answer: exactly one field is set.
+
+    Attributes:
+        effort: The effort.
+        max_tokens: Maximum tokens of reasoning of one call.
+    """
+
+    effort: ReasoningEffort | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParameters:
+    """Parameters of the agent's own model calls, not of summaries. None and empty: the provider's default.
+
+    Attributes:
+        temperature: 0 to 2.
+        top_p: Above 0, at most 1.
+        max_output_tokens: Maximum output tokens of one call.
+        reasoning: The reasoning before an answer.
+        seed: The seed of the sampling.
+        stop: Texts at which an answer ends.
+        provider: OpenRouter's provider routing preferences, in its own format.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning: Reasoning | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    provider: dict[str, Any] | None = None
+
+    def overridden(self, by: "ModelParameters") -> "ModelParameters":
+        """Return the parameters with those that `by` sets in place of their own."""
+        values = {each.name: getattr(by, each.name) for each in fields(by)}
+        return replace(self, **{name: value for name, value in values.items() if value not in (None, ())})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltInTool:
+    """A tool of the server, by its name in `agents/tools.py`."""
+
+    name: str
+
+    @property
+    def policy_name(self) -> str:
+        """The name by which a policy allows it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpTools:
+    """Tools of one of the tenant's MCP servers.
+
+    Attributes:
+        server: The name of the server.
+        allow: The names of the tools, as the server lists them; empty: all that the server's own lists allow.
+    """
+
+    server: str
+    allow: tuple[str, ...] = ()
+
+    @property
+    def policy_name(self) -> str:
+        """The name by which a policy allows them: they go together."""
+        return f"mcp:{self.server}"
+
+
+ToolEntry = BuiltInTool | McpTools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLimits:
+    """Limits of one turn; a request, a policy or the server can only lower them. None: no limit of the agent's.
+
+    Attributes:
+        max_model_calls: Maximum number of model calls.
+        max_output_tokens: Maximum output tokens of all calls together.
+        max_cost: Maximum cost in US dollars.
+    """
+
+    max_model_calls: int | None = None
+    max_output_tokens: int | None = None
+    max_cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySettings:
+    """The part of a session that the model sees. None: the server's setting.
+
+    Attributes:
+        messages: The number of newest messages.
+        mode: What it sees of older ones.
+    """
+
+    messages: int | None = None
+    mode: HistoryMode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDefinition:
+    """What an agent is: the content of a version.
+
+    Attributes:
+        name: Its name in the tenant: 1 to 64 of `[a-z0-9-]`.
+        description: What it does, for people, and for agents that call it.
+        system_prompt: A template (`agents/templates.py`); empty: none.
+        model: The OpenRouter model; None: the session's last model, else the default.
+        fallback_models: Models to try if it cannot answer; they need a model.
+        parameters: Parameters of its model calls.
+        tools: Its tools, in the order in which the model sees them.
+        limits: Limits of one turn.
+        history: The part of a session that the model sees.
+        overridable: The fields of a request that may replace the definition's.
+        prompt_caching: Requests are marked for prompt caches that need it.
+    """
+
+    name: str
+    description: str = ""
+    system_prompt: str = ""
+    model: str | None = None
+    fallback_models: tuple[str, ...] = ()
+    parameters: ModelParameters = field(default_factory=ModelParameters)
+    tools: tuple[ToolEntry, ...] = ()
+    limits: AgentLimits = field(default_factory=AgentLimits)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    overridable: frozenset[Override] = frozenset(Override)
+    prompt_caching: bool = False
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The names by which a policy allows its tools."""
+        return tuple(each.policy_name for each in self.tools)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentVersion:
+    """A version of an agent, which never changes.
+
+    Attributes:
+        definition: Its content.
+        version: 1, 2, 3 … by name; 0: the server's own, which an upgrade of the server may change.
+        create_time: When it was applied; None: it is the server's own.
+        by: Who applied it: the id of an API key; empty: it is the server's own.
+    """
+
+    definition: AgentDefinition
+    version: int
+    create_time: datetime | None = None
+    by: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the agent."""
+        return self.definition.name
+
+    @property
+    def size(self) -> int:
+        """The number of characters of its long texts: at most the bytes of its message."""
+        return len(self.definition.system_prompt) + len(self.definition.description)
+
+    @property
+    def label(self) -> str:
+        """Name and version as requests write them, such as `support@3`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """An agent of a tenant, as it is now.
+
+    Attributes:
+        newest: Its newest version.
+        deleted: Its name is hidden: no session begins with it, and those that have it go on with the newest version.
+        revision: Counts its changes.
+    """
+
+    newest: AgentVersion
+    deleted: bool = False
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self.newest.name
+
+    @property
+    def etag(self) -> str:
+        """Identifies this state of the agent."""
+        return f"{self.newest.version}-{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReference:
+    """An agent as a request names it.
+
+    Attributes:
+        name: The name.
+        version: The version; None: the newest.
+    """
+
+    name: str
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "AgentReference":
+        """Parse `name` or `name@version`.
+
+        Raises:
+            ValueError: The version is not a whole number from 0 to 2^31-1.
+        """
+        name, at, version = text.partition("@")
+        if not at:
+            return cls(name)
+        if not (version.isascii() and version.isdecimal() and len(version) <= len(str(_MAX_VERSION))):
+            raise ValueError("not a version")
+        if int(version) > _MAX_VERSION:
+            raise ValueError("not a version")
+        return cls(name, int(version))
+
+
+_MAX_VERSION = 2**31 - 1
