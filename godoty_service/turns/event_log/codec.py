@@ -24,6 +24,7 @@ from godoty_service.turns.event_log.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     ToolSummary,
     TurnFinished,
     TurnStarted,
@@ -145,6 +146,7 @@ _NAMES: dict[type, str] = {
     TurnStarted: "started",
     ReasoningDelta: "reasoning",
     ToolCallStarted: "tool",
+    ToolProgress: "progress",
     ToolCallFinished: "result",
     ModelCallFinished: "call",
     TurnFinished: "finished",
@@ -154,6 +156,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "started": lambda event: [event.session_id, event.session_created, _encode_totals(event.totals)],
     "reasoning": lambda event: event.text,
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
+    "progress": lambda event: [event.tool_call_id, event.progress, event.total, event.message],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
     "call": _encode_call,
     "finished": _encode_finished,
@@ -170,6 +173,9 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     ),
     "reasoning": ReasoningDelta,
     "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
+    "progress": lambda value: ToolProgress(
+        tool_call_id=value[0], progress=value[1], total=value[2], message=value[3]
+    ),
     "result": lambda value: ToolCallFinished(
         tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
     ),

@@ -18,6 +18,7 @@ from godoty_service.turns.event_log.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     TurnFinished,
 )
 from godoty_service.turns.event_log.heartbeats import SilenceTimer
@@ -220,6 +221,8 @@ def _size(event: Event) -> int:
     match event:
         case ToolCallStarted(tool_call_id=name, name=tool, input_json=text):
             return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text)
+        case ToolProgress(tool_call_id=name, message=text):
+            return _OVERHEAD + _bytes(name) + _bytes(text)
         case ToolCallFinished(tool_call_id=name, output=text):
             return _OVERHEAD + _bytes(name) + _bytes(text)
         case ModelCallFinished(call=call):
