@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.agents.store import Agents
+from godoty_service.agents.versions import AgentVersions
 from godoty_service.budget_bootstrap import BudgetComponents, build_budgets
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.entry_sums import EntrySums
@@ -54,6 +56,8 @@ from godoty_service.users.references import UserReferences
 from godoty_service.users.stored_names import StoredNames
 
 _INDEXED_STORES = (
+    Agents,
+    AgentVersions,
     SessionStore,
     MessageStore,
     ReplicaHeartbeats,
@@ -85,8 +89,9 @@ class TenancyComponents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationComponents:
-    """Sessions and turns, as the database stores them."""
+    """Agents, sessions and turns, as the database stores them."""
 
+    agents: Agents
     sessions: SessionStore
     leases: LeaseHolders
     messages: MessageStore
@@ -274,7 +279,9 @@ def _conversations(
         clock=clock,
     )
     event_logs = EventLogStore(database.collection(EventLogStore.COLLECTION))
+    versions = AgentVersions(database.collection(AgentVersions.COLLECTION))
     return ConversationComponents(
+        agents=Agents(database.collection(Agents.COLLECTION), versions, clock=clock),
         sessions=sessions,
         leases=leases,
         messages=messages,

@@ -41,6 +41,7 @@ def _steps(components: Components) -> tuple[ErasureStep, ...]:
         ErasureStep(name="users", erase=eraser.users),
         ErasureStep(name="api_keys", erase=eraser.api_keys),
         ErasureStep(name="policy", erase=eraser.policy),
+        ErasureStep(name="agents", erase=eraser.agents),
         ErasureStep(name="provider_keys", erase=eraser.provider_keys),  # last: it waits for reconciliation
     )
 
@@ -117,6 +118,11 @@ class _Eraser:
     async def policy(self, tenant_id: str) -> bool:
         """Delete the policy."""
         await self._tenancy.policies.erase(tenant_id)
+        return True
+
+    async def agents(self, tenant_id: str) -> bool:
+        """Delete the agents and their versions."""
+        await self._conversations.agents.erase(tenant_id)
         return True
 
     async def provider_keys(self, tenant_id: str) -> bool:

@@ -1,11 +1,14 @@
 """Builds the gRPC server: its interceptor, its services and the limits of its connections."""
 
+from collections.abc import Collection
 from datetime import timedelta
 
 import grpc
 from godoty.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    agent_definition_service_pb2,
+    agent_definition_service_pb2_grpc,
     agent_service_pb2,
     agent_service_pb2_grpc,
     billing_service_pb2,
@@ -20,6 +23,8 @@ from godoty_service.rpc import agent_service, billing_service
 from godoty_service.rpc.admin import service as admin_service
 from godoty_service.rpc.admin.service import AdminService, CallAdjuster
 from godoty_service.rpc.agent_service import AgentService
+from godoty_service.rpc.agents import service as agent_definition_service
+from godoty_service.rpc.agents.service import AgentDefinitionService
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
 from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.interceptor import ServiceInterceptor
@@ -32,11 +37,12 @@ from godoty_service.telemetry.traces import Tracing
 from godoty_service.turns.service import TurnService
 
 _STALE_INTERVALS = 3  # of `catalogue_refresh`: a catalogue that was not confirmed since is stale
-SCOPES = agent_service.SCOPES | admin_service.SCOPES | billing_service.SCOPES
-SERVICES = (agent_service.SERVICE_NAME, admin_service.SERVICE_NAME, billing_service.SERVICE_NAME)
+_MODULES = (agent_service, agent_definition_service, admin_service, billing_service)
+SCOPES = {method: scopes for module in _MODULES for method, scopes in module.SCOPES.items()}
+SERVICES = tuple(module.SERVICE_NAME for module in _MODULES)
 _DESCRIPTORS = tuple(
     service
-    for file in (agent_service_pb2, admin_service_pb2, billing_service_pb2)
+    for file in (agent_service_pb2, agent_definition_service_pb2, admin_service_pb2, billing_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -77,11 +83,13 @@ def build_server(
     oracle: PricingOracle,
     *,
     turns: TurnService,
+    tools: Collection[str],
     interceptor: ServiceInterceptor,
     shared: bool,
 ) -> grpc.aio.Server:
-    """Build the gRPC server and its services."""
+    """Build the gRPC server and its services; `tools` are the names of the server's tools."""
     agent = _agent_service(settings, components, oracle, turns)
+    definitions = _agent_definition_service(settings, components, oracle, tools)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
     server = grpc.aio.server(
@@ -92,6 +100,7 @@ def build_server(
         ],
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)  # type: ignore[no-untyped-call] # generated
+    agent_definition_service_pb2_grpc.add_AgentDefinitionServiceServicer_to_server(definitions, server)  # type: ignore[no-untyped-call] # generated
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
     billing_service_pb2_grpc.add_BillingServiceServicer_to_server(billing, server)  # type: ignore[no-untyped-call] # generated
     return server
@@ -103,6 +112,7 @@ def _agent_service(
     conversations = components.conversations
     return AgentService(
         turns=turns,
+        agents=conversations.agents,
         sessions=conversations.sessions,
         messages=conversations.messages,
         deletions=conversations.deletions,
@@ -115,6 +125,18 @@ def _agent_service(
         users=components.users.references,
         catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
         clock=components.clock,
+    )
+
+
+def _agent_definition_service(
+    settings: Settings, components: Components, oracle: PricingOracle, tools: Collection[str]
+) -> AgentDefinitionService:
+    return AgentDefinitionService(
+        agents=components.conversations.agents,
+        tools=tools,
+        administration=components.administration,
+        catalogue=lambda: oracle.current,
+        page_bytes=settings.page_bytes,
     )
 
 

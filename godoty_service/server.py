@@ -13,6 +13,7 @@ import structlog
 from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from godoty_service.agents.tools import built_in_tools
 from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics
@@ -110,10 +111,17 @@ async def _start(
     background(stack, components.clock.run(settings.heartbeat, on_measured=report_clock(call_metrics, status)))
     background(stack, storage.run(settings.storage_probe_interval, status.storage_probed))
     metrics_port = open_metrics_page(stack, settings, metrics, provider.oracle, shared=counts is not None)
-    turns = start_turns(stack, settings, components, provider, call_metrics)
+    tools = built_in_tools(clock=components.clock)
+    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
-        settings, components, provider.oracle, turns=turns, interceptor=interceptor, shared=worker is not None
+        settings,
+        components,
+        provider.oracle,
+        turns=turns,
+        tools=tools.keys(),
+        interceptor=interceptor,
+        shared=worker is not None,
     )
     address = await _serve(
         stack, settings, server=server, components=components, status=status, turns=turns, worker=worker

@@ -27,7 +27,7 @@ LogLevel = Annotated[
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
 _MIN_LEASE_HEARTBEATS = 2  # a late heartbeat must not end a lease
-_OTHER_FIELDS = 64 * 1024  # bytes of all fields of a request but its text
+_OTHER_FIELDS = 256 * 1024  # bytes of all fields of a request but its text: the definition of an agent, variables
 
 
 class Settings(ListenerSettings):
@@ -286,7 +286,7 @@ class Settings(ListenerSettings):
 
     @property
     def max_request_bytes(self) -> int:
-        """Bytes of the largest request: the largest text, and 64 KiB for all other fields."""
+        """Bytes of the largest request: the largest text, and 256 KiB for all other fields."""
         return self.max_text_bytes + _OTHER_FIELDS
 
     @property

@@ -1,9 +1,12 @@
 """Builds the turn service and starts its background loops."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
-from godoty_service.agents.profile import assistant
+from strands.types.tools import AgentTool
+
+from godoty_service.agents.profile import AgentDefaults
 from godoty_service.bootstrap import Components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.openrouter.chunk import AnswerLimits
@@ -29,8 +32,10 @@ def start_turns(
     components: Components,
     provider: ProviderComponents,
     call_metrics: CallMetrics,
+    *,
+    tools: Mapping[str, AgentTool],
 ) -> TurnService:
-    """Build the turn service, and start the loops that monitor its turns."""
+    """Build the turn service, and start the loops that monitor its turns; `tools` are the server's, by name."""
     conversations, replicas = components.conversations, components.replicas
     log_writer = EventLogWriter(
         conversations.event_logs, writer=replicas.replica_id, expiry=conversations.turn_store.log_expiry
@@ -45,6 +50,7 @@ def start_turns(
         recovery=recovery,
         key_monitor=key_monitor,
         observer=call_metrics,
+        tools=tools,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, log_writer.run(settings.turn_log_interval))
@@ -78,6 +84,7 @@ def _dependencies(
     recovery: Recovery,
     key_monitor: KeyMonitor,
     observer: CallMetrics,
+    tools: Mapping[str, AgentTool],
 ) -> TurnDependencies:
     conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
     return TurnDependencies(
@@ -99,9 +106,8 @@ def _dependencies(
         log_writer=log_writer,
         recovery=recovery,
         client_pool=provider.client_pool,
-        profile=assistant(
-            clock=components.clock, window_size=settings.history_messages, summarize=settings.history_summary
-        ),
+        agents=conversations.agents,
+        tools=tools,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,
@@ -122,6 +128,7 @@ def _defaults(settings: Settings) -> TurnDefaults:
             reasoning_details_bytes=settings.answer_reasoning_details_bytes,
             drain_seconds=settings.answer_drain,
         ),
+        agent=AgentDefaults(window_size=settings.history_messages, summarize=settings.history_summary),
     )
 
 

@@ -26,6 +26,7 @@ class ReasoningEffort(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     XHIGH = "xhigh"
+    MAX = "max"
 
 
 class Override(StrEnum):
@@ -177,6 +178,11 @@ class AgentVersion:
     def name(self) -> str:
         """The name of the agent."""
         return self.definition.name
+
+    @property
+    def size(self) -> int:
+        """The number of characters of its long texts: at most the bytes of its message."""
+        return len(self.definition.system_prompt) + len(self.definition.description)
 
     @property
     def label(self) -> str:

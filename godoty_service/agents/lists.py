@@ -44,14 +44,14 @@ class AgentLists:
             tenant_id: The tenant.
             after: The name after which to start; empty: at the beginning.
             limit: Maximum number of agents.
-            max_bytes: Stop once their definitions exceed this size together.
+            max_bytes: Stop once their texts exceed this size together.
         """
         found: list[Agent] = []
         remaining = max_bytes
         async with aclosing(self._documents(tenant_id, after=after, limit=limit)) as documents:
             async for each in documents:
                 found.append(agent_from_document(each))
-                if (remaining := remaining - len(each["definition"])) < 0:
+                if (remaining := remaining - found[-1].newest.size) < 0:
                     break
         return found
 
@@ -74,7 +74,7 @@ class AgentLists:
             name: The name of the agent.
             before: Only versions that are older than this one; None: all.
             limit: Maximum number of versions.
-            max_bytes: Stop once their definitions exceed this size together.
+            max_bytes: Stop once their texts exceed this size together.
 
         Raises:
             AgentNotFound: The tenant has, and had, no agent of this name.

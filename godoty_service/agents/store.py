@@ -97,6 +97,14 @@ class Agents:
             raise AgentNotFound.of(AgentReference(name, version))
         return found
 
+    async def read_in_force(self, tenant_id: str, name: str) -> Agent:
+        """Return an agent as `get` does, from the database.
+
+        Raises:
+            AgentNotFound: The tenant has, and had, no agent of this name.
+        """
+        return _require(await self.read(tenant_id, name), name)
+
     async def read(self, tenant_id: str, name: str) -> Agent | None:
         """Return an agent from the database, bypassing the cache; None: the tenant has applied none of this name."""
         found = await self._agents.find_one({"_id": _id_of(tenant_id, name), "tenant_id": tenant_id})

@@ -40,24 +40,27 @@ class MissingValue(ValueError):
 
 
 class Template:
-    """A text with placeholders, parsed once."""
+    """A text with placeholders, parsed once. A placeholder that only a later build knows stays as it is written."""
 
     __slots__ = ("_parts",)
 
     def __init__(self, text: str) -> None:
-        """Parse a text.
-
-        Raises:
-            ValueError: A placeholder has an unknown name, or there are too many.
-        """
         # Text and names of placeholders alternate; the first is text.
         self._parts = _PLACEHOLDER.split(text)
-        if len(self._parts) // 2 > MAX_PLACEHOLDERS:
+
+    def check(self) -> None:
+        """Check that each placeholder has a known name, and that there are not too many.
+
+        Raises:
+            ValueError: It is not so; the text says what must be.
+        """
+        names = self._parts[1::2]
+        if len(names) > MAX_PLACEHOLDERS:
             raise ValueError(f"must have at most {MAX_PLACEHOLDERS} placeholders")
-        for name in self._parts[1::2]:
+        for name in names:
             if not _is_known(name):
                 raise ValueError(
-                    f"has the placeholder {{{{{name}}}}}; there are {{{{today}}}}, {{{{user}}}} and"
+                    f"must not have the placeholder {{{{{name}}}}}: there are {{{{today}}}}, {{{{user}}}} and"
                     f" {{{{variables.NAME}}}}, with a NAME of {VARIABLE_NAME.pattern}"
                 )
 
@@ -67,8 +70,6 @@ class Template:
         Raises:
             MissingValue: A value is missing.
         """
-        if len(self._parts) == 1:
-            return self._parts[0]
         rendered = [*self._parts]
         rendered[1::2] = [_value(name, values) for name in self._parts[1::2]]
         return "".join(rendered)
@@ -87,6 +88,8 @@ def _value(name: str, values: TemplateValues) -> str:
         if not values.user:
             raise MissingValue("user")
         return values.user
+    if not _is_known(name):
+        return f"{{{{{name}}}}}"
     found = values.variables.get(name.removeprefix(_VARIABLES))
     if found is None:
         raise MissingValue(name)

@@ -71,7 +71,7 @@ class AgentVersions:
             name: The name of the agent.
             before: Only versions that are older than this one; None: all.
             limit: Maximum number of versions.
-            max_bytes: Stop once their definitions exceed this size together.
+            max_bytes: Stop once their texts exceed this size together.
         """
         query: Document = {"tenant_id": tenant_id, "name": name}
         if before is not None:
@@ -82,7 +82,7 @@ class AgentVersions:
         async with aclosing(cursor) as documents:
             async for each in documents:
                 found.append(version_from_document(each))
-                if (remaining := remaining - len(each["definition"])) < 0:
+                if (remaining := remaining - found[-1].size) < 0:
                     return found, False
         return found, True
 

@@ -36,6 +36,7 @@ End = Annotated[str | None, typer.Option("--to", help="Only entries that started
 _KEYS = (  # of JSON and CSV
     *("entry_id", "start_time", "settle_time", "session_id", "turn_id", "number", "state", "purpose", "agent"),
     *("api_key_id", "model", "provider", "cost_usd", "upper_bound_usd", "user", "user_reference", "error"),
+    "agent_version",
 )
 _TABLE_KEYS = (
     *("entry_id", "start_time", "session_id", "number", "state", "model", "provider", "cost_usd"),
@@ -360,5 +361,6 @@ def _row(entry: Entry) -> dict[str, Value]:
         entry.user,
         entry.user_reference,
         ": ".join(filter(None, (call.error, call.error_message))) if call is not None else None,
+        entry.agent_version,
     )
     return dict(zip(_KEYS, values, strict=True))

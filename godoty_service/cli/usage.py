@@ -39,6 +39,7 @@ class By(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     AGENT = "agent"
+    AGENT_VERSION = "agent_version"
     USER = "user"
     SESSION = "session"
     API_KEY = "api_key"

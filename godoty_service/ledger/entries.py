@@ -10,6 +10,7 @@ from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence
 
 _MAX_NAME = 256  # characters; the longest listed one has 62
+FIRST_AGENT = "assistant"  # the only one of the builds whose adjustments and session totals do not name the agent
 
 
 class CostSource(StrEnum):
@@ -43,6 +44,7 @@ class ModelCall:
         upper_bound: The most that the call can cost, computed before it was made.
         provider_key_id: The id of the key that made the call: its record can only be read with that key.
         api_key_id: The id of the API key that started the turn; None: the entry is of an earlier build.
+        agent_version: The number of the agent's version; None: the entry is of an earlier build.
         purpose: None: the entry is of an earlier build, or its purpose of a later one.
         attempt: 1 for the first try of a request.
         error_code: The status of the provider's error response; None: it sent no error.
@@ -89,6 +91,7 @@ class ModelCall:
     user: str | None = None
     user_reference: str | None = None
     agent: str
+    agent_version: int | None = None
     purpose: CallPurpose | None = None
     api_key_id: str | None = None
     owner: str
@@ -139,7 +142,8 @@ class Adjustment:
         bound: The upper bound of the call that it resolves.
         model: The model that the call counts under.
         provider: The provider that served the call.
-        agent: The agent that made the call.
+        agent: The agent that made the call; empty: the adjustment is of an earlier build.
+        agent_version: The number of the agent's version; None: as for the call, or of an earlier build.
         purpose: What the call was made for.
         api_key_id: The API key that started the call's turn.
         user: The name of the call's end user, as in the call.
@@ -166,6 +170,7 @@ class Adjustment:
     model: str
     provider: str | None = None
     agent: str = ""
+    agent_version: int | None = None
     purpose: CallPurpose | None = None
     api_key_id: str | None = None
     user: str | None = None

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from godoty_service.ledger.codec import usage_from_document, usage_to_document
+from godoty_service.ledger.entries import FIRST_AGENT
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import Run, SessionTotals, Timing, Totals
 from godoty_service.mongo.collection import Document, Snapshot
@@ -65,7 +66,11 @@ class SessionTotalsUpdater:
 
 
 def session_totals_to_document(totals: SessionTotals) -> Document:
-    """Encode session totals. Runs and timings are columns: a column is decoded faster than a row each."""
+    """Encode session totals. Runs and timings are columns: a column is decoded faster than a row each.
+
+    If one agent made all calls, as in most sessions, its sum is that of the session, and only its name is stored.
+    """
+    by_agent = totals.by_agent
     return {
         "last_number": totals.last_number,
         "open": list(totals.open),
@@ -73,6 +78,8 @@ def session_totals_to_document(totals: SessionTotals) -> Document:
         "last_turn": totals.last_turn,
         "totals": totals_to_document(totals.totals),
         "by_model": [{"model": model, **totals_to_document(each)} for model, each in totals.by_model],
+        "agent": by_agent[0][0] if len(by_agent) == 1 else None,
+        "by_agent": [{"agent": agent, **totals_to_document(each)} for agent, each in by_agent if len(by_agent) > 1],
         "runs": _columns(
             ("turn", "model", "time", "cost"), [run._replace(cost=_text(run.cost)) for run in totals.runs]
         ),
@@ -84,12 +91,14 @@ def session_totals_from_document(document: Document | None) -> SessionTotals:
     """Decode session totals; a session without stored ones has empty totals."""
     if not document:
         return SessionTotals()
+    totals = totals_from_document(document["totals"])
     return SessionTotals(
         last_number=document["last_number"],
         open=tuple(document["open"]),
         open_turns=tuple(document["open_turns"]),
         last_turn=document["last_turn"],
-        totals=totals_from_document(document["totals"]),
+        totals=totals,
+        by_agent=_by_agent(document, totals),
         by_model=tuple((each["model"], totals_from_document(each)) for each in document["by_model"]),
         runs=_runs(document["runs"]),
         timings=_timings(document["timings"]),
@@ -120,6 +129,13 @@ def totals_from_document(document: Document) -> Totals:
         unresolved_bound=money.from_decimal128(document["unresolved_bound"]),
         unbounded_calls=document["unbounded_calls"],
     )
+
+
+def _by_agent(document: Document, totals: Totals) -> tuple[tuple[str, Totals], ...]:
+    """Decode the sums by agent; those of an earlier build, which had one agent, have none."""
+    if found := document.get("by_agent"):
+        return tuple((each["agent"], totals_from_document(each)) for each in found)
+    return ((document.get("agent") or FIRST_AGENT, totals),) if totals != Totals() else ()
 
 
 def _runs(columns: Document) -> tuple[Run, ...]:

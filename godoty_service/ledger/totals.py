@@ -7,7 +7,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
+from godoty_service.ledger.entries import FIRST_AGENT, Adjustment, Entry, ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import TokenUsage
 
@@ -90,6 +90,7 @@ class SessionTotals:
         last_turn: The turn of the last entry.
         totals: The sum of the final entries; `turns` includes those of open calls.
         by_model: The same by model.
+        by_agent: The same by agent; its turns are those of `totals`, each counted for the agent that made its first call.
         runs: The newest runs, the newest last, and older ones with an open call.
         timings: The newest timings, the newest last.
     """
@@ -100,6 +101,7 @@ class SessionTotals:
     last_turn: str = ""
     totals: Totals = field(default_factory=Totals)
     by_model: tuple[tuple[str, Totals], ...] = ()
+    by_agent: tuple[tuple[str, Totals], ...] = ()
     runs: tuple[Run, ...] = ()
     timings: tuple[Timing, ...] = ()
 
@@ -173,7 +175,7 @@ def _apply_new(before: SessionTotals, entry: Entry) -> SessionTotals:
         return _adjust(totals, entry)
     totals = replace(totals, last_turn=entry.turn_id)
     if _opens_turn(before, entry):
-        totals = _add_turns(totals, 1)
+        totals = _add_turns(totals, 1, agent=entry.agent)
     if entry.counts.open:
         return replace(totals, open=(*before.open, entry.number), open_turns=(*before.open_turns, entry.turn_id))
     return _close(totals, entry)
@@ -189,7 +191,7 @@ def _apply_open(before: SessionTotals, entry: Entry) -> SessionTotals:
         open_turns=(*before.open_turns[:place], *before.open_turns[place + 1 :]),
     )
     if not entry.counts.turn and not _knows_turn(totals, entry.turn_id):  # counted while it was pending
-        totals = _add_turns(totals, -1)
+        totals = _add_turns(totals, -1, agent=entry.agent)
     return _close(totals, entry)
 
 
@@ -205,8 +207,19 @@ def _knows_turn(totals: SessionTotals, turn_id: str) -> bool:
     return turn_id in totals.open_turns or any(run.turn_id == turn_id for run in totals.runs)
 
 
-def _add_turns(before: SessionTotals, more: int) -> SessionTotals:
-    return replace(before, totals=replace(before.totals, turns=before.totals.turns + more))
+def _add_turns(before: SessionTotals, more: int, *, agent: str) -> SessionTotals:
+    return replace(
+        before,
+        totals=replace(before.totals, turns=before.totals.turns + more),
+        by_agent=_with_agent(before.by_agent, agent, Totals(turns=more)),
+    )
+
+
+def _with_agent(sums: tuple[tuple[str, Totals], ...], agent: str, more: Totals) -> tuple[tuple[str, Totals], ...]:
+    by_agent = dict(sums)
+    name = agent or FIRST_AGENT
+    by_agent[name] = by_agent.get(name, Totals()) + more
+    return tuple(by_agent.items())
 
 
 def _close(before: SessionTotals, call: ModelCall) -> SessionTotals:
@@ -220,6 +233,7 @@ def _close(before: SessionTotals, call: ModelCall) -> SessionTotals:
         before,
         totals=before.totals + added,
         by_model=tuple(by_model.items()),
+        by_agent=_with_agent(before.by_agent, call.agent, added),
         runs=_newest(
             _with_run(before.runs, call.turn_id, call.model, call.start_time, call.counted_cost), before.open_turns
         ),
@@ -242,4 +256,10 @@ def _adjust(before: SessionTotals, adjustment: Adjustment) -> SessionTotals:
     by_model[adjustment.model] = by_model.get(adjustment.model, Totals()) + added
     if any(run.turn_id == adjustment.turn_id and run.model == adjustment.model for run in runs):
         runs = _with_run(runs, adjustment.turn_id, adjustment.model, adjustment.time, adjustment.cost)
-    return replace(before, totals=before.totals + added, by_model=tuple(by_model.items()), runs=runs)
+    return replace(
+        before,
+        totals=before.totals + added,
+        by_model=tuple(by_model.items()),
+        by_agent=_with_agent(before.by_agent, adjustment.agent, added),
+        runs=runs,
+    )

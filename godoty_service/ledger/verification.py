@@ -133,9 +133,12 @@ def _differences_in_totals(shown: SessionTotals, entries: list[Entry]) -> Iterat
     yield from _differences("", shown.current(), recomputed.current())
     if set(shown.open) != set(recomputed.open):
         yield f"open calls: stored {sorted(shown.open)}, by the entries {sorted(recomputed.open)}"
-    by_model, recomputed_by_model = dict(shown.by_model), dict(recomputed.by_model)
-    for model in sorted({*by_model, *recomputed_by_model}):
-        yield from _differences(f"{model}: ", by_model.get(model, Totals()), recomputed_by_model.get(model, Totals()))
+    for name, stored, summed in (
+        ("", dict(shown.by_model), dict(recomputed.by_model)),
+        ("agent ", dict(shown.by_agent), dict(recomputed.by_agent)),
+    ):
+        for key in sorted({*stored, *summed}):
+            yield from _differences(f"{name}{key}: ", stored.get(key, Totals()), summed.get(key, Totals()))
 
 
 def _differences(prefix: str, shown: Totals, recomputed: Totals) -> Iterator[str]:

@@ -129,6 +129,7 @@ class Adjustments:
             model=call.model,
             provider=call.provider,
             agent=call.agent,
+            agent_version=call.agent_version,
             purpose=call.purpose,
             api_key_id=call.api_key_id,
             user=call.user if call.user_reference is None else None,

@@ -34,6 +34,7 @@ class TurnScope:
     """The identity that a turn's calls are accounted under.
 
     Attributes:
+        agent_version: The number of the version of `agent`; None: it has no versions.
         api_key_id: The API key that started the turn; None: none did.
         own_key: The requests carry the tenant's own provider key.
     """
@@ -46,6 +47,7 @@ class TurnScope:
     agent: str
     provider_key_id: str
     owner: str
+    agent_version: int | None = None
     api_key_id: str | None = None
     own_key: bool = False
 
@@ -222,6 +224,7 @@ class TurnMeter:
             attempt=attempt,
             user_reference=self.scope.user_reference,
             agent=self.scope.agent,
+            agent_version=self.scope.agent_version,
             purpose=purpose,
             api_key_id=self.scope.api_key_id,
             owner=self.scope.owner,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -69,7 +69,9 @@ class OpenRouterModel(OpenAIModel):
         model: str,
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
+        call_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
         call_terms: Callable[[int], Awaitable[CallTerms]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
@@ -86,7 +88,9 @@ class OpenRouterModel(OpenAIModel):
             model: The requested model.
             fallback_models: Models to try if it cannot answer, in order.
             max_output_tokens: Output tokens of all of the agent's own calls together.
+            call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
+            parameters: Further fields of the agent's own requests, such as `temperature`.
             call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
             user: A pseudonym of the end user, for the provider.
             session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
@@ -102,7 +106,9 @@ class OpenRouterModel(OpenAIModel):
         self._model = model
         self._fallback_models = fallback_models
         self._output_left = max_output_tokens
+        self._call_output = call_output_tokens
         self._side_output = side_output_tokens
+        self._parameters = dict(parameters or {})
         self._call_terms = call_terms
         self._provider = provider
         self._limits = limits or AnswerLimits()
@@ -135,6 +141,8 @@ class OpenRouterModel(OpenAIModel):
         """
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
+        if listener is not None:
+            request |= self._parameters
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call = await self._open(request, attempt, side=listener is None)
             if listener is not None:
@@ -181,7 +189,8 @@ class OpenRouterModel(OpenAIModel):
         if remaining is not None and remaining < 1:
             raise MaxTokensReachedException("The turn has no output tokens left.")
         terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
-        limit = min((each for each in (remaining, terms.max_output_tokens) if each is not None), default=None)
+        bounds = (remaining, None if side else self._call_output, terms.max_output_tokens)
+        limit = min((each for each in bounds if each is not None), default=None)
         call = await self._meter.open(
             model=self._model,
             fallback_models=self._fallback_models,
@@ -193,6 +202,7 @@ class OpenRouterModel(OpenAIModel):
         )
         limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
         request.update({name: value for name, value in limits.items() if value})
+        _fit_reasoning(request)
         return call
 
     async def _attempt(
@@ -273,6 +283,13 @@ class OpenRouterModel(OpenAIModel):
                 plain[-1] |= {"reasoning_details": details, MAKER: maker_of(message)}
             formatted.extend(plain)
         return formatted
+
+
+def _fit_reasoning(request: dict[str, Any]) -> None:
+    """Lower the tokens of reasoning in a request to half of its output tokens, if they leave none for the answer."""
+    wanted, limit = request.get("reasoning", {}).get("max_tokens"), request.get("max_tokens")
+    if wanted is not None and limit is not None and wanted >= limit:
+        request["reasoning"] = {"max_tokens": max(1, limit // 2)}
 
 
 def _closing(decoder: StreamDecoder, maker: str) -> list[StreamEvent]:

@@ -4,22 +4,24 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.agents.templates import VARIABLE_NAME
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
-from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     CALLER_ID,
+    COUNTS,
+    LENGTHS,
     MAX_FALLBACK_MODELS,
     MODEL_ID,
     TURN_ID,
@@ -53,8 +55,13 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     violations = Violations()
     _check_text(request.text, max_text_bytes, violations)
     _check_models(request, violations)
-    _check_limits(request.limits, violations)
+    limits = read_limits("limits.", request.limits, violations)
     _check_ids(request, violations)
+    agent = read_agent("agent", request.agent, violations) if request.agent else None
+    variables = _read_variables(request, violations)
+    parameters = None
+    if request.HasField("parameters"):
+        parameters = read_parameters("parameters.", request.parameters, violations)
     for name, values in (("on_busy", turn_pb.OnBusy), ("on_disconnect", turn_pb.OnDisconnect)):
         if getattr(request, name) not in values.values():
             violations.add(name, "must be one of its values")
@@ -63,22 +70,24 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     for model in filter(None, (request.model, *request.fallback_models)):
         if catalogue is not None and not catalogue.knows(model):
             raise unknown_model("model" if model == request.model else "fallback_models", model)
-    limits = request.limits
     return TurnRequest(
         session_id=request.session_id or new_id("session"),
         new_session=not request.session_id,
         text=request.text,
         model=request.model or None,
         fallback_models=tuple(request.fallback_models),
-        max_model_calls=limits.max_model_calls if limits.HasField("max_model_calls") else None,
-        max_output_tokens=limits.max_output_tokens if limits.HasField("max_output_tokens") else None,
-        max_cost=_parse_max_cost(limits),
+        max_model_calls=limits.max_model_calls,
+        max_output_tokens=limits.max_output_tokens,
+        max_cost=limits.max_cost,
         user=request.user or None,
         request_id=request.request_id or None,
         fingerprint=_fingerprint(request) if request.request_id else "",
         wait=request.on_busy == turn_pb.ON_BUSY_WAIT,
         go_on=request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE,
         disconnect_grace=grace,
+        agent=agent,
+        variables=variables,
+        parameters=parameters,
     )
 
 
@@ -158,6 +167,8 @@ def session_message(
         session_id=session.session_id,
         user=user or "",
         model=session.model,
+        agent=session.agent,
+        agent_version=session.agent_version,
         message_count=message_count,
         cost_usd=format_usd(session_totals.totals.cost),
         create_time=timestamp(session.create_time),
@@ -238,20 +249,6 @@ def _fingerprint(request: pb.ConverseRequest) -> str:
     return hashlib.sha256(rest.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _parse_max_cost(limits: turn_pb.TurnLimits) -> Decimal | None:
-    """Return the maximum cost of the turn, or None if it is unset.
-
-    Raises:
-        ValueError: It is not a plain decimal above 0 within `money.AMOUNT_RULE`.
-    """
-    if not limits.HasField("max_cost_usd"):
-        return None
-    amount = money.read_amount(limits.max_cost_usd)
-    if amount <= 0:
-        raise ValueError("not above 0")
-    return amount
-
-
 def _check_text(text: str, max_bytes: int, violations: Violations) -> None:
     if len(text) > max_bytes or len(text.encode()) > max_bytes:
         violations.add("text", f"must have at most {max_bytes} bytes of UTF-8")
@@ -276,15 +273,14 @@ def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
     violations.check_request_id(request.request_id)
 
 
-def _check_limits(limits: turn_pb.TurnLimits, violations: Violations) -> None:
-    for name in ("max_model_calls", "max_output_tokens"):
-        if limits.HasField(name) and getattr(limits, name) < 1:
-            violations.add(f"limits.{name}", "must be at least 1")
-    try:
-        _parse_max_cost(limits)
-    except ValueError:
-        text = f'must be a plain decimal above 0 such as "0.05", {money.AMOUNT_RULE}'
-        violations.add("limits.max_cost_usd", text)
+def _read_variables(request: pb.ConverseRequest, violations: Violations) -> dict[str, str]:
+    """Return the variables of the agent's prompt; add a violation if one cannot be a variable."""
+    most, longest, variables = COUNTS["variables"], LENGTHS["value"], dict(request.variables)
+    if len(variables) > most or not all(VARIABLE_NAME.fullmatch(name) for name in variables):
+        violations.add("variables", f"must be at most {most}, each with a name of {VARIABLE_NAME.pattern}")
+    elif not all(len(value) <= longest for value in variables.values()):
+        violations.add("variables", f"each value must have at most {longest} characters")
+    return variables
 
 
 def _pieces(text: str) -> Iterator[str]:

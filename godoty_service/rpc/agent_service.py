@@ -8,6 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import session_pb2 as session_pb
 
+from godoty_service.agents.store import Agents
 from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.clock import Clock
 from godoty_service.errors import MessageNotFound
@@ -16,6 +17,7 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
+from godoty_service.rpc.agents.codec import summary_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
@@ -45,6 +47,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self,
         *,
         turns: TurnService,
+        agents: Agents,
         sessions: SessionStore,
         messages: MessageStore,
         deletions: SessionDeletions,
@@ -62,6 +65,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
         Args:
             turns: Runs and resumes turns.
+            agents: The tenants' agents.
             sessions: The sessions.
             messages: Their messages.
             deletions: Deletes sessions.
@@ -76,6 +80,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             clock: Returns the time.
         """
         self._turns = turns
+        self._agents = agents
         self._sessions = sessions
         self._messages = messages
         self._deletions = deletions
@@ -221,6 +226,15 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Delete a session; its ledger entries remain."""
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
+
+    async def ListAgents(self, request: pb.ListAgentsRequest, call: CallContext) -> pb.ListAgentsResponse:
+        """Return a page of the tenant's agents."""
+        page = PageRequest(request, ("agents", call.tenant_id), str)
+        after = page.position[0] if page.position else ""
+        found = await self._agents.lists.summaries(call.tenant_id, after=after, limit=page.limit)
+        messages = [summary_message(each) for each in found[: page.size]]
+        shown, token = page.cut(found, messages, position=lambda each: [each.name], max_bytes=self._page_bytes)
+        return pb.ListAgentsResponse(agents=shown, next_page_token=token)
 
     async def ListModels(self, request: pb.ListModelsRequest, call: CallContext) -> pb.ListModelsResponse:
         """Return a page of the models that the key may use."""

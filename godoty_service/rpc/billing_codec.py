@@ -41,11 +41,13 @@ _GROUPS: dict[int, Group] = {
     pb.USAGE_GROUP_USER: NamedGroup.USER,
     pb.USAGE_GROUP_SESSION: NamedGroup.SESSION,
     pb.USAGE_GROUP_API_KEY: NamedGroup.API_KEY,
+    pb.USAGE_GROUP_AGENT_VERSION: NamedGroup.AGENT_VERSION,
 }
 _KEY_FIELDS = {
     NamedGroup.MODEL: "model",
     NamedGroup.PROVIDER: "provider",
     NamedGroup.AGENT: "agent",
+    NamedGroup.AGENT_VERSION: "agent_version",
     NamedGroup.SESSION: "session_id",
     NamedGroup.API_KEY: "api_key_id",
 }
@@ -238,6 +240,7 @@ def adjustment_message(adjustment: Adjustment) -> ledger_pb2.Adjustment:
         turn_id=adjustment.turn_id,
         number=adjustment.number,
         agent=adjustment.agent,
+        agent_version=adjustment.agent_version,
         purpose=PURPOSES[adjustment.purpose],
         api_key_id=adjustment.api_key_id or "",
         cost_usd=format_usd(adjustment.cost),

@@ -167,9 +167,9 @@ def _headers(server: pb.McpServer, violations: Violations) -> dict[str, str | No
             violations.add(f"{path}.name", "must be no name of another header")
         elif name == "authorization" and server.HasField("oauth"):
             violations.add(f"{path}.name", "must not be Authorization, which has the access token of `oauth`")
-        if header.HasField("value"):
-            _check_visible(f"{path}.value", header.value, violations)
-        headers[header.name] = header.value if header.HasField("value") else None
+        if header.HasField("secret"):
+            _check_visible(f"{path}.secret", header.secret, violations)
+        headers[header.name] = header.secret if header.HasField("secret") else None
     return headers
 
 

@@ -34,6 +34,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         state=f"CALL_STATE_{call.state.name}",
         purpose=PURPOSES[call.purpose],
         agent=call.agent,
+        agent_version=call.agent_version,
         api_key_id=call.api_key_id or "",
         requested_model=call.requested_model,
         served_model=call.served_model or "",

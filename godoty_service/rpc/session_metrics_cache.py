@@ -1,12 +1,13 @@
 """Converts the metrics of sessions, and caches them encoded, so that an unchanged session is not converted again."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.aio.caching import TtlCache
 from godoty_service.ledger.latency import by_provider
-from godoty_service.ledger.totals import NEWEST_RUNS, SessionTotals
+from godoty_service.ledger.totals import NEWEST_RUNS, SessionTotals, Totals
 from godoty_service.rpc.metering_codec import latency_messages, run_message, timestamp, totals_message
 from godoty_service.sessions.batched_reads import Version
 from godoty_service.sessions.session import Session
@@ -51,8 +52,7 @@ class SessionMetricsCache:
 
 
 def metrics_message(session: Session, session_totals: SessionTotals) -> pb.GetSessionMetricsResponse:
-    """Convert the metrics of a session, its most expensive model first."""
-    by_cost = sorted(session_totals.by_model, key=lambda each: (-each[1].cost, each[0]))
+    """Convert the metrics of a session, its most expensive model and agent first."""
     response = pb.GetSessionMetricsResponse(
         totals=totals_message(session_totals.current()),
         recent_runs=[run_message(run) for run in reversed(session_totals.runs[-NEWEST_RUNS:])],
@@ -60,6 +60,12 @@ def metrics_message(session: Session, session_totals: SessionTotals) -> pb.GetSe
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
     )
-    for model, totals in by_cost:
+    for model, totals in _by_cost(session_totals.by_model):
         response.by_model.add(model=model, totals=totals_message(totals))
+    for agent, totals in _by_cost(session_totals.by_agent):
+        response.by_agent.add(agent=agent, totals=totals_message(totals))
     return response
+
+
+def _by_cost(sums: Iterable[tuple[str, Totals]]) -> list[tuple[str, Totals]]:
+    return sorted(sums, key=lambda each: (-each[1].cost, each[0]))

@@ -35,6 +35,8 @@ def turn_message(turn: TurnSummary) -> pb.Turn:
         state=f"TURN_STATE_{turn.state.name}",
         error_reason=turn.error_reason or "",
         model=turn.model or "",
+        agent=turn.agent,
+        agent_version=turn.agent_version,
         user=turn.user or "",
         request_id=turn.request_id or "",
         totals=totals_message(turn.totals),
@@ -50,6 +52,9 @@ def _started(message: pb.TurnEvent, event: events.TurnStarted) -> None:
     message.turn_started.session_id = event.session_id
     message.turn_started.session_created = event.session_created
     message.turn_started.totals.CopyFrom(totals_message(event.totals))
+    message.turn_started.agent = event.agent
+    if event.agent_version is not None:
+        message.turn_started.agent_version = event.agent_version
 
 
 def _text(message: pb.TurnEvent, event: events.TextDelta) -> None:

@@ -6,7 +6,7 @@ are defined here, once; the codecs check what else the fields must contain, and 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
@@ -28,15 +28,18 @@ MAX_RESPONSE_BYTES = 3 * 1024 * 1024  # clients refuse more than 4 MiB by defaul
 CALLER_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id that the caller chooses
 TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
 MODEL_ID = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
+AGENT_NAME = re.compile(r"[a-z]([a-z0-9-]{0,62}[a-z0-9])?")
 MODEL_PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 MAX_FALLBACK_MODELS = 8
 
 # Maximum characters of a text field, by its name; a field of another name in any request is a bug.
 LENGTHS = {
     "add_usd": 64,
+    "agent": 80,
     "allow": 128,
     "allowed_models": 128,
     "api_key_id": 128,
+    "builtin": 64,
     "call_id": 128,
     "client_id": 256,
     "client_secret": 1024,
@@ -45,9 +48,11 @@ LENGTHS = {
     "default_fallback_models": 128,
     "default_model": 128,
     "deny": 128,
+    "description": 1000,
     "display_name": 200,
     "etag": 64,
     "fallback_models": 128,
+    "key": 64,  # of a map
     "limit_usd": 64,
     "max_cost_usd": 64,
     "mcp_server": 32,
@@ -61,7 +66,10 @@ LENGTHS = {
     "provider_json": 8192,
     "provider_key": 256,
     "request_id": 128,
+    "secret": 2048,
     "session_id": 128,
+    "stop": 256,
+    "system_prompt": 32_768,
     "tenant_id": 128,
     "time_zone": 64,
     "token_url": 2048,
@@ -69,7 +77,7 @@ LENGTHS = {
     "url": 2048,
     "user": 128,
     "user_reference": 128,
-    "value": 2048,
+    "value": 1024,  # of a map
     "why": 1000,
 }
 # Maximum number of values of a repeated field, by its name.
@@ -80,11 +88,15 @@ COUNTS = {
     "default_fallback_models": 8,
     "deny": 100,
     "fallback_models": 8,
+    "fields": 8,
     "group_by": 16,
     "headers": 8,
     "models": 100,
     "paths": 32,
     "scopes": 16,
+    "stop": 4,
+    "tools": 64,
+    "variables": 32,
 }
 _TURN_TEXT = "text"  # its maximum length is a setting
 _TOLERANCE = 2  # a text is refused here above this multiple of its length; below, the codec names all its faults
@@ -258,11 +270,19 @@ class FieldLimits:
                 yield from self._field_violations(field, value, name)
             elif len(value) > COUNTS[field.name]:
                 yield FieldViolation(field=name, description=f"must be at most {COUNTS[field.name]}")
+            elif _is_map(field):
+                yield from self._map_violations(value, name)
             elif field.type == FieldDescriptor.TYPE_MESSAGE:
                 for index, each in enumerate(value):
                     yield from self._violations(each, f"{name}[{index}].")
             elif field.type == FieldDescriptor.TYPE_STRING and value:
                 yield from self._field_violations(field, max(value, key=len), name)
+
+    def _map_violations(self, values: Mapping[str, str], name: str) -> Iterator[FieldViolation]:
+        """Check the lengths in a map of texts."""
+        for what, texts in (("key", values.keys()), ("value", values.values())):
+            if texts and len(max(texts, key=len)) > _TOLERANCE * LENGTHS[what]:
+                yield FieldViolation(field=name, description=f"each {what} must have at most {LENGTHS[what]} characters")
 
     def _field_violations(self, field: FieldDescriptor, value: Any, name: str) -> Iterator[FieldViolation]:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -343,6 +363,10 @@ def _decode(decode: Decode, body: bytes) -> Any:
         raise
     except Exception as error:
         raise MalformedRequest("The request could not be decoded.") from error
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 @cache

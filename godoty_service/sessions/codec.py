@@ -6,13 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from godoty_service.ids import new_id
+from godoty_service.ledger.entries import FIRST_AGENT
 from godoty_service.mongo.collection import Document
-from godoty_service.sessions.session import HistorySummary, Lease, Session
+from godoty_service.sessions.session import HistorySummary, Lease, Session, SessionAgent
 
 _LEASE_FIELDS = tuple(field.name for field in fields(Lease))
 
 
-def new_session_document(*, model: str, user: str | None, user_reference: str | None, time: datetime) -> Document:
+def new_session_document(
+    *, model: str, agent: SessionAgent, user: str | None, user_reference: str | None, time: datetime
+) -> Document:
     """Return the document of a new session, without its ids and lease."""
     return {
         "_id": new_id("ses"),
@@ -25,6 +28,8 @@ def new_session_document(*, model: str, user: str | None, user_reference: str | 
         "create_time": time,
         "update_time": time,
         "model": model,
+        "agent": agent.name,
+        "agent_version": agent.version,
         "user": user,
         **({"user_reference": user_reference} if user_reference is not None else {}),
     }
@@ -50,6 +55,8 @@ def session_from_document(document: Document) -> Session:
         totals_stale=document["totals_stale"],
         create_time=document["create_time"],
         update_time=document["update_time"],
+        agent=document.get("agent", FIRST_AGENT),  # an earlier build has no other
+        agent_version=document.get("agent_version"),
     )
 
 

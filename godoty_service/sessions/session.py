@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from godoty_service.errors import FieldViolation, InvalidRequest
+from godoty_service.ledger.entries import FIRST_AGENT
 from godoty_service.users.references import EndUser
 
 
@@ -48,6 +49,19 @@ class Lease:
         return not self.text
 
 
+@dataclass(frozen=True, slots=True)
+class SessionAgent:
+    """The agent with which a session begins.
+
+    Attributes:
+        name: Its name.
+        version: The version that the session's turns take; None: the newest one.
+    """
+
+    name: str = FIRST_AGENT
+    version: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistorySummary:
     """The messages that the model sees in place of a session's oldest messages.
@@ -75,6 +89,8 @@ class Session:
         totals: The document of the session's totals; `totals_revision` counts its writes.
         fence: The number of leases so far. Each write of a turn is filtered by the fence of its own lease.
         totals_stale: The ledger may have entries that the totals do not include, although no turn is running.
+        agent: The name of the agent, with which it began.
+        agent_version: The version of the agent with which it began; None: with the newest, which its turns take.
     """
 
     uid: str
@@ -93,6 +109,8 @@ class Session:
     totals_stale: bool
     create_time: datetime
     update_time: datetime
+    agent: str = FIRST_AGENT
+    agent_version: int | None = None
 
     def as_requested(self) -> "Session":
         """Return the session with the model and the end user that its leases name, the newest lease first.

@@ -25,11 +25,12 @@ from godoty_service.sessions.codec import (
 )
 from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
 from godoty_service.sessions.lists import BY_USER, SessionLists
-from godoty_service.sessions.session import Claim, HistorySummary, Lease, OtherEndUser, Session
+from godoty_service.sessions.session import Claim, HistorySummary, Lease, OtherEndUser, Session, SessionAgent
 from godoty_service.users.references import EndUser
 
 _BUSY_RETRY = 1.0  # seconds
 _MAX_LEASED = 100  # sessions of one read of leases
+_FIRST_AGENT = SessionAgent()
 _NAMED: Document = {"$gt": ""}
 
 
@@ -105,10 +106,11 @@ class SessionStore:
         model: str | None,
         default_model: str,
         user: EndUser | None,
+        agent: SessionAgent = _FIRST_AGENT,
         request_id: str | None = None,
         new: bool = False,
     ) -> Claim:
-        """Acquire a session's lease for a turn, and create the session if it does not exist.
+        """Acquire a session's lease for a turn, and create the session, with an agent, if it does not exist.
 
         A session that is known to be `new` is inserted in a batch with others.
 
@@ -130,6 +132,7 @@ class SessionStore:
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
         initial = new_session_document(
             model=model or default_model,
+            agent=agent,
             user=lease["user"],
             user_reference=lease["user_reference"],
             time=self._clock(),

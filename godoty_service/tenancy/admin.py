@@ -219,6 +219,10 @@ class Administration:
         """Record that entries' times are about to be replaced."""
         await self._record(actor, "RepairTimes", tenant_id, old=old, new=new)
 
+    async def record_agent(self, actor: Actor, tenant_id: str, *, method: str, old: Values | None, new: Values) -> None:
+        """Record that an agent is about to be changed; its versions have the content."""
+        await self._record(actor, method, tenant_id, old=old, new=new)
+
     async def record_erasure(
         self, actor: Actor, tenant_id: str, *, user_reference: str, request_id: str | None
     ) -> None:

@@ -1,11 +1,15 @@
 """The collaborators of turns: `server.py` builds them once, and all turns of the server share them."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from godoty_service.agents.profile import AgentProfile
+from strands.types.tools import AgentTool
+
+from godoty_service.agents.profile import AgentDefaults
+from godoty_service.agents.store import Agents
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -59,6 +63,7 @@ class TurnDefaults:
         summary_output_tokens: The most output tokens of a summary.
         tool_output_bytes: The most bytes of a tool result.
         answer_limits: The bounds of what is retained of an answer.
+        agent: What applies if the agent's definition sets nothing.
     """
 
     model: str
@@ -66,6 +71,7 @@ class TurnDefaults:
     summary_output_tokens: int
     tool_output_bytes: int
     answer_limits: AnswerLimits
+    agent: AgentDefaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +97,8 @@ class TurnDependencies:
         log_writer: Writes the turns' event logs.
         recovery: Ends turns of dead servers.
         client_pool: The provider clients, by tenant.
-        profile: The agent's prompt, tools and window.
+        agents: The tenants' agents.
+        tools: The tools of the server, by name.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -115,7 +122,8 @@ class TurnDependencies:
     log_writer: EventLogWriter
     recovery: Recovery
     client_pool: ClientPool
-    profile: AgentProfile
+    agents: Agents
+    tools: Mapping[str, AgentTool]
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

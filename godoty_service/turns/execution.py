@@ -162,7 +162,7 @@ class TurnExecution:
         logged = await dependencies.recovery.interrupt_predecessors(claim)
         totals, history, _ = await asyncio.gather(
             load_totals(dependencies.ledger, claim.session, doubtful=claim.taken_from is not None),
-            load_history(dependencies.messages, claim, size=dependencies.profile.window_size, logged=logged),
+            load_history(dependencies.messages, claim, size=self._turn.agent.window_size, logged=logged),
             dependencies.oracle.prepare(models),
         )
         return totals, history
@@ -178,6 +178,8 @@ class TurnExecution:
                 session_id=self._claim.session.session_id,
                 session_created=self._claim.created,
                 totals=totals.current(),
+                agent=self._turn.agent.name,
+                agent_version=self._turn.agent.version.version,
             )
         )
 
@@ -217,7 +219,7 @@ class TurnExecution:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
                     self._turn.request.text,
-                    limits=agent_limits(self._turn, self._dependencies.defaults),
+                    limits=agent_limits(self._turn, max_model_calls=self._dependencies.defaults.max_model_calls),
                     invocation_state=prepared.invocation,
                 )
             ) as events:

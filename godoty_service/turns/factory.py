@@ -10,6 +10,7 @@ from typing import Any
 from strands import Agent
 from strands.types.agent import Limits
 
+from godoty_service.agents.definitions import ModelParameters
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import SessionLost
 from godoty_service.ledger.entries import ModelCall
@@ -20,14 +21,13 @@ from godoty_service.openrouter.tool_calls import UnparsedInputs
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.call_spans import CallSpans, turn_attributes
-from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
+from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.agent_listeners import CallListener, ToolListener, ToolOutputLimit
 from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer, history_management
 from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics
-from godoty_service.turns.turn import Turn, TurnRequest
+from godoty_service.turns.turn import Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class TurnFactory:
         spans = CallSpans(invocation)
         meter = self._meter(turn, claim, spans, last_number=totals.last_number)
         model = self._model(turn, claim, meter)
-        tools, trimmer = ToolListener(turn.log), self._trimmer(claim)
+        tools, trimmer = ToolListener(turn.log), self._trimmer(turn, claim)
         state = {**claim.session.state, METRICS_KEY: state_metrics(totals)}
         return Prepared(
             totals=totals,
@@ -141,9 +141,7 @@ class TurnFactory:
             last_number=last_number,
             record=dependencies.observer.call_closed,
             check_lease=lambda: self._check_permit(turn),
-            turn_budget=TurnBudget(
-                dependencies.budget_service, budgets=turn.policy.budgets, max_cost=turn.request.max_cost
-            ),
+            turn_budget=TurnBudget(dependencies.budget_service, budgets=turn.policy.budgets, max_cost=max_cost(turn)),
             clock=dependencies.clock,
             keeps_records=dependencies.client_pool.keeps_records,
             on_opened=spans.opened,
@@ -158,7 +156,8 @@ class TurnFactory:
             session_id=session.session_id,
             turn_id=turn.turn_id,
             user_reference=session.user_reference,
-            agent=self._dependencies.profile.name,
+            agent=turn.agent.name,
+            agent_version=turn.agent.version.version,
             provider_key_id=client.key_id,
             api_key_id=turn.key_id,
             owner=self._dependencies.replicas.replica_id,
@@ -182,17 +181,19 @@ class TurnFactory:
         """Build the turn's model."""
         session, catalogue = claim.session, self._dependencies.oracle.current
         defaults = self._dependencies.defaults
-        fallbacks = fallback_models(turn)
+        fallbacks, parameters = fallback_models(turn), turn.agent.parameters
         models = (session.model, *fallbacks)
         return OpenRouterModel(
             client=turn.provider_client.client,
             meter=meter,
             model=session.model,
             fallback_models=fallbacks,
-            max_output_tokens=max_output_tokens(turn.request, turn.policy),
+            max_output_tokens=max_output_tokens(turn),
+            call_output_tokens=parameters.max_output_tokens,
             side_output_tokens=defaults.summary_output_tokens,
+            parameters=request_parameters(parameters),
             call_terms=self._call_terms(turn, meter, models),
-            provider=provider_routing(turn.policy) or None,
+            provider=provider_routing(turn) or None,
             user=pseudonym(session.tenant_id, session.user_reference) if session.user_reference else None,
             session_key=pseudonym(session.tenant_id, session.uid),
             maker=lambda served: _requested_model(catalogue, models, served),
@@ -211,7 +212,7 @@ class TurnFactory:
             await meter.turn_budget.refresh(meter.scope.tenant_id)
             if not meter.turn_budget.bounded:
                 return CallTerms()
-            routing = provider_routing(turn.policy)
+            routing = provider_routing(turn)
             ceiling = oracle.max_price(models, request_bytes=request_bytes)
             routing["max_price"] = _lowest_prices(ceiling, routing.get("max_price", {}))
             limit = oracle.output_limit(models, request_bytes=request_bytes)
@@ -219,10 +220,10 @@ class TurnFactory:
 
         return terms
 
-    def _trimmer(self, claim: Claim) -> OverflowTrimmer:
+    def _trimmer(self, turn: Turn, claim: Claim) -> OverflowTrimmer:
         """Build the trimmer that makes the turn's history fit its model."""
-        profile = self._dependencies.profile
-        fixed = sum(len(json.dumps(tool.tool_spec)) for tool in profile.tools) + len(profile.system_prompt.encode())
+        agent = turn.agent
+        fixed = sum(len(json.dumps(tool.tool_spec)) for tool in agent.tools) + len(agent.system_prompt.encode())
         context_tokens = _context_length(self._dependencies.oracle.current, claim.session.model)
         return OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=fixed)
 
@@ -248,10 +249,10 @@ class TurnFactory:
             trimmer: Makes the history fit the model.
             state: The agent's state.
         """
-        profile = self._dependencies.profile
+        profile = turn.agent
         return Agent(
             model=model,
-            system_prompt=profile.system_prompt,
+            system_prompt=profile.system_prompt or None,
             tools=list(profile.tools),
             state=state,
             agent_id=profile.name,
@@ -267,32 +268,74 @@ class TurnFactory:
         )
 
 
-def agent_limits(turn: Turn, defaults: TurnDefaults) -> Limits:
-    """Return the limits of the agent's loop."""
-    limits = Limits(turns=min(turn.request.max_model_calls or defaults.max_model_calls, defaults.max_model_calls))
-    tokens = max_output_tokens(turn.request, turn.policy)
+def agent_limits(turn: Turn, *, max_model_calls: int) -> Limits:
+    """Return the limits of the agent's loop: of the request, the definition, the policy and the server, the lowest.
+
+    Args:
+        turn: The turn.
+        max_model_calls: The server's limit.
+    """
+    calls = (turn.request.max_model_calls, turn.agent.definition.limits.max_model_calls, max_model_calls)
+    limits = Limits(turns=min(each for each in calls if each is not None))
+    tokens = max_output_tokens(turn)
     if tokens is not None:
         limits["output_tokens"] = tokens
     return limits
 
 
-def max_output_tokens(request: TurnRequest, policy: Policy) -> int | None:
-    """Return the lower of the request's and the policy's limits on output tokens; None: unlimited."""
-    limits = (request.max_output_tokens, policy.max_output_tokens)
+def max_output_tokens(turn: Turn) -> int | None:
+    """Return the lowest limit on the output tokens of all calls of a turn together; None: unlimited."""
+    own = turn.agent.definition.limits.max_output_tokens
+    limits = (turn.request.max_output_tokens, own, turn.policy.max_output_tokens)
+    return min((each for each in limits if each is not None), default=None)
+
+
+def max_cost(turn: Turn) -> Decimal | None:
+    """Return the lowest limit on the cost of all calls of a turn together, in US dollars; None: unlimited."""
+    limits = (turn.request.max_cost, turn.agent.definition.limits.max_cost)
     return min((each for each in limits if each is not None), default=None)
 
 
 def fallback_models(turn: Turn) -> tuple[str, ...]:
-    """Return the models to try if the first cannot answer: the request's, or the policy's if it names no model."""
-    return turn.request.fallback_models if turn.request.model else turn.policy.default_fallback_models
+    """Return the models to try if the first cannot answer: they belong to the model that is named first.
+
+    That is the model of the request, of the agent's definition, or of the policy.
+    """
+    if turn.request.model:
+        return turn.request.fallback_models
+    definition = turn.agent.definition
+    return definition.fallback_models if definition.model else turn.policy.default_fallback_models
 
 
-def provider_routing(policy: Policy) -> dict[str, Any]:
-    """Return the tenant's preferences among OpenRouter's providers."""
-    routing = dict(policy.provider or {})
-    if policy.zero_data_retention:
+def provider_routing(turn: Turn) -> dict[str, Any]:
+    """Return the preferences among OpenRouter's providers: the agent's, and those of the policy in place of them.
+
+    The policy is the operator's, so an agent can only narrow what it bounds or excludes.
+    """
+    own, routing = turn.policy.provider or {}, dict(turn.agent.parameters.provider or {})
+    ignored = [*routing.get("ignore", ()), *own.get("ignore", ())]
+    prices = _lowest_prices(routing.get("max_price", {}), own.get("max_price", {}))
+    routing |= own
+    routing |= {"ignore": list(dict.fromkeys(ignored))} if ignored else {}
+    routing |= {"max_price": prices} if prices else {}
+    if turn.policy.zero_data_retention:
         routing["zdr"] = True
     return routing
+
+
+def request_parameters(parameters: ModelParameters) -> dict[str, Any]:
+    """Return the fields of a request to the provider that parameters set, except for limits and routing."""
+    reasoning = parameters.reasoning
+    fields: dict[str, Any] = {
+        "temperature": parameters.temperature,
+        "top_p": parameters.top_p,
+        "seed": parameters.seed,
+        "stop": list(parameters.stop) or None,
+    }
+    if reasoning is not None:
+        effort = reasoning.effort
+        fields["reasoning"] = {"max_tokens": reasoning.max_tokens} if effort is None else {"effort": effort.value}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def pseudonym(*parts: str) -> str:

@@ -14,7 +14,7 @@ from godoty_service.clock import from_milliseconds
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import TurnNotFound
 from godoty_service.ids import time_of_id
-from godoty_service.ledger.entries import Entry
+from godoty_service.ledger.entries import CallPurpose, Entry, ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.sessions.holders import SessionHolder, SessionHolders
@@ -45,6 +45,8 @@ class TurnSummary:
         stop_reason: Why it ended; None: it has not ended, or failed.
         error_reason: The reason of the error that it failed with.
         model: The model that its request named.
+        agent: The name of its agent; empty: it has made no model call.
+        agent_version: The number of the agent's version; None: likewise, or an earlier build ran it.
         user: The end user of its session.
         totals: Its cost and usage up to now.
         end_time: The time of its end; None: it has not ended, or an earlier build stored its end.
@@ -56,6 +58,8 @@ class TurnSummary:
     stop_reason: StopReason | None
     error_reason: str | None
     model: str | None
+    agent: str
+    agent_version: int | None
     user: str | None
     request_id: str | None
     totals: Totals
@@ -276,6 +280,9 @@ def _summary(
 ) -> TurnSummary:
     time = end.time if end is not None else None
     unended = TurnState.WAITING if waiting else TurnState.RUNNING
+    # The agent's own first call: a summary may precede it, and agents that it calls make calls of their own.
+    own = (each for each in entries if isinstance(each, ModelCall) and each.purpose in (CallPurpose.AGENT, None))
+    first = min(own, key=lambda each: each.number, default=None)
     return TurnSummary(
         turn_id=record.turn_id,
         session_id=record.session_id,
@@ -283,6 +290,8 @@ def _summary(
         stop_reason=end.stop_reason if end is not None else None,
         error_reason=end.error_reason if end is not None else None,
         model=record.model,
+        agent=first.agent if first is not None else "",
+        agent_version=first.agent_version if first is not None else None,
         user=user,
         request_id=record.request_id,
         totals=totals_of_entries(entries),

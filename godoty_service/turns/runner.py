@@ -3,12 +3,14 @@
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
 import structlog
 
+from godoty_service.agents.profile import agent_profile
+from godoty_service.agents.selection import AgentSelection
 from godoty_service.errors import (
     GodotyError,
     ModelNotAllowed,
@@ -19,7 +21,8 @@ from godoty_service.errors import (
     internal_error,
 )
 from godoty_service.sessions.end_users import acquire_for_user
-from godoty_service.sessions.session import Claim
+from godoty_service.sessions.queue import SessionQueue
+from godoty_service.sessions.session import Claim, SessionAgent
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
@@ -35,7 +38,6 @@ log = structlog.get_logger(__name__)
 _POLL = (0.03, 0.15)  # seconds between two attempts of a turn that waits for a turn of another server
 _CHECK_VALID = 1.0  # seconds; a turn that has waited longer is checked again
 _SAME_REQUEST_ATTEMPTS = 20  # for a session held by a turn of the same request, which is about to release it
-_BUSY_RETRY = 1.0  # seconds
 
 
 class DuplicateRequest(GodotyError):
@@ -44,40 +46,6 @@ class DuplicateRequest(GodotyError):
     def __init__(self, record: TurnRecord) -> None:
         super().__init__("The request id was used before.")
         self.record = record
-
-
-class SessionQueue:
-    """The order of turns in each session on this server: first come, first served, without a database operation."""
-
-    def __init__(self) -> None:
-        self._lines: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
-
-    @contextmanager
-    def join(self, tenant_id: str, session_id: str, *, wait: bool) -> Iterator[Awaitable[None]]:
-        """Enter a session's line; the awaitable is done once the turn is first.
-
-        Raises:
-            SessionBusy: The line is not empty, and the caller does not wait. Raised before anything is awaited.
-        """
-        key = (tenant_id, session_id)
-        line = self._lines.setdefault(key, deque())
-        if line and not wait:
-            raise SessionBusy("Another turn of the session is running.", retry_after=_BUSY_RETRY)
-        position: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(position)
-        _admit_first(line)
-        try:
-            yield position
-        finally:
-            line.remove(position)
-            _admit_first(line)
-            if not line:
-                del self._lines[key]
-
-
-def _admit_first(line: "deque[asyncio.Future[None]]") -> None:
-    if line and not line[0].done():  # a cancelled one is about to be removed
-        line[0].set_result(None)
 
 
 class TurnRunner:
@@ -181,6 +149,7 @@ class _TurnStart:
         self._request = turn.request
         self._record = record
         self._stack = stack
+        self._selection = AgentSelection(dependencies.agents, turn.tenant_id, turn.request.agent)
 
     async def run(self) -> Claim:
         """Check the request and acquire its session.
@@ -191,6 +160,9 @@ class _TurnStart:
             SessionLost: The server lost touch with the database, and the turn may run elsewhere.
             QuotaExceeded: A limit of the tenant is reached.
             ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
+            AgentNotFound: There is no such agent, or it is deleted and the session is new.
+            AgentMismatch: The session has another agent.
+            InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.
@@ -236,15 +208,17 @@ class _TurnStart:
         self._dependencies.turn_limiter.check_key(self._turn.key_id, self._turn.key_limits)
 
     async def _read_permissions(self) -> None:
-        """Read the tenant's policy and provider client; check that output is allowed, and the request's models."""
+        """Read the policy, the provider client and the agent; check that output is allowed, and the request's models."""
         turn, dependencies = self._turn, self._dependencies
-        policy, client = await asyncio.gather(
-            dependencies.policies.get(turn.tenant_id), dependencies.client_pool.of_tenant(turn.tenant_id)
+        policy, client, _ = await asyncio.gather(
+            dependencies.policies.get(turn.tenant_id),
+            dependencies.client_pool.of_tenant(turn.tenant_id),
+            self._selection.read(),
         )
         turn.admit(policy=policy, client=client)
         if policy.max_output_tokens == 0:
             raise OutputNotAllowed("The tenant's policy allows no output tokens.")
-        self._check_models(*filter(None, [self._request.model]), *fallback_models(turn))
+        self._check_models(*filter(None, [self._request.model]), *self._request.fallback_models)
 
     def _check_models(self, *models: str) -> None:
         for model in models:
@@ -264,7 +238,8 @@ class _TurnStart:
             claim = await asyncio.shield(acquiring)
             if not dependencies.replicas.lease_valid(epoch):
                 await self._check_record()
-            self._check_models(claim.session.model)  # the one that the session used last, or the default
+            claim = await self._take_agent(claim)
+            self._check_models(claim.session.model, *fallback_models(turn))
         except BaseException:
             turn.begin_cleanup()
             with suppress(GodotyError):
@@ -272,6 +247,32 @@ class _TurnStart:
             await self._release_lease(acquiring)
             raise
         return claim
+
+    async def _take_agent(self, claim: Claim) -> Claim:
+        """Take the version of the session's agent for this turn; return the claim with the model that it calls.
+
+        Everything that is read for it is cached in the usual case.
+
+        Raises:
+            AgentNotFound: There is no such agent, or it is deleted and the session is new.
+            AgentMismatch: The session has another agent.
+            InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
+        """
+        dependencies, request, session = self._dependencies, self._request, claim.session
+        version = await self._selection.version(
+            session.session_id, session.agent, pinned=session.agent_version, created=claim.created
+        )
+        self._turn.take_agent(
+            agent_profile(
+                version,
+                request.agent_input,
+                today=dependencies.clock().date(),
+                tools=dependencies.tools,
+                defaults=dependencies.defaults.agent,
+            )
+        )
+        model = request.model or version.definition.model
+        return replace(claim, session=replace(session, model=model)) if model else claim
 
     async def _check_record(self) -> None:
         """Check that the turn is still this server's after a time in which others may have considered it dead.
@@ -320,6 +321,7 @@ class _TurnStart:
         """Try to acquire the session's lease; an attempt that was sent is awaited though the turn is cancelled."""
         turn, request = self._turn, self._request
         turn.epoch = self._dependencies.replicas.epoch
+        selection, default = self._selection, turn.policy.default_model or self._dependencies.defaults.model
         attempt = asyncio.create_task(
             self._dependencies.leases.acquire(
                 turn.tenant_id,
@@ -328,8 +330,9 @@ class _TurnStart:
                 request_id=request.request_id,
                 text=request.text,
                 model=request.model,
-                default_model=turn.policy.default_model or self._dependencies.defaults.model,
+                default_model=selection.model or default,
                 user=user,
+                agent=SessionAgent(selection.name, selection.pinned),
                 new=request.new_session,
             )
         )

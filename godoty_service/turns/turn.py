@@ -1,11 +1,14 @@
 """A turn of a conversation: a task that writes an event log, which any number of readers read."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
+
+from godoty_service.agents.definitions import AgentReference, ModelParameters
+from godoty_service.agents.profile import AgentInput, AgentProfile
 
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
@@ -36,6 +39,9 @@ class TurnRequest:
         go_on: Continue when no reader is left.
         disconnect_grace: The time without a reader after which a turn that is not to continue is cancelled.
         new_session: The caller gave no session id.
+        agent: The agent; None: that of the session, or the default of a new one.
+        variables: Values for the agent's prompt.
+        parameters: Parameters of the model calls, in place of the agent's.
     """
 
     session_id: str
@@ -52,6 +58,20 @@ class TurnRequest:
     go_on: bool = False
     disconnect_grace: timedelta = timedelta()
     new_session: bool = False
+    agent: AgentReference | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    parameters: ModelParameters | None = None
+
+    @property
+    def agent_input(self) -> AgentInput:
+        """What it sets for the agent."""
+        return AgentInput(
+            model=self.model,
+            fallback_models=self.fallback_models,
+            parameters=self.parameters,
+            user=self.user,
+            variables=self.variables,
+        )
 
 
 class Turn:
@@ -105,6 +125,7 @@ class Turn:
         self.cancelled_by: GodotyError | None = None
         self.recorded = False
         self.started = False
+        self._agent: AgentProfile | None = None
         self._client: ProviderClient | None = None
         self._in_cleanup = False
 
@@ -112,6 +133,21 @@ class Turn:
         """Set the tenant's policy and provider client, as they were read last."""
         self.policy = policy
         self._client = client
+
+    def take_agent(self, agent: AgentProfile) -> None:
+        """Set the agent, once the session is acquired: it does not change until the turn ends."""
+        self._agent = agent
+
+    @property
+    def agent(self) -> AgentProfile:
+        """The agent.
+
+        Raises:
+            RuntimeError: The turn has not acquired its session.
+        """
+        if self._agent is None:
+            raise RuntimeError("a turn has no agent before it has its session")
+        return self._agent
 
     @property
     def provider_client(self) -> ProviderClient:

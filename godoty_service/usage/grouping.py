@@ -1,4 +1,4 @@
-"""Groups usage sums by time, model, provider, agent, user, session or API key. Pure."""
+"""Groups usage sums by time, model, provider, agent, its version, user, session or API key. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +25,7 @@ class NamedGroup(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     AGENT = "agent"
+    AGENT_VERSION = "agent_version"
     USER = "user"
     SESSION = "session"
     API_KEY = "api_key"

@@ -28,6 +28,8 @@ _MAX_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 NAME_MARK = "="  # no reference begins with it
 # The end user's reference; the marked name of an entry of schema 1; or nothing.
 _USER = {"$ifNull": ["$user_reference", {"$ifNull": [{"$concat": [NAME_MARK, "$user"]}, ""]}]}
+# "support@3"; the agent alone for an entry of a build that stored no version.
+_AGENT_VERSION = {"$ifNull": [{"$concat": ["$agent", "@", {"$toString": "$agent_version"}]}, "$agent"]}
 _SETTLED = {"$ifNull": ["$final_from", "$settle_time", "$time", "$start_time"]}
 
 
@@ -77,6 +79,7 @@ def pending_stages(tenant_id: str, ranges: Sequence[Range], *, as_of: datetime) 
                 "model": _listed("model", _REQUESTED, as_of),
                 "provider": _listed("provider", "", as_of),
                 "agent": 1,
+                "agent_version": _AGENT_VERSION,
                 "user": _USER,
                 "session": "$session_id",
                 "api_key": {"$ifNull": ["$api_key_id", ""]},
@@ -146,6 +149,7 @@ def _groups_of_entry(as_of: datetime) -> Document:
         "model": {"$cond": [_CALL, model, "$model"]},
         "provider": {"$cond": ["$final", {"$ifNull": ["$provider", ""]}, _listed("provider", "", as_of)]},
         "agent": 1,
+        "agent_version": _AGENT_VERSION,
         "user": _USER,
         "session": "$session_id",
         "api_key": {"$ifNull": ["$api_key_id", ""]},

@@ -168,7 +168,7 @@ def _credentials(terms: ServerTerms, old: McpServer | None, known: Credentials |
     for index, (name, given) in enumerate(terms.headers.items()):
         value = stored.get(name.lower()) if given is None else given
         if value is None:
-            violations.append(_left_out(f"server.headers[{index}].value"))
+            violations.append(_left_out(f"server.headers[{index}].secret"))
         else:
             headers.append((name, value))
     secret = terms.client_secret

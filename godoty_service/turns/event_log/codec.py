@@ -111,6 +111,18 @@ def _encode_finished(event: TurnFinished) -> Document:
     }
 
 
+def _decode_started(value: list[Any]) -> TurnStarted:
+    """Decode the start of a turn; an earlier build did not store the agent."""
+    session_id, created, totals, agent, version, *_ = [*value, "", None]
+    return TurnStarted(
+        session_id=session_id,
+        session_created=created,
+        totals=_decode_totals(totals),
+        agent=agent,
+        agent_version=version,
+    )
+
+
 def _decode_finished(document: Document) -> TurnFinished:
     return TurnFinished(
         stop_reason=_stop_reason(document["stop"]),
@@ -153,7 +165,9 @@ _NAMES: dict[type, str] = {
     BudgetReached: "budget",
 }
 _ENCODERS: dict[str, Callable[[Any], Any]] = {
-    "started": lambda event: [event.session_id, event.session_created, _encode_totals(event.totals)],
+    "started": lambda event: [
+        *(event.session_id, event.session_created, _encode_totals(event.totals), event.agent, event.agent_version)
+    ],
     "reasoning": lambda event: event.text,
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
     "progress": lambda event: [event.tool_call_id, event.progress, event.total, event.message],
@@ -168,9 +182,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     ],
 }
 _DECODERS: dict[str, Callable[[Any], Event]] = {
-    "started": lambda value: TurnStarted(
-        session_id=value[0], session_created=value[1], totals=_decode_totals(value[2])
-    ),
+    "started": _decode_started,
     "reasoning": ReasoningDelta,
     "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
     "progress": lambda value: ToolProgress(

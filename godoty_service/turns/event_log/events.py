@@ -22,11 +22,19 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnStarted:
-    """The turn has started, and the user's text is durable. `totals` are the session's before the turn."""
+    """The turn has started, and the user's text is durable.
+
+    Attributes:
+        totals: The session's totals before the turn.
+        agent: The name of the agent; empty: the event is of an earlier build.
+        agent_version: The number of the agent's version; None: likewise.
+    """
 
     session_id: str
     session_created: bool
     totals: Totals
+    agent: str = ""
+    agent_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

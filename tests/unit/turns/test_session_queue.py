@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from godoty_service.errors import SessionBusy
-from godoty_service.turns.runner import SessionQueue
+from godoty_service.sessions.queue import SessionQueue
 
 
 async def test_session_that_is_handed_over_is_busy() -> None:

@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import agent_pb2 as _agent_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from godoty.v1 import model_pb2 as _model_pb2
 from godoty.v1 import session_pb2 as _session_pb2
@@ -16,7 +17,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace")
+    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters")
+    class VariablesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +35,9 @@ class ConverseRequest(_message.Message):
     ON_BUSY_FIELD_NUMBER: _ClassVar[int]
     ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
     DISCONNECT_GRACE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     text: str
     model: str
@@ -37,7 +48,10 @@ class ConverseRequest(_message.Message):
     on_busy: _turn_pb2.OnBusy
     on_disconnect: _turn_pb2.OnDisconnect
     disconnect_grace: _duration_pb2.Duration
-    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    agent: str
+    variables: _containers.ScalarMap[str, str]
+    parameters: _agent_pb2.ModelParameters
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
     __slots__ = ("event",)
@@ -108,20 +122,22 @@ class GetSessionMetricsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionMetricsResponse(_message.Message):
-    __slots__ = ("totals", "by_model", "recent_runs", "latency", "create_time", "update_time")
+    __slots__ = ("totals", "by_model", "recent_runs", "latency", "create_time", "update_time", "by_agent")
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     BY_MODEL_FIELD_NUMBER: _ClassVar[int]
     RECENT_RUNS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    BY_AGENT_FIELD_NUMBER: _ClassVar[int]
     totals: _metering_pb2.Totals
     by_model: _containers.RepeatedCompositeFieldContainer[_metering_pb2.ModelTotals]
     recent_runs: _containers.RepeatedCompositeFieldContainer[_metering_pb2.Run]
     latency: _containers.RepeatedCompositeFieldContainer[_metering_pb2.ProviderLatency]
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., by_model: _Optional[_Iterable[_Union[_metering_pb2.ModelTotals, _Mapping]]] = ..., recent_runs: _Optional[_Iterable[_Union[_metering_pb2.Run, _Mapping]]] = ..., latency: _Optional[_Iterable[_Union[_metering_pb2.ProviderLatency, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    by_agent: _containers.RepeatedCompositeFieldContainer[_metering_pb2.AgentTotals]
+    def __init__(self, totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., by_model: _Optional[_Iterable[_Union[_metering_pb2.ModelTotals, _Mapping]]] = ..., recent_runs: _Optional[_Iterable[_Union[_metering_pb2.Run, _Mapping]]] = ..., latency: _Optional[_Iterable[_Union[_metering_pb2.ProviderLatency, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_agent: _Optional[_Iterable[_Union[_metering_pb2.AgentTotals, _Mapping]]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -198,6 +214,22 @@ class DeleteSessionRequest(_message.Message):
 class DeleteSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListAgentsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListAgentsResponse(_message.Message):
+    __slots__ = ("agents", "next_page_token")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[_agent_pb2.AgentSummary]
+    next_page_token: str
+    def __init__(self, agents: _Optional[_Iterable[_Union[_agent_pb2.AgentSummary, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -92,6 +92,11 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.ListAgents = channel.unary_unary(
+                '/godoty.v1.AgentService/ListAgents',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/godoty.v1.AgentService/ListModels',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.SerializeToString,
@@ -188,6 +193,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAgents(self, request, context):
+        """Lists the tenant's agents with which a session can begin, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models that the tenant's policy and the API key's own list allow, by id.
         """
@@ -252,6 +264,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'ListAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgents,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -559,6 +576,33 @@ class AgentService:
             '/godoty.v1.AgentService/DeleteSession',
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/ListAgents',
+            godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

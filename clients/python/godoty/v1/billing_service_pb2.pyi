@@ -26,6 +26,7 @@ class UsageGroup(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USAGE_GROUP_USER: _ClassVar[UsageGroup]
     USAGE_GROUP_SESSION: _ClassVar[UsageGroup]
     USAGE_GROUP_API_KEY: _ClassVar[UsageGroup]
+    USAGE_GROUP_AGENT_VERSION: _ClassVar[UsageGroup]
 USAGE_GROUP_UNSPECIFIED: UsageGroup
 USAGE_GROUP_HOUR: UsageGroup
 USAGE_GROUP_DAY: UsageGroup
@@ -36,6 +37,7 @@ USAGE_GROUP_AGENT: UsageGroup
 USAGE_GROUP_USER: UsageGroup
 USAGE_GROUP_SESSION: UsageGroup
 USAGE_GROUP_API_KEY: UsageGroup
+USAGE_GROUP_AGENT_VERSION: UsageGroup
 
 class GetUsageRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "group_by", "time_zone", "as_of", "page_size", "page_token")
@@ -82,7 +84,7 @@ class UsageRow(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[UsageKey, _Mapping]]] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ...) -> None: ...
 
 class UsageKey(_message.Message):
-    __slots__ = ("time", "model", "provider", "agent", "user", "session_id", "api_key_id", "user_reference")
+    __slots__ = ("time", "model", "provider", "agent", "user", "session_id", "api_key_id", "agent_version", "user_reference")
     TIME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +92,7 @@ class UsageKey(_message.Message):
     USER_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     USER_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     model: str
@@ -98,8 +101,9 @@ class UsageKey(_message.Message):
     user: str
     session_id: str
     api_key_id: str
+    agent_version: str
     user_reference: str
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., provider: _Optional[str] = ..., agent: _Optional[str] = ..., user: _Optional[str] = ..., session_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., user_reference: _Optional[str] = ...) -> None: ...
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., provider: _Optional[str] = ..., agent: _Optional[str] = ..., user: _Optional[str] = ..., session_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., agent_version: _Optional[str] = ..., user_reference: _Optional[str] = ...) -> None: ...
 
 class ListLedgerEntriesRequest(_message.Message):
     __slots__ = ("tenant_id", "start_time", "end_time", "session_id", "turn_id", "user", "api_key_id", "model", "state", "as_of", "page_size", "page_token", "user_reference")

@@ -23,7 +23,7 @@ class LedgerEntry(_message.Message):
     def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ..., user: _Optional[str] = ..., user_reference: _Optional[str] = ...) -> None: ...
 
 class Adjustment(_message.Message):
-    __slots__ = ("adjustment_id", "call_id", "session_id", "turn_id", "number", "agent", "purpose", "api_key_id", "cost_usd", "usage", "resolves", "create_time", "why", "by", "request_id")
+    __slots__ = ("adjustment_id", "call_id", "session_id", "turn_id", "number", "agent", "purpose", "api_key_id", "cost_usd", "usage", "resolves", "create_time", "why", "by", "request_id", "agent_version")
     ADJUSTMENT_ID_FIELD_NUMBER: _ClassVar[int]
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Adjustment(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     adjustment_id: str
     call_id: str
     session_id: str
@@ -54,4 +55,5 @@ class Adjustment(_message.Message):
     why: str
     by: str
     request_id: str
-    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., agent: _Optional[str] = ..., purpose: _Optional[_Union[_metering_pb2.CallPurpose, str]] = ..., api_key_id: _Optional[str] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., resolves: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    agent_version: int
+    def __init__(self, adjustment_id: _Optional[str] = ..., call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., agent: _Optional[str] = ..., purpose: _Optional[_Union[_metering_pb2.CallPurpose, str]] = ..., api_key_id: _Optional[str] = ..., cost_usd: _Optional[str] = ..., usage: _Optional[_Union[_metering_pb2.TokenUsage, _Mapping]] = ..., resolves: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ..., by: _Optional[str] = ..., request_id: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...

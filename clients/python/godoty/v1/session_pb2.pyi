@@ -30,7 +30,7 @@ TOOL_CALL_STATUS_SUCCESS: ToolCallStatus
 TOOL_CALL_STATUS_ERROR: ToolCallStatus
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "user", "model", "message_count", "cost_usd", "create_time", "update_time")
+    __slots__ = ("session_id", "user", "model", "message_count", "cost_usd", "create_time", "update_time", "agent", "agent_version")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,8 @@ class Session(_message.Message):
     COST_USD_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     model: str
@@ -45,7 +47,9 @@ class Session(_message.Message):
     cost_usd: str
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., model: _Optional[str] = ..., message_count: _Optional[int] = ..., cost_usd: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    agent: str
+    agent_version: int
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., model: _Optional[str] = ..., message_count: _Optional[int] = ..., cost_usd: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("number", "role", "content", "create_time", "turn_id")

@@ -25,6 +25,7 @@ class ApiScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     API_SCOPE_CONVERSE: _ClassVar[ApiScope]
     API_SCOPE_BILLING: _ClassVar[ApiScope]
     API_SCOPE_ADMIN: _ClassVar[ApiScope]
+    API_SCOPE_AGENTS: _ClassVar[ApiScope]
 
 class AdminActorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -40,6 +41,7 @@ API_SCOPE_UNSPECIFIED: ApiScope
 API_SCOPE_CONVERSE: ApiScope
 API_SCOPE_BILLING: ApiScope
 API_SCOPE_ADMIN: ApiScope
+API_SCOPE_AGENTS: ApiScope
 ADMIN_ACTOR_KIND_UNSPECIFIED: AdminActorKind
 ADMIN_ACTOR_KIND_KEY: AdminActorKind
 ADMIN_ACTOR_KIND_CLI: AdminActorKind

@@ -100,14 +100,18 @@ class TurnEvent(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class TurnStarted(_message.Message):
-    __slots__ = ("session_id", "session_created", "totals")
+    __slots__ = ("session_id", "session_created", "totals", "agent", "agent_version")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_CREATED_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     session_created: bool
     totals: _metering_pb2.Totals
-    def __init__(self, session_id: _Optional[str] = ..., session_created: _Optional[bool] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ...) -> None: ...
+    agent: str
+    agent_version: int
+    def __init__(self, session_id: _Optional[str] = ..., session_created: _Optional[bool] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...
 
 class TextDelta(_message.Message):
     __slots__ = ("text",)
@@ -180,7 +184,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Turn(_message.Message):
-    __slots__ = ("turn_id", "session_id", "state", "stop_reason", "error_reason", "model", "user", "request_id", "totals", "create_time", "end_time")
+    __slots__ = ("turn_id", "session_id", "state", "stop_reason", "error_reason", "model", "user", "request_id", "totals", "create_time", "end_time", "agent", "agent_version")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +196,8 @@ class Turn(_message.Message):
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     turn_id: str
     session_id: str
     state: TurnState
@@ -203,4 +209,6 @@ class Turn(_message.Message):
     totals: _metering_pb2.Totals
     create_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
-    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[_Union[TurnState, str]] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., error_reason: _Optional[str] = ..., model: _Optional[str] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    agent: str
+    agent_version: int
+    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[_Union[TurnState, str]] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., error_reason: _Optional[str] = ..., model: _Optional[str] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,144 @@
+import datetime
+
+from godoty.v1 import turn_pb2 as _turn_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ReasoningEffort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASONING_EFFORT_UNSPECIFIED: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_NONE: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MINIMAL: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_LOW: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MEDIUM: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_HIGH: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_XHIGH: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MAX: _ClassVar[ReasoningEffort]
+
+class HistoryMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HISTORY_MODE_UNSPECIFIED: _ClassVar[HistoryMode]
+    HISTORY_MODE_SLIDING: _ClassVar[HistoryMode]
+    HISTORY_MODE_SUMMARY: _ClassVar[HistoryMode]
+
+class AgentOverride(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGENT_OVERRIDE_UNSPECIFIED: _ClassVar[AgentOverride]
+    AGENT_OVERRIDE_MODEL: _ClassVar[AgentOverride]
+    AGENT_OVERRIDE_FALLBACK_MODELS: _ClassVar[AgentOverride]
+    AGENT_OVERRIDE_PARAMETERS: _ClassVar[AgentOverride]
+REASONING_EFFORT_UNSPECIFIED: ReasoningEffort
+REASONING_EFFORT_NONE: ReasoningEffort
+REASONING_EFFORT_MINIMAL: ReasoningEffort
+REASONING_EFFORT_LOW: ReasoningEffort
+REASONING_EFFORT_MEDIUM: ReasoningEffort
+REASONING_EFFORT_HIGH: ReasoningEffort
+REASONING_EFFORT_XHIGH: ReasoningEffort
+REASONING_EFFORT_MAX: ReasoningEffort
+HISTORY_MODE_UNSPECIFIED: HistoryMode
+HISTORY_MODE_SLIDING: HistoryMode
+HISTORY_MODE_SUMMARY: HistoryMode
+AGENT_OVERRIDE_UNSPECIFIED: AgentOverride
+AGENT_OVERRIDE_MODEL: AgentOverride
+AGENT_OVERRIDE_FALLBACK_MODELS: AgentOverride
+AGENT_OVERRIDE_PARAMETERS: AgentOverride
+
+class AgentDefinition(_message.Message):
+    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_MODELS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDABLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    system_prompt: str
+    model: str
+    fallback_models: _containers.RepeatedScalarFieldContainer[str]
+    parameters: ModelParameters
+    tools: _containers.RepeatedCompositeFieldContainer[AgentTool]
+    limits: _turn_pb2.TurnLimits
+    history: AgentHistory
+    overridable: AgentOverrides
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ...) -> None: ...
+
+class ModelParameters(_message.Message):
+    __slots__ = ("temperature", "top_p", "max_output_tokens", "reasoning", "seed", "stop", "provider_json")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_JSON_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_p: float
+    max_output_tokens: int
+    reasoning: ModelReasoning
+    seed: int
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    provider_json: str
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., max_output_tokens: _Optional[int] = ..., reasoning: _Optional[_Union[ModelReasoning, _Mapping]] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., provider_json: _Optional[str] = ...) -> None: ...
+
+class ModelReasoning(_message.Message):
+    __slots__ = ("effort", "max_tokens")
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    effort: ReasoningEffort
+    max_tokens: int
+    def __init__(self, effort: _Optional[_Union[ReasoningEffort, str]] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+
+class AgentTool(_message.Message):
+    __slots__ = ("builtin",)
+    BUILTIN_FIELD_NUMBER: _ClassVar[int]
+    builtin: str
+    def __init__(self, builtin: _Optional[str] = ...) -> None: ...
+
+class AgentHistory(_message.Message):
+    __slots__ = ("messages", "mode")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    messages: int
+    mode: HistoryMode
+    def __init__(self, messages: _Optional[int] = ..., mode: _Optional[_Union[HistoryMode, str]] = ...) -> None: ...
+
+class AgentOverrides(_message.Message):
+    __slots__ = ("fields",)
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.RepeatedScalarFieldContainer[AgentOverride]
+    def __init__(self, fields: _Optional[_Iterable[_Union[AgentOverride, str]]] = ...) -> None: ...
+
+class AgentVersion(_message.Message):
+    __slots__ = ("definition", "version", "create_time", "api_key_id")
+    DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    definition: AgentDefinition
+    version: int
+    create_time: _timestamp_pb2.Timestamp
+    api_key_id: str
+    def __init__(self, definition: _Optional[_Union[AgentDefinition, _Mapping]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., api_key_id: _Optional[str] = ...) -> None: ...
+
+class AgentSummary(_message.Message):
+    __slots__ = ("name", "description", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    version: int
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...

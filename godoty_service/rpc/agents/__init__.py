@@ -1,0 +1,1 @@
+"""AgentDefinitionService and its codecs; the command line uses the codecs, too."""
