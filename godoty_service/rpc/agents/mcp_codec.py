@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -52,7 +53,8 @@ def parse_server(request: pb.ApplyMcpServerRequest, rules: AddressRules) -> Serv
     _check_url("server.url", server.url, rules, violations)
     headers = _headers(server, violations)
     oauth = _oauth(server, rules, violations)
-    _check_tools(server, violations)
+    check_tool_patterns("server.allow", server.allow, violations)
+    check_tool_patterns("server.deny", server.deny, violations)
     if server.prefix and not _PREFIX.fullmatch(server.prefix):
         violations.add("server.prefix", f"must match {_PREFIX.pattern}, or be empty")
     timeout = DEFAULT_TIMEOUT
@@ -192,9 +194,8 @@ def _check_visible(path: str, text: str, violations: Violations) -> None:
         violations.add(path, f"must have 1 to {longest} printable ASCII characters, no space at either end")
 
 
-def _check_tools(server: pb.McpServer, violations: Violations) -> None:
-    for field, patterns in (("allow", server.allow), ("deny", server.deny)):
-        if len(patterns) > COUNTS[field]:
-            violations.add(f"server.{field}", f"must be at most {COUNTS[field]}")
-        elif not all(_TOOL.fullmatch(each) for each in patterns):
-            violations.add(f"server.{field}", f"each must match {_TOOL.pattern}")
+def check_tool_patterns(field: str, patterns: Sequence[str], violations: Violations) -> None:
+    """Add a field with names of tools, or patterns with `*`, of which one is invalid or which are too many."""
+    most = COUNTS["allow"]
+    if len(patterns) > most or not all(_TOOL.fullmatch(each) for each in patterns):
+        violations.add(field, f"must be at most {most}, each of which matches {_TOOL.pattern}")
