@@ -24,6 +24,7 @@ from openrouter_sandbox.server import Sandbox
 _SANDBOX_KEY = "sandbox-demo"
 _MONGOD_PORT, _LISTEN_PORT = 27_117, 50_051  # if they are free
 _DEMO = "demo"
+_DEMO_SCOPES = frozenset({Scope.CONVERSE, Scope.BILLING, Scope.AGENTS})
 _LOOPBACK = "127.0.0.1"
 _TRIES = 20  # between the check of a port and its use, another process may take it
 
@@ -179,19 +180,19 @@ async def _demo_keys(components: Components, path: Path) -> dict[str, str]:
 
     The database stores only hashes, so the keys are stored in a file that only its owner can read.
     """
-    stored = _read_lines(path)
+    stored, api_keys = _read_lines(path), components.tenancy.api_keys
     try:
-        for text in stored.values():
-            await components.tenancy.api_keys.verify(text)
-        if set(stored) == {"converse", "admin"}:
-            return stored
+        known = {name: await api_keys.verify(text) for name, text in stored.items()}
     except GodotyError:
-        pass  # the database is not the one of the last run
+        known = {}  # the database is not the one of the last run
+    if known.keys() == {"converse", "admin"}:
+        if known["converse"].scopes < _DEMO_SCOPES:  # of an earlier build
+            _, stored["converse"] = await api_keys.issue(known["converse"].tenant_id, scopes=_DEMO_SCOPES)
+            _write_lines(path, stored)
+        return stored
     tenant = await components.tenancy.tenants.create(_DEMO)
-    _, converse = await components.tenancy.api_keys.issue(
-        tenant.tenant_id, scopes=frozenset({Scope.CONVERSE, Scope.BILLING})
-    )
-    _, admin = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
+    _, converse = await api_keys.issue(tenant.tenant_id, scopes=_DEMO_SCOPES)
+    _, admin = await api_keys.issue(tenant.tenant_id, scopes=frozenset({Scope.ADMIN}))
     made = {"converse": converse, "admin": admin}
     _write_lines(path, made)
     return made

@@ -135,7 +135,8 @@ def _by_agent(document: Document, totals: Totals) -> tuple[tuple[str, Totals], .
     """Decode the sums by agent; those of an earlier build, which had one agent, have none."""
     if found := document.get("by_agent"):
         return tuple((each["agent"], totals_from_document(each)) for each in found)
-    return ((document.get("agent") or FIRST_AGENT, totals),) if totals != Totals() else ()
+    agent = document.get("agent") or (FIRST_AGENT if totals != Totals() else None)
+    return ((agent, totals),) if agent is not None else ()
 
 
 def _runs(columns: Document) -> tuple[Run, ...]:

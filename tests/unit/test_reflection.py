@@ -4,7 +4,7 @@ from types import ModuleType
 
 import grpc
 import pytest
-from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2
+from godoty.v1 import admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2_grpc
@@ -90,7 +90,9 @@ async def test_extensions_of_a_v1_message_are_none(channel: grpc.aio.Channel) ->
 
 
 @pytest.mark.parametrize(
-    "file", [admin_service_pb2, agent_service_pb2, billing_service_pb2], ids=lambda file: file.__name__
+    "file",
+    [admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2],
+    ids=lambda file: file.__name__,
 )
 @pytest.mark.parametrize("version", [V1, V1ALPHA])
 async def test_contract_is_described_with_all_that_it_imports(

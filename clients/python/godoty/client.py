@@ -15,8 +15,10 @@ from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.agent_service_pb2_grpc import AgentServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from godoty.v1 import agent_pb2 as agent_pb
 
 DEFAULT_TIMEOUT = 30.0
 """Default deadline of a call other than `converse`, in seconds."""
@@ -79,6 +81,9 @@ class GodotyClient:
         fallback_models: Sequence[str] = (),
         limits: turn_pb.TurnLimits | None = None,
         user: str = "",
+        agent: str = "",
+        variables: Mapping[str, str] | None = None,
+        parameters: agent_pb.ModelParameters | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
     ) -> AsyncGenerator[turn_pb.TurnEvent, None]:
         """Run one turn and yield its events, from `turn_started` to `turn_finished`.
@@ -96,6 +101,9 @@ class GodotyClient:
             fallback_models: The models to try, in this order, if `model` is unavailable.
             limits: Limits of the turn.
             user: The tenant's end user.
+            agent: The agent, by name or name@version; empty for the session's, else the tenant's default.
+            variables: Values for the placeholders of the agent's prompt.
+            parameters: Parameters of the model calls, in place of the agent's, one by one.
             timeout: Deadline of the whole turn, in seconds; None for no deadline.
         """
         request = pb.ConverseRequest(
@@ -105,6 +113,9 @@ class GodotyClient:
             fallback_models=fallback_models,
             limits=limits,
             user=user,
+            agent=agent,
+            variables=variables,
+            parameters=parameters,
         )
         with _translate_errors():
             call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)
@@ -176,6 +187,24 @@ class GodotyClient:
         with _translate_errors():
             async for piece in self._stub.ReadMessage(request, metadata=self._metadata, timeout=self._timeout):
                 yield piece
+
+    async def list_agents(self, *, page_size: int = 0) -> AsyncGenerator[agent_pb.AgentSummary, None]:
+        """Yield the agents with which a session can begin, by name; pages are requested as needed.
+
+        Args:
+            page_size: Number of agents per page; 0 for the server's default.
+        """
+        request = pb.ListAgentsRequest(page_size=page_size)
+        while True:
+            with _translate_errors():
+                page: pb.ListAgentsResponse = await self._stub.ListAgents(
+                    request, metadata=self._metadata, timeout=self._timeout
+                )
+            for agent in page.agents:
+                yield agent
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def delete_session(self, session_id: str) -> None:
         """Delete a session's conversation; its ledger entries remain."""

@@ -118,7 +118,12 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
     async def _record(self, call: CallContext, method: str, old: Agent | None, new: AgentVersion | None) -> None:
         """Record a change: by its version, which has the content."""
         actor = Actor(kind=ActorKind.KEY, id=call.principal.key_id, peer=call.peer)
-        name = old.name if old is not None else new.name if new is not None else ""
-        before = {"agent": name, "version": old.newest.version, "deleted": old.deleted} if old is not None else None
-        after = {"agent": name, "version": new.version if new is not None else None, "deleted": new is None}
+        before = _values(old.newest, deleted=old.deleted) if old is not None else None
+        newest = new or (old and old.newest)
+        after = _values(newest, deleted=new is None) if newest is not None else {}
         await self._administration.record_agent(actor, call.tenant_id, method=method, old=before, new=after)
+
+
+def _values(version: AgentVersion, *, deleted: bool) -> dict[str, object]:
+    """Return what the audit log records of an agent."""
+    return {"agent": version.name, "version": version.version, "deleted": deleted}

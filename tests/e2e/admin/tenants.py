@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from godoty.v1 import (
     admin_service_pb2_grpc,
+    agent_definition_service_pb2_grpc,
     agent_service_pb2,
     agent_service_pb2_grpc,
     billing_service_pb2_grpc,
@@ -69,6 +70,7 @@ class IsolationCheck:
         self.tenants = tenants
         self._deleted: list[Tenant] = []
         self._stubs: dict[str, Any] = {
+            "definitions": agent_definition_service_pb2_grpc.AgentDefinitionServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "agent": agent_service_pb2_grpc.AgentServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "billing": billing_service_pb2_grpc.BillingServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "admin": admin_service_pb2_grpc.AdminServiceStub(channel),  # type: ignore[no-untyped-call] # generated

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import tenant_pb2
@@ -253,7 +254,33 @@ class TenantIsolation(ChangingTenants):
         changes = admin_pb.ListAdminChangesRequest(tenant_id=other.tenant_id)
         assert ask(me, Scope.ADMIN, "admin", "ListAdminChanges", changes).code is OK
 
-    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.ADMIN, Scope.TENANT_ADMIN]))
+    def definitions(self, who: Tenant, method: str, **fields: Any) -> Answer:
+        """Call AgentDefinitionService."""
+        request = getattr(definitions_pb, f"{method}Request")(**fields)
+        return self.isolation.ask(who, Scope.AGENTS, "definitions", method, request)
+
+    @rule(who=WHO, others=WHO, name=st.sampled_from(["helper", None]))
+    def define_an_agent(self, who: int, others: int, name: str | None) -> None:
+        """An agent of a name that others use, too, is the tenant's own; another tenant's is not found."""
+        me, other = self.isolation.tenants[who], self.isolation.tenants[others]
+        named = name or me.mark
+        definition = {"name": named, "description": me.mark, "system_prompt": me.mark}
+        assert self.definitions(me, "ApplyAgent", definition=definition).code is OK
+        for reference in (named, f"{named}@1"):
+            found = self.definitions(me, "GetAgent", agent=reference)
+            assert found.messages[0].agent_version.definition.system_prompt == me.mark
+        answer = self.isolation.ask(me, Scope.CONVERSE, "agent", "Converse", converse(me, "", agent=named))
+        assert answer.messages[0].event.turn_started.agent == named
+        for method, fields in {"ListAgentDefinitions": {}, "ListAgentVersions": {"agent": named}}.items():
+            assert self.definitions(me, method, **fields).code is OK
+        assert self.agent(me, "ListAgents").code is OK
+        if other is not me:
+            for method in ("GetAgent", "ListAgentVersions", "DeleteAgent"):
+                assert self.definitions(me, method, agent=other.mark).code is MISSING
+            assert self.definitions(me, "GetAgent", agent=f"{other.mark}@1").code is MISSING
+            assert self.agent(me, "Converse", text="hi", agent=other.mark).code is MISSING
+
+    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN]))
     def converse_without_the_scope(self, who: int, data: st.DataObject, scope: Scope) -> None:
         """A key of another scope opens no conversation, not even of its own tenant."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[data.draw(WHO)]
@@ -265,6 +292,7 @@ class TenantIsolation(ChangingTenants):
             ("ListTurns", {}),
             ("GetTurn", {"turn_id": "turn_" + "0" * 28}),
             ("ListModels", {}),
+            ("ListAgents", {}),
         ):
             request = getattr(agent_pb, f"{method}Request")(**fields)
             assert self.isolation.ask(me, scope, "agent", method, request).code is DENIED

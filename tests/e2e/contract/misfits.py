@@ -16,7 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from godoty_service.rpc.validation import COUNTS, LENGTHS
-from tests.e2e.contract.requests import new_message, path_of
+from tests.e2e.contract.requests import is_map, new_message, path_of
 
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _AMOUNTS = ("", "-", "NaN", "Infinity", "1e3", "1,5", "0x1", " 1", "\u0663", "1000001", f"0.{'0' * 25}1")
@@ -29,13 +29,16 @@ TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30
 # another matter (`test_misfits.py`).
 TEXTS: dict[str, tuple[str, ...]] = {
     "add_usd": (*_AMOUNTS, "0"),
+    "agent": ("A", "a_b", "-a", "a-", "1a", "a@", "a@x", "a@-1", "a@1@2", "@1", "a@2147483648", "ü", "a\0", "a" * 65),
     "allowed_models": _PATTERNS,
     "api_key_id": (),
+    "builtin": ("", "no_such_tool", "Calculator", "calculator\0"),
     "call_id": (),
     "cost_usd": (*_AMOUNTS, "-1"),
     "cursor": TOKENS,
     "default_fallback_models": ("", *_MODELS),
     "default_model": _MODELS,
+    "description": ("a\0b", "a\u202eb", "a\nb"),
     "display_name": _PRINTED,
     "etag": (),
     "fallback_models": ("", *_MODELS),
@@ -43,11 +46,14 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),
     "model": _MODELS,
     "models": _PATTERNS,
+    "name": ("A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0", "a\n", "a@1", "a" * 65),
     "page_token": TOKENS,
     "provider_json": ("{", "[]", "1", '"a"', "nul", "[" * 4000, '{"unknown": 1}'),
     "provider_key": ("short", "ü" * 9, "with a space", "a" * 300),
     "request_id": _IDS,
     "session_id": _IDS,
+    "stop": ("",),
+    "system_prompt": ("{{now}}", "{{variables}}", "{{variables.}}", "{{ variables.a-b }}", "{{today}}" * 65),
     "tenant_id": (),
     "text": (" ", "\n\t\u2003"),
     "time_zone": ("Nowhere/Land", "../../etc/passwd", "utc\0", "UTC ", "+01:00"),
@@ -55,11 +61,17 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "user": (),
     "user_reference": (),
     "why": _PRINTED,
+    "godoty.v1.DeleteAgentRequest.agent": ("a@1", "A", "a_b"),
+    "godoty.v1.ListAgentVersionsRequest.agent": ("a@1", "A", "a_b"),
     "godoty.v1.CreateTenantRequest.tenant_id": ("Acme", "ac", "-acme", "acme-", "1acme", "a_b", "ac\0me", "ü" * 4),
 }
 MASKS: tuple[Sequence[str], ...] = (
     *([], [""], ["no_such_field"], ["a.b"], ["*.a"], ["camelCase"], ["\0"], ["$set"], ["*", "no_such_field"]),
     *(["a" * 129], ["*"] * 33),
+)
+MAPS: tuple[dict[str, str], ...] = (
+    *({"": "a"}, {"a b": "a"}, {"1": "a"}, {"ü": "a"}, {"a.b": "a"}, {"a" * 65: "a"}, {"a" * 999: "a"}),
+    *({"a": "b" * 1025}, {"a": "b" * 9999}, {f"a{number}": "" for number in range(33)}),
 )
 TIMES = (
     *(Timestamp(seconds=_LAST_SECOND + 1), Timestamp(seconds=-62_135_596_801), Timestamp(seconds=2**62)),
@@ -108,6 +120,9 @@ def misfits(descriptor: Descriptor, parents: Sequence[FieldDescriptor] = ()) -> 
         if OUTPUT_ONLY in behavior or (parents and IDENTIFIER in behavior):
             continue  # ignored in requests, with any value
         inner = field.message_type
+        if is_map(field):
+            yield from (Misfit(path, value) for value in MAPS)
+            continue
         if inner is not None and inner.file.package == descriptor.file.package:
             yield from misfits(inner, path)
         for value in _values(field):
@@ -135,6 +150,8 @@ def _values(field: FieldDescriptor) -> Sequence[Any]:
             return (-1, -(2**63))
         case FieldDescriptor.CPPTYPE_STRING:
             return _texts(field)
+        case FieldDescriptor.CPPTYPE_DOUBLE:
+            return (-1.0, 2.5, -1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
         case FieldDescriptor.CPPTYPE_BOOL:
             return ()
     raise AssertionError(f"{field.full_name}: say what does not fit a field of this type")

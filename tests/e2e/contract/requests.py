@@ -36,14 +36,17 @@ NAMES = [method.name for method in METHODS]
 # The fields that each RPC needs.
 NEEDED: dict[str, tuple[str, ...]] = {
     "AdjustCall": ("tenant_id", "call_id", "add_usd", "why", "request_id"),
+    "ApplyAgent": ("definition",),
     "CancelTurn": ("turn_id",),
     "Converse": ("text",),
     "CreateApiKey": ("tenant_id", "scopes"),
     "CreateTenant": ("display_name",),
+    "DeleteAgent": ("agent",),
     "DeleteSession": ("session_id",),
     "DeleteTenant": ("tenant_id",),
     "EraseUser": ("tenant_id", "user"),
     "ExportLedger": (),
+    "GetAgent": ("agent",),
     "GetApiKey": ("tenant_id", "api_key_id"),
     "GetBudget": (),
     "GetPolicy": ("tenant_id",),
@@ -53,6 +56,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "GetTurn": ("turn_id",),
     "GetUsage": ("start_time", "end_time"),
     "ListAdminChanges": (),
+    "ListAgentDefinitions": (),
+    "ListAgentVersions": ("agent",),
+    "ListAgents": (),
     "ListApiKeys": ("tenant_id",),
     "ListLedgerEntries": (),
     "ListMessages": ("session_id",),
@@ -71,7 +77,11 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "UpdateTenant": ("tenant_id", "tenant"),
 }
 # The fields that an element of a repeated field needs, or a message that is optional as a whole.
-ELEMENTS: dict[str, dict[str, Any]] = {"godoty.v1.Budget": {"window": 1, "limit_usd": "1"}}
+ELEMENTS: dict[str, dict[str, Any]] = {
+    "godoty.v1.AgentDefinition": {"name": "helper"},
+    "godoty.v1.AgentTool": {"builtin": "calculator"},
+    "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
+}
 
 _SESSION, _USER = "talk", "alice"
 _YEAR = 366 * 24 * 3600
@@ -116,7 +126,10 @@ class Party:
         turns = [party.converse(session_id) for session_id in (_SESSION, "other")]
         until(lambda: all(each.cost is not None for each in service.entries(_SESSION)))
         until(lambda: (service.session(_SESSION) or {"lease": ""})["lease"] is None)
+        name = f"helper-{next(_numbers)}"
         party.values.update(
+            agent=name,
+            definition={"name": name, "description": "the first"},
             tenant_id=service.tenant_id,
             session_id=_SESSION,
             turn_id=turns[0][0].event.turn_id,
@@ -137,6 +150,9 @@ class Party:
         )
         for _ in range(2):  # so that there are changes to list
             assert party.ask(by_name("UpdatePolicy"), party.request(by_name("UpdatePolicy"))).failure is None
+        for description in ("the second", "the third"):  # of which there are versions to list
+            assert party.ask(by_name("ApplyAgent"), party.request(by_name("ApplyAgent"))).failure is None
+            party.values["definition"] = {"name": name, "description": description}
         return party
 
     def request(self, method: MethodDescriptor, *, without: str = "", **fields: Any) -> Any:
@@ -177,11 +193,13 @@ class Party:
     def written(self) -> dict[str, Any]:
         """Return what calls of this tenant write: the ids of its documents, and the whole of those it configures."""
         database, tenant_id = self.service.database, self.service.tenant_id
-        names = ("sessions", "messages", "turns", "ledger", "api_keys", "budgets", "provider_keys", "admin_changes")
+        names: tuple[str, ...] = ("sessions", "messages", "turns", "ledger", "api_keys", "budgets", "provider_keys", "admin_changes")
+        names += ("agents", "agent_versions")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names
         }
         found["keys"] = list(database["api_keys"].find({"tenant_id": tenant_id}, {"last_use_time": 0}).sort("_id"))
+        found["of agents"] = list(database["agents"].find({"tenant_id": tenant_id}).sort("_id"))
         for name in ("tenants", "policies"):
             found[name] = database[name].find_one({"_id": tenant_id})
         return found
@@ -209,13 +227,21 @@ def put(message: Any, path: list[FieldDescriptor], value: Any) -> None:
         message = place[0] if field.is_repeated else place
         if not field.is_repeated:
             message.SetInParent()
-    if last.is_repeated:
+    if is_map(last):
+        getattr(message, last.name).clear()
+        getattr(message, last.name).update(value)
+    elif last.is_repeated:
         del getattr(message, last.name)[:]
         getattr(message, last.name).extend(value)
     elif last.message_type is not None:
         getattr(message, last.name).CopyFrom(value)
     else:
         setattr(message, last.name, value)
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Return whether a field is a map."""
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def path_of(path: list[FieldDescriptor]) -> str:

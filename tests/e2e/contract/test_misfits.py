@@ -12,6 +12,7 @@ from tests.e2e.contract.requests import METHODS, NAMES, NEEDED, Outcome, Party, 
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 UNKNOWN = {
+    "agent": "no-such-agent",
     "api_key_id": "0" * 16,
     "call_id": f"call_{'0' * 28}",
     "session_id": "no-such-session",
@@ -19,6 +20,7 @@ UNKNOWN = {
     "turn_id": f"turn_{'0' * 28}",
 }
 REASONS = {
+    "agent": "AGENT_NOT_FOUND",
     "api_key_id": "API_KEY_NOT_FOUND",
     "call_id": "CALL_NOT_FOUND",
     "session_id": "SESSION_NOT_FOUND",
@@ -38,6 +40,7 @@ TOKEN_FIELDS = ("page_token", "cursor")
 def otherwise(party: Party, stranger: Party) -> dict[str, Any]:
     """Return another value of each filter, with which a page token does not fit any more."""
     return {
+        "agent": "assistant",
         "api_key_id": UNKNOWN["api_key_id"],
         "as_of": Timestamp(seconds=1_700_000_000),
         "end_time": Timestamp(seconds=party.values["end_time"]["seconds"] - 60),

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from strands import tool
 
-from godoty_service.agents.profile import assistant
+from godoty_service.agents.tools import built_in_tools
 from godoty_service.rpc import validation
 from godoty_service.tenancy.auth import Scope
 from godoty_service.turns.event_log.answer_listener import AnswerListener
@@ -274,10 +273,10 @@ async def test_large_tool_result_is_truncated_with_a_note(
         """
         return "€" * 2_000_000
 
-    def profile(**named: Any) -> Any:
-        return replace(assistant(**named), tools=(huge,))
+    def tools(**named: Any) -> Any:
+        return {**built_in_tools(**named), "calculator": huge}
 
-    monkeypatch.setattr("godoty_service.turn_bootstrap.assistant", profile)
+    monkeypatch.setattr("godoty_service.server.built_in_tools", tools)
     settings: dict[str, Any] = {} if most == 256 * 1024 else {"tool_output_bytes": most}
     caller = connect(await serve(**settings))
     turn = await caller.converse("@sandbox tool-loop calls=2")

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import admin_service_pb2_grpc, billing_service_pb2, billing_service_pb2_grpc
+from godoty.v1 import (
+    admin_service_pb2_grpc,
+    agent_definition_service_pb2,
+    agent_definition_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
+)
 
 from godoty_service.bootstrap import open_components
 from godoty_service.ids import new_id
@@ -52,6 +58,14 @@ class Environment:
         stub: Any = admin_service_pb2_grpc.AdminServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
         request = getattr(admin_pb, f"{method}Request")(**{"tenant_id": self.service.tenant_id, **fields})
         call: Awaitable[Any] = getattr(stub, method)(request, metadata=(("authorization", f"Bearer {key}"),))
+        return call
+
+    def define(self, **definition: Any) -> Awaitable[Any]:
+        """Apply the definition of an agent."""
+        stub: Any = agent_definition_service_pb2_grpc.AgentDefinitionServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
+        key = self.issue(self.service, scopes=frozenset({Scope.AGENTS}))
+        request = agent_definition_service_pb2.ApplyAgentRequest(definition=definition)
+        call: Awaitable[Any] = stub.ApplyAgent(request, metadata=(("authorization", f"Bearer {key}"),))
         return call
 
     async def usage(self, scope: Scope, **fields: Any) -> Failure:

@@ -5,14 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons import raising_by_administrators
+from tests.e2e.reasons import raising_by_administrators, raising_by_agents
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
 from tests.support.caller import Caller
 from tests.support.service import Service
 
-assert raising_by_administrators  # it has registered its reasons
+assert raising_by_administrators  # they have registered their reasons
+assert raising_by_agents
 REASONS = documented()
 
 

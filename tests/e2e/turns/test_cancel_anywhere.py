@@ -1,7 +1,6 @@
 """A cancel at any await of a turn leaves no open call, no partial history and no unpaid cost."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,8 @@ import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 from strands import tool
 
-from godoty_service import turn_bootstrap as composition
-from godoty_service.agents.profile import AgentProfile, assistant
+from godoty_service import server as composition
+from godoty_service.agents.tools import built_in_tools
 from godoty_service.server import Running, running
 from tests.e2e.turns.cancel_injector import CancelInjector
 from tests.e2e.turns.conftest import LONG
@@ -23,10 +22,10 @@ from tests.support.service import Service, soon
 
 # A database write, a streaming model, a tool that waits, and the same again.
 CLOSED = 10.0  # seconds
-SCRIPT = "@sandbox tool-loop calls=2 tool=nap input={} reasoning=2 delay_ms=3 record_ms=-1"
+SCRIPT = "@sandbox tool-loop calls=2 tool=current_time input={} reasoning=2 delay_ms=3 record_ms=-1"
 
 
-@tool
+@tool(name="current_time")
 async def nap() -> str:
     """Sleep for a moment."""
     for _ in range(3):
@@ -34,10 +33,9 @@ async def nap() -> str:
     return "rested"
 
 
-def napping(**wishes: Any) -> AgentProfile:
-    """Build the assistant with a slow tool."""
-    profile = assistant(**wishes)
-    return dataclasses.replace(profile, tools=(*profile.tools, nap))
+def napping(**wishes: Any) -> dict[str, Any]:
+    """Return the tools of the server, with a slow one."""
+    return {**built_in_tools(**wishes), "current_time": nap}
 
 
 def tasks() -> set[Any]:
@@ -91,7 +89,7 @@ async def test_cancel_at_any_await_settles_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At every await: upstream is closed, every entry is closed or due, and the next turn works."""
-    monkeypatch.setattr(composition, "assistant", napping)
+    monkeypatch.setattr(composition, "built_in_tools", napping)
     injector = CancelInjector(monkeypatch)
     async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
         caller = connect(backends.service(server.address, new_database))

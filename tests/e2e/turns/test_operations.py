@@ -10,6 +10,8 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc, budget_pb2, tenant_pb2
+from godoty.v1 import agent_definition_service_pb2 as definitions_pb
+from godoty.v1 import agent_definition_service_pb2_grpc as definitions_pb_grpc
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
@@ -50,11 +52,11 @@ class Operations:
 
     @property
     def own(self) -> Counter[str]:
-        """The turn's own operations: keys, policies and time zones are cached, and logs are written for all turns.
+        """The turn's own operations: keys, policies, agents and time zones are cached, logs are written for all turns.
 
         Each second the server reads which users were erased (`users.find`).
         """
-        shared = ("api_keys.", "provider_keys.", "policies.", "tenants.", "turn_logs.")
+        shared = ("api_keys.", "provider_keys.", "policies.", "agents.", "tenants.", "turn_logs.")
         others = {name: count for name, count in self.counted.items() if not name.startswith(shared)}
         return Counter({name: count for name, count in others.items() if name != "users.find"})
 
@@ -138,6 +140,33 @@ async def test_turn_with_one_model_call_is_bounded(
         assert sum(found.own.values()) == expected, found.counted
         assert found.counted["turn_logs.insert_each"] <= 3  # one each flush interval, for all turns together
         assert found.write_round_trips_before_the_request <= 2, found
+
+
+async def test_turn_of_a_tenants_agent_has_the_same_operations(
+    serve: Start,
+    connect: Callable[[Service], Caller],
+    operations: Operations,
+    issue: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its definition is cached, and what the cache needs to be current is read once in two seconds for all turns."""
+    monkeypatch.setattr("godoty_service.agents.store._CACHED_FOR", 600.0)
+    service = await serve(**QUIET)
+    caller = connect(service)
+    stub = definitions_pb_grpc.AgentDefinitionServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
+    for description in ("one", "two"):
+        await stub.ApplyAgent(
+            definitions_pb.ApplyAgentRequest(definition={"name": "support", "description": description}),
+            metadata=(("authorization", f"Bearer {issue(service, scopes=frozenset({Scope.AGENTS}))}"),),
+        )
+    counted = {}
+    for session_id, fields in {"plain": {}, "named": {"agent": "support"}, "pinned": {"agent": "support@1"}}.items():
+        await caller.converse("hi", session_id=session_id, **fields)
+        found = await turn(caller, operations, "hello", session_id)
+        assert not [name for name in found.counted if name.startswith("agent")]
+        counted[session_id] = found.own
+
+    assert counted["named"] == counted["pinned"] == counted["plain"]
 
 
 async def test_long_session_has_same_operations_as_short_one(

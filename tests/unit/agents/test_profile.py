@@ -1,11 +1,13 @@
-import dataclasses
 from datetime import UTC, datetime
 
 import pytest
 from strands.types.tools import AgentTool
 
+from godoty_service.agents.built_in import BUILT_IN
 from godoty_service.agents.current_time import current_time
-from godoty_service.agents.profile import AgentProfile, assistant
+from godoty_service.agents.definitions import AgentDefinition, AgentVersion, BuiltInTool, McpTools
+from godoty_service.agents.profile import AgentDefaults, AgentInput, agent_profile
+from godoty_service.agents.tools import built_in_tools
 
 NOW = datetime(2026, 7, 1, 12, 30, 15, 999, tzinfo=UTC)
 
@@ -43,17 +45,32 @@ async def test_unknown_zone_is_a_clear_error(zone: str) -> None:
     assert len(text) < 200
 
 
-def test_default_profile_has_both_tools() -> None:
+def test_default_agent_has_both_tools() -> None:
     """The assistant has the calculator and the clock; models see the purpose of each tool."""
-    profile = assistant(clock=clock)
+    profile = agent_profile(
+        BUILT_IN.newest,
+        AgentInput(),
+        today=NOW.date(),
+        tools=built_in_tools(clock=clock),
+        defaults=AgentDefaults(window_size=9),
+    )
 
     assert [tool.tool_name for tool in profile.tools] == ["calculator", "current_time"]
     assert all(tool.tool_spec["description"] for tool in profile.tools)
+    assert (profile.window_size, profile.summarize) == (9, False)
 
 
-def test_profile_cannot_be_changed() -> None:
-    """All turns share one profile, so it is immutable."""
-    profile = AgentProfile(name="n", system_prompt="s", tools=())
+def test_tool_that_this_build_lacks_is_left_out() -> None:
+    """A later build applied the definition: its other tools are there."""
+    definition = AgentDefinition(
+        name="a", tools=(BuiltInTool(name="of_a_later_build"), McpTools(server="s"), BuiltInTool(name="calculator"))
+    )
+    profile = agent_profile(
+        AgentVersion(definition=definition, version=1),
+        AgentInput(),
+        today=NOW.date(),
+        tools=built_in_tools(clock=clock),
+        defaults=AgentDefaults(),
+    )
 
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        profile.name = "other"  # type: ignore[misc]
+    assert [tool.tool_name for tool in profile.tools] == ["calculator"]

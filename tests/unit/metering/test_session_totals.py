@@ -85,6 +85,7 @@ def _final(draw: st.DrawFn, number: int, turn_id: str, rule: int) -> ModelCall:
         "rule": rule,
         "requested_model": model,
         "served_model": draw(st.sampled_from([None, "c/d"])),
+        "agent": draw(st.sampled_from(["assistant", "clerk"])),
         "upper_bound": draw(st.none() | MONEY),
     }
     state = draw(st.sampled_from([CallState.SETTLED, CallState.SETTLED, CallState.UNRESOLVED, CallState.VOID]))
@@ -108,6 +109,7 @@ def _resolved(unresolved: ModelCall, *, number: int, cost: Decimal) -> Adjustmen
         resolves=True,
         bound=unresolved.upper_bound,
         model=unresolved.model,
+        agent=unresolved.agent,
         time=NOON + timedelta(days=1),
         why="a test",
         by="ann",
@@ -154,6 +156,10 @@ def test_calls_that_close_later_give_the_same_totals(made: list[Entry], order: A
     assert totals.open == ()
     assert totals.current() == whole.current()
     assert dict(totals.by_model) == dict(whole.by_model)
+    assert reduce(add, (each for _, each in totals.by_agent), Totals()) == totals.totals
+    assert {agent: replace(each, turns=0) for agent, each in totals.by_agent if each != Totals()} == {
+        agent: replace(each, turns=0) for agent, each in whole.by_agent if each != Totals()
+    }
     assert set(totals.runs) == set(whole.runs)
 
 
@@ -275,3 +281,36 @@ def test_sum_of_many_equals_repeated_addition(parts: list[Totals]) -> None:
     for field in fields(Totals):
         values = [getattr(each, field.name) for each in parts]
         assert getattr(Totals.sum(parts), field.name) == reduce(add, values, getattr(Totals(), field.name))
+
+
+@given(made=entries())
+def test_sums_of_agents_are_the_sum_of_the_session(made: list[Entry]) -> None:
+    """Each agent's sum is that of its entries; a turn is counted for the agent that made its first call."""
+    totals = SessionTotals().apply(made)
+    for agent, found in totals.by_agent:
+        own = [each for each in made if each.agent == agent]
+        assert replace(found, turns=0) == replace(totals_of_entries(own), turns=0)
+
+    assert reduce(add, (found for _, found in totals.by_agent), Totals()) == totals.totals
+
+
+def test_totals_of_an_earlier_build_are_those_of_its_only_agent() -> None:
+    """Documents without agents; what is added later is counted by agent."""
+    before = SessionTotals().apply([settled(1), call(2)])
+    document = session_totals_to_document(before)
+    del document["agent"], document["by_agent"]
+
+    assert session_totals_from_document(document) == before
+    after = session_totals_from_document(document).apply([settled(2), settled(3, agent="clerk")])
+    assert {agent: str(found.cost) for agent, found in after.by_agent} == {"assistant": "0.2", "clerk": "0.1"}
+    assert session_totals_from_document(session_totals_to_document(after)) == after
+
+
+def test_adjustment_without_an_agent_is_of_the_first_one() -> None:
+    """Builds whose adjustments name none had no other."""
+    unresolved = call(1, state=CallState.UNRESOLVED, upper_bound=Decimal(1))
+    adjustment = replace(_resolved(unresolved, number=2, cost=Decimal("0.3")), agent="")
+
+    assert [(agent, str(found.cost)) for agent, found in SessionTotals().apply([unresolved, adjustment]).by_agent] == [
+        ("assistant", "0.3")
+    ]

@@ -21,8 +21,9 @@ METHODS: list[MethodDescriptor] = [
     method for file in FILES for service in file.services_by_name.values() for method in service.methods
 ]
 MESSAGES: dict[str, Descriptor] = {name: each for file in FILES for name, each in file.message_types_by_name.items()}
-# A tenant has one policy, and in it one budget a window; an entry has the id of its call or adjustment.
-WITHOUT_ID = {"Budget", "LedgerEntry", "Policy"}
+# A tenant has one policy, and in it one budget a window; an entry has the id of its call or adjustment; a definition's
+# name is that of its agent, which a request needs.
+WITHOUT_ID = {"AgentDefinition", "Budget", "LedgerEntry", "Policy"}
 
 
 def behavior(field: FieldDescriptor) -> set[int]:
@@ -34,8 +35,9 @@ def used(descriptor: Descriptor) -> Iterator[Descriptor]:
     """Return a message and the messages of the contract in it."""
     yield descriptor
     for field in descriptor.fields:
-        if field.message_type is not None and field.message_type.full_name.startswith("godoty.v1."):
-            yield from used(field.message_type)
+        inner = field.message_type
+        if inner is not None and inner.full_name.startswith("godoty.v1.") and not inner.GetOptions().map_entry:
+            yield from used(inner)
 
 
 def resources() -> Iterator[Descriptor]:
@@ -79,7 +81,7 @@ def test_comments_and_annotations_agree() -> None:
     for path in PROTOS.glob("*.proto"):
         message = ""
         for comment, opened, field in re.findall(
-            r"((?:^ *//.*\n)*)^ *(?:message (\w+) \{|(?:optional |repeated )?[\w.]+ (\w+) = \d+)",
+            r"((?:^ *//.*\n)*)^ *(?:message (\w+) \{|(?:optional |repeated |map<string, )?[\w.>]+ (\w+) = \d+)",
             path.read_text(),
             re.MULTILINE,
         ):

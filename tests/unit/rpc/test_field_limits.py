@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
+from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import budget_pb2, tenant_pb2
@@ -23,7 +24,7 @@ from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestT
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
-    service for file in (pb, admin_pb, billing_pb) for service in file.DESCRIPTOR.services_by_name.values()
+    service for file in (pb, definitions_pb, admin_pb, billing_pb) for service in file.DESCRIPTOR.services_by_name.values()
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
@@ -50,6 +51,10 @@ def full(descriptor: Descriptor) -> Any:
     message = message_factory.GetMessageClass(descriptor)()
     for field in descriptor.fields:
         count = COUNTS[field.name] if field.is_repeated else 1
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            keys = ("\U0001d51e" * (LENGTHS["key"] - 3) + f"{number:03}" for number in range(count))
+            getattr(message, field.name).update(dict.fromkeys(keys, "\U0001d51e" * LENGTHS["value"]))
+            continue
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             assert field.message_type is not None
             inner = full(field.message_type)
@@ -111,6 +116,10 @@ TOO_LONG: list[tuple[str, Any]] = [
     ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a"] * 9)),
     ("fallback_models", pb.ConverseRequest(text="hi", fallback_models=["a", "b" * 257])),
     ("limits.max_cost_usd", pb.ConverseRequest(text="hi", limits=turn_pb.TurnLimits(max_cost_usd="1" * 129))),
+    ("variables", pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(33)})),
+    ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c" * 129: ""})),
+    ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c": "d" * 2049})),
+    ("definition.tools[1].builtin", definitions_pb.ApplyAgentRequest(definition={"tools": [{}, {"builtin": "a" * 129}]})),
     ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
     ("policy.provider_json", admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(provider_json=" " * 16385))),
     (

@@ -1,0 +1,421 @@
+"""Turns of a tenant's agents: which version they take, what the model gets of it, and what says so afterwards."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import grpc
+import pytest
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import billing_service_pb2, billing_service_pb2_grpc
+from godoty.v1 import turn_pb2 as turn_pb
+
+from godoty_service.bootstrap import open_components
+from godoty_service.ids import new_id
+from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policy
+from tests.conftest import Start
+from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer, prompt_of, refused
+from tests.e2e.turns.streams import until_text
+from tests.support.caller import Caller, Turn, read
+from tests.support.service import Service, soon
+
+MODEL, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
+
+
+async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> None:
+    """Prompt, model, tools and parameters reach the provider; events, entries, turn and session name the version."""
+    await definer.apply(
+        system_prompt="You are kind.",
+        model=OTHER,
+        tools=[{"builtin": "current_time"}],
+        parameters={
+            "temperature": 0.0,
+            "top_p": 0.5,
+            "max_output_tokens": 77,
+            "reasoning": {"effort": "REASONING_EFFORT_LOW"},
+            "seed": 0,
+            "stop": ["END"],
+            "provider_json": '{"order": ["OpenAI"], "require_parameters": true}',
+        },
+    )
+    turn = await caller.converse("hello", agent="support")
+    (request,) = caller.service.requests("talk")
+
+    assert (turn.started.agent, turn.started.agent_version) == ("support", 1)
+    assert prompt_of(request) == "You are kind."
+    assert request["model"] == OTHER
+    assert [each["function"]["name"] for each in request["tools"]] == ["current_time"]
+    names = ("temperature", "top_p", "max_tokens", "reasoning", "seed", "stop", "provider")
+    assert {name: request[name] for name in names} == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "max_tokens": 77,
+        "reasoning": {"effort": "low"},
+        "seed": 0,
+        "stop": ["END"],
+        "provider": {"order": ["OpenAI"], "require_parameters": True},
+    }
+    assert [(each.agent, each.agent_version) for each in turn.calls] == [("support", 1)]
+    assert [(each.agent, each.agent_version) for each in caller.service.entries("talk")] == [("support", 1)]
+    shown = (await caller.call("GetTurn", pb.GetTurnRequest(turn_id=turn.responses[0].turn_id))).turn
+    assert (shown.agent, shown.agent_version) == ("support", 1)
+    session = (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session
+    assert (session.agent, session.HasField("agent_version"), session.model) == ("support", False, OTHER)
+
+
+async def test_agent_without_prompt_and_tools_sends_none(definer: Definer, caller: Caller) -> None:
+    """Some providers reject an empty list of tools."""
+    await definer.apply()
+    await caller.converse("hello", agent="support")
+    (request,) = caller.service.requests("talk")
+
+    assert prompt_of(request) == ""
+    assert "tools" not in request
+    assert not {"temperature", "top_p", "seed", "stop", "reasoning"} & request.keys()
+
+
+async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller: Caller) -> None:
+    """The server's own `assistant`, or the tenant's."""
+    first = await caller.converse("hello")
+    await definer.apply("assistant", system_prompt="Ours.")
+    second = await caller.converse("hello", session_id="second")
+
+    assert (first.started.agent, first.started.agent_version) == ("assistant", 0)
+    assert (second.started.agent, second.started.agent_version) == ("assistant", 1)
+    assert prompt_of(caller.service.requests("second")[0]) == "Ours."
+
+
+async def test_changed_agent_acts_as_before_in_the_running_turn(definer: Definer, caller: Caller) -> None:
+    """Anew in the next turn, and as it is pinned where it is pinned; entries tell which."""
+    await definer.apply(system_prompt="first", tools=[{"builtin": "calculator"}])
+    await caller.converse("hello", session_id="pinned", agent="support@1")
+    hold = new_id("hold")
+    running = caller.start(f"@sandbox tool-loop calls=2 hold_after=2 hold={hold}", agent="support")
+    await soon(lambda: len(caller.service.requests("talk")) == 1)
+    await definer.apply(system_prompt="second")
+    caller.service.backends.allow(hold)
+    turn = await read(running)
+    assert turn.failure is None, turn.failure
+    await caller.converse("and now?")
+    await caller.converse("and now?", session_id="pinned", agent="support")
+    await caller.converse("this one", agent="support@1")
+    await caller.converse("this one", session_id="pinned", agent="support@2")
+    await caller.converse("and the last")
+
+    prompts = [prompt_of(each) for each in caller.service.requests("talk")]
+    assert prompts == ["first", "first", "second", "first", "second"]
+    assert [prompt_of(each) for each in caller.service.requests("pinned")] == ["first", "first", "second"]
+    assert [each.agent_version for each in caller.service.entries("talk")] == [1, 1, 2, 1, 2]
+    assert [each.agent_version for each in caller.service.entries("pinned")] == [1, 1, 2]
+
+
+async def test_session_keeps_its_agent(definer: Definer, caller: Caller) -> None:
+    """Another one is refused and changes nothing; one whose session began without naming it, too."""
+    await definer.apply()
+    await caller.converse("hello")
+    failure = refused(await caller.converse("hello", agent="support"))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "AGENT_MISMATCH")
+    assert failure.metadata == {"session_id": "talk", "agent": "assistant"}
+
+    await caller.converse("hello", session_id="s", agent="support")
+    assert refused(await caller.converse("hello", session_id="s", agent="assistant")).metadata["agent"] == "support"
+    turn = await caller.converse("hello", session_id="s")
+    assert (turn.failure, turn.started.agent) == (None, "support")
+    assert turn.finished.session_totals.turns == 2
+
+
+@pytest.mark.parametrize("agent", ["nobody", "support@2", "nobody@1"])
+async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller, agent: str) -> None:
+    """NOT_FOUND; the session does not exist, and the request id is free."""
+    await definer.apply()
+    failure = refused(await caller.converse("hello", agent=agent, request_id="one"))
+
+    assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": agent.replace("nobody@1", "nobody")})
+    assert caller.service.session("talk") is None
+    assert caller.service.entries("talk") == []
+    assert (await caller.converse("hello", request_id="one")).failure is None
+
+
+async def test_session_of_a_deleted_agent_goes_on(serve: Start, connect: Any, define: Any) -> None:
+    """With its last version, and as it is pinned; no new session begins with it."""
+    caller = connect(await serve())
+    definer = define(caller)
+    await definer.apply(system_prompt="first")
+    await definer.apply(system_prompt="second")
+    await caller.converse("hello", agent="support")
+    await caller.converse("hello", session_id="pinned", agent="support@1")
+    await definer.call("DeleteAgent", agent="support")
+
+    for fields in ({}, {"agent": "support"}, {"agent": "support@1"}):
+        assert (await caller.converse("and now?", **fields)).failure is None
+    assert (await caller.converse("and now?", session_id="pinned")).failure is None
+    assert [prompt_of(each) for each in caller.service.requests("talk")] == ["second"] * 3 + ["first"]
+    assert [prompt_of(each) for each in caller.service.requests("pinned")] == ["first"] * 2
+    for agent in ("support", "support@1"):
+        assert refused(await caller.converse("hello", session_id="new", agent=agent)).reason == "AGENT_NOT_FOUND"
+    assert caller.service.session("new") is None
+
+
+async def test_variables_replace_the_placeholders(definer: Definer, caller: Caller) -> None:
+    """Values are text: nothing in them is replaced again."""
+    await definer.apply(system_prompt="{{variables.a}}, {{ variables.a }} {{variables.b}} {{user}} {{today}} {{1}}")
+    turn = await caller.converse(
+        "hello", agent="support", user="ann", variables={"a": "{{user}}", "b": "", "unused": "x"}
+    )
+    (request,) = caller.service.requests("talk")
+
+    day = turn.responses[0].time.ToDatetime().date().isoformat()
+    assert prompt_of(request) == f"{{{{user}}}}, {{{{user}}}}  ann {day} {{{{1}}}}"
+
+
+@pytest.mark.parametrize(("prompt", "field"), [("{{variables.plan}}", "variables.plan"), ("{{user}}", "user")])
+async def test_missing_value_is_refused(definer: Definer, caller: Caller, prompt: str, field: str) -> None:
+    """INVALID_FIELD with the field; the session does not exist, and nothing is charged."""
+    await definer.apply(system_prompt=prompt)
+    failure = refused(await caller.converse("hello", agent="support", variables={"other": "x"}))
+
+    assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", [field])
+    assert caller.service.session("talk") is None
+
+
+async def test_request_overrides_what_the_definition_lets_it(definer: Definer, caller: Caller) -> None:
+    """By default model, fallback models and parameters, one by one; a model for this turn alone."""
+    await definer.apply(
+        model=OTHER, fallback_models=[MODEL], parameters={"temperature": 1.0, "seed": 3, "stop": ["END"]}
+    )
+    await caller.converse(
+        "hello", agent="support", model=MODEL, parameters={"temperature": 0.0, "reasoning": {"max_tokens": 99}}
+    )
+    await caller.converse("hello")
+    first, second = caller.service.requests("talk")
+
+    assert (first["model"], first["temperature"], first["seed"], first["stop"]) == (MODEL, 0.0, 3, ["END"])
+    assert first["reasoning"] == {"max_tokens": 99}
+    assert "models" not in first
+    assert (second["model"], second["models"], second["temperature"]) == (OTHER, [OTHER, MODEL], 1.0)
+    assert "reasoning" not in second
+
+
+async def test_request_cannot_override_the_rest(definer: Definer, caller: Caller) -> None:
+    """The error names each field; without them the turn is served."""
+    await definer.apply(overridable={}, model=MODEL)
+    failure = refused(
+        await caller.converse("hello", agent="support", model=OTHER, fallback_models=[MODEL], parameters={})
+    )
+
+    assert (failure.code, failure.reason) == (INVALID, "INVALID_FIELD")
+    assert list(failure.fields) == ["model", "fallback_models", "parameters"]
+    assert caller.service.session("talk") is None
+    assert (await caller.converse("hello", agent="support")).failure is None
+    await definer.apply("open", overridable={"fields": ["AGENT_OVERRIDE_PARAMETERS"]})
+    turn = await caller.converse("hello", session_id="s", agent="open", parameters={"seed": 1})
+    assert turn.failure is None
+
+
+async def test_new_model_of_a_definition_holds_in_old_sessions(serve: Start, connect: Any, define: Any) -> None:
+    """Without one the session's last model does, also that of an earlier definition."""
+    caller = connect(await serve())
+    definer = define(caller)
+    models = []
+    for definition in ({"model": OTHER}, {"model": MODEL}, {}):
+        await definer.apply(**definition)
+        await caller.converse("hello", agent="support")
+        models.append(caller.service.requests("talk")[-1]["model"])
+
+    assert models == [OTHER, MODEL, MODEL]
+
+
+async def test_lowest_limit_holds(definer: Definer, caller: Caller) -> None:
+    """Of the definition and the request, in both directions."""
+    await definer.apply(
+        tools=[{"builtin": "calculator"}], limits={"max_model_calls": 2, "max_output_tokens": 400, "max_cost_usd": "1"}
+    )
+    turn = await caller.converse("@sandbox tool-loop calls=4", agent="support")
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_MAX_MODEL_CALLS
+    assert len(turn.calls) == 2
+    turn = await caller.converse("@sandbox tool-loop calls=4", limits={"max_model_calls": 1})
+    assert len(turn.calls) == 1
+    turn = await caller.converse("@sandbox tool-loop calls=4", limits={"max_model_calls": 9})
+    assert len(turn.calls) == 2
+    await caller.converse("hello", limits={"max_output_tokens": 900})
+    assert caller.service.requests("talk")[-1]["max_tokens"] == 400
+
+
+async def test_cost_of_a_turn_stays_below_the_definitions(definer: Definer, caller: Caller) -> None:
+    """A definition's `max_cost_usd` is as strict as a request's."""
+    await definer.apply(limits={"max_cost_usd": "0.0000001"})
+    failure = refused(await caller.converse("hello", agent="support"))
+
+    assert failure.reason == "MAX_COST_TOO_LOW"
+
+
+async def test_reasoning_leaves_output_for_the_answer(definer: Definer, caller: Caller) -> None:
+    """A provider would refuse a request whose reasoning takes all output tokens."""
+    await definer.apply(parameters={"reasoning": {"max_tokens": 5000}, "max_output_tokens": 1000})
+    await caller.converse("hello", agent="support")
+    await caller.converse("hello", limits={"max_output_tokens": 9000}, parameters={"max_output_tokens": 8000})
+    first, second = caller.service.requests("talk")
+
+    assert (first["max_tokens"], first["reasoning"]) == (1000, {"max_tokens": 500})
+    assert (second["max_tokens"], second["reasoning"]) == (8000, {"max_tokens": 5000})
+
+
+async def test_policy_holds_over_an_agents_routing(serve: Start, connect: Any, define: Any) -> None:
+    """Its preferences replace the agent's, its exclusions and bounds are added to them."""
+    caller = connect(await serve())
+    own = {"order": ["OpenAI"], "ignore": ["Groq"], "max_price": {"prompt": "2", "completion": "9"}}
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        policy = Policy(provider=own, zero_data_retention=True)
+        await components.tenancy.policies.set(caller.service.tenant_id, policy)
+    preferred = {"order": ["Azure"], "sort": "price", "ignore": ["Groq", "Azure"], "max_price": {"prompt": "1"}}
+    await define(caller).apply(parameters={"provider_json": json.dumps({**preferred, "zdr": False})})
+    await caller.converse("hello", agent="support")
+
+    assert caller.service.requests("talk")[0]["provider"] == {
+        "order": ["OpenAI"],
+        "sort": "price",
+        "ignore": ["Groq", "Azure"],
+        "max_price": {"prompt": "1", "completion": "9"},
+        "zdr": True,
+    }
+
+
+async def test_model_that_the_policy_forbids_is_refused(serve: Start, connect: Any, define: Any) -> None:
+    """A policy may change after a definition was applied."""
+    caller = connect(await serve())
+    await define(caller).apply(model="anthropic/claude-haiku-4.5")
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        await components.tenancy.policies.set(caller.service.tenant_id, Policy(allowed_models=("openai/*",)))
+    failure = refused(await caller.converse("hello", agent="support"))
+
+    assert failure.metadata == {"model": "anthropic/claude-haiku-4.5"}
+    assert caller.service.session("talk") is None
+
+
+async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> None:
+    """A window of 4 messages; then a summary of what has left it, which the definition's parameters do not concern."""
+    await definer.apply(history={"messages": 4, "mode": "HISTORY_MODE_SLIDING"})
+    for number in range(4):
+        await caller.converse(f"message {number}", agent="support")
+    window = [each for each in caller.service.requests("talk")[-1]["messages"] if each["role"] != "system"]
+    assert len(window) <= 4
+
+    await definer.apply(history={"messages": 4, "mode": "HISTORY_MODE_SUMMARY"}, parameters={"seed": 7, "stop": ["x"]})
+    await soon_applied(caller, "support", 2)
+    purposes: list[str | None] = []
+    for number in range(4):
+        await caller.converse(f"message {number}", session_id="s", agent="support")
+    entries = caller.service.entries("s")
+    purposes = [each.purpose for each in entries]
+    assert "summary" in purposes
+    assert {(each.agent, each.agent_version) for each in entries} == {("support", 2)}
+    requests = caller.service.requests("s")
+    assert ["seed" in each for each in requests] == [purpose == "agent" for purpose in purposes]
+    assert ["stop" in each for each in requests] == [purpose == "agent" for purpose in purposes]
+
+
+async def soon_applied(caller: Caller, agent: str, version: int) -> None:
+    """Wait until the server takes a version: a change reaches the turns of the server that made it at once."""
+    session_id = new_id("ses")
+    turn = await caller.converse("hello", session_id=session_id, agent=agent)
+    assert turn.started.agent_version == version
+
+
+async def test_metrics_have_the_totals_by_agent(definer: Definer, caller: Caller) -> None:
+    """One agent has the session's totals; in GetUsage each version has a row of its own."""
+    await definer.apply(tools=[{"builtin": "calculator"}])
+    await caller.converse("@sandbox tool-loop calls=2", agent="support")
+    await definer.apply(description="two")
+    await caller.converse("hello")
+    await soon(lambda: all(each.cost is not None for each in caller.service.entries("talk")))
+    metrics = await caller.metrics()
+
+    (by_agent,) = metrics.by_agent
+    assert (by_agent.agent, by_agent.totals) == ("support", metrics.totals)
+    assert metrics.totals.turns == 2
+    rows = await usage_rows(caller.service, "USAGE_GROUP_AGENT_VERSION", "USAGE_GROUP_AGENT")
+    entries = caller.service.entries("talk")
+    expected = {
+        f"support@{version}": sum((each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0))
+        for version in (1, 2)
+    }
+    assert {keys[0].agent_version: Decimal(totals.cost_usd) for keys, totals in rows} == expected
+    assert {keys[1].agent for keys, _ in rows} == {"support"}
+
+
+async def usage_rows(service: Service, *groups: str) -> list[tuple[Any, Any]]:
+    """Return the rows of the tenant's usage by some groups."""
+    key = service.backends.issue_key(service.database.name, service.tenant_id, scopes=frozenset({Scope.BILLING}))
+    start = min(each.start_time for each in service.entries("talk"))
+    request = billing_service_pb2.GetUsageRequest(group_by=groups)
+    request.start_time.FromDatetime(start.replace(minute=0, second=0, microsecond=0))
+    request.end_time.seconds = request.start_time.seconds + 7200
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub: Any = billing_service_pb2_grpc.BillingServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        found = await stub.GetUsage(request, metadata=(("authorization", f"Bearer {key}"),))
+    return [(row.keys, row.totals) for row in found.rows]
+
+
+async def test_change_reaches_another_server_within_seconds(serve: Start, connect: Any, define: Any) -> None:
+    """Its next turn takes the version once its cache has expired."""
+    first = await serve()
+    other = await serve(database=first.database.name)
+    caller, elsewhere = connect(first), connect(first.at(other.target))
+    definer = define(caller)
+    await definer.apply(description="one")
+    assert (await elsewhere.converse("hello", agent="support")).started.agent_version == 1
+    await definer.apply(description="two")
+    assert (await caller.converse("hello", session_id="s", agent="support")).started.agent_version == 2
+
+    async def takes_it() -> bool:
+        return bool((await elsewhere.converse("hello")).started.agent_version == 2)
+
+    async with asyncio.timeout(10):
+        while not await takes_it():
+            pass
+
+
+async def test_replay_of_another_server_has_the_agent(serve: Start, connect: Any, define: Any) -> None:
+    """The stored log says which version answered."""
+    first = await serve()
+    caller = connect(first)
+    await define(caller).apply()
+    turn = await caller.converse("hello", agent="support")
+    other = await serve(database=first.database.name)
+    elsewhere: Caller = connect(first.at(other.target))
+    replayed: Turn = await read(elsewhere.resume(turn.responses[0].turn_id))
+
+    assert (replayed.started.agent, replayed.started.agent_version) == ("support", 1)
+
+
+async def test_agent_is_part_of_a_requests_identity(definer: Definer, caller: Caller) -> None:
+    """The same id with another agent, variable or parameter is another request."""
+    await definer.apply()
+    fields: dict[str, Any] = {"agent": "support", "variables": {"a": "1", "b": "2"}, "parameters": {"seed": 1}}
+    first = await caller.converse("hello", request_id="one", **fields)
+    again = await caller.converse("hello", request_id="one", **fields)
+    assert again.responses[-1].turn_finished == first.finished
+
+    for other in ({"agent": "support@1"}, {"variables": {"a": "1"}}, {"parameters": {"seed": 2}}):
+        failure = (await caller.converse("hello", request_id="one", **{**fields, **other})).failure
+        assert failure is not None
+        assert failure.reason == "REQUEST_ID_REUSED"
+
+
+async def test_waiting_turn_takes_the_version_of_its_start(definer: Definer, caller: Caller) -> None:
+    """One that was applied while it waited for its session is newer than its request."""
+    await definer.apply(description="one")
+    hold = new_id("hold")
+    running = caller.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", agent="support")
+    await until_text(running, "t2 ")
+    waiting = caller.start("and now?", on_busy="ON_BUSY_WAIT")
+    waiter = asyncio.create_task(read(waiting))
+    await soon(lambda: caller.service.database["turns"].count_documents({"tenant_id": caller.service.tenant_id}) == 2)
+    await definer.apply(description="two")
+    caller.service.backends.allow(hold)
+    await read(running)
+
+    assert (await waiter).started.agent_version == 2
