@@ -18,7 +18,7 @@ from godoty_service.errors import InvalidRequest
 from godoty_service.rpc.metering_codec import duration, timestamp
 from godoty_service.rpc.validation import COUNTS, LENGTHS, Violations
 
-NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 _PREFIX = re.compile(r"[A-Za-z0-9_]{1,32}")
 _TOOL = re.compile(r"[A-Za-z0-9_./*-]{1,128}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
