@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
-OPEN_SECONDS = 10.0  # in which a connection must be opened
+OPEN_SECONDS = 15.0  # in which a connection must be opened: the package waits 10 for an answer of the newest protocol
 MAX_PAGES = 20  # of a list of tools
 MAX_TEXT = 500  # characters of a server's error message
 _READ_SECONDS = 610.0  # longer than any call may take: the silence of an answer is the caller's to bound
@@ -103,9 +103,8 @@ class _OpenClient:
             await self._serve()
         except Exception as error:  # noqa: BLE001 - the package raises groups of many kinds
             if not self.ready.done():
-                self.ready.set_exception(
-                    McpUnavailable(_opening_text(self._opening, error), answered=bool(self._opening.status))
-                )
+                text = self._link.mask(_opening_text(self._opening, error))
+                self.ready.set_exception(McpUnavailable(text, answered=bool(self._opening.status)))
         finally:
             self._stop.set()
             self._deadline.cancel()
@@ -220,14 +219,7 @@ class McpConnection:
         Raises:
             McpUnavailable: The server cannot be reached, or does not speak the protocol.
         """
-        known = self._link().protocol is not None
-        try:
-            return await self._ready()
-        except McpUnavailable as error:
-            if not (known and error.answered):
-                raise
-        self._link().protocol = None  # the server may speak another version now
-        return await self._ready()
+        return (await self._opened()).ready.result()
 
     async def call(self, tool: str, arguments: dict[str, Any], progress: Progress) -> CallToolResult:
         """Call a tool. If the server has lost the session, nothing ran: the call is sent again, once.
@@ -259,7 +251,14 @@ class McpConnection:
         Raises:
             McpFailure: There is no list, or it has too many pages.
         """
-        return await self._request(_list)
+        tools = await self._request(_list)
+        for each in tools:
+            each.description = self.mask(each.description or "") or None
+        return tools
+
+    def mask(self, text: str) -> str:
+        """Return a text of the server without its credentials."""
+        return self._link().mask(text)
 
     def close(self) -> None:
         """Close the client soon, without waiting for it."""
@@ -267,8 +266,23 @@ class McpConnection:
         if self._open is not None:
             self._open.close()
 
-    async def _ready(self) -> ClientSession:
-        return await asyncio.shield(self._client().ready)
+    async def _opened(self) -> _OpenClient:
+        """Return the client once it is open.
+
+        Raises:
+            McpUnavailable: The server cannot be reached, or does not speak the protocol.
+        """
+        known = self._link().protocol is not None
+        client = self._client()
+        try:
+            await asyncio.shield(client.ready)
+        except McpUnavailable as error:
+            if not (known and error.answered):
+                raise
+            self._link().protocol = None  # the server may speak another version now
+            client = self._client()
+            await asyncio.shield(client.ready)
+        return client
 
     def _client(self) -> _OpenClient:
         if self._closed:
@@ -285,13 +299,13 @@ class McpConnection:
         """
         for attempt in (1, 2):
             exchange = Exchange()
-            session = await self.open()
-            client = self._client()
+            client = await self._opened()
+            session = client.ready.result()
             try:
                 return await _outcome(client.start(send(session), exchange), exchange)
-            except McpFailure:
+            except McpFailure as failure:
                 if not exchange.session_lost or attempt == 2:  # noqa: PLR2004 - the second
-                    raise
+                    raise McpFailure(self.mask(str(failure))) from None
                 client.close()
                 if session.discover_result is not None:  # it has no sessions: it spoke another version
                     self._link().protocol = None

@@ -14,6 +14,8 @@ from godoty_service.agents.mcp.server import Credentials, McpServer, origin
 from godoty_service.errors import GodotyError
 
 CLOSE_SECONDS = 5.0  # in which a client must be closed
+_LEAST_SECRET = 6  # characters: shorter ones occur in texts by chance
+_MASK = "[secret]"
 _IDLE = 60.0  # seconds after its last use at which a link is closed
 
 Unseal = Callable[[McpServer], Credentials]
@@ -56,6 +58,9 @@ class ServerLink:
         self.users = 0
         self.used_at = time.monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
+        values = [value for _, value in credentials.headers]
+        parts = [*values, *(value.rpartition(" ")[2] for value in values), credentials.client_secret]
+        self._secrets = tuple(each for each in parts if len(each) >= _LEAST_SECRET)
         self._headers = [(name.encode(), value.encode()) for name, value in credentials.headers]
         self._token = (
             AccessToken(server.oauth, credentials.client_secret, self.pool) if server.oauth is not None else None
@@ -88,6 +93,13 @@ class ServerLink:
             for task in tasks:
                 task.cancel()
         await self.pool.aclose()
+
+    def mask(self, text: str) -> str:
+        """Return a text of the server without the credentials that it was given: it may repeat them."""
+        token = (self._token.current,) if self._token is not None and self._token.current else ()
+        for each in (*self._secrets, *token):
+            text = text.replace(each, _MASK)
+        return text
 
     def enter(self) -> None:
         """Count a client."""

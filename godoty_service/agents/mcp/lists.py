@@ -26,7 +26,7 @@ FRESH_SECONDS = 60.0  # until a list is read again
 _FAILED_SECONDS = 10.0  # until a list that could not be read is tried again
 _LEAST_SECONDS = 1.0  # between two reads that a server asks for
 _IDLE_SECONDS = 300.0  # without a turn, after which a list is forgotten
-_LIST_SECONDS = 15.0  # in which a list must be read
+_LIST_SECONDS = 25.0  # in which a list must be read
 _MAX_BYTES = 32 * 1024 * 1024  # of all lists
 _MAX_LISTS = 500
 

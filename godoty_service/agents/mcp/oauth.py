@@ -45,6 +45,11 @@ class AccessToken:
         self._expiry = 0.0
         self._fetching = asyncio.Lock()
 
+    @property
+    def current(self) -> str:
+        """The token that was fetched last; empty: none was."""
+        return self._token
+
     async def get(self) -> str:
         """Return a valid token.
 

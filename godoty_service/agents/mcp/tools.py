@@ -122,12 +122,16 @@ class _Call:
             return error_result(self._id, "The input of this tool must be a JSON object.")
         try:
             connection = turn.connection(self._tool.server)
-            result = await connection.call(self._tool.listed.name, arguments, self._report)
+            report = partial(self._report, connection)
+            result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
             return error_result(self._id, str(failure))
-        return tool_result(self._id, result, max_bytes=self._tool.server.output_bytes)
+        found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes)
+        return {**found, "content": [{"text": connection.mask(each["text"])} for each in found["content"]]}
 
-    async def _report(self, progress: float, total: float | None, message: str | None) -> None:
+    async def _report(
+        self, connection: McpConnection, progress: float, total: float | None, message: str | None
+    ) -> None:
         """Take a report: the first ones all, then the newest once a second."""
         now = self._loop.time()
         if not (isfinite(progress) and (total is None or isfinite(total))):
@@ -135,7 +139,8 @@ class _Call:
         if self._reported >= _ALL_REPORTED and now - self._last_report < _SECONDS_BETWEEN:
             return
         self._reported, self._last_report = self._reported + 1, now
-        self._reports.append(ProgressReport(progress=progress, total=total, message=cut(message or "")))
+        words = connection.mask(cut(message or ""))
+        self._reports.append(ProgressReport(progress=progress, total=total, message=words))
         self._wake.set()
 
 

@@ -131,6 +131,7 @@ class McpTransport(httpx2.AsyncBaseTransport):
         headers = [
             (b"Host", host_header(target)),
             (b"Accept-Encoding", b"identity"),
+            (b"User-Agent", b"godoty"),
             *((name, value) for name, value in request.headers.raw if name.lower() not in dropped),
             *authorization,
         ]

@@ -140,6 +140,15 @@ async def test_secret_header_reaches_the_server_alone(client: Client, sandbox: M
     assert not any(SECRET in str(each) for each in other.state.requests)
 
 
+async def test_server_that_repeats_its_secret_does_not_reveal_it(client: Client, at: At) -> None:
+    """Neither to the model nor to readers of the turn."""
+    client.credentials["crm"] = Credentials(headers=(("Authorization", f"Bearer {SECRET}"),))
+
+    outcome = await call(client.turn(), at(), "echo", text=f"you are {SECRET}")
+
+    assert outcome.text == "you are [secret]"
+
+
 async def test_oauth_client_gets_a_token(client: Client, sandbox: McpSandbox, at: At) -> None:
     """Once for all connections; a wrong secret is an error without the secret."""
     oauth = OAuthClient(token_url=sandbox.url("/token"), client_id=CLIENT, scope="tools")
