@@ -27,7 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from godoty.v1 import admin_service_pb2, agent_service_pb2, agent_service_pb2_grpc, billing_service_pb2
+from godoty.v1 import (
+    admin_service_pb2,
+    agent_definition_service_pb2,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    billing_service_pb2,
+)
 from godoty.v1 import agent_service_pb2 as pb
 
 from bench.process import Child, cpu_seconds, megabytes
@@ -96,7 +102,9 @@ def hostile_bodies(message: Any, rng: random.Random) -> Iterator[bytes]:
 def _fill(message: Any, what: Any, rng: random.Random) -> None:
     """Fill a field with the largest value that fits."""
     value = getattr(message, what.name)
-    if what.is_repeated:
+    if what.message_type is not None and what.message_type.GetOptions().map_entry:
+        value.update({str(number): "" for number in range(LARGEST // 12)})
+    elif what.is_repeated:
         if what.message_type is not None:
             value.extend([what.message_type._concrete_class()] * (LARGEST // 3))  # noqa: SLF001 - there is no other way
         else:
@@ -136,7 +144,7 @@ class Attack:
     def __post_init__(self) -> None:
         """Create the bodies in advance: creating them must not slow the load."""
         self._bodies = [(method, b"") for method in OPEN_METHODS]
-        for module in (admin_service_pb2, agent_service_pb2, billing_service_pb2):
+        for module in (admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     path = f"/{service.full_name}/{method.name}"

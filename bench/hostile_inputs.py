@@ -11,23 +11,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2
+from godoty.v1 import admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from godoty_service.rpc.validation import COUNTS, LENGTHS
 
+_CONTRACT = (agent_service_pb2, agent_definition_service_pb2, admin_service_pb2, billing_service_pb2)
 SERVICES = tuple(
     service
-    for file in (agent_service_pb2, admin_service_pb2, billing_service_pb2, health_pb2, reflection_pb2)
+    for file in (*_CONTRACT, health_pb2, reflection_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 METHODS: tuple[MethodDescriptor, ...] = tuple(method for service in SERVICES for method in service.methods)
 
 Wrap = Callable[[bytes], bytes]  # puts the bytes of a field into the whole message
 
-HUGE = (256 + 64) * 1024 - 1024  # bytes: the largest message that gRPC lets through, or a little less
+HUGE = (256 + 256) * 1024 - 1024  # bytes: the largest message that gRPC lets through, or a little less
 _VARINT, _BYTES, _GROUP, _GROUP_END = 0, 2, 3, 4  # wire types
 _DEEP = 90  # groups in one another: decoders take 100
 _NO_FIELD = 1000  # a number that no message has

@@ -46,6 +46,7 @@ def definition_to_text(definition: AgentDefinition) -> str:
         "history": _set_fields(messages=history.messages, mode=history.mode),
         # Always there: an empty list is another content than the default.
         "overridable": sorted(definition.overridable),
+        **({"prompt_caching": True} if definition.prompt_caching else {}),
     }
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -69,6 +70,7 @@ def definition_from_text(name: str, text: str) -> AgentDefinition:
         ),
         history=HistorySettings(messages=history.get("messages"), mode=_member(HistoryMode, history.get("mode"))),
         overridable=frozenset(each for text in content["overridable"] if (each := _member(Override, text)) is not None),
+        prompt_caching=content.get("prompt_caching", False),
     )
 
 

@@ -6,7 +6,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-ASSISTANT = "assistant"  # the agent that every tenant has: until the tenant applies one of this name, the server's own
+from godoty_service.ledger.entries import FIRST_AGENT
+
+ASSISTANT = FIRST_AGENT  # every tenant has it: until the tenant applies one of this name, it is the server's own
 BUILT_IN_VERSION = 0  # of the server's own; a tenant's versions are 1, 2, 3 …
 
 
@@ -144,6 +146,7 @@ class AgentDefinition:
         limits: Limits of one turn.
         history: The part of a session that the model sees.
         overridable: The fields of a request that may replace the definition's.
+        prompt_caching: Requests are marked for prompt caches that need it.
     """
 
     name: str
@@ -156,6 +159,7 @@ class AgentDefinition:
     limits: AgentLimits = field(default_factory=AgentLimits)
     history: HistorySettings = field(default_factory=HistorySettings)
     overridable: frozenset[Override] = frozenset(Override)
+    prompt_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

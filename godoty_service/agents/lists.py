@@ -79,9 +79,7 @@ class AgentLists:
         Raises:
             AgentNotFound: The tenant has, and had, no agent of this name.
         """
-        found, complete = await self._versions.page(
-            tenant_id, name, before=before, limit=limit, max_bytes=max_bytes
-        )
+        found, complete = await self._versions.page(tenant_id, name, before=before, limit=limit, max_bytes=max_bytes)
         if name == BUILT_IN.name and complete and len(found) < limit and before != BUILT_IN_VERSION:
             found.append(BUILT_IN.newest)
         if not found and before is None:

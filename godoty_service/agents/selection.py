@@ -6,7 +6,7 @@ from godoty_service.agents.store import Agents
 
 
 class AgentSelection:
-    """The selection for one turn. The agent is read before the session is acquired, so that a new session has its model.
+    """The selection for one turn. The agent is read before the session is acquired: a new session has its model.
 
     Attributes:
         name: The name of the agent with which a new session begins.

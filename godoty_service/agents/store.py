@@ -1,7 +1,7 @@
 """Tenants' agents: which version of each is the newest. Owns `agents`, one document per tenant and name.
 
-A version is inserted into `agent_versions` first, then it becomes the newest by an update of the agent's document, which
-has a copy of it. A server that dies between the two leaves a version that the next change completes: it finds the
+A version is inserted into `agent_versions` first, then it becomes the newest by an update of the agent's document,
+which has a copy of it. A server that dies between the two leaves a version that the next change completes: it finds the
 number taken, makes that version the newest, and goes on from there. So numbers have no gap, and none is used twice.
 """
 
@@ -25,7 +25,7 @@ from godoty_service.agents.versions import AgentVersions, version_to_document
 from godoty_service.aio.caching import CoalescedLoads, TtlCache
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey
-from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.mongo.collection import Collection, Index
 
 _CACHED_FOR = 2.0  # seconds until a change reaches the next turn on every server
 _CACHED = 1_000  # agents of at most some 100 KB
@@ -113,7 +113,7 @@ class Agents:
     async def apply(
         self, tenant_id: str, definition: AgentDefinition, *, etag: str, by: str, record: Record
     ) -> tuple[Agent, bool]:
-        """Make a definition the newest version of its agent; one with the content of the newest version changes nothing.
+        """Make a definition the newest version of its agent; one with the same content changes nothing.
 
         It is in force here at once, on every server within 2 seconds.
 
@@ -168,9 +168,7 @@ class Agents:
         await self._agents.delete_all({"tenant_id": tenant_id})
         await self._versions.erase(tenant_id)
 
-    async def _next(
-        self, tenant_id: str, old: Agent | None, definition: AgentDefinition, *, by: str
-    ) -> AgentVersion:
+    async def _next(self, tenant_id: str, old: Agent | None, definition: AgentDefinition, *, by: str) -> AgentVersion:
         """Return the next version of an agent, which is not inserted yet.
 
         Raises:
@@ -254,4 +252,3 @@ def _check_etag(name: str, agent: Agent | None, etag: str) -> None:
 
 def _id_of(tenant_id: str, name: str) -> str:
     return f"{tenant_id}/{name}"
-

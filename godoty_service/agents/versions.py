@@ -3,9 +3,9 @@
 from contextlib import aclosing
 from typing import ClassVar
 
-from godoty_service.aio.caching import TtlCache
 from godoty_service.agents.codec import definition_from_text, definition_to_text
 from godoty_service.agents.definitions import AgentVersion
+from godoty_service.aio.caching import TtlCache
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document, Index
 
@@ -19,9 +19,7 @@ class AgentVersions:
     """Versions by tenant, name and number."""
 
     COLLECTION = "agent_versions"
-    INDEXES: ClassVar[tuple[Index, ...]] = (
-        Index(keys=[("tenant_id", 1), ("name", 1), ("version", -1)], unique=True),
-    )
+    INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("name", 1), ("version", -1)], unique=True),)
 
     def __init__(self, collection: Collection) -> None:
         """Create the store.

@@ -90,7 +90,7 @@ class SessionTotals:
         last_turn: The turn of the last entry.
         totals: The sum of the final entries; `turns` includes those of open calls.
         by_model: The same by model.
-        by_agent: The same by agent; its turns are those of `totals`, each counted for the agent that made its first call.
+        by_agent: The same by agent; each turn is counted for the agent that made its first call.
         runs: The newest runs, the newest last, and older ones with an open call.
         timings: The newest timings, the newest last.
     """

@@ -275,12 +275,13 @@ def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
 
 def _read_variables(request: pb.ConverseRequest, violations: Violations) -> dict[str, str]:
     """Return the variables of the agent's prompt; add a violation if one cannot be a variable."""
-    most, longest, variables = COUNTS["variables"], LENGTHS["value"], dict(request.variables)
+    most, longest, variables = COUNTS["variables"], LENGTHS["value"], request.variables
     if len(variables) > most or not all(VARIABLE_NAME.fullmatch(name) for name in variables):
         violations.add("variables", f"must be at most {most}, each with a name of {VARIABLE_NAME.pattern}")
-    elif not all(len(value) <= longest for value in variables.values()):
+        return {}
+    if not all(len(value) <= longest for value in variables.values()):
         violations.add("variables", f"each value must have at most {longest} characters")
-    return variables
+    return dict(variables)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -282,7 +282,9 @@ class FieldLimits:
         """Check the lengths in a map of texts."""
         for what, texts in (("key", values.keys()), ("value", values.values())):
             if texts and len(max(texts, key=len)) > _TOLERANCE * LENGTHS[what]:
-                yield FieldViolation(field=name, description=f"each {what} must have at most {LENGTHS[what]} characters")
+                yield FieldViolation(
+                    field=name, description=f"each {what} must have at most {LENGTHS[what]} characters"
+                )
 
     def _field_violations(self, field: FieldDescriptor, value: Any, name: str) -> Iterator[FieldViolation]:
         if field.type == FieldDescriptor.TYPE_MESSAGE:

@@ -202,7 +202,7 @@ class TurnFactory:
             max_output_tokens=max_output_tokens(turn),
             call_output_tokens=parameters.max_output_tokens,
             side_output_tokens=defaults.summary_output_tokens,
-            parameters=request_parameters(parameters),
+            parameters=request_parameters(parameters, prompt_caching=turn.agent.definition.prompt_caching),
             call_terms=self._call_terms(turn, meter, models),
             provider=provider_routing(turn) or None,
             user=pseudonym(session.tenant_id, session.user_reference) if session.user_reference else None,
@@ -336,14 +336,20 @@ def provider_routing(turn: Turn) -> dict[str, Any]:
     return routing
 
 
-def request_parameters(parameters: ModelParameters) -> dict[str, Any]:
-    """Return the fields of a request to the provider that parameters set, except for limits and routing."""
+def request_parameters(parameters: ModelParameters, *, prompt_caching: bool = False) -> dict[str, Any]:
+    """Return the fields of the agent's requests to the provider, except for limits and routing.
+
+    Args:
+        parameters: The agent's parameters.
+        prompt_caching: Mark the last block that can be cached, for providers that cache what is marked alone.
+    """
     reasoning = parameters.reasoning
     fields: dict[str, Any] = {
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
         "seed": parameters.seed,
         "stop": list(parameters.stop) or None,
+        "cache_control": {"type": "ephemeral"} if prompt_caching else None,
     }
     if reasoning is not None:
         effort = reasoning.effort

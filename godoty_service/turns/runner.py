@@ -208,7 +208,7 @@ class _TurnStart:
         self._dependencies.turn_limiter.check_key(self._turn.key_id, self._turn.key_limits)
 
     async def _read_permissions(self) -> None:
-        """Read the policy, the provider client and the agent; check that output is allowed, and the request's models."""
+        """Read policy, provider client and agent; check that output is allowed, and the request's models."""
         turn, dependencies = self._turn, self._dependencies
         policy, client, _ = await asyncio.gather(
             dependencies.policies.get(turn.tenant_id),

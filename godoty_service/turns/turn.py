@@ -9,7 +9,6 @@ from time import monotonic
 
 from godoty_service.agents.definitions import AgentReference, ModelParameters
 from godoty_service.agents.profile import AgentInput, AgentProfile
-
 from godoty_service.errors import GodotyError, InvalidApiKey
 from godoty_service.openrouter.client_pool import ProviderClient
 from godoty_service.tenancy.api_keys import KeyState

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from godoty.channel import authorization, open_channel
@@ -22,7 +22,7 @@ class Connection:
     """A connection that sends the key with each call."""
 
     def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
-        self.agents = stubs.AgentDefinitionServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+        self.agents: Any = stubs.AgentDefinitionServiceStub(channel)  # type: ignore[no-untyped-call] # generated
         self._metadata = metadata
 
     async def call(self, method: Call[Response], request: Message) -> Response:

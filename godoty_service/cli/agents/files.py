@@ -45,7 +45,7 @@ def read_documents(path: Path) -> list[dict[Any, Any]]:
     if not documents:
         raise ValueError(f"{path}: has no definition")
     if not all(isinstance(each, dict) for each in documents):
-        raise ValueError(f"{path}: must be a mapping of the fields of a definition")
+        raise ValueError(f"{path}: must be a mapping of the fields of a definition")  # noqa: TRY004 - the file is wrong
     return documents
 
 
@@ -75,7 +75,7 @@ def dump(fields: dict[str, Any]) -> str:
     return text
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it ships no types
     """A loader without aliases: a file of some bytes could stand for gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -84,7 +84,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # the same
     """A dumper that writes texts of several lines as blocks."""
 
 

@@ -1,12 +1,10 @@
 """Converts between the messages of agent.proto and domain values, and checks definitions."""
 
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection
 
 from godoty.v1 import agent_definition_service_pb2 as service_pb
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from godoty_service.agents.definitions import (
     AgentDefinition,
@@ -22,7 +20,13 @@ from godoty_service.agents.definitions import (
 from godoty_service.agents.lists import AgentSummary
 from godoty_service.agents.templates import Template
 from godoty_service.pricing.catalogue import Catalogue
-from godoty_service.rpc.agents.fields import limits_message, parameters_message, read_agent, read_limits, read_parameters
+from godoty_service.rpc.agents.fields import (
+    limits_message,
+    parameters_message,
+    read_agent,
+    read_limits,
+    read_parameters,
+)
 from godoty_service.rpc.agents.mcp_codec import NAME as MCP_SERVER_NAME
 from godoty_service.rpc.agents.mcp_codec import check_tool_patterns
 from godoty_service.rpc.metering_codec import timestamp
@@ -65,7 +69,7 @@ def parse_application(
     else:
         _check_texts(message, violations)
     _check_models(message, violations)
-    for path in _unknown_fields(message, "definition"):
+    if (path := _unknown_field(message, "definition")) is not None:
         violations.add(path, "must have no field that this server does not know")
     definition = AgentDefinition(
         name=message.name,
@@ -78,6 +82,7 @@ def parse_application(
         limits=read_limits(f"{_PATH}limits.", message.limits, violations),
         history=_read_history(message, violations),
         overridable=_read_overrides(message, violations),
+        prompt_caching=message.prompt_caching,
     )
     violations.raise_if_any()
     for field, models in (("model", [message.model]), ("fallback_models", message.fallback_models)):
@@ -134,6 +139,7 @@ def definition_message(definition: AgentDefinition) -> pb.AgentDefinition:
         parameters=parameters_message(definition.parameters),
         tools=[_tool_message(each) for each in definition.tools],
         limits=limits_message(definition.limits),
+        prompt_caching=definition.prompt_caching,
     )
     if history != HistorySettings():
         mode = _MODE_NAMES[history.mode] if history.mode is not None else None
@@ -231,17 +237,23 @@ def _read_overrides(message: pb.AgentDefinition, violations: Violations) -> froz
     fields, most = message.overridable.fields, COUNTS["fields"]
     if len(fields) > most or not all(each in _OVERRIDES for each in fields):
         violations.add(f"{_PATH}overridable.fields", f"must be at most {most}, each one of its values")
-    return frozenset(_OVERRIDES[each] for each in fields if each in _OVERRIDES)
+    return frozenset(_OVERRIDES[each] for each in fields[:most] if each in _OVERRIDES)
 
 
-def _unknown_fields(message: Message, path: str) -> Iterator[str]:
-    """Yield the paths of the messages that have a field which this build does not know."""
-    if len(UnknownFieldSet(message)):
-        yield path
+def _unknown_field(message: Message, path: str) -> str | None:
+    """Return the path of a message that has a field which this build does not know; None: there is none.
+
+    Sizes are compared, since a message may have a hundred thousand unknown fields.
+    """
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() == message.ByteSize():
+        return None
     for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        values: list[Any] = list(value) if field.is_repeated else [value]
-        for index, each in enumerate(values):
-            place = f"{path}.{field.name}[{index}]" if field.is_repeated else f"{path}.{field.name}"
-            yield from _unknown_fields(each, place)
+        if field.message_type is not None:
+            for index, each in enumerate(value if field.is_repeated else [value]):
+                place = f"{path}.{field.name}[{index}]" if field.is_repeated else f"{path}.{field.name}"
+                if (found := _unknown_field(each, place)) is not None:
+                    return found
+    return path

@@ -84,9 +84,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         """Return a page of agents."""
         page = PageRequest(request, ("agent_definitions", call.tenant_id), str, default_size=50)
         after = page.position[0] if page.position else ""
-        found = await self._agents.lists.page(
-            call.tenant_id, after=after, limit=page.limit, max_bytes=self._page_bytes
-        )
+        found = await self._agents.lists.page(call.tenant_id, after=after, limit=page.limit, max_bytes=self._page_bytes)
         messages = [version_message(each.newest) for each in found[: page.size]]
         shown, token = page.cut(found, messages, position=lambda each: [each.name], max_bytes=self._page_bytes)
         return pb.ListAgentDefinitionsResponse(agent_versions=shown, next_page_token=token)

@@ -280,7 +280,9 @@ class TenantIsolation(ChangingTenants):
             assert self.definitions(me, "GetAgent", agent=f"{other.mark}@1").code is MISSING
             assert self.agent(me, "Converse", text="hi", agent=other.mark).code is MISSING
 
-    @rule(who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN]))
+    @rule(
+        who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN])
+    )
     def converse_without_the_scope(self, who: int, data: st.DataObject, scope: Scope) -> None:
         """A key of another scope opens no conversation, not even of its own tenant."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[data.draw(WHO)]

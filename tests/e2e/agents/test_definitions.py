@@ -32,6 +32,7 @@ WHOLE: dict[str, Any] = {
     "limits": {"max_model_calls": 3, "max_output_tokens": 900, "max_cost_usd": "0.05"},
     "history": {"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
     "overridable": {"fields": ["AGENT_OVERRIDE_MODEL"]},
+    "prompt_caching": True,
 }
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +28,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
     """Prompt, model, tools and parameters reach the provider; events, entries, turn and session name the version."""
     await definer.apply(
         system_prompt="You are kind.",
+        prompt_caching=True,
         model=OTHER,
         tools=[{"builtin": "current_time"}],
         parameters={
@@ -48,7 +48,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
     assert prompt_of(request) == "You are kind."
     assert request["model"] == OTHER
     assert [each["function"]["name"] for each in request["tools"]] == ["current_time"]
-    names = ("temperature", "top_p", "max_tokens", "reasoning", "seed", "stop", "provider")
+    names = ("temperature", "top_p", "max_tokens", "reasoning", "seed", "stop", "provider", "cache_control")
     assert {name: request[name] for name in names} == {
         "temperature": 0.0,
         "top_p": 0.5,
@@ -57,6 +57,7 @@ async def test_turn_takes_the_definition(definer: Definer, caller: Caller) -> No
         "seed": 0,
         "stop": ["END"],
         "provider": {"order": ["OpenAI"], "require_parameters": True},
+        "cache_control": {"type": "ephemeral"},
     }
     assert [(each.agent, each.agent_version) for each in turn.calls] == [("support", 1)]
     assert [(each.agent, each.agent_version) for each in caller.service.entries("talk")] == [("support", 1)]
@@ -74,7 +75,7 @@ async def test_agent_without_prompt_and_tools_sends_none(definer: Definer, calle
 
     assert prompt_of(request) == ""
     assert "tools" not in request
-    assert not {"temperature", "top_p", "seed", "stop", "reasoning"} & request.keys()
+    assert not {"temperature", "top_p", "seed", "stop", "reasoning", "cache_control"} & request.keys()
 
 
 async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller: Caller) -> None:
@@ -133,7 +134,11 @@ async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller,
     await definer.apply()
     failure = refused(await caller.converse("hello", agent=agent, request_id="one"))
 
-    assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": agent.replace("nobody@1", "nobody")})
+    assert (failure.code, failure.reason, failure.metadata) == (
+        NOT_FOUND,
+        "AGENT_NOT_FOUND",
+        {"agent": agent.replace("nobody@1", "nobody")},
+    )
     assert caller.service.session("talk") is None
     assert caller.service.entries("talk") == []
     assert (await caller.converse("hello", request_id="one")).failure is None
@@ -314,6 +319,7 @@ async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> N
     assert {(each.agent, each.agent_version) for each in entries} == {("support", 2)}
     requests = caller.service.requests("s")
     assert ["seed" in each for each in requests] == [purpose == "agent" for purpose in purposes]
+    assert not any("cache_control" in each for each in requests)
     assert ["stop" in each for each in requests] == [purpose == "agent" for purpose in purposes]
 
 
@@ -339,7 +345,9 @@ async def test_metrics_have_the_totals_by_agent(definer: Definer, caller: Caller
     rows = await usage_rows(caller.service, "USAGE_GROUP_AGENT_VERSION", "USAGE_GROUP_AGENT")
     entries = caller.service.entries("talk")
     expected = {
-        f"support@{version}": sum((each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0))
+        f"support@{version}": sum(
+            (each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0)
+        )
         for version in (1, 2)
     }
     assert {keys[0].agent_version: Decimal(totals.cost_usd) for keys, totals in rows} == expected

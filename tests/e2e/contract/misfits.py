@@ -87,6 +87,11 @@ MASKS: tuple[Sequence[str], ...] = (
     *([], [""], ["no_such_field"], ["a.b"], ["*.a"], ["camelCase"], ["\0"], ["$set"], ["*", "no_such_field"]),
     *(["a" * 129], ["*"] * 33),
 )
+NUMBERS: dict[int, Sequence[float]] = {
+    FieldDescriptor.CPPTYPE_INT32: (-1, -(2**31)),
+    FieldDescriptor.CPPTYPE_INT64: (-1, -(2**63)),
+    FieldDescriptor.CPPTYPE_DOUBLE: (-1.0, 2.5, -1e-300, 1e300, float("inf"), float("-inf"), float("nan")),
+}
 MAPS: tuple[dict[str, str], ...] = (
     *({"": "a"}, {"a b": "a"}, {"1": "a"}, {"ü": "a"}, {"a.b": "a"}, {"a" * 65: "a"}, {"a" * 999: "a"}),
     *({"a": "b" * 1025}, {"a": "b" * 9999}, {f"a{number}": "" for number in range(33)}),
@@ -151,6 +156,8 @@ def misfits(descriptor: Descriptor, parents: Sequence[FieldDescriptor] = ()) -> 
 
 def _values(field: FieldDescriptor) -> Sequence[Any]:
     """Return what a field, or one of its values, cannot be."""
+    if field.cpp_type in NUMBERS:
+        return NUMBERS[field.cpp_type]
     if field.message_type is not None:
         masks = [FieldMask(paths=paths) for paths in MASKS]
         known: dict[str, Sequence[Any]] = {
@@ -162,14 +169,8 @@ def _values(field: FieldDescriptor) -> Sequence[Any]:
     if field.enum_type is not None:
         return (99, -1, *([0] if field.is_repeated else []))
     match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_INT32:
-            return (-1, -(2**31))
-        case FieldDescriptor.CPPTYPE_INT64:
-            return (-1, -(2**63))
         case FieldDescriptor.CPPTYPE_STRING:
             return _texts(field)
-        case FieldDescriptor.CPPTYPE_DOUBLE:
-            return (-1.0, 2.5, -1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
         case FieldDescriptor.CPPTYPE_BOOL:
             return ()
     raise AssertionError(f"{field.full_name}: say what does not fit a field of this type")

@@ -208,7 +208,16 @@ class Party:
     def written(self) -> dict[str, Any]:
         """Return what calls of this tenant write: the ids of its documents, and the whole of those it configures."""
         database, tenant_id = self.service.database, self.service.tenant_id
-        names: tuple[str, ...] = ("sessions", "messages", "turns", "ledger", "api_keys", "budgets", "provider_keys", "admin_changes")
+        names: tuple[str, ...] = (
+            "sessions",
+            "messages",
+            "turns",
+            "ledger",
+            "api_keys",
+            "budgets",
+            "provider_keys",
+            "admin_changes",
+        )
         names += ("agents", "agent_versions", "mcp_servers")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names
@@ -258,7 +267,7 @@ def put(message: Any, path: list[FieldDescriptor], value: Any) -> None:
 
 def is_map(field: FieldDescriptor) -> bool:
     """Return whether a field is a map."""
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def path_of(path: list[FieldDescriptor]) -> str:

@@ -133,7 +133,7 @@ async def test_ledger_list_as_json_and_csv(service: Service, served_tenant: Tena
     printed = await godoty("ledger", "list", service.tenant_id, *OPTIONS, "--format", "csv")
 
     # Columns that the table does not have.
-    more = {"settle_time", "turn_id", "purpose", "agent", "api_key_id", "user_reference"}
+    more = {"settle_time", "turn_id", "purpose", "agent", "agent_version", "api_key_id", "user_reference"}
     assert [[_text(value) for name, value in each.items() if name not in more] for each in found] == table
     assert more < found[0].keys()
     assert {(each["purpose"], each["agent"] != "") for each in found} == {("agent", True)}

@@ -26,6 +26,7 @@ class Clock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now
 
 
@@ -59,7 +60,9 @@ async def test_version_that_a_dead_server_left_is_completed(database: Database) 
     await versions.insert("tenant", replace(left, version=3))
     assert (await apply(agents, ONE)).newest.version == 2  # the content of the newest: nothing changes
     assert (await apply(agents, replace(ONE, description="three"))).newest.version == 4
-    numbers = [each.version for each in await agents.lists.versions("tenant", "support", before=None, limit=9, max_bytes=9999)]
+    numbers = [
+        each.version for each in await agents.lists.versions("tenant", "support", before=None, limit=9, max_bytes=9999)
+    ]
     assert numbers == [4, 3, 2, 1]
 
 

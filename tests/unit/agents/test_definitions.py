@@ -37,10 +37,13 @@ WHOLE = AgentDefinition(
     limits=AgentLimits(max_model_calls=2, max_output_tokens=3, max_cost=Decimal("0.0500")),
     history=HistorySettings(messages=12, mode=HistoryMode.SUMMARY),
     overridable=frozenset({Override.MODEL}),
+    prompt_caching=True,
 )
 
 
-@pytest.mark.parametrize("definition", [WHOLE, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())])
+@pytest.mark.parametrize(
+    "definition", [WHOLE, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())]
+)
 def test_definition_survives_its_text(definition: AgentDefinition) -> None:
     """Every field, also 0, empty and none; the text is the same each time."""
     text = definition_to_text(definition)

@@ -76,7 +76,9 @@ def test_file_is_the_definition_that_it_says(tmp_path: Path) -> None:
         pb.AgentDefinition(name="support", **WHOLE),
         pb.AgentDefinition(name="a"),
         pb.AgentDefinition(name="a", overridable={}, parameters={}, history={}, limits={}),
-        pb.AgentDefinition(name="a", system_prompt=" #: é\n\ttab \n\n", description="on", parameters={"temperature": 1e-7}),
+        pb.AgentDefinition(
+            name="a", system_prompt=" #: é\n\ttab \n\n", description="on", parameters={"temperature": 1e-7}
+        ),
     ],
 )
 def test_definition_survives_its_yaml(tmp_path: Path, definition: pb.AgentDefinition) -> None:

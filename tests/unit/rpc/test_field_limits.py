@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
+from godoty.v1 import agent_pb2, budget_pb2, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
-from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -19,16 +19,20 @@ from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import agent_codec, billing_codec
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
+from godoty_service.rpc.agents import codec as agents_codec
 from godoty_service.rpc.pagination import decode_any_token
 from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
-    service for file in (pb, definitions_pb, admin_pb, billing_pb) for service in file.DESCRIPTOR.services_by_name.values()
+    service
+    for file in (pb, definitions_pb, admin_pb, billing_pb)
+    for service in file.DESCRIPTOR.services_by_name.values()
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
+TOOL = agent_pb2.AgentTool(builtin="calculator")
 GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
 
@@ -119,7 +123,10 @@ TOO_LONG: list[tuple[str, Any]] = [
     ("variables", pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(33)})),
     ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c" * 129: ""})),
     ("variables", pb.ConverseRequest(text="hi", variables={"a": "b", "c": "d" * 2049})),
-    ("definition.tools[1].builtin", definitions_pb.ApplyAgentRequest(definition={"tools": [{}, {"builtin": "a" * 129}]})),
+    (
+        "definition.tools[1].builtin",
+        definitions_pb.ApplyAgentRequest(definition={"tools": [{}, {"builtin": "a" * 129}]}),
+    ),
     ("page_token", pb.ListSessionsRequest(page_token="a" * 16385)),
     ("policy.provider_json", admin_pb.UpdatePolicyRequest(policy=tenant_pb2.Policy(provider_json=" " * 16385))),
     (
@@ -192,6 +199,24 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     ),
     "CreateApiKey models": lambda: key_codec.parse_new_key(
         admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
+    ),
+    "Converse variables": lambda: agent_codec.parse_turn_request(
+        pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)}),
+        catalogue=None,
+        max_text_bytes=100,
+    ),
+    "ApplyAgent tools": lambda: agents_codec.parse_application(
+        definitions_pb.ApplyAgentRequest(definition={"name": "a", "tools": [TOOL] * MANY}), catalogue=None, tools=()
+    ),
+    "ApplyAgent overrides": lambda: agents_codec.parse_application(
+        definitions_pb.ApplyAgentRequest(definition={"name": "a", "overridable": {"fields": [1] * MANY}}),
+        catalogue=None,
+        tools=(),
+    ),
+    "ApplyAgent unknown fields": lambda: agents_codec.parse_application(
+        definitions_pb.ApplyAgentRequest(definition=agent_pb2.AgentDefinition.FromString(b"\xf8\x3f\x01" * MANY)),
+        catalogue=None,
+        tools=(),
     ),
     "a page token": lambda: decode_any_token("W" * HUGE, ("sessions", "tenant", "")),
     "AdjustCall why": lambda: codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),

@@ -18,8 +18,14 @@ def chat(
     *,
     session: Annotated[str, typer.Option(help="The session to continue; it is created if it does not exist.")] = "chat",
     model: Annotated[
-        str, typer.Option(help="The model; by default the session's last model, else the server's default.")
+        str, typer.Option(help="The model; by default the agent's, the session's last model, or the server's default.")
     ] = "",
+    agent: Annotated[
+        str, typer.Option(help="The agent of new sessions, by name or name@version; default: assistant.")
+    ] = "",
+    variable: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable of the agent's prompt; repeatable.")
+    ] = None,
     target: Annotated[
         str,
         typer.Option(
@@ -43,11 +49,12 @@ def chat(
     By default the session "chat" is continued on each start; /sessions, /open and /new switch sessions. With a pipe
     as input each line is a turn.
     """
+    variables = {name: value for name, _, value in (each.partition("=") for each in variable or ())}
     with _open_terminal(target, api_key, tls=False if plaintext else None) as terminal:
         if once is None:
-            code = terminal.run_loop(session_id=session, model=model, history=history)
+            code = terminal.run_loop(session_id=session, model=model, agent=agent, variables=variables, history=history)
         else:
-            code = terminal.send_once(once, session_id=session, model=model)
+            code = terminal.send_once(once, session_id=session, model=model, agent=agent, variables=variables)
     raise typer.Exit(code)
 
 

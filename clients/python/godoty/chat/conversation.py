@@ -12,6 +12,8 @@ from godoty.errors import GodotyError
 from godoty.v1 import session_pb2 as session_pb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from godoty.chat.screen import Screen
     from godoty.client import GodotyClient
     from godoty.v1.metering_pb2 import LatencySummary
@@ -26,15 +28,28 @@ class Conversation:
 
     Attributes:
         session_id: The session; empty until the server has generated the id of a new one.
-        model: The model; empty for the session's last model, else the default.
+        model: The model; empty for the agent's, the session's last model, or the default.
     """
 
-    def __init__(self, client: GodotyClient, screen: Screen, *, session_id: str, model: str, history: int = 0) -> None:
+    def __init__(
+        self,
+        client: GodotyClient,
+        screen: Screen,
+        *,
+        session_id: str,
+        model: str,
+        agent: str = "",
+        variables: Mapping[str, str] | None = None,
+        history: int = 0,
+    ) -> None:
         self._client = client
         self._screen = screen
         self._history = history
         self.session_id = session_id
         self.model = model
+        self._agent = agent
+        self._variables = variables
+        self._begins = True  # a session that exists keeps its own agent
 
     async def open(self, session_id: str) -> None:
         """Open a session and show its latest messages and its cost."""
@@ -45,11 +60,13 @@ class Conversation:
                 raise
             session = None
         self.session_id = session_id
+        self._begins = session is None
         if session is None:
             self._screen.line(f"A new session, {session_id}." if session_id else "A new session.", style="bold")
             return
+        agent = f", agent {session.agent}" if session.agent else ""
         last_model = f", last model {session.model}" if session.model else ""
-        self._screen.line(f"Session {session_id}{last_model}.", style="bold")
+        self._screen.line(f"Session {session_id}{agent}{last_model}.", style="bold")
         if self._history:
             await self._show_history(session.message_count)
         metrics = await self._client.session_metrics(session_id)
@@ -58,7 +75,13 @@ class Conversation:
     async def send(self, text: str) -> None:
         """Run a turn and show its events as they arrive."""
         view = TurnView(self._screen)
-        events = self._client.converse(text, session_id=self.session_id, model=self.model)
+        events = self._client.converse(
+            text,
+            session_id=self.session_id,
+            model=self.model,
+            agent=self._agent if self._begins else "",
+            variables=self._variables,
+        )
         try:
             async with aclosing(events):
                 async for event in events:

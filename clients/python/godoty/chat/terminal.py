@@ -54,14 +54,14 @@ class Terminal:
         with self._runner:
             self._runner.run(self._client.close())
 
-    def send_once(self, text: str, *, session_id: str, model: str) -> int:
-        """Send one message; return the exit code."""
-        conversation = Conversation(self._client, self._screen, session_id=session_id, model=model)
+    def send_once(self, text: str, **wanted: Any) -> int:
+        """Send one message in a `Conversation` as it is wanted; return the exit code."""
+        conversation = Conversation(self._client, self._screen, **wanted)
         return self._run(conversation.send(text))[0]
 
-    def run_loop(self, *, session_id: str, model: str, history: int) -> int:
+    def run_loop(self, *, session_id: str, **wanted: Any) -> int:
         """Open a session and execute the user's lines until the chat is closed; return the exit code."""
-        conversation = Conversation(self._client, self._screen, session_id=session_id, model=model, history=history)
+        conversation = Conversation(self._client, self._screen, session_id=session_id, **wanted)
         code, _ = self._run(conversation.open(session_id))
         if code != OK:
             return code

@@ -52,7 +52,7 @@ AGENT_OVERRIDE_FALLBACK_MODELS: AgentOverride
 AGENT_OVERRIDE_PARAMETERS: AgentOverride
 
 class AgentDefinition(_message.Message):
-    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable")
+    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable", "prompt_caching")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class AgentDefinition(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     OVERRIDABLE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_CACHING_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     system_prompt: str
@@ -73,7 +74,8 @@ class AgentDefinition(_message.Message):
     limits: _turn_pb2.TurnLimits
     history: AgentHistory
     overridable: AgentOverrides
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ...) -> None: ...
+    prompt_caching: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ..., prompt_caching: _Optional[bool] = ...) -> None: ...
 
 class ModelParameters(_message.Message):
     __slots__ = ("temperature", "top_p", "max_output_tokens", "reasoning", "seed", "stop", "provider_json")
