@@ -17,7 +17,7 @@ class McpSettings(ListenerSettings):
     mcp_answer_bytes: int = Field(
         1024 * 1024,
         ge=64 * 1024,
-        le=8 * 1024 * 1024,
+        le=1024 * 1024,
         description="Largest answer of an MCP server, in bytes; a larger one is an error that the model sees.",
     )
 
