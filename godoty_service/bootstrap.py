@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.store import Agents
 from godoty_service.agents.versions import AgentVersions
@@ -19,7 +20,7 @@ from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
-from godoty_service.mcp_bootstrap import McpComponents, build_mcp
+from godoty_service.mcp_bootstrap import build_mcp
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.migrations import registry

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import httpx2
 
 from godoty_service.agents.mcp.addresses import AddressRules
-from godoty_service.agents.mcp.changes import McpServerChanges
+from godoty_service.agents.mcp.changes import McpComponents, McpServerChanges
 from godoty_service.agents.mcp.http_pool import Network
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.store import McpServers, Sealer
@@ -15,21 +14,6 @@ from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
 from godoty_service.settings import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class McpComponents:
-    """What manages the tenants' MCP servers.
-
-    Attributes:
-        servers: The servers.
-        changes: Changes them.
-        rules: Decides which addresses they may have.
-    """
-
-    servers: McpServers
-    changes: McpServerChanges
-    rules: AddressRules
 
 
 def build_mcp(settings: Settings, database: Database, clock: Clock, *, sealer: Sealer) -> McpComponents:

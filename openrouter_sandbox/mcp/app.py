@@ -17,7 +17,7 @@ from openrouter_sandbox.mcp.state import McpState
 from openrouter_sandbox.mcp.tools import announce, build_server
 from openrouter_sandbox.streaming.client_connection import ClientConnection
 
-CLIENT, SECRET, TOKEN = "sandbox-client", "sandbox-secret", "sandbox-token"  # noqa: S105 - of the sandbox alone
+CLIENT, SECRET, TOKEN = "sandbox-client", "sandbox-secret", "sandbox-token"
 _KEPT_REQUESTS = 1_000
 _MODERN = "2026-"  # what the versions of the protocol without sessions begin with
 _METHODS = ("POST", "GET", "DELETE")
@@ -72,7 +72,9 @@ class McpApp:
             return
         if path in ("/nonsense", "/flood"):
             await request.body()
-            arguments = {"kind": request.query_params.get("kind", "html")} if path == "/nonsense" else {"megabytes": 100}
+            arguments = (
+                {"kind": request.query_params.get("kind", "html")} if path == "/nonsense" else {"megabytes": 100}
+            )
             await FAULTS[path[1:]](ClientConnection(scope, receive, send), 1, arguments)
             return
         response = await self._other(path, request)

@@ -71,7 +71,7 @@ def unmapped(address: Address) -> Address:
 
 def is_public(address: Address) -> bool:
     """Return whether an address is one of the public internet, and no cloud's metadata service."""
-    if address.version == 6 and address not in _UNICAST:  # noqa: PLR2004 - the version of IPv6
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
         return False
     return address.is_global and not address.is_multicast and address not in _METADATA
 
@@ -125,9 +125,9 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
 
     async def connect_unix_socket(
         self,
-        path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - the interface's
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        path: str,  # noqa: ARG002 - the interface's
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - the interface's
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,  # noqa: ARG002 - the interface's
     ) -> httpcore2.AsyncNetworkStream:
         """Refuse: no server is reached by a socket of this host.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.errors import McpServerChanged, McpServerNotFound, TooManyMcpServers
 from godoty_service.agents.mcp.server import DEFAULT_TIMEOUT, Credentials, McpServer, OAuthClient, origin
 from godoty_service.agents.mcp.store import MAX_SERVERS, McpServers
@@ -59,9 +60,7 @@ class McpServerChanges:
         self._servers = servers
         self._clock = clock
 
-    async def apply(
-        self, tenant_id: str, terms: ServerTerms, *, etag: str, record: Record
-    ) -> tuple[McpServer, bool]:
+    async def apply(self, tenant_id: str, terms: ServerTerms, *, etag: str, record: Record) -> tuple[McpServer, bool]:
         """Create a server, or change the one of this name; the same terms as before change nothing.
 
         It is in force here at once, on every server within 2 seconds.
@@ -123,9 +122,7 @@ class McpServerChanges:
         except GodotyError:
             return None
 
-    def _next(
-        self, tenant_id: str, terms: ServerTerms, old: McpServer | None, credentials: Credentials
-    ) -> McpServer:
+    def _next(self, tenant_id: str, terms: ServerTerms, old: McpServer | None, credentials: Credentials) -> McpServer:
         """Return the next revision of a server, without its credentials."""
         now = self._clock()
         return McpServer(
@@ -143,6 +140,21 @@ class McpServerChanges:
             create_time=now if old is None else old.create_time,
             update_time=now,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpComponents:
+    """What manages the tenants' MCP servers.
+
+    Attributes:
+        servers: The servers.
+        changes: Changes them.
+        rules: Decides which addresses they may have.
+    """
+
+    servers: McpServers
+    changes: McpServerChanges
+    rules: AddressRules
 
 
 def _same(old: McpServer, new: McpServer) -> bool:

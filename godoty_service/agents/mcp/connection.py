@@ -115,9 +115,7 @@ class _OpenClient:
     async def _serve(self) -> None:
         """Open the client, and keep it open until it is to be closed and its calls have ended."""
         listens = self._on_list_changed is not None
-        transport = McpTransport(
-            self._link, listens=listens, max_bytes=self._max_bytes, read_timeout=_READ_SECONDS
-        )
+        transport = McpTransport(self._link, listens=listens, max_bytes=self._max_bytes, read_timeout=_READ_SECONDS)
         protocol = self._link.protocol or Protocol(mode="auto")
         async with (
             httpx2.AsyncClient(transport=transport, trust_env=False) as http,

@@ -85,9 +85,7 @@ class HttpPool:
         if scheme not in ("http", "https"):
             raise McpUnavailable("The server redirects to a URL that is not one of HTTP.")
         if scheme not in self._pools:
-            backend = CheckedNetwork(
-                self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups
-            )
+            backend = CheckedNetwork(self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups)
             self._pools[scheme] = httpcore2.AsyncConnectionPool(
                 ssl_context=self._network.certificates,
                 max_connections=_CONNECTIONS,

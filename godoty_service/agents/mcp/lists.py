@@ -197,5 +197,3 @@ class ToolLists:
 
     def _forget(self, key: Key) -> None:
         self._entries.pop(key).connection.close()
-
-

@@ -37,9 +37,7 @@ class McpServers:
     COLLECTION = "mcp_servers"
     INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("name", 1)], unique=True),)
 
-    def __init__(
-        self, collection: Collection, *, sealer: Sealer, tick: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, collection: Collection, *, sealer: Sealer, tick: Callable[[], float] = time.monotonic) -> None:
         """Create the store.
 
         Args:
@@ -49,9 +47,7 @@ class McpServers:
         """
         self._servers = collection
         self._sealer = sealer
-        self._cache: TtlCache[str, Mapping[str, McpServer]] = TtlCache(
-            size=_CACHED_TENANTS, ttl=_CACHED_FOR, tick=tick
-        )
+        self._cache: TtlCache[str, Mapping[str, McpServer]] = TtlCache(size=_CACHED_TENANTS, ttl=_CACHED_FOR, tick=tick)
 
     async def all(self, tenant_id: str) -> Mapping[str, McpServer]:
         """Return a tenant's servers by name, at most 2 seconds old."""

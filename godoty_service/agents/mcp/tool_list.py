@@ -107,7 +107,7 @@ def _listed(server: McpServer, tool: Tool) -> ListedTool:
     if not server.permits(tool.name):
         problem = "the server's allow and deny lists exclude it"
     return ListedTool(
-        name=tool.name[:_MAX_NAME * 2],
+        name=tool.name[: _MAX_NAME * 2],
         offered_name=offered_name(server.prefix, tool.name),
         description=_description(tool),
         schema=tool.input_schema,

@@ -1,7 +1,7 @@
 """The HTTP transport of one MCP client: adds the server's credentials, follows redirects, and bounds answers.
 
 The `mcp` package closes a client, with all its calls, on an error of its transport. So a failure becomes an answer with
-status 502, and a body that breaks or is too large ends early; what was wrong is noted for the call that made the request.
+status 502, and a body that breaks or is too large ends early; what was wrong is noted for the call that requested it.
 """
 
 import asyncio

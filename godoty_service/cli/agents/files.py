@@ -45,7 +45,7 @@ def read_documents(path: Path) -> list[dict[Any, Any]]:
     if not documents:
         raise ValueError(f"{path}: has no definition")
     if not all(isinstance(each, dict) for each in documents):
-        raise ValueError(f"{path}: must be a mapping of the fields of a definition")  # noqa: TRY004 - the file is wrong
+        raise ValueError(f"{path}: must be a mapping of the fields of a definition")
     return documents
 
 

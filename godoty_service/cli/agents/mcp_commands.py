@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from godoty_service.cli.agents.client import Connection
 
 mcp_app = typer.Typer(
-    help="Manage a tenant's MCP servers by way of a running server: GODOTY_LISTEN, and an API key of the scope agents in"
-    " GODOTY_API_KEY; by default those of `godoty dev` in this directory.",
+    help="Manage a tenant's MCP servers by way of a running server: GODOTY_LISTEN, and an API key of the scope agents"
+    " in GODOTY_API_KEY; by default those of `godoty dev` in this directory.",
     no_args_is_help=True,
 )
 
@@ -45,7 +45,14 @@ def list_all() -> None:
 
     async def work(server: "Connection") -> None:
         rows = [
-            (each.name, each.url, each.prefix, " ".join(each.allow), " ".join(each.deny), each.update_time.ToJsonString())
+            (
+                each.name,
+                each.url,
+                each.prefix,
+                " ".join(each.allow),
+                " ".join(each.deny),
+                each.update_time.ToJsonString(),
+            )
             async for each in _servers(server)
         ]
         print_table(("server", "url", "prefix", "allow", "deny", "changed"), rows)
@@ -74,7 +81,10 @@ def check(name: Name) -> None:
         if found.HasField("connect_duration"):
             connect, listed = (each.ToMilliseconds() for each in (found.connect_duration, found.list_duration))
             software = f" ({found.software})" if found.software else ""
-            out.print(f"MCP {found.protocol_version}{software}: connected in {connect} ms, listed in {listed} ms", markup=False)
+            out.print(
+                f"MCP {found.protocol_version}{software}: connected in {connect} ms, listed in {listed} ms",
+                markup=False,
+            )
         if found.problem:
             failed.append(found.problem)
             out.print(found.problem, markup=False)
@@ -82,7 +92,12 @@ def check(name: Name) -> None:
         print_table(
             ("tool", "offered as", "left out because", "description"),
             [
-                (each.name, "" if each.problem else each.offered_name, each.problem, each.description.partition("\n")[0][:80])
+                (
+                    each.name,
+                    "" if each.problem else each.offered_name,
+                    each.problem,
+                    each.description.partition("\n")[0][:80],
+                )
                 for each in found.tools
             ],
         )

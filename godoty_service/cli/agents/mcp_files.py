@@ -1,7 +1,7 @@
 """Reads MCP servers from YAML files, and writes them as YAML: by the field names of mcp_server.proto.
 
-Shorter than the message: `headers` is a mapping of names to values. `${NAME}` in a secret is the value of an environment
-variable of the command, so that a file need not have secrets.
+Shorter than the message: `headers` is a mapping of names to values. `${NAME}` in a secret is the value of a variable in
+the environment of the command, so that a file need not have secrets.
 """
 
 import os

@@ -1,17 +1,15 @@
 """The methods of AgentDefinitionService for MCP servers: one short method per RPC."""
 
-
 from collections.abc import Sequence
 
 from godoty.v1 import mcp_server_pb2 as pb
 
 from godoty_service.agents.definitions import McpTools, ToolEntry
-from godoty_service.agents.mcp.changes import Record, Values
+from godoty_service.agents.mcp.changes import McpComponents, Record, Values
 from godoty_service.agents.mcp.errors import McpServerNotFound
 from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.store import MAX_SERVERS
 from godoty_service.agents.mcp.toolbox import McpToolbox
-from godoty_service.mcp_bootstrap import McpComponents
 from godoty_service.rpc.agents import mcp_codec
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest
@@ -88,7 +86,6 @@ class McpServerMethods:
         server = await self._server(call, request.mcp_server)
         return mcp_codec.check_message(await self._toolbox.check(server))
 
-
     async def _require_servers(self, call: CallContext, tools: Sequence[ToolEntry]) -> None:
         """Check that a definition names servers of the tenant alone.
 
@@ -97,7 +94,9 @@ class McpServerMethods:
         """
         named = [each.server for each in tools if isinstance(each, McpTools)]
         if named:
-            known = {each.name for each in await self._mcp.servers.page(call.tenant_id, after="", limit=2 * MAX_SERVERS)}
+            known = {
+                each.name for each in await self._mcp.servers.page(call.tenant_id, after="", limit=2 * MAX_SERVERS)
+            }
             for name in named:
                 if name not in known:
                     raise McpServerNotFound.of(name)

@@ -146,7 +146,7 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
 @pytest.fixture
 async def tenant(serve: Start, become: Become) -> AsyncIterator[Tenant]:
     """A tenant of a server that lets MCP servers be on this machine."""
-    yield become(await serve(**SETTINGS))
+    return become(await serve(**SETTINGS))
 
 
 def output(turn: Turn) -> tuple[bool, str]:

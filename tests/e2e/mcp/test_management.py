@@ -9,9 +9,12 @@ from bson import json_util
 from godoty.v1 import mcp_server_pb2 as pb
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from godoty_service.bootstrap import open_components
+from godoty_service.erasure_bootstrap import tenant_erasure
 from openrouter_sandbox.mcp.app import CLIENT, SECRET
 from tests.conftest import Start
 from tests.e2e.mcp.conftest import SETTINGS, Become, Mcp, Tenant, output
+from tests.support.backends import ME
 from tests.support.caller import failure_of
 from tests.support.service import Service
 
@@ -136,7 +139,9 @@ async def test_no_secret_of_a_server_is_anywhere(
 ) -> None:
     """Neither in a log line, a span, an answer, the database, nor in what the model or another server gets."""
     spans = InMemorySpanExporter()
-    tenant = become(await serve(span_exporter=spans, log_level="DEBUG", trace_content=True, log_content=True, **SETTINGS))
+    tenant = become(
+        await serve(span_exporter=spans, log_level="DEBUG", trace_content=True, log_content=True, **SETTINGS)
+    )
     shown: list[Any] = []
     for name, path in (("crm", "/secret"), ("a", f"/redirect?to={mcp.url('/legacy')}"), ("b", "/nothing")):
         shown.append(await tenant.serve(mcp.url(path), name=name, headers=HEADERS, prefix="crm"))
@@ -158,10 +163,6 @@ async def test_no_secret_of_a_server_is_anywhere(
 
 async def test_erased_tenant_leaves_no_server(tenant: Tenant, mcp: Mcp, issue: Callable[..., str]) -> None:
     """Its secrets go with it."""
-    from godoty_service.bootstrap import open_components  # noqa: PLC0415
-    from godoty_service.erasure_bootstrap import tenant_erasure  # noqa: PLC0415
-    from tests.support.backends import ME  # noqa: PLC0415
-
     await tenant.serve(mcp.url(), headers=HEADERS)
     service: Service = tenant.caller.service
     settings = service.backends.settings(service.database.name, **SETTINGS)

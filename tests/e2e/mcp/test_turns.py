@@ -2,6 +2,7 @@
 
 import asyncio
 from decimal import Decimal
+from pathlib import Path
 
 import grpc
 import pytest
@@ -27,7 +28,11 @@ async def test_turn_calls_tools_of_a_server(tenant: Tenant, mcp: Mcp) -> None:
     service = tenant.caller.service
     entries = service.entries("talk")
     assert [each.agent for each in entries] == ["support", "support"]
-    assert Decimal(turn.finished.turn_totals.cost_usd) == service.invoiced("talk") == sum(each.cost or 0 for each in entries)
+    assert (
+        Decimal(turn.finished.turn_totals.cost_usd)
+        == service.invoiced("talk")
+        == sum(each.cost or 0 for each in entries)
+    )
 
 
 async def test_schema_reaches_the_model_unchanged(tenant: Tenant, mcp: Mcp) -> None:
@@ -113,7 +118,8 @@ async def test_session_that_is_lost_within_a_turn_is_opened_anew(tenant: Tenant,
     await tenant.serve(mcp.url("/legacy"))
     await tenant.agent("crm")
     session = tenant.caller.start(
-        "@sandbox tool-loop calls=3 tool=crm_echo input='{\"text\": \"a\"}' hold=between hold_after=0 at=2", agent="support"
+        '@sandbox tool-loop calls=3 tool=crm_echo input=\'{"text": "a"}\' hold=between hold_after=0 at=2',
+        agent="support",
     )
     events = []
     async for event in session:
@@ -186,7 +192,7 @@ async def test_cancelled_turn_cancels_its_tool(tenant: Tenant, mcp: Mcp) -> None
     await tenant.serve(mcp.url())
     await tenant.agent("crm")
     stream = tenant.caller.start(
-        "@sandbox tool-loop calls=2 tool=crm_hang input='{\"hold\": \"never\"}'", agent="support"
+        '@sandbox tool-loop calls=2 tool=crm_hang input=\'{"hold": "never"}\'', agent="support"
     )
     turn_id = ""
     async for event in stream:
@@ -241,8 +247,8 @@ async def test_mute_server_holds_up_no_turn_of_others(tenant: Tenant, mcp: Mcp, 
 
 def _memory_and_threads(pid: int) -> tuple[int, int]:
     """Return the resident bytes and the threads of a process."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        values = dict(line.split(":", 1) for line in status)
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    values = dict(line.split(":", 1) for line in lines)
     return int(values["VmRSS"].split()[0]) * 1024, int(values["Threads"])
 
 

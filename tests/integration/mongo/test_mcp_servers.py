@@ -16,7 +16,7 @@ from godoty_service.errors import InvalidRequest, ProviderKeysOff
 from godoty_service.mongo.client import Database
 from godoty_service.tenancy.encryption import SecretBox
 
-SECRET = "the secret of the server"  # noqa: S105 - made up
+SECRET = "the secret of the server"
 KEYS = [os.urandom(32), os.urandom(32)]
 OAUTH = OAuthClient(token_url="https://login.example/token", client_id="me")
 
@@ -48,7 +48,7 @@ async def store(database: Database) -> AsyncIterator[Store]:
     """A store."""
     made = Store(database, KEYS[:1])
     await made.collection.ensure(McpServers.INDEXES)
-    yield made
+    return made
 
 
 async def test_server_is_created_and_read(store: Store) -> None:
@@ -199,7 +199,9 @@ async def test_changes_at_the_same_time_follow_each_other(store: Store, database
     other = Store(database, KEYS[:1])
     await store.apply(deny=("a",))
 
-    changes = [each.apply(deny=(f"b{number}{index}",)) for number in range(5) for index, each in enumerate((store, other))]
+    changes = [
+        each.apply(deny=(f"b{number}{index}",)) for number in range(5) for index, each in enumerate((store, other))
+    ]
     await asyncio.gather(*changes)
 
     found = await store.servers.read("acme", "crm")

@@ -80,9 +80,7 @@ async def test_call_that_takes_too_long_is_cancelled_and_the_server_told(
 
 
 @pytest.mark.parametrize("path", GENERATIONS)
-async def test_cancelled_turn_cancels_its_call_at_once(
-    client: Client, at: At, sandbox: McpSandbox, path: str
-) -> None:
+async def test_cancelled_turn_cancels_its_call_at_once(client: Client, at: At, sandbox: McpSandbox, path: str) -> None:
     """The server is told; the turn does not wait for it."""
     running = asyncio.create_task(call(client.turn(), at(path), "hang", hold="never"))
     await soon(lambda: sandbox.state.calls["hang"] == 1)

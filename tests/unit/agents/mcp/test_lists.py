@@ -10,6 +10,7 @@ from godoty_service.agents.mcp.lists import ToolLists
 from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.tool_list import ToolList
 from openrouter_sandbox.mcp.server import McpSandbox
+from openrouter_sandbox.mcp.tools import announce
 from tests.support.service import eventually, soon
 from tests.unit.agents.mcp.conftest import MAX_BYTES, Client
 
@@ -68,8 +69,6 @@ async def test_changed_list_is_read_when_the_server_says_so(
 
 async def announce_new_tool(sandbox: McpSandbox) -> None:
     """Add a tool to the server, and tell its clients."""
-    from openrouter_sandbox.mcp.tools import announce  # noqa: PLC0415
-
     sandbox.state.learned[:] = ["new"]
     await announce(sandbox.state)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
@@ -59,7 +60,9 @@ async def test_nonsense_is_an_error(client: Client, at: At, kind: str) -> None:
     assert (await call(turn, at(), "echo", text="on")).text == "on"
 
 
-@pytest.mark.parametrize("path", ["/nonsense?kind=html", "/nonsense?kind=broken", "/nonsense?kind=empty", "/flood", "/no"])
+@pytest.mark.parametrize(
+    "path", ["/nonsense?kind=html", "/nonsense?kind=broken", "/nonsense?kind=empty", "/flood", "/no"]
+)
 async def test_what_is_no_server_of_the_protocol_is_unavailable(client: Client, at: At, path: str) -> None:
     """It fails when the connection is opened, with a reason."""
     outcome = await call(client.turn(), at(path), "echo", text="a")
@@ -190,7 +193,6 @@ async def test_nothing_holds_the_event_loop(client: Client, at: At, sandbox: Mcp
 
     async def watch() -> None:
         nonlocal slowest
-        import time  # noqa: PLC0415
 
         while True:
             before = time.thread_time()
@@ -204,4 +206,3 @@ async def test_nothing_holds_the_event_loop(client: Client, at: At, sandbox: Mcp
     watching.cancel()
 
     assert slowest < 0.05
-
