@@ -20,8 +20,8 @@ _MAX_ATTEMPTS = 4  # addresses to which a connection is tried
 _LOOKUPS = 8  # at once; they take threads of the event loop's executor
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Not private by their number, but a cloud's own: Azure's metadata and DNS.
-_METADATA: Final = frozenset({ipaddress.ip_address("168.63.129.16")})
+# Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 are metadata services.
+_RESERVED: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 
 
 class AddressRefused(httpcore2.ConnectError):
@@ -73,7 +73,8 @@ def is_public(address: Address) -> bool:
     """Return whether an address is one of the public internet, and no cloud's metadata service."""
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
         return False
-    return address.is_global and not address.is_multicast and address not in _METADATA
+    reserved = any(address in network for network in _RESERVED)
+    return address.is_global and not address.is_multicast and not reserved
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
@@ -151,4 +152,4 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError("The host is unknown.") from error
-        return [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found[:_MAX_ADDRESSES]]
+        return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found[:_MAX_ADDRESSES]]

@@ -5,7 +5,7 @@ its own, and each call has one, too: whoever waits for a call is neither cancell
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from mcp import MCPError
 from mcp.client import Client, ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
+from mcp.shared.dispatcher import ProgressFnT
 from mcp_types import (
     UNSUPPORTED_PROTOCOL_VERSION,
     CallToolRequest,
@@ -36,7 +37,6 @@ from godoty_service.agents.mcp.transport import EXCHANGE, Exchange, McpTransport
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
-Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 OPEN_SECONDS = 15.0  # in which a connection must be opened: the package waits 10 for an answer of the newest protocol
 MAX_PAGES = 20  # of a list of tools
@@ -219,7 +219,7 @@ class McpConnection:
         """
         return (await self._opened()).ready.result()
 
-    async def call(self, tool: str, arguments: dict[str, Any], progress: Progress) -> CallToolResult:
+    async def call(self, tool: str, arguments: dict[str, Any], progress: ProgressFnT) -> CallToolResult:
         """Call a tool. If the server has lost the session, nothing ran: the call is sent again, once.
 
         Cancelling the wait cancels the call, and tells the server.
@@ -317,7 +317,8 @@ async def _outcome(task: "asyncio.Task[Result]", exchange: Exchange) -> Result:
         McpFailure: It failed.
     """
     try:
-        await asyncio.wait({task, exchange.hopeless}, return_when=asyncio.FIRST_COMPLETED)
+        outcomes: set[asyncio.Future[Any]] = {task, exchange.hopeless}
+        await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise McpFailure(exchange.problem)
     finally:

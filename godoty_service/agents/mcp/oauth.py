@@ -14,6 +14,7 @@ from godoty_service.agents.mcp.server import OAuthClient
 
 _MAX_BYTES = 64 * 1024
 _TIMEOUT = 10.0  # seconds
+_AFTER_FAILURE = 2.0  # seconds until the next try
 _MARGIN = 30.0  # seconds before its end at which a token is fetched again
 _LIFETIME = 300.0  # seconds, if the answer states none
 _OK = 200
@@ -43,6 +44,8 @@ class AccessToken:
         self._pool = pool
         self._token = ""
         self._expiry = 0.0
+        self._failure: McpUnavailable | None = None
+        self._retry_at = 0.0
         self._fetching = asyncio.Lock()
 
     @property
@@ -59,13 +62,23 @@ class AccessToken:
         if time.monotonic() >= self._expiry:
             async with self._fetching:
                 if time.monotonic() >= self._expiry:
-                    await self._fetch()
+                    await self._fetch_unless_it_failed()
         return self._token
 
     def refuse(self, token: str) -> None:
         """Forget a token that the server refused."""
         if token == self._token:
             self._expiry = 0.0
+
+    async def _fetch_unless_it_failed(self) -> None:
+        """Fetch a token, unless that failed a moment ago: a connection is tried several ways."""
+        if self._failure is not None and time.monotonic() < self._retry_at:
+            raise McpUnavailable(str(self._failure))
+        try:
+            await self._fetch()
+        except McpUnavailable as failure:
+            self._failure, self._retry_at = failure, time.monotonic() + _AFTER_FAILURE
+            raise
 
     async def _fetch(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,7 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
 
 
 @pytest.fixture
-async def tenant(serve: Start, become: Become) -> AsyncIterator[Tenant]:
+async def tenant(serve: Start, become: Become) -> Tenant:
     """A tenant of a server that lets MCP servers be on this machine."""
     return become(await serve(**SETTINGS))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,7 +43,7 @@ class Store:
 
 
 @pytest.fixture
-async def store(database: Database) -> AsyncIterator[Store]:
+async def store(database: Database) -> Store:
     """A store."""
     made = Store(database, KEYS[:1])
     await made.collection.ensure(McpServers.INDEXES)

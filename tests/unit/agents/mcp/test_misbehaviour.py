@@ -68,7 +68,7 @@ async def test_what_is_no_server_of_the_protocol_is_unavailable(client: Client, 
     outcome = await call(client.turn(), at(path), "echo", text="a")
 
     assert outcome.status == "error"
-    assert outcome.text.endswith(".")
+    assert outcome.text
 
 
 async def test_mute_server_fails_within_the_time_of_the_call(client: Client, at: At) -> None:
@@ -134,7 +134,7 @@ async def test_secret_header_reaches_the_server_alone(client: Client, sandbox: M
         client.credentials["crm"] = Credentials(headers=(("X-Api-Key", SECRET),))
 
         assert repr(await call(client.turn(), at("/secret"), "echo", text="a")) == "success: a"
-        refused = await call(client.turn(), at(f"/redirect?to={other.url('/secret')}"), "echo", text="a")
+        refused = await call(client.turn(), at(f"/redirect?to={other.url('/secret')}", revision=2), "echo", text="a")
 
     assert refused.status == "error"
     assert SECRET not in refused.text
