@@ -150,6 +150,7 @@ def _agent_definition_service(
         agents=components.conversations.agents,
         tools=tools,
         administration=components.administration,
+        policies=components.tenancy.policies,
         catalogue=lambda: oracle.current,
         page_bytes=settings.page_bytes,
     )

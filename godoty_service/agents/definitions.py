@@ -86,6 +86,11 @@ class BuiltInTool:
 
     name: str
 
+    @property
+    def policy_name(self) -> str:
+        """The name by which a policy allows it."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpTools:
@@ -98,6 +103,11 @@ class McpTools:
 
     server: str
     allow: tuple[str, ...] = ()
+
+    @property
+    def policy_name(self) -> str:
+        """The name by which a policy allows them: they go together."""
+        return f"mcp:{self.server}"
 
 
 ToolEntry = BuiltInTool | McpTools
@@ -160,6 +170,11 @@ class AgentDefinition:
     history: HistorySettings = field(default_factory=HistorySettings)
     overridable: frozenset[Override] = frozenset(Override)
     prompt_caching: bool = False
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The names by which a policy allows its tools."""
+        return tuple(each.policy_name for each in self.tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Lists of a tenant's agents and of an agent's versions, in pages of bounded size."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +55,28 @@ class AgentLists:
                     break
         return found
 
-    async def summaries(self, tenant_id: str, *, after: str, limit: int) -> list[AgentSummary]:
-        """Return agents that are not deleted, by name, without their definitions; see `page` for the arguments."""
+    async def summaries(
+        self, tenant_id: str, *, after: str, limit: int, allows: Callable[[str], bool]
+    ) -> list[AgentSummary]:
+        """Return agents that are not deleted, by name, without their definitions.
+
+        Args:
+            tenant_id: The tenant.
+            after: The name after which to start; empty: at the beginning.
+            limit: Maximum number of agents.
+            allows: Returns whether to list an agent of a name.
+        """
+        found: list[AgentSummary] = []
         fields = {"name": 1, "description": 1, "version": 1}
-        async with aclosing(self._documents(tenant_id, after=after, limit=limit, fields=fields)) as documents:
-            return [
-                AgentSummary(name=each["name"], description=each["description"], version=each["version"])
-                async for each in documents
-            ]
+        async with aclosing(self._documents(tenant_id, after=after, limit=0, fields=fields)) as documents:
+            async for each in documents:
+                if allows(each["name"]):
+                    found.append(
+                        AgentSummary(name=each["name"], description=each["description"], version=each["version"])
+                    )
+                if len(found) == limit:
+                    break
+        return found
 
     async def versions(
         self, tenant_id: str, name: str, *, before: int | None, limit: int, max_bytes: int
@@ -89,7 +103,10 @@ class AgentLists:
     async def _documents(
         self, tenant_id: str, *, after: str, limit: int, fields: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[Document, None]:
-        """Yield the documents of agents that are not deleted, by name, with the server's own in its place."""
+        """Yield the documents of agents that are not deleted, by name, with the server's own in its place.
+
+        At most `limit`, unless that is 0: a tenant has a bounded number of agents.
+        """
         query = {"tenant_id": tenant_id, "name": {"$gt": after}, "deleted": False}
         passed, number = BUILT_IN.name <= after, 0
         cursor = self._agents.iterate(query, sort=[("name", 1)], limit=limit, fields=fields, batch=_BATCH)
@@ -99,11 +116,11 @@ class AgentLists:
                     yield _BUILT_IN
                     number += 1
                 passed = passed or each["name"] >= BUILT_IN.name
-                if number == limit:
+                if limit and number == limit:
                     return
                 yield each
                 number += 1
-        if not passed and number < limit:
+        if not passed and not (limit and number >= limit):
             yield _BUILT_IN
 
 

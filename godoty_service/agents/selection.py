@@ -25,21 +25,25 @@ class AgentSelection:
         self._tenant_id = tenant_id
         self._requested = requested
         self._agent: Agent | None = None
+        self._version: AgentVersion | None = None  # the one that the request names
         self.name = requested.name if requested is not None else ASSISTANT
         self.pinned = requested.version if requested is not None else None
 
     @property
     def model(self) -> str | None:
         """The model of a new session; None: the definition names none."""
-        return self._agent.newest.definition.model if self._agent is not None else None
+        version = self._version or (self._agent and self._agent.newest)
+        return version.definition.model if version is not None else None
 
     async def read(self) -> None:
         """Read the agent that the request names, or the default; it is cached in the usual case.
 
         Raises:
-            AgentNotFound: The tenant has, and had, no such agent.
+            AgentNotFound: The tenant has, and had, no such agent, or the agent no such version.
         """
         self._agent = await self._agents.get(self._tenant_id, self.name)
+        if self.pinned is not None:
+            self._version = await self._agents.get_version(self._tenant_id, self.name, self.pinned)
 
     async def version(self, session_id: str, agent: str, *, pinned: int | None, created: bool) -> AgentVersion:
         """Return the version that the turn takes.
@@ -52,7 +56,7 @@ class AgentSelection:
 
         Raises:
             AgentMismatch: The request names another agent.
-            AgentNotFound: There is no such version, or the agent is deleted and the session new.
+            AgentNotFound: The session's version does not exist, or the agent is deleted and the session new.
         """
         found = self._agent
         if found is None or found.name != agent:
@@ -61,5 +65,6 @@ class AgentSelection:
             found = await self._agents.get(self._tenant_id, agent)
         if created and found.deleted:
             raise AgentNotFound.of(AgentReference(agent))
-        number = self.pinned if self.pinned is not None else pinned
-        return found.newest if number is None else await self._agents.get_version(self._tenant_id, agent, number)
+        if self._version is not None:
+            return self._version
+        return found.newest if pinned is None else await self._agents.get_version(self._tenant_id, agent, pinned)

@@ -23,7 +23,7 @@ from godoty_service.agents.errors import AgentChanged, AgentLimit, AgentNotFound
 from godoty_service.agents.lists import AgentLists, agent_from_document
 from godoty_service.agents.versions import AgentVersions, version_to_document
 from godoty_service.aio.caching import CoalescedLoads, TtlCache
-from godoty_service.clock import Clock, utc_now
+from godoty_service.clock import Clock, to_millisecond, utc_now
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Index
 
@@ -182,7 +182,7 @@ class Agents:
             text = f"The agent {old.name} has {MAX_VERSIONS:,} versions: apply the definition under another name."
             raise AgentLimit(text, metadata={"limit": str(MAX_VERSIONS)})
         number = BUILT_IN_VERSION + 1 if old is None else old.newest.version + 1
-        return AgentVersion(definition=definition, version=number, create_time=self._clock(), by=by)
+        return AgentVersion(definition=definition, version=number, create_time=to_millisecond(self._clock()), by=by)
 
     async def _insert_version(self, tenant_id: str, old: Agent | None, new: AgentVersion) -> bool:
         """Insert a version; if another caller has inserted this number, complete that change and return False."""
@@ -243,7 +243,7 @@ def _check_etag(name: str, agent: Agent | None, etag: str) -> None:
     Raises:
         AgentChanged: It is in another state, or does not exist.
     """
-    if agent is None and name == BUILT_IN.name:
+    if name == BUILT_IN.name and (agent is None or agent.deleted):
         agent = BUILT_IN
     known = agent.etag if agent is not None else ""
     if etag not in ("", known):

@@ -197,6 +197,12 @@ def set_policy(
     allow: Annotated[
         list[str] | None, typer.Option(help="An allowed model, or a pattern such as openai/*; repeatable.")
     ] = None,
+    allow_agent: Annotated[
+        list[str] | None, typer.Option(help="An allowed agent, or a pattern such as support-*; repeatable.")
+    ] = None,
+    allow_tool: Annotated[
+        list[str] | None, typer.Option(help="A tool that agents may have, or a pattern with *; repeatable.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The default model.")] = None,
     fallback: Annotated[list[str] | None, typer.Option(help="A default fallback model; repeatable.")] = None,
     max_output_tokens: Annotated[
@@ -224,6 +230,7 @@ def set_policy(
         policy = _read_policy(file) if file is not None else tenant_pb2.Policy(budgets=read.budgets)
         fields = ["*"] if file is not None else []
         fields += _replace_lists(policy, allowed_models=allow, default_fallback_models=fallback)
+        fields += _replace_lists(policy, allowed_agents=allow_agent, allowed_tools=allow_tool)
         fields += _set(policy, default_model=model, provider_json=provider, zero_data_retention=zdr)
         fields += _set_limits(
             policy,

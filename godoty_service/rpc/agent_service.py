@@ -231,7 +231,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Return a page of the tenant's agents."""
         page = PageRequest(request, ("agents", call.tenant_id), str)
         after = page.position[0] if page.position else ""
-        found = await self._agents.lists.summaries(call.tenant_id, after=after, limit=page.limit)
+        policy = await self._policies.get(call.tenant_id)
+        found = await self._agents.lists.summaries(
+            call.tenant_id, after=after, limit=page.limit, allows=policy.allows_agent
+        )
         messages = [summary_message(each) for each in found[: page.size]]
         shown, token = page.cut(found, messages, position=lambda each: [each.name], max_bytes=self._page_bytes)
         return pb.ListAgentsResponse(agents=shown, next_page_token=token)

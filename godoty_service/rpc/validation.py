@@ -29,6 +29,8 @@ CALLER_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # an id that the caller choos
 TURN_ID = re.compile(r"turn_[0-9a-f]{28}")
 MODEL_ID = re.compile(r"[A-Za-z0-9._:/~@-]{1,128}")
 AGENT_NAME = re.compile(r"[a-z]([a-z0-9-]{0,62}[a-z0-9])?")
+AGENT_PATTERN = re.compile(r"[a-z0-9*-]{1,64}")
+TOOL_PATTERN = re.compile(r"[A-Za-z0-9._:/*-]{1,128}")
 MODEL_PATTERN = re.compile(r"[A-Za-z0-9._:/~@*-]{1,128}")
 MAX_FALLBACK_MODELS = 8
 
@@ -37,7 +39,9 @@ LENGTHS = {
     "add_usd": 64,
     "agent": 80,
     "allow": 128,
+    "allowed_agents": 64,
     "allowed_models": 128,
+    "allowed_tools": 128,
     "api_key_id": 128,
     "builtin": 64,
     "call_id": 128,
@@ -83,7 +87,9 @@ LENGTHS = {
 # Maximum number of values of a repeated field, by its name.
 COUNTS = {
     "allow": 100,
+    "allowed_agents": 100,
     "allowed_models": 100,
+    "allowed_tools": 100,
     "budgets": 16,
     "default_fallback_models": 8,
     "deny": 100,

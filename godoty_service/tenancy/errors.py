@@ -1,6 +1,7 @@
 """The errors of administration and of tenants' limits, beside those of `godoty_service/errors.py`.
 
 GodotyError
+├── AgentNotAllowed           by the tenant's policy
 ├── ApiKeyCreated             the same request created the key before
 ├── ErasureUnfinished         the erasure of a user goes on
 ├── EtagMismatch              the resource was changed since it was read
@@ -9,10 +10,17 @@ GodotyError
 ├── TenantDeleted             nothing of the tenant can be changed
 ├── TenantExists              the id is, or was, that of a tenant
 ├── TenantSuspended           the operator suspended the tenant
+├── ToolNotAllowed            of an agent, by the tenant's policy
 └── UserNotFound              the tenant has no such end user
 """
 
 from godoty_service.errors import GodotyError
+
+
+class AgentNotAllowed(GodotyError):
+    """The tenant's policy does not allow the agent."""
+
+    reason = "AGENT_NOT_ALLOWED"
 
 
 class ApiKeyCreated(GodotyError):
@@ -79,6 +87,12 @@ class TenantSuspended(GodotyError):
         """Return the error for a tenant."""
         text = f"The tenant {tenant_id} is suspended, until the operator resumes it."
         return cls(text, metadata={"tenant_id": tenant_id})
+
+
+class ToolNotAllowed(GodotyError):
+    """The tenant's policy does not allow a tool of the agent."""
+
+    reason = "TOOL_NOT_ALLOWED"
 
 
 class UserNotFound(GodotyError):

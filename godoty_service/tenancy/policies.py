@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Collection as AbstractCollection
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -16,9 +16,11 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.tenancy.auth import allows_model
+from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
 
 _WINDOWS = frozenset(BudgetWindow)
 _LIMITS = ("max_output_tokens", "turns_per_minute", "concurrent_turns")
+_LATER = ("allowed_agents", "allowed_tools")  # fields that documents of earlier builds lack
 _CACHED_FOR = 3.0  # seconds until a change applies on every server
 _CACHED_POLICIES = 10_000
 
@@ -37,6 +39,8 @@ class Policy:
         provider: OpenRouter's provider routing preferences, in its own format.
         zero_data_retention: Use only providers that retain no data.
         budgets: At most one per window.
+        allowed_agents: Names of agents, or patterns with `*`.
+        allowed_tools: Names of tools, or patterns with `*`.
     """
 
     allowed_models: tuple[str, ...] = ()
@@ -48,10 +52,38 @@ class Policy:
     provider: dict[str, Any] | None = None
     zero_data_retention: bool = False
     budgets: tuple[Budget, ...] = ()
+    allowed_agents: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = ()
 
     def allows(self, model: str) -> bool:
         """Return whether the policy allows a model."""
         return allows_model(self.allowed_models, model)
+
+    def allows_agent(self, name: str) -> bool:
+        """Return whether the policy allows an agent."""
+        return allows_model(self.allowed_agents, name)
+
+    def check_tools(self, agent: str, tools: Iterable[str]) -> None:
+        """Check that the policy allows the tools of an agent.
+
+        Raises:
+            ToolNotAllowed: It does not allow one.
+        """
+        for tool in tools:
+            if not allows_model(self.allowed_tools, tool):
+                text = f"The tenant's policy does not allow the tool {tool}, which the agent {agent} has."
+                raise ToolNotAllowed(text, metadata={"agent": agent, "tool": tool})
+
+    def check_agent(self, agent: str, tools: Iterable[str]) -> None:
+        """Check that the policy allows an agent and its tools.
+
+        Raises:
+            AgentNotAllowed: It does not allow the agent.
+            ToolNotAllowed: It does not allow one of the tools.
+        """
+        if not self.allows_agent(agent):
+            raise AgentNotAllowed(f"The tenant's policy does not allow the agent {agent}.", metadata={"agent": agent})
+        self.check_tools(agent, tools)
 
 
 NO_POLICY = Policy()
@@ -74,7 +106,9 @@ class PolicyVersion:
     def etag(self) -> str:
         """Identifies this version by its values, too: a server of an earlier build does not count its changes."""
         known = self.document or {}
-        parts = [known.get("revision", 0), *((name, known.get(name)) for name in sorted(POLICY_FIELDS))]
+        # Fields that an earlier build lacks count once they are set: until then, both builds have the same etag.
+        names = sorted(each for each in POLICY_FIELDS if each not in _LATER or known.get(each))
+        parts = [known.get("revision", 0), *((name, known.get(name)) for name in names)]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
@@ -198,6 +232,7 @@ def _to_document(policy: Policy) -> Document:
             {"window": budget.window.value, "limit": Decimal128(budget.limit), "hard": budget.hard}
             for budget in policy.budgets
         ],
+        **{name: list(getattr(policy, name)) for name in _LATER},
     }
 
 
@@ -222,4 +257,6 @@ def _read(document: Document) -> Policy:
             for each in document["budgets"]
             if each["window"] in _WINDOWS  # a later build may define more
         ),
+        allowed_agents=tuple(document.get("allowed_agents", ())),
+        allowed_tools=tuple(document.get("allowed_tools", ())),
     )

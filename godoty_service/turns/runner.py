@@ -256,12 +256,14 @@ class _TurnStart:
         Raises:
             AgentNotFound: There is no such agent, or it is deleted and the session is new.
             AgentMismatch: The session has another agent.
+            AgentNotAllowed, ToolNotAllowed: The tenant's policy does not allow the agent, or a tool of it.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
         """
         dependencies, request, session = self._dependencies, self._request, claim.session
         version = await self._selection.version(
             session.session_id, session.agent, pinned=session.agent_version, created=claim.created
         )
+        self._turn.policy.check_agent(version.name, version.definition.policy_names)
         self._turn.take_agent(
             agent_profile(
                 version,

@@ -14,10 +14,12 @@ from godoty_service.errors import InvalidRequest
 from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.validation import (
+    AGENT_PATTERN,
     COUNTS,
     MAX_FALLBACK_MODELS,
     MODEL_ID,
     MODEL_PATTERN,
+    TOOL_PATTERN,
     Violations,
     unknown_model,
 )
@@ -48,6 +50,7 @@ def parse_policy_change(request: pb.UpdatePolicyRequest) -> tuple[str, PolicyCha
     for name in _LIMITS:
         if getattr(message, name) < 0:
             violations.add(f"policy.{name}", "must not be negative")
+    _check_patterns(message, violations)
     provider, budgets = _parse_provider(message, violations), _parse_budgets(message.budgets, violations)
     violations.raise_if_any()
     limits = {name: getattr(message, name) if message.HasField(name) else None for name in _LIMITS}
@@ -58,6 +61,8 @@ def parse_policy_change(request: pb.UpdatePolicyRequest) -> tuple[str, PolicyCha
         provider=provider,
         zero_data_retention=message.zero_data_retention,
         budgets=budgets,
+        allowed_agents=tuple(message.allowed_agents),
+        allowed_tools=tuple(message.allowed_tools),
         **limits,
     )
     return request.tenant_id, PolicyChange(policy=policy, fields=changed, etag=request.etag)
@@ -109,6 +114,8 @@ def policy_message(version: PolicyVersion) -> tenant_pb2.Policy:
             )
             for budget in policy.budgets
         ],
+        allowed_agents=policy.allowed_agents,
+        allowed_tools=policy.allowed_tools,
     )
 
 
@@ -146,6 +153,13 @@ def _check_models(message: tenant_pb2.Policy, violations: Violations) -> None:
     if len(fallbacks) > MAX_FALLBACK_MODELS or not _all_match(MODEL_ID, fallbacks):
         text = f"must be at most {MAX_FALLBACK_MODELS}, each the id of a model"
         violations.add("policy.default_fallback_models", text)
+
+
+def _check_patterns(message: tenant_pb2.Policy, violations: Violations) -> None:
+    for name, pattern in (("allowed_agents", AGENT_PATTERN), ("allowed_tools", TOOL_PATTERN)):
+        most, values = COUNTS[name], getattr(message, name)
+        if len(values) > most or not _all_match(pattern, values):
+            violations.add(f"policy.{name}", f"must be at most {most} names, or patterns with `*`")
 
 
 def _parse_provider(message: tenant_pb2.Policy, violations: Violations) -> dict[str, Any] | None:

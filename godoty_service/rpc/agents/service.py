@@ -18,6 +18,7 @@ from godoty_service.rpc.pagination import PageRequest
 from godoty_service.tenancy.admin import Administration
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policies
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentDefinitionService"]
 SERVICE_NAME: str = _SERVICE.full_name
@@ -35,6 +36,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         mcp: McpComponents,
         toolbox: McpToolbox,
         administration: Administration,
+        policies: Policies,
         catalogue: Callable[[], Catalogue | None],
         page_bytes: int,
     ) -> None:
@@ -46,18 +48,21 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
             mcp: What manages the tenants' MCP servers.
             toolbox: The tools of these servers.
             administration: Records the changes.
+            policies: The tenants' policies.
             catalogue: Returns the provider's models, or None if they are unknown.
             page_bytes: Bytes at which a page ends.
         """
         super().__init__(mcp, toolbox, administration=administration, page_bytes=page_bytes)
         self._agents = agents
         self._tools = tools
+        self._policies = policies
         self._catalogue = catalogue
 
     async def ApplyAgent(self, request: pb.ApplyAgentRequest, call: CallContext) -> pb.ApplyAgentResponse:
         """Make a definition the newest version of its agent."""
         definition = parse_application(request, catalogue=self._catalogue(), tools=self._tools)
         await self._require_servers(call, definition.tools)
+        (await self._policies.get(call.tenant_id)).check_tools(definition.name, definition.policy_names)
 
         async def record(old: Agent | None, new: AgentVersion | None) -> None:
             await self._record(call, "ApplyAgent", old, new)

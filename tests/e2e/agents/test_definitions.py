@@ -161,6 +161,9 @@ async def test_every_tenant_has_the_default_agent(definer: Definer) -> None:
 
     await definer.call("DeleteAgent", agent="assistant")
     assert await definer.get("assistant") == own
+    etag = (await definer.call("GetAgent", agent="assistant")).etag
+    assert (await definer.apply("assistant", description="again", etag=etag)).agent_version.version == 2
+    await definer.call("DeleteAgent", agent="assistant")
     assert (await failure_of(definer.call("DeleteAgent", agent="assistant"))).reason == "AGENT_NOT_FOUND"
 
 

@@ -225,6 +225,13 @@ async def test_new_model_of_a_definition_holds_in_old_sessions(serve: Start, con
     caller = connect(await serve())
     definer = define(caller)
     models = []
+    await definer.apply("pinned")
+    await definer.apply("pinned", model=OTHER)
+    await caller.converse("hello", session_id="pinned", agent="pinned@1")
+    assert (
+        caller.service.requests("pinned")[0]["model"]
+        == (await caller.converse("hi", session_id="s")).calls[0].requested_model
+    )
     for definition in ({"model": OTHER}, {"model": MODEL}, {}):
         await definer.apply(**definition)
         await caller.converse("hello", agent="support")

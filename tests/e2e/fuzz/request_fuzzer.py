@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from godoty.v1 import admin_service_pb2, agent_service_pb2, billing_service_pb2
+from godoty.v1 import admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-_FILES = (agent_service_pb2, billing_service_pb2, admin_service_pb2)
+_FILES = (agent_service_pb2, agent_definition_service_pb2, billing_service_pb2, admin_service_pb2)
 METHODS: tuple[MethodDescriptor, ...] = tuple(
     method for file in _FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
 )
@@ -66,6 +66,18 @@ _LIKELY: dict[str, tuple[Any, ...]] = {
     "nanos": (0, 5),
     "default_model": ("", "openai/gpt-4o-mini"),
     "allowed_models": ("*",),
+    "allowed_agents": ("*",),
+    "allowed_tools": ("*",),
+    "agent": ("", "", "assistant", "someone", "someone@1"),
+    "builtin": ("calculator", "current_time"),
+    "description": ("", "helps"),
+    "system_prompt": ("", "Today is {{today}}."),
+    "temperature": (0.0, 1.0),
+    "top_p": (0.5,),
+    "seed": (0, 7),
+    "stop": ("END",),
+    "messages": (4, 40),
+    "max_tokens": (100,),
 }
 
 
@@ -155,7 +167,9 @@ class RequestFuzzer:
         return message
 
     def _fill(self, message: Any, field: FieldDescriptor, depth: int) -> None:
-        if field.is_repeated:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            getattr(message, field.name).update({self._text(): self._text() for _ in range(self._random.randrange(3))})
+        elif field.is_repeated:
             values = [self._value(field, depth) for _ in range(self._random.choice((0, 1, 1, 2, 9)))]
             getattr(message, field.name).extend(values)
         elif field.message_type is not None:

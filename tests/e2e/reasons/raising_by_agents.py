@@ -42,3 +42,15 @@ async def _server_limit(environment: Environment) -> Failure:
     )
     server = {"name": "one-more", "url": "https://mcp.example/mcp"}
     return await failure_of(environment.manage("ApplyMcpServer", mcp_pb.ApplyMcpServerRequest(server=server)))
+
+
+@raises("AGENT_NOT_ALLOWED")
+async def _agent_not_allowed(environment: Environment) -> Failure:
+    await environment.policy(allowed_agents=("support-*",))
+    return failed(await environment.caller.converse("hi"))
+
+
+@raises("TOOL_NOT_ALLOWED")
+async def _tool_not_allowed(environment: Environment) -> Failure:
+    await environment.policy(allowed_tools=("current_time",))
+    return failed(await environment.caller.converse("hi"))

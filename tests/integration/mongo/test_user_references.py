@@ -11,10 +11,9 @@ from godoty_service.errors import InvalidRequest, SessionBusy
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Document
 from godoty_service.sessions.codec import new_session_document
-from godoty_service.sessions.session import SessionAgent
 from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.lease_holders import LeaseHolders
-from godoty_service.sessions.session import Claim
+from godoty_service.sessions.session import Claim, SessionAgent
 from godoty_service.sessions.store import SessionStore
 from godoty_service.users.erasures import ErasureOrder, ErasureOrders
 from godoty_service.users.references import FRESH, EndUser, UserReferences
@@ -200,7 +199,9 @@ class Turns:
 
     async def insert(self, **fields: Any) -> None:
         """Insert the session."""
-        document = new_session_document(model="a/b", agent=SessionAgent(), user=None, user_reference=None, time=datetime.now(UTC))
+        document = new_session_document(
+            model="a/b", agent=SessionAgent(), user=None, user_reference=None, time=datetime.now(UTC)
+        )
         ids = {"_id": "ses", "tenant_id": "tenant", "session_id": "talk", "lease": None, "fence": 1}
         await self._sessions.insert_one({**document, **ids, **fields})
 

@@ -52,6 +52,8 @@ BY_REASON = {
     "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
     "AGENT_NOT_FOUND": "`godoty agent list` lists the agents",
     "AGENT_MISMATCH": "start a /new session, or leave --agent out",
+    "AGENT_NOT_ALLOWED": "choose another agent with --agent NAME in a /new session",
+    "TOOL_NOT_ALLOWED": "ask the administrator to change the policy, or the agent's definition",
     "AGENT_LIMIT": "apply a version of an existing agent",
     "API_KEY_CREATED": "revoke the key if its text was lost, and send the request with another id",
     "ETAG_MISMATCH": "read it again, and send the change with its etag",

@@ -194,7 +194,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Lists the tenant's agents with which a session can begin, by name.
+        """Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

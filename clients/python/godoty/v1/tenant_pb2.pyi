@@ -100,7 +100,7 @@ class ApiKey(_message.Message):
     def __init__(self, api_key_id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., scopes: _Optional[_Iterable[_Union[ApiScope, str]]] = ..., operator: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., turns_per_minute: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("etag", "allowed_models", "default_model", "default_fallback_models", "max_output_tokens", "turns_per_minute", "concurrent_turns", "provider_json", "zero_data_retention", "budgets")
+    __slots__ = ("etag", "allowed_models", "default_model", "default_fallback_models", "max_output_tokens", "turns_per_minute", "concurrent_turns", "provider_json", "zero_data_retention", "budgets", "allowed_agents", "allowed_tools")
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_MODELS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,8 @@ class Policy(_message.Message):
     PROVIDER_JSON_FIELD_NUMBER: _ClassVar[int]
     ZERO_DATA_RETENTION_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_TOOLS_FIELD_NUMBER: _ClassVar[int]
     etag: str
     allowed_models: _containers.RepeatedScalarFieldContainer[str]
     default_model: str
@@ -121,7 +123,9 @@ class Policy(_message.Message):
     provider_json: str
     zero_data_retention: bool
     budgets: _containers.RepeatedCompositeFieldContainer[_budget_pb2.Budget]
-    def __init__(self, etag: _Optional[str] = ..., allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[_budget_pb2.Budget, _Mapping]]] = ...) -> None: ...
+    allowed_agents: _containers.RepeatedScalarFieldContainer[str]
+    allowed_tools: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, etag: _Optional[str] = ..., allowed_models: _Optional[_Iterable[str]] = ..., default_model: _Optional[str] = ..., default_fallback_models: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., turns_per_minute: _Optional[int] = ..., concurrent_turns: _Optional[int] = ..., provider_json: _Optional[str] = ..., zero_data_retention: _Optional[bool] = ..., budgets: _Optional[_Iterable[_Union[_budget_pb2.Budget, _Mapping]]] = ..., allowed_agents: _Optional[_Iterable[str]] = ..., allowed_tools: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AdminChange(_message.Message):
     __slots__ = ("change_id", "time", "actor", "method", "tenant_id", "old_value_json", "new_value_json")
