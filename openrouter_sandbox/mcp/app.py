@@ -106,7 +106,8 @@ class McpApp:
             case "/redirect":
                 return RedirectResponse(query["to"], int(query.get("status", "307")))
             case "/silent":
-                await asyncio.Event().wait()
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
             case "/_sandbox/release":
                 self._state.release(query["hold"])
             case "/_sandbox/forget":

@@ -367,7 +367,7 @@ def _failure_text(exchange: Exchange, error: BaseException) -> str:
         log.warning("mcp_request_failed", error_type=type(error).__name__)
         return exchange.problem or "The request failed."
     said = error.error.message
-    if said.startswith("Failed to parse"):
+    if said.startswith(("Failed to parse", "Unexpected content type")):
         return exchange.problem or "The server's answer is not what the protocol prescribes."
     if said in _STAND_INS or not said:
         return exchange.problem or "The connection to the server broke before it answered."

@@ -48,6 +48,8 @@ def parse_server(request: pb.ApplyMcpServerRequest, rules: AddressRules) -> Serv
         InvalidRequest: One or more fields are invalid.
     """
     server, violations = request.server, Violations()
+    if not request.HasField("server"):
+        raise InvalidRequest.of("server", "must be set")
     if not NAME.fullmatch(server.name):
         violations.add("server.name", f"must match {NAME.pattern}")
     _check_url("server.url", server.url, rules, violations)
@@ -142,13 +144,16 @@ def _timeout(server: pb.McpServer, violations: Violations) -> timedelta:
 
 def _check_url(field: str, url: str, rules: AddressRules, violations: Violations) -> None:
     """Add a URL that cannot be that of a server, or whose address is not permitted whatever it resolves to."""
+    if len(url) > LENGTHS["url"]:
+        violations.add(field, f"must have at most {LENGTHS['url']} characters")
+        return
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if len(url) > LENGTHS["url"] or not _URL.fullmatch(url) or not host or parts.scheme not in ("http", "https"):
-        violations.add(field, f"must be a URL with https:// and a host, of at most {LENGTHS['url']} characters")
+    if not _URL.fullmatch(url) or not host or parts.scheme not in ("http", "https"):
+        violations.add(field, "must be a URL with https:// and a host")
     elif parts.username is not None or "#" in url:
         violations.add(field, "must have no user, password and fragment")
     elif not rules.permits_host(host, encrypted=parts.scheme == "https"):

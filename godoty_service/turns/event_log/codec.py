@@ -185,9 +185,7 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     "started": _decode_started,
     "reasoning": ReasoningDelta,
     "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
-    "progress": lambda value: ToolProgress(
-        tool_call_id=value[0], progress=value[1], total=value[2], message=value[3]
-    ),
+    "progress": lambda value: ToolProgress(tool_call_id=value[0], progress=value[1], total=value[2], message=value[3]),
     "result": lambda value: ToolCallFinished(
         tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
     ),

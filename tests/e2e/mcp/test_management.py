@@ -16,7 +16,7 @@ from tests.conftest import Start
 from tests.e2e.mcp.conftest import SETTINGS, Become, Mcp, Tenant, output
 from tests.support.backends import ME
 from tests.support.caller import failure_of
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 HEADERS = [{"name": "X-Api-Key", "secret": SECRET}]
 
@@ -126,7 +126,9 @@ async def test_changes_are_recorded_without_secrets(tenant: Tenant, mcp: Mcp) ->
     await tenant.serve(mcp.url(), headers=HEADERS, deny=["x"])
     await tenant.call("DeleteMcpServer", mcp_server="crm")
 
-    found = list(tenant.caller.service.database["admin_changes"].find({"tenant_id": tenant.caller.service.tenant_id}))
+    found = list(
+        tenant.caller.service.database["admin_changes"].find({"tenant_id": tenant.caller.service.tenant_id}).sort("_id")
+    )
     changes = [each for each in found if "McpServer" in each["action"]]
     assert [each["action"] for each in changes] == ["ApplyMcpServer", "ApplyMcpServer", "DeleteMcpServer"]
     assert json.loads(changes[1]["old"])["deny"] == []
@@ -154,9 +156,9 @@ async def test_no_secret_of_a_server_is_anywhere(
     shown.append(await failure_of(tenant.serve("https://evil.example/", headers=[{"name": "X-Api-Key"}])))
     shown += [service.requests(f"{name}-{tool}") for name in ("crm", "a", "b") for tool in ("echo", "nonsense", "die")]
     stored = [json_util.dumps(list(service.database[each].find())) for each in service.database.list_collection_names()]
+    await soon(lambda: any("execute_tool" in span.name for span in spans.get_finished_spans()))  # in batches
     exported = [span.to_json() for span in spans.get_finished_spans()]
 
-    assert exported
     for texts in (shown, stored, exported, capfd.readouterr()):
         assert SECRET not in str(texts)
 
