@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,13 @@ _MASK = "[secret]"
 _IDLE = 60.0  # seconds after its last use at which a link is closed
 
 Unseal = Callable[[McpServer], Credentials]
+
+
+class Progress(typing.Protocol):
+    """Receives the reports of progress of a call."""
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        """Receive a report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from strands import Agent
 from strands.types._events import ToolResultEvent, ToolStreamEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
 
-from godoty_service.agents.mcp.connection import McpConnection, cut
-from godoty_service.agents.mcp.errors import McpFailure
+from godoty_service.agents.mcp.connection import McpConnection
+from godoty_service.agents.mcp.errors import McpFailure, cut
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.results import error_result, tool_result
 from godoty_service.agents.mcp.server import McpServer
