@@ -19,6 +19,7 @@ async def test_server_is_applied_shown_checked_and_deleted(tenant: Tenant, mcp: 
     async def godoty(*arguments: str, code: int = 0) -> str:
         known = {"GODOTY_LISTEN": tenant.caller.service.target, "GODOTY_API_KEY": tenant.key, "THE_KEY": SECRET}
         out = tmp_path / "out"
+        out.unlink(missing_ok=True)
         command = Command("mcp", *arguments, environment={**os.environ, **known}, out=out, err=out)
         assert await command.wait() == code, out.read_text()
         return out.read_text()
