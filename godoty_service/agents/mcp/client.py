@@ -1,7 +1,7 @@
 """A client of an MCP server by the `mcp` package, which this module alone imports: `connection.py` says why.
 
 The `mcp` package cancels the task in which a client was opened when its connection fails. So each client has a task of
-its own, and each call has one, too: whoever waits for a call is neither cancelled by the client nor held up by it.
+its own, and each call has one, too: the caller is neither cancelled by the client nor held up by it.
 """
 
 import asyncio
@@ -132,7 +132,7 @@ class OpenClient:
             self._deadline.cancel()
             self.ready.set_result(client.session)
             await self._keep_open(client)
-            while self.running:  # they tell the server that they were cancelled
+            while self.running:  # they notify the server that they were cancelled
                 await asyncio.wait(self.running)
 
     def _learn(self, client: Client) -> None:

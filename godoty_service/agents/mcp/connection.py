@@ -83,7 +83,7 @@ class McpConnection:
     async def call(self, tool: str, arguments: dict[str, Any], progress: Progress) -> CallToolResult:
         """Call a tool. If the server has lost the session, nothing ran: the call is sent again, once.
 
-        Cancelling the wait cancels the call, and tells the server.
+        Cancelling the wait cancels the call, also at the server.
 
         Args:
             tool: The server's name of the tool.

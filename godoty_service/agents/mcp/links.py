@@ -51,7 +51,7 @@ class ServerLink:
         pool: The HTTP connections.
         protocol: How clients open a connection; None: not known yet.
         lists_first: Whether a client must list the tools before it calls one: some are called with HTTP headers that
-            the list tells.
+            the list defines.
         users: The number of clients that are open.
         used_at: When the last client was closed, by the monotonic clock.
         tasks: The tasks of its clients.
