@@ -9,7 +9,7 @@ from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.changes import McpComponents, McpServerChanges
 from godoty_service.agents.mcp.http_pool import Network
 from godoty_service.agents.mcp.links import ServerLinks
-from godoty_service.agents.mcp.store import McpServers, Encryption
+from godoty_service.agents.mcp.store import Encryption, McpServers
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
