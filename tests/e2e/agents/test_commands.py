@@ -114,7 +114,7 @@ async def test_errors_are_one_line(agent: Agent, tmp_path: Path) -> None:
     wrong.write_text("name: helper\nweb_search: true\n")
     outcomes = {
         "UNKNOWN_MODEL": await agent("apply", "-f", str(path)),
-        "AGENT_NOT_FOUND": await agent("show", "nobody"),
+        "AGENT_NOT_FOUND": await agent("show", "unknown"),
         "web_search": await agent("apply", "-f", str(wrong)),
         "No such file": await agent("apply", "-f", str(tmp_path / "none.yaml")),
         "INVALID_API_KEY": await agent("list", GODOTY_API_KEY=f"gdt_{'0' * 16}_{'A' * 43}"),
