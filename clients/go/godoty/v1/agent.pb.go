@@ -517,6 +517,7 @@ type AgentTool struct {
 	// Types that are valid to be assigned to Tool:
 	//
 	//	*AgentTool_Builtin
+	//	*AgentTool_Mcp
 	Tool          isAgentTool_Tool `protobuf_oneof:"tool"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -568,6 +569,15 @@ func (x *AgentTool) GetBuiltin() string {
 	return ""
 }
 
+func (x *AgentTool) GetMcp() *McpToolset {
+	if x != nil {
+		if x, ok := x.Tool.(*AgentTool_Mcp); ok {
+			return x.Mcp
+		}
+	}
+	return nil
+}
+
 type isAgentTool_Tool interface {
 	isAgentTool_Tool()
 }
@@ -577,7 +587,72 @@ type AgentTool_Builtin struct {
 	Builtin string `protobuf:"bytes,1,opt,name=builtin,proto3,oneof"`
 }
 
+type AgentTool_Mcp struct {
+	// Tools of one of the tenant's MCP servers.
+	Mcp *McpToolset `protobuf:"bytes,2,opt,name=mcp,proto3,oneof"`
+}
+
 func (*AgentTool_Builtin) isAgentTool_Tool() {}
+
+func (*AgentTool_Mcp) isAgentTool_Tool() {}
+
+// Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
+// and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
+// long, is an error that the model sees.
+type McpToolset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The name of the server, which must exist (MCP_SERVER_NOT_FOUND).
+	McpServer string `protobuf:"bytes,1,opt,name=mcp_server,json=mcpServer,proto3" json:"mcp_server,omitempty"`
+	// The tools: the server's names of them, or patterns with `*`; at most 100. Empty: all that `McpServer.allow` and
+	// `McpServer.deny` leave.
+	Allow         []string `protobuf:"bytes,2,rep,name=allow,proto3" json:"allow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpToolset) Reset() {
+	*x = McpToolset{}
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpToolset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpToolset) ProtoMessage() {}
+
+func (x *McpToolset) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpToolset.ProtoReflect.Descriptor instead.
+func (*McpToolset) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *McpToolset) GetMcpServer() string {
+	if x != nil {
+		return x.McpServer
+	}
+	return ""
+}
+
+func (x *McpToolset) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
 
 // The part of a session that the model sees.
 type AgentHistory struct {
@@ -592,7 +667,7 @@ type AgentHistory struct {
 
 func (x *AgentHistory) Reset() {
 	*x = AgentHistory{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +679,7 @@ func (x *AgentHistory) String() string {
 func (*AgentHistory) ProtoMessage() {}
 
 func (x *AgentHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +692,7 @@ func (x *AgentHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentHistory.ProtoReflect.Descriptor instead.
 func (*AgentHistory) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AgentHistory) GetMessages() int32 {
@@ -645,7 +720,7 @@ type AgentOverrides struct {
 
 func (x *AgentOverrides) Reset() {
 	*x = AgentOverrides{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +732,7 @@ func (x *AgentOverrides) String() string {
 func (*AgentOverrides) ProtoMessage() {}
 
 func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +745,7 @@ func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOverrides.ProtoReflect.Descriptor instead.
 func (*AgentOverrides) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AgentOverrides) GetFields() []AgentOverride {
@@ -698,7 +773,7 @@ type AgentVersion struct {
 
 func (x *AgentVersion) Reset() {
 	*x = AgentVersion{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +785,7 @@ func (x *AgentVersion) String() string {
 func (*AgentVersion) ProtoMessage() {}
 
 func (x *AgentVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +798,7 @@ func (x *AgentVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentVersion.ProtoReflect.Descriptor instead.
 func (*AgentVersion) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AgentVersion) GetDefinition() *AgentDefinition {
@@ -769,7 +844,7 @@ type AgentSummary struct {
 
 func (x *AgentSummary) Reset() {
 	*x = AgentSummary{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +856,7 @@ func (x *AgentSummary) String() string {
 func (*AgentSummary) ProtoMessage() {}
 
 func (x *AgentSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +869,7 @@ func (x *AgentSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSummary.ProtoReflect.Descriptor instead.
 func (*AgentSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentSummary) GetName() string {
@@ -854,10 +929,16 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\x06effort\x18\x01 \x01(\x0e2\x1a.godoty.v1.ReasoningEffortR\x06effort\x12\"\n" +
 	"\n" +
 	"max_tokens\x18\x02 \x01(\x05H\x00R\tmaxTokens\x88\x01\x01B\r\n" +
-	"\v_max_tokens\"/\n" +
+	"\v_max_tokens\"Z\n" +
 	"\tAgentTool\x12\x1a\n" +
-	"\abuiltin\x18\x01 \x01(\tH\x00R\abuiltinB\x06\n" +
-	"\x04tool\"h\n" +
+	"\abuiltin\x18\x01 \x01(\tH\x00R\abuiltin\x12)\n" +
+	"\x03mcp\x18\x02 \x01(\v2\x15.godoty.v1.McpToolsetH\x00R\x03mcpB\x06\n" +
+	"\x04tool\"A\n" +
+	"\n" +
+	"McpToolset\x12\x1d\n" +
+	"\n" +
+	"mcp_server\x18\x01 \x01(\tR\tmcpServer\x12\x14\n" +
+	"\x05allow\x18\x02 \x03(\tR\x05allow\"h\n" +
 	"\fAgentHistory\x12\x1f\n" +
 	"\bmessages\x18\x01 \x01(\x05H\x00R\bmessages\x88\x01\x01\x12*\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x16.godoty.v1.HistoryModeR\x04modeB\v\n" +
@@ -910,7 +991,7 @@ func file_godoty_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_godoty_v1_agent_proto_goTypes = []any{
 	(ReasoningEffort)(0),          // 0: godoty.v1.ReasoningEffort
 	(HistoryMode)(0),              // 1: godoty.v1.HistoryMode
@@ -919,30 +1000,32 @@ var file_godoty_v1_agent_proto_goTypes = []any{
 	(*ModelParameters)(nil),       // 4: godoty.v1.ModelParameters
 	(*ModelReasoning)(nil),        // 5: godoty.v1.ModelReasoning
 	(*AgentTool)(nil),             // 6: godoty.v1.AgentTool
-	(*AgentHistory)(nil),          // 7: godoty.v1.AgentHistory
-	(*AgentOverrides)(nil),        // 8: godoty.v1.AgentOverrides
-	(*AgentVersion)(nil),          // 9: godoty.v1.AgentVersion
-	(*AgentSummary)(nil),          // 10: godoty.v1.AgentSummary
-	(*TurnLimits)(nil),            // 11: godoty.v1.TurnLimits
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*McpToolset)(nil),            // 7: godoty.v1.McpToolset
+	(*AgentHistory)(nil),          // 8: godoty.v1.AgentHistory
+	(*AgentOverrides)(nil),        // 9: godoty.v1.AgentOverrides
+	(*AgentVersion)(nil),          // 10: godoty.v1.AgentVersion
+	(*AgentSummary)(nil),          // 11: godoty.v1.AgentSummary
+	(*TurnLimits)(nil),            // 12: godoty.v1.TurnLimits
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: godoty.v1.AgentDefinition.parameters:type_name -> godoty.v1.ModelParameters
 	6,  // 1: godoty.v1.AgentDefinition.tools:type_name -> godoty.v1.AgentTool
-	11, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
-	7,  // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
-	8,  // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
+	12, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
+	8,  // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
+	9,  // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
 	5,  // 5: godoty.v1.ModelParameters.reasoning:type_name -> godoty.v1.ModelReasoning
 	0,  // 6: godoty.v1.ModelReasoning.effort:type_name -> godoty.v1.ReasoningEffort
-	1,  // 7: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
-	2,  // 8: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
-	3,  // 9: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
-	12, // 10: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 7: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
+	1,  // 8: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
+	2,  // 9: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
+	3,  // 10: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
+	13, // 11: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_proto_init() }
@@ -955,15 +1038,16 @@ func file_godoty_v1_agent_proto_init() {
 	file_godoty_v1_agent_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_agent_proto_msgTypes[3].OneofWrappers = []any{
 		(*AgentTool_Builtin)(nil),
+		(*AgentTool_Mcp)(nil),
 	}
-	file_godoty_v1_agent_proto_msgTypes[4].OneofWrappers = []any{}
+	file_godoty_v1_agent_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_proto_rawDesc), len(file_godoty_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

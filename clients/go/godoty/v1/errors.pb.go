@@ -180,8 +180,9 @@ const (
 	// metadata: api_key_id. Do not retry.
 	// For example: RevokeApiKey with another tenant's key. metadata: api_key_id=182c3d7f0e9d5a67.
 	ErrorReason_ERROR_REASON_API_KEY_NOT_FOUND ErrorReason = 31
-	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
-	// server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+	// FAILED_PRECONDITION. A tenant's own OpenRouter key, or a secret of one of its MCP servers, cannot be stored, or the
+	// stored one cannot be decrypted: the server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS.
+	// Retry after that.
 	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
 	ErrorReason_ERROR_REASON_PROVIDER_KEYS_OFF ErrorReason = 32
 	// NOT_FOUND. The tenant's ledger has no such model call. metadata: call_id. Do not retry.
@@ -266,6 +267,13 @@ const (
 	// limit. Do not retry.
 	// For example: ApplyAgent for a 1001st name. metadata: limit=1000.
 	ErrorReason_ERROR_REASON_AGENT_LIMIT ErrorReason = 50
+	// NOT_FOUND. The tenant has no MCP server of this name: as the request names it, or one of the tools of the definition
+	// in it. metadata: mcp_server. Do not retry.
+	// For example: ApplyAgent with tools of a server that is another tenant's. metadata: mcp_server=crm.
+	ErrorReason_ERROR_REASON_MCP_SERVER_NOT_FOUND ErrorReason = 51
+	// RESOURCE_EXHAUSTED. The tenant has 50 MCP servers: delete one first. metadata: limit. Do not retry.
+	// For example: ApplyMcpServer for a 51st name. metadata: limit=50.
+	ErrorReason_ERROR_REASON_MCP_SERVER_LIMIT ErrorReason = 52
 	// PERMISSION_DENIED. The tenant's policy does not allow the agent. metadata: agent. Do not retry.
 	// For example: Converse with `assistant` under a policy that allows "support-*". metadata: agent=assistant.
 	ErrorReason_ERROR_REASON_AGENT_NOT_ALLOWED ErrorReason = 53
@@ -329,6 +337,8 @@ var (
 		48: "ERROR_REASON_AGENT_NOT_FOUND",
 		49: "ERROR_REASON_AGENT_MISMATCH",
 		50: "ERROR_REASON_AGENT_LIMIT",
+		51: "ERROR_REASON_MCP_SERVER_NOT_FOUND",
+		52: "ERROR_REASON_MCP_SERVER_LIMIT",
 		53: "ERROR_REASON_AGENT_NOT_ALLOWED",
 		54: "ERROR_REASON_TOOL_NOT_ALLOWED",
 	}
@@ -384,6 +394,8 @@ var (
 		"ERROR_REASON_AGENT_NOT_FOUND":           48,
 		"ERROR_REASON_AGENT_MISMATCH":            49,
 		"ERROR_REASON_AGENT_LIMIT":               50,
+		"ERROR_REASON_MCP_SERVER_NOT_FOUND":      51,
+		"ERROR_REASON_MCP_SERVER_LIMIT":          52,
 		"ERROR_REASON_AGENT_NOT_ALLOWED":         53,
 		"ERROR_REASON_TOOL_NOT_ALLOWED":          54,
 	}
@@ -420,7 +432,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xb4\x0e\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xfe\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -473,7 +485,9 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_ERASURE_UNFINISHED\x10/\x12 \n" +
 	"\x1cERROR_REASON_AGENT_NOT_FOUND\x100\x12\x1f\n" +
 	"\x1bERROR_REASON_AGENT_MISMATCH\x101\x12\x1c\n" +
-	"\x18ERROR_REASON_AGENT_LIMIT\x102\x12\"\n" +
+	"\x18ERROR_REASON_AGENT_LIMIT\x102\x12%\n" +
+	"!ERROR_REASON_MCP_SERVER_NOT_FOUND\x103\x12!\n" +
+	"\x1dERROR_REASON_MCP_SERVER_LIMIT\x104\x12\"\n" +
 	"\x1eERROR_REASON_AGENT_NOT_ALLOWED\x105\x12!\n" +
 	"\x1dERROR_REASON_TOOL_NOT_ALLOWED\x106BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"

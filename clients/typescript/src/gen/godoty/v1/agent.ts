@@ -283,7 +283,25 @@ export interface AgentTool {
     | //
     /** A tool of the server: "calculator" or "current_time". */
     { $case: "builtin"; value: string }
+    | //
+    /** Tools of one of the tenant's MCP servers. */
+    { $case: "mcp"; value: McpToolset }
     | undefined;
+}
+
+/**
+ * Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
+ * and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
+ * long, is an error that the model sees.
+ */
+export interface McpToolset {
+  /** Required. The name of the server, which must exist (MCP_SERVER_NOT_FOUND). */
+  mcpServer: string;
+  /**
+   * The tools: the server's names of them, or patterns with `*`; at most 100. Empty: all that `McpServer.allow` and
+   * `McpServer.deny` leave.
+   */
+  allow: string[];
 }
 
 /** The part of a session that the model sees. */
@@ -881,6 +899,9 @@ export const AgentTool: MessageFns<AgentTool> = {
       case "builtin":
         writer.uint32(10).string(message.tool.value);
         break;
+      case "mcp":
+        McpToolset.encode(message.tool.value, writer.uint32(18).fork()).join();
+        break;
     }
     return writer;
   },
@@ -906,6 +927,14 @@ export const AgentTool: MessageFns<AgentTool> = {
             message.tool = { $case: "builtin", value: reader.string() };
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tool = { $case: "mcp", value: McpToolset.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -919,13 +948,21 @@ export const AgentTool: MessageFns<AgentTool> = {
   },
 
   fromJSON(object: any): AgentTool {
-    return { tool: isSet(object.builtin) ? { $case: "builtin", value: globalThis.String(object.builtin) } : undefined };
+    return {
+      tool: isSet(object.builtin)
+        ? { $case: "builtin", value: globalThis.String(object.builtin) }
+        : isSet(object.mcp)
+        ? { $case: "mcp", value: McpToolset.fromJSON(object.mcp) }
+        : undefined,
+    };
   },
 
   toJSON(message: AgentTool): unknown {
     const obj: any = {};
     if (message.tool?.$case === "builtin") {
       obj.builtin = message.tool.value;
+    } else if (message.tool?.$case === "mcp") {
+      obj.mcp = McpToolset.toJSON(message.tool.value);
     }
     return obj;
   },
@@ -942,7 +979,102 @@ export const AgentTool: MessageFns<AgentTool> = {
         }
         break;
       }
+      case "mcp": {
+        if (object.tool?.value !== undefined && object.tool?.value !== null) {
+          message.tool = { $case: "mcp", value: McpToolset.fromPartial(object.tool.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseMcpToolset(): McpToolset {
+  return { mcpServer: "", allow: [] };
+}
+
+export const McpToolset: MessageFns<McpToolset> = {
+  encode(message: McpToolset, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mcpServer !== "") {
+      writer.uint32(10).string(message.mcpServer);
+    }
+    for (const v of message.allow) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): McpToolset {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMcpToolset();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.mcpServer = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.allow.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): McpToolset {
+    return {
+      mcpServer: isSet(object.mcpServer)
+        ? globalThis.String(object.mcpServer)
+        : isSet(object.mcp_server)
+        ? globalThis.String(object.mcp_server)
+        : "",
+      allow: globalThis.Array.isArray(object?.allow) ? object.allow.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: McpToolset): unknown {
+    const obj: any = {};
+    if (message.mcpServer !== "") {
+      obj.mcpServer = message.mcpServer;
+    }
+    if (message.allow?.length) {
+      obj.allow = message.allow;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<McpToolset>, I>>(base?: I): McpToolset {
+    return McpToolset.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<McpToolset>, I>>(object: I): McpToolset {
+    const message = createBaseMcpToolset();
+    message.mcpServer = object.mcpServer ?? "";
+    message.allow = object.allow?.map((e) => e) || [];
     return message;
   },
 };

@@ -16,8 +16,20 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { AgentDefinition, AgentVersion } from "./agent.js";
+import {
+  ApplyMcpServerRequest,
+  ApplyMcpServerResponse,
+  CheckMcpServerRequest,
+  CheckMcpServerResponse,
+  DeleteMcpServerRequest,
+  DeleteMcpServerResponse,
+  GetMcpServerRequest,
+  GetMcpServerResponse,
+  ListMcpServersRequest,
+  ListMcpServersResponse,
+} from "./mcp_server.js";
 
-/** A tenant's agents. */
+/** A tenant's agents, and their MCP servers. */
 
 /** The definition to apply. */
 export interface ApplyAgentRequest {
@@ -984,9 +996,9 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
 };
 
 /**
- * The definitions of a tenant's agents. Each call requires an API key of the scope `agents` and reads or changes the
- * agents of the key's own tenant. A change reaches the next turn on every server within 2 seconds; a running turn goes
- * on with the version that it began with.
+ * The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
+ * scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
+ * within 2 seconds; a running turn goes on with what it began with.
  */
 export type AgentDefinitionServiceService = typeof AgentDefinitionServiceService;
 export const AgentDefinitionServiceService = {
@@ -1052,6 +1064,74 @@ export const AgentDefinitionServiceService = {
     responseSerialize: (value: DeleteAgentResponse): Buffer => Buffer.from(DeleteAgentResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteAgentResponse => DeleteAgentResponse.decode(value),
   },
+  /**
+   * Creates an MCP server, or changes the one of this name, whose tools agents can use. It need not be reachable: see
+   * CheckMcpServer. The same server as before changes nothing, so a retry is harmless.
+   */
+  applyMcpServer: {
+    path: "/godoty.v1.AgentDefinitionService/ApplyMcpServer" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ApplyMcpServerRequest): Buffer =>
+      Buffer.from(ApplyMcpServerRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ApplyMcpServerRequest => ApplyMcpServerRequest.decode(value),
+    responseSerialize: (value: ApplyMcpServerResponse): Buffer =>
+      Buffer.from(ApplyMcpServerResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ApplyMcpServerResponse => ApplyMcpServerResponse.decode(value),
+  },
+  /** Returns an MCP server, without its secrets. */
+  getMcpServer: {
+    path: "/godoty.v1.AgentDefinitionService/GetMcpServer" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetMcpServerRequest): Buffer => Buffer.from(GetMcpServerRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetMcpServerRequest => GetMcpServerRequest.decode(value),
+    responseSerialize: (value: GetMcpServerResponse): Buffer =>
+      Buffer.from(GetMcpServerResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetMcpServerResponse => GetMcpServerResponse.decode(value),
+  },
+  /** Lists the MCP servers, by name, without their secrets. */
+  listMcpServers: {
+    path: "/godoty.v1.AgentDefinitionService/ListMcpServers" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListMcpServersRequest): Buffer =>
+      Buffer.from(ListMcpServersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListMcpServersRequest => ListMcpServersRequest.decode(value),
+    responseSerialize: (value: ListMcpServersResponse): Buffer =>
+      Buffer.from(ListMcpServersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListMcpServersResponse => ListMcpServersResponse.decode(value),
+  },
+  /**
+   * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
+   * its tools, and their prompt says so.
+   */
+  deleteMcpServer: {
+    path: "/godoty.v1.AgentDefinitionService/DeleteMcpServer" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteMcpServerRequest): Buffer =>
+      Buffer.from(DeleteMcpServerRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteMcpServerRequest => DeleteMcpServerRequest.decode(value),
+    responseSerialize: (value: DeleteMcpServerResponse): Buffer =>
+      Buffer.from(DeleteMcpServerResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteMcpServerResponse => DeleteMcpServerResponse.decode(value),
+  },
+  /**
+   * Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
+   * with `problem`, not an error.
+   */
+  checkMcpServer: {
+    path: "/godoty.v1.AgentDefinitionService/CheckMcpServer" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CheckMcpServerRequest): Buffer =>
+      Buffer.from(CheckMcpServerRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CheckMcpServerRequest => CheckMcpServerRequest.decode(value),
+    responseSerialize: (value: CheckMcpServerResponse): Buffer =>
+      Buffer.from(CheckMcpServerResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CheckMcpServerResponse => CheckMcpServerResponse.decode(value),
+  },
 } as const;
 
 export interface AgentDefinitionServiceServer extends UntypedServiceImplementation {
@@ -1073,6 +1153,25 @@ export interface AgentDefinitionServiceServer extends UntypedServiceImplementati
    * deleted "assistant" is the server's own again, also in its sessions.
    */
   deleteAgent: handleUnaryCall<DeleteAgentRequest, DeleteAgentResponse>;
+  /**
+   * Creates an MCP server, or changes the one of this name, whose tools agents can use. It need not be reachable: see
+   * CheckMcpServer. The same server as before changes nothing, so a retry is harmless.
+   */
+  applyMcpServer: handleUnaryCall<ApplyMcpServerRequest, ApplyMcpServerResponse>;
+  /** Returns an MCP server, without its secrets. */
+  getMcpServer: handleUnaryCall<GetMcpServerRequest, GetMcpServerResponse>;
+  /** Lists the MCP servers, by name, without their secrets. */
+  listMcpServers: handleUnaryCall<ListMcpServersRequest, ListMcpServersResponse>;
+  /**
+   * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
+   * its tools, and their prompt says so.
+   */
+  deleteMcpServer: handleUnaryCall<DeleteMcpServerRequest, DeleteMcpServerResponse>;
+  /**
+   * Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
+   * with `problem`, not an error.
+   */
+  checkMcpServer: handleUnaryCall<CheckMcpServerRequest, CheckMcpServerResponse>;
 }
 
 export interface AgentDefinitionServiceClient extends Client {
@@ -1163,6 +1262,95 @@ export interface AgentDefinitionServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteAgentResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Creates an MCP server, or changes the one of this name, whose tools agents can use. It need not be reachable: see
+   * CheckMcpServer. The same server as before changes nothing, so a retry is harmless.
+   */
+  applyMcpServer(
+    request: ApplyMcpServerRequest,
+    callback: (error: ServiceError | null, response: ApplyMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  applyMcpServer(
+    request: ApplyMcpServerRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ApplyMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  applyMcpServer(
+    request: ApplyMcpServerRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ApplyMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  /** Returns an MCP server, without its secrets. */
+  getMcpServer(
+    request: GetMcpServerRequest,
+    callback: (error: ServiceError | null, response: GetMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  getMcpServer(
+    request: GetMcpServerRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  getMcpServer(
+    request: GetMcpServerRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the MCP servers, by name, without their secrets. */
+  listMcpServers(
+    request: ListMcpServersRequest,
+    callback: (error: ServiceError | null, response: ListMcpServersResponse) => void,
+  ): ClientUnaryCall;
+  listMcpServers(
+    request: ListMcpServersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListMcpServersResponse) => void,
+  ): ClientUnaryCall;
+  listMcpServers(
+    request: ListMcpServersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListMcpServersResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
+   * its tools, and their prompt says so.
+   */
+  deleteMcpServer(
+    request: DeleteMcpServerRequest,
+    callback: (error: ServiceError | null, response: DeleteMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  deleteMcpServer(
+    request: DeleteMcpServerRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  deleteMcpServer(
+    request: DeleteMcpServerRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
+   * with `problem`, not an error.
+   */
+  checkMcpServer(
+    request: CheckMcpServerRequest,
+    callback: (error: ServiceError | null, response: CheckMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  checkMcpServer(
+    request: CheckMcpServerRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CheckMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  checkMcpServer(
+    request: CheckMcpServerRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CheckMcpServerResponse) => void,
   ): ClientUnaryCall;
 }
 

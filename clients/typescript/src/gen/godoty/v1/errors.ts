@@ -225,8 +225,9 @@ export enum ErrorReason {
    */
   ERROR_REASON_API_KEY_NOT_FOUND = 31,
   /**
-   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
-   * server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key, or a secret of one of its MCP servers, cannot be stored, or the
+   * stored one cannot be decrypted: the server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS.
+   * Retry after that.
    * For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
    */
   ERROR_REASON_PROVIDER_KEYS_OFF = 32,
@@ -348,6 +349,17 @@ export enum ErrorReason {
    * For example: ApplyAgent for a 1001st name. metadata: limit=1000.
    */
   ERROR_REASON_AGENT_LIMIT = 50,
+  /**
+   * ERROR_REASON_MCP_SERVER_NOT_FOUND - NOT_FOUND. The tenant has no MCP server of this name: as the request names it, or one of the tools of the definition
+   * in it. metadata: mcp_server. Do not retry.
+   * For example: ApplyAgent with tools of a server that is another tenant's. metadata: mcp_server=crm.
+   */
+  ERROR_REASON_MCP_SERVER_NOT_FOUND = 51,
+  /**
+   * ERROR_REASON_MCP_SERVER_LIMIT - RESOURCE_EXHAUSTED. The tenant has 50 MCP servers: delete one first. metadata: limit. Do not retry.
+   * For example: ApplyMcpServer for a 51st name. metadata: limit=50.
+   */
+  ERROR_REASON_MCP_SERVER_LIMIT = 52,
   /**
    * ERROR_REASON_AGENT_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the agent. metadata: agent. Do not retry.
    * For example: Converse with `assistant` under a policy that allows "support-*". metadata: agent=assistant.
@@ -517,6 +529,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 50:
     case "ERROR_REASON_AGENT_LIMIT":
       return ErrorReason.ERROR_REASON_AGENT_LIMIT;
+    case 51:
+    case "ERROR_REASON_MCP_SERVER_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_MCP_SERVER_NOT_FOUND;
+    case 52:
+    case "ERROR_REASON_MCP_SERVER_LIMIT":
+      return ErrorReason.ERROR_REASON_MCP_SERVER_LIMIT;
     case 53:
     case "ERROR_REASON_AGENT_NOT_ALLOWED":
       return ErrorReason.ERROR_REASON_AGENT_NOT_ALLOWED;
@@ -634,6 +652,10 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_AGENT_MISMATCH";
     case ErrorReason.ERROR_REASON_AGENT_LIMIT:
       return "ERROR_REASON_AGENT_LIMIT";
+    case ErrorReason.ERROR_REASON_MCP_SERVER_NOT_FOUND:
+      return "ERROR_REASON_MCP_SERVER_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_MCP_SERVER_LIMIT:
+      return "ERROR_REASON_MCP_SERVER_LIMIT";
     case ErrorReason.ERROR_REASON_AGENT_NOT_ALLOWED:
       return "ERROR_REASON_AGENT_NOT_ALLOWED";
     case ErrorReason.ERROR_REASON_TOOL_NOT_ALLOWED:

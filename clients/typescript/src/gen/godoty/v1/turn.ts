@@ -249,8 +249,8 @@ export interface TurnLimits {
 /**
  * An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
  * with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
- * `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
- * tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
+ * `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
+ * `tool_call_finished` for each tool that the model called; tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
  * they do not know (`event` is then unset), and treat an enum value that they do not know as unspecified: later
  * versions add some.
  */
@@ -302,6 +302,9 @@ export interface TurnEvent {
      * runs it. Clients can ignore it.
      */
     { $case: "heartbeat"; value: Heartbeat }
+    | //
+    /** A running tool call has reported its progress. */
+    { $case: "toolProgress"; value: ToolProgress }
     | undefined;
 }
 
@@ -341,6 +344,23 @@ export interface ToolCallStarted {
   name: string;
   /** The input, as JSON. */
   inputJson: string;
+}
+
+/**
+ * A running tool call has reported its progress, as tools of MCP servers may. At most 20 reports of a call are all sent,
+ * later ones at most once a second.
+ */
+export interface ToolProgress {
+  /** The id of the call, assigned by the model. */
+  toolCallId: string;
+  /** The progress until now, in a unit of the tool's own: each report of a call should have a larger value. */
+  progress: number;
+  /** The value of `progress` at the end of the call. Unset: unknown. */
+  total?:
+    | number
+    | undefined;
+  /** What the tool is doing, in its own words: at most 503 characters. Empty: it does not say. */
+  message: string;
 }
 
 /** A tool call has finished. */
@@ -593,6 +613,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "heartbeat":
         Heartbeat.encode(message.event.value, writer.uint32(98).fork()).join();
         break;
+      case "toolProgress":
+        ToolProgress.encode(message.event.value, writer.uint32(106).fork()).join();
+        break;
     }
     return writer;
   },
@@ -706,6 +729,14 @@ export const TurnEvent: MessageFns<TurnEvent> = {
             message.event = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.event = { $case: "toolProgress", value: ToolProgress.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -761,6 +792,10 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turn_finished) }
         : isSet(object.heartbeat)
         ? { $case: "heartbeat", value: Heartbeat.fromJSON(object.heartbeat) }
+        : isSet(object.toolProgress)
+        ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.toolProgress) }
+        : isSet(object.tool_progress)
+        ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.tool_progress) }
         : undefined,
     };
   },
@@ -794,6 +829,8 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       obj.turnFinished = TurnFinished.toJSON(message.event.value);
     } else if (message.event?.$case === "heartbeat") {
       obj.heartbeat = Heartbeat.toJSON(message.event.value);
+    } else if (message.event?.$case === "toolProgress") {
+      obj.toolProgress = ToolProgress.toJSON(message.event.value);
     }
     return obj;
   },
@@ -858,6 +895,12 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "heartbeat": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "heartbeat", value: Heartbeat.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "toolProgress": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "toolProgress", value: ToolProgress.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1252,6 +1295,127 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
     message.toolCallId = object.toolCallId ?? "";
     message.name = object.name ?? "";
     message.inputJson = object.inputJson ?? "";
+    return message;
+  },
+};
+
+function createBaseToolProgress(): ToolProgress {
+  return { toolCallId: "", progress: 0, total: undefined, message: "" };
+}
+
+export const ToolProgress: MessageFns<ToolProgress> = {
+  encode(message: ToolProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.toolCallId !== "") {
+      writer.uint32(10).string(message.toolCallId);
+    }
+    if (message.progress !== 0) {
+      writer.uint32(17).double(message.progress);
+    }
+    if (message.total !== undefined) {
+      writer.uint32(25).double(message.total);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ToolProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseToolProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.toolCallId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.progress = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.total = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ToolProgress {
+    return {
+      toolCallId: isSet(object.toolCallId)
+        ? globalThis.String(object.toolCallId)
+        : isSet(object.tool_call_id)
+        ? globalThis.String(object.tool_call_id)
+        : "",
+      progress: isSet(object.progress) ? globalThis.Number(object.progress) : 0,
+      total: isSet(object.total) ? globalThis.Number(object.total) : undefined,
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: ToolProgress): unknown {
+    const obj: any = {};
+    if (message.toolCallId !== "") {
+      obj.toolCallId = message.toolCallId;
+    }
+    if (message.progress !== 0) {
+      obj.progress = floatToJson(message.progress);
+    }
+    if (message.total !== undefined) {
+      obj.total = floatToJson(message.total);
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ToolProgress>, I>>(base?: I): ToolProgress {
+    return ToolProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ToolProgress>, I>>(object: I): ToolProgress {
+    const message = createBaseToolProgress();
+    message.toolCallId = object.toolCallId ?? "";
+    message.progress = object.progress ?? 0;
+    message.total = object.total ?? undefined;
+    message.message = object.message ?? "";
     return message;
   },
 };
@@ -2080,6 +2244,10 @@ export const Turn: MessageFns<Turn> = {
     return message;
   },
 };
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
