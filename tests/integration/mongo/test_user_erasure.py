@@ -34,7 +34,7 @@ async def components(backends: Backends, new_database: str) -> AsyncIterator[Com
 async def insert_session(components: Components, tenant_id: str, session_id: str, **fields: Any) -> None:
     """Insert a session."""
     document = new_session_document(
-        model="a/b", agent=SessionAgent("assistant"), user=None, user_reference=None, time=datetime.now(UTC)
+        model="a/b", agent=SessionAgent(), user=None, user_reference=None, time=datetime.now(UTC)
     )
     ids = {"tenant_id": tenant_id, "session_id": session_id, "lease": None, "fence": 1}
     await components.database.collection("sessions").insert_one({**document, **ids, **fields})
