@@ -73,8 +73,8 @@ def _tool_started(message: pb.TurnEvent, event: events.ToolCallStarted) -> None:
 def _tool_progress(message: pb.TurnEvent, event: events.ToolProgress) -> None:
     reported = message.tool_progress
     reported.tool_call_id, reported.progress, reported.message = event.tool_call_id, event.progress, event.message
-    if event.total is not None:
-        reported.total = event.total
+    if event.progress_total is not None:
+        reported.total = event.progress_total
 
 
 def _tool_finished(message: pb.TurnEvent, event: events.ToolCallFinished) -> None:

@@ -55,7 +55,7 @@ class CallListener:
                 ToolProgress(
                     tool_call_id=tool_use["toolUseId"],
                     progress=data.progress,
-                    total=data.total,
+                    progress_total=data.total,
                     message=data.message,
                 )
             )

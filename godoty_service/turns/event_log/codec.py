@@ -171,7 +171,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     ],
     "reasoning": lambda event: event.text,
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
-    "progress": lambda event: [event.tool_call_id, event.progress, event.total, event.message],
+    "progress": lambda event: [event.tool_call_id, event.progress, event.progress_total, event.message],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
     "call": _encode_call,
     "finished": _encode_finished,
@@ -186,7 +186,9 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     "started": _decode_started,
     "reasoning": ReasoningDelta,
     "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
-    "progress": lambda value: ToolProgress(tool_call_id=value[0], progress=value[1], total=value[2], message=value[3]),
+    "progress": lambda value: ToolProgress(
+        tool_call_id=value[0], progress=value[1], progress_total=value[2], message=value[3]
+    ),
     "result": lambda value: ToolCallFinished(
         tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
     ),

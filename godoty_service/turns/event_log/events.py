@@ -62,11 +62,11 @@ class ToolCallStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolProgress:
-    """A running tool call reports how far it has come. `total` is None if unknown; `message` may be empty."""
+    """A running tool call reports how far it has come. `progress_total` is None if unknown; `message` may be empty."""
 
     tool_call_id: str
     progress: float
-    total: float | None
+    progress_total: float | None
     message: str
 
 

@@ -22,6 +22,8 @@ TERMS = ApiKeyTerms(scopes=frozenset({Scope.ADMIN}))
 UNLIMITED: dict[str, Any] = {"display_name": "", "models": [], "turns_per_minute": None, "expire_time": None}
 NO_LIMITS: dict[str, Any] = {
     "allowed_models": [],
+    "allowed_agents": [],
+    "allowed_tools": [],
     "default_model": None,
     "default_fallback_models": [],
     "max_output_tokens": None,

@@ -13,9 +13,9 @@ WITH_MONEY = [
     "rpc/*codec.py",
 ]
 
-# A float may measure time or a share, in these names; it may never hold money.
+# A float may measure time, a share or progress, in these names; it may never hold money.
 NO_MONEY = re.compile(
-    r"share|backoff|seconds|grace|timeout|retry_after|wait|delay|duration|latency|interval|elapsed|monotonic|age$|_at$|time"
+    r"share|backoff|seconds|grace|timeout|retry_after|wait|delay|duration|latency|interval|elapsed|monotonic|progress|age$|_at$|time"
 )
 # Reasoning is returned to the model unchanged, and tool inputs belong to the tool: neither contains amounts.
 WITHOUT_MONEY = {f"openrouter/{name}.py" for name in ("reasoning_details", "tool_calls", "message_normalizer")}

@@ -55,6 +55,8 @@ BY_REASON = {
     "AGENT_NOT_ALLOWED": "choose another agent with --agent NAME in a /new session",
     "TOOL_NOT_ALLOWED": "ask the administrator to change the policy, or the agent's definition",
     "AGENT_LIMIT": "apply a version of an existing agent",
+    "MCP_SERVER_NOT_FOUND": "`godoty mcp list` lists the MCP servers",
+    "MCP_SERVER_LIMIT": "delete an MCP server that is no longer used",
     "API_KEY_CREATED": "revoke the key if its text was lost, and send the request with another id",
     "ETAG_MISMATCH": "read it again, and send the change with its etag",
     "OUTPUT_NOT_ALLOWED": "ask the administrator to change the policy",
