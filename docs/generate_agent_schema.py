@@ -13,7 +13,7 @@ from typing import Any
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.clock import utc_now
 from godoty_service.rpc.validation import AGENT_NAME, COUNTS, LENGTHS, MODEL_ID
 

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics

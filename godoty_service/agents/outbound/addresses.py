@@ -1,4 +1,4 @@
-"""Which network addresses MCP servers may have: public ones, and those that the operator allows.
+"""Which network addresses requests may go to: public ones, and those that the operator allows.
 
 A name is resolved once for a connection; its addresses are checked, and the connection is made to one of those. So a
 name that resolves to another address a moment later reaches nothing else.
@@ -20,7 +20,7 @@ _MAX_ATTEMPTS = 4  # addresses to which a connection is tried
 _LOOKUPS = 8  # at once; they take threads of the event loop's executor
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 are metadata services.
+# Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 serve metadata.
 _RESERVED: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 
 

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from strands.types.tools import AgentTool
 
-from godoty_service.agents.calculator import calculator
-from godoty_service.agents.current_time import current_time
+from godoty_service.agents.tools.calculator import calculator
+from godoty_service.agents.tools.current_time import current_time
 
 
 def built_in_tools(*, clock: Callable[[], datetime]) -> Mapping[str, AgentTool]:
