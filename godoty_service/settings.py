@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from godoty_service.fetch_settings import FetchSettings
 from godoty_service.ids import key_id_of
-from godoty_service.mcp_settings import McpSettings
 from godoty_service.setting_types import (
     BaseUrl,
     DatabaseName,
@@ -30,7 +30,7 @@ _MIN_LEASE_HEARTBEATS = 2  # a late heartbeat must not end a lease
 _OTHER_FIELDS = 256 * 1024  # bytes of all fields of a request but its text: the definition of an agent, variables
 
 
-class Settings(McpSettings):
+class Settings(FetchSettings):
     """All settings, read from variables with the prefix `GODOTY_` unless a setting names another.
 
     Each number has a range; `environment.py` describes the values that a setting takes.

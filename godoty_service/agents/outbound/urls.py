@@ -1,5 +1,7 @@
 """URLs of requests: their origins, the header that names their host, and where redirects lead."""
 
+import re
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -8,6 +10,49 @@ import httpcore2
 from godoty_service.agents.outbound.pool import RequestFailed
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_HOST: Final = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]{2,45}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlParts:
+    """A URL of HTTP in parts.
+
+    Attributes:
+        scheme: "http" or "https".
+        host: The host in lower case; an IPv6 address without brackets.
+        port: The port.
+        target: The path and the query.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def is_default_port(self) -> bool:
+        """Whether the port is the one of the scheme."""
+        return self.port == _DEFAULT_PORTS[self.scheme]
+
+
+def split_url(url: str) -> UrlParts:
+    """Return the parts of a URL.
+
+    Raises:
+        RequestFailed: It is not one of HTTP, or has a user or a password.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = origin(url)
+    except ValueError:
+        raise RequestFailed("The URL is not valid.") from None
+    if scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or parts.port == 0:
+        raise RequestFailed("The URL must be an absolute one of https (or http), with a host.")
+    if "@" in parts.netloc:
+        raise RequestFailed("The URL must have no user or password.")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return UrlParts(scheme=scheme, host=host, port=port, target=target)
 
 
 def origin(url: str) -> tuple[str, str, int]:
