@@ -32,7 +32,7 @@ class AgentSelection:
     @property
     def model(self) -> str | None:
         """The model of a new session; None: the definition names none."""
-        version = self._version or (self._agent and self._agent.newest)
+        version = self._version or (self._agent.newest if self._agent is not None else None)
         return version.definition.model if version is not None else None
 
     async def read(self) -> None:

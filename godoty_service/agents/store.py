@@ -39,7 +39,7 @@ Key = tuple[str, str]
 
 
 class Agents:
-    """Agents by tenant and name, cached for 2 seconds; versions are cached for ever.
+    """Agents by tenant and name, cached for 2 seconds; versions never change and are cached without a limit of time.
 
     Attributes:
         lists: Lists of agents and of their versions.
@@ -140,10 +140,12 @@ class Agents:
             _check_etag(definition.name, old, etag)
             new = old.newest if old is not None and same else await self._next(tenant_id, old, definition, by=by)
             await record(old, new)
-            if same or await self._insert_version(tenant_id, old, new):
+            if same:
                 agent = await self._point(tenant_id, old, new)
-                if agent is not None:
-                    return agent, True
+            else:
+                agent = await self._add_version(tenant_id, old, new)
+            if agent is not None:
+                return agent, True
         raise AgentChanged.of(definition.name, "")
 
     async def delete(self, tenant_id: str, name: str, *, etag: str, record: Record) -> None:
@@ -184,14 +186,29 @@ class Agents:
         number = BUILT_IN_VERSION + 1 if old is None else old.newest.version + 1
         return AgentVersion(definition=definition, version=number, create_time=to_millisecond(self._clock()), by=by)
 
-    async def _insert_version(self, tenant_id: str, old: Agent | None, new: AgentVersion) -> bool:
-        """Insert a version; if another caller has inserted this number, complete that change and return False."""
-        if await self._versions.insert(tenant_id, new):
-            return True
-        other = await self._versions.read(tenant_id, new.name, new.version)
-        if other is not None:
-            await self._point(tenant_id, old, other)
-        return False
+    async def _add_version(self, tenant_id: str, old: Agent | None, new: AgentVersion) -> Agent | None:
+        """Insert a version and make it the newest.
+
+        Returns:
+            The agent. None: another caller has inserted this number, and that change was completed.
+
+        Raises:
+            AgentChanged: Others change the agent again and again; the next change completes this one.
+        """
+        if not await self._versions.insert(tenant_id, new):
+            other = await self._versions.read(tenant_id, new.name, new.version)
+            if other is not None:
+                await self._point(tenant_id, old, other)
+            return None
+        for _ in range(_ATTEMPTS):
+            agent = await self._point(tenant_id, old, new)
+            if agent is not None:
+                return agent
+            old = await self.read(tenant_id, new.name)
+            if old is not None and old.newest.version >= new.version:
+                # Another caller has completed this change, and perhaps made one of its own: no etag fits it any more.
+                return Agent(newest=new)
+        raise AgentChanged.of(new.name, "")
 
     async def _point(
         self, tenant_id: str, old: Agent | None, newest: AgentVersion, *, deleted: bool = False

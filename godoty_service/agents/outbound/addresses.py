@@ -52,7 +52,7 @@ class AddressRules:
         return encrypted and is_public(plain)
 
     def permits_host(self, host: str, *, encrypted: bool) -> bool:
-        """Return whether a host may be connected to as far as its name tells: one that is no address is permitted."""
+        """Return whether a host may be connected to as far as its name shows: one that is no address is permitted."""
         try:
             return self.permits(ipaddress.ip_address(host), encrypted=encrypted)
         except ValueError:

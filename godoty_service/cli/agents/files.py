@@ -6,12 +6,16 @@ values have no prefix. `docs/agent.schema.json` describes the form for editors.
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf import json_format
+
+from godoty_service.rpc.agents.fields import provider_json
+from godoty_service.tenancy.routing import read_preferences
 
 _MODE, _EFFORT, _OVERRIDE = "HISTORY_MODE_", "REASONING_EFFORT_", "AGENT_OVERRIDE_"
 _MAX_BYTES = 1024 * 1024  # of a file
@@ -64,7 +68,7 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
     if "seed" in parameters:  # JSON has 64 bits as text
         parameters["seed"] = int(parameters["seed"])
     if "provider_json" in parameters:
-        parameters["provider"] = json.loads(parameters.pop("provider_json"))
+        parameters["provider"] = json.loads(parameters.pop("provider_json"), parse_float=Decimal)
     ordered = {field.name: fields[field.name] for field in pb.AgentDefinition.DESCRIPTOR.fields if field.name in fields}
     return dump(ordered)
 
@@ -92,7 +96,12 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
+def _represent_number(dumper: yaml.SafeDumper, number: Decimal) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", format(number, "f"))
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(Decimal, _represent_number)
 
 
 def _definition(document: dict[Any, Any], path: Path) -> pb.AgentDefinition:
@@ -104,8 +113,10 @@ def _definition(document: dict[Any, Any], path: Path) -> pb.AgentDefinition:
     message = pb.AgentDefinition()
     try:
         json_format.ParseDict(dict(_long(document)), message, max_recursion_depth=20)
+        if preferences := message.parameters.provider_json:
+            message.parameters.provider_json = provider_json(read_preferences(preferences))
     except (json_format.ParseError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     return message
 
 

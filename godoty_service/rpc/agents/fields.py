@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import Any
 
 from godoty.v1 import agent_pb2 as pb
 from godoty.v1 import turn_pb2
@@ -105,12 +106,17 @@ def parameters_message(parameters: ModelParameters) -> pb.ModelParameters | None
         max_output_tokens=parameters.max_output_tokens,
         seed=parameters.seed,
         stop=parameters.stop,
-        provider_json=json.dumps(parameters.provider, ensure_ascii=False) if parameters.provider else "",
+        provider_json=provider_json(parameters.provider),
     )
     if (reasoning := parameters.reasoning) is not None:
         effort = _EFFORT_NAMES[reasoning.effort] if reasoning.effort is not None else None
         message.reasoning.CopyFrom(pb.ModelReasoning(effort=effort, max_tokens=reasoning.max_tokens))
     return message
+
+
+def provider_json(provider: dict[str, Any] | None) -> str:
+    """Return routing preferences as JSON: the same text for the same preferences; empty if there are none."""
+    return json.dumps(provider, ensure_ascii=False, sort_keys=True) if provider else ""
 
 
 def _read_reasoning(path: str, message: pb.ModelParameters, violations: Violations) -> Reasoning | None:

@@ -122,7 +122,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         """Record a change: by its version, which has the content."""
         actor = Actor(kind=ActorKind.KEY, id=call.principal.key_id, peer=call.peer)
         before = _values(old.newest, deleted=old.deleted) if old is not None else None
-        newest = new or (old and old.newest)
+        newest = new or (old.newest if old is not None else None)
         after = _values(newest, deleted=new is None) if newest is not None else {}
         await self._administration.record_agent(actor, call.tenant_id, method=method, old=before, new=after)
 

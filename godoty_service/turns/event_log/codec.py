@@ -113,7 +113,8 @@ def _encode_finished(event: TurnFinished) -> Document:
 
 def _decode_started(value: list[Any]) -> TurnStarted:
     """Decode the start of a turn; an earlier build did not store the agent."""
-    session_id, created, totals, agent, version, *_ = [*value, "", None]
+    stored: list[Any] = [*value, "", None]
+    session_id, created, totals, agent, version, *_ = stored
     return TurnStarted(
         session_id=session_id,
         session_created=created,

@@ -26,7 +26,7 @@ WHOLE: dict[str, Any] = {
         "reasoning": {"effort": "REASONING_EFFORT_LOW"},
         "seed": 0,
         "stop": ["END"],
-        "provider_json": '{"order": ["OpenAI"], "max_price": {"prompt": "1.5"}}',
+        "provider_json": '{"max_price": {"prompt": "1.5"}, "order": ["OpenAI"], "preferred_min_throughput": 2.5}',
     },
     "tools": [{"builtin": "current_time"}, {"builtin": "calculator"}],
     "limits": {"max_model_calls": 3, "max_output_tokens": 900, "max_cost_usd": "0.05"},
@@ -53,7 +53,7 @@ async def test_definition_of_a_name_alone_has_no_other_fields(definer: Definer) 
 
 
 async def test_same_content_is_the_same_version(definer: Definer) -> None:
-    """Whatever the etag, so that a retry is harmless; another content is the next version, also one that was there."""
+    """With any etag, so that a retry is harmless; another content is the next version, also one that was there."""
     first = await definer.apply(description="one")
     again = await definer.apply(description="one", etag="0-0")
     second = await definer.apply(description="two", etag=first.etag)
@@ -100,7 +100,7 @@ async def test_etag_of_another_state_is_refused(definer: Definer) -> None:
 async def test_unknown_model_is_refused(definer: Definer) -> None:
     """Also as a fallback; the error names the field."""
     for field, value in {"model": "openai/gpt-99", "fallback_models": ["openai/gpt-99"]}.items():
-        fields = {"model": "openai/gpt-4o-mini", field: value}
+        fields: dict[str, Any] = {"model": "openai/gpt-4o-mini", field: value}
         failure = await failure_of(definer.apply(**fields))
         assert (failure.code, failure.reason) == (INVALID, "UNKNOWN_MODEL")
         assert list(failure.fields) == [f"definition.{field}"]

@@ -90,7 +90,7 @@ async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller:
 
 
 async def test_changed_agent_acts_as_before_in_the_running_turn(definer: Definer, caller: Caller) -> None:
-    """Anew in the next turn, and as it is pinned where it is pinned; entries tell which."""
+    """Anew in the next turn, and as it is pinned where it is pinned; entries say which."""
     await definer.apply(system_prompt="first", tools=[{"builtin": "calculator"}])
     await caller.converse("hello", session_id="pinned", agent="support@1")
     hold = new_id("hold")
@@ -128,7 +128,7 @@ async def test_session_keeps_its_agent(definer: Definer, caller: Caller) -> None
     assert turn.finished.session_totals.turns == 2
 
 
-@pytest.mark.parametrize("agent", ["nobody", "support@2", "nobody@1"])
+@pytest.mark.parametrize("agent", ["unknown", "support@2", "unknown@1"])
 async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller, agent: str) -> None:
     """NOT_FOUND; the session does not exist, and the request id is free."""
     await definer.apply()
@@ -137,7 +137,7 @@ async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller,
     assert (failure.code, failure.reason, failure.metadata) == (
         NOT_FOUND,
         "AGENT_NOT_FOUND",
-        {"agent": agent.replace("nobody@1", "nobody")},
+        {"agent": agent.replace("unknown@1", "unknown")},
     )
     assert caller.service.session("talk") is None
     assert caller.service.entries("talk") == []
@@ -296,11 +296,11 @@ async def test_policy_holds_over_an_agents_routing(serve: Start, connect: Any, d
 
 
 async def test_model_that_the_policy_forbids_is_refused(serve: Start, connect: Any, define: Any) -> None:
-    """A policy may change after a definition was applied."""
+    """A definition may name any model of the catalogue, since the policy may change."""
     caller = connect(await serve())
-    await define(caller).apply(model="anthropic/claude-haiku-4.5")
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
         await components.tenancy.policies.set(caller.service.tenant_id, Policy(allowed_models=("openai/*",)))
+    await define(caller).apply(model="anthropic/claude-haiku-4.5")
     failure = refused(await caller.converse("hello", agent="support"))
 
     assert failure.metadata == {"model": "anthropic/claude-haiku-4.5"}
@@ -312,12 +312,10 @@ async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> N
     await definer.apply(history={"messages": 4, "mode": "HISTORY_MODE_SLIDING"})
     for number in range(4):
         await caller.converse(f"message {number}", agent="support")
-    window = [each for each in caller.service.requests("talk")[-1]["messages"] if each["role"] != "system"]
-    assert len(window) <= 4
+    said = [each["content"] for each in caller.service.requests("talk")[-1]["messages"] if each["role"] == "user"]
+    assert ["message 0" in str(said), "message 3" in str(said)] == [False, True]
 
     await definer.apply(history={"messages": 4, "mode": "HISTORY_MODE_SUMMARY"}, parameters={"seed": 7, "stop": ["x"]})
-    await soon_applied(caller, "support", 2)
-    purposes: list[str | None] = []
     for number in range(4):
         await caller.converse(f"message {number}", session_id="s", agent="support")
     entries = caller.service.entries("s")
@@ -328,13 +326,6 @@ async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> N
     assert ["seed" in each for each in requests] == [purpose == "agent" for purpose in purposes]
     assert not any("cache_control" in each for each in requests)
     assert ["stop" in each for each in requests] == [purpose == "agent" for purpose in purposes]
-
-
-async def soon_applied(caller: Caller, agent: str, version: int) -> None:
-    """Wait until the server takes a version: a change reaches the turns of the server that made it at once."""
-    session_id = new_id("ses")
-    turn = await caller.converse("hello", session_id=session_id, agent=agent)
-    assert turn.started.agent_version == version
 
 
 async def test_metrics_have_the_totals_by_agent(definer: Definer, caller: Caller) -> None:

@@ -83,7 +83,7 @@ async def test_change_while_another_is_recorded_has_the_next_number(database: Da
     recorded: list[tuple[int | None, int | None]] = []
 
     async def overtaken(old: Agent | None, new: AgentVersion | None) -> None:
-        recorded.append((old and old.newest.version, new and new.version))
+        recorded.append((old.newest.version if old is not None else None, new.version if new is not None else None))
         if len(recorded) == 1:
             await apply(agents, replace(ONE, description="meanwhile"))
 

@@ -32,7 +32,7 @@ parameters:
   reasoning: {effort: none}
   seed: 9007199254740993
   stop: [END]
-  provider: {order: [OpenAI], max_price: {prompt: "1.5"}}
+  provider: {order: [OpenAI], max_price: {prompt: 1.5}, preferred_min_throughput: 2.5}
 tools: [calculator, {builtin: current_time}]
 limits: {max_model_calls: 3, max_cost_usd: "0.05"}
 history: {messages: 12, mode: summary}
@@ -61,7 +61,7 @@ def test_file_is_the_definition_that_it_says(tmp_path: Path) -> None:
             "reasoning": {"effort": "REASONING_EFFORT_NONE"},
             "seed": 9007199254740993,
             "stop": ["END"],
-            "provider_json": '{"order": ["OpenAI"], "max_price": {"prompt": "1.5"}}',
+            "provider_json": '{"max_price": {"prompt": "1.5"}, "order": ["OpenAI"], "preferred_min_throughput": 2.5}',
         },
         tools=[{"builtin": "calculator"}, {"builtin": "current_time"}],
         limits={"max_model_calls": 3, "max_cost_usd": "0.05"},
@@ -111,6 +111,7 @@ def test_file_may_have_several_definitions(tmp_path: Path) -> None:
         ("name: a\nhistory: {mode: endless}", "mode"),
         ("name: a\nparameters: {temperature: warm}", "temperature"),
         ("name: a\n1: 2", "1"),
+        ("name: a\nparameters: {provider: {unknown: 1}}", "unknown"),
         ("a: &a [x]\nname: *a", "aliases"),
         ("name: " + "[" * 5000, "is not YAML"),
         ("name: !!python/object/apply:os.system [ls]", "is not YAML"),

@@ -36,6 +36,7 @@ METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in 
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
 HEADER = mcp_pb.McpHeader(name="X-Key", secret="a")
+VARIABLES = pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)})
 TOOL = agent_pb2.AgentTool(builtin="calculator")
 GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
@@ -204,11 +205,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "CreateApiKey models": lambda: key_codec.parse_new_key(
         admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
     ),
-    "Converse variables": lambda: agent_codec.parse_turn_request(
-        pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)}),
-        catalogue=None,
-        max_text_bytes=100,
-    ),
+    "Converse variables": lambda: agent_codec.parse_turn_request(VARIABLES, catalogue=None, max_text_bytes=100),
     "ApplyAgent tools": lambda: agents_codec.parse_application(
         definitions_pb.ApplyAgentRequest(definition={"name": "a", "tools": [TOOL] * MANY}), catalogue=None, tools=()
     ),
