@@ -20,7 +20,7 @@ def redirect(location: str, status: int = 302) -> bytes:
 
 
 class Web:
-    """The server.
+    """The server, at 127.0.0.1 and 127.0.0.2.
 
     Attributes:
         port: Its port.
@@ -55,10 +55,12 @@ class Web:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
+        self._second = await asyncio.start_server(self._serve, "127.0.0.2", self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self._second.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
