@@ -237,7 +237,7 @@ async def test_slow_answer_is_an_error_and_its_connection_closed(web: Web, drips
 
     assert not succeeded
     assert "within 0.3 s" in shown or "in time" in shown
-    await closed.wait()
+    await soon(lambda: closed.is_set() or not web.requests)  # on a busy machine the time may end before it is sent
     await tool.fetcher.aclose()
 
 
