@@ -13,7 +13,7 @@ from typing import Any
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import NEED_SETTINGS, built_in_tools
 from godoty_service.clock import utc_now
 from godoty_service.rpc.validation import AGENT_NAME, COUNTS, LENGTHS, MODEL_ID
 
@@ -74,7 +74,7 @@ def property_of(descriptor: Descriptor, field: FieldDescriptor) -> tuple[str, di
     if field.name == "overridable":
         return field.name, {**described, "type": "array", "items": values_of(pb.AgentOverride.DESCRIPTOR)}
     if field.name == "tools":
-        names = {"enum": sorted(built_in_tools(clock=utc_now))}
+        names = {"enum": sorted([*built_in_tools(clock=utc_now), *NEED_SETTINGS])}
         tool = schema_of_message(pb.AgentTool.DESCRIPTOR)
         tool["properties"]["builtin"] |= names
         items: dict[str, Any] = {"anyOf": [names, {**tool, "minProperties": 1, "maxProperties": 1}]}

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 import httpx2
 
-from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.changes import McpComponents, McpServerChanges
-from godoty_service.agents.mcp.http_pool import Network
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.store import Encryption, McpServers
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.outbound.addresses import AddressRules
+from godoty_service.agents.outbound.pool import Network
 from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
 from godoty_service.settings import Settings

@@ -13,13 +13,14 @@ import structlog
 from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.cluster.worker import Worker
 from godoty_service.erasure_bootstrap import tenant_erasure
 from godoty_service.errors import GodotyError
+from godoty_service.fetch_bootstrap import open_fetcher
 from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, build_server
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.mcp_bootstrap import open_toolbox
@@ -113,7 +114,8 @@ async def _start(
     background(stack, components.clock.run(settings.heartbeat, on_measured=report_clock(call_metrics, status)))
     background(stack, storage.run(settings.storage_probe_interval, status.storage_probed))
     metrics_port = open_metrics_page(stack, settings, metrics, provider.oracle, shared=counts is not None)
-    tools = built_in_tools(clock=components.clock)
+    fetcher = await stack.enter_async_context(open_fetcher(settings))
+    tools = built_in_tools(clock=components.clock, fetcher=fetcher)
     mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
     background(stack, mcp.run(_MCP_INTERVAL))
     turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp)

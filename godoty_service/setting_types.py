@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, core_schema
 
+from godoty_service.agents.outbound.hosts import read_hosts
+
 _PORT = re.compile(r"[0-9]{1,5}")
 _LARGEST_PORT = 65_535
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _VISIBLE = re.compile(r"[!-~]{1,512}")
 _URL_LENGTH = 2048
 _MOST_NETWORKS = 1000
+_MOST_HOSTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,13 @@ def _are_networks(text: str) -> bool:
         return False
 
 
+def _are_hosts(text: str) -> bool:
+    try:
+        return len(read_hosts(text)) <= _MOST_HOSTS
+    except ValueError:
+        return False
+
+
 def _matches(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
     return lambda text: bool(compiled.fullmatch(text))
@@ -164,6 +174,10 @@ Keys = Annotated[
 ]
 Networks = Annotated[
     str, Form("addresses and networks, separated by commas, such as 10.0.0.0/8, 2001:db8::1", _are_networks)
+]
+Hosts = Annotated[
+    str,
+    Form("hosts, separated by commas, such as example.com, *.example.org, 10.0.0.1:8080, [::1]:8080, or *", _are_hosts),
 ]
 ModelId = Annotated[str, Form("the id of a model, such as openai/gpt-4o-mini", _matches(r"[A-Za-z0-9._:/~@-]{1,128}"))]
 HeaderText = Annotated[str, Form("1 to 200 printable ASCII characters", _matches(r"[!-~]([ -~]{0,198}[!-~])?"))]

@@ -12,6 +12,7 @@ from strands.types.agent import Limits
 
 from godoty_service.agents.definitions import ModelParameters
 from godoty_service.agents.mcp.tools import MCP, OfferedTools, TurnConnections, offer
+from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import SessionLost
 from godoty_service.ledger.entries import ModelCall
@@ -27,7 +28,7 @@ from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.agent_listeners import CallListener, ToolListener, ToolOutputLimit
 from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer, history_management
-from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics
+from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
 from godoty_service.turns.turn import Turn
 
 
@@ -105,6 +106,7 @@ class TurnFactory:
         invocation: dict[str, Any] = {LISTENER: answer, MCP: connections}
         spans = CallSpans(invocation)
         meter = self._meter(turn, claim, spans, last_number=totals.last_number)
+        invocation[SESSION_TOTALS] = self._totals_reader(claim, totals, meter)
         model = self._model(turn, claim, meter)
         tools, trimmer = ToolListener(turn.log), self._trimmer(turn, claim, offered)
         state = {**claim.session.state, METRICS_KEY: state_metrics(totals)}
@@ -167,6 +169,10 @@ class TurnFactory:
             on_opened=spans.opened,
             on_ended=on_end,
         )
+
+    def _totals_reader(self, claim: Claim, totals: SessionTotals, meter: TurnMeter) -> SessionTotalsReader:
+        """Return what returns the session's totals, the turn's calls until then included."""
+        return lambda: totals_with(self._dependencies.ledger, claim.session, totals, meter.entries)
 
     def _scope(self, turn: Turn, claim: Claim) -> TurnScope:
         session, client = claim.session, turn.provider_client

@@ -6,7 +6,6 @@ from typing import Any
 from strands.types.content import Message, Messages
 
 from godoty_service.errors import SessionLost
-from godoty_service.ledger.entries import Entry
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import (
     SessionTotalsUpdater,
@@ -20,7 +19,7 @@ from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.sessions.store import SessionStore
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics
+from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,8 @@ class TurnFinalizer:
     async def _finish(self, message_count: int) -> SessionTotals:
         """Store the totals of all the session's entries and release it, in one write."""
         session = self.claim.session
-        totals, revision = await self._with_own_entries(), session.totals_revision
+        totals = await totals_with(self.ledger, session, self.totals, self.meter.entries)
+        revision = session.totals_revision
         while not await self.sessions.finish(
             session,
             message_count=message_count,
@@ -109,13 +109,6 @@ class TurnFinalizer:
             totals = await self._with_all_entries(session_totals_from_document(found[0]))
         self.leases.released(self.claim.turn_id)
         return totals
-
-    async def _with_own_entries(self) -> SessionTotals:
-        """Return the totals with the turn's own entries, or with all if another writer's entry precedes one of them."""
-        entries: list[Entry] = list(self.meter.entries)
-        totals = self.totals.apply(entries)
-        complete = all(entry.number <= totals.last_number for entry in entries)
-        return totals if complete else await self._with_all_entries(self.totals)
 
     async def _with_all_entries(self, base: SessionTotals) -> SessionTotals:
         """Return totals with every entry that the ledger has after them, by any writer."""

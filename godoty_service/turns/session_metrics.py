@@ -1,7 +1,9 @@
 """What a session has cost: its exact totals, and their projection into the agent's state."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from godoty_service.ledger.entries import Entry
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import session_totals_from_document
 from godoty_service.ledger.totals import NEWEST_RUNS, SessionTotals
@@ -27,6 +29,24 @@ async def load_totals(ledger: Ledger, session: Session, *, doubtful: bool) -> Se
         return totals
     entries = await ledger.entries_after(session.tenant_id, session.uid, after=totals.last_number, also=totals.open)
     return totals.apply(entries)
+
+
+async def totals_with(
+    ledger: Ledger, session: Session, totals: SessionTotals, entries: Sequence[Entry]
+) -> SessionTotals:
+    """Return the totals with the entries of a running turn, or with all if another writer's entry precedes one of them.
+
+    Args:
+        ledger: The ledger with the session's entries.
+        session: The session.
+        totals: The session's totals before the turn.
+        entries: The turn's entries.
+    """
+    applied = totals.apply(list(entries))
+    if all(entry.number <= applied.last_number for entry in entries):
+        return applied
+    after = await ledger.entries_after(session.tenant_id, session.uid, after=totals.last_number, also=totals.open)
+    return totals.apply(after)
 
 
 def state_metrics(session_totals: SessionTotals) -> dict[str, Any]:

@@ -55,6 +55,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("GODOTY_TURN_LOG_RETENTION", "-5", "-5", "a number from 1"),
     ("GODOTY_MAX_CONNECTIONS", "0", "0", "a whole number from 1 to 1000000"),
     ("GODOTY_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'10.0.0.0/8,proxy'", "networks"),
+    ("GODOTY_FETCH_HOSTS", "https://example.com/", "'https://example.com/'", "hosts"),
     ("GODOTY_MAX_TEXT_BYTES", "-1", "-1", "a whole number from"),
     ("GODOTY_HISTORY_MESSAGES", "1000000000", "1000000000", "a whole number from 4 to 10000"),
     ("GODOTY_OPENROUTER_BASE_URL", "openrouter.ai/api/v1", "'openrouter.ai/api/v1'", "a URL with https://"),

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.errors import McpServerChanged, McpServerNotFound, TooManyMcpServers
-from godoty_service.agents.mcp.server import DEFAULT_TIMEOUT, Credentials, McpServer, OAuthClient, origin
+from godoty_service.agents.mcp.server import DEFAULT_TIMEOUT, Credentials, McpServer, OAuthClient
 from godoty_service.agents.mcp.store import MAX_SERVERS, McpServers
+from godoty_service.agents.outbound.addresses import AddressRules
+from godoty_service.agents.outbound.urls import origin
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import FieldViolation, GodotyError, InvalidRequest
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from mcp_types import DiscoverResult
 
 from godoty_service.agents.mcp.errors import McpUnavailable
-from godoty_service.agents.mcp.http_pool import HttpPool, Network
 from godoty_service.agents.mcp.oauth import AccessToken
-from godoty_service.agents.mcp.server import Credentials, McpServer, origin
+from godoty_service.agents.mcp.server import Credentials, McpServer
+from godoty_service.agents.outbound.pool import HttpPool, Network
+from godoty_service.agents.outbound.urls import origin
 from godoty_service.errors import GodotyError
 
 CLOSE_SECONDS = 5.0  # in which a client must be closed

@@ -9,8 +9,9 @@ import httpcore2
 from pydantic import BaseModel, Field, ValidationError
 
 from godoty_service.agents.mcp.errors import McpUnavailable
-from godoty_service.agents.mcp.http_pool import HttpPool, header, raw_headers, read_bounded
 from godoty_service.agents.mcp.server import OAuthClient
+from godoty_service.agents.outbound.pool import HttpPool, RequestFailed, header, raw_headers, read_bounded
+from godoty_service.agents.outbound.urls import host_header
 
 _MAX_BYTES = 64 * 1024
 _TIMEOUT = 10.0  # seconds
@@ -86,6 +87,8 @@ class AccessToken:
                 answer = await self._request()
         except TimeoutError:
             raise McpUnavailable("The token endpoint did not answer in time.") from None
+        except RequestFailed as failure:
+            raise McpUnavailable(str(failure)) from failure
         lifetime = _LIFETIME if answer.expires_in is None else answer.expires_in
         self._token = answer.access_token
         self._expiry = time.monotonic() + max(lifetime - _MARGIN, lifetime / 2)
@@ -123,9 +126,3 @@ class AccessToken:
                 }
             ),
         ]
-
-
-def host_header(url: httpcore2.URL) -> bytes:
-    """Return the value of the header `Host` for a URL."""
-    host = b"[%b]" % url.host if b":" in url.host else url.host
-    return host if url.port is None else b"%b:%d" % (host, url.port)

@@ -1,7 +1,6 @@
 """Converts the result of an MCP tool to the content that the model sees."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from mcp_types import (
@@ -15,6 +14,8 @@ from mcp_types import (
     TextResourceContents,
 )
 from strands.types.tools import ToolResult, ToolResultContent, ToolResultStatus
+
+from godoty_service.agents.tools.limits import cut_texts
 
 _EMPTY = "(no output)"
 
@@ -30,7 +31,7 @@ def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | No
     texts = [_text(block) for block in result.content]
     texts = [_clean(text) for text in (*texts, *_structured(result.structured_content, texts)) if text]
     if max_bytes is not None:
-        texts = list(_bounded(texts, max_bytes))
+        texts = list(cut_texts(texts, max_bytes))
     content: list[ToolResultContent] = [{"text": text} for text in texts]
     status: ToolResultStatus = "error" if result.is_error else "success"
     return {"toolUseId": tool_use_id, "status": status, "content": content or [{"text": _EMPTY}]}
@@ -39,19 +40,6 @@ def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | No
 def error_result(tool_use_id: str, text: str) -> ToolResult:
     """Return the result of a call that failed."""
     return {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _clean(text)}]}
-
-
-def _bounded(texts: list[str], max_bytes: int) -> Iterator[str]:
-    """Yield the texts up to a number of bytes, and say so if some are left out."""
-    remaining = max_bytes
-    for index, text in enumerate(texts):
-        start = text.encode()[:remaining].decode(errors="ignore") if len(text) * 4 > remaining else text
-        if len(start) < len(text):
-            left_out = len(text) - len(start) + sum(map(len, texts[index + 1 :]))
-            yield f"{start}\n[The result is cut: {left_out:,} more characters are left out.]"
-            return
-        remaining -= len(text.encode())
-        yield text
 
 
 def _structured(value: Any, texts: list[str]) -> list[str]:

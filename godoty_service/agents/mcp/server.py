@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
@@ -108,13 +107,3 @@ class McpServer:
 def matches(patterns: tuple[str, ...], tool: str) -> bool:
     """Return whether one of some patterns matches a tool's name, or there are none."""
     return not patterns or any(fnmatchcase(tool, each) for each in patterns)
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Return a URL's scheme, host and port.
-
-    Raises:
-        ValueError: The port is not a number.
-    """
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)

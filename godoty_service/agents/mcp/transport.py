@@ -8,16 +8,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Final
-from urllib.parse import urljoin
 
 import httpcore2
 import httpx2
 
 from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable
-from godoty_service.agents.mcp.http_pool import FAILURES, failure_text, header, pieces, read_bounded
 from godoty_service.agents.mcp.links import ServerLink
-from godoty_service.agents.mcp.oauth import host_header
-from godoty_service.agents.mcp.server import origin
+from godoty_service.agents.outbound.pool import (
+    FAILURES,
+    RequestFailed,
+    failure_text,
+    header,
+    pieces,
+    read_bounded,
+)
+from godoty_service.agents.outbound.urls import REDIRECTS, host_header, origin, redirect_target
 
 MAX_REDIRECTS = 3
 _MAX_RESUMPTIONS = 2  # of answers that broke off, by one client
@@ -25,7 +30,6 @@ _MAX_ERROR_BYTES = 64 * 1024
 _MAX_VALUES = 100_000  # objects and lists in one answer: each takes some 100 bytes once it is decoded
 _SHORT = 5.0  # seconds for a request that has no answer, such as a notification
 _NOT_ALLOWED, _BAD_GATEWAY, _UNAUTHORIZED, _ERROR = 405, 502, 401, 400
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _WITH_BODY: Final = frozenset({307, 308})
 _SESSION = "mcp-session-id"
 _RESUME = "last-event-id"
@@ -84,7 +88,7 @@ class McpTransport(httpx2.AsyncBaseTransport):
         try:
             answer = await self._send(request)
             return await self._response(request, answer, exchange)
-        except McpFailure as failure:
+        except (McpFailure, RequestFailed) as failure:
             exchange.problem = str(failure)
             return httpx2.Response(_BAD_GATEWAY)
 
@@ -105,12 +109,12 @@ class McpTransport(httpx2.AsyncBaseTransport):
         for _ in range(MAX_REDIRECTS + 1):
             answer = await self._send_once(request, url)
             location = header(answer, "location")
-            if answer.status not in _REDIRECTS or not location:
+            if answer.status not in REDIRECTS or not location:
                 return answer
             await answer.aclose()
             if method != "GET" and answer.status not in _WITH_BODY:
                 raise McpUnavailable(f"The server redirects with HTTP {answer.status}; only 307 and 308 keep a body.")
-            url = _target(url, location)
+            url = redirect_target(url, location)
         raise McpUnavailable(f"The server redirects more than {MAX_REDIRECTS} times.")
 
     async def _send_once(self, request: httpx2.Request, url: str) -> httpcore2.Response:
@@ -191,22 +195,6 @@ class _BoundedBody(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._answer.aclose()
-
-
-def _target(url: str, location: str) -> str:
-    """Return where a redirect leads.
-
-    Raises:
-        McpUnavailable: Not to a URL of HTTP.
-    """
-    try:
-        target = urljoin(url, location)
-        scheme, host, _ = origin(target)
-    except ValueError:
-        scheme = host = ""
-    if scheme not in ("http", "https") or not host or not target.isascii():
-        raise McpUnavailable("The server redirects to what is no URL of HTTP.")
-    return target.partition("#")[0]
 
 
 def _is_session_lost(status: int, body: bytes) -> bool:

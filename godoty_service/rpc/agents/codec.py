@@ -19,6 +19,7 @@ from godoty_service.agents.definitions import (
 )
 from godoty_service.agents.lists import AgentSummary
 from godoty_service.agents.templates import Template
+from godoty_service.agents.tools.registry import NEED_SETTINGS
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.fields import (
     limits_message,
@@ -193,7 +194,7 @@ def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations:
             case "builtin":
                 tool: ToolEntry = BuiltInTool(name=each.builtin)
                 if each.builtin not in known:
-                    violations.add(f"{path}.builtin", f"must be one of {', '.join(sorted(known))}")
+                    violations.add(f"{path}.builtin", _unknown_tool(each.builtin, known))
             case "mcp":
                 tool = _read_mcp_tools(f"{path}.mcp.", each.mcp, violations)
             case _:
@@ -203,6 +204,12 @@ def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations:
             violations.add(path, "must be there once")
         found.append(tool)
     return tuple(found)
+
+
+def _unknown_tool(name: str, known: Collection[str]) -> str:
+    """Return what is wrong with a tool that this server does not have."""
+    text = f"must be one of {', '.join(sorted(known))}"
+    return f"{text}; for {name}, the operator sets {NEED_SETTINGS[name]}" if name in NEED_SETTINGS else text
 
 
 def _read_mcp_tools(path: str, message: pb.McpToolset, violations: Violations) -> McpTools:

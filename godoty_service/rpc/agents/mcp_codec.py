@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from godoty.v1 import mcp_server_pb2 as pb
 
-from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.changes import ServerTerms
 from godoty_service.agents.mcp.server import DEFAULT_TIMEOUT, McpServer, OAuthClient
 from godoty_service.agents.mcp.tool_list import ListedTool
 from godoty_service.agents.mcp.toolbox import ServerCheck
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc.metering_codec import duration, timestamp
 from godoty_service.rpc.validation import COUNTS, LENGTHS, Violations

@@ -14,7 +14,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from strands import tool
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.rpc import validation
 from godoty_service.tenancy.auth import Scope
 from godoty_service.turns.event_log.answer_listener import AnswerListener

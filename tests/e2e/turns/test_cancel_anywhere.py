@@ -10,7 +10,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 from strands import tool
 
 from godoty_service import server as composition
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.server import Running, running
 from tests.e2e.turns.cancel_injector import CancelInjector
 from tests.e2e.turns.conftest import LONG

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.agents.arithmetic import MAX_LENGTH, evaluate
-from godoty_service.agents.calculator import calculator
+from godoty_service.agents.tools.arithmetic import MAX_LENGTH, evaluate
+from godoty_service.agents.tools.calculator import calculator
 
 
 async def calculate(expression: Any) -> tuple[str, str]:

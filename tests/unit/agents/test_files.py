@@ -9,7 +9,7 @@ import pytest
 import yaml
 from godoty.v1 import agent_pb2 as pb
 
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.cli.agents.files import read_definitions, to_yaml
 from godoty_service.clock import utc_now
 from godoty_service.rpc.agents.codec import parse_application

@@ -4,10 +4,10 @@ import pytest
 from strands.types.tools import AgentTool
 
 from godoty_service.agents.built_in import BUILT_IN
-from godoty_service.agents.current_time import current_time
 from godoty_service.agents.definitions import AgentDefinition, AgentVersion, BuiltInTool, McpTools
 from godoty_service.agents.profile import AgentDefaults, AgentInput, agent_profile
-from godoty_service.agents.tools import built_in_tools
+from godoty_service.agents.tools.current_time import current_time
+from godoty_service.agents.tools.registry import built_in_tools
 
 NOW = datetime(2026, 7, 1, 12, 30, 15, 999, tzinfo=UTC)
 

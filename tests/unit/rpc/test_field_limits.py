@@ -16,7 +16,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from bench.hostile_inputs import HUGE
-from godoty_service.agents.mcp.addresses import AddressRules
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import agent_codec, billing_codec

@@ -583,7 +583,9 @@ type isAgentTool_Tool interface {
 }
 
 type AgentTool_Builtin struct {
-	// A tool of the server: "calculator" or "current_time".
+	// A tool of the server: "calculator", "current_time", "notebook" (notes that last as long as the session),
+	// "session_cost" (what the session has cost so far) or "http_fetch" (texts from the hosts that the operator permits
+	// with GODOTY_FETCH_HOSTS; without it, INVALID_FIELD).
 	Builtin string `protobuf:"bytes,1,opt,name=builtin,proto3,oneof"`
 }
 

@@ -8,12 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from godoty_service.agents.mcp.addresses import AddressRules
-from godoty_service.agents.mcp.http_pool import Network
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.server import Credentials, McpServer
 from godoty_service.agents.mcp.tool_list import ListedTool
 from godoty_service.agents.mcp.tools import MCP, McpTool, ProgressReport, TurnConnections
+from godoty_service.agents.outbound.addresses import AddressRules
+from godoty_service.agents.outbound.pool import Network
 from openrouter_sandbox.mcp.server import McpSandbox
 from tests.unit.agents.mcp.servers import server
 

@@ -281,7 +281,11 @@ export interface AgentTool {
   /** Required. The tool. */
   tool:
     | //
-    /** A tool of the server: "calculator" or "current_time". */
+    /**
+     * A tool of the server: "calculator", "current_time", "notebook" (notes that last as long as the session),
+     * "session_cost" (what the session has cost so far) or "http_fetch" (texts from the hosts that the operator permits
+     * with GODOTY_FETCH_HOSTS; without it, INVALID_FIELD).
+     */
     { $case: "builtin"; value: string }
     | //
     /** Tools of one of the tenant's MCP servers. */

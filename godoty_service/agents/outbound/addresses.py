@@ -1,4 +1,4 @@
-"""Which network addresses MCP servers may have: public ones, and those that the operator allows.
+"""Which network addresses requests may go to: public ones, and those that the operator allows.
 
 A name is resolved once for a connection; its addresses are checked, and the connection is made to one of those. So a
 name that resolves to another address a moment later reaches nothing else.

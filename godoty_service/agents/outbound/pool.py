@@ -1,4 +1,4 @@
-"""The HTTP connections to one version of a server, which all its clients share."""
+"""Pools of HTTP connections to checked addresses, and the reading of bounded answers."""
 
 import asyncio
 import ssl
@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import httpcore2
 
-from godoty_service.agents.mcp.addresses import AddressRefused, AddressRules, CheckedNetwork
-from godoty_service.agents.mcp.errors import McpUnavailable
+from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
 
-_CONNECTIONS = 256  # to one server: as many requests run at once
+_CONNECTIONS = 256  # of a pool: as many requests run at once
 _IDLE_CONNECTIONS = 20
 _IDLE_SECONDS = 30.0
 FAILURES: Final = (
@@ -24,9 +23,13 @@ FAILURES: Final = (
 Headers = list[tuple[bytes, bytes]]
 
 
+class RequestFailed(Exception):
+    """A request has no usable answer. The text is for the model and the tenant: bounded, and without secrets."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What the connections to all servers have in common.
+    """What the connections of several pools have in common.
 
     Attributes:
         rules: Decides which addresses may be connected to.
@@ -61,7 +64,7 @@ class HttpPool:
             read_timeout: Seconds for which the response may be silent.
 
         Raises:
-            McpUnavailable: No response came.
+            RequestFailed: No response came.
         """
         connect = self._network.connect_timeout
         timeout = {"connect": connect, "pool": connect, "write": read_timeout, "read": read_timeout}
@@ -69,7 +72,7 @@ class HttpPool:
         try:
             return await self._pool(url.scheme.decode()).handle_async_request(request)
         except FAILURES as error:
-            raise McpUnavailable(failure_text(error)) from error
+            raise RequestFailed(failure_text(error)) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -80,10 +83,10 @@ class HttpPool:
         """Return the connections of a scheme.
 
         Raises:
-            McpUnavailable: The scheme is not one of HTTP.
+            RequestFailed: The scheme is not one of HTTP.
         """
         if scheme not in ("http", "https"):
-            raise McpUnavailable("The server redirects to a URL that is not one of HTTP.")
+            raise RequestFailed("The server redirects to a URL that is not one of HTTP.")
         if scheme not in self._pools:
             backend = CheckedNetwork(self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups)
             self._pools[scheme] = httpcore2.AsyncConnectionPool(
@@ -117,7 +120,7 @@ async def read_bounded(response: httpcore2.Response, *, max_bytes: int) -> bytes
     """Read a body and close the response; return at most `max_bytes` of it.
 
     Raises:
-        McpUnavailable: The connection broke.
+        RequestFailed: The connection broke.
     """
     body = bytearray()
     try:
@@ -126,7 +129,7 @@ async def read_bounded(response: httpcore2.Response, *, max_bytes: int) -> bytes
             if len(body) >= max_bytes:
                 break
     except FAILURES as error:
-        raise McpUnavailable(failure_text(error)) from error
+        raise RequestFailed(failure_text(error)) from error
     finally:
         await response.aclose()
     return bytes(body[:max_bytes])

@@ -8,7 +8,7 @@ from typing import Any
 import httpcore2
 import pytest
 
-from godoty_service.agents.mcp.addresses import AddressRefused, AddressRules, CheckedNetwork
+from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
 
 PUBLIC = ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34", "64:ff9b::5db8:d822")
 REFUSED = (

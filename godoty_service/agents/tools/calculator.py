@@ -2,7 +2,7 @@
 
 from strands import tool
 
-from godoty_service.agents.arithmetic import evaluate, format_number
+from godoty_service.agents.tools.arithmetic import evaluate, format_number
 
 
 @tool

@@ -1,0 +1,1 @@
+"""HTTP requests to hosts that tenants or models name: checked addresses, bounded answers."""

@@ -1,0 +1,1 @@
+"""The tools of the server, by the names that definitions use."""
