@@ -5,21 +5,24 @@ from datetime import datetime, timedelta
 
 from godoty_service.bootstrap import Components
 from godoty_service.errors import GodotyError, SessionNotFound, StorageUnavailable
+from godoty_service.ledger.ledger import Ledger
+from godoty_service.ledger.unsettled_calls import UnsettledCalls
 from godoty_service.tenancy.erasure import ErasureStep, TenantErasure
 
 _SESSIONS = 10  # that are deleted at once
 
 
-def tenant_erasure(components: Components, *, delay: float) -> TenantErasure:
+def tenant_erasure(components: Components, *, delay: float, patience: timedelta) -> TenantErasure:
     """Build the job.
 
     Args:
         components: What is erased.
         delay: Seconds after the deletion of a tenant until its data are erased.
+        patience: The time for which a call that is unresolved may still be resolved by its generation record.
     """
     return TenantErasure(
         components.tenancy.tenants,
-        steps=_steps(components),
+        steps=_steps(components, patience),
         delay=timedelta(seconds=delay),
         now=components.database.now,
         living=components.replicas.alive,
@@ -27,12 +30,12 @@ def tenant_erasure(components: Components, *, delay: float) -> TenantErasure:
     )
 
 
-def _steps(components: Components) -> tuple[ErasureStep, ...]:
+def _steps(components: Components, patience: timedelta) -> tuple[ErasureStep, ...]:
     """Return what is erased of a deleted tenant, in this order.
 
     The ledger, usage, the tracked spending and the recorded changes remain, and the tenant's own document.
     """
-    eraser = _Eraser(components)
+    eraser = _Eraser(components, patience)
     return (
         ErasureStep(name="key_revocation", erase=eraser.key_revocation),
         ErasureStep(name="sessions", erase=eraser.sessions),
@@ -49,11 +52,13 @@ def _steps(components: Components) -> tuple[ErasureStep, ...]:
 class _Eraser:
     """The steps; each returns whether it is complete."""
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: Components, patience: timedelta) -> None:
         self._tenancy = components.tenancy
         self._conversations = components.conversations
-        self._ledger = components.accounting.ledger
+        self._calls = UnsettledCalls(components.database.collection(Ledger.COLLECTION))
         self._users = components.users
+        self._now = components.database.now
+        self._patience = patience
 
     async def key_revocation(self, tenant_id: str) -> bool:
         """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
@@ -126,8 +131,17 @@ class _Eraser:
         return True
 
     async def provider_keys(self, tenant_id: str) -> bool:
-        """Delete the tenant's OpenRouter keys, unless an open call needs them to be reconciled."""
-        if await self._ledger.has_open_calls(tenant_id):
+        """Delete the tenant's OpenRouter keys, once no call needs them to be reconciled.
+
+        An open call does, and one that became unresolved lately: its own server may have been out of reach, and resolve
+        it by its generation record once it is back.
+        """
+        if await self._calls.any_open(tenant_id):
             return False
-        await self._tenancy.provider_keys.erase(tenant_id)
+        keys = self._tenancy.provider_keys
+        key_ids = await keys.key_ids(tenant_id)
+        since = await self._now() - self._patience
+        if key_ids and await self._calls.any_unresolved(tenant_id, provider_key_ids=key_ids, since=since):
+            return False
+        await keys.erase(tenant_id)
         return True

@@ -21,6 +21,11 @@ def new_id(kind: str, *, made: datetime | None = None) -> str:
     return f"{kind}_{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(8)}"
 
 
+def first_id(kind: str, *, made: datetime) -> str:
+    """Return a text that sorts before a kind's ids that were made at a time or later, and after the earlier ones."""
+    return f"{kind}_{(made - _EPOCH) // _MILLISECOND:0{_TIME_DIGITS}x}"
+
+
 def time_of_id(some_id: str) -> datetime:
     """Return the time at which an id of `new_id` was made."""
     _, _, digits = some_id.rpartition("_")

@@ -200,6 +200,11 @@ def _record_timeouts(settings: Settings) -> RecordTimeouts:
     )
 
 
+def late_call_patience(settings: Settings) -> timedelta:
+    """Return how long a call that is unresolved may still be resolved by its record: zero if the upstream has none."""
+    return timedelta(0) if settings.generation_records == "none" else _record_timeouts(settings).unreachable
+
+
 async def _key_of(provider_keys: ProviderKeys, tenant_id: str) -> tuple[str, str] | None:
     key = await provider_keys.get(tenant_id)
     return None if key is None else (key.key_id, key.secret)

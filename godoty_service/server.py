@@ -24,7 +24,7 @@ from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, buil
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
-from godoty_service.provider_bootstrap import ProviderComponents, open_provider
+from godoty_service.provider_bootstrap import ProviderComponents, late_call_patience, open_provider
 from godoty_service.reporting import background, count_entries, open_metrics_page, report_clock
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.rpc.listener import bind
@@ -172,10 +172,12 @@ async def _start_loops(
     stack.push_async_callback(_quietly, components.tenancy.api_keys.record_use)
     background(stack, components.tenancy.api_keys.run(settings.key_use_interval))
     background(stack, provider.read_pacer.run())
+    background(stack, provider.client_pool.run())
     background(stack, provider.oracle.run(settings.catalogue_refresh))
     background(stack, provider.reconciler.run(settings.reconcile_interval))
     background(stack, components.usage.rollup_job.run(settings.rollup_interval))
-    background(stack, tenant_erasure(components, delay=settings.erasure_delay).run(settings.erasure_interval))
+    erasure = tenant_erasure(components, delay=settings.erasure_delay, patience=late_call_patience(settings))
+    background(stack, erasure.run(settings.erasure_interval))
     await components.users.stored_names.look_for_old_servers()
     background(stack, components.users.stored_names.run(settings.rollup_interval))
     background(stack, components.users.references.run())

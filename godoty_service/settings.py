@@ -28,6 +28,10 @@ LogLevel = Annotated[
 ]
 _MIN_LEASE_HEARTBEATS = 2  # a late heartbeat must not end a lease
 _OTHER_FIELDS = 256 * 1024  # bytes of all fields of a request but its text: the definition of an agent, variables
+# Seconds. With the 3 for which a key is cached, and half of one for the read, it makes the 5 within which a turn of a
+# revoked key or of a suspended tenant makes no further model call.
+_LONGEST_KEY_WATCH = 1.5
+_SHORTEST_ERASURE_DELAY = 30  # seconds: by then all servers know of a deletion, and what they had begun has ended
 
 
 class Settings(ListenerSettings):
@@ -43,7 +47,7 @@ class Settings(ListenerSettings):
     key_watch_interval: float = Field(
         1.0,
         ge=0.05,
-        le=4,
+        le=_LONGEST_KEY_WATCH,
         description="Seconds between two checks of the API keys and tenants of running turns.",
     )
     wrong_key_lookups: float = Field(
@@ -189,10 +193,9 @@ class Settings(ListenerSettings):
     )
     erasure_delay: float = Field(
         60.0,
-        ge=0,
+        ge=_SHORTEST_ERASURE_DELAY,
         le=31_536_000,
-        description="Seconds after a tenant's deletion until its data are erased, so that every server knows of it. "
-        "Below 30, what servers that do not know of it yet write meanwhile may remain.",
+        description="Seconds after a tenant's deletion until its data are erased, so that every server knows of it.",
     )
 
     # Reconciliation.

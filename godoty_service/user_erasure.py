@@ -10,12 +10,12 @@ import time
 
 import structlog
 
+from godoty_service.aio.backoff import Backoff
 from godoty_service.aio.periodic import run_every
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import GodotyError, RequestIdReused, SessionBusy, SessionLost, ShuttingDown
 from godoty_service.ids import new_id
-from godoty_service.sessions.lists import SessionLists
-from godoty_service.sessions.session import Session
+from godoty_service.sessions.lists import SessionLists, UserSession
 from godoty_service.tenancy.admin import Administration
 from godoty_service.tenancy.audit import Actor
 from godoty_service.tenancy.errors import ErasureUnfinished, UserNotFound
@@ -30,7 +30,8 @@ log = structlog.get_logger(__name__)
 PATIENCE = 30.0  # seconds that a caller waits for the end of an erasure
 # Seconds after which no server acquires a session with the erased reference any more.
 _SETTLED = FRESH + 0.5
-_POLL = 0.1  # seconds between two looks for sessions, and for the end of an erasure of another server
+# Seconds between two looks for sessions, and for the end of an erasure of another server; longer while nothing changes.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _BACKOFF = 1.0  # seconds after a failure of the database
 _AT_ONCE = 20  # sessions of one look
 _RETRY_AFTER = 2.0  # seconds
@@ -115,28 +116,38 @@ class UserErasure:
 
     async def _order(self, actor: Actor, tenant_id: str, name: str, request_id: str | None) -> ErasureOrder:
         """Return the order of a request; place it if there is none."""
+        own_id = request_id or new_id("erase")  # with which any caller who joins the order can ask for its end
+        recorded = False
         while True:
-            if request_id is not None:
-                earlier = await self._orders.of_request(tenant_id, request_id)
-                if earlier is not None:
-                    return _checked(earlier, name)
+            earlier = await self._orders.of_request(tenant_id, own_id) if request_id is not None else None
+            if earlier is not None:
+                return _checked(earlier, name)
             reference = await self._reference(tenant_id, name)
             if reference is None:
-                unfinished = await self._orders.of_name(tenant_id, name)
-                if unfinished is None:
-                    raise UserNotFound("The tenant has no such end user.")
-                return unfinished
-            await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
-            await self._stored_names.claim_sessions(tenant_id, name, reference)
-            placed = await self._orders.place(
-                tenant_id,
-                reference,
-                name=name,
-                request_id=request_id or new_id("erase"),  # with which any caller who joins it can ask for its end
-                owner=self._replicas.replica_id,
-            )
-            if placed is not None:
-                return placed
+                joined = _existing(await self._orders.of_name(tenant_id, name))
+                if recorded:  # another caller was first: the audit log names the order, and not this id alone
+                    await self._record(actor, joined)
+                return joined
+            order = await self._place(actor, tenant_id, reference, name=name, request_id=own_id)
+            if order is not None:
+                return order
+            recorded = True
+
+    async def _place(
+        self, actor: Actor, tenant_id: str, reference: str, *, name: str, request_id: str
+    ) -> ErasureOrder | None:
+        """Record and place an order; return None if another one was placed meanwhile."""
+        await self._administration.record_erasure(actor, tenant_id, user_reference=reference, request_id=request_id)
+        await self._stored_names.claim_sessions(tenant_id, name, reference)
+        return await self._orders.place(
+            tenant_id, reference, name=name, request_id=request_id, owner=self._replicas.replica_id
+        )
+
+    async def _record(self, actor: Actor, order: ErasureOrder) -> None:
+        """Record that a caller waits for another caller's order."""
+        await self._administration.record_erasure(
+            actor, order.tenant_id, user_reference=order.reference, request_id=order.request_id
+        )
 
     async def _reference(self, tenant_id: str, name: str) -> str | None:
         """Return the reference of a name; one that only data of schema 1 has gets a reference now."""
@@ -149,12 +160,13 @@ class UserErasure:
 
     async def _done(self, order: ErasureOrder) -> ErasureOrder:
         """Wait until an order is done, whichever server carries it out; a caller that is cancelled changes nothing."""
+        pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE)
         try:
             async with asyncio.timeout(PATIENCE):
                 while order.end_time is None:
                     await self._take_over(order)
                     task = self._running.get(order.reference)
-                    await (asyncio.wait([task]) if task is not None else asyncio.sleep(_POLL))
+                    await (asyncio.wait([task]) if task is not None else asyncio.sleep(pauses.next()))
                     order = _existing(await self._orders.get(order))
         except TimeoutError:
             raise ErasureUnfinished(
@@ -179,18 +191,21 @@ class UserErasure:
     async def _carry_out(self, order: ErasureOrder) -> None:
         """Erase until nothing is left, also if the database fails meanwhile, or until another server does it."""
         settled_at = time.monotonic() + _SETTLED
+        pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE)
+        cancelled: set[str] = set()  # the turns whose cancellation was requested: once each, since that is stored
         while True:
             try:
                 began = time.monotonic()
                 current = await self._orders.get(order)
                 if current is None or current.owner != order.owner:
                     return
-                left = await self._erase_some(order)
-                if not left and began >= settled_at:
+                found, deleted = await self._erase_some(order, cancelled)
+                if not found and began >= settled_at:
                     await self._orders.finish(order)
                     log.info("user_erased", tenant_id=order.tenant_id, user_reference=order.reference)
                     return
-                await asyncio.sleep(_POLL if left else max(0.0, settled_at - time.monotonic()))
+                pause = pauses.next(changed=deleted > 0)
+                await asyncio.sleep(pause if found else max(0.0, settled_at - time.monotonic()))
             except ShuttingDown:
                 return  # another server takes the order over
             except GodotyError as error:
@@ -200,41 +215,51 @@ class UserErasure:
                 log.exception("erasure_fault", user_reference=order.reference)
                 await asyncio.sleep(_BACKOFF)
 
-    async def _erase_some(self, order: ErasureOrder) -> int:
-        """Delete some sessions, and replace the name in entries; return how many sessions were found."""
+    async def _erase_some(self, order: ErasureOrder, cancelled: set[str]) -> tuple[int, int]:
+        """Delete some sessions, and replace the name in entries; return how many were found, and deleted.
+
+        Args:
+            order: The order.
+            cancelled: The turns whose cancellation was requested; those that hold sessions are added.
+        """
         name = order.name or ""
         await self._stored_names.claim_sessions(order.tenant_id, name, order.reference)
         await self._stored_names.replace_of_user(order.tenant_id, name, order.reference)
         found = await self._sessions.of_user(order.tenant_id, user=name, user_reference=order.reference, limit=_AT_ONCE)
-        outcomes = await asyncio.gather(*(self._erase_session(order, each) for each in found), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(self._erase_session(order, each, cancelled) for each in found), return_exceptions=True
+        )
         for each in outcomes:
             if isinstance(each, BaseException):
                 raise each  # once all have ended: each is counted once
-        return len(found)
+        return len(found), outcomes.count(True)
 
-    async def _erase_session(self, order: ErasureOrder, session: Session) -> None:
-        """Delete a session, or cancel the turn that holds it."""
+    async def _erase_session(self, order: ErasureOrder, session: UserSession, cancelled: set[str]) -> bool:
+        """Delete a session, or cancel the turn that holds it; return whether it is deleted."""
         try:
             deleted = await self._deletions.finish(session)
         except (SessionBusy, SessionLost):
-            await self._cancel_turn(session)
-        else:
-            contents = ErasedContents(sessions=deleted.sessions, messages=deleted.messages, turns=deleted.turns)
-            await self._orders.add(order, contents)
+            await self._cancel_turn(session, cancelled)
+            return False
+        contents = ErasedContents(sessions=deleted.sessions, messages=deleted.messages, turns=deleted.turns)
+        await self._orders.add(order, contents)
+        return True
 
-    async def _cancel_turn(self, session: Session) -> None:
-        """Cancel the turn that holds a session: it is charged, and releases the session."""
-        if session.lease is not None and not session.lease.deletes:
-            record = await self._turn_store.find(session.tenant_id, session.lease.turn_id)
-            if record is not None:
-                await self._turn_store.request_cancel(record)
+    async def _cancel_turn(self, session: UserSession, cancelled: set[str]) -> None:
+        """Cancel the turn that holds a session, unless that was requested: it is charged, and releases the session."""
+        if session.turn_id is None or session.turn_id in cancelled:
+            return
+        record = await self._turn_store.find(session.tenant_id, session.turn_id)
+        if record is not None:
+            await self._turn_store.request_cancel(record)
+            cancelled.add(session.turn_id)
 
 
 def _existing(order: ErasureOrder | None) -> ErasureOrder:
     """Return an order that was read.
 
     Raises:
-        UserNotFound: There is none: the tenant was deleted meanwhile.
+        UserNotFound: There is none: no turn has named the user since the last erasure, or the tenant was deleted.
     """
     if order is None:
         raise UserNotFound("The tenant has no such end user.")

@@ -14,7 +14,7 @@ class TtlCache(Generic[Key, Value]):
     """Values by key; the least recently used one is evicted first.
 
     Use it from one event loop. `get` does not return a value that has expired, but keeps it: it costs no more than the
-    bound, and the next `put` replaces it. None may be a value: use `peek` then.
+    bound, and the next `put` replaces it, or `remove_expired` removes it. None may be a value: use `peek` then.
     """
 
     def __init__(self, *, size: int, ttl: float = float("inf"), tick: Callable[[], float] = time.monotonic) -> None:
@@ -68,6 +68,12 @@ class TtlCache(Generic[Key, Value]):
         """Remove a key, so that its value is read again; a read in progress, which may be older, is not cached."""
         self._values.pop(key, None)
         self._loads.forget(key)
+
+    def remove_expired(self) -> None:
+        """Remove the values that have expired: those that must not stay in memory."""
+        limit = self._tick() - self._ttl
+        for key in [key for key, (read_at, _) in self._values.items() if read_at <= limit]:
+            del self._values[key]
 
 
 class CoalescedLoads(Generic[Key, Value]):

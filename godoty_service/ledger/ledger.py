@@ -20,7 +20,8 @@ from godoty_service.ledger.codec import (
 )
 from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.ledger.entry_times import REPAIRED
-from godoty_service.ledger.states import counts, state_query
+from godoty_service.ledger.states import counts
+from godoty_service.ledger.unsettled_calls import BY_DUE, BY_UNRESOLVED, OPEN, UNRESOLVED
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.pricing import money
 
@@ -28,9 +29,6 @@ AnyEntry = TypeVar("AnyEntry", ModelCall, Adjustment)
 
 BY_TIME = (("tenant_id", 1), ("start_time", 1), ("number", 1), ("_id", 1))
 BY_MARK = (("rollup_state", 1), ("tenant_id", 1), ("start_time", 1))
-_OPEN, _UNRESOLVED = state_query("open"), state_query("unresolved")
-# Keys of partial indexes, for hints: a query without a condition on the first key would scan the ledger.
-_BY_DUE, _BY_UNRESOLVED = (("due", 1),), (("_id", 1), ("state", 1))
 _IDENTITY = (
     *("_id", "kind", "tenant_id", "session_uid", "session_id", "turn_id", "number"),
     *("owner", "start_time", "rule", "purpose", "api_key_id"),
@@ -77,9 +75,9 @@ class Ledger:
     COLLECTION = "ledger"
     INDEXES: ClassVar[tuple[Index, ...]] = (
         Index(keys=[("tenant_id", 1), ("session_uid", 1), ("number", 1)], unique=True),
-        Index(keys=[("owner", 1), ("start_time", 1)], where=_OPEN),
-        Index(keys=_BY_DUE, where=_OPEN),
-        Index(keys=_BY_UNRESOLVED, where=_UNRESOLVED),
+        Index(keys=[("owner", 1), ("start_time", 1)], where=OPEN),
+        Index(keys=BY_DUE, where=OPEN),
+        Index(keys=BY_UNRESOLVED, where=UNRESOLVED),
         Index(keys=[("resolves", 1)], where={"resolves": True}),
         Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
         Index(keys=[("unapplied", 1)], where={"unapplied": True}),
@@ -225,20 +223,20 @@ class Ledger:
         """
         working = [*self.open_calls, *self._unwritten]
         found = await self._entries.find(
-            {**_OPEN, "owner": owner, "due": None, "_id": {"$nin": working}}, fields={"_id": 1}, limit=_MAX_DEFERRED
+            {**OPEN, "owner": owner, "due": None, "_id": {"$nin": working}}, fields={"_id": 1}, limit=_MAX_DEFERRED
         )
         left = [
             each["_id"] for each in found if each["_id"] not in self.open_calls and each["_id"] not in self._unwritten
         ]
         if not left:
             return 0
-        return await self._entries.update_many({**_OPEN, "due": None, "_id": {"$in": left}}, _DEFER_NOW)
+        return await self._entries.update_many({**OPEN, "due": None, "_id": {"$in": left}}, _DEFER_NOW)
 
     async def owners(self) -> set[str]:
         """Return the servers that have pending calls which are not deferred."""
         found = await self._entries.aggregate(
             [
-                {"$match": {**_OPEN, "due": None}},
+                {"$match": {**OPEN, "due": None}},
                 {"$group": {"_id": "$owner"}},
             ]
         )
@@ -246,7 +244,7 @@ class Ledger:
 
     async def defer_orphans(self, owners: Some[str]) -> int:
         """Defer the pending calls of dead servers; return how many."""
-        return await self._entries.update_many({**_OPEN, "owner": {"$in": list(owners)}, "due": None}, _DEFER_NOW)
+        return await self._entries.update_many({**OPEN, "owner": {"$in": list(owners)}, "due": None}, _DEFER_NOW)
 
     async def claim_due(
         self, *, due_by: datetime, claimed_until: datetime, provider_key_ids: Some[str], any_before: datetime
@@ -261,7 +259,7 @@ class Ledger:
         """
         found = await self._entries.find_one_and_update(
             {
-                **_OPEN,
+                **OPEN,
                 "due": {"$lte": due_by},
                 "$or": [{"provider_key_id": {"$in": list(provider_key_ids)}}, {"left_time": {"$lt": any_before}}],
             },
@@ -297,7 +295,7 @@ class Ledger:
     async def requeue(self, *, limit: datetime, now: datetime, tenant_id: str | None) -> int:
         """Make due the calls that a wrong clock deferred to a time after a limit; return how many."""
         late = {"$or": [{"due": {"$gt": limit}}, {"left_time": {"$gt": limit}}]}
-        which = {**_OPEN, **late, **({"tenant_id": tenant_id} if tenant_id else {})}
+        which = {**OPEN, **late, **({"tenant_id": tenant_id} if tenant_id else {})}
         return await self._entries.update_many(which, {"$set": {"due": now, "left_time": now}})
 
     async def postpone(self, call: ModelCall, *, due: datetime) -> None:
@@ -306,20 +304,15 @@ class Ledger:
 
     async def next_due(self) -> datetime | None:
         """Return when the next deferred call is due; None: there is none."""
-        found = await self._entries.find_one({**_OPEN, "due": {"$ne": None}}, sort=[("due", 1)], fields={"due": 1})
+        found = await self._entries.find_one({**OPEN, "due": {"$ne": None}}, sort=[("due", 1)], fields={"due": 1})
         return found["due"] if found else None
 
     async def count(self) -> tuple[int, int]:
         """Return how many calls are pending, and how many are unresolved and not resolved since."""
-        pending = await self._entries.count(_OPEN, hint=_BY_DUE)
-        unresolved = await self._entries.count(_UNRESOLVED, hint=_BY_UNRESOLVED)
+        pending = await self._entries.count(OPEN, hint=BY_DUE)
+        unresolved = await self._entries.count(UNRESOLVED, hint=BY_UNRESOLVED)
         resolved = await self._entries.count({"resolves": True})
         return pending, unresolved - resolved
-
-    async def has_open_calls(self, tenant_id: str) -> bool:
-        """Return whether a tenant has pending calls; the pending calls of all tenants may be examined."""
-        query = {**_OPEN, "tenant_id": tenant_id}
-        return await self._entries.find_one(query, fields={"_id": 1}, hint=_BY_DUE) is not None
 
     async def find(self, call_id: str) -> ModelCall | None:
         """Return a call of any tenant, for an operator."""
@@ -386,7 +379,7 @@ class Ledger:
 
 
 def _pending(tenant_id: str, call_id: str) -> dict[str, Any]:
-    return {"_id": call_id, "tenant_id": tenant_id, **_OPEN}
+    return {"_id": call_id, "tenant_id": tenant_id, **OPEN}
 
 
 def _served(call: ModelCall) -> dict[str, Any]:

@@ -1,15 +1,23 @@
-"""Chooses the key that pays for a call: the service's, or the tenant's own. All keys share one connection pool."""
+"""Chooses the key that pays for a call: the service's, or the tenant's own. All keys share one connection pool.
 
+A client of a tenant's key is cached for some minutes. It owns no connection: one that leaves the cache needs no
+closing, and a turn that has it uses it to its end.
+"""
+
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from godoty_service.aio.caching import TtlCache
+from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, ProviderKeysOff, ProviderUnavailable
 from godoty_service.openrouter.api import OpenRouterApi, RecordSupport
 from godoty_service.openrouter.client import OpenRouterClient
 
-_MAX_CLIENTS = 1_000
+MOST_CLIENTS = 1_000
+CACHED_FOR = 600.0  # seconds: then the secret of a key that was replaced, or whose tenant was deleted, leaves memory
+_SWEEP_INTERVAL = 60.0  # seconds between two removals of clients
 _NO_GENERATION = "gen-0-none"
 
 KeyOf = Callable[[str], Awaitable[tuple[str, str] | None]]
@@ -37,6 +45,7 @@ class ClientPool:
         old_keys: Mapping[str, str],
         key_of: KeyOf,
         secret_of: SecretOf,
+        tick: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build it.
 
@@ -47,6 +56,7 @@ class ClientPool:
             old_keys: Secrets of the service's earlier keys, by id; they only read records.
             key_of: Returns a tenant's own key, as its id and secret; None: it has none.
             secret_of: Returns the secret of a tenant's key by its id; None: it does not exist, or no longer.
+            tick: Returns the seconds of a monotonic clock.
         """
         self._api_of = api_of
         self._record_support = record_support
@@ -54,7 +64,17 @@ class ClientPool:
         self._service = service
         self._key_of = key_of
         self._secret_of = secret_of
-        self._clients: TtlCache[str, ProviderClient] = TtlCache(size=_MAX_CLIENTS)  # of tenants' keys
+        self._clients: TtlCache[str, ProviderClient] = TtlCache(
+            size=MOST_CLIENTS, ttl=CACHED_FOR, tick=tick
+        )  # of tenants' keys
+
+    async def run(self) -> None:
+        """Remove the clients that were cached long enough, every minute until cancelled."""
+        await run_every(_SWEEP_INTERVAL, self.sweep, failure="clients_not_removed")
+
+    async def sweep(self) -> None:
+        """Remove the clients that were cached long enough."""
+        self._clients.remove_expired()
 
     async def of_tenant(self, tenant_id: str) -> ProviderClient:
         """Return the client whose key pays for a tenant's calls.

@@ -33,6 +33,7 @@ from godoty_service.tenancy.errors import OperatorOnly, TenantSuspended
 log = structlog.get_logger(__name__)
 
 _SCHEME = "bearer"
+_ADMITTED_FOR = 0.25  # seconds; a call whose message comes later is admitted anew
 _SMALL = 16 * 1024  # bytes up to which a response that waits for its client does not count as an open call
 
 
@@ -135,7 +136,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
                     with self._storage.guard(), ExitStack() as permit:
                         call = await self._admit(method, context)
                         permit.enter_context(self._calls.acquire(call.tenant_id, method))
-                        request = await self._request(decode, context)
+                        request, call = await self._request(decode, method, call)
                         body = encode_response(handler.response_serializer, await handler.unary_unary(request, call))
                         if len(body) > _SMALL:
                             _release_when_done(context, permit.pop_all())
@@ -157,7 +158,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
                     with self._storage.guard() as guard:  # until its first response: the database has responded then
                         call = await self._admit(method, context)
                         with self._calls.acquire(call.tenant_id, method):
-                            request = await self._request(decode, context)
+                            request, call = await self._request(decode, method, call)
                             async with aclosing(handler.unary_stream(request, call)) as responses:
                                 async for response in responses:
                                     guard.release()
@@ -172,8 +173,13 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
 
         return wrapped
 
-    async def _request(self, decode: Callable[[bytes], Any], context: Context) -> Any:
-        return await read_request(context, decode, seconds=self._request_timeout)
+    async def _request(self, decode: Callable[[bytes], Any], method: str, call: CallContext) -> tuple[Any, CallContext]:
+        """Read the message of a call that was admitted; if it comes late, the key may have been revoked meanwhile."""
+        admitted_at = time.monotonic()
+        request = await read_request(call.context, decode, seconds=self._request_timeout)
+        if time.monotonic() - admitted_at > _ADMITTED_FOR:
+            call = await self._admit(method, call.context)
+        return request, call
 
     async def _admit(self, method: str, context: Context) -> CallContext:
         """Authenticate the caller and check the key's scope.

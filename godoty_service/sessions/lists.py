@@ -1,5 +1,7 @@
 """Lists a tenant's sessions."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -13,6 +15,31 @@ BY_USER = (
     Index(keys=[("tenant_id", 1), ("user_reference", 1), *_ORDER], where={"user_reference": {"$gt": ""}}),
     Index(keys=[(f"{_BEFORE}.user_reference", 1)], where={f"{_BEFORE}.user_reference": {"$gt": ""}}),
 )
+# What `UserSession` is made of: no text, no agent's state.
+_USER_SESSION_FIELDS = dict.fromkeys(
+    (
+        *("tenant_id", "session_id", "lease.turn_id"),
+        *("user_reference", "lease.user_reference", f"{_BEFORE}.user_reference"),
+    ),
+    1,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSession:
+    """A session of an end user, without its contents.
+
+    Attributes:
+        uid: The generated id.
+        tenant_id: The tenant.
+        session_id: The caller's id.
+        turn_id: The turn that holds it, or has held it when its server died; None: none, or a deletion.
+    """
+
+    uid: str
+    tenant_id: str
+    session_id: str
+    turn_id: str | None
 
 
 class SessionLists:
@@ -46,7 +73,8 @@ class SessionLists:
         """
         query: Document = {"tenant_id": tenant_id}
         if user is not None:
-            owned = _owned(user, user_reference) if user_reference is not None else [{"user": user}]
+            named = [{"user": user, "user_reference": None}]
+            owned = _owned(user, user_reference) if user_reference is not None else named
             query = {"$or": [{"tenant_id": tenant_id, **each} for each in owned]}
         if after is not None:
             time, uid = after
@@ -55,7 +83,7 @@ class SessionLists:
         found = await self._sessions.find(query, sort=_ORDER, limit=limit)
         return [session_from_document(each) for each in found]
 
-    async def of_user(self, tenant_id: str, *, user: str, user_reference: str, limit: int) -> list[Session]:
+    async def of_user(self, tenant_id: str, *, user: str, user_reference: str, limit: int) -> list[UserSession]:
         """Return some sessions that belong to an end user, or will once the turn that holds them ends.
 
         Args:
@@ -71,20 +99,31 @@ class SessionLists:
             {f"{_BEFORE}.user_reference": user_reference},
             {f"{_BEFORE}.user": user, _BEFORE: {"$elemMatch": {"user": user, "user_reference": None}}},
         ]
-        found: dict[str, Session] = {}
+        found: dict[str, UserSession] = {}
         for which in ways:
-            for each in await self._sessions.find({"tenant_id": tenant_id, **which}, limit=limit):
-                session = session_from_document(each)
-                if _references(session) <= {user_reference}:
-                    found[session.uid] = session
+            query = {"tenant_id": tenant_id, **which}
+            for each in await self._sessions.find(query, limit=limit, fields=_USER_SESSION_FIELDS):
+                if set(_references(each)) <= {user_reference}:
+                    found[each["_id"]] = _user_session(each)
         return list(found.values())
 
 
-def _references(session: Session) -> set[str]:
-    """Return the end users that a session and its leases have."""
-    leases = (*session.lease.predecessors, session.lease) if session.lease is not None else ()
-    references = (session.user_reference, *(each.user_reference for each in leases))
-    return {each for each in references if each is not None}
+def _user_session(document: Document) -> UserSession:
+    holder: str = (document.get("lease") or {}).get("turn_id", "")
+    return UserSession(
+        uid=document["_id"],
+        tenant_id=document["tenant_id"],
+        session_id=document["session_id"],
+        turn_id=holder if holder.startswith(FIRST_TURN) else None,
+    )
+
+
+def _references(document: Document) -> Iterator[str]:
+    """Yield the end users that a session and its leases have."""
+    lease = document.get("lease") or {}
+    for each in (document, lease, *lease.get("predecessors", ())):
+        if reference := each.get("user_reference"):
+            yield reference
 
 
 def _owned(user: str, user_reference: str, *, path: str = "") -> list[Document]:

@@ -7,7 +7,7 @@ so that others need not do the same work; one that is dead is replaced.
 The first step starts some time after the deletion: by then all servers know of it, so nothing new is written.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Collection as Some
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ import structlog
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, StorageUnavailable
-from godoty_service.tenancy.tenants import Tenants
+from godoty_service.tenancy.tenants import Tenants, TenantToErase
 
 log = structlog.get_logger(__name__)
 
@@ -76,21 +76,31 @@ class TenantErasure:
     async def run_once(self) -> None:
         """Continue the erasure of each deleted tenant that no other server works on.
 
-        A tenant whose erasure fails is retried by the next run, and does not block other tenants.
+        A tenant whose erasure fails, or waits for what is still in use, is retried by the next run, and does not block
+        other tenants.
 
         Raises:
             StorageUnavailable: The database cannot be reached: several tenants in a row failed with it.
         """
         failed = 0
-        for tenant_id, owner in await self._tenants.to_erase(deleted_before=await self._now() - self._delay):
+        async for tenant in self._to_erase():
             try:
-                await self._continue(tenant_id, owner)
+                await self._continue(tenant.tenant_id, tenant.owner)
                 failed = 0
             except StorageUnavailable as error:
-                log.warning("tenant_not_erased", tenant_id=tenant_id, error=str(error))
+                log.warning("tenant_not_erased", tenant_id=tenant.tenant_id, error=str(error))
                 failed += 1
                 if failed == _MAX_FAILURES:
                     raise
+
+    async def _to_erase(self) -> AsyncIterator[TenantToErase]:
+        """Yield all tenants whose data are to be erased now, in the order of their deletion."""
+        before = await self._now() - self._delay
+        page = await self._tenants.to_erase(deleted_before=before)
+        while page:
+            for each in page:
+                yield each
+            page = await self._tenants.to_erase(deleted_before=before, after=page[-1])
 
     async def _continue(self, tenant_id: str, owner: str) -> None:
         """Continue the erasure of a tenant, unless another server works on it.

@@ -119,6 +119,11 @@ class ProviderKeys:
         """Remove a tenant's keys, so that it uses the service's."""
         await self._retire(tenant_id, before=new_id("pkey", made=self._clock()))
 
+    async def key_ids(self, tenant_id: str) -> set[str]:
+        """Return the ids of all keys of a tenant that are stored, also of replaced ones."""
+        found = await self._keys.find({"tenant_id": tenant_id}, fields={"key_id": 1})
+        return {each["key_id"] for each in found}
+
     async def erase(self, tenant_id: str) -> None:
         """Delete a tenant's keys: the records of its calls cannot be read any more."""
         await self._keys.delete_all({"tenant_id": tenant_id})

@@ -23,7 +23,7 @@ _CALENDAR_CACHED_FOR = 60.0  # seconds
 _CACHED_CALENDARS = 10_000
 # A change of the time zone holds from a month that begins later than this: all servers know it by then.
 _ZONE_DELAY = timedelta(minutes=2)
-_MAX_ERASED = 100  # deleted tenants in one read
+_TO_ERASE = 100  # deleted tenants in one read
 
 
 class TenantState(StrEnum):
@@ -81,6 +81,21 @@ class Tenant:
         return replace(self, calendar=self.calendar.changed(zone, now + _ZONE_DELAY))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantToErase:
+    """A deleted tenant whose data are to be erased.
+
+    Attributes:
+        tenant_id: The tenant.
+        delete_time: When it was deleted.
+        owner: The server that erases the data; empty: none does yet.
+    """
+
+    tenant_id: str
+    delete_time: datetime
+    owner: str
+
+
 class Tenants:
     """Tenants by id."""
 
@@ -88,7 +103,7 @@ class Tenants:
     INDEXES: ClassVar[tuple[Index, ...]] = (
         Index(keys=[("request_id", 1)], unique=True, where={"request_id": {"$exists": True}}),
         Index(keys=[("create_time", 1), ("_id", 1)]),
-        Index(keys=[("delete_time", 1)], where={"erasure": {"$exists": True}}),
+        Index(keys=[("delete_time", 1), ("_id", 1)], where={"erasure": {"$exists": True}}),
     )
 
     def __init__(
@@ -231,15 +246,24 @@ class Tenants:
         self._calendars.forget(old.tenant_id)
         return changed if updated else None
 
-    async def to_erase(self, *, deleted_before: datetime) -> list[tuple[str, str]]:
-        """Return some tenants whose data are to be erased, with the server that does it, or the empty text."""
+    async def to_erase(self, *, deleted_before: datetime, after: TenantToErase | None = None) -> list[TenantToErase]:
+        """Return the next tenants whose data are to be erased, in the order of their deletion.
+
+        Args:
+            deleted_before: Only those that were deleted before this time.
+            after: The last one of the previous read; None: start with the one that was deleted first.
+        """
+        query: Document = {"erasure": {"$exists": True}, "delete_time": {"$lt": deleted_before}}
+        if after is not None:
+            query["delete_time"]["$gte"] = after.delete_time
+            query["$or"] = [{"delete_time": {"$gt": after.delete_time}}, {"_id": {"$gt": after.tenant_id}}]
         found = await self._tenants.find(
-            {"erasure": {"$exists": True}, "delete_time": {"$lt": deleted_before}},
-            sort=[("delete_time", 1)],
-            fields={"erasure": 1},
-            limit=_MAX_ERASED,
+            query, sort=[("delete_time", 1), ("_id", 1)], fields={"erasure": 1, "delete_time": 1}, limit=_TO_ERASE
         )
-        return [(each["_id"], each["erasure"]["owner"]) for each in found]
+        return [
+            TenantToErase(tenant_id=each["_id"], delete_time=each["delete_time"], owner=each["erasure"]["owner"])
+            for each in found
+        ]
 
     async def claim_erasure(self, tenant_id: str, *, owner: str, instead_of: str) -> bool:
         """Make a server the one that erases a tenant's data; return False if another one was meanwhile."""

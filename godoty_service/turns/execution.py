@@ -132,7 +132,10 @@ class TurnExecution:
         except (asyncio.CancelledError, Exception) as failure:  # noqa: BLE001 - logged if it is a fault
             error = self._error_of(failure)
         else:
-            return await self.finalize(prepared, await self.execute(prepared))
+            try:
+                return await self.finalize(prepared, await self.execute(prepared))
+            finally:
+                prepared.release()
         return await self._abort(error)
 
     async def prepare(self) -> Prepared:

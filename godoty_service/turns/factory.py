@@ -60,6 +60,15 @@ class Prepared:
     tools: ToolListener
     invocation: dict[str, Any]
 
+    def release(self) -> None:
+        """Take the agent apart when its turn has ended, so that the turn's memory is freed at once.
+
+        Strands' agent, its hooks and its tools refer to one another. Only a full garbage collection would free them,
+        and with them the turn's log and messages; with 250 streams that takes 0.2 s in which the process does nothing.
+        """
+        self.invocation.clear()
+        vars(self.agent).clear()
+
 
 class TurnFactory:
     """Builds the parts of turns from their collaborators."""

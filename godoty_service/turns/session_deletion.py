@@ -6,6 +6,7 @@ the next caller that deletes the session or uses its id finishes the deletion.
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -37,6 +38,22 @@ class DeletedSession:
     sessions: int = 0
     messages: int = 0
     turns: int = 0
+
+
+class SessionIds(Protocol):
+    """A session that was read, with or without its contents."""
+
+    @property
+    def uid(self) -> str:
+        """The generated id."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant."""
+
+    @property
+    def session_id(self) -> str:
+        """The caller's id, which another session may have by now."""
 
 
 @dataclass(slots=True)
@@ -77,7 +94,7 @@ class SessionDeletions:
         """
         await self.finish(await self._sessions.get(tenant_id, session_id))
 
-    async def finish(self, session: Session) -> DeletedSession:
+    async def finish(self, session: SessionIds) -> DeletedSession:
         """Delete a session that was just read; concurrent callers in this server share one deletion.
 
         Raises:
@@ -100,7 +117,7 @@ class SessionDeletions:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run(self, session: Session, deletion: _Deletion) -> None:
+    async def _run(self, session: SessionIds, deletion: _Deletion) -> None:
         """Attempt a deletion until it is complete or refused; each attempt has an outcome, which its callers await."""
         deletion_id, backoff = new_id("del"), _MIN_BACKOFF
         try:
@@ -118,7 +135,7 @@ class SessionDeletions:
             if not deletion.attempt.done():  # the next attempt, which is not made
                 deletion.attempt.set_exception(ShuttingDown("The server is stopping.", retry_after=1.0))
 
-    async def _attempt(self, session: Session, deletion_id: str, deletion: _Deletion) -> GodotyError | None:
+    async def _attempt(self, session: SessionIds, deletion_id: str, deletion: _Deletion) -> GodotyError | None:
         """Acquire a session and delete its contents; return the error, or None if it is deleted."""
         try:
             found = await self._sessions.get(session.tenant_id, session.session_id)

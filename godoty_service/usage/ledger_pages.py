@@ -17,6 +17,7 @@ from godoty_service.ledger.states import CallState
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.usage.entries import visible_at
 from godoty_service.usage.rollup_job import RollupJob
+from godoty_service.users.entry_owners import EntryOwners
 from godoty_service.users.references import UserReferences
 
 PAGE_SIZE = 500  # entries
@@ -37,7 +38,8 @@ class EntryFilter:
         user_reference: Of the end user with this reference.
         api_key_id: Of turns that this API key started.
         model: Of this model, by its listed id or by the name that the provider sent or the request had.
-        other_user_form: The reference of the user's name, or the name of the reference, if there is one.
+        other_user_form: The reference of the user's name, or the name that entries of the reference may have, if there
+            is one.
         other_names: Other names of the model in the listing, which entries of older versions may have.
         state: Calls in this state; adjustments have none.
         visible_at: Visible to reports at this time, which the watermark must have reached.
@@ -103,6 +105,7 @@ class LedgerPages:
         """
         self._entries = collection
         self._users = users
+        self._owners = EntryOwners(collection, users)
         self._piece = piece
 
     async def page(self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, limit: int) -> EntryPage:
@@ -139,26 +142,49 @@ class LedgerPages:
     async def _find(
         self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, until: EntryCursor | None, limit: int
     ) -> list[Entry]:
+        """Return the first `limit` matching entries between two positions, or all if there are fewer."""
+        matching: list[Document] = []
+        size = limit
+        while True:
+            which, found = await self._read(tenant_id, which, after=after, until=until, limit=size)
+            matching += [each for each in found if _is_of_user(each, which)]
+            if len(found) < size or len(matching) >= limit:
+                break
+            after, size = EntryCursor(*(found[-1][name] for name, _ in _ORDER)), max(limit, PAGE_SIZE)
+        del matching[limit:]
+        await self._users.fill_names(tenant_id, matching)
+        return [entry_from_document(each) async for some in yielding_batches(matching) for each in some]
+
+    async def _read(
+        self, tenant_id: str, which: EntryFilter, *, after: EntryCursor | None, until: EntryCursor | None, limit: int
+    ) -> tuple[EntryFilter, list[Document]]:
+        """Read entries with their references; those with a name alone may be of another user who had the name.
+
+        Returns:
+            The filter, with the reference of its user if the name has got one meanwhile, and the entries.
+        """
         conditions = [{"tenant_id": tenant_id}, *_conditions(which)]
         if after is not None:
             conditions += _beyond(after, "$gt")
         if until is not None:
             conditions += _beyond(until, "$lt", including=True)
         found = await self._entries.find({"$and": conditions}, sort=_ORDER, limit=limit)
+        if named := [each for each in found if each.get("user") and each.get("user_reference") is None]:
+            owners = await self._owners.of(tenant_id, named)
+            for each in named:
+                each["user_reference"] = owners.get(each["_id"])
         if which.user and which.other_user_form is None:
             known = await self._with_both_forms(tenant_id, which)
             if known.other_user_form is not None:  # the name got it meanwhile, and entries have it in place of the name
-                return await self._find(tenant_id, known, after=after, until=until, limit=limit)
-        await self._users.fill_names(tenant_id, found)
-        return [entry_from_document(each) async for some in yielding_batches(found) for each in some]
+                return await self._read(tenant_id, known, after=after, until=until, limit=limit)
+        return which, found
 
     async def _with_both_forms(self, tenant_id: str, which: EntryFilter) -> EntryFilter:
         """Complete a filter by end user: entries have the reference, those of schema 1 the name."""
         if which.user:
             return replace(which, other_user_form=await self._users.find(tenant_id, which.user))
         if which.user_reference:
-            names = await self._users.names(tenant_id, [which.user_reference])
-            return replace(which, other_user_form=names.get(which.user_reference))
+            return replace(which, other_user_form=await self._users.stored_name(tenant_id, which.user_reference))
         return which
 
     async def _piece_end(self, tenant_id: str, which: EntryFilter, after: EntryCursor | None) -> EntryCursor | None:
@@ -275,8 +301,16 @@ def _conditions(which: EntryFilter) -> list[Document]:
 
 
 def _of_user(name: str | None, reference: str | None) -> Document:
-    """Match entries of an end user in both forms; one that does not exist is the empty text."""
+    """Match entries that may be of an end user, in both forms; one that does not exist is the empty text."""
     return {"$or": [{"user_reference": reference or ""}, {"user": name or "", "user_reference": None}]}
+
+
+def _is_of_user(entry: Document, which: EntryFilter) -> bool:
+    """Return whether an entry with its reference is of the filter's end user; a name without reference has None."""
+    if not which.user and not which.user_reference:
+        return True
+    reference: str | None = entry.get("user_reference")
+    return reference == (which.user_reference or which.other_user_form)
 
 
 def _of_model(named: Document, *, sent: str) -> Document:

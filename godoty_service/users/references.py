@@ -149,7 +149,7 @@ class UserReferences:
         Raises:
             StorageError: Some could not be read or inserted.
         """
-        found = await self._owners(tenant_id, names)
+        found = await self.owners(tenant_id, names)
         while missing := [each for each in names if each not in found]:
             for some in _pieces(missing):
                 for error in await self._users.insert_each([self._new(tenant_id, each) for each in some]):
@@ -157,6 +157,21 @@ class UserReferences:
                         raise error
             found.update(await self.find_all(tenant_id, missing))  # also of those that another server inserted
         return found
+
+    async def owners(self, tenant_id: str, names: Some[str]) -> dict[str, str]:
+        """Return the references of those of these names in stored data that have one; a new user owns none of it."""
+        found: dict[str, str] = {}
+        for some in _pieces(names):
+            query = {"tenant_id": tenant_id, "erase.name": {"$in": some}}
+            erased = await self._users.find(query, fields={"erase.name": 1}, sort=[("erase.time", -1)])
+            found.update({each["erase"]["name"]: each["_id"] for each in erased})  # the oldest of two
+        return found | await self.find_all(tenant_id, [each for each in names if each not in found])
+
+    async def stored_name(self, tenant_id: str, reference: str) -> str | None:
+        """Return the name that a user's stored data may have, also while it is being erased; None: there is none."""
+        query = {"_id": reference, "tenant_id": tenant_id}
+        document = await self._users.find_one(query, fields={"name": 1, "erase.name": 1}) or {}
+        return document.get("name") or (document.get("erase") or {}).get("name")
 
     async def names(self, tenant_id: str, references: Iterable[str | None]) -> dict[str, str]:
         """Return the names of those of these users that have one, by reference: an erased user has none."""
@@ -169,33 +184,16 @@ class UserReferences:
         return found
 
     async def fill_names(self, tenant_id: str, documents: Sequence[Document]) -> None:
-        """Complete the fields `user` and `user_reference` of ledger entries that were read.
-
-        An entry of an earlier build has the name alone: it gets the reference, if the name has one by now.
-        """
+        """Set the field `user` of those of some ledger entries that have a reference; an erased user has no name."""
         names = await self.names(tenant_id, {each.get("user_reference") for each in documents})
-        unreferenced = {each["user"] for each in documents if each.get("user") and "user_reference" not in each}
-        references = await self._owners(tenant_id, unreferenced) if unreferenced else {}
         for each in documents:
-            reference = each.get("user_reference")
-            if reference is not None:
+            if (reference := each.get("user_reference")) is not None:
                 each["user"] = names.get(reference)
-            elif each.get("user") in references:
-                each["user_reference"] = references[each["user"]]
 
     async def forget_tenant(self, tenant_id: str) -> None:
         """Delete all users of a tenant: its entries keep references without a name."""
         while found := await self._users.find({"tenant_id": tenant_id}, fields={"_id": 1}, limit=_READ_AT_ONCE):
             await self._users.delete_many({"tenant_id": tenant_id, "_id": {"$in": [each["_id"] for each in found]}})
-
-    async def _owners(self, tenant_id: str, names: Some[str]) -> dict[str, str]:
-        """Return the references of those of these names in stored data that have one; a new user owns none of it."""
-        found: dict[str, str] = {}
-        for some in _pieces(names):
-            query = {"tenant_id": tenant_id, "erase.name": {"$in": some}}
-            erased = await self._users.find(query, fields={"erase.name": 1}, sort=[("erase.time", -1)])
-            found.update({each["erase"]["name"]: each["_id"] for each in erased})  # the oldest of two
-        return found | await self.find_all(tenant_id, [each for each in names if each not in found])
 
     async def _read_or_create(self, tenant_id: str, name: str) -> EndUser:
         while True:

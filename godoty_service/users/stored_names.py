@@ -17,6 +17,7 @@ from godoty_service.aio.periodic import run_every
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection, Document
+from godoty_service.users.entry_owners import EntryOwners
 from godoty_service.users.references import UserReferences
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,7 @@ class StoredNames:
         self._leases = database.collection("schema")
         self._now = database.now
         self._users = users
+        self._entry_owners = EntryOwners(self._ledger, users)
         self._old_servers = old_servers
         self._owner = owner
         self.kept_in_sessions = True
@@ -149,10 +151,18 @@ class StoredNames:
         self._completed_until = began
 
     async def replace_of_user(self, tenant_id: str, name: str, reference: str) -> None:
-        """Replace a name in the entries of one tenant: all of them belong to the user whose reference is given."""
+        """Replace a name in the entries of one tenant.
+
+        They belong to the user whose reference is given, except for those of an earlier user of the name that a server
+        of schema 1 has written late.
+        """
         query = {"user": name, "tenant_id": tenant_id}
-        while found := await self._ledger.find(query, limit=BATCH, fields={"user_reference": 1}):
-            await self._ledger.update_each([_entry_update(each["_id"], name, reference) for each in found])
+        fields = {"user": 1, "session_uid": 1}
+        while found := await self._ledger.find(query, limit=BATCH, fields=fields):
+            owners = await self._entry_owners.of(tenant_id, found)
+            await self._ledger.update_each(
+                [_entry_update(each["_id"], name, owners.get(each["_id"], reference)) for each in found]
+            )
 
     async def claim_sessions(self, tenant_id: str, name: str, reference: str) -> None:
         """Write a user's reference beside its name in the sessions of one tenant that have the name alone.
@@ -179,11 +189,10 @@ class StoredNames:
                 )
 
     async def has_name(self, tenant_id: str, name: str) -> bool:
-        """Return whether an entry or a session of a tenant has a name."""
-        query = {"user": name, "tenant_id": tenant_id}
-        held = {"lease.user": name, "tenant_id": tenant_id}
-        for collection, which in ((self._ledger, query), (self._sessions, query), (self._sessions, held)):
-            if await collection.find_one(which, fields={"_id": 1}):
+        """Return whether an entry, a session, its lease or a lease before that of a tenant has a name."""
+        in_sessions = [(self._sessions, path) for path in ("user", "lease.user", f"{_HOLDERS}.user")]
+        for collection, path in ((self._ledger, "user"), *in_sessions):
+            if await collection.find_one({path: name, "tenant_id": tenant_id}, fields={"_id": 1}):
                 return True
         return False
 
@@ -207,42 +216,15 @@ class StoredNames:
         return None
 
     async def _replace_in_entries(self, documents: list[Document]) -> None:
-        """Replace the names of entries.
-
-        A server of schema 1 may write an entry after its user was erased, and the name must not become a new user then:
-        it gets the reference that other entries of its session have, unless that is of a user with another name.
-        """
+        """Replace the names of entries; a reference that an entry has already stays."""
         by_tenant: dict[str, list[Document]] = {}
         for each in documents:
             by_tenant.setdefault(each["tenant_id"], []).append(each)
         for tenant_id, entries in by_tenant.items():
-            of_sessions = await self._references_of_sessions(tenant_id, {each["session_uid"] for each in entries})
-            names = await self._users.names(tenant_id, {each for some in of_sessions.values() for each in some})
-            references: dict[str, str] = {}
-            unknown: set[str] = set()
-            for each in entries:
-                known = [
-                    reference
-                    for reference in of_sessions.get(each["session_uid"], ())
-                    if names.get(reference, each["user"]) == each["user"]
-                ]
-                if known:
-                    references[each["_id"]] = known[0]
-                else:
-                    unknown.add(each["user"])
-            by_name = await self._users.of_names(tenant_id, unknown)
+            references = await self._entry_owners.of(tenant_id, entries, create=True)
             await self._ledger.update_each(
-                [
-                    _entry_update(each["_id"], each["user"], references.get(each["_id"]) or by_name[each["user"]])
-                    for each in entries
-                ]
+                [_entry_update(each["_id"], each["user"], references[each["_id"]]) for each in entries]
             )
-
-    async def _references_of_sessions(self, tenant_id: str, session_uids: set[str]) -> dict[str, list[str]]:
-        query = {"tenant_id": tenant_id, "session_uid": {"$in": sorted(session_uids)}, "user_reference": _NAMED}
-        group = {"_id": "$session_uid", "references": {"$addToSet": "$user_reference"}}
-        found = await self._ledger.aggregate([{"$match": query}, {"$group": group}])
-        return {each["_id"]: sorted(each["references"]) for each in found}
 
     async def _replace_in_sessions(self, documents: list[Document]) -> None:
         """Replace the names of sessions and of their leases, each where it still stands."""

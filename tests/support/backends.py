@@ -60,7 +60,10 @@ class Backends:
     def __enter__(self) -> Self:
         self._thread.start()
         self.run(self._start())
-        self.mongo: MongoClient[dict[str, Any]] = MongoClient(self.mongodb_uri, tz_aware=True)
+        # Tests see what the service sees: a write that a majority does not have yet is in no list.
+        self.mongo: MongoClient[dict[str, Any]] = MongoClient(
+            self.mongodb_uri, tz_aware=True, readConcernLevel="majority"
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

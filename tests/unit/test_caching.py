@@ -57,6 +57,19 @@ def test_least_recently_used_value_is_evicted() -> None:
     assert (len(cache), cache.get("c"), cache.get("d")) == (2, 3, 4)
 
 
+def test_expired_values_are_removed() -> None:
+    """Those that are fresh remain."""
+    tick = Tick()
+    cache = TtlCache[str, int](size=3, ttl=3.0, tick=tick)
+    cache.put("a", 1)
+    tick.now = 1.0
+    cache.put("b", 2)
+    tick.now = 3.0
+    cache.remove_expired()
+
+    assert (cache.peek("a"), cache.peek("b"), len(cache)) == ((None, False), (2, True), 1)
+
+
 class Reads:
     """Reads of one value: each waits until the test ends it, and returns its number, from 1."""
 

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 from pydantic import SecretStr, ValidationError
 
 from godoty_service.settings import Settings
+from godoty_service.tenancy.key_cache import FRESH_FOR
 
 
 def test_defaults_match_the_documentation() -> None:
@@ -25,6 +27,13 @@ def test_defaults_match_the_documentation() -> None:
     assert (settings.mongodb_uri, settings.openrouter_api_key, settings.metrics_listen) == (None, None, None)
     assert (settings.log_content, settings.trace_content) == (False, False)
     assert settings.lease > 2 * settings.heartbeat
+
+
+def test_longest_key_watch_stops_a_turn_in_time() -> None:
+    """A turn may start with a cached key; its first check, and the read that this needs, end within 5 seconds."""
+    (longest,) = (each.le for each in Settings.model_fields["key_watch_interval"].metadata if isinstance(each, Le))
+
+    assert FRESH_FOR + float(str(longest)) + 0.5 <= 5.0
 
 
 def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("GODOTY_TURN_LOG_INTERVAL", "0", "0", "a number from 0.005"),
     ("GODOTY_TURN_WATCH_INTERVAL", "0", "0", "a number from"),
     ("GODOTY_KEY_USE_INTERVAL", "0", "0", "a number from"),
+    ("GODOTY_KEY_WATCH_INTERVAL", "1.6", "1.6", "a number from 0.05 to 1.5"),
+    ("GODOTY_ERASURE_DELAY", "29", "29", "a number from 30 to 31536000"),
     ("GODOTY_CATALOGUE_REFRESH", "0", "0", "a number from"),
     ("GODOTY_HEARTBEAT", "0", "0", "a number from 0.02"),
     ("GODOTY_HEARTBEAT", "1e400", "1e400", "a number from 0.02 to 3600"),

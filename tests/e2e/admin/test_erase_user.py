@@ -15,6 +15,7 @@ from godoty.v1 import billing_service_pb2_grpc
 
 from godoty_service import user_erasure
 from godoty_service.tenancy.auth import Scope
+from godoty_service.users.erasures import ErasureOrder, ErasureOrders
 from tests.conftest import Start, StartProcess
 from tests.e2e.admin.conftest import Admin
 from tests.e2e.admin.test_bound_keys import bound_admin
@@ -93,7 +94,9 @@ async def test_erased_user_is_nowhere(admin: Admin, caller: Caller, billing: Bil
     named = await billing(caller, "ListLedgerEntries", billing_pb.ListLedgerEntriesRequest(user=name))
     assert list(named.entries) == []
     (change,) = [each for each in await admin.changes(service.tenant_id) if each[1] == "EraseUser"]
-    assert change == (admin.key_id, "EraseUser", {"user_reference": erased.user_reference, "request_id": None})
+    order = service.database["users"].find_one({"_id": erased.user_reference}) or {}
+    recorded = {"user_reference": erased.user_reference, "request_id": order["erase"]["request_id"]}
+    assert change == (admin.key_id, "EraseUser", recorded)
     verified = await asyncio.to_thread(invoke, service, "ledger", "verify", "--tenant", service.tenant_id)
     assert " 0 differences" in verified
 
@@ -206,6 +209,37 @@ async def test_unfinished_erasure_has_an_id_to_ask_for_its_end(
     assert users.count_documents({"name": name}) == 1
 
 
+async def test_caller_who_joins_an_order_gets_its_id_as_the_audit_log_does(
+    serve: Start,
+    connect: Connect,
+    admin_of: Callable[[Service], Admin],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Two callers order the erasure at once, each with an id of its own: one order is placed."""
+    service = await serve()
+    admin = admin_of(service)
+    await connect(service).converse("hello", user=name)
+    both, place = asyncio.Barrier(2), ErasureOrders.place
+
+    async def place_together(self: ErasureOrders, *ids: str, **order: Any) -> ErasureOrder | None:
+        await both.wait()
+        return await place(self, *ids, **order)
+
+    monkeypatch.setattr(user_erasure, "PATIENCE", 0.2)
+    monkeypatch.setattr(ErasureOrders, "place", place_together)
+    fields = {"tenant_id": service.tenant_id, "user": name}
+    refused = await asyncio.gather(*(admin.refused("EraseUser", **fields, request_id=each) for each in ("one", "two")))
+    order = service.database["users"].find_one({"tenant_id": service.tenant_id}) or {}
+    known = {"user_reference": order["_id"], "request_id": order["erase"]["request_id"]}
+
+    assert [each.reason for each in refused] == ["ERASURE_UNFINISHED"] * 2
+    assert [each.metadata for each in refused] == [known] * 2
+    changes = [what for _, method, what in await admin.changes(service.tenant_id) if method == "EraseUser"]
+    assert changes[0] == known  # the newest: that of the caller who joined
+    assert sorted(each["request_id"] for each in changes[1:]) == ["one", "two"]
+
+
 async def test_servers_that_meet_a_user_at_once_agree(serve: Start, connect: Connect, name: str) -> None:
     """On one reference, in all entries."""
     first = await serve()
@@ -256,5 +290,7 @@ async def test_command_erases_a_user(caller: Caller, godoty: Callable[..., str])
     assert printed.startswith("user_")
     assert printed.endswith(": erased 1 sessions, 2 messages and 1 turns\n")
     change = service.database["admin_changes"].find_one({"tenant_id": service.tenant_id, "action": "EraseUser"}) or {}
-    assert json.loads(change["details"]) == {"user_reference": printed.split(":")[0], "request_id": None}
+    order = service.database["users"].find_one({"_id": printed.split(":")[0]}) or {}
+    recorded = {"user_reference": order["_id"], "request_id": order["erase"]["request_id"]}
+    assert json.loads(change["details"]) == recorded
     assert change["kind"] == "cli"

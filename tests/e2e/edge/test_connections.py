@@ -4,6 +4,7 @@ import asyncio
 import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 import grpc
@@ -16,6 +17,7 @@ from godoty_service.rpc.listener import bounded_connections, raise_file_limit
 from tests.conftest import Start, StartProcess
 from tests.e2e.edge.process import Usage, open_files
 from tests.e2e.edge.raw_http2 import (
+    DATA,
     END_STREAM,
     GOAWAY,
     HEADERS,
@@ -129,6 +131,47 @@ async def test_half_sent_calls_without_a_key_end(serve_process: StartProcess, co
         assert await eventually(ended, within=120)
         await caller.call("ListSessions", pb.ListSessionsRequest())
     assert usage.peak_growth < 100
+
+
+@pytest.mark.parametrize(
+    "request_message",
+    [pb.ConverseRequest(session_id="talk", text="again"), pb.GetSessionRequest(session_id="talk")],
+    ids=["Converse", "GetSession"],
+)
+async def test_message_that_comes_after_its_key_was_revoked_is_refused(
+    serve: Start, connect: Connect, request_message: pb.ConverseRequest | pb.GetSessionRequest
+) -> None:
+    """The key was valid when the call began: a late message starts no turn, and reads nothing."""
+    service = await serve(request_timeout=60)
+    caller = connect(service)
+    await caller.converse("hello")
+    path = "/godoty.v1.AgentService/" + type(request_message).__name__.removesuffix("Request")
+    body = grpc_message(request_message.SerializeToString())
+    async with connections(service.target, 1) as (connection,):
+        late, other = (connection.begin(path, service.metadata) for _ in range(2))
+
+        async def ended(stream: int) -> bool:
+            return stream in connection.ended()
+
+        async def refused() -> bool:
+            try:
+                await caller.call("ListSessions", pb.ListSessionsRequest())
+            except grpc.aio.AioRpcError:
+                return True
+            return False
+
+        connection.send(frame(DATA, body, flags=END_STREAM, stream=other))
+        assert await eventually(partial(ended, other))
+        turns = service.database["turns"].count_documents({})
+        revoked = {"$set": {"revoke_time": datetime.now(UTC)}}
+        service.database["api_keys"].update_one({"_id": service.key_id}, revoked)
+        assert await eventually(refused)
+        connection.send(frame(DATA, body, flags=END_STREAM, stream=late))
+        assert await eventually(partial(ended, late))
+        answered = {stream for kind, _, stream, _ in connection.frames if kind == DATA}
+
+    assert answered == {other}
+    assert service.database["turns"].count_documents({}) == turns
 
 
 async def test_unread_watch_does_not_block_others(serve: Start, connect: Connect) -> None:

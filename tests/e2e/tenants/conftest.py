@@ -1,4 +1,4 @@
-"""An administrator, servers that erase at once, and all verifications of a ledger."""
+"""An administrator, servers that look often for what to erase, and all verifications of a ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from tests.support.service import Service
 __all__ = ["Admin", "Godoty", "admin", "admin_of", "godoty", "second_caller", "second_server"]
 
 PROMISE = 5.0  # seconds after which a change of a tenant's state is in force on every server
-ERASING: dict[str, Any] = {"erasure_interval": 0.1, "erasure_delay": 0.5}
+ERASING: dict[str, Any] = {"erasure_interval": 0.1}
+
+
+def hasten_erasure(service: Service, tenant_id: str) -> None:
+    """Make a tenant's deletion an hour older than it is, so that the delay of its erasure has passed."""
+    earlier = {"$dateSubtract": {"startDate": "$delete_time", "unit": "hour", "amount": 1}}
+    changed = service.database["tenants"].update_one(
+        {"_id": tenant_id, "delete_time": {"$ne": None}}, [{"$set": {"delete_time": earlier}}]
+    )
+    assert changed.modified_count == 1
 
 
 async def verify(service: Service) -> None:

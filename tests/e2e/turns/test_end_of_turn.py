@@ -1,6 +1,7 @@
-"""Once a turn's last event is readable, nothing that the turn held delays the next one."""
+"""Once a turn's last event is readable, nothing that the turn held delays the next one, or stays in memory."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,29 @@ import pytest
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from godoty_service.tenancy.turn_limits import TurnLimiter
+from godoty_service.turns.event_log.log import EventLog
 from tests.conftest import Start
 from tests.support.backends import ME
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 FAST = "@sandbox plain tokens=1 flat=1"
 SLOWLY = 0.1  # seconds that the release of a turn limit takes
+
+
+@pytest.mark.parametrize("text", [FAST, "@sandbox tool-loop calls=3 tool=calculator"])
+async def test_ended_turn_is_freed_without_garbage_collection(
+    serve: Start, connect: Callable[[Service], Caller], text: str
+) -> None:
+    """The parts of an ended turn refer to one another no longer: its log is freed though no collection runs."""
+    caller = connect(await serve())
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await caller.converse(text)).finished
+        await soon(lambda: not any(isinstance(each, EventLog) for each in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_concurrency_limit_is_released_before_end_is_readable(

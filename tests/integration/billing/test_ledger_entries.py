@@ -77,7 +77,10 @@ async def _named_documents(tenant: Tenant) -> list[dict[str, Any]]:
         return [] if any("user" in each for each in documents) else documents
 
     documents = await eventually(replaced)
-    names = {each["_id"]: each["name"] for each in await tenant.database.collection("users").find({})}
+    names = {
+        each["_id"]: each["name"]
+        for each in await tenant.database.collection("users").find({"tenant_id": tenant.tenant_id})
+    }
     return [each | ({"user": names[each["user_reference"]]} if "user_reference" in each else {}) for each in documents]
 
 

@@ -178,3 +178,64 @@ async def test_name_that_gets_a_reference_during_a_listing_is_found_further(
         await server.stored_names.replace()
 
     assert found == ids
+
+
+@pytest.fixture
+def orders(server: Server) -> ErasureOrders:
+    """Orders of erasures."""
+    return ErasureOrders(server.database.collection("users"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+async def test_filter_finds_no_entry_of_the_user_who_had_the_name_before(
+    server: Server, tenant: Tenant, pages: LedgerPages, orders: ErasureOrders, size: int
+) -> None:
+    """While that user is being erased, entries have the name alone; however many of them stand between the others."""
+    await tenant.name_users()
+    old = tenant.references["ann"]
+    order = await orders.place(tenant.tenant_id, old, name="ann", request_id=None, owner="server")
+    assert order is not None
+    times = [NOON + timedelta(minutes=number) for number in range(12)]
+    old_form: dict[str, str | None] = {"user": "ann", "user_reference": None, "session_uid": "ses_old"}
+    olds = [(await tenant.open(time, **old_form)).call_id for time in times if time.minute % 3]
+    assert await found(pages, tenant, EntryFilter(user="ann")) == []
+    new = (await server.users._read_or_create(tenant.tenant_id, "ann")).reference
+    new_form: dict[str, str | None] = {"user": None, "user_reference": new, "session_uid": "ses_new"}
+    calls = [await tenant.open(time, **new_form) for time in times[::3]]
+    news = [(each.call_id, "ann", new) for each in calls]
+    erased = [(each, None, old) for each in olds]
+
+    async def listed(which: EntryFilter) -> list[tuple[str, str | None, str | None]]:
+        entries = [each async for some in pages.pages(tenant.tenant_id, which, size=size) for each in some]
+        return [(each.entry_id, each.user, each.user_reference) for each in entries]
+
+    assert await listed(EntryFilter(user="ann")) == news
+    assert await listed(EntryFilter(user_reference=new)) == news
+    assert await listed(EntryFilter(user_reference=old)) == erased
+    assert sorted(await listed(EntryFilter())) == sorted([*news, *erased])
+    assert news[0] in await listed(EntryFilter(user="ann", turn_id=calls[0].turn_id))
+    page = await pages.page(tenant.tenant_id, EntryFilter(user="ann"), after=None, limit=2)
+    assert [each.entry_id for each in page.entries] == [each[0] for each in news[:2]]
+
+
+async def test_late_entry_of_an_erased_user_is_not_listed_for_a_new_one(
+    server: Server, tenant: Tenant, pages: LedgerPages, orders: ErasureOrders
+) -> None:
+    """A server of schema 1 writes it after the erasure, with the name that a new user has by now."""
+    await tenant.name_users()
+    old = tenant.references["ann"]
+    first = await tenant.open(NOON, user=None, user_reference=old, session_uid="s1")
+    order = await orders.place(tenant.tenant_id, old, name="ann", request_id=None, owner="server")
+    assert order is not None
+    await orders.finish(order)
+    new = (await server.users._read_or_create(tenant.tenant_id, "ann")).reference
+    late = await tenant.open(NOON + timedelta(hours=1), user="ann", user_reference=None, session_uid="s1")
+    own = await tenant.open(NOON + timedelta(hours=2), user=None, user_reference=new, session_uid="s2")
+
+    assert await found(pages, tenant, EntryFilter(user="ann")) == [(own.call_id, "ann", new)]
+    assert await found(pages, tenant, EntryFilter(user_reference=new)) == [(own.call_id, "ann", new)]
+    assert await found(pages, tenant, EntryFilter()) == [
+        (first.call_id, None, old),
+        (late.call_id, None, old),
+        (own.call_id, "ann", new),
+    ]

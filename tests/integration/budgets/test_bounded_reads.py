@@ -17,6 +17,7 @@ from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CallState
+from godoty_service.ledger.unsettled_calls import UnsettledCalls
 from godoty_service.mongo.client import Database
 from godoty_service.pricing import money
 from godoty_service.usage.rollup_job import RollupJob
@@ -135,13 +136,15 @@ async def test_open_and_unresolved_calls_are_found_among_many_closed(
 ) -> None:
     """By the partial indexes: no operation examines a closed call."""
     await write_settled(harness, calls=CALLS, over=timedelta(hours=6))
+    calls = UnsettledCalls(database.collection("ledger"))
     async with read_sizes(mongodb_uri, database) as without:
-        assert not await harness.ledger.has_open_calls("tenant")
+        assert not await calls.any_open("tenant")
+        assert not await calls.any_unresolved("tenant", provider_key_ids={"key"}, since=NOON - timedelta(days=1))
     await harness.open(reserved=False)
     async with read_sizes(mongodb_uri, database) as with_one:
-        assert await harness.ledger.has_open_calls("tenant")
-        assert not await harness.ledger.has_open_calls("another")
+        assert await calls.any_open("tenant")
+        assert not await calls.any_open("another")
         assert await harness.ledger.count() == (1, 0)
 
-    assert without == [0]
+    assert without == [0, 0]
     assert max(with_one) <= 1

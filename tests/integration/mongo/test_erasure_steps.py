@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
+from random import Random
 
 import pytest
 
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.erasure_bootstrap import tenant_erasure
+from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Driver
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
@@ -16,10 +19,13 @@ from godoty_service.tenancy.tenants import Tenant
 from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.store import Chunk, Outcome
 from godoty_service.turns.turn_store import TurnRecord
+from tests.integration.billing.harness import Tenant as Bill
 from tests.integration.mongo.session_stores import acquire, finish
 from tests.support.backends import Backends
 
 ACTOR = Actor(kind=ActorKind.SYSTEM, id="test")
+PATIENCE = timedelta(hours=24)
+NO_USER = {"user": None, "user_reference": None}
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def lifecycle(components: Components) -> TenantLifecycle:
 
 async def run_erasure(components: Components, tenant_id: str) -> Tenant:
     """Run the erasure once; return the tenant."""
-    await tenant_erasure(components, delay=0).run_once()
+    await tenant_erasure(components, delay=0, patience=PATIENCE).run_once()
     return await components.tenancy.tenants.require(tenant_id)
 
 
@@ -154,3 +160,52 @@ async def test_user_of_deleted_tenant_is_not_erased_by_itself(components: Compon
         await components.user_erasure.erase(ACTOR, tenant_id, "Ann")
 
     assert await components.database.collection("admin_changes").count({"tenant_id": tenant_id}) == 1
+
+
+async def insert_provider_key(components: Components, tenant_id: str, key_id: str) -> None:
+    """Insert a provider key of a tenant."""
+    document = {"_id": f"pkey-{tenant_id}", "tenant_id": tenant_id, "key_id": key_id, "sealed": ""}
+    await components.database.collection("provider_keys").insert_one(document)
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+async def test_provider_key_remains_while_an_unresolved_call_may_need_it(
+    components: Components, *, resolved: bool
+) -> None:
+    """A server that was out of reach may have its generation id: until it is resolved, or too old to be resolved."""
+    tenant_id = (await components.tenancy.tenants.create("Acme")).tenant_id
+    bill = Bill(components.database, components.accounting.ledger, Random(7))
+    bill.tenant_id = tenant_id
+    await insert_provider_key(components, tenant_id, "key")
+    now = await components.database.now()
+    call = await bill.open(now - timedelta(hours=2), **NO_USER)
+    await lifecycle(components).delete(ACTOR, tenant_id)
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    call = await bill.close(call, now - timedelta(hours=1), state=CallState.UNRESOLVED)
+    assert (await run_erasure(components, tenant_id)).erase_time is None
+    assert await components.tenancy.provider_keys.key_ids(tenant_id) == {"key"}
+
+    if resolved:
+        await bill.adjust(call, now)
+    else:
+        past = {"$set": {"settle_time": now - PATIENCE - timedelta(minutes=1)}}
+        await components.database.collection("ledger").update_one({"_id": call.call_id}, past)
+    assert (await run_erasure(components, tenant_id)).erase_time is not None
+    assert await components.tenancy.provider_keys.key_ids(tenant_id) == set()
+
+
+async def test_unresolved_call_that_another_key_paid_delays_nothing(components: Components) -> None:
+    """Nor does one of a tenant without a key of its own, or of another tenant with the same key."""
+    ids = [(await components.tenancy.tenants.create("Acme")).tenant_id for _ in range(3)]
+    now = await components.database.now()
+    for tenant_id, key_id in zip(ids, ("another", None, "key"), strict=True):
+        bill = Bill(components.database, components.accounting.ledger, Random(7))
+        if key_id is not None:
+            await insert_provider_key(components, tenant_id, key_id)
+        bill.tenant_id = ids[0] if key_id == "key" else tenant_id
+        await bill.close(await bill.open(now, **NO_USER), now, state=CallState.UNRESOLVED)
+        await lifecycle(components).delete(ACTOR, tenant_id)
+    await tenant_erasure(components, delay=0, patience=PATIENCE).run_once()
+
+    for tenant_id in ids:
+        assert (await components.tenancy.tenants.require(tenant_id)).erase_time is not None

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -77,3 +77,28 @@ async def test_tenant_whose_operation_times_out_does_not_block_others(
     assert attempts == deleted[:tried]
     erased = [each for each in deleted if (await tenants.require(each)).erase_time is not None]
     assert erased == [each for number, each in enumerate(deleted[:tried]) if number not in failing]
+
+
+async def test_tenants_that_wait_do_not_hide_later_ones(database: Database, tenants: Tenants) -> None:
+    """However many wait for open calls, also if they were deleted at one time: each run gets to all of them."""
+    collection = database.collection(Tenants.COLLECTION)
+    await collection.ensure(Tenants.INDEXES)
+    times = [datetime(2026, 1, 1 + number // 120, tzinfo=UTC) for number in range(250)]
+    deleted = [f"tenant-{number:03}" for number in range(250)]
+    await collection.insert_many(
+        [
+            {"_id": tenant_id, "name": "Acme", "create_time": time, "delete_time": time, "erasure": {"owner": "one"}}
+            for tenant_id, time in zip(deleted, times, strict=True)
+        ]
+    )
+    attempts: list[str] = []
+
+    async def erase(tenant_id: str) -> bool:
+        attempts.append(tenant_id)
+        return tenant_id in (deleted[0], deleted[-1])
+
+    await erasure(database, tenants, erase).run_once()
+
+    assert attempts == deleted
+    left = await collection.count({"erasure": {"$exists": True}})
+    assert left == 248

@@ -105,16 +105,19 @@ async def test_name_that_is_being_erased_belongs_to_the_erased_user(one: Server)
         await one.users.poll()
         new = await one.users.of_name("tenant", "ada")
         assert new.reference != first.reference
-        entries = [{"user": "ada"}, {"user_reference": new.reference}]
+        entries = [{"user_reference": first.reference}, {"user_reference": new.reference}]
         await one.users.fill_names("tenant", entries)
-        assert entries[0] == {"user": "ada", "user_reference": first.reference}
-        assert entries[1] == {"user": "ada", "user_reference": new.reference}
+        assert [each["user"] for each in entries] == [None, "ada"]
+        assert await one.users.owners("tenant", ["ada"]) == {"ada": first.reference}
+        for reference in (first.reference, new.reference):
+            assert await one.users.stored_name("tenant", reference) == "ada"
         assert await one.users.of_names("tenant", ["ada", "bob"]) == {
             "ada": first.reference,
             "bob": await one.users.find("tenant", "bob"),
         }
         last = await one.erase()
     await one.orders.finish(order)
+    assert await one.users.stored_name("tenant", first.reference) is None
     assert await one.users.of_names("tenant", ["ada"]) != {"ada": first.reference}
     await one.orders.finish(last)
 
@@ -306,3 +309,15 @@ async def test_sessions_of_a_new_user_do_not_hide_those_of_the_erased_one(sessio
     await turns.insert(lease={**_DEAD, "user": "ada"})
     found = await sessions.lists.of_user("tenant", user="ada", user_reference="user_1", limit=1)
     assert [each.uid for each in found] == ["ses"]
+
+
+async def test_sessions_of_an_erased_user_are_not_listed_by_name(sessions: SessionStore, turns: Turns) -> None:
+    """Until they are deleted they may have the name beside the reference; a name without reference finds it alone."""
+    await turns.insert(user="ada", user_reference="user_old")
+    await turns.insert(_id="named", session_id="named", user="ada")
+    listed = [
+        await sessions.lists.page("tenant", user="ada", user_reference=reference, after=None, limit=20)
+        for reference in (None, "user_new", "user_old")
+    ]
+
+    assert [sorted(each.uid for each in found) for found in listed] == [["named"], ["named"], ["named", "ses"]]

@@ -96,6 +96,9 @@ type AdminServiceClient interface {
 	// a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
 	// with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
 	// least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+	// A name that no turn has used since its last erasure is USER_NOT_FOUND. A deleted tenant, all of whose users are erased
+	// with it, is TENANT_DELETED. An erasure that takes longer than 30 seconds is ERASURE_UNFINISHED, with the request id to
+	// wait for its end with: that of the call that ordered it, which may be another one.
 	EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (*EraseUserResponse, error)
 	// Lists the recorded changes, newest first.
 	ListAdminChanges(ctx context.Context, in *ListAdminChangesRequest, opts ...grpc.CallOption) (*ListAdminChangesResponse, error)
@@ -344,6 +347,9 @@ type AdminServiceServer interface {
 	// a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
 	// with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
 	// least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+	// A name that no turn has used since its last erasure is USER_NOT_FOUND. A deleted tenant, all of whose users are erased
+	// with it, is TENANT_DELETED. An erasure that takes longer than 30 seconds is ERASURE_UNFINISHED, with the request id to
+	// wait for its end with: that of the call that ordered it, which may be another one.
 	EraseUser(context.Context, *EraseUserRequest) (*EraseUserResponse, error)
 	// Lists the recorded changes, newest first.
 	ListAdminChanges(context.Context, *ListAdminChangesRequest) (*ListAdminChangesResponse, error)

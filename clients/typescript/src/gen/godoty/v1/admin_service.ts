@@ -4199,6 +4199,9 @@ export const AdminServiceService = {
    * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
    * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
    * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   * A name that no turn has used since its last erasure is USER_NOT_FOUND. A deleted tenant, all of whose users are erased
+   * with it, is TENANT_DELETED. An erasure that takes longer than 30 seconds is ERASURE_UNFINISHED, with the request id to
+   * wait for its end with: that of the call that ordered it, which may be another one.
    */
   eraseUser: {
     path: "/godoty.v1.AdminService/EraseUser" as const,
@@ -4286,6 +4289,9 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
    * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
    * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
    * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   * A name that no turn has used since its last erasure is USER_NOT_FOUND. A deleted tenant, all of whose users are erased
+   * with it, is TENANT_DELETED. An erasure that takes longer than 30 seconds is ERASURE_UNFINISHED, with the request id to
+   * wait for its end with: that of the call that ordered it, which may be another one.
    */
   eraseUser: handleUnaryCall<EraseUserRequest, EraseUserResponse>;
   /** Lists the recorded changes, newest first. */
@@ -4579,6 +4585,9 @@ export interface AdminServiceClient extends Client {
    * a random reference of the user, without the name from then on. A user of the same name who comes later is a new one
    * with another reference. The erasure goes on if the call ends early; the same call waits for its end. It takes at
    * least three seconds, until no server knows the name any more. Also by a key that administers the tenant.
+   * A name that no turn has used since its last erasure is USER_NOT_FOUND. A deleted tenant, all of whose users are erased
+   * with it, is TENANT_DELETED. An erasure that takes longer than 30 seconds is ERASURE_UNFINISHED, with the request id to
+   * wait for its end with: that of the call that ordered it, which may be another one.
    */
   eraseUser(
     request: EraseUserRequest,
