@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.agents.mcp.changes import McpComponents
+from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.store import Agents
 from godoty_service.agents.versions import AgentVersions
 from godoty_service.budget_bootstrap import BudgetComponents, build_budgets
@@ -18,6 +20,7 @@ from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.mcp_bootstrap import build_mcp
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.migrations import registry
@@ -58,6 +61,7 @@ from godoty_service.users.stored_names import StoredNames
 _INDEXED_STORES = (
     Agents,
     AgentVersions,
+    McpServers,
     SessionStore,
     MessageStore,
     ReplicaHeartbeats,
@@ -138,6 +142,7 @@ class Components:
     accounting: AccountingComponents
     administration: Administration
     user_erasure: UserErasure
+    mcp: McpComponents
 
 
 @asynccontextmanager
@@ -207,7 +212,8 @@ def _components(
         schema=schema.supported,
     )
     entries = database.collection(Ledger.COLLECTION)
-    tenancy = _tenancy(settings, database, clock, replicas)
+    secret_box = _secret_box(settings)
+    tenancy = _tenancy(settings, database, clock, replicas, secret_box)
     users = build_users(database, schema, clock, replicas)
     conversations = _conversations(settings, database, clock, replicas, users.stored_names)
     usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
@@ -238,17 +244,18 @@ def _components(
         accounting=_accounting(ledger, budgets.service, usage=usage, sessions=conversations.sessions, clock=clock),
         administration=administration,
         user_erasure=build_user_erasure(users, conversations, replicas, administration),
+        mcp=build_mcp(settings, database, clock, sealer=secret_box),
     )
 
 
-def _tenancy(settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats) -> TenancyComponents:
+def _tenancy(
+    settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats, secret_box: SecretBox
+) -> TenancyComponents:
     return TenancyComponents(
         tenants=Tenants(database.collection(Tenants.COLLECTION), clock=clock),
         api_keys=ApiKeys(database.collection(ApiKeys.COLLECTION), clock=clock),
         policies=Policies(database.collection(Policies.COLLECTION)),
-        provider_keys=ProviderKeys(
-            database.collection(ProviderKeys.COLLECTION), sealer=_secret_box(settings), clock=clock
-        ),
+        provider_keys=ProviderKeys(database.collection(ProviderKeys.COLLECTION), sealer=secret_box, clock=clock),
         turn_limiter=TurnLimiter(
             database.collection(TurnLimiter.COLLECTION),
             replica_id=replicas.replica_id,
@@ -352,7 +359,7 @@ def _administration(
 
 
 def _secret_box(settings: Settings) -> SecretBox:
-    """Build the encryption of tenants' own provider keys.
+    """Build the encryption of tenants' own provider keys, and of the secrets of their MCP servers.
 
     Raises:
         ValueError: An encryption key is malformed.

@@ -1,6 +1,7 @@
 """`godoty dev`: the service and all it needs on one machine; it starts what the environment does not name."""
 
 import asyncio
+import base64
 import os
 import signal
 import socket
@@ -24,8 +25,10 @@ from openrouter_sandbox.server import Sandbox
 _SANDBOX_KEY = "sandbox-demo"
 _MONGOD_PORT, _LISTEN_PORT = 27_117, 50_051  # if they are free
 _DEMO = "demo"
+_ENCRYPTION_KEYS = "GODOTY_ENCRYPTION_KEYS"
 _DEMO_SCOPES = frozenset({Scope.CONVERSE, Scope.BILLING, Scope.AGENTS})
 _LOOPBACK = "127.0.0.1"
+_LOOPBACK_NETWORKS = "127.0.0.0/8, ::1"
 _TRIES = 20  # between the check of a port and its use, another process may take it
 
 out = Console(highlight=False, soft_wrap=True)
@@ -100,6 +103,8 @@ async def run(settings: Settings) -> None:
     environment.unlink(missing_ok=True)  # it exists only while the servers that it names run
     ports = LocalPorts(directory / "ports")
     async with AsyncExitStack() as stack:
+        settings.mcp_networks = settings.mcp_networks or _LOOPBACK_NETWORKS
+        settings.encryption_keys = settings.encryption_keys or _encryption_key(directory / "encryption.key")
         if not settings.mongodb_uri:
             settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb", ports))
         canned = _is_canned(settings)
@@ -173,6 +178,15 @@ async def _started_server(stack: AsyncExitStack, settings: Settings, ports: Loca
         ports.store("listen", port)
         return server
     raise ValueError("There is no free port to listen on: set GODOTY_LISTEN.")
+
+
+def _encryption_key(path: Path) -> SecretStr:
+    """Return the encryption key of the last run, or generate one: tenants' secrets cannot be stored without."""
+    stored = _read_lines(path).get(_ENCRYPTION_KEYS)
+    if stored is None:
+        stored = base64.b64encode(os.urandom(32)).decode()
+        _write_lines(path, {_ENCRYPTION_KEYS: stored})
+    return SecretStr(stored)
 
 
 async def _demo_keys(components: Components, path: Path) -> dict[str, str]:

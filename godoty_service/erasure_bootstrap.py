@@ -45,6 +45,7 @@ def _steps(components: Components, patience: timedelta) -> tuple[ErasureStep, ..
         ErasureStep(name="api_keys", erase=eraser.api_keys),
         ErasureStep(name="policy", erase=eraser.policy),
         ErasureStep(name="agents", erase=eraser.agents),
+        ErasureStep(name="mcp_servers", erase=eraser.mcp_servers),
         ErasureStep(name="provider_keys", erase=eraser.provider_keys),  # last: it waits for reconciliation
     )
 
@@ -59,6 +60,7 @@ class _Eraser:
         self._users = components.users
         self._now = components.database.now
         self._patience = patience
+        self._mcp = components.mcp
 
     async def key_revocation(self, tenant_id: str) -> bool:
         """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
@@ -128,6 +130,11 @@ class _Eraser:
     async def agents(self, tenant_id: str) -> bool:
         """Delete the agents and their versions."""
         await self._conversations.agents.erase(tenant_id)
+        return True
+
+    async def mcp_servers(self, tenant_id: str) -> bool:
+        """Delete the MCP servers, with their secrets."""
+        await self._mcp.servers.erase(tenant_id)
         return True
 
     async def provider_keys(self, tenant_id: str) -> bool:

@@ -15,6 +15,7 @@ from godoty.v1 import (
     billing_service_pb2_grpc,
 )
 
+from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap import Components
 from godoty_service.mongo.monitor import StorageMonitor
@@ -84,12 +85,24 @@ def build_server(
     *,
     turns: TurnService,
     tools: Collection[str],
+    mcp: McpToolbox,
     interceptor: ServiceInterceptor,
     shared: bool,
 ) -> grpc.aio.Server:
-    """Build the gRPC server and its services; `tools` are the names of the server's tools."""
+    """Build the gRPC server and its services.
+
+    Args:
+        settings: The settings.
+        components: The components.
+        oracle: Prices calls, and has the provider's models.
+        turns: The turn service.
+        tools: The names of the server's tools.
+        mcp: The tools of MCP servers.
+        interceptor: Wraps all calls.
+        shared: Whether other processes share the listener's port.
+    """
     agent = _agent_service(settings, components, oracle, turns)
-    definitions = _agent_definition_service(settings, components, oracle, tools)
+    definitions = _agent_definition_service(settings, components, oracle, tools, mcp)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
     server = grpc.aio.server(
@@ -129,9 +142,11 @@ def _agent_service(
 
 
 def _agent_definition_service(
-    settings: Settings, components: Components, oracle: PricingOracle, tools: Collection[str]
+    settings: Settings, components: Components, oracle: PricingOracle, tools: Collection[str], mcp: McpToolbox
 ) -> AgentDefinitionService:
     return AgentDefinitionService(
+        mcp=components.mcp,
+        toolbox=mcp,
         agents=components.conversations.agents,
         tools=tools,
         administration=components.administration,

@@ -22,6 +22,7 @@ from godoty_service.erasure_bootstrap import tenant_erasure
 from godoty_service.errors import GodotyError
 from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, build_server
 from godoty_service.ledger.ledger import Ledger
+from godoty_service.mcp_bootstrap import open_toolbox
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.provider_bootstrap import ProviderComponents, late_call_patience, open_provider
@@ -40,6 +41,7 @@ from godoty_service.turns.session_deletion import SessionDeletions
 
 log = structlog.get_logger(__name__)
 
+_MCP_INTERVAL = 5.0  # seconds between two looks at the connections to MCP servers and their lists of tools
 _STOP_GRACE = 5.0  # seconds in which calls other than turns may finish
 
 
@@ -112,7 +114,9 @@ async def _start(
     background(stack, storage.run(settings.storage_probe_interval, status.storage_probed))
     metrics_port = open_metrics_page(stack, settings, metrics, provider.oracle, shared=counts is not None)
     tools = built_in_tools(clock=components.clock)
-    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools)
+    mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
+    background(stack, mcp.run(_MCP_INTERVAL))
+    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
@@ -120,6 +124,7 @@ async def _start(
         provider.oracle,
         turns=turns,
         tools=tools.keys(),
+        mcp=mcp,
         interceptor=interceptor,
         shared=worker is not None,
     )

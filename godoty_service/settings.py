@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from godoty_service.ids import key_id_of
-from godoty_service.listener_settings import ListenerSettings
+from godoty_service.mcp_settings import McpSettings
 from godoty_service.setting_types import (
     BaseUrl,
     DatabaseName,
@@ -34,7 +34,7 @@ _LONGEST_KEY_WATCH = 1.5
 _SHORTEST_ERASURE_DELAY = 30  # seconds: by then all servers know of a deletion, and what they had begun has ended
 
 
-class Settings(ListenerSettings):
+class Settings(McpSettings):
     """All settings, read from variables with the prefix `GODOTY_` unless a setting names another.
 
     Each number has a range; `environment.py` describes the values that a setting takes.

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from strands.types.tools import AgentTool
 
+from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.bootstrap import Components
 from godoty_service.call_metrics import CallMetrics
@@ -34,8 +35,19 @@ def start_turns(
     call_metrics: CallMetrics,
     *,
     tools: Mapping[str, AgentTool],
+    mcp: McpToolbox,
 ) -> TurnService:
-    """Build the turn service, and start the loops that monitor its turns; `tools` are the server's, by name."""
+    """Build the turn service, and start the loops that monitor its turns.
+
+    Args:
+        stack: Ends the loops.
+        settings: The settings.
+        components: The components.
+        provider: The provider.
+        call_metrics: Measures turns and calls.
+        tools: The tools of the server, by name.
+        mcp: The tools of the tenants' MCP servers.
+    """
     conversations, replicas = components.conversations, components.replicas
     log_writer = EventLogWriter(
         conversations.event_logs, writer=replicas.replica_id, expiry=conversations.turn_store.log_expiry
@@ -51,6 +63,7 @@ def start_turns(
         key_monitor=key_monitor,
         observer=call_metrics,
         tools=tools,
+        mcp=mcp,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, log_writer.run(settings.turn_log_interval))
@@ -85,6 +98,7 @@ def _dependencies(
     key_monitor: KeyMonitor,
     observer: CallMetrics,
     tools: Mapping[str, AgentTool],
+    mcp: McpToolbox,
 ) -> TurnDependencies:
     conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
     return TurnDependencies(
@@ -108,6 +122,7 @@ def _dependencies(
         client_pool=provider.client_pool,
         agents=conversations.agents,
         tools=tools,
+        mcp=mcp,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,

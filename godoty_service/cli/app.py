@@ -8,6 +8,7 @@ import uvloop
 from godoty_service.aio.gc import pause_gc_for_imports
 from godoty_service.cli.admin import admin_app, user_app
 from godoty_service.cli.agents.commands import agent_app
+from godoty_service.cli.agents.mcp_commands import mcp_app
 from godoty_service.cli.config import config_app, refuse_faults, warn_of_unknown
 from godoty_service.cli.context import err, out, read_settings
 from godoty_service.cli.keys import key_app
@@ -25,6 +26,7 @@ app = typer.Typer(help="Godoty: agents on OpenRouter, with exact accounting.", n
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
 app.add_typer(agent_app, name="agent")
+app.add_typer(mcp_app, name="mcp")
 app.add_typer(admin_app, name="admin")
 app.add_typer(user_app, name="user")
 app.add_typer(ledger_app, name="ledger")

@@ -279,10 +279,15 @@ def set_provider_key(
 
 @provider_key_app.command("reseal")
 def reseal() -> None:
-    """Re-encrypt all tenants' keys with the first of GODOTY_ENCRYPTION_KEYS, so that the others can be removed."""
+    """Re-encrypt tenants' keys and the secrets of their MCP servers with the first of GODOTY_ENCRYPTION_KEYS.
+
+    Then the other encryption keys can be removed.
+    """
 
     async def work(components: "Components") -> None:
-        out.print(f"{await components.administration.reseal_provider_keys(actor())} keys re-encrypted")
+        keys = await components.administration.reseal_provider_keys(actor())
+        servers = await components.mcp.servers.reseal()
+        out.print(f"{keys} keys and the secrets of {servers} MCP servers re-encrypted")
 
     with_components(work)
 

@@ -70,6 +70,13 @@ def _tool_started(message: pb.TurnEvent, event: events.ToolCallStarted) -> None:
     started.tool_call_id, started.name, started.input_json = event.tool_call_id, event.name, event.input_json
 
 
+def _tool_progress(message: pb.TurnEvent, event: events.ToolProgress) -> None:
+    reported = message.tool_progress
+    reported.tool_call_id, reported.progress, reported.message = event.tool_call_id, event.progress, event.message
+    if event.total is not None:
+        reported.total = event.total
+
+
 def _tool_finished(message: pb.TurnEvent, event: events.ToolCallFinished) -> None:
     finished = message.tool_call_finished
     finished.tool_call_id, finished.output = event.tool_call_id, event.output
@@ -113,6 +120,7 @@ _FILL: dict[type, Callable[[pb.TurnEvent, Any], None]] = {
     events.TextDelta: _text,
     events.ReasoningDelta: _reasoning,
     events.ToolCallStarted: _tool_started,
+    events.ToolProgress: _tool_progress,
     events.ToolCallFinished: _tool_finished,
     events.ModelCallFinished: _call_finished,
     events.TurnFinished: _turn_finished,

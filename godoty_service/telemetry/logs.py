@@ -27,6 +27,8 @@ QUIET = (
     "urllib3",
     "uvicorn.access",
 )
+# Reports as errors what tenants' servers do; `agents/mcp` logs what matters of it.
+SILENT = ("mcp.client",)
 OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
 
 # Under these names an event of ours has content of a conversation.
@@ -114,6 +116,8 @@ def _route(handler: logging.Handler, *, level: str) -> None:
     floor = max(root.level, logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(floor)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in OWN_HANDLERS:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -230,6 +230,18 @@ class Administration:
         values = {"user_reference": user_reference, "request_id": request_id}
         await self._record(actor, "EraseUser", tenant_id, new=values)
 
+    async def record_mcp_change(
+        self, actor: Actor, method: str, tenant_id: str, *, old: Values | None, new: Values
+    ) -> None:
+        """Record that a tenant's MCP server is about to be created, changed or deleted.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
+        """
+        await self.tenants.require_changeable(tenant_id)
+        await self._record(actor, method, tenant_id, old=old, new=new)
+
     async def _insert_key(self, key: ApiKey, request: AdminRequest | None) -> str:
         """Insert a key; return its text.
 

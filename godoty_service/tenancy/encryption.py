@@ -14,6 +14,7 @@ from godoty_service.errors import ProviderKeysOff
 _KEY = 32  # bytes
 _NONCE = 12  # bytes
 _KEY_ID = 8  # bytes
+_PROVIDER_KEY = "A tenant's own OpenRouter key"
 
 
 class SecretBox:
@@ -39,22 +40,27 @@ class SecretBox:
         """
         return cls([_decode_key(part.strip()) for part in text.split(",") if part.strip()])
 
-    def seal(self, secret: str, *, owner: str) -> bytes:
+    def seal(self, secret: str, *, owner: str, what: str = _PROVIDER_KEY) -> bytes:
         """Encrypt an owner's secret.
+
+        Args:
+            secret: The secret.
+            owner: Whose it is: only for the same owner can it be decrypted.
+            what: What it is, for the error.
 
         Raises:
             ProviderKeysOff: There is no key.
         """
         if self._first is None:
             raise ProviderKeysOff(
-                "A tenant's own OpenRouter key cannot be stored: the server has no encryption key."
+                f"{what} cannot be stored: the server has no encryption key."
                 " Its operator must set GODOTY_ENCRYPTION_KEYS."
             )
         nonce = os.urandom(_NONCE)
         return self._first + nonce + self._keys[self._first].encrypt(nonce, secret.encode(), owner.encode())
 
-    def open(self, sealed: bytes, *, owner: str) -> str:
-        """Decrypt a secret that was sealed for this owner.
+    def open(self, sealed: bytes, *, owner: str, what: str = _PROVIDER_KEY) -> str:
+        """Decrypt a secret that was sealed for this owner. See `seal` for the arguments.
 
         Raises:
             ProviderKeysOff: Its key is missing here, it belongs to another owner, or it was modified.
@@ -67,8 +73,8 @@ class SecretBox:
         except (InvalidTag, ValueError):
             pass
         raise ProviderKeysOff(
-            "The tenant's own OpenRouter key cannot be decrypted: the server lacks the encryption key that it needs."
-            " Its operator must add that key to GODOTY_ENCRYPTION_KEYS, or set the tenant's OpenRouter key again."
+            f"{what} cannot be decrypted: the server lacks the encryption key that it needs."
+            " Its operator must add that key to GODOTY_ENCRYPTION_KEYS, or the secret must be set again."
         )
 
     def can_open(self, sealed: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from strands.types.tools import AgentTool
 
+from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
 from godoty_service.budgets.service import BudgetService
@@ -99,6 +100,7 @@ class TurnDependencies:
         client_pool: The provider clients, by tenant.
         agents: The tenants' agents.
         tools: The tools of the server, by name.
+        mcp: The tools of the tenants' MCP servers.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -124,6 +126,7 @@ class TurnDependencies:
     client_pool: ClientPool
     agents: Agents
     tools: Mapping[str, AgentTool]
+    mcp: McpToolbox
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
 
+from godoty_service.agents.definitions import McpTools
+from godoty_service.agents.mcp.tools import OfferedTools
 from godoty_service.aio.admission import AdmissionQueue
 from godoty_service.errors import (
     CostUnbounded,
@@ -147,13 +149,19 @@ class TurnExecution:
             SessionLost: The session was taken over.
             StorageError: The session could not be read.
         """
+        offered = await self._offered_tools()  # first: it may wait for a tenant's server, which must hold up no other
         self._leave_starting = await self._queues.starting.acquire()
         totals, history = await self._load()
         prepared = self._factory.prepare(
-            self._turn, self._claim, totals, history, on_request=partial(self._publish_start, totals)
+            self._turn, self._claim, totals, history, offered=offered, on_request=partial(self._publish_start, totals)
         )
         self._dependencies.leases.begin(self._turn.turn_id)
         return prepared
+
+    async def _offered_tools(self) -> OfferedTools:
+        """Return the MCP tools that the turn's agent may use; in the usual case they are cached."""
+        entries = [each for each in self._turn.agent.definition.tools if isinstance(each, McpTools)]
+        return await self._dependencies.mcp.offered(self._turn.tenant_id, entries)
 
     async def _load(self) -> tuple[SessionTotals, History]:
         """Load the session's totals and history, and the prices of the turn's models."""
@@ -255,6 +263,7 @@ class TurnExecution:
         if not outcome.refused:
             self._publish_start(prepared.totals)
         prepared.answer.close()
+        prepared.connections.close()
         error = outcome.error
         if isinstance(error, ProviderError):
             self._report_provider_error(error)

@@ -11,6 +11,7 @@ from strands import Agent
 from strands.types.agent import Limits
 
 from godoty_service.agents.definitions import ModelParameters
+from godoty_service.agents.mcp.tools import MCP, OfferedTools, TurnConnections, offer
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import SessionLost
 from godoty_service.ledger.entries import ModelCall
@@ -45,6 +46,7 @@ class Prepared:
         answer: Receives the model's answers.
         calls: Receives the events of the agent's loop.
         tools: Receives the tool calls.
+        connections: The turn's connections to MCP servers.
         invocation: Strands' invocation state.
     """
 
@@ -58,6 +60,7 @@ class Prepared:
     answer: AnswerListener
     calls: CallListener
     tools: ToolListener
+    connections: TurnConnections
     invocation: dict[str, Any]
 
     def release(self) -> None:
@@ -83,6 +86,7 @@ class TurnFactory:
         totals: SessionTotals,
         history: History,
         *,
+        offered: OfferedTools,
         on_request: Callable[[], None],
     ) -> Prepared:
         """Build the parts of a turn whose session is loaded.
@@ -92,27 +96,34 @@ class TurnFactory:
             claim: The acquired session.
             totals: The session's totals.
             history: The history that the model sees.
+            offered: The MCP tools that the agent may use.
             on_request: Called before each request to the model.
         """
         manager = self._session_manager(turn, claim, history)
         answer = AnswerListener(turn.log, on_request=on_request, on_first_output=manager.write_pending)
-        invocation: dict[str, Any] = {LISTENER: answer}
+        connections = self._dependencies.mcp.connections()
+        invocation: dict[str, Any] = {LISTENER: answer, MCP: connections}
         spans = CallSpans(invocation)
         meter = self._meter(turn, claim, spans, last_number=totals.last_number)
         model = self._model(turn, claim, meter)
-        tools, trimmer = ToolListener(turn.log), self._trimmer(turn, claim)
+        tools, trimmer = ToolListener(turn.log), self._trimmer(turn, claim, offered)
         state = {**claim.session.state, METRICS_KEY: state_metrics(totals)}
+        agent = self._agent(
+            turn, claim, model=model, manager=manager, tools=tools, trimmer=trimmer, state=state, notes=offered.notes
+        )
+        offer(agent, offered)
         return Prepared(
             totals=totals,
             manager=manager,
             meter=meter,
             model=model,
-            agent=self._agent(turn, claim, model=model, manager=manager, tools=tools, trimmer=trimmer, state=state),
+            agent=agent,
             trimmer=trimmer,
             spans=spans,
             answer=answer,
             calls=CallListener(turn.log, meter=meter, answer=answer),
             tools=tools,
+            connections=connections,
             invocation=invocation,
         )
 
@@ -229,12 +240,12 @@ class TurnFactory:
 
         return terms
 
-    def _trimmer(self, turn: Turn, claim: Claim) -> OverflowTrimmer:
+    def _trimmer(self, turn: Turn, claim: Claim, offered: OfferedTools) -> OverflowTrimmer:
         """Build the trimmer that makes the turn's history fit its model."""
         agent = turn.agent
         fixed = sum(len(json.dumps(tool.tool_spec)) for tool in agent.tools) + len(agent.system_prompt.encode())
         context_tokens = _context_length(self._dependencies.oracle.current, claim.session.model)
-        return OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=fixed)
+        return OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=fixed + offered.spec_bytes)
 
     def _agent(
         self,
@@ -246,6 +257,7 @@ class TurnFactory:
         tools: ToolListener,
         trimmer: OverflowTrimmer,
         state: dict[str, Any],
+        notes: tuple[str, ...],
     ) -> Agent:
         """Build the turn's agent.
 
@@ -257,11 +269,12 @@ class TurnFactory:
             tools: Receives the tool calls.
             trimmer: Makes the history fit the model.
             state: The agent's state.
+            notes: What the model is to know beside the agent's prompt.
         """
         profile = turn.agent
         return Agent(
             model=model,
-            system_prompt=profile.system_prompt or None,
+            system_prompt="\n\n".join(filter(None, (profile.system_prompt, *notes))) or None,
             tools=list(profile.tools),
             state=state,
             agent_id=profile.name,

@@ -49,6 +49,11 @@ class ClientConnection:
         self._send = send
         self._written = 0
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return bool(self._protocol.transport.is_closing())
+
     async def start(self, status: int, content_type: str, headers: dict[str, str] | None = None) -> None:
         """Send the status line and the headers."""
         fields = {"content-type": content_type, "cache-control": "no-cache", **(headers or {})}

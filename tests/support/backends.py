@@ -28,6 +28,14 @@ _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 _MAX_WAIT = 180.0
 
 
+async def _cancel_others() -> None:
+    """Cancel what libraries still run in this loop: asyncio would complain of it when the loop is closed."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class Backends:
     """MongoDB and the sandbox in a thread, so that blocking and asynchronous tests and other processes can use them.
 
@@ -73,6 +81,7 @@ class Backends:
         self.mongo.close()
         self.run(self._open_components.aclose())
         self.run(self._stack.aclose())
+        self.run(_cancel_others())
         shutil.rmtree(self._directory)  # deletes all databases of a MongoDB that was started
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -39,7 +39,7 @@ def apply(files: Files) -> None:
             done = "applied" if response.changed else "unchanged"
             out.print(f"{each.name}@{response.agent_version.version} {done}", markup=False)
 
-    _with_connection(work)
+    run(work)
 
 
 @agent_app.command("list")
@@ -50,7 +50,7 @@ def list_all() -> None:
         rows = [_row(each) async for each in _agents(server)]
         print_table(("agent", "version", "applied", "by", "model", "tools", "description"), rows)
 
-    _with_connection(work)
+    run(work)
 
 
 @agent_app.command("versions")
@@ -61,7 +61,7 @@ def versions(agent: Name) -> None:
         rows = [_row(each) async for each in _versions(server, agent)]
         print_table(("agent", "version", "applied", "by", "model", "tools", "description"), rows)
 
-    _with_connection(work)
+    run(work)
 
 
 @agent_app.command("show")
@@ -74,7 +74,7 @@ def show(agent: Reference) -> None:
         out.print(f"# {version.definition.name}@{version.version}", markup=False)
         out.print(to_yaml(version.definition), markup=False, end="")
 
-    _with_connection(work)
+    run(work)
 
 
 @agent_app.command("diff")
@@ -101,7 +101,7 @@ def diff(files: Files) -> None:
                 differing.append(each.name)
                 out.print("\n".join(lines), markup=False)
 
-    _with_connection(work)
+    run(work)
     if differing:
         raise typer.Exit(1)
 
@@ -114,10 +114,11 @@ def delete(agent: Name) -> None:
         await server.call(server.agents.DeleteAgent, pb.DeleteAgentRequest(agent=agent))
         out.print("deleted")
 
-    _with_connection(work)
+    run(work)
 
 
-def _with_connection(work: "Callable[[Connection], Awaitable[None]]") -> None:
+def run(work: "Callable[[Connection], Awaitable[None]]") -> None:
+    """Run `work` with a connection to the server."""
     from godoty_service.cli.agents.client import with_connection  # noqa: PLC0415 - the other commands do not need grpc
 
     with_connection(work)
@@ -150,7 +151,7 @@ async def _versions(server: "Connection", agent: str) -> AsyncGenerator[agent_pb
 def _row(version: agent_pb2.AgentVersion) -> tuple[str, int, str, str, str, str, str]:
     definition = version.definition
     applied = version.create_time.ToJsonString() if version.HasField("create_time") else ""
-    tools = " ".join(each.builtin for each in definition.tools)
+    tools = " ".join(each.builtin or f"mcp:{each.mcp.mcp_server}" for each in definition.tools)
     return (
         *(definition.name, version.version, applied, version.api_key_id, definition.model, tools),
         definition.description,

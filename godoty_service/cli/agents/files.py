@@ -28,6 +28,16 @@ def read_definitions(path: Path) -> list[pb.AgentDefinition]:
         ValueError: The file is no YAML, is too large, or has what a definition has not; the text names the file.
         OSError: It cannot be read.
     """
+    return [_definition(each, path) for each in read_documents(path)]
+
+
+def read_documents(path: Path) -> list[dict[Any, Any]]:
+    """Read the mappings of a file: one, or several that `---` separates.
+
+    Raises:
+        ValueError: The file is no YAML, is too large, or has something else; the text names the file.
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         text = file.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
@@ -38,7 +48,9 @@ def read_definitions(path: Path) -> list[pb.AgentDefinition]:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not documents:
         raise ValueError(f"{path}: has no definition")
-    return [_definition(each, path) for each in documents]
+    if not all(isinstance(each, dict) for each in documents):
+        raise ValueError(f"{path}: must be a mapping of the fields of a definition")
+    return documents
 
 
 def to_yaml(definition: pb.AgentDefinition) -> str:
@@ -58,7 +70,12 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
     if "provider_json" in parameters:
         parameters["provider"] = json.loads(parameters.pop("provider_json"), parse_float=Decimal)
     ordered = {field.name: fields[field.name] for field in pb.AgentDefinition.DESCRIPTOR.fields if field.name in fields}
-    text: str = yaml.dump(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return dump(ordered)
+
+
+def dump(fields: dict[str, Any]) -> str:
+    """Write a mapping as YAML, in its order."""
+    text: str = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 
@@ -87,14 +104,12 @@ _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(Decimal, _represent_number)
 
 
-def _definition(document: Any, path: Path) -> pb.AgentDefinition:
+def _definition(document: dict[Any, Any], path: Path) -> pb.AgentDefinition:
     """Convert a document.
 
     Raises:
         ValueError: It has what a definition has not.
     """
-    if not isinstance(document, dict):
-        raise ValueError(f"{path}: must be a mapping of the fields of a definition")  # noqa: TRY004 - the file is wrong
     message = pb.AgentDefinition()
     try:
         json_format.ParseDict(dict(_long(document)), message, max_recursion_depth=20)

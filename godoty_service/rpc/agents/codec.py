@@ -13,6 +13,7 @@ from godoty_service.agents.definitions import (
     BuiltInTool,
     HistoryMode,
     HistorySettings,
+    McpTools,
     Override,
     ToolEntry,
 )
@@ -26,6 +27,8 @@ from godoty_service.rpc.agents.fields import (
     read_limits,
     read_parameters,
 )
+from godoty_service.rpc.agents.mcp_codec import NAME as MCP_SERVER_NAME
+from godoty_service.rpc.agents.mcp_codec import check_tool_patterns
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     AGENT_NAME,
@@ -188,9 +191,11 @@ def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations:
         path = f"{_PATH}tools[{index}]"
         match each.WhichOneof("tool"):
             case "builtin":
-                tool = BuiltInTool(name=each.builtin)
+                tool: ToolEntry = BuiltInTool(name=each.builtin)
                 if each.builtin not in known:
                     violations.add(f"{path}.builtin", f"must be one of {', '.join(sorted(known))}")
+            case "mcp":
+                tool = _read_mcp_tools(f"{path}.mcp.", each.mcp, violations)
             case _:
                 violations.add(path, "must have a tool")
                 continue
@@ -200,11 +205,19 @@ def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations:
     return tuple(found)
 
 
+def _read_mcp_tools(path: str, message: pb.McpToolset, violations: Violations) -> McpTools:
+    if not MCP_SERVER_NAME.fullmatch(message.mcp_server):
+        violations.add(f"{path}mcp_server", f"must be the name of an MCP server: {MCP_SERVER_NAME.pattern}")
+    check_tool_patterns(f"{path}allow", message.allow, violations)
+    return McpTools(server=message.mcp_server, allow=tuple(message.allow))
+
+
 def _tool_message(tool: ToolEntry) -> pb.AgentTool:
     match tool:
         case BuiltInTool():
             return pb.AgentTool(builtin=tool.name)
-    raise AssertionError(f"{type(tool).__name__} has no message yet")
+        case McpTools():
+            return pb.AgentTool(mcp=pb.McpToolset(mcp_server=tool.server, allow=tool.allow))
 
 
 def _read_history(message: pb.AgentDefinition, violations: Violations) -> HistorySettings:

@@ -7,9 +7,12 @@ from godoty.v1 import agent_definition_service_pb2_grpc
 
 from godoty_service.agents.definitions import Agent, AgentReference, AgentVersion
 from godoty_service.agents.errors import AgentNotFound
+from godoty_service.agents.mcp.changes import McpComponents
+from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.store import Agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
+from godoty_service.rpc.agents.mcp_service import McpServerMethods
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest
 from godoty_service.tenancy.admin import Administration
@@ -22,14 +25,16 @@ SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.AGENTS,) for method in _SERVICE.methods}
 
 
-class AgentDefinitionService(agent_definition_service_pb2_grpc.AgentDefinitionServiceServicer):
-    """A tenant's agents."""
+class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc.AgentDefinitionServiceServicer):
+    """A tenant's agents, and its MCP servers."""
 
     def __init__(
         self,
         *,
         agents: Agents,
         tools: Collection[str],
+        mcp: McpComponents,
+        toolbox: McpToolbox,
         administration: Administration,
         policies: Policies,
         catalogue: Callable[[], Catalogue | None],
@@ -40,21 +45,23 @@ class AgentDefinitionService(agent_definition_service_pb2_grpc.AgentDefinitionSe
         Args:
             agents: The tenants' agents.
             tools: The names of the server's tools.
+            mcp: What manages the tenants' MCP servers.
+            toolbox: The tools of these servers.
             administration: Records the changes.
             policies: The tenants' policies.
             catalogue: Returns the provider's models, or None if they are unknown.
             page_bytes: Bytes at which a page ends.
         """
+        super().__init__(mcp, toolbox, administration=administration, page_bytes=page_bytes)
         self._agents = agents
         self._tools = tools
-        self._administration = administration
         self._policies = policies
         self._catalogue = catalogue
-        self._page_bytes = page_bytes
 
     async def ApplyAgent(self, request: pb.ApplyAgentRequest, call: CallContext) -> pb.ApplyAgentResponse:
         """Make a definition the newest version of its agent."""
         definition = parse_application(request, catalogue=self._catalogue(), tools=self._tools)
+        await self._require_servers(call, definition.tools)
         (await self._policies.get(call.tenant_id)).check_tools(definition.name, definition.policy_names)
 
         async def record(old: Agent | None, new: AgentVersion | None) -> None:

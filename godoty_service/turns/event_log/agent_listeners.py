@@ -5,8 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider, HookRegistry
-from strands.types.tools import ToolResultContent
+from strands.types.tools import ToolResultContent, ToolUse
 
+from godoty_service.agents.mcp.tools import ProgressReport
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
 from godoty_service.turns.event_log.answer_listener import AnswerListener
@@ -15,6 +16,7 @@ from godoty_service.turns.event_log.events import (
     ModelCallFinished,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     ToolSummary,
 )
 from godoty_service.turns.event_log.log import EventLog
@@ -38,11 +40,25 @@ class CallListener:
         """Handle an event of `Agent.stream_async`."""
         if "modelCall" in event.get("event", {}):
             self._append_calls()
+        elif "tool_stream_event" in event:
+            self._append_progress(**event["tool_stream_event"])
         elif "message" in event:
             self._answer.complete()
             if event["message"]["role"] == "assistant":  # the model call of a cycle has ended without an error
                 calls = self._meter.entries
                 self.cycle_providers.append(calls[-1].provider if calls else None)
+
+    def _append_progress(self, tool_use: ToolUse, data: Any) -> None:
+        """Append a report of a running tool; other tools stream data of their own."""
+        if isinstance(data, ProgressReport):
+            self._log.append(
+                ToolProgress(
+                    tool_call_id=tool_use["toolUseId"],
+                    progress=data.progress,
+                    total=data.total,
+                    message=data.message,
+                )
+            )
 
     def _append_calls(self) -> None:
         """Append the calls that have finished, including those of a summary, which no event announces."""

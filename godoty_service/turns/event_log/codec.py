@@ -24,6 +24,7 @@ from godoty_service.turns.event_log.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     ToolSummary,
     TurnFinished,
     TurnStarted,
@@ -158,6 +159,7 @@ _NAMES: dict[type, str] = {
     TurnStarted: "started",
     ReasoningDelta: "reasoning",
     ToolCallStarted: "tool",
+    ToolProgress: "progress",
     ToolCallFinished: "result",
     ModelCallFinished: "call",
     TurnFinished: "finished",
@@ -169,6 +171,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     ],
     "reasoning": lambda event: event.text,
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
+    "progress": lambda event: [event.tool_call_id, event.progress, event.total, event.message],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
     "call": _encode_call,
     "finished": _encode_finished,
@@ -183,6 +186,7 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     "started": _decode_started,
     "reasoning": ReasoningDelta,
     "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
+    "progress": lambda value: ToolProgress(tool_call_id=value[0], progress=value[1], total=value[2], message=value[3]),
     "result": lambda value: ToolCallFinished(
         tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
     ),

@@ -61,6 +61,16 @@ class ToolCallStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress:
+    """A running tool call reports how far it has come. `total` is None if unknown; `message` may be empty."""
+
+    tool_call_id: str
+    progress: float
+    total: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallFinished:
     """A tool call has ended."""
 
@@ -117,6 +127,7 @@ Event = (
     | TextDelta
     | ReasoningDelta
     | ToolCallStarted
+    | ToolProgress
     | ToolCallFinished
     | ModelCallFinished
     | TurnFinished

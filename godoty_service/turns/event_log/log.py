@@ -18,6 +18,7 @@ from godoty_service.turns.event_log.events import (
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
     TurnFinished,
 )
 from godoty_service.turns.event_log.heartbeats import SilenceTimer
@@ -220,7 +221,7 @@ def _size(event: Event) -> int:
     match event:
         case ToolCallStarted(tool_call_id=name, name=tool, input_json=text):
             return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text)
-        case ToolCallFinished(tool_call_id=name, output=text):
+        case ToolProgress(tool_call_id=name, message=text) | ToolCallFinished(tool_call_id=name, output=text):
             return _OVERHEAD + _bytes(name) + _bytes(text)
         case ModelCallFinished(call=call):
             texts = (call.served_model, call.provider, call.generation_id, call.finish_reason, call.error)

@@ -16,6 +16,7 @@ from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import mcp_server_pb2 as mcp_pb
 from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from hypothesis import HealthCheck, Phase, settings
@@ -256,7 +257,8 @@ class TenantIsolation(ChangingTenants):
 
     def definitions(self, who: Tenant, method: str, **fields: Any) -> Answer:
         """Call AgentDefinitionService."""
-        request = getattr(definitions_pb, f"{method}Request")(**fields)
+        messages: Any = definitions_pb if hasattr(definitions_pb, f"{method}Request") else mcp_pb
+        request = getattr(messages, f"{method}Request")(**fields)
         return self.isolation.ask(who, Scope.AGENTS, "definitions", method, request)
 
     @rule(who=WHO, others=WHO, name=st.sampled_from(["helper", None]))
@@ -279,6 +281,23 @@ class TenantIsolation(ChangingTenants):
                 assert self.definitions(me, method, agent=other.mark).code is MISSING
             assert self.definitions(me, "GetAgent", agent=f"{other.mark}@1").code is MISSING
             assert self.agent(me, "Converse", text="hi", agent=other.mark).code is MISSING
+
+    @rule(who=WHO, others=WHO, name=st.sampled_from(["shared", None]))
+    def define_a_server(self, who: int, others: int, name: str | None) -> None:
+        """So is an MCP server of such a name; no agent can use another tenant's."""
+        me, other = self.isolation.tenants[who], self.isolation.tenants[others]
+        named = name or me.mark[:32]
+        server = {"name": named, "url": f"https://127.0.0.1:1/{me.mark}"}
+        assert self.definitions(me, "ApplyMcpServer", server=server).code is OK
+        found = self.definitions(me, "GetMcpServer", mcp_server=named)
+        assert found.messages[0].server.url == server["url"]
+        assert self.definitions(me, "ListMcpServers").code is OK
+        if other is not me:
+            theirs = other.mark[:32]
+            for method in ("GetMcpServer", "DeleteMcpServer", "CheckMcpServer"):
+                assert self.definitions(me, method, mcp_server=theirs).code is MISSING
+            definition = {"name": "thief", "tools": [{"mcp": {"mcp_server": theirs}}]}
+            assert self.definitions(me, "ApplyAgent", definition=definition).code is MISSING
 
     @rule(
         who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN])

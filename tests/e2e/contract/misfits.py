@@ -23,6 +23,13 @@ _AMOUNTS = ("", "-", "NaN", "Infinity", "1e3", "1,5", "0x1", " 1", "\u0663", "10
 _IDS = ("a b", "ü", "a\n", "a/b", "a\0", '{"$ne": null}')
 _MODELS = ("a b", "ü/x", "a\0", "a\n", "openai/*")
 _PATTERNS = ("", "a b", "ü/*", "a\0", "a\n")
+_TOOLS = ("", "a b", "ü", "a\0", "a\n", "a?")
+_SECRETS = (" a", "a ", "ü", "a\0", "a\r\nHost: b")
+_URLS = (
+    *("", "mcp.example", "ftp://mcp.example/", "file:///etc/passwd", "https://", "https://a b/", "https://[::1/"),
+    *("https://u:p@mcp.example/", "https://mcp.example/#a", "https://mcp.example:99999/", "https://ü.example/"),
+    *("https://10.0.0.1/", "https://[::ffff:10.0.0.1]/", "http://93.184.216.34/", "https://169.254.169.254/"),
+)
 _PRINTED = (" \n", "a\0b", "a\u202eb")
 TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30", "WyJtYXJrIl0", "\0", "A" * 8193)
 # By a field's name, or its full name: what no text in it can be, besides too long. An id that is merely unknown is
@@ -30,39 +37,50 @@ TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30
 TEXTS: dict[str, tuple[str, ...]] = {
     "add_usd": (*_AMOUNTS, "0"),
     "agent": ("A", "a_b", "-a", "a-", "1a", "a@", "a@x", "a@-1", "a@1@2", "@1", "a@2147483648", "ü", "a\0", "a" * 65),
+    "allow": _TOOLS,
     "allowed_agents": ("", "A", "a b", "a_b", "ü", "a\0", "a@1", "a" * 65),
     "allowed_models": _PATTERNS,
     "allowed_tools": ("", "a b", "ü", "a\0", "a\n"),
     "api_key_id": (),
     "builtin": ("", "no_such_tool", "Calculator", "calculator\0"),
     "call_id": (),
+    "client_id": ("", *_SECRETS),
+    "client_secret": ("", *_SECRETS),
     "cost_usd": (*_AMOUNTS, "-1"),
     "cursor": TOKENS,
     "default_fallback_models": ("", *_MODELS),
     "default_model": _MODELS,
+    "deny": _TOOLS,
     "description": ("a\0b", "a\u202eb", "a\nb"),
     "display_name": _PRINTED,
     "etag": (),
     "fallback_models": ("", *_MODELS),
     "limit_usd": (*_AMOUNTS, "0", "-1"),
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),
+    "mcp_server": ("", "A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0"),
     "model": _MODELS,
     "models": _PATTERNS,
     "name": ("A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0", "a\n", "a@1", "a" * 65),
+    "oauth_scope": _SECRETS,
     "page_token": TOKENS,
+    "prefix": ("a-b", "a b", "ü", "a\0"),
     "provider_json": ("{", "[]", "1", '"a"', "nul", "[" * 4000, '{"unknown": 1}'),
     "provider_key": ("short", "ü" * 9, "with a space", "a" * 300),
     "request_id": _IDS,
+    "secret": ("", *_SECRETS),
     "session_id": _IDS,
     "stop": ("",),
     "system_prompt": ("{{now}}", "{{variables}}", "{{variables.}}", "{{ variables.a-b }}", "{{today}}" * 65),
     "tenant_id": (),
     "text": (" ", "\n\t\u2003"),
     "time_zone": ("Nowhere/Land", "../../etc/passwd", "utc\0", "UTC ", "+01:00"),
+    "token_url": _URLS,
     "turn_id": ("turn_", f"turn_{'g' * 28}", f"turn_{'0' * 29}", "a b", "\0"),
+    "url": _URLS,
     "user": (),
     "user_reference": (),
     "why": _PRINTED,
+    "godoty.v1.McpHeader.name": ("", "a b", "a:", "ü", "a\n", "Host", "content-length", "Mcp-Session-Id"),
     "godoty.v1.DeleteAgentRequest.agent": ("a@1", "A", "a_b"),
     "godoty.v1.ListAgentVersionsRequest.agent": ("a@1", "A", "a_b"),
     "godoty.v1.CreateTenantRequest.tenant_id": ("Acme", "ac", "-acme", "acme-", "1acme", "a_b", "ac\0me", "ü" * 4),

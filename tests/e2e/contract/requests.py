@@ -37,11 +37,14 @@ NAMES = [method.name for method in METHODS]
 NEEDED: dict[str, tuple[str, ...]] = {
     "AdjustCall": ("tenant_id", "call_id", "add_usd", "why", "request_id"),
     "ApplyAgent": ("definition",),
+    "ApplyMcpServer": ("server",),
     "CancelTurn": ("turn_id",),
+    "CheckMcpServer": ("mcp_server",),
     "Converse": ("text",),
     "CreateApiKey": ("tenant_id", "scopes"),
     "CreateTenant": ("display_name",),
     "DeleteAgent": ("agent",),
+    "DeleteMcpServer": ("mcp_server",),
     "DeleteSession": ("session_id",),
     "DeleteTenant": ("tenant_id",),
     "EraseUser": ("tenant_id", "user"),
@@ -49,6 +52,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "GetAgent": ("agent",),
     "GetApiKey": ("tenant_id", "api_key_id"),
     "GetBudget": (),
+    "GetMcpServer": ("mcp_server",),
     "GetPolicy": ("tenant_id",),
     "GetSession": ("session_id",),
     "GetSessionMetrics": ("session_id",),
@@ -61,6 +65,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ListAgents": (),
     "ListApiKeys": ("tenant_id",),
     "ListLedgerEntries": (),
+    "ListMcpServers": (),
     "ListMessages": ("session_id",),
     "ListModels": (),
     "ListSessions": (),
@@ -76,11 +81,16 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "UpdatePolicy": ("tenant_id", "policy"),
     "UpdateTenant": ("tenant_id", "tenant"),
 }
+_URL = "https://127.0.0.1:1/mcp"  # where nothing listens
 # The fields that an element of a repeated field needs, or a message that is optional as a whole.
 ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.AgentDefinition": {"name": "helper"},
     "godoty.v1.AgentTool": {"builtin": "calculator"},
     "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
+    "godoty.v1.McpHeader": {"name": "X-Key", "secret": "hidden"},
+    "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},
+    "godoty.v1.McpServer": {"name": "crm", "url": _URL},
+    "godoty.v1.McpToolset": {"mcp_server": "crm"},
 }
 
 _SESSION, _USER = "talk", "alice"
@@ -130,6 +140,8 @@ class Party:
         party.values.update(
             agent=name,
             definition={"name": name, "description": "the first"},
+            mcp_server=f"{name}-1",
+            server={"name": f"{name}-1", "url": _URL},
             tenant_id=service.tenant_id,
             session_id=_SESSION,
             turn_id=turns[0][0].event.turn_id,
@@ -153,6 +165,9 @@ class Party:
         for description in ("the second", "the third"):  # of which there are versions to list
             assert party.ask(by_name("ApplyAgent"), party.request(by_name("ApplyAgent"))).failure is None
             party.values["definition"] = {"name": name, "description": description}
+        for number in (2, 1):  # so that there are servers to list
+            party.values["server"] = {"name": f"{name}-{number}", "url": _URL}
+            assert party.ask(by_name("ApplyMcpServer"), party.request(by_name("ApplyMcpServer"))).failure is None
         return party
 
     def request(self, method: MethodDescriptor, *, without: str = "", **fields: Any) -> Any:
@@ -203,11 +218,12 @@ class Party:
             "provider_keys",
             "admin_changes",
         )
-        names += ("agents", "agent_versions")
+        names += ("agents", "agent_versions", "mcp_servers")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names
         }
         found["keys"] = list(database["api_keys"].find({"tenant_id": tenant_id}, {"last_use_time": 0}).sort("_id"))
+        found["of servers"] = list(database["mcp_servers"].find({"tenant_id": tenant_id}).sort("_id"))
         found["of agents"] = list(database["agents"].find({"tenant_id": tenant_id}).sort("_id"))
         for name in ("tenants", "policies"):
             found[name] = database[name].find_one({"_id": tenant_id})
@@ -234,8 +250,9 @@ def put(message: Any, path: list[FieldDescriptor], value: Any) -> None:
         if field.is_repeated and not place:
             place.add(**ELEMENTS.get(field.message_type.full_name, {}))
         message = place[0] if field.is_repeated else place
-        if not field.is_repeated:
+        if not field.is_repeated and not message.ByteSize():
             message.SetInParent()
+            message.MergeFrom(type(message)(**ELEMENTS.get(field.message_type.full_name, {})))
     if is_map(last):
         getattr(message, last.name).clear()
         getattr(message, last.name).update(value)

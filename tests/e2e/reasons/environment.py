@@ -62,10 +62,13 @@ class Environment:
 
     def define(self, **definition: Any) -> Awaitable[Any]:
         """Apply the definition of an agent."""
+        return self.manage("ApplyAgent", agent_definition_service_pb2.ApplyAgentRequest(definition=definition))
+
+    def manage(self, method: str, request: Any) -> Awaitable[Any]:
+        """Call a method of AgentDefinitionService."""
         stub: Any = agent_definition_service_pb2_grpc.AgentDefinitionServiceStub(self.caller.channel)  # type: ignore[no-untyped-call] # generated
         key = self.issue(self.service, scopes=frozenset({Scope.AGENTS}))
-        request = agent_definition_service_pb2.ApplyAgentRequest(definition=definition)
-        call: Awaitable[Any] = stub.ApplyAgent(request, metadata=(("authorization", f"Bearer {key}"),))
+        call: Awaitable[Any] = getattr(stub, method)(request, metadata=(("authorization", f"Bearer {key}"),))
         return call
 
     async def usage(self, scope: Scope, **fields: Any) -> Failure:

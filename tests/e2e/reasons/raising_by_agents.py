@@ -1,4 +1,6 @@
-"""Raises the reasons that concern agents."""
+"""Raises the reasons that concern agents and MCP servers."""
+
+from godoty.v1 import mcp_server_pb2 as mcp_pb
 
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import failed, raises
@@ -25,6 +27,21 @@ async def _limit(environment: Environment) -> Failure:
         {"_id": f"{tenant_id}/a{number}", "tenant_id": tenant_id, "name": f"a{number}"} for number in range(1000)
     )
     return await failure_of(environment.define(name="one-more"))
+
+
+@raises("MCP_SERVER_NOT_FOUND")
+async def _no_server(environment: Environment) -> Failure:
+    return await failure_of(environment.manage("GetMcpServer", mcp_pb.GetMcpServerRequest(mcp_server="crm")))
+
+
+@raises("MCP_SERVER_LIMIT")
+async def _server_limit(environment: Environment) -> Failure:
+    tenant_id = environment.service.tenant_id
+    environment.service.database["mcp_servers"].insert_many(
+        {"_id": f"{tenant_id}/s{number}", "tenant_id": tenant_id, "name": f"s{number}"} for number in range(50)
+    )
+    server = {"name": "one-more", "url": "https://mcp.example/mcp"}
+    return await failure_of(environment.manage("ApplyMcpServer", mcp_pb.ApplyMcpServerRequest(server=server)))
 
 
 @raises("AGENT_NOT_ALLOWED")

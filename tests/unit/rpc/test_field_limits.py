@@ -10,16 +10,19 @@ from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_pb2, budget_pb2, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
+from godoty.v1 import mcp_server_pb2 as mcp_pb
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from bench.hostile_inputs import HUGE
+from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import agent_codec, billing_codec
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.agents import codec as agents_codec
+from godoty_service.rpc.agents import mcp_codec
 from godoty_service.rpc.pagination import decode_any_token
 from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
@@ -33,6 +36,7 @@ METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in 
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
 VARIABLES = pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)})
+HEADER = mcp_pb.McpHeader(name="X-Key", secret="a")
 TOOL = agent_pb2.AgentTool(builtin="calculator")
 GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
@@ -214,6 +218,17 @@ HOSTILE: dict[str, Callable[[], Any]] = {
         definitions_pb.ApplyAgentRequest(definition=agent_pb2.AgentDefinition.FromString(b"\xf8\x3f\x01" * MANY)),
         catalogue=None,
         tools=(),
+    ),
+    "ApplyMcpServer headers": lambda: mcp_codec.parse_server(
+        mcp_pb.ApplyMcpServerRequest(server={"name": "a", "url": "https://a.example/", "headers": [HEADER] * MANY}),
+        AddressRules(),
+    ),
+    "ApplyMcpServer tools": lambda: mcp_codec.parse_server(
+        mcp_pb.ApplyMcpServerRequest(server={"name": "a", "url": "https://a.example/", "allow": ["a"] * MANY}),
+        AddressRules(),
+    ),
+    "ApplyMcpServer url": lambda: mcp_codec.parse_server(
+        mcp_pb.ApplyMcpServerRequest(server={"name": "a", "url": "https://" + "a" * HUGE}), AddressRules()
     ),
     "a page token": lambda: decode_any_token("W" * HUGE, ("sessions", "tenant", "")),
     "AdjustCall why": lambda: codec.parse_adjustment(admin_pb.AdjustCallRequest(why="a" * HUGE), by="b"),

@@ -33,10 +33,12 @@ type ConverseRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Required. The user's message: not blank, at most 256 KiB of UTF-8.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
-	// The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the session's last
-	// model, else the default.
+	// The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the model of the
+	// agent's definition, else the session's last model, else the default. An agent whose definition does not let
+	// requests override it: INVALID_FIELD.
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
-	// Models to try, in this order, if `model` is unavailable; at most 8. The cost is that of the model that served.
+	// Models to try, in this order, if `model` is unavailable; at most 8. They need a `model`. The cost is that of the
+	// model that served. Empty: if `model` is empty, those of the agent's definition.
 	FallbackModels []string `protobuf:"bytes,4,rep,name=fallback_models,json=fallbackModels,proto3" json:"fallback_models,omitempty"`
 	// Limits of this turn.
 	Limits *TurnLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -59,8 +61,20 @@ type ConverseRequest struct {
 	// begins anew. It does not delay CancelTurn, nor the cancellation of a turn without a reader by a server that stops.
 	// Without effect under ON_DISCONNECT_CONTINUE. A retry of the request does not change it.
 	DisconnectGrace *durationpb.Duration `protobuf:"bytes,10,opt,name=disconnect_grace,json=disconnectGrace,proto3" json:"disconnect_grace,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The agent: its name, or `name@version`, such as "support@3". A session keeps the agent with which it begins, and
+	// each turn takes its newest version, unless the session begins with a version: then each turn takes that one. A
+	// later turn may name the same agent, or a version for this turn alone; another agent is AGENT_MISMATCH. Empty: the
+	// session's agent, else "assistant".
+	Agent string `protobuf:"bytes,11,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Values for the placeholders `{{variables.NAME}}` of the agent's prompt: at most 32. Names match
+	// `[A-Za-z][A-Za-z0-9_]{0,63}`; values have at most 1024 characters. A turn whose prompt needs another one is
+	// INVALID_FIELD; one that the prompt does not use has no effect.
+	Variables map[string]string `protobuf:"bytes,12,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Parameters of this turn's model calls, in place of those of the agent's definition, one by one. Unset: those of the
+	// definition. An agent whose definition does not let requests override them: INVALID_FIELD.
+	Parameters    *ModelParameters `protobuf:"bytes,13,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConverseRequest) Reset() {
@@ -159,6 +173,27 @@ func (x *ConverseRequest) GetOnDisconnect() OnDisconnect {
 func (x *ConverseRequest) GetDisconnectGrace() *durationpb.Duration {
 	if x != nil {
 		return x.DisconnectGrace
+	}
+	return nil
+}
+
+func (x *ConverseRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *ConverseRequest) GetVariables() map[string]string {
+	if x != nil {
+		return x.Variables
+	}
+	return nil
+}
+
+func (x *ConverseRequest) GetParameters() *ModelParameters {
+	if x != nil {
+		return x.Parameters
 	}
 	return nil
 }
@@ -674,7 +709,9 @@ type GetSessionMetricsResponse struct {
 	// The time of creation.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The time of last use.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The totals by agent, highest cost first.
+	ByAgent       []*AgentTotals `protobuf:"bytes,7,rep,name=by_agent,json=byAgent,proto3" json:"by_agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,6 +784,13 @@ func (x *GetSessionMetricsResponse) GetCreateTime() *timestamppb.Timestamp {
 func (x *GetSessionMetricsResponse) GetUpdateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *GetSessionMetricsResponse) GetByAgent() []*AgentTotals {
+	if x != nil {
+		return x.ByAgent
 	}
 	return nil
 }
@@ -1286,6 +1330,116 @@ func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
+// A query for agents.
+type ListAgentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Maximum number of agents; 0 means 100, values above 500 are reduced to 500.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page. Empty: the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAgentsRequest) Reset() {
+	*x = ListAgentsRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAgentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAgentsRequest) ProtoMessage() {}
+
+func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
+func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListAgentsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAgentsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of agents. A page is limited to about 1 MiB, so it may contain fewer agents than requested.
+type ListAgentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The agents.
+	Agents []*AgentSummary `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAgentsResponse) Reset() {
+	*x = ListAgentsResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAgentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAgentsResponse) ProtoMessage() {}
+
+func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
+func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListAgentsResponse) GetAgents() []*AgentSummary {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+func (x *ListAgentsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // A query for models.
 type ListModelsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1299,7 +1453,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1465,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1478,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListModelsRequest) GetPageSize() int32 {
@@ -1358,7 +1512,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1524,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1537,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1418,7 +1572,7 @@ var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x04\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -1432,7 +1586,15 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\aon_busy\x18\b \x01(\x0e2\x11.godoty.v1.OnBusyR\x06onBusy\x12<\n" +
 	"\ron_disconnect\x18\t \x01(\x0e2\x17.godoty.v1.OnDisconnectR\fonDisconnect\x12D\n" +
 	"\x10disconnect_grace\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x0fdisconnectGrace\">\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x0fdisconnectGrace\x12\x14\n" +
+	"\x05agent\x18\v \x01(\tR\x05agent\x12G\n" +
+	"\tvariables\x18\f \x03(\v2).godoty.v1.ConverseRequest.VariablesEntryR\tvariables\x12:\n" +
+	"\n" +
+	"parameters\x18\r \x01(\v2\x1a.godoty.v1.ModelParametersR\n" +
+	"parameters\x1a<\n" +
+	"\x0eVariablesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
 	"\x10ConverseResponse\x12*\n" +
 	"\x05event\x18\x01 \x01(\v2\x14.godoty.v1.TurnEventR\x05event\"S\n" +
 	"\x11ResumeTurnRequest\x12\x17\n" +
@@ -1459,7 +1621,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"9\n" +
 	"\x18GetSessionMetricsRequest\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"\xda\x02\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"\x8d\x03\n" +
 	"\x19GetSessionMetricsResponse\x12)\n" +
 	"\x06totals\x18\x01 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x121\n" +
 	"\bby_model\x18\x02 \x03(\v2\x16.godoty.v1.ModelTotalsR\abyModel\x12/\n" +
@@ -1469,7 +1631,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"2\n" +
+	"updateTime\x121\n" +
+	"\bby_agent\x18\a \x03(\v2\x16.godoty.v1.AgentTotalsR\abyAgent\"2\n" +
 	"\x11GetSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"B\n" +
@@ -1505,6 +1668,13 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
 	"\x15DeleteSessionResponse\"O\n" +
+	"\x11ListAgentsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"m\n" +
+	"\x12ListAgentsResponse\x12/\n" +
+	"\x06agents\x18\x01 \x03(\v2\x17.godoty.v1.AgentSummaryR\x06agents\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"O\n" +
 	"\x11ListModelsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1513,7 +1683,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x06models\x18\x01 \x03(\v2\x10.godoty.v1.ModelR\x06models\x12B\n" +
 	"\x0fcatalogue_state\x18\x02 \x01(\x0e2\x19.godoty.v1.CatalogueStateR\x0ecatalogueState\x12A\n" +
 	"\x0ecatalogue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xdb\a\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xab\b\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
@@ -1530,6 +1700,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x010\x01\x12R\n" +
 	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n" +
 	"\n" +
+	"ListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n" +
+	"\n" +
 	"ListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
@@ -1545,7 +1717,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ConverseRequest)(nil),           // 0: godoty.v1.ConverseRequest
 	(*ConverseResponse)(nil),          // 1: godoty.v1.ConverseResponse
@@ -1569,79 +1741,91 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ReadMessageResponse)(nil),       // 19: godoty.v1.ReadMessageResponse
 	(*DeleteSessionRequest)(nil),      // 20: godoty.v1.DeleteSessionRequest
 	(*DeleteSessionResponse)(nil),     // 21: godoty.v1.DeleteSessionResponse
-	(*ListModelsRequest)(nil),         // 22: godoty.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),        // 23: godoty.v1.ListModelsResponse
-	(*TurnLimits)(nil),                // 24: godoty.v1.TurnLimits
-	(OnBusy)(0),                       // 25: godoty.v1.OnBusy
-	(OnDisconnect)(0),                 // 26: godoty.v1.OnDisconnect
-	(*durationpb.Duration)(nil),       // 27: google.protobuf.Duration
-	(*TurnEvent)(nil),                 // 28: godoty.v1.TurnEvent
-	(*Turn)(nil),                      // 29: godoty.v1.Turn
-	(TurnState)(0),                    // 30: godoty.v1.TurnState
-	(*Totals)(nil),                    // 31: godoty.v1.Totals
-	(*ModelTotals)(nil),               // 32: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 33: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 34: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 35: google.protobuf.Timestamp
-	(*Session)(nil),                   // 36: godoty.v1.Session
-	(*Message)(nil),                   // 37: godoty.v1.Message
-	(*ContentBlock)(nil),              // 38: godoty.v1.ContentBlock
-	(*Model)(nil),                     // 39: godoty.v1.Model
-	(CatalogueState)(0),               // 40: godoty.v1.CatalogueState
+	(*ListAgentsRequest)(nil),         // 22: godoty.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 23: godoty.v1.ListAgentsResponse
+	(*ListModelsRequest)(nil),         // 24: godoty.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),        // 25: godoty.v1.ListModelsResponse
+	nil,                               // 26: godoty.v1.ConverseRequest.VariablesEntry
+	(*TurnLimits)(nil),                // 27: godoty.v1.TurnLimits
+	(OnBusy)(0),                       // 28: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 29: godoty.v1.OnDisconnect
+	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
+	(*ModelParameters)(nil),           // 31: godoty.v1.ModelParameters
+	(*TurnEvent)(nil),                 // 32: godoty.v1.TurnEvent
+	(*Turn)(nil),                      // 33: godoty.v1.Turn
+	(TurnState)(0),                    // 34: godoty.v1.TurnState
+	(*Totals)(nil),                    // 35: godoty.v1.Totals
+	(*ModelTotals)(nil),               // 36: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 37: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 38: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 39: google.protobuf.Timestamp
+	(*AgentTotals)(nil),               // 40: godoty.v1.AgentTotals
+	(*Session)(nil),                   // 41: godoty.v1.Session
+	(*Message)(nil),                   // 42: godoty.v1.Message
+	(*ContentBlock)(nil),              // 43: godoty.v1.ContentBlock
+	(*AgentSummary)(nil),              // 44: godoty.v1.AgentSummary
+	(*Model)(nil),                     // 45: godoty.v1.Model
+	(CatalogueState)(0),               // 46: godoty.v1.CatalogueState
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	24, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	25, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
-	26, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	27, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
-	28, // 4: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
-	28, // 5: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
-	29, // 6: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
-	30, // 7: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
-	29, // 8: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
-	31, // 9: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	32, // 10: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	33, // 11: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	34, // 12: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	35, // 13: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	35, // 14: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	36, // 15: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	36, // 16: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	37, // 17: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	37, // 18: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	38, // 19: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	39, // 20: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
-	40, // 21: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
-	35, // 22: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
-	0,  // 23: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	2,  // 24: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	4,  // 25: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	6,  // 26: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
-	8,  // 27: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
-	10, // 28: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	12, // 29: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	14, // 30: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	16, // 31: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	18, // 32: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	20, // 33: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	22, // 34: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
-	1,  // 35: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	3,  // 36: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	5,  // 37: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	7,  // 38: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
-	9,  // 39: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
-	11, // 40: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	13, // 41: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	15, // 42: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	17, // 43: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	19, // 44: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	21, // 45: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	23, // 46: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
-	35, // [35:47] is the sub-list for method output_type
-	23, // [23:35] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	27, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	28, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	29, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	30, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
+	26, // 4: godoty.v1.ConverseRequest.variables:type_name -> godoty.v1.ConverseRequest.VariablesEntry
+	31, // 5: godoty.v1.ConverseRequest.parameters:type_name -> godoty.v1.ModelParameters
+	32, // 6: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
+	32, // 7: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
+	33, // 8: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
+	34, // 9: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
+	33, // 10: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
+	35, // 11: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	36, // 12: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	37, // 13: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	38, // 14: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	39, // 15: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	39, // 16: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	40, // 17: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
+	41, // 18: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	41, // 19: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	42, // 20: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	42, // 21: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	43, // 22: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	44, // 23: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
+	45, // 24: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	46, // 25: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	39, // 26: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	0,  // 27: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 28: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 29: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	6,  // 30: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	8,  // 31: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	10, // 32: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	12, // 33: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	14, // 34: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	16, // 35: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	18, // 36: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	20, // 37: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	22, // 38: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
+	24, // 39: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	1,  // 40: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 41: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 42: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	7,  // 43: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	9,  // 44: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	11, // 45: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	13, // 46: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	15, // 47: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	17, // 48: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	19, // 49: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	21, // 50: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	23, // 51: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
+	25, // 52: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	40, // [40:53] is the sub-list for method output_type
+	27, // [27:40] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -1649,6 +1833,7 @@ func file_godoty_v1_agent_service_proto_init() {
 	if File_godoty_v1_agent_service_proto != nil {
 		return
 	}
+	file_godoty_v1_agent_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_model_proto_init()
 	file_godoty_v1_session_proto_init()
@@ -1659,7 +1844,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

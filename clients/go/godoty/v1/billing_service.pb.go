@@ -40,7 +40,7 @@ const (
 	UsageGroup_USAGE_GROUP_MODEL UsageGroup = 4
 	// The provider that served.
 	UsageGroup_USAGE_GROUP_PROVIDER UsageGroup = 5
-	// The agent's profile.
+	// The agent.
 	UsageGroup_USAGE_GROUP_AGENT UsageGroup = 6
 	// The tenant's end user.
 	UsageGroup_USAGE_GROUP_USER UsageGroup = 7
@@ -48,33 +48,37 @@ const (
 	UsageGroup_USAGE_GROUP_SESSION UsageGroup = 8
 	// The API key that started the turn.
 	UsageGroup_USAGE_GROUP_API_KEY UsageGroup = 9
+	// The agent and its version, such as "support@3".
+	UsageGroup_USAGE_GROUP_AGENT_VERSION UsageGroup = 10
 )
 
 // Enum value maps for UsageGroup.
 var (
 	UsageGroup_name = map[int32]string{
-		0: "USAGE_GROUP_UNSPECIFIED",
-		1: "USAGE_GROUP_HOUR",
-		2: "USAGE_GROUP_DAY",
-		3: "USAGE_GROUP_MONTH",
-		4: "USAGE_GROUP_MODEL",
-		5: "USAGE_GROUP_PROVIDER",
-		6: "USAGE_GROUP_AGENT",
-		7: "USAGE_GROUP_USER",
-		8: "USAGE_GROUP_SESSION",
-		9: "USAGE_GROUP_API_KEY",
+		0:  "USAGE_GROUP_UNSPECIFIED",
+		1:  "USAGE_GROUP_HOUR",
+		2:  "USAGE_GROUP_DAY",
+		3:  "USAGE_GROUP_MONTH",
+		4:  "USAGE_GROUP_MODEL",
+		5:  "USAGE_GROUP_PROVIDER",
+		6:  "USAGE_GROUP_AGENT",
+		7:  "USAGE_GROUP_USER",
+		8:  "USAGE_GROUP_SESSION",
+		9:  "USAGE_GROUP_API_KEY",
+		10: "USAGE_GROUP_AGENT_VERSION",
 	}
 	UsageGroup_value = map[string]int32{
-		"USAGE_GROUP_UNSPECIFIED": 0,
-		"USAGE_GROUP_HOUR":        1,
-		"USAGE_GROUP_DAY":         2,
-		"USAGE_GROUP_MONTH":       3,
-		"USAGE_GROUP_MODEL":       4,
-		"USAGE_GROUP_PROVIDER":    5,
-		"USAGE_GROUP_AGENT":       6,
-		"USAGE_GROUP_USER":        7,
-		"USAGE_GROUP_SESSION":     8,
-		"USAGE_GROUP_API_KEY":     9,
+		"USAGE_GROUP_UNSPECIFIED":   0,
+		"USAGE_GROUP_HOUR":          1,
+		"USAGE_GROUP_DAY":           2,
+		"USAGE_GROUP_MONTH":         3,
+		"USAGE_GROUP_MODEL":         4,
+		"USAGE_GROUP_PROVIDER":      5,
+		"USAGE_GROUP_AGENT":         6,
+		"USAGE_GROUP_USER":          7,
+		"USAGE_GROUP_SESSION":       8,
+		"USAGE_GROUP_API_KEY":       9,
+		"USAGE_GROUP_AGENT_VERSION": 10,
 	}
 )
 
@@ -114,9 +118,9 @@ type GetUsageRequest struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Required. The end of the range, exclusive; at most 400 days after its start.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// The groups: at most one of time and two others. Empty: one total. Totals by end user, session or API key are
-	// computed from the entries, for ranges of up to five million entries by default, with any number of groups. Other
-	// queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
+	// The groups: at most one of time and two others. Empty: one total. Totals by end user, session, API key or version of
+	// an agent are computed from the entries, for ranges of up to five million entries by default, with any number of
+	// groups. Other queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
 	GroupBy []UsageGroup `protobuf:"varint,4,rep,packed,name=group_by,json=groupBy,proto3,enum=godoty.v1.UsageGroup" json:"group_by,omitempty"`
 	// The IANA name of the time zone of hours, days and months, such as "Europe/Berlin". Empty: UTC.
 	TimeZone string `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
@@ -380,6 +384,7 @@ type UsageKey struct {
 	//	*UsageKey_User
 	//	*UsageKey_SessionId
 	//	*UsageKey_ApiKeyId
+	//	*UsageKey_AgentVersion
 	Key isUsageKey_Key `protobuf_oneof:"key"`
 	// By end user: the user's random reference, by which these rows are ordered; it remains when the user is erased.
 	// Empty: another group, or calls without an end user.
@@ -488,6 +493,15 @@ func (x *UsageKey) GetApiKeyId() string {
 	return ""
 }
 
+func (x *UsageKey) GetAgentVersion() string {
+	if x != nil {
+		if x, ok := x.Key.(*UsageKey_AgentVersion); ok {
+			return x.AgentVersion
+		}
+	}
+	return ""
+}
+
 func (x *UsageKey) GetUserReference() string {
 	if x != nil {
 		return x.UserReference
@@ -534,6 +548,11 @@ type UsageKey_ApiKeyId struct {
 	ApiKeyId string `protobuf:"bytes,7,opt,name=api_key_id,json=apiKeyId,proto3,oneof"`
 }
 
+type UsageKey_AgentVersion struct {
+	// The agent and its version, such as "support@3"; the agent alone for entries of builds that stored no version.
+	AgentVersion string `protobuf:"bytes,9,opt,name=agent_version,json=agentVersion,proto3,oneof"`
+}
+
 func (*UsageKey_Time) isUsageKey_Key() {}
 
 func (*UsageKey_Model) isUsageKey_Key() {}
@@ -547,6 +566,8 @@ func (*UsageKey_User) isUsageKey_Key() {}
 func (*UsageKey_SessionId) isUsageKey_Key() {}
 
 func (*UsageKey_ApiKeyId) isUsageKey_Key() {}
+
+func (*UsageKey_AgentVersion) isUsageKey_Key() {}
 
 // A query for ledger entries. All conditions must hold.
 type ListLedgerEntriesRequest struct {
@@ -1018,7 +1039,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x13_adjusted_later_usd\"^\n" +
 	"\bUsageRow\x12'\n" +
 	"\x04keys\x18\x01 \x03(\v2\x13.godoty.v1.UsageKeyR\x04keys\x12)\n" +
-	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x8f\x02\n" +
+	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\xb6\x02\n" +
 	"\bUsageKey\x120\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x16\n" +
 	"\x05model\x18\x02 \x01(\tH\x00R\x05model\x12\x1c\n" +
@@ -1029,6 +1050,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"session_id\x18\x06 \x01(\tH\x00R\tsessionId\x12\x1e\n" +
 	"\n" +
 	"api_key_id\x18\a \x01(\tH\x00R\bapiKeyId\x12%\n" +
+	"\ragent_version\x18\t \x01(\tH\x00R\fagentVersion\x12%\n" +
 	"\x0euser_reference\x18\b \x01(\tR\ruserReferenceB\x05\n" +
 	"\x03key\"\xe9\x03\n" +
 	"\x18ListLedgerEntriesRequest\x12\x1b\n" +
@@ -1066,7 +1088,7 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x10GetBudgetRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"F\n" +
 	"\x11GetBudgetResponse\x121\n" +
-	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets*\xfb\x01\n" +
+	"\abudgets\x18\x01 \x03(\v2\x17.godoty.v1.BudgetStatusR\abudgets*\x9a\x02\n" +
 	"\n" +
 	"UsageGroup\x12\x1b\n" +
 	"\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1078,7 +1100,9 @@ const file_godoty_v1_billing_service_proto_rawDesc = "" +
 	"\x11USAGE_GROUP_AGENT\x10\x06\x12\x14\n" +
 	"\x10USAGE_GROUP_USER\x10\a\x12\x17\n" +
 	"\x13USAGE_GROUP_SESSION\x10\b\x12\x17\n" +
-	"\x13USAGE_GROUP_API_KEY\x10\t2\xe4\x02\n" +
+	"\x13USAGE_GROUP_API_KEY\x10\t\x12\x1d\n" +
+	"\x19USAGE_GROUP_AGENT_VERSION\x10\n" +
+	"2\xe4\x02\n" +
 	"\x0eBillingService\x12H\n" +
 	"\bGetUsage\x12\x1a.godoty.v1.GetUsageRequest\x1a\x1b.godoty.v1.GetUsageResponse\"\x03\x90\x02\x01\x12c\n" +
 	"\x11ListLedgerEntries\x12#.godoty.v1.ListLedgerEntriesRequest\x1a$.godoty.v1.ListLedgerEntriesResponse\"\x03\x90\x02\x01\x12V\n" +
@@ -1171,6 +1195,7 @@ func file_godoty_v1_billing_service_proto_init() {
 		(*UsageKey_User)(nil),
 		(*UsageKey_SessionId)(nil),
 		(*UsageKey_ApiKeyId)(nil),
+		(*UsageKey_AgentVersion)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

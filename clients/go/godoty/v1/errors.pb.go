@@ -180,8 +180,9 @@ const (
 	// metadata: api_key_id. Do not retry.
 	// For example: RevokeApiKey with another tenant's key. metadata: api_key_id=182c3d7f0e9d5a67.
 	ErrorReason_ERROR_REASON_API_KEY_NOT_FOUND ErrorReason = 31
-	// FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
-	// server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+	// FAILED_PRECONDITION. A tenant's own OpenRouter key, or a secret of one of its MCP servers, cannot be stored, or the
+	// stored one cannot be decrypted: the server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS.
+	// Retry after that.
 	// For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
 	ErrorReason_ERROR_REASON_PROVIDER_KEYS_OFF ErrorReason = 32
 	// NOT_FOUND. The tenant's ledger has no such model call. metadata: call_id. Do not retry.
@@ -254,6 +255,32 @@ const (
 	// For example: EraseUser while a server that runs one of the user's turns does not answer.
 	// metadata: user_reference=user_5f2c..., request_id=erase-1.
 	ErrorReason_ERROR_REASON_ERASURE_UNFINISHED ErrorReason = 47
+	// NOT_FOUND. The tenant has no such agent, the agent has no such version, or it is deleted and no session can begin
+	// with it. metadata: agent. Do not retry.
+	// For example: Converse in a new session with an agent that was not applied. metadata: agent=support.
+	ErrorReason_ERROR_REASON_AGENT_NOT_FOUND ErrorReason = 48
+	// FAILED_PRECONDITION. The session has another agent than the one that the request names: begin another session, or
+	// name no agent. metadata: session_id, agent (the session's). Do not retry.
+	// For example: Converse with the agent `sales` in a session of `support`. metadata: session_id=first, agent=support.
+	ErrorReason_ERROR_REASON_AGENT_MISMATCH ErrorReason = 49
+	// RESOURCE_EXHAUSTED. The tenant has 1000 agents, deleted ones included, or the agent has 10000 versions. metadata:
+	// limit. Do not retry.
+	// For example: ApplyAgent for a 1001st name. metadata: limit=1000.
+	ErrorReason_ERROR_REASON_AGENT_LIMIT ErrorReason = 50
+	// NOT_FOUND. The tenant has no MCP server of this name: as the request names it, or one of the tools of the definition
+	// in it. metadata: mcp_server. Do not retry.
+	// For example: ApplyAgent with tools of a server that is another tenant's. metadata: mcp_server=crm.
+	ErrorReason_ERROR_REASON_MCP_SERVER_NOT_FOUND ErrorReason = 51
+	// RESOURCE_EXHAUSTED. The tenant has 50 MCP servers: delete one first. metadata: limit. Do not retry.
+	// For example: ApplyMcpServer for a 51st name. metadata: limit=50.
+	ErrorReason_ERROR_REASON_MCP_SERVER_LIMIT ErrorReason = 52
+	// PERMISSION_DENIED. The tenant's policy does not allow the agent. metadata: agent. Do not retry.
+	// For example: Converse with `assistant` under a policy that allows "support-*". metadata: agent=assistant.
+	ErrorReason_ERROR_REASON_AGENT_NOT_ALLOWED ErrorReason = 53
+	// PERMISSION_DENIED. The tenant's policy does not allow a tool of the agent. metadata: agent, tool. Do not retry.
+	// For example: Converse with an agent whose tool was allowed when it was applied.
+	// metadata: agent=support, tool=calculator.
+	ErrorReason_ERROR_REASON_TOOL_NOT_ALLOWED ErrorReason = 54
 )
 
 // Enum value maps for ErrorReason.
@@ -307,6 +334,13 @@ var (
 		45: "ERROR_REASON_TENANT_EXISTS",
 		46: "ERROR_REASON_USER_NOT_FOUND",
 		47: "ERROR_REASON_ERASURE_UNFINISHED",
+		48: "ERROR_REASON_AGENT_NOT_FOUND",
+		49: "ERROR_REASON_AGENT_MISMATCH",
+		50: "ERROR_REASON_AGENT_LIMIT",
+		51: "ERROR_REASON_MCP_SERVER_NOT_FOUND",
+		52: "ERROR_REASON_MCP_SERVER_LIMIT",
+		53: "ERROR_REASON_AGENT_NOT_ALLOWED",
+		54: "ERROR_REASON_TOOL_NOT_ALLOWED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -357,6 +391,13 @@ var (
 		"ERROR_REASON_TENANT_EXISTS":             45,
 		"ERROR_REASON_USER_NOT_FOUND":            46,
 		"ERROR_REASON_ERASURE_UNFINISHED":        47,
+		"ERROR_REASON_AGENT_NOT_FOUND":           48,
+		"ERROR_REASON_AGENT_MISMATCH":            49,
+		"ERROR_REASON_AGENT_LIMIT":               50,
+		"ERROR_REASON_MCP_SERVER_NOT_FOUND":      51,
+		"ERROR_REASON_MCP_SERVER_LIMIT":          52,
+		"ERROR_REASON_AGENT_NOT_ALLOWED":         53,
+		"ERROR_REASON_TOOL_NOT_ALLOWED":          54,
 	}
 )
 
@@ -391,7 +432,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x8c\r\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xfe\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -441,7 +482,14 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\x1bERROR_REASON_TENANT_DELETED\x10,\x12\x1e\n" +
 	"\x1aERROR_REASON_TENANT_EXISTS\x10-\x12\x1f\n" +
 	"\x1bERROR_REASON_USER_NOT_FOUND\x10.\x12#\n" +
-	"\x1fERROR_REASON_ERASURE_UNFINISHED\x10/BI\n" +
+	"\x1fERROR_REASON_ERASURE_UNFINISHED\x10/\x12 \n" +
+	"\x1cERROR_REASON_AGENT_NOT_FOUND\x100\x12\x1f\n" +
+	"\x1bERROR_REASON_AGENT_MISMATCH\x101\x12\x1c\n" +
+	"\x18ERROR_REASON_AGENT_LIMIT\x102\x12%\n" +
+	"!ERROR_REASON_MCP_SERVER_NOT_FOUND\x103\x12!\n" +
+	"\x1dERROR_REASON_MCP_SERVER_LIMIT\x104\x12\"\n" +
+	"\x1eERROR_REASON_AGENT_NOT_ALLOWED\x105\x12!\n" +
+	"\x1dERROR_REASON_TOOL_NOT_ALLOWED\x106BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -163,7 +163,10 @@ type Adjustment struct {
 	// The author.
 	By string `protobuf:"bytes,14,opt,name=by,proto3" json:"by,omitempty"`
 	// The id of the request that created it. Empty: none.
-	RequestId     string `protobuf:"bytes,15,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,15,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The number of the version of `agent` that made the call. Unset: as for the call, or the adjustment is of an earlier
+	// build.
+	AgentVersion  *int32 `protobuf:"varint,16,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +306,13 @@ func (x *Adjustment) GetRequestId() string {
 	return ""
 }
 
+func (x *Adjustment) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
+}
+
 var File_godoty_v1_ledger_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_ledger_proto_rawDesc = "" +
@@ -315,7 +325,7 @@ const file_godoty_v1_ledger_proto_rawDesc = "" +
 	"adjustment\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04user\x12%\n" +
 	"\x0euser_reference\x18\x04 \x01(\tR\ruserReferenceB\a\n" +
-	"\x05entry\"\xf4\x03\n" +
+	"\x05entry\"\xb0\x04\n" +
 	"\n" +
 	"Adjustment\x12#\n" +
 	"\radjustment_id\x18\x01 \x01(\tR\fadjustmentId\x12\x17\n" +
@@ -337,8 +347,10 @@ const file_godoty_v1_ledger_proto_rawDesc = "" +
 	"\x03why\x18\r \x01(\tR\x03why\x12\x0e\n" +
 	"\x02by\x18\x0e \x01(\tR\x02by\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x0f \x01(\tR\trequestIdB\v\n" +
-	"\t_cost_usdBI\n" +
+	"request_id\x18\x0f \x01(\tR\trequestId\x12(\n" +
+	"\ragent_version\x18\x10 \x01(\x05H\x01R\fagentVersion\x88\x01\x01B\v\n" +
+	"\t_cost_usdB\x10\n" +
+	"\x0e_agent_versionBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -586,7 +586,10 @@ type ModelCall struct {
 	Error string `protobuf:"bytes,29,opt,name=error,proto3" json:"error,omitempty"`
 	// The provider's error message, at most 500 characters, with keys masked and control characters removed. Empty: none,
 	// or one that concerns only the service's account with the provider.
-	ErrorMessage  string `protobuf:"bytes,30,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	ErrorMessage string `protobuf:"bytes,30,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	// The number of the version of `agent` that made the call; 0: the server's own. Unset: an entry of an earlier build,
+	// which did not store it.
+	AgentVersion  *int32 `protobuf:"varint,31,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +834,13 @@ func (x *ModelCall) GetErrorMessage() string {
 	return ""
 }
 
+func (x *ModelCall) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
+}
+
 // A sum of ledger entries.
 type Totals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -986,6 +996,61 @@ func (x *ModelTotals) GetTotals() *Totals {
 	return nil
 }
 
+// A sum of ledger entries of one agent.
+type AgentTotals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the agent that made the calls.
+	Agent string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The sum of its calls that are not pending. A turn is counted for the agent that made its first call.
+	Totals        *Totals `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentTotals) Reset() {
+	*x = AgentTotals{}
+	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentTotals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentTotals) ProtoMessage() {}
+
+func (x *AgentTotals) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentTotals.ProtoReflect.Descriptor instead.
+func (*AgentTotals) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AgentTotals) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *AgentTotals) GetTotals() *Totals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 // The calls of one turn that were served by one model.
 type Run struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1003,7 +1068,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	mi := &file_godoty_v1_metering_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1080,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	mi := &file_godoty_v1_metering_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1093,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Run) GetTime() *timestamppb.Timestamp {
@@ -1074,7 +1139,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[6]
+	mi := &file_godoty_v1_metering_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1151,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[6]
+	mi := &file_godoty_v1_metering_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1164,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LatencySummary) GetMedian() *durationpb.Duration {
@@ -1140,7 +1205,7 @@ type ProviderLatency struct {
 
 func (x *ProviderLatency) Reset() {
 	*x = ProviderLatency{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[7]
+	mi := &file_godoty_v1_metering_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1217,7 @@ func (x *ProviderLatency) String() string {
 func (*ProviderLatency) ProtoMessage() {}
 
 func (x *ProviderLatency) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[7]
+	mi := &file_godoty_v1_metering_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1230,7 @@ func (x *ProviderLatency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderLatency.ProtoReflect.Descriptor instead.
 func (*ProviderLatency) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ProviderLatency) GetProvider() string {
@@ -1260,7 +1325,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x0e\n" +
 	"\f_request_usdB\x11\n" +
-	"\x0f_web_search_usd\"\x8d\n" +
+	"\x0f_web_search_usd\"\xc9\n" +
 	"\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
@@ -1300,12 +1365,14 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\aattempt\x18\x1b \x01(\x05R\aattempt\x12#\n" +
 	"\rfinish_reason\x18\x1c \x01(\tR\ffinishReason\x12\x14\n" +
 	"\x05error\x18\x1d \x01(\tR\x05error\x12#\n" +
-	"\rerror_message\x18\x1e \x01(\tR\ferrorMessageB\v\n" +
+	"\rerror_message\x18\x1e \x01(\tR\ferrorMessage\x12(\n" +
+	"\ragent_version\x18\x1f \x01(\x05H\x05R\fagentVersion\x88\x01\x01B\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +
 	"\x12_upstream_cost_usdB\a\n" +
-	"\x05_byok\"\xb9\x02\n" +
+	"\x05_byokB\x10\n" +
+	"\x0e_agent_version\"\xb9\x02\n" +
 	"\x06Totals\x12\x1e\n" +
 	"\bcost_usd\x18\x01 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
 	"\x05usage\x18\x02 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1f\n" +
@@ -1319,6 +1386,9 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x15_unresolved_bound_usd\"N\n" +
 	"\vModelTotals\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12)\n" +
+	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"N\n" +
+	"\vAgentTotals\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12)\n" +
 	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x91\x01\n" +
 	"\x03Run\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -1367,7 +1437,7 @@ func file_godoty_v1_metering_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_metering_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_metering_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_godoty_v1_metering_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_godoty_v1_metering_proto_goTypes = []any{
 	(CostSource)(0),               // 0: godoty.v1.CostSource
 	(CallState)(0),                // 1: godoty.v1.CallState
@@ -1377,37 +1447,39 @@ var file_godoty_v1_metering_proto_goTypes = []any{
 	(*ModelCall)(nil),             // 5: godoty.v1.ModelCall
 	(*Totals)(nil),                // 6: godoty.v1.Totals
 	(*ModelTotals)(nil),           // 7: godoty.v1.ModelTotals
-	(*Run)(nil),                   // 8: godoty.v1.Run
-	(*LatencySummary)(nil),        // 9: godoty.v1.LatencySummary
-	(*ProviderLatency)(nil),       // 10: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*AgentTotals)(nil),           // 8: godoty.v1.AgentTotals
+	(*Run)(nil),                   // 9: godoty.v1.Run
+	(*LatencySummary)(nil),        // 10: godoty.v1.LatencySummary
+	(*ProviderLatency)(nil),       // 11: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_godoty_v1_metering_proto_depIdxs = []int32{
-	11, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
-	11, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
+	12, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
+	12, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: godoty.v1.ModelCall.state:type_name -> godoty.v1.CallState
 	2,  // 3: godoty.v1.ModelCall.purpose:type_name -> godoty.v1.CallPurpose
 	3,  // 4: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
 	0,  // 5: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
 	4,  // 6: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
-	11, // 7: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
-	11, // 8: godoty.v1.ModelCall.settle_time:type_name -> google.protobuf.Timestamp
-	12, // 9: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
-	12, // 10: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
+	12, // 7: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
+	12, // 8: godoty.v1.ModelCall.settle_time:type_name -> google.protobuf.Timestamp
+	13, // 9: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
+	13, // 10: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
 	3,  // 11: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
 	6,  // 12: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
-	11, // 13: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
-	12, // 14: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
-	12, // 15: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
-	12, // 16: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
-	9,  // 17: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
-	9,  // 18: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	6,  // 13: godoty.v1.AgentTotals.totals:type_name -> godoty.v1.Totals
+	12, // 14: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
+	13, // 15: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
+	13, // 16: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
+	13, // 17: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
+	10, // 18: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
+	10, // 19: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_metering_proto_init() }
@@ -1419,14 +1491,14 @@ func file_godoty_v1_metering_proto_init() {
 	file_godoty_v1_metering_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_metering_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_metering_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_metering_proto_msgTypes[5].OneofWrappers = []any{}
+	file_godoty_v1_metering_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_metering_proto_rawDesc), len(file_godoty_v1_metering_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -146,7 +146,11 @@ type Session struct {
 	// The time of creation.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The time of last use.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The name of its agent.
+	Agent string `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The number of the agent's version with which it began, and which its turns take. Unset: they take the newest one.
+	AgentVersion  *int32 `protobuf:"varint,9,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +232,20 @@ func (x *Session) GetUpdateTime() *timestamppb.Timestamp {
 		return x.UpdateTime
 	}
 	return nil
+}
+
+func (x *Session) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Session) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
 }
 
 // A message of a conversation.
@@ -584,7 +602,7 @@ var File_godoty_v1_session_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n" +
+	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -595,8 +613,11 @@ const file_godoty_v1_session_proto_rawDesc = "" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTimeB\v\n" +
-	"\t_cost_usd\"\xcf\x01\n" +
+	"updateTime\x12\x14\n" +
+	"\x05agent\x18\b \x01(\tR\x05agent\x12(\n" +
+	"\ragent_version\x18\t \x01(\x05H\x01R\fagentVersion\x88\x01\x01B\v\n" +
+	"\t_cost_usdB\x10\n" +
+	"\x0e_agent_version\"\xcf\x01\n" +
 	"\aMessage\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.godoty.v1.RoleR\x04role\x121\n" +

@@ -95,6 +95,8 @@ const (
 	// A key of the operator: AdminService and BillingService, for all tenants. Another one: the methods of AdminService
 	// that manage the API keys of its own tenant.
 	ApiScope_API_SCOPE_ADMIN ApiScope = 3
+	// AgentDefinitionService.
+	ApiScope_API_SCOPE_AGENTS ApiScope = 4
 )
 
 // Enum value maps for ApiScope.
@@ -104,12 +106,14 @@ var (
 		1: "API_SCOPE_CONVERSE",
 		2: "API_SCOPE_BILLING",
 		3: "API_SCOPE_ADMIN",
+		4: "API_SCOPE_AGENTS",
 	}
 	ApiScope_value = map[string]int32{
 		"API_SCOPE_UNSPECIFIED": 0,
 		"API_SCOPE_CONVERSE":    1,
 		"API_SCOPE_BILLING":     2,
 		"API_SCOPE_ADMIN":       3,
+		"API_SCOPE_AGENTS":      4,
 	}
 )
 
@@ -502,7 +506,12 @@ type Policy struct {
 	// Use only providers without data retention. Unset: false.
 	ZeroDataRetention *bool `protobuf:"varint,9,opt,name=zero_data_retention,json=zeroDataRetention,proto3,oneof" json:"zero_data_retention,omitempty"`
 	// At most one for each window. Empty: no budget.
-	Budgets       []*Budget `protobuf:"bytes,10,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	Budgets []*Budget `protobuf:"bytes,10,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	// The agents whose turns may run: at most 100 names, or patterns with `*`, such as "support-*". Empty: all agents.
+	AllowedAgents []string `protobuf:"bytes,11,rep,name=allowed_agents,json=allowedAgents,proto3" json:"allowed_agents,omitempty"`
+	// The tools that agents may have: at most 100 names of the server's tools, such as "calculator", or patterns with
+	// `*`. An agent with another tool can neither be applied nor run. Empty: all tools.
+	AllowedTools  []string `protobuf:"bytes,12,rep,name=allowed_tools,json=allowedTools,proto3" json:"allowed_tools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +612,20 @@ func (x *Policy) GetZeroDataRetention() bool {
 func (x *Policy) GetBudgets() []*Budget {
 	if x != nil {
 		return x.Budgets
+	}
+	return nil
+}
+
+func (x *Policy) GetAllowedAgents() []string {
+	if x != nil {
+		return x.AllowedAgents
+	}
+	return nil
+}
+
+func (x *Policy) GetAllowedTools() []string {
+	if x != nil {
+		return x.AllowedTools
 	}
 	return nil
 }
@@ -813,7 +836,7 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12>\n" +
 	"\rlast_use_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTimeB\x13\n" +
-	"\x11_turns_per_minute\"\xbd\x04\n" +
+	"\x11_turns_per_minute\"\x89\x05\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04etag\x18\x01 \x01(\tR\x04etag\x12%\n" +
 	"\x0eallowed_models\x18\x02 \x03(\tR\rallowedModels\x12(\n" +
@@ -825,7 +848,9 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\rprovider_json\x18\b \x01(\tH\x04R\fproviderJson\x88\x01\x01\x123\n" +
 	"\x13zero_data_retention\x18\t \x01(\bH\x05R\x11zeroDataRetention\x88\x01\x01\x12+\n" +
 	"\abudgets\x18\n" +
-	" \x03(\v2\x11.godoty.v1.BudgetR\abudgetsB\x10\n" +
+	" \x03(\v2\x11.godoty.v1.BudgetR\abudgets\x12%\n" +
+	"\x0eallowed_agents\x18\v \x03(\tR\rallowedAgents\x12#\n" +
+	"\rallowed_tools\x18\f \x03(\tR\fallowedToolsB\x10\n" +
 	"\x0e_default_modelB\x14\n" +
 	"\x12_max_output_tokensB\x13\n" +
 	"\x11_turns_per_minuteB\x13\n" +
@@ -849,12 +874,13 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x18\n" +
-	"\x14TENANT_STATE_DELETED\x10\x03*i\n" +
+	"\x14TENANT_STATE_DELETED\x10\x03*\x7f\n" +
 	"\bApiScope\x12\x19\n" +
 	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
 	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
-	"\x0fAPI_SCOPE_ADMIN\x10\x03*\x83\x01\n" +
+	"\x0fAPI_SCOPE_ADMIN\x10\x03\x12\x14\n" +
+	"\x10API_SCOPE_AGENTS\x10\x04*\x83\x01\n" +
 	"\x0eAdminActorKind\x12 \n" +
 	"\x1cADMIN_ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ADMIN_ACTOR_KIND_KEY\x10\x01\x12\x18\n" +

@@ -329,8 +329,8 @@ func (x *TurnLimits) GetMaxCostUsd() string {
 
 // An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
 // with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
-// `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
-// tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
+// `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
+// `tool_call_finished` for each tool that the model called; tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
 // they do not know (`event` is then unset), and treat an enum value that they do not know as unspecified: later
 // versions add some.
 type TurnEvent struct {
@@ -357,6 +357,7 @@ type TurnEvent struct {
 	//	*TurnEvent_BudgetAlert
 	//	*TurnEvent_TurnFinished
 	//	*TurnEvent_Heartbeat
+	//	*TurnEvent_ToolProgress
 	Event         isTurnEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -501,6 +502,15 @@ func (x *TurnEvent) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *TurnEvent) GetToolProgress() *ToolProgress {
+	if x != nil {
+		if x, ok := x.Event.(*TurnEvent_ToolProgress); ok {
+			return x.ToolProgress
+		}
+	}
+	return nil
+}
+
 type isTurnEvent_Event interface {
 	isTurnEvent_Event()
 }
@@ -551,6 +561,11 @@ type TurnEvent_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,12,opt,name=heartbeat,proto3,oneof"`
 }
 
+type TurnEvent_ToolProgress struct {
+	// A running tool call has reported its progress.
+	ToolProgress *ToolProgress `protobuf:"bytes,13,opt,name=tool_progress,json=toolProgress,proto3,oneof"`
+}
+
 func (*TurnEvent_TurnStarted) isTurnEvent_Event() {}
 
 func (*TurnEvent_TextDelta) isTurnEvent_Event() {}
@@ -569,6 +584,8 @@ func (*TurnEvent_TurnFinished) isTurnEvent_Event() {}
 
 func (*TurnEvent_Heartbeat) isTurnEvent_Event() {}
 
+func (*TurnEvent_ToolProgress) isTurnEvent_Event() {}
+
 // The turn has begun.
 type TurnStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -577,7 +594,11 @@ type TurnStarted struct {
 	// The session was created by this turn.
 	SessionCreated bool `protobuf:"varint,2,opt,name=session_created,json=sessionCreated,proto3" json:"session_created,omitempty"`
 	// Cost and usage of the session before this turn.
-	Totals        *Totals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	Totals *Totals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	// The name of the agent that answers. Empty: the log was stored by a version that did not record it.
+	Agent string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The number of the agent's version that the turn takes. Unset: as for `agent`.
+	AgentVersion  *int32 `protobuf:"varint,5,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +652,20 @@ func (x *TurnStarted) GetTotals() *Totals {
 		return x.Totals
 	}
 	return nil
+}
+
+func (x *TurnStarted) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *TurnStarted) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
 }
 
 // A part of the answer's text.
@@ -789,6 +824,80 @@ func (x *ToolCallStarted) GetInputJson() string {
 	return ""
 }
 
+// A running tool call has reported its progress, as tools of MCP servers may. At most 20 reports of a call are all sent,
+// later ones at most once a second.
+type ToolProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the call, assigned by the model.
+	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
+	// The progress until now, in a unit of the tool's own: each report of a call should have a larger value.
+	Progress float64 `protobuf:"fixed64,2,opt,name=progress,proto3" json:"progress,omitempty"`
+	// The value of `progress` at the end of the call. Unset: unknown.
+	Total *float64 `protobuf:"fixed64,3,opt,name=total,proto3,oneof" json:"total,omitempty"`
+	// What the tool is doing, in its own words: at most 503 characters. Empty: it does not say.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolProgress) Reset() {
+	*x = ToolProgress{}
+	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolProgress) ProtoMessage() {}
+
+func (x *ToolProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolProgress.ProtoReflect.Descriptor instead.
+func (*ToolProgress) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ToolProgress) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *ToolProgress) GetProgress() float64 {
+	if x != nil {
+		return x.Progress
+	}
+	return 0
+}
+
+func (x *ToolProgress) GetTotal() float64 {
+	if x != nil && x.Total != nil {
+		return *x.Total
+	}
+	return 0
+}
+
+func (x *ToolProgress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // A tool call has finished.
 type ToolCallFinished struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -806,7 +915,7 @@ type ToolCallFinished struct {
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	mi := &file_godoty_v1_turn_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +927,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	mi := &file_godoty_v1_turn_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +940,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToolCallFinished) GetToolCallId() string {
@@ -873,7 +982,7 @@ type ModelCallFinished struct {
 
 func (x *ModelCallFinished) Reset() {
 	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[7]
+	mi := &file_godoty_v1_turn_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +994,7 @@ func (x *ModelCallFinished) String() string {
 func (*ModelCallFinished) ProtoMessage() {}
 
 func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[7]
+	mi := &file_godoty_v1_turn_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1007,7 @@ func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
 func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ModelCallFinished) GetCall() *ModelCall {
@@ -927,7 +1036,7 @@ type TurnFinished struct {
 
 func (x *TurnFinished) Reset() {
 	*x = TurnFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[8]
+	mi := &file_godoty_v1_turn_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1048,7 @@ func (x *TurnFinished) String() string {
 func (*TurnFinished) ProtoMessage() {}
 
 func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[8]
+	mi := &file_godoty_v1_turn_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1061,7 @@ func (x *TurnFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
 func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TurnFinished) GetStopReason() StopReason {
@@ -1007,7 +1116,7 @@ type ToolSummary struct {
 
 func (x *ToolSummary) Reset() {
 	*x = ToolSummary{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[9]
+	mi := &file_godoty_v1_turn_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1128,7 @@ func (x *ToolSummary) String() string {
 func (*ToolSummary) ProtoMessage() {}
 
 func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[9]
+	mi := &file_godoty_v1_turn_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1141,7 @@ func (x *ToolSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
 func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ToolSummary) GetName() string {
@@ -1072,7 +1181,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[10]
+	mi := &file_godoty_v1_turn_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1193,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[10]
+	mi := &file_godoty_v1_turn_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1206,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{11}
 }
 
 // A turn, without its events. The state of a turn that another server runs may be up to a second old.
@@ -1125,14 +1234,18 @@ type Turn struct {
 	// The time at which the server accepted the turn.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The time of its end. Unset: it has not ended, or was ended by a version that did not record the time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The name of the agent. Empty: the turn has made no model call.
+	Agent string `protobuf:"bytes,12,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn.
+	AgentVersion  *int32 `protobuf:"varint,13,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Turn) Reset() {
 	*x = Turn{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[11]
+	mi := &file_godoty_v1_turn_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1257,7 @@ func (x *Turn) String() string {
 func (*Turn) ProtoMessage() {}
 
 func (x *Turn) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[11]
+	mi := &file_godoty_v1_turn_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1270,7 @@ func (x *Turn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turn.ProtoReflect.Descriptor instead.
 func (*Turn) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Turn) GetTurnId() string {
@@ -1237,6 +1350,20 @@ func (x *Turn) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Turn) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Turn) GetAgentVersion() int32 {
+	if x != nil && x.AgentVersion != nil {
+		return *x.AgentVersion
+	}
+	return 0
+}
+
 var File_godoty_v1_turn_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_turn_proto_rawDesc = "" +
@@ -1250,7 +1377,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
 	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\xcd\x05\n" +
+	"\r_max_cost_usd\"\x8d\x06\n" +
 	"\tTurnEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12.\n" +
@@ -1265,13 +1392,17 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\fbudget_alert\x18\n" +
 	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x12>\n" +
 	"\rturn_finished\x18\v \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x124\n" +
-	"\theartbeat\x18\f \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeatB\a\n" +
-	"\x05event\"\x80\x01\n" +
+	"\theartbeat\x18\f \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
+	"\rtool_progress\x18\r \x01(\v2\x17.godoty.v1.ToolProgressH\x00R\ftoolProgressB\a\n" +
+	"\x05event\"\xd2\x01\n" +
 	"\vTurnStarted\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12'\n" +
 	"\x0fsession_created\x18\x02 \x01(\bR\x0esessionCreated\x12)\n" +
-	"\x06totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"\x1f\n" +
+	"\x06totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x12\x14\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\x12(\n" +
+	"\ragent_version\x18\x05 \x01(\x05H\x00R\fagentVersion\x88\x01\x01B\x10\n" +
+	"\x0e_agent_version\"\x1f\n" +
 	"\tTextDelta\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"$\n" +
 	"\x0eReasoningDelta\x12\x12\n" +
@@ -1281,7 +1412,14 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"toolCallId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"\xb6\x01\n" +
+	"input_json\x18\x03 \x01(\tR\tinputJson\"\x8b\x01\n" +
+	"\fToolProgress\x12 \n" +
+	"\ftool_call_id\x18\x01 \x01(\tR\n" +
+	"toolCallId\x12\x1a\n" +
+	"\bprogress\x18\x02 \x01(\x01R\bprogress\x12\x19\n" +
+	"\x05total\x18\x03 \x01(\x01H\x00R\x05total\x88\x01\x01\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessageB\b\n" +
+	"\x06_total\"\xb6\x01\n" +
 	"\x10ToolCallFinished\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x121\n" +
@@ -1303,7 +1441,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x05calls\x18\x02 \x01(\x05R\x05calls\x12\x16\n" +
 	"\x06errors\x18\x03 \x01(\x05R\x06errors\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\v\n" +
-	"\tHeartbeat\"\xad\x03\n" +
+	"\tHeartbeat\"\xff\x03\n" +
 	"\x04Turn\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n" +
 	"\n" +
@@ -1320,7 +1458,10 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\vcreate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x125\n" +
-	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime*G\n" +
+	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05agent\x18\f \x01(\tR\x05agent\x12(\n" +
+	"\ragent_version\x18\r \x01(\x05H\x00R\fagentVersion\x88\x01\x01B\x10\n" +
+	"\x0e_agent_version*G\n" +
 	"\x06OnBusy\x12\x17\n" +
 	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
@@ -1358,7 +1499,7 @@ func file_godoty_v1_turn_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_turn_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_godoty_v1_turn_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_godoty_v1_turn_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_godoty_v1_turn_proto_goTypes = []any{
 	(OnBusy)(0),                   // 0: godoty.v1.OnBusy
 	(OnDisconnect)(0),             // 1: godoty.v1.OnDisconnect
@@ -1370,50 +1511,52 @@ var file_godoty_v1_turn_proto_goTypes = []any{
 	(*TextDelta)(nil),             // 7: godoty.v1.TextDelta
 	(*ReasoningDelta)(nil),        // 8: godoty.v1.ReasoningDelta
 	(*ToolCallStarted)(nil),       // 9: godoty.v1.ToolCallStarted
-	(*ToolCallFinished)(nil),      // 10: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),     // 11: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),          // 12: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),           // 13: godoty.v1.ToolSummary
-	(*Heartbeat)(nil),             // 14: godoty.v1.Heartbeat
-	(*Turn)(nil),                  // 15: godoty.v1.Turn
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*BudgetAlert)(nil),           // 17: godoty.v1.BudgetAlert
-	(*Totals)(nil),                // 18: godoty.v1.Totals
-	(ToolCallStatus)(0),           // 19: godoty.v1.ToolCallStatus
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*ModelCall)(nil),             // 21: godoty.v1.ModelCall
+	(*ToolProgress)(nil),          // 10: godoty.v1.ToolProgress
+	(*ToolCallFinished)(nil),      // 11: godoty.v1.ToolCallFinished
+	(*ModelCallFinished)(nil),     // 12: godoty.v1.ModelCallFinished
+	(*TurnFinished)(nil),          // 13: godoty.v1.TurnFinished
+	(*ToolSummary)(nil),           // 14: godoty.v1.ToolSummary
+	(*Heartbeat)(nil),             // 15: godoty.v1.Heartbeat
+	(*Turn)(nil),                  // 16: godoty.v1.Turn
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*BudgetAlert)(nil),           // 18: godoty.v1.BudgetAlert
+	(*Totals)(nil),                // 19: godoty.v1.Totals
+	(ToolCallStatus)(0),           // 20: godoty.v1.ToolCallStatus
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*ModelCall)(nil),             // 22: godoty.v1.ModelCall
 }
 var file_godoty_v1_turn_proto_depIdxs = []int32{
-	16, // 0: godoty.v1.TurnEvent.time:type_name -> google.protobuf.Timestamp
+	17, // 0: godoty.v1.TurnEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 1: godoty.v1.TurnEvent.turn_started:type_name -> godoty.v1.TurnStarted
 	7,  // 2: godoty.v1.TurnEvent.text_delta:type_name -> godoty.v1.TextDelta
 	8,  // 3: godoty.v1.TurnEvent.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
 	9,  // 4: godoty.v1.TurnEvent.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	10, // 5: godoty.v1.TurnEvent.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	11, // 6: godoty.v1.TurnEvent.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	17, // 7: godoty.v1.TurnEvent.budget_alert:type_name -> godoty.v1.BudgetAlert
-	12, // 8: godoty.v1.TurnEvent.turn_finished:type_name -> godoty.v1.TurnFinished
-	14, // 9: godoty.v1.TurnEvent.heartbeat:type_name -> godoty.v1.Heartbeat
-	18, // 10: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	19, // 11: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	20, // 12: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	21, // 13: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	2,  // 14: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	18, // 15: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	18, // 16: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	20, // 17: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	13, // 18: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	20, // 19: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	3,  // 20: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
-	2,  // 21: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
-	18, // 22: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
-	16, // 23: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
-	16, // 24: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	11, // 5: godoty.v1.TurnEvent.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
+	12, // 6: godoty.v1.TurnEvent.model_call_finished:type_name -> godoty.v1.ModelCallFinished
+	18, // 7: godoty.v1.TurnEvent.budget_alert:type_name -> godoty.v1.BudgetAlert
+	13, // 8: godoty.v1.TurnEvent.turn_finished:type_name -> godoty.v1.TurnFinished
+	15, // 9: godoty.v1.TurnEvent.heartbeat:type_name -> godoty.v1.Heartbeat
+	10, // 10: godoty.v1.TurnEvent.tool_progress:type_name -> godoty.v1.ToolProgress
+	19, // 11: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	20, // 12: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	21, // 13: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	22, // 14: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	2,  // 15: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	19, // 16: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	19, // 17: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	21, // 18: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	14, // 19: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	21, // 20: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	3,  // 21: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
+	2,  // 22: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
+	19, // 23: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
+	17, // 24: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
+	17, // 25: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_turn_proto_init() }
@@ -1435,14 +1578,18 @@ func file_godoty_v1_turn_proto_init() {
 		(*TurnEvent_BudgetAlert)(nil),
 		(*TurnEvent_TurnFinished)(nil),
 		(*TurnEvent_Heartbeat)(nil),
+		(*TurnEvent_ToolProgress)(nil),
 	}
+	file_godoty_v1_turn_proto_msgTypes[2].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_turn_proto_rawDesc), len(file_godoty_v1_turn_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from godoty.v1 import agent_definition_service_pb2 as godoty_dot_v1_dot_agent__definition__service__pb2
+from godoty.v1 import mcp_server_pb2 as godoty_dot_v1_dot_mcp__server__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,9 +27,9 @@ if _version_not_supported:
 
 
 class AgentDefinitionServiceStub:
-    """The definitions of a tenant's agents. Each call requires an API key of the scope `agents` and reads or changes the
-    agents of the key's own tenant. A change reaches the next turn on every server within 2 seconds; a running turn goes
-    on with the version that it began with.
+    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
+    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
+    within 2 seconds; a running turn goes on with what it began with.
     """
 
     def __init__(self, channel):
@@ -62,12 +63,37 @@ class AgentDefinitionServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentResponse.FromString,
                 _registered_method=True)
+        self.ApplyMcpServer = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/ApplyMcpServer',
+                request_serializer=godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerResponse.FromString,
+                _registered_method=True)
+        self.GetMcpServer = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/GetMcpServer',
+                request_serializer=godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerResponse.FromString,
+                _registered_method=True)
+        self.ListMcpServers = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/ListMcpServers',
+                request_serializer=godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersResponse.FromString,
+                _registered_method=True)
+        self.DeleteMcpServer = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/DeleteMcpServer',
+                request_serializer=godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerResponse.FromString,
+                _registered_method=True)
+        self.CheckMcpServer = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/CheckMcpServer',
+                request_serializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.FromString,
+                _registered_method=True)
 
 
 class AgentDefinitionServiceServicer:
-    """The definitions of a tenant's agents. Each call requires an API key of the scope `agents` and reads or changes the
-    agents of the key's own tenant. A change reaches the next turn on every server within 2 seconds; a running turn goes
-    on with the version that it began with.
+    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
+    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
+    within 2 seconds; a running turn goes on with what it began with.
     """
 
     def ApplyAgent(self, request, context):
@@ -109,6 +135,44 @@ class AgentDefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyMcpServer(self, request, context):
+        """Creates an MCP server, or changes the one of this name, whose tools agents can use. It need not be reachable: see
+        CheckMcpServer. The same server as before changes nothing, so a retry is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMcpServer(self, request, context):
+        """Returns an MCP server, without its secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMcpServers(self, request, context):
+        """Lists the MCP servers, by name, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMcpServer(self, request, context):
+        """Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
+        its tools, and their model is told so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckMcpServer(self, request, context):
+        """Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
+        with `problem`, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentDefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +201,31 @@ def add_AgentDefinitionServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentResponse.SerializeToString,
             ),
+            'ApplyMcpServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyMcpServer,
+                    request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerResponse.SerializeToString,
+            ),
+            'GetMcpServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMcpServer,
+                    request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerResponse.SerializeToString,
+            ),
+            'ListMcpServers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMcpServers,
+                    request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersResponse.SerializeToString,
+            ),
+            'DeleteMcpServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMcpServer,
+                    request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerResponse.SerializeToString,
+            ),
+            'CheckMcpServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMcpServer,
+                    request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'godoty.v1.AgentDefinitionService', rpc_method_handlers)
@@ -146,9 +235,9 @@ def add_AgentDefinitionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentDefinitionService:
-    """The definitions of a tenant's agents. Each call requires an API key of the scope `agents` and reads or changes the
-    agents of the key's own tenant. A change reaches the next turn on every server within 2 seconds; a running turn goes
-    on with the version that it began with.
+    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
+    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
+    within 2 seconds; a running turn goes on with what it began with.
     """
 
     @staticmethod
@@ -276,6 +365,141 @@ class AgentDefinitionService:
             '/godoty.v1.AgentDefinitionService/DeleteAgent',
             godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentRequest.SerializeToString,
             godoty_dot_v1_dot_agent__definition__service__pb2.DeleteAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyMcpServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/ApplyMcpServer',
+            godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerRequest.SerializeToString,
+            godoty_dot_v1_dot_mcp__server__pb2.ApplyMcpServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMcpServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/GetMcpServer',
+            godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerRequest.SerializeToString,
+            godoty_dot_v1_dot_mcp__server__pb2.GetMcpServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMcpServers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/ListMcpServers',
+            godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersRequest.SerializeToString,
+            godoty_dot_v1_dot_mcp__server__pb2.ListMcpServersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMcpServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/DeleteMcpServer',
+            godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerRequest.SerializeToString,
+            godoty_dot_v1_dot_mcp__server__pb2.DeleteMcpServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMcpServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/CheckMcpServer',
+            godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.SerializeToString,
+            godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.FromString,
             options,
             channel_credentials,
             insecure,

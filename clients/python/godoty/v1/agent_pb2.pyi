@@ -104,10 +104,20 @@ class ModelReasoning(_message.Message):
     def __init__(self, effort: _Optional[_Union[ReasoningEffort, str]] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class AgentTool(_message.Message):
-    __slots__ = ("builtin",)
+    __slots__ = ("builtin", "mcp")
     BUILTIN_FIELD_NUMBER: _ClassVar[int]
+    MCP_FIELD_NUMBER: _ClassVar[int]
     builtin: str
-    def __init__(self, builtin: _Optional[str] = ...) -> None: ...
+    mcp: McpToolset
+    def __init__(self, builtin: _Optional[str] = ..., mcp: _Optional[_Union[McpToolset, _Mapping]] = ...) -> None: ...
+
+class McpToolset(_message.Message):
+    __slots__ = ("mcp_server", "allow")
+    MCP_SERVER_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_FIELD_NUMBER: _ClassVar[int]
+    mcp_server: str
+    allow: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, mcp_server: _Optional[str] = ..., allow: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AgentHistory(_message.Message):
     __slots__ = ("messages", "mode")

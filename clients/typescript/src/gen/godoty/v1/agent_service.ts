@@ -19,7 +19,8 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
+import { AgentSummary, ModelParameters } from "./agent.js";
+import { AgentTotals, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 import { CatalogueState, catalogueStateFromJSON, catalogueStateToJSON, Model } from "./model.js";
 import { ContentBlock, Message, Session } from "./session.js";
 import {
@@ -49,11 +50,15 @@ export interface ConverseRequest {
   /** Required. The user's message: not blank, at most 256 KiB of UTF-8. */
   text: string;
   /**
-   * The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the session's last
-   * model, else the default.
+   * The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the model of the
+   * agent's definition, else the session's last model, else the default. An agent whose definition does not let
+   * requests override it: INVALID_FIELD.
    */
   model: string;
-  /** Models to try, in this order, if `model` is unavailable; at most 8. The cost is that of the model that served. */
+  /**
+   * Models to try, in this order, if `model` is unavailable; at most 8. They need a `model`. The cost is that of the
+   * model that served. Empty: if `model` is empty, those of the agent's definition.
+   */
   fallbackModels: string[];
   /** Limits of this turn. */
   limits:
@@ -83,7 +88,32 @@ export interface ConverseRequest {
    * begins anew. It does not delay CancelTurn, nor the cancellation of a turn without a reader by a server that stops.
    * Without effect under ON_DISCONNECT_CONTINUE. A retry of the request does not change it.
    */
-  disconnectGrace: Duration | undefined;
+  disconnectGrace:
+    | Duration
+    | undefined;
+  /**
+   * The agent: its name, or `name@version`, such as "support@3". A session keeps the agent with which it begins, and
+   * each turn takes its newest version, unless the session begins with a version: then each turn takes that one. A
+   * later turn may name the same agent, or a version for this turn alone; another agent is AGENT_MISMATCH. Empty: the
+   * session's agent, else "assistant".
+   */
+  agent: string;
+  /**
+   * Values for the placeholders `{{variables.NAME}}` of the agent's prompt: at most 32. Names match
+   * `[A-Za-z][A-Za-z0-9_]{0,63}`; values have at most 1024 characters. A turn whose prompt needs another one is
+   * INVALID_FIELD; one that the prompt does not use has no effect.
+   */
+  variables: { [key: string]: string };
+  /**
+   * Parameters of this turn's model calls, in place of those of the agent's definition, one by one. Unset: those of the
+   * definition. An agent whose definition does not let requests override them: INVALID_FIELD.
+   */
+  parameters: ModelParameters | undefined;
+}
+
+export interface ConverseRequest_VariablesEntry {
+  key: string;
+  value: string;
 }
 
 /** An event of the turn. */
@@ -174,7 +204,11 @@ export interface GetSessionMetricsResponse {
     | Date
     | undefined;
   /** The time of last use. */
-  updateTime: Date | undefined;
+  updateTime:
+    | Date
+    | undefined;
+  /** The totals by agent, highest cost first. */
+  byAgent: AgentTotals[];
 }
 
 /** The session to return. */
@@ -264,6 +298,22 @@ export interface DeleteSessionRequest {
 export interface DeleteSessionResponse {
 }
 
+/** A query for agents. */
+export interface ListAgentsRequest {
+  /** Maximum number of agents; 0 means 100, values above 500 are reduced to 500. */
+  pageSize: number;
+  /** The `next_page_token` of the previous page. Empty: the first page. */
+  pageToken: string;
+}
+
+/** A page of agents. A page is limited to about 1 MiB, so it may contain fewer agents than requested. */
+export interface ListAgentsResponse {
+  /** The agents. */
+  agents: AgentSummary[];
+  /** The `page_token` of the next page. Empty: this is the last page. */
+  nextPageToken: string;
+}
+
 /** A query for models. */
 export interface ListModelsRequest {
   /** Maximum number of models; 0 means 100, values above 500 are reduced to 500. */
@@ -298,6 +348,9 @@ function createBaseConverseRequest(): ConverseRequest {
     onBusy: 0,
     onDisconnect: 0,
     disconnectGrace: undefined,
+    agent: "",
+    variables: {},
+    parameters: undefined,
   };
 }
 
@@ -332,6 +385,15 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     }
     if (message.disconnectGrace !== undefined) {
       Duration.encode(message.disconnectGrace, writer.uint32(82).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(90).string(message.agent);
+    }
+    globalThis.Object.entries(message.variables).forEach(([key, value]: [string, string]) => {
+      ConverseRequest_VariablesEntry.encode({ key: key as any, value }, writer.uint32(98).fork()).join();
+    });
+    if (message.parameters !== undefined) {
+      ModelParameters.encode(message.parameters, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -429,6 +491,33 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.disconnectGrace = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            const entry12 = ConverseRequest_VariablesEntry.decode(reader, reader.uint32());
+            if (entry12.value !== undefined) {
+              message.variables[entry12.key] = entry12.value;
+            }
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.parameters = ModelParameters.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -477,6 +566,22 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         : isSet(object.disconnect_grace)
         ? Duration.fromJSON(object.disconnect_grace)
         : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      variables: isObject(object.variables)
+        ? (globalThis.Object.entries(object.variables) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      parameters: isSet(object.parameters) ? ModelParameters.fromJSON(object.parameters) : undefined,
     };
   },
 
@@ -512,6 +617,21 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.disconnectGrace !== undefined) {
       obj.disconnectGrace = Duration.toJSON(message.disconnectGrace);
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.variables) {
+      const entries = globalThis.Object.entries(message.variables) as [string, string][];
+      if (entries.length > 0) {
+        obj.variables = {};
+        entries.forEach(([k, v]) => {
+          obj.variables[k] = v;
+        });
+      }
+    }
+    if (message.parameters !== undefined) {
+      obj.parameters = ModelParameters.toJSON(message.parameters);
+    }
     return obj;
   },
 
@@ -534,6 +654,106 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     message.disconnectGrace = (object.disconnectGrace !== undefined && object.disconnectGrace !== null)
       ? Duration.fromPartial(object.disconnectGrace)
       : undefined;
+    message.agent = object.agent ?? "";
+    message.variables = (globalThis.Object.entries(object.variables ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.parameters = (object.parameters !== undefined && object.parameters !== null)
+      ? ModelParameters.fromPartial(object.parameters)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseConverseRequest_VariablesEntry(): ConverseRequest_VariablesEntry {
+  return { key: "", value: "" };
+}
+
+export const ConverseRequest_VariablesEntry: MessageFns<ConverseRequest_VariablesEntry> = {
+  encode(message: ConverseRequest_VariablesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConverseRequest_VariablesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConverseRequest_VariablesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ConverseRequest_VariablesEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: ConverseRequest_VariablesEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ConverseRequest_VariablesEntry>, I>>(base?: I): ConverseRequest_VariablesEntry {
+    return ConverseRequest_VariablesEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConverseRequest_VariablesEntry>, I>>(
+    object: I,
+  ): ConverseRequest_VariablesEntry {
+    const message = createBaseConverseRequest_VariablesEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -1331,7 +1551,15 @@ export const GetSessionMetricsRequest: MessageFns<GetSessionMetricsRequest> = {
 };
 
 function createBaseGetSessionMetricsResponse(): GetSessionMetricsResponse {
-  return { totals: undefined, byModel: [], recentRuns: [], latency: [], createTime: undefined, updateTime: undefined };
+  return {
+    totals: undefined,
+    byModel: [],
+    recentRuns: [],
+    latency: [],
+    createTime: undefined,
+    updateTime: undefined,
+    byAgent: [],
+  };
 }
 
 export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = {
@@ -1353,6 +1581,9 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     }
     if (message.updateTime !== undefined) {
       Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(50).fork()).join();
+    }
+    for (const v of message.byAgent) {
+      AgentTotals.encode(v!, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -1418,6 +1649,14 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
             message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.byAgent.push(AgentTotals.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1456,6 +1695,11 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
         : isSet(object.update_time)
         ? fromJsonTimestamp(object.update_time)
         : undefined,
+      byAgent: globalThis.Array.isArray(object?.byAgent)
+        ? object.byAgent.map((e: any) => AgentTotals.fromJSON(e))
+        : globalThis.Array.isArray(object?.by_agent)
+        ? object.by_agent.map((e: any) => AgentTotals.fromJSON(e))
+        : [],
     };
   },
 
@@ -1479,6 +1723,9 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     if (message.updateTime !== undefined) {
       obj.updateTime = message.updateTime.toISOString();
     }
+    if (message.byAgent?.length) {
+      obj.byAgent = message.byAgent.map((e) => AgentTotals.toJSON(e));
+    }
     return obj;
   },
 
@@ -1495,6 +1742,7 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     message.latency = object.latency?.map((e) => ProviderLatency.fromPartial(e)) || [];
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
+    message.byAgent = object.byAgent?.map((e) => AgentTotals.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2367,6 +2615,188 @@ export const DeleteSessionResponse: MessageFns<DeleteSessionResponse> = {
   },
 };
 
+function createBaseListAgentsRequest(): ListAgentsRequest {
+  return { pageSize: 0, pageToken: "" };
+}
+
+export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
+  encode(message: ListAgentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== 0) {
+      writer.uint32(8).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAgentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAgentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListAgentsRequest {
+    return {
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListAgentsRequest): unknown {
+    const obj: any = {};
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListAgentsRequest>, I>>(base?: I): ListAgentsRequest {
+    return ListAgentsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListAgentsRequest>, I>>(object: I): ListAgentsRequest {
+    const message = createBaseListAgentsRequest();
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListAgentsResponse(): ListAgentsResponse {
+  return { agents: [], nextPageToken: "" };
+}
+
+export const ListAgentsResponse: MessageFns<ListAgentsResponse> = {
+  encode(message: ListAgentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.agents) {
+      AgentSummary.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListAgentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListAgentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agents.push(AgentSummary.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListAgentsResponse {
+    return {
+      agents: globalThis.Array.isArray(object?.agents) ? object.agents.map((e: any) => AgentSummary.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListAgentsResponse): unknown {
+    const obj: any = {};
+    if (message.agents?.length) {
+      obj.agents = message.agents.map((e) => AgentSummary.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListAgentsResponse>, I>>(base?: I): ListAgentsResponse {
+    return ListAgentsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListAgentsResponse>, I>>(object: I): ListAgentsResponse {
+    const message = createBaseListAgentsResponse();
+    message.agents = object.agents?.map((e) => AgentSummary.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseListModelsRequest(): ListModelsRequest {
   return { pageSize: 0, pageToken: "" };
 }
@@ -2725,6 +3155,16 @@ export const AgentServiceService = {
       Buffer.from(DeleteSessionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteSessionResponse => DeleteSessionResponse.decode(value),
   },
+  /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
+  listAgents: {
+    path: "/godoty.v1.AgentService/ListAgents" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListAgentsRequest): Buffer => Buffer.from(ListAgentsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListAgentsRequest => ListAgentsRequest.decode(value),
+    responseSerialize: (value: ListAgentsResponse): Buffer => Buffer.from(ListAgentsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListAgentsResponse => ListAgentsResponse.decode(value),
+  },
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: {
     path: "/godoty.v1.AgentService/ListModels" as const,
@@ -2774,6 +3214,8 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
    * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
+  /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
+  listAgents: handleUnaryCall<ListAgentsRequest, ListAgentsResponse>;
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
 }
@@ -2942,6 +3384,22 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteSessionResponse) => void,
   ): ClientUnaryCall;
+  /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
+  listAgents(
+    request: ListAgentsRequest,
+    callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
+  ): ClientUnaryCall;
+  listAgents(
+    request: ListAgentsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
+  ): ClientUnaryCall;
+  listAgents(
+    request: ListAgentsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
+  ): ClientUnaryCall;
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels(
     request: ListModelsRequest,
@@ -3002,6 +3460,10 @@ function fromJsonTimestamp(o: any): Date {
   } else {
     return fromTimestamp(Timestamp.fromJSON(o));
   }
+}
+
+function isObject(value: any): boolean {
+  return typeof value === "object" && value !== null;
 }
 
 function isSet(value: any): boolean {

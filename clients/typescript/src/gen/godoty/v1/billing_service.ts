@@ -38,7 +38,7 @@ export enum UsageGroup {
   USAGE_GROUP_MODEL = 4,
   /** USAGE_GROUP_PROVIDER - The provider that served. */
   USAGE_GROUP_PROVIDER = 5,
-  /** USAGE_GROUP_AGENT - The agent's profile. */
+  /** USAGE_GROUP_AGENT - The agent. */
   USAGE_GROUP_AGENT = 6,
   /** USAGE_GROUP_USER - The tenant's end user. */
   USAGE_GROUP_USER = 7,
@@ -46,6 +46,8 @@ export enum UsageGroup {
   USAGE_GROUP_SESSION = 8,
   /** USAGE_GROUP_API_KEY - The API key that started the turn. */
   USAGE_GROUP_API_KEY = 9,
+  /** USAGE_GROUP_AGENT_VERSION - The agent and its version, such as "support@3". */
+  USAGE_GROUP_AGENT_VERSION = 10,
   UNRECOGNIZED = -1,
 }
 
@@ -81,6 +83,9 @@ export function usageGroupFromJSON(object: any): UsageGroup {
     case 9:
     case "USAGE_GROUP_API_KEY":
       return UsageGroup.USAGE_GROUP_API_KEY;
+    case 10:
+    case "USAGE_GROUP_AGENT_VERSION":
+      return UsageGroup.USAGE_GROUP_AGENT_VERSION;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -110,6 +115,8 @@ export function usageGroupToJSON(object: UsageGroup): string {
       return "USAGE_GROUP_SESSION";
     case UsageGroup.USAGE_GROUP_API_KEY:
       return "USAGE_GROUP_API_KEY";
+    case UsageGroup.USAGE_GROUP_AGENT_VERSION:
+      return "USAGE_GROUP_AGENT_VERSION";
     case UsageGroup.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -129,9 +136,9 @@ export interface GetUsageRequest {
     | Date
     | undefined;
   /**
-   * The groups: at most one of time and two others. Empty: one total. Totals by end user, session or API key are
-   * computed from the entries, for ranges of up to five million entries by default, with any number of groups. Other
-   * queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
+   * The groups: at most one of time and two others. Empty: one total. Totals by end user, session, API key or version of
+   * an agent are computed from the entries, for ranges of up to five million entries by default, with any number of
+   * groups. Other queries are rejected if more than 10,000 groups have entries. The error says what to narrow.
    */
   groupBy: UsageGroup[];
   /** The IANA name of the time zone of hours, days and months, such as "Europe/Berlin". Empty: UTC. */
@@ -213,6 +220,9 @@ export interface UsageKey {
     | //
     /** The id of the API key. */
     { $case: "apiKeyId"; value: string }
+    | //
+    /** The agent and its version, such as "support@3"; the agent alone for entries of builds that stored no version. */
+    { $case: "agentVersion"; value: string }
     | undefined;
   /**
    * By end user: the user's random reference, by which these rows are ordered; it remains when the user is erased.
@@ -839,6 +849,9 @@ export const UsageKey: MessageFns<UsageKey> = {
       case "apiKeyId":
         writer.uint32(58).string(message.key.value);
         break;
+      case "agentVersion":
+        writer.uint32(74).string(message.key.value);
+        break;
     }
     if (message.userReference !== "") {
       writer.uint32(66).string(message.userReference);
@@ -915,6 +928,14 @@ export const UsageKey: MessageFns<UsageKey> = {
             message.key = { $case: "apiKeyId", value: reader.string() };
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.key = { $case: "agentVersion", value: reader.string() };
+            continue;
+          }
           case 8: {
             if (tag !== 66) {
               break;
@@ -955,6 +976,10 @@ export const UsageKey: MessageFns<UsageKey> = {
         ? { $case: "apiKeyId", value: globalThis.String(object.apiKeyId) }
         : isSet(object.api_key_id)
         ? { $case: "apiKeyId", value: globalThis.String(object.api_key_id) }
+        : isSet(object.agentVersion)
+        ? { $case: "agentVersion", value: globalThis.String(object.agentVersion) }
+        : isSet(object.agent_version)
+        ? { $case: "agentVersion", value: globalThis.String(object.agent_version) }
         : undefined,
       userReference: isSet(object.userReference)
         ? globalThis.String(object.userReference)
@@ -980,6 +1005,8 @@ export const UsageKey: MessageFns<UsageKey> = {
       obj.sessionId = message.key.value;
     } else if (message.key?.$case === "apiKeyId") {
       obj.apiKeyId = message.key.value;
+    } else if (message.key?.$case === "agentVersion") {
+      obj.agentVersion = message.key.value;
     }
     if (message.userReference !== "") {
       obj.userReference = message.userReference;
@@ -1032,6 +1059,12 @@ export const UsageKey: MessageFns<UsageKey> = {
       case "apiKeyId": {
         if (object.key?.value !== undefined && object.key?.value !== null) {
           message.key = { $case: "apiKeyId", value: object.key.value };
+        }
+        break;
+      }
+      case "agentVersion": {
+        if (object.key?.value !== undefined && object.key?.value !== null) {
+          message.key = { $case: "agentVersion", value: object.key.value };
         }
         break;
       }

@@ -225,8 +225,9 @@ export enum ErrorReason {
    */
   ERROR_REASON_API_KEY_NOT_FOUND = 31,
   /**
-   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key cannot be stored, or the stored one cannot be decrypted: the
-   * server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS. Retry after that.
+   * ERROR_REASON_PROVIDER_KEYS_OFF - FAILED_PRECONDITION. A tenant's own OpenRouter key, or a secret of one of its MCP servers, cannot be stored, or the
+   * stored one cannot be decrypted: the server has no encryption key for it. The operator sets GODOTY_ENCRYPTION_KEYS.
+   * Retry after that.
    * For example: SetProviderKey on a server without GODOTY_ENCRYPTION_KEYS.
    */
   ERROR_REASON_PROVIDER_KEYS_OFF = 32,
@@ -330,6 +331,46 @@ export enum ErrorReason {
    * metadata: user_reference=user_5f2c..., request_id=erase-1.
    */
   ERROR_REASON_ERASURE_UNFINISHED = 47,
+  /**
+   * ERROR_REASON_AGENT_NOT_FOUND - NOT_FOUND. The tenant has no such agent, the agent has no such version, or it is deleted and no session can begin
+   * with it. metadata: agent. Do not retry.
+   * For example: Converse in a new session with an agent that was not applied. metadata: agent=support.
+   */
+  ERROR_REASON_AGENT_NOT_FOUND = 48,
+  /**
+   * ERROR_REASON_AGENT_MISMATCH - FAILED_PRECONDITION. The session has another agent than the one that the request names: begin another session, or
+   * name no agent. metadata: session_id, agent (the session's). Do not retry.
+   * For example: Converse with the agent `sales` in a session of `support`. metadata: session_id=first, agent=support.
+   */
+  ERROR_REASON_AGENT_MISMATCH = 49,
+  /**
+   * ERROR_REASON_AGENT_LIMIT - RESOURCE_EXHAUSTED. The tenant has 1000 agents, deleted ones included, or the agent has 10000 versions. metadata:
+   * limit. Do not retry.
+   * For example: ApplyAgent for a 1001st name. metadata: limit=1000.
+   */
+  ERROR_REASON_AGENT_LIMIT = 50,
+  /**
+   * ERROR_REASON_MCP_SERVER_NOT_FOUND - NOT_FOUND. The tenant has no MCP server of this name: as the request names it, or one of the tools of the definition
+   * in it. metadata: mcp_server. Do not retry.
+   * For example: ApplyAgent with tools of a server that is another tenant's. metadata: mcp_server=crm.
+   */
+  ERROR_REASON_MCP_SERVER_NOT_FOUND = 51,
+  /**
+   * ERROR_REASON_MCP_SERVER_LIMIT - RESOURCE_EXHAUSTED. The tenant has 50 MCP servers: delete one first. metadata: limit. Do not retry.
+   * For example: ApplyMcpServer for a 51st name. metadata: limit=50.
+   */
+  ERROR_REASON_MCP_SERVER_LIMIT = 52,
+  /**
+   * ERROR_REASON_AGENT_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow the agent. metadata: agent. Do not retry.
+   * For example: Converse with `assistant` under a policy that allows "support-*". metadata: agent=assistant.
+   */
+  ERROR_REASON_AGENT_NOT_ALLOWED = 53,
+  /**
+   * ERROR_REASON_TOOL_NOT_ALLOWED - PERMISSION_DENIED. The tenant's policy does not allow a tool of the agent. metadata: agent, tool. Do not retry.
+   * For example: Converse with an agent whose tool was allowed when it was applied.
+   * metadata: agent=support, tool=calculator.
+   */
+  ERROR_REASON_TOOL_NOT_ALLOWED = 54,
   UNRECOGNIZED = -1,
 }
 
@@ -479,6 +520,27 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 47:
     case "ERROR_REASON_ERASURE_UNFINISHED":
       return ErrorReason.ERROR_REASON_ERASURE_UNFINISHED;
+    case 48:
+    case "ERROR_REASON_AGENT_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_AGENT_NOT_FOUND;
+    case 49:
+    case "ERROR_REASON_AGENT_MISMATCH":
+      return ErrorReason.ERROR_REASON_AGENT_MISMATCH;
+    case 50:
+    case "ERROR_REASON_AGENT_LIMIT":
+      return ErrorReason.ERROR_REASON_AGENT_LIMIT;
+    case 51:
+    case "ERROR_REASON_MCP_SERVER_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_MCP_SERVER_NOT_FOUND;
+    case 52:
+    case "ERROR_REASON_MCP_SERVER_LIMIT":
+      return ErrorReason.ERROR_REASON_MCP_SERVER_LIMIT;
+    case 53:
+    case "ERROR_REASON_AGENT_NOT_ALLOWED":
+      return ErrorReason.ERROR_REASON_AGENT_NOT_ALLOWED;
+    case 54:
+    case "ERROR_REASON_TOOL_NOT_ALLOWED":
+      return ErrorReason.ERROR_REASON_TOOL_NOT_ALLOWED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -584,6 +646,20 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_USER_NOT_FOUND";
     case ErrorReason.ERROR_REASON_ERASURE_UNFINISHED:
       return "ERROR_REASON_ERASURE_UNFINISHED";
+    case ErrorReason.ERROR_REASON_AGENT_NOT_FOUND:
+      return "ERROR_REASON_AGENT_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_AGENT_MISMATCH:
+      return "ERROR_REASON_AGENT_MISMATCH";
+    case ErrorReason.ERROR_REASON_AGENT_LIMIT:
+      return "ERROR_REASON_AGENT_LIMIT";
+    case ErrorReason.ERROR_REASON_MCP_SERVER_NOT_FOUND:
+      return "ERROR_REASON_MCP_SERVER_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_MCP_SERVER_LIMIT:
+      return "ERROR_REASON_MCP_SERVER_LIMIT";
+    case ErrorReason.ERROR_REASON_AGENT_NOT_ALLOWED:
+      return "ERROR_REASON_AGENT_NOT_ALLOWED";
+    case ErrorReason.ERROR_REASON_TOOL_NOT_ALLOWED:
+      return "ERROR_REASON_TOOL_NOT_ALLOWED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -69,6 +69,11 @@ export interface Adjustment {
   by: string;
   /** The id of the request that created it. Empty: none. */
   requestId: string;
+  /**
+   * The number of the version of `agent` that made the call. Unset: as for the call, or the adjustment is of an earlier
+   * build.
+   */
+  agentVersion?: number | undefined;
 }
 
 function createBaseLedgerEntry(): LedgerEntry {
@@ -225,6 +230,7 @@ function createBaseAdjustment(): Adjustment {
     why: "",
     by: "",
     requestId: "",
+    agentVersion: undefined,
   };
 }
 
@@ -277,6 +283,9 @@ export const Adjustment: MessageFns<Adjustment> = {
     }
     if (message.requestId !== "") {
       writer.uint32(122).string(message.requestId);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(128).int32(message.agentVersion);
     }
     return writer;
   },
@@ -414,6 +423,14 @@ export const Adjustment: MessageFns<Adjustment> = {
             message.requestId = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -475,6 +492,11 @@ export const Adjustment: MessageFns<Adjustment> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -525,6 +547,9 @@ export const Adjustment: MessageFns<Adjustment> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -550,6 +575,7 @@ export const Adjustment: MessageFns<Adjustment> = {
     message.why = object.why ?? "";
     message.by = object.by ?? "";
     message.requestId = object.requestId ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };

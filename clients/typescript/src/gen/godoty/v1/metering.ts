@@ -377,6 +377,11 @@ export interface ModelCall {
    * or one that concerns only the service's account with the provider.
    */
   errorMessage: string;
+  /**
+   * The number of the version of `agent` that made the call; 0: the server's own. Unset: an entry of an earlier build,
+   * which did not store it.
+   */
+  agentVersion?: number | undefined;
 }
 
 /** A sum of ledger entries. */
@@ -406,6 +411,14 @@ export interface ModelTotals {
   /** The id, in the provider's listing, of the model that served the calls; of the requested model if none served. */
   model: string;
   /** The sum. */
+  totals: Totals | undefined;
+}
+
+/** A sum of ledger entries of one agent. */
+export interface AgentTotals {
+  /** The name of the agent that made the calls. */
+  agent: string;
+  /** The sum of its calls that are not pending. A turn is counted for the agent that made its first call. */
   totals: Totals | undefined;
 }
 
@@ -1225,6 +1238,7 @@ function createBaseModelCall(): ModelCall {
     finishReason: "",
     error: "",
     errorMessage: "",
+    agentVersion: undefined,
   };
 }
 
@@ -1322,6 +1336,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.errorMessage !== "") {
       writer.uint32(242).string(message.errorMessage);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(248).int32(message.agentVersion);
     }
     return writer;
   },
@@ -1579,6 +1596,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.errorMessage = reader.string();
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1703,6 +1728,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.error_message)
         ? globalThis.String(object.error_message)
         : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -1798,6 +1828,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.errorMessage !== "") {
       obj.errorMessage = message.errorMessage;
     }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -1844,6 +1877,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.finishReason = object.finishReason ?? "";
     message.error = object.error ?? "";
     message.errorMessage = object.errorMessage ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };
@@ -2141,6 +2175,93 @@ export const ModelTotals: MessageFns<ModelTotals> = {
   fromPartial<I extends Exact<DeepPartial<ModelTotals>, I>>(object: I): ModelTotals {
     const message = createBaseModelTotals();
     message.model = object.model ?? "";
+    message.totals = (object.totals !== undefined && object.totals !== null)
+      ? Totals.fromPartial(object.totals)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseAgentTotals(): AgentTotals {
+  return { agent: "", totals: undefined };
+}
+
+export const AgentTotals: MessageFns<AgentTotals> = {
+  encode(message: AgentTotals, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== "") {
+      writer.uint32(10).string(message.agent);
+    }
+    if (message.totals !== undefined) {
+      Totals.encode(message.totals, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AgentTotals {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAgentTotals();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.totals = Totals.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AgentTotals {
+    return {
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      totals: isSet(object.totals) ? Totals.fromJSON(object.totals) : undefined,
+    };
+  },
+
+  toJSON(message: AgentTotals): unknown {
+    const obj: any = {};
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.totals !== undefined) {
+      obj.totals = Totals.toJSON(message.totals);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AgentTotals>, I>>(base?: I): AgentTotals {
+    return AgentTotals.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AgentTotals>, I>>(object: I): AgentTotals {
+    const message = createBaseAgentTotals();
+    message.agent = object.agent ?? "";
     message.totals = (object.totals !== undefined && object.totals !== null)
       ? Totals.fromPartial(object.totals)
       : undefined;

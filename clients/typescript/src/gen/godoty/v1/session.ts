@@ -112,7 +112,13 @@ export interface Session {
     | Date
     | undefined;
   /** The time of last use. */
-  updateTime: Date | undefined;
+  updateTime:
+    | Date
+    | undefined;
+  /** The name of its agent. */
+  agent: string;
+  /** The number of the agent's version with which it began, and which its turns take. Unset: they take the newest one. */
+  agentVersion?: number | undefined;
 }
 
 /** A message of a conversation. */
@@ -186,6 +192,8 @@ function createBaseSession(): Session {
     costUsd: undefined,
     createTime: undefined,
     updateTime: undefined,
+    agent: "",
+    agentVersion: undefined,
   };
 }
 
@@ -214,6 +222,12 @@ export const Session: MessageFns<Session> = {
     }
     if (message.updateTime !== undefined) {
       Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(58).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(66).string(message.agent);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(72).int32(message.agentVersion);
     }
     return writer;
   },
@@ -287,6 +301,22 @@ export const Session: MessageFns<Session> = {
             message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -328,6 +358,12 @@ export const Session: MessageFns<Session> = {
         : isSet(object.update_time)
         ? fromJsonTimestamp(object.update_time)
         : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -354,6 +390,12 @@ export const Session: MessageFns<Session> = {
     if (message.updateTime !== undefined) {
       obj.updateTime = message.updateTime.toISOString();
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -371,6 +413,8 @@ export const Session: MessageFns<Session> = {
     message.costUsd = object.costUsd ?? undefined;
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
+    message.agent = object.agent ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };

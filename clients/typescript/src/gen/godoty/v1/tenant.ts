@@ -74,6 +74,8 @@ export enum ApiScope {
    * that manage the API keys of its own tenant.
    */
   API_SCOPE_ADMIN = 3,
+  /** API_SCOPE_AGENTS - AgentDefinitionService. */
+  API_SCOPE_AGENTS = 4,
   UNRECOGNIZED = -1,
 }
 
@@ -91,6 +93,9 @@ export function apiScopeFromJSON(object: any): ApiScope {
     case 3:
     case "API_SCOPE_ADMIN":
       return ApiScope.API_SCOPE_ADMIN;
+    case 4:
+    case "API_SCOPE_AGENTS":
+      return ApiScope.API_SCOPE_AGENTS;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -108,6 +113,8 @@ export function apiScopeToJSON(object: ApiScope): string {
       return "API_SCOPE_BILLING";
     case ApiScope.API_SCOPE_ADMIN:
       return "API_SCOPE_ADMIN";
+    case ApiScope.API_SCOPE_AGENTS:
+      return "API_SCOPE_AGENTS";
     case ApiScope.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -303,6 +310,13 @@ export interface Policy {
     | undefined;
   /** At most one for each window. Empty: no budget. */
   budgets: Budget[];
+  /** The agents whose turns may run: at most 100 names, or patterns with `*`, such as "support-*". Empty: all agents. */
+  allowedAgents: string[];
+  /**
+   * The tools that agents may have: at most 100 names of the server's tools, such as "calculator", or patterns with
+   * `*`. An agent with another tool can neither be applied nor run. Empty: all tools.
+   */
+  allowedTools: string[];
 }
 
 /**
@@ -922,6 +936,8 @@ function createBasePolicy(): Policy {
     providerJson: undefined,
     zeroDataRetention: undefined,
     budgets: [],
+    allowedAgents: [],
+    allowedTools: [],
   };
 }
 
@@ -956,6 +972,12 @@ export const Policy: MessageFns<Policy> = {
     }
     for (const v of message.budgets) {
       Budget.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.allowedAgents) {
+      writer.uint32(90).string(v!);
+    }
+    for (const v of message.allowedTools) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -1053,6 +1075,22 @@ export const Policy: MessageFns<Policy> = {
             message.budgets.push(Budget.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.allowedAgents.push(reader.string());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.allowedTools.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1111,6 +1149,16 @@ export const Policy: MessageFns<Policy> = {
       budgets: globalThis.Array.isArray(object?.budgets)
         ? object.budgets.map((e: any) => Budget.fromJSON(e))
         : [],
+      allowedAgents: globalThis.Array.isArray(object?.allowedAgents)
+        ? object.allowedAgents.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.allowed_agents)
+        ? object.allowed_agents.map((e: any) => globalThis.String(e))
+        : [],
+      allowedTools: globalThis.Array.isArray(object?.allowedTools)
+        ? object.allowedTools.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.allowed_tools)
+        ? object.allowed_tools.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1146,6 +1194,12 @@ export const Policy: MessageFns<Policy> = {
     if (message.budgets?.length) {
       obj.budgets = message.budgets.map((e) => Budget.toJSON(e));
     }
+    if (message.allowedAgents?.length) {
+      obj.allowedAgents = message.allowedAgents;
+    }
+    if (message.allowedTools?.length) {
+      obj.allowedTools = message.allowedTools;
+    }
     return obj;
   },
 
@@ -1164,6 +1218,8 @@ export const Policy: MessageFns<Policy> = {
     message.providerJson = object.providerJson ?? undefined;
     message.zeroDataRetention = object.zeroDataRetention ?? undefined;
     message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
+    message.allowedAgents = object.allowedAgents?.map((e) => e) || [];
+    message.allowedTools = object.allowedTools?.map((e) => e) || [];
     return message;
   },
 };

@@ -249,8 +249,8 @@ export interface TurnLimits {
 /**
  * An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
  * with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
- * `model_call_finished` once, then `tool_call_started` and `tool_call_finished` for each tool that the model called;
- * tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
+ * `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
+ * `tool_call_finished` for each tool that the model called; tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
  * they do not know (`event` is then unset), and treat an enum value that they do not know as unspecified: later
  * versions add some.
  */
@@ -302,6 +302,9 @@ export interface TurnEvent {
      * runs it. Clients can ignore it.
      */
     { $case: "heartbeat"; value: Heartbeat }
+    | //
+    /** A running tool call has reported its progress. */
+    { $case: "toolProgress"; value: ToolProgress }
     | undefined;
 }
 
@@ -312,7 +315,13 @@ export interface TurnStarted {
   /** The session was created by this turn. */
   sessionCreated: boolean;
   /** Cost and usage of the session before this turn. */
-  totals: Totals | undefined;
+  totals:
+    | Totals
+    | undefined;
+  /** The name of the agent that answers. Empty: the log was stored by a version that did not record it. */
+  agent: string;
+  /** The number of the agent's version that the turn takes. Unset: as for `agent`. */
+  agentVersion?: number | undefined;
 }
 
 /** A part of the answer's text. */
@@ -335,6 +344,23 @@ export interface ToolCallStarted {
   name: string;
   /** The input, as JSON. */
   inputJson: string;
+}
+
+/**
+ * A running tool call has reported its progress, as tools of MCP servers may. At most 20 reports of a call are all sent,
+ * later ones at most once a second.
+ */
+export interface ToolProgress {
+  /** The id of the call, assigned by the model. */
+  toolCallId: string;
+  /** The progress until now, in a unit of the tool's own: each report of a call should have a larger value. */
+  progress: number;
+  /** The value of `progress` at the end of the call. Unset: unknown. */
+  total?:
+    | number
+    | undefined;
+  /** What the tool is doing, in its own words: at most 503 characters. Empty: it does not say. */
+  message: string;
 }
 
 /** A tool call has finished. */
@@ -419,7 +445,13 @@ export interface Turn {
     | Date
     | undefined;
   /** The time of its end. Unset: it has not ended, or was ended by a version that did not record the time. */
-  endTime: Date | undefined;
+  endTime:
+    | Date
+    | undefined;
+  /** The name of the agent. Empty: the turn has made no model call. */
+  agent: string;
+  /** The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn. */
+  agentVersion?: number | undefined;
 }
 
 function createBaseTurnLimits(): TurnLimits {
@@ -581,6 +613,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "heartbeat":
         Heartbeat.encode(message.event.value, writer.uint32(98).fork()).join();
         break;
+      case "toolProgress":
+        ToolProgress.encode(message.event.value, writer.uint32(106).fork()).join();
+        break;
     }
     return writer;
   },
@@ -694,6 +729,14 @@ export const TurnEvent: MessageFns<TurnEvent> = {
             message.event = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.event = { $case: "toolProgress", value: ToolProgress.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -749,6 +792,10 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         ? { $case: "turnFinished", value: TurnFinished.fromJSON(object.turn_finished) }
         : isSet(object.heartbeat)
         ? { $case: "heartbeat", value: Heartbeat.fromJSON(object.heartbeat) }
+        : isSet(object.toolProgress)
+        ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.toolProgress) }
+        : isSet(object.tool_progress)
+        ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.tool_progress) }
         : undefined,
     };
   },
@@ -782,6 +829,8 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       obj.turnFinished = TurnFinished.toJSON(message.event.value);
     } else if (message.event?.$case === "heartbeat") {
       obj.heartbeat = Heartbeat.toJSON(message.event.value);
+    } else if (message.event?.$case === "toolProgress") {
+      obj.toolProgress = ToolProgress.toJSON(message.event.value);
     }
     return obj;
   },
@@ -849,13 +898,19 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         }
         break;
       }
+      case "toolProgress": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "toolProgress", value: ToolProgress.fromPartial(object.event.value) };
+        }
+        break;
+      }
     }
     return message;
   },
 };
 
 function createBaseTurnStarted(): TurnStarted {
-  return { sessionId: "", sessionCreated: false, totals: undefined };
+  return { sessionId: "", sessionCreated: false, totals: undefined, agent: "", agentVersion: undefined };
 }
 
 export const TurnStarted: MessageFns<TurnStarted> = {
@@ -868,6 +923,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     }
     if (message.totals !== undefined) {
       Totals.encode(message.totals, writer.uint32(26).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(34).string(message.agent);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(40).int32(message.agentVersion);
     }
     return writer;
   },
@@ -909,6 +970,22 @@ export const TurnStarted: MessageFns<TurnStarted> = {
             message.totals = Totals.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -934,6 +1011,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
         ? globalThis.Boolean(object.session_created)
         : false,
       totals: isSet(object.totals) ? Totals.fromJSON(object.totals) : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -948,6 +1031,12 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     if (message.totals !== undefined) {
       obj.totals = Totals.toJSON(message.totals);
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -961,6 +1050,8 @@ export const TurnStarted: MessageFns<TurnStarted> = {
     message.totals = (object.totals !== undefined && object.totals !== null)
       ? Totals.fromPartial(object.totals)
       : undefined;
+    message.agent = object.agent ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };
@@ -1204,6 +1295,127 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
     message.toolCallId = object.toolCallId ?? "";
     message.name = object.name ?? "";
     message.inputJson = object.inputJson ?? "";
+    return message;
+  },
+};
+
+function createBaseToolProgress(): ToolProgress {
+  return { toolCallId: "", progress: 0, total: undefined, message: "" };
+}
+
+export const ToolProgress: MessageFns<ToolProgress> = {
+  encode(message: ToolProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.toolCallId !== "") {
+      writer.uint32(10).string(message.toolCallId);
+    }
+    if (message.progress !== 0) {
+      writer.uint32(17).double(message.progress);
+    }
+    if (message.total !== undefined) {
+      writer.uint32(25).double(message.total);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ToolProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseToolProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.toolCallId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.progress = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.total = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ToolProgress {
+    return {
+      toolCallId: isSet(object.toolCallId)
+        ? globalThis.String(object.toolCallId)
+        : isSet(object.tool_call_id)
+        ? globalThis.String(object.tool_call_id)
+        : "",
+      progress: isSet(object.progress) ? globalThis.Number(object.progress) : 0,
+      total: isSet(object.total) ? globalThis.Number(object.total) : undefined,
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: ToolProgress): unknown {
+    const obj: any = {};
+    if (message.toolCallId !== "") {
+      obj.toolCallId = message.toolCallId;
+    }
+    if (message.progress !== 0) {
+      obj.progress = floatToJson(message.progress);
+    }
+    if (message.total !== undefined) {
+      obj.total = floatToJson(message.total);
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ToolProgress>, I>>(base?: I): ToolProgress {
+    return ToolProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ToolProgress>, I>>(object: I): ToolProgress {
+    const message = createBaseToolProgress();
+    message.toolCallId = object.toolCallId ?? "";
+    message.progress = object.progress ?? 0;
+    message.total = object.total ?? undefined;
+    message.message = object.message ?? "";
     return message;
   },
 };
@@ -1737,6 +1949,8 @@ function createBaseTurn(): Turn {
     totals: undefined,
     createTime: undefined,
     endTime: undefined,
+    agent: "",
+    agentVersion: undefined,
   };
 }
 
@@ -1774,6 +1988,12 @@ export const Turn: MessageFns<Turn> = {
     }
     if (message.endTime !== undefined) {
       Timestamp.encode(toTimestamp(message.endTime), writer.uint32(90).fork()).join();
+    }
+    if (message.agent !== "") {
+      writer.uint32(98).string(message.agent);
+    }
+    if (message.agentVersion !== undefined) {
+      writer.uint32(104).int32(message.agentVersion);
     }
     return writer;
   },
@@ -1879,6 +2099,22 @@ export const Turn: MessageFns<Turn> = {
             message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.agentVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1932,6 +2168,12 @@ export const Turn: MessageFns<Turn> = {
         : isSet(object.end_time)
         ? fromJsonTimestamp(object.end_time)
         : undefined,
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      agentVersion: isSet(object.agentVersion)
+        ? globalThis.Number(object.agentVersion)
+        : isSet(object.agent_version)
+        ? globalThis.Number(object.agent_version)
+        : undefined,
     };
   },
 
@@ -1970,6 +2212,12 @@ export const Turn: MessageFns<Turn> = {
     if (message.endTime !== undefined) {
       obj.endTime = message.endTime.toISOString();
     }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.agentVersion !== undefined) {
+      obj.agentVersion = Math.round(message.agentVersion);
+    }
     return obj;
   },
 
@@ -1991,9 +2239,15 @@ export const Turn: MessageFns<Turn> = {
       : undefined;
     message.createTime = object.createTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
+    message.agent = object.agent ?? "";
+    message.agentVersion = object.agentVersion ?? undefined;
     return message;
   },
 };
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 

@@ -1,0 +1,148 @@
+"""The HTTP connections to one version of a server, which all its clients share."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpcore2
+
+from godoty_service.agents.mcp.addresses import AddressRefused, AddressRules, CheckedNetwork
+from godoty_service.agents.mcp.errors import McpUnavailable
+
+_CONNECTIONS = 256  # to one server: as many requests run at once
+_IDLE_CONNECTIONS = 20
+_IDLE_SECONDS = 30.0
+FAILURES: Final = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.UnsupportedProtocol,
+    OSError,
+)
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the connections to all servers have in common.
+
+    Attributes:
+        rules: Decides which addresses may be connected to.
+        certificates: The certificates that are trusted.
+        connect_timeout: Seconds in which a connection must be established.
+        lookups: Limits the look-ups of names at the same time.
+    """
+
+    rules: AddressRules
+    certificates: ssl.SSLContext
+    connect_timeout: float = 5.0
+    lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+
+
+class HttpPool:
+    """A pool of connections; encrypted and unencrypted ones are checked by different rules."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
+
+    async def send(
+        self, method: str, url: httpcore2.URL, *, headers: Headers, content: bytes, read_timeout: float
+    ) -> httpcore2.Response:
+        """Send a request; return the response when its headers have arrived. The caller closes it.
+
+        Args:
+            method: The HTTP method.
+            url: The URL.
+            headers: All headers.
+            content: The body; may be empty.
+            read_timeout: Seconds for which the response may be silent.
+
+        Raises:
+            McpUnavailable: No response came.
+        """
+        connect = self._network.connect_timeout
+        timeout = {"connect": connect, "pool": connect, "write": read_timeout, "read": read_timeout}
+        request = httpcore2.Request(method, url, headers=headers, content=content, extensions={"timeout": timeout})
+        try:
+            return await self._pool(url.scheme.decode()).handle_async_request(request)
+        except FAILURES as error:
+            raise McpUnavailable(failure_text(error)) from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    def _pool(self, scheme: str) -> httpcore2.AsyncConnectionPool:
+        """Return the connections of a scheme.
+
+        Raises:
+            McpUnavailable: The scheme is not one of HTTP.
+        """
+        if scheme not in ("http", "https"):
+            raise McpUnavailable("The server redirects to a URL that is not one of HTTP.")
+        if scheme not in self._pools:
+            backend = CheckedNetwork(self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups)
+            self._pools[scheme] = httpcore2.AsyncConnectionPool(
+                ssl_context=self._network.certificates,
+                max_connections=_CONNECTIONS,
+                max_keepalive_connections=_IDLE_CONNECTIONS,
+                keepalive_expiry=_IDLE_SECONDS,
+                network_backend=backend,
+            )
+        return self._pools[scheme]
+
+
+def failure_text(error: Exception) -> str:
+    """Return what an error of the network means, in words that reveal nothing of this host."""
+    match error:
+        case AddressRefused():
+            return "The server's address is not permitted: it is not public, or HTTP is not encrypted."
+        case httpcore2.ConnectTimeout() | httpcore2.ConnectError():
+            return "The server cannot be reached."
+        case httpcore2.PoolTimeout():
+            return "Too many requests to the server are running."
+        case httpcore2.TimeoutException():
+            return "The server did not answer in time."
+        case ssl.SSLError():
+            return "The server's certificate is not trusted."
+        case _:
+            return "The connection to the server broke."
+
+
+async def read_bounded(response: httpcore2.Response, *, max_bytes: int) -> bytes:
+    """Read a body and close the response; return at most `max_bytes` of it.
+
+    Raises:
+        McpUnavailable: The connection broke.
+    """
+    body = bytearray()
+    try:
+        async for piece in pieces(response):
+            body += piece
+            if len(body) >= max_bytes:
+                break
+    except FAILURES as error:
+        raise McpUnavailable(failure_text(error)) from error
+    finally:
+        await response.aclose()
+    return bytes(body[:max_bytes])
+
+
+def pieces(response: httpcore2.Response) -> AsyncIterator[bytes]:
+    """Return the pieces of a response's body as they arrive."""
+    return response.aiter_stream()
+
+
+def header(response: httpcore2.Response, name: str) -> str:
+    """Return a header of a response; empty: it has none."""
+    wanted = name.encode()
+    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == wanted), "")
+
+
+def raw_headers(headers: Mapping[str, Any]) -> Headers:
+    """Encode headers."""
+    return [(name.encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items()]

@@ -1,0 +1,87 @@
+"""Converts the result of an MCP tool to the content that the model sees."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
+from strands.types.tools import ToolResult, ToolResultContent, ToolResultStatus
+
+_EMPTY = "(no output)"
+
+
+def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | None = None) -> ToolResult:
+    """Convert a result: texts as they are, structured content as JSON, and a note in place of what is no text.
+
+    Args:
+        tool_use_id: The model's id of the call.
+        result: The result.
+        max_bytes: Bytes of UTF-8 after which it is cut; None: it is not cut here.
+    """
+    texts = [_text(block) for block in result.content]
+    texts = [_clean(text) for text in (*texts, *_structured(result.structured_content, texts)) if text]
+    if max_bytes is not None:
+        texts = list(_bounded(texts, max_bytes))
+    content: list[ToolResultContent] = [{"text": text} for text in texts]
+    status: ToolResultStatus = "error" if result.is_error else "success"
+    return {"toolUseId": tool_use_id, "status": status, "content": content or [{"text": _EMPTY}]}
+
+
+def error_result(tool_use_id: str, text: str) -> ToolResult:
+    """Return the result of a call that failed."""
+    return {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _clean(text)}]}
+
+
+def _bounded(texts: list[str], max_bytes: int) -> Iterator[str]:
+    """Yield the texts up to a number of bytes, and say so if some are left out."""
+    remaining = max_bytes
+    for index, text in enumerate(texts):
+        start = text.encode()[:remaining].decode(errors="ignore") if len(text) * 4 > remaining else text
+        if len(start) < len(text):
+            left_out = len(text) - len(start) + sum(map(len, texts[index + 1 :]))
+            yield f"{start}\n[The result is cut: {left_out:,} more characters are left out.]"
+            return
+        remaining -= len(text.encode())
+        yield text
+
+
+def _structured(value: Any, texts: list[str]) -> list[str]:
+    """Return structured content as JSON, unless one of the texts is the same value, as the protocol recommends."""
+    if value is None or any(_is_json_of(text, value) for text in texts):
+        return []
+    return [json.dumps(value, ensure_ascii=False)]
+
+
+def _is_json_of(text: str, value: Any) -> bool:
+    try:
+        return bool(json.loads(text) == value)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _text(block: ContentBlock) -> str:
+    match block:
+        case TextContent(text=text):
+            return text
+        case ImageContent(mime_type=kind, data=data) | AudioContent(mime_type=kind, data=data):
+            return f"[{kind}, {len(data) * 3 // 4:,} bytes: left out]"
+        case ResourceLink(name=name, uri=uri):
+            return f"[Resource {name}: {uri}]"
+        case EmbeddedResource(resource=resource):
+            if isinstance(resource, TextResourceContents):
+                return resource.text
+            return f"[Resource {resource.uri}, {len(resource.blob) * 3 // 4:,} bytes: left out]"
+
+
+def _clean(text: str) -> str:
+    """Return a text that UTF-8 can encode."""
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
