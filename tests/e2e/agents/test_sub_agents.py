@@ -1,20 +1,23 @@
 """Turns of agents that call other agents: one tree, on one meter, under the limits of the turn."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
+import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as service_pb
-from godoty.v1 import budget_pb2, metering_pb2, turn_pb2
+from godoty.v1 import metering_pb2, session_pb2, turn_pb2
 
+from godoty_service.agents.definitions import AgentDefinition, AgentReference, SubAgent
+from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.entries import CallPurpose, ModelCall
-from godoty_service.tenancy.policies import Policy
-from tests.conftest import Start
+from godoty_service.ledger.states import CallState
 from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer
-from tests.support.caller import Caller, Turn, read
+from tests.e2e.turns.streams import cancel
+from tests.support.caller import Caller, Turn, failure_of, read
 from tests.support.service import Service, soon
 
 CHEAP, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
@@ -124,7 +127,7 @@ async def test_two_calls_of_one_sub_agent_run_side_by_side(definer: Definer, cal
     task = "@sandbox plain tokens=4 hold_after=2 hold=both"
     stream = caller.start(asks("researcher", task, parallel=2), agent="coordinator")
     await soon(lambda: [each for each in caller.service.entries("talk") if each.generation_id][2:])
-    caller.service.backends.sandbox.allow("both")
+    caller.service.backends.allow("both")
     turn = await read(stream)
 
     entries = caller.service.entries("talk")
@@ -133,3 +136,268 @@ async def test_two_calls_of_one_sub_agent_run_side_by_side(definer: Definer, cal
     assert sorted(paths(turn, "model_call_finished")) == ["", "", "researcher#1", "researcher#2"]
     assert [succeeded for succeeded, _ in results(turn)] == [True, True]
     assert Decimal(turn.finished.turn_totals.cost_usd) == total(entries) == caller.service.invoiced("talk")
+
+
+def stop_of(turn: Turn) -> str:
+    """Return the name of the reason why a turn ended."""
+    return turn_pb2.StopReason.Name(turn.finished.stop_reason)
+
+
+async def settled(service: Service, calls: int) -> list[ModelCall]:
+    """Wait until all calls of the session have their cost; return the entries."""
+
+    def found() -> list[ModelCall]:
+        entries = service.entries("talk")
+        open_calls = [each for each in entries if each.state is CallState.PENDING]
+        return [] if open_calls or len(entries) < calls else entries
+
+    return await soon(found)
+
+
+async def test_cancel_reaches_all_agents(definer: Definer, caller: Caller) -> None:
+    """Two branches wait for their models, three deep; both connections are closed, and both are charged."""
+    await tree(definer)
+    waiting = "@sandbox plain tokens=50 hold_after=2 hold=never"
+    stream = caller.start(asks("researcher", asks("checker", waiting), parallel=2), agent="coordinator")
+    service = caller.service
+    await soon(lambda: [each for each in service.entries("talk") if each.agent == "checker" and each.generation_id][1:])
+    first = await anext(aiter(stream))
+    await cancel(caller, first.turn_id)
+    turn = await read(stream)
+
+    assert turn.failure is not None
+    assert turn.failure.reason == "TURN_CANCELLED"
+    connections = service.backends.sandbox.connections
+    waited = {each.generation_id for each in service.entries("talk") if each.agent == "checker"}
+
+    def closed() -> bool:
+        aborted = service.backends.ask(connections.as_dict)["aborted"]
+        return waited <= {each["generation_id"] for each in aborted}
+
+    await soon(closed)
+    entries = await settled(service, 5)
+    assert [each.number for each in entries] == [1, 2, 3, 4, 5]
+    assert total(entries) == service.invoiced("talk")
+    again = await caller.converse("and now?")
+    assert again.failure is None
+    assert Decimal(again.finished.session_totals.cost_usd) == service.invoiced("talk")
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+async def test_cost_limit_of_the_turn_holds_for_the_tree(definer: Definer, caller: Caller, parallel: int) -> None:
+    """Side by side, too: a call waits for what another one has reserved and does not use."""
+    await tree(definer)
+    limits = {"max_cost_usd": "0.002"}
+    task = asks("checker", "@sandbox plain tokens=150")
+    turn = await caller.converse(
+        asks("researcher", task, calls=3, parallel=parallel), agent="coordinator", limits=limits
+    )
+
+    service = caller.service
+    assert Decimal(turn.finished.turn_totals.cost_usd) == service.invoiced("talk") <= Decimal("0.002")
+    assert len({each.number for each in service.entries("talk")}) == len(service.entries("talk"))
+    assert [each for each in service.entries("talk") if each.agent == "checker"][parallel - 1 :]
+
+
+async def test_hard_budget_holds_for_the_tree(restricted: Any, define: Any) -> None:
+    """The model sees that a sub-agent has nothing left; the turn ends at the budget, and no cent above it."""
+    limit = Decimal("0.0012")
+    caller: Caller = await restricted(budgets=(Budget(window=BudgetWindow.DAY, limit=limit, hard=True),))
+    await tree(define(caller))
+    task = asks("checker", "@sandbox plain tokens=150")
+    turn = await caller.converse(asks("researcher", task, calls=9, parallel=2), agent="coordinator")
+
+    entries = caller.service.entries("talk")
+    assert stop_of(turn) == "STOP_REASON_BUDGET"
+    assert total(entries) == caller.service.invoiced("talk") <= limit
+    assert {each.agent for each in entries} == {"coordinator", "researcher", "checker"}
+    shown = [output for path in {"", *paths(turn, "tool_call_finished")} for _, output in results(turn, path)]
+    assert any("budget" in each for each in shown), shown
+
+
+async def test_model_calls_of_the_turn_are_those_of_all_agents(definer: Definer, caller: Caller) -> None:
+    """The fourth call is the checker's; the researcher gets no call to answer, and neither does the coordinator."""
+    await tree(definer)
+    deepest = "@sandbox tool-loop calls=2 tool=calculator"
+    turn = await caller.converse(
+        asks("researcher", asks("checker", deepest)), agent="coordinator", limits={"max_model_calls": 4}
+    )
+
+    assert stop_of(turn) == "STOP_REASON_MAX_MODEL_CALLS"
+    agents = [each.agent for each in caller.service.entries("talk")]
+    assert agents == ["coordinator", "researcher", "checker", "checker"]
+    assert results(turn) == [(False, "The agent researcher gave no answer: The turn has no model calls left.")]
+    assert [each.role for each in await caller.messages()][-1] == session_pb2.ROLE_ASSISTANT
+
+
+async def test_output_tokens_of_the_turn_are_those_of_all_agents(definer: Definer, caller: Caller) -> None:
+    """Two researchers side by side share what is left: one waits for the other."""
+    await tree(definer)
+    turn = await caller.converse(
+        asks("researcher", "@sandbox plain tokens=30", parallel=2),
+        agent="coordinator",
+        limits={"max_output_tokens": 120},
+    )
+
+    entries = caller.service.entries("talk")
+    outputs = [each.usage.output_tokens or 0 for each in entries if each.usage is not None]
+    assert sum(outputs) <= 120
+    assert [each.agent for each in entries][:3] == ["coordinator", "researcher", "researcher"]
+    assert [succeeded for succeeded, _ in results(turn)] == [True, True]
+
+
+async def test_limits_of_a_sub_agent_hold_for_each_of_its_calls(definer: Definer, caller: Caller) -> None:
+    """With the agents that it calls; the turn goes on."""
+    await definer.apply("checker", limits={"max_cost_usd": "0.00000001"})
+    await definer.apply("researcher", tools=tools("checker"), limits={"max_model_calls": 1})
+    await definer.apply("coordinator", tools=tools("researcher", "checker"))
+    turn = await caller.converse(asks("checker", "@sandbox plain"), agent="coordinator")
+
+    ((succeeded, output),) = results(turn)
+    assert not succeeded
+    assert "max_cost_usd" in output
+    assert stop_of(turn) == "STOP_REASON_END_TURN"
+    turn = await caller.converse(asks("researcher", asks("checker", "@sandbox plain")), agent="coordinator")
+    ((_, output),) = results(turn)
+    assert "the limit of model calls was reached" in output
+    assert [each.agent for each in caller.service.entries("talk")] == ["coordinator"] * 2 + [
+        "coordinator",
+        "researcher",
+        "coordinator",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault", ["@sandbox error-before status=400", "@sandbox error-mid n=3 code=502", "@sandbox reset n=900"]
+)
+async def test_sub_agent_that_fails_is_an_error_that_the_model_sees(
+    definer: Definer, caller: Caller, fault: str
+) -> None:
+    """Its calls are in the ledger; the turn goes on to its end."""
+    await tree(definer)
+    turn = await caller.converse(asks("researcher", fault), agent="coordinator")
+
+    ((succeeded, output),) = results(turn)
+    assert not succeeded
+    assert output.startswith("The agent researcher failed: ")
+    assert stop_of(turn) == "STOP_REASON_END_TURN"
+    entries = await settled(caller.service, 3)
+    assert {each.agent_path for each in entries} == {None, "researcher#1"}
+    assert total(entries) == caller.service.invoiced("talk")
+
+
+async def test_agent_that_is_gone_or_would_call_itself_is_an_error_at_the_turn(
+    definer: Definer, caller: Caller
+) -> None:
+    """Definitions change after they were checked; the model sees why it got no answer."""
+    await tree(definer)
+    await definer.apply("other", tools=tools("checker"))
+    await definer.call("DeleteAgent", agent="checker")
+    turn = await caller.converse(asks("checker", "Check."), agent="other", session_id="gone")
+    assert results(turn) == [(False, "The agent checker failed: There is no agent checker.")]
+
+    service, back = caller.service, SubAgent(agent=AgentReference("coordinator"), description="All.")
+
+    async def record(*_: object) -> None:
+        """Record nothing."""
+
+    async with open_components(service.backends.settings(service.database.name)) as components:
+        circle = AgentDefinition(name="researcher", tools=(back,))  # as two definitions that are applied at once
+        await components.conversations.agents.apply(service.tenant_id, circle, etag="", by="", record=record)
+    turn = await caller.converse(asks("researcher", asks("coordinator", "You!")), agent="coordinator")
+    text = "The agent coordinator would call itself: coordinator -> researcher -> coordinator."
+    assert results(turn, "researcher#1") == [(False, text)]
+    assert stop_of(turn) == "STOP_REASON_END_TURN"
+
+
+async def test_definition_that_calls_itself_is_refused(definer: Definer) -> None:
+    """Directly, through others, and whatever version it names."""
+    failure = await failure_of(definer.apply("loop", tools=tools("loop")))
+    assert failure.code == NOT_FOUND  # it is not there yet
+    await definer.apply("loop")
+    await definer.apply("middle", tools=tools("loop"))
+    for named in ("loop", "loop@1", "middle", "middle@1"):
+        failure = await failure_of(definer.apply("loop", tools=tools(named)))
+        assert failure.code == INVALID
+        assert list(failure.fields) == ["definition.tools[0].agent.agent"]
+        assert "would call itself: loop -> " in failure.text
+
+
+async def test_definition_that_is_too_deep_is_refused(definer: Definer) -> None:
+    """Three agents below the turn's are possible, a fourth is not."""
+    await definer.apply("a0")
+    for number in range(1, 4):
+        await definer.apply(f"a{number}", tools=tools(f"a{number - 1}"))
+    failure = await failure_of(definer.apply("a4", tools=tools("a3")))
+    assert failure.code == INVALID
+    assert "at most 3 deep" in failure.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "field"),
+    [
+        ({"agent": "No name", "description": "x"}, "agent"),
+        ({"agent": "a" * 59, "description": "x"}, "agent"),
+        ({"agent": "checker@x", "description": "x"}, "agent"),
+        ({"agent": "checker"}, "description"),
+        ({"agent": "checker", "description": "a\nb"}, "description"),
+        ({"agent": "checker", "description": "x" * 1001}, "description"),
+    ],
+)
+async def test_tool_that_can_be_no_agent_is_refused(definer: Definer, tool: dict[str, str], field: str) -> None:
+    """The violation names the field."""
+    failure = await failure_of(definer.apply(tools=[{"agent": tool}]))
+    assert failure.code == INVALID
+    assert [each.rpartition(".")[2] for each in failure.fields] == [field]
+
+
+async def test_agent_is_there_once(definer: Definer) -> None:
+    """Two versions of an agent would be two tools of one name."""
+    await definer.apply("checker")
+    failure = await failure_of(definer.apply(tools=tools("checker", "checker@1")))
+    assert list(failure.fields) == ["definition.tools[1]"]
+
+
+async def test_agent_of_another_tenant_is_not_found(
+    definer: Definer, define: Callable[[Caller], Definer], connect: Callable[[Service], Caller]
+) -> None:
+    """As one that nobody has."""
+    await define(connect(definer.service.another_tenant())).apply("theirs")
+    failure = await failure_of(definer.apply(tools=tools("theirs")))
+    assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": "theirs"})
+
+
+async def test_policy_holds_for_sub_agents(restricted: Any, define: Any) -> None:
+    """As a tool it is allowed by `agent:NAME`; the agent itself must be allowed, too."""
+    caller: Caller = await restricted(allowed_tools=("agent:re*",), allowed_agents=("coordinator",))
+    definer: Definer = define(caller)
+    for name in ("researcher", "sales"):
+        await definer.apply(name)
+    failure = await failure_of(definer.apply(tools=tools("sales")))
+    assert (failure.code, failure.metadata["tool"]) == (grpc.StatusCode.PERMISSION_DENIED, "agent:sales")
+    await definer.apply("coordinator", tools=tools("researcher"))
+
+    turn = await caller.converse(asks("researcher", "Hi."), agent="coordinator")
+    text = "The agent researcher failed: The tenant's policy does not allow the agent researcher."
+    assert results(turn) == [(False, text)]
+
+
+async def test_turn_takes_one_version_of_a_sub_agent(definer: Definer, caller: Caller) -> None:
+    """A version that is applied between two calls of it is for the next turn; a pinned one for no turn."""
+    await definer.apply("researcher", system_prompt="First.")
+    await definer.apply("coordinator", tools=tools("researcher"))
+    await definer.apply("pinned", tools=tools("researcher@1"))
+    task = "@sandbox plain tokens=3 hold_after=1 hold=version"
+    stream = caller.start(asks("researcher", task, calls=3), agent="coordinator")
+    await soon(lambda: [each for each in caller.service.entries("talk") if each.generation_id][1:])
+    await definer.apply("researcher", system_prompt="Second.")
+    caller.service.backends.allow("version")
+    await read(stream)
+
+    def versions(session_id: str) -> list[int | None]:
+        return [each.agent_version for each in caller.service.entries(session_id) if each.agent == "researcher"]
+
+    assert versions("talk") == [1, 1]
+    await caller.converse(asks("researcher", "Hi."), agent="pinned", session_id="pinned")
+    await caller.converse(asks("researcher", "Hi."), agent="coordinator", session_id="next")
+    assert (versions("pinned"), versions("next")) == ([1], [2])
