@@ -43,7 +43,7 @@ async def tree(definer: Definer, *, model: str = CHEAP, **top: Any) -> None:
 
 def paths(turn: Turn, kind: str) -> list[str]:
     """Return the paths of a turn's events of a kind."""
-    return [each.agent_path for each in turn.responses if each.HasField(kind)]  # type: ignore[arg-type] # a name
+    return [each.agent_path for each in turn.responses if each.HasField(kind)]
 
 
 def results(turn: Turn, path: str = "") -> list[tuple[bool, str]]:
@@ -201,9 +201,11 @@ async def test_cost_limit_of_the_turn_holds_for_the_tree(definer: Definer, calle
 
 async def test_hard_budget_holds_for_the_tree(restricted: Any, define: Any) -> None:
     """The model sees that a sub-agent has nothing left; the turn ends at the budget, and no cent above it."""
-    limit = Decimal("0.0012")
+    limit = Decimal("0.002")
     caller: Caller = await restricted(budgets=(Budget(window=BudgetWindow.DAY, limit=limit, hard=True),))
-    await tree(define(caller))
+    definer: Definer = define(caller)
+    await tree(definer)
+    await definer.apply("researcher", system_prompt="Read. " * 1000, tools=tools("checker"))  # the dearest calls
     task = asks("checker", "@sandbox plain tokens=150")
     turn = await caller.converse(asks("researcher", task, calls=9, parallel=2), agent="coordinator")
 

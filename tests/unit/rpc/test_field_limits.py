@@ -67,6 +67,9 @@ def full(descriptor: Descriptor) -> Any:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             assert field.message_type is not None
             inner = full(field.message_type)
+            chosen = message.WhichOneof(field.containing_oneof.name) if field.containing_oneof is not None else None
+            if chosen is not None and message.ByteSize() > inner.ByteSize():
+                continue  # the largest of the fields of which one is set
             if field.is_repeated:
                 getattr(message, field.name).extend([inner] * count)
             else:
