@@ -244,7 +244,7 @@ def _components(
         accounting=_accounting(ledger, budgets.service, usage=usage, sessions=conversations.sessions, clock=clock),
         administration=administration,
         user_erasure=build_user_erasure(users, conversations, replicas, administration),
-        mcp=build_mcp(settings, database, clock, sealer=secret_box),
+        mcp=build_mcp(settings, database, clock, secret_box=secret_box),
     )
 
 

@@ -9,16 +9,16 @@ from godoty_service.agents.mcp.addresses import AddressRules
 from godoty_service.agents.mcp.changes import McpComponents, McpServerChanges
 from godoty_service.agents.mcp.http_pool import Network
 from godoty_service.agents.mcp.links import ServerLinks
-from godoty_service.agents.mcp.store import McpServers, Sealer
+from godoty_service.agents.mcp.store import Encryption, McpServers
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
 from godoty_service.settings import Settings
 
 
-def build_mcp(settings: Settings, database: Database, clock: Clock, *, sealer: Sealer) -> McpComponents:
+def build_mcp(settings: Settings, database: Database, clock: Clock, *, secret_box: Encryption) -> McpComponents:
     """Build what manages MCP servers."""
-    servers = McpServers(database.collection(McpServers.COLLECTION), sealer=sealer)
+    servers = McpServers(database.collection(McpServers.COLLECTION), secret_box=secret_box)
     return McpComponents(
         servers=servers,
         changes=McpServerChanges(servers, clock=clock),

@@ -18,7 +18,7 @@ BUILT_IN = Agent(
     newest=AgentVersion(
         definition=AgentDefinition(
             name=ASSISTANT,
-            description="Answers questions, calculates and tells the time.",
+            description="Answers questions, calculates and knows the time.",
             system_prompt=_PROMPT,
             tools=(BuiltInTool(name="calculator"), BuiltInTool(name="current_time")),
         ),

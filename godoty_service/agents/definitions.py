@@ -202,7 +202,7 @@ class HistorySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDefinition:
-    """What an agent is: its content, which a version has unchanged for ever.
+    """What an agent is: the content of a version.
 
     Attributes:
         name: Its name in the tenant: 1 to 64 of `[a-z0-9-]`.

@@ -39,7 +39,7 @@ Key = tuple[str, str]
 
 
 class Agents:
-    """Agents by tenant and name, cached for 2 seconds; versions are cached for ever.
+    """Agents by tenant and name, cached for 2 seconds; versions never change and are cached without a limit of time.
 
     Attributes:
         lists: Lists of agents and of their versions.

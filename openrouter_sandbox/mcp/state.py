@@ -18,8 +18,8 @@ class McpState:
         requests: The newest requests: path, method and headers.
         learned: The names of tools that were added while it runs.
         holds: Events by name, for which tools wait.
-        changes: Tells clients that the list of tools has changed.
-        sessions: The sessions of clients of older versions of the protocol, to tell them the same.
+        changes: Notifies clients that the list of tools has changed.
+        sessions: The sessions of clients of older versions of the protocol, to notify them as well.
     """
 
     calls: Counter[str] = field(default_factory=Counter)

@@ -83,7 +83,7 @@ def text_result(text: str, *, is_error: bool = False) -> CallToolResult:
 
 
 async def announce(state: McpState) -> None:
-    """Tell clients that the list of tools has changed."""
+    """Notify clients that the list of tools has changed."""
     await state.changes.publish(ToolsListChanged())
     for session in list(state.sessions):
         try:

@@ -20,7 +20,7 @@ _MAX_ATTEMPTS = 4  # addresses to which a connection is tried
 _LOOKUPS = 8  # at once; they take threads of the event loop's executor
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 are metadata services.
+# Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 serve metadata.
 _RESERVED: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 
 
@@ -52,7 +52,7 @@ class AddressRules:
         return encrypted and is_public(plain)
 
     def permits_host(self, host: str, *, encrypted: bool) -> bool:
-        """Return whether a host may be connected to as far as its name tells: one that is no address is permitted."""
+        """Return whether a host may be connected to as far as its name shows: one that is no address is permitted."""
         try:
             return self.permits(ipaddress.ip_address(host), encrypted=encrypted)
         except ValueError:

@@ -1,186 +1,52 @@
-"""A client of one MCP server: opened when it is first needed, and opened anew if the server has lost its session.
-
-The `mcp` package cancels the task in which a client was opened when its connection fails. So each client has a task of
-its own, and each call has one, too: whoever waits for a call is neither cancelled by the client nor held up by it.
-"""
+"""A connection to an MCP server: opened when it is first needed, and opened anew if the server has lost its session."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
-from typing import Any, Final, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-import httpx2
-import structlog
-from mcp import MCPError
-from mcp.client import Client, ClientSession
-from mcp.client.streamable_http import streamable_http_client
-from mcp.client.subscriptions import SubscriptionLost
-from mcp.shared.dispatcher import ProgressFnT
-from mcp_types import (
-    UNSUPPORTED_PROTOCOL_VERSION,
-    CallToolRequest,
-    CallToolRequestParams,
-    CallToolResult,
-    Implementation,
-    InputRequiredResult,
-    PaginatedRequestParams,
-    ServerNotification,
-    Tool,
-    ToolListChangedNotification,
-)
-from pydantic import TypeAdapter, ValidationError
+from mcp_types import CallToolResult, InputRequiredResult, Tool
 
 from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable
-from godoty_service.agents.mcp.links import CLOSE_SECONDS, Protocol, ServerLink
-from godoty_service.agents.mcp.transport import EXCHANGE, Exchange, McpTransport
+from godoty_service.agents.mcp.links import Progress, ServerLink
+from godoty_service.agents.mcp.transport import Exchange
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from mcp.client import ClientSession
+
+    from godoty_service.agents.mcp.client import OpenClient
 
 Result = TypeVar("Result")
 
-OPEN_SECONDS = 15.0  # in which a connection must be opened: the package waits 10 for an answer of the newest protocol
-MAX_PAGES = 20  # of a list of tools
-MAX_TEXT = 500  # characters of a server's error message
-_READ_SECONDS = 610.0  # longer than any call may take: the silence of an answer is the caller's to bound
-_CLIENT: Final = Implementation(name="godoty", version="1")
-_CALL_RESULT: Final[TypeAdapter[CallToolResult | InputRequiredResult]] = TypeAdapter(
-    CallToolResult | InputRequiredResult
-)
-_NOT_UNDERSTOOD: Final = frozenset({400, 404, 405})
-# What the `mcp` package says of a failure that the transport knows better.
-_STAND_INS: Final = frozenset(
-    {
-        "Server returned an error response",
-        "Session terminated",
-        "Not Found",
-        "Connection closed",
-        "SSE stream ended without a response",
-        "SSE stream ended and reconnection attempts were exhausted",
-    }
-)
+_CLIENT = "godoty_service.agents.mcp.client"
 
 
-class _OpenClient:
-    """A client, and the task that opens and closes it."""
+class ClientModule(Protocol):
+    """The module `client`, as this one uses it."""
 
-    def __init__(self, link: ServerLink, *, max_bytes: int, on_list_changed: Callable[[], None] | None) -> None:
-        self._link = link
-        self._max_bytes = max_bytes
-        self._on_list_changed = on_list_changed
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self._opening = Exchange()
-        self.running: set[asyncio.Task[Any]] = set()
-        self.ready: asyncio.Future[ClientSession] = self._loop.create_future()
-        self.ready.add_done_callback(_retrieve)
-        context = Context()
-        context.run(EXCHANGE.set, self._opening)
-        self._task = self._loop.create_task(self._run(), context=context)
-        self._deadline = self._loop.call_later(OPEN_SECONDS, self._give_up)
-        link.tasks.add(self._task)
-        self._task.add_done_callback(link.tasks.discard)
-        self._task.add_done_callback(_retrieve)
-        link.enter()
+    OpenClient: "type[OpenClient]"
 
-    @property
-    def ended(self) -> bool:
-        """Whether the client is closed, or about to be."""
-        return self._stop.is_set() or self._task.done()
+    async def call_tool(
+        self, session: "ClientSession", tool: str, arguments: dict[str, Any], progress: Progress, /
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool."""
 
-    def close(self) -> None:
-        """Close the client soon, without waiting for it."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self._deadline.cancel()
-            self._deadline = self._loop.call_later(CLOSE_SECONDS, self._task.cancel)
+    async def list_tools(self, session: "ClientSession", /) -> list[Tool]:
+        """Return the tools of a server."""
 
-    def _give_up(self) -> None:
-        self._opening.problem = self._opening.problem or f"The server did not answer within {OPEN_SECONDS:g} s."
-        self._task.cancel()
+    async def outcome(self, task: "asyncio.Task[Result]", exchange: Exchange, /) -> Result:
+        """Wait for a request."""
 
-    async def _run(self) -> None:
-        try:
-            await self._serve()
-        except Exception as error:  # noqa: BLE001 - the package raises groups of many kinds
-            if not self.ready.done():
-                text = self._link.mask(_opening_text(self._opening, error))
-                self.ready.set_exception(McpUnavailable(text, answered=bool(self._opening.status)))
-        finally:
-            self._stop.set()
-            self._deadline.cancel()
-            if not self.ready.done():
-                self.ready.set_exception(McpUnavailable(self._opening.problem or "The connection was closed."))
-            self._link.leave()
 
-    async def _serve(self) -> None:
-        """Open the client, and keep it open until it is to be closed and its calls have ended."""
-        listens = self._on_list_changed is not None
-        transport = McpTransport(self._link, listens=listens, max_bytes=self._max_bytes, read_timeout=_READ_SECONDS)
-        protocol = self._link.protocol or Protocol(mode="auto")
-        async with (
-            httpx2.AsyncClient(transport=transport, trust_env=False) as http,
-            Client(
-                streamable_http_client(self._link.server.url, http_client=http),
-                mode=protocol.mode,
-                prior_discover=protocol.discovered,
-                message_handler=self._on_message if listens else None,
-                client_info=_CLIENT,
-                cache=None,
-            ) as client,
-        ):
-            self._learn(client)
-            if self._link.lists_first:
-                await _list(client.session)
-            self._deadline.cancel()
-            self.ready.set_result(client.session)
-            await self._keep_open(client)
-            while self.running:  # they tell the server that they were cancelled
-                await asyncio.wait(self.running)
+async def client_module() -> ClientModule:
+    """Return the module `client`, imported when it is first needed: it takes half a second, and 20 MB of memory."""
+    global _loaded  # noqa: PLW0603 - modules are global
+    if _loaded is None:
+        _loaded = cast("ClientModule", await asyncio.to_thread(import_module, _CLIENT))
+    return _loaded
 
-    def _learn(self, client: Client) -> None:
-        discovered = client.session.discover_result
-        mode = "legacy" if discovered is None else client.protocol_version
-        self._link.protocol = Protocol(mode=mode, discovered=discovered)
 
-    async def _keep_open(self, client: Client) -> None:
-        """Wait until the client is to be closed; meanwhile listen for changes of the list, if that is wanted."""
-        tools = client.server_capabilities.tools
-        if self._on_list_changed is not None and client.session.discover_result and tools and tools.list_changed:
-            try:
-                await self._listen(client, self._on_list_changed)
-            except (MCPError, SubscriptionLost) as error:  # the list is read again when it has expired
-                log.debug("mcp_subscription_lost", error_type=type(error).__name__)
-        await self._stop.wait()
-
-    async def _listen(self, client: Client, on_list_changed: Callable[[], None]) -> None:
-        """Report changes of the list until the client is to be closed, or the server ends the subscription."""
-        stopped = asyncio.ensure_future(self._stop.wait())
-        try:
-            async with client.listen(tools_list_changed=True) as changes:
-                while True:
-                    change = asyncio.ensure_future(anext(changes, None))
-                    await asyncio.wait({stopped, change}, return_when=asyncio.FIRST_COMPLETED)
-                    if not change.done():
-                        change.cancel()
-                    if stopped.done() or change.result() is None:
-                        return
-                    on_list_changed()
-        finally:
-            stopped.cancel()
-
-    async def _on_message(self, message: Exception | ServerNotification) -> None:
-        if isinstance(message, ToolListChangedNotification) and self._on_list_changed is not None:
-            self._on_list_changed()
-
-    def start(self, call: Coroutine[Any, Any, Result], exchange: Exchange) -> "asyncio.Task[Result]":
-        """Start a request in a task of its own, which knows nothing of the caller's span and its baggage."""
-        context = Context()
-        context.run(EXCHANGE.set, exchange)
-        task = self._loop.create_task(call, context=context)
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
-        task.add_done_callback(_retrieve)
-        return task
+_loaded: ClientModule | None = None
 
 
 class McpConnection:
@@ -203,15 +69,10 @@ class McpConnection:
         self._link = link
         self._max_bytes = max_bytes
         self._on_list_changed = on_list_changed
-        self._open: _OpenClient | None = None
+        self._open: OpenClient | None = None
         self._closed = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a client is open, or being opened."""
-        return self._open is not None and not self._open.ended
-
-    async def open(self) -> ClientSession:
+    async def open(self) -> "ClientSession":
         """Open the client, unless it is open.
 
         Raises:
@@ -219,10 +80,10 @@ class McpConnection:
         """
         return (await self._opened()).ready.result()
 
-    async def call(self, tool: str, arguments: dict[str, Any], progress: ProgressFnT) -> CallToolResult:
+    async def call(self, tool: str, arguments: dict[str, Any], progress: Progress) -> CallToolResult:
         """Call a tool. If the server has lost the session, nothing ran: the call is sent again, once.
 
-        Cancelling the wait cancels the call, and tells the server.
+        Cancelling the wait cancels the call, also at the server.
 
         Args:
             tool: The server's name of the tool.
@@ -232,13 +93,8 @@ class McpConnection:
         Raises:
             McpFailure: There is no result.
         """
-        request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
-
-        async def send(session: ClientSession) -> CallToolResult | InputRequiredResult:
-            # Not `call_tool`: it lists the tools first, and validates results with a library that loads remote schemas.
-            return await session.send_request(request, _CALL_RESULT, progress_callback=progress)
-
-        result = await self._request(send)
+        module = await client_module()
+        result = await self._request(lambda session: module.call_tool(session, tool, arguments, progress))
         if isinstance(result, InputRequiredResult):
             raise McpFailure("The tool asks for input from the user, which is not supported.")
         return result
@@ -249,7 +105,8 @@ class McpConnection:
         Raises:
             McpFailure: There is no list, or it has too many pages.
         """
-        tools = await self._request(_list)
+        module = await client_module()
+        tools = await self._request(module.list_tools)
         for each in tools:
             each.description = self.mask(each.description or "") or None
         return tools
@@ -264,43 +121,47 @@ class McpConnection:
         if self._open is not None:
             self._open.close()
 
-    async def _opened(self) -> _OpenClient:
+    async def _opened(self) -> "OpenClient":
         """Return the client once it is open.
 
         Raises:
             McpUnavailable: The server cannot be reached, or does not speak the protocol.
         """
+        module = await client_module()
         known = self._link().protocol is not None
-        client = self._client()
+        client = self._client(module)
         try:
             await asyncio.shield(client.ready)
         except McpUnavailable as error:
             if not (known and error.answered):
                 raise
             self._link().protocol = None  # the server may speak another version now
-            client = self._client()
+            client = self._client(module)
             await asyncio.shield(client.ready)
         return client
 
-    def _client(self) -> _OpenClient:
+    def _client(self, module: "ClientModule") -> "OpenClient":
         if self._closed:
             raise McpUnavailable("The turn has ended.")
         if self._open is None or self._open.ended:
-            self._open = _OpenClient(self._link(), max_bytes=self._max_bytes, on_list_changed=self._on_list_changed)
+            self._open = module.OpenClient(
+                self._link(), max_bytes=self._max_bytes, on_list_changed=self._on_list_changed
+            )
         return self._open
 
-    async def _request(self, send: Callable[[ClientSession], Coroutine[Any, Any, Result]]) -> Result:
+    async def _request(self, send: Callable[["ClientSession"], Coroutine[Any, Any, Result]]) -> Result:
         """Send a request, once again if the server did not know the session.
 
         Raises:
             McpFailure: It failed.
         """
+        module = await client_module()
         for attempt in (1, 2):
             exchange = Exchange()
             client = await self._opened()
             session = client.ready.result()
             try:
-                return await _outcome(client.start(send(session), exchange), exchange)
+                return await module.outcome(client.start(send(session), exchange), exchange)
             except McpFailure as failure:
                 if not exchange.session_lost or attempt == 2:  # noqa: PLR2004 - the second
                     raise McpFailure(self.mask(str(failure))) from None
@@ -308,89 +169,3 @@ class McpConnection:
                 if session.discover_result is not None:  # it has no sessions: it spoke another version
                     self._link().protocol = None
         raise AssertionError("unreachable")
-
-
-async def _outcome(task: "asyncio.Task[Result]", exchange: Exchange) -> Result:
-    """Wait for a request; cancel it if the wait is cancelled or the request cannot succeed.
-
-    Raises:
-        McpFailure: It failed.
-    """
-    try:
-        outcomes: set[asyncio.Future[Any]] = {task, exchange.hopeless}
-        await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise McpFailure(exchange.problem)
-    finally:
-        task.cancel()  # without effect on one that is done
-    if task.cancelled():
-        raise McpFailure(exchange.problem or "The connection to the server was closed.")
-    error = task.exception()
-    if error is None:
-        return task.result()
-    if isinstance(error, McpFailure):
-        raise error
-    if isinstance(error, MCPError) and _is_other_version(exchange, error):
-        exchange.session_lost = True
-    raise McpFailure(_failure_text(exchange, error)) from error
-
-
-def _is_other_version(exchange: Exchange, error: MCPError) -> bool:
-    """Return whether an error means that the server speaks another version of the protocol, so that nothing ran."""
-    if error.error.code == UNSUPPORTED_PROTOCOL_VERSION:
-        return True
-    return exchange.status in _NOT_UNDERSTOOD and error.error.message in _STAND_INS
-
-
-async def _list(session: ClientSession) -> list[Tool]:
-    """Return the tools of all pages.
-
-    Raises:
-        McpFailure: There are too many pages.
-    """
-    tools: list[Tool] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-        tools += page.tools
-        cursor = page.next_cursor
-        if not cursor:
-            return tools
-    raise McpFailure(f"The server's list of tools has more than {MAX_PAGES} pages.")
-
-
-def _failure_text(exchange: Exchange, error: BaseException) -> str:
-    """Return why a request failed: what the transport noted, and what the server said."""
-    if isinstance(error, ValidationError):
-        return exchange.problem or "The server's answer is not what the protocol prescribes."
-    if not isinstance(error, MCPError):
-        log.warning("mcp_request_failed", error_type=type(error).__name__)
-        return exchange.problem or "The request failed."
-    said = error.error.message
-    if said.startswith(("Failed to parse", "Unexpected content type")):
-        return exchange.problem or "The server's answer is not what the protocol prescribes."
-    if said in _STAND_INS or not said:
-        return exchange.problem or "The connection to the server broke before it answered."
-    return f"{exchange.problem} {cut(said)}".strip()
-
-
-def _opening_text(exchange: Exchange, error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, McpFailure):
-        return str(error)
-    if isinstance(error, (MCPError, ValidationError)):
-        return _failure_text(exchange, error)
-    return exchange.problem or "The server does not speak the protocol."
-
-
-def cut(text: str) -> str:
-    """Return a server's text, shortened and without control characters."""
-    shown = "".join(each if each.isprintable() else " " for each in text[: MAX_TEXT + 1])
-    return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}..."
-
-
-def _retrieve(future: "asyncio.Future[Any]") -> None:
-    """Retrieve an exception that has no reader any more: asyncio would log it."""
-    if not future.cancelled():
-        future.exception()

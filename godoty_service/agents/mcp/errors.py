@@ -10,6 +10,8 @@ McpFailure              a request to a server failed; the turn goes on
 
 from godoty_service.errors import GodotyError
 
+MAX_TEXT = 500  # characters of a server's error message
+
 
 class McpServerNotFound(GodotyError):
     """The tenant has no MCP server of this name."""
@@ -56,3 +58,9 @@ class McpUnavailable(McpFailure):
         """
         super().__init__(text)
         self.answered = answered
+
+
+def cut(text: str) -> str:
+    """Return a server's text, shortened and without control characters."""
+    shown = "".join(each if each.isprintable() else " " for each in text[: MAX_TEXT + 1])
+    return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}..."

@@ -18,7 +18,7 @@ _WHAT = "A secret of an MCP server"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-class Sealer(Protocol):
+class Encryption(Protocol):
     """Encrypts secrets, as `tenancy/encryption.py` does."""
 
     def seal(self, secret: str, *, owner: str, what: str) -> bytes:
@@ -37,16 +37,18 @@ class McpServers:
     COLLECTION = "mcp_servers"
     INDEXES: ClassVar[tuple[Index, ...]] = (Index(keys=[("tenant_id", 1), ("name", 1)], unique=True),)
 
-    def __init__(self, collection: Collection, *, sealer: Sealer, tick: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, collection: Collection, *, secret_box: Encryption, tick: Callable[[], float] = time.monotonic
+    ) -> None:
         """Create the store.
 
         Args:
             collection: `mcp_servers`.
-            sealer: Encrypts and decrypts credentials.
+            secret_box: Encrypts and decrypts credentials.
             tick: Returns the seconds of a monotonic clock.
         """
         self._servers = collection
-        self._sealer = sealer
+        self._secret_box = secret_box
         self._cache: TtlCache[str, Mapping[str, McpServer]] = TtlCache(size=_CACHED_TENANTS, ttl=_CACHED_FOR, tick=tick)
 
     async def all(self, tenant_id: str) -> Mapping[str, McpServer]:
@@ -105,7 +107,7 @@ class McpServers:
         """
         if not credentials:
             return None
-        return self._sealer.seal(credentials.to_json(), owner=_owner(tenant_id, name), what=_WHAT)
+        return self._secret_box.seal(credentials.to_json(), owner=_owner(tenant_id, name), what=_WHAT)
 
     def unseal(self, server: McpServer) -> Credentials:
         """Decrypt a server's credentials.
@@ -116,7 +118,7 @@ class McpServers:
         if server.sealed is None:
             return Credentials()
         owner = _owner(server.tenant_id, server.name)
-        return Credentials.from_json(self._sealer.open(server.sealed, owner=owner, what=_WHAT))
+        return Credentials.from_json(self._secret_box.open(server.sealed, owner=owner, what=_WHAT))
 
     async def reseal(self) -> int:
         """Re-encrypt with the first encryption key what others encrypted; return the number of servers changed.
@@ -127,7 +129,7 @@ class McpServers:
         changed = 0
         async for each in self._servers.iterate({"sealed": {"$ne": None}}):
             server = _from_document(each)
-            if server.sealed is not None and not self._sealer.is_current(server.sealed):
+            if server.sealed is not None and not self._secret_box.is_current(server.sealed):
                 sealed = self.seal(server.tenant_id, server.name, self.unseal(server))
                 query = {"_id": each["_id"], "sealed": each["sealed"]}
                 changed += await self._servers.update_one(query, {"$set": {"sealed": sealed}})

@@ -12,8 +12,8 @@ from strands import Agent
 from strands.types._events import ToolResultEvent, ToolStreamEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
 
-from godoty_service.agents.mcp.connection import McpConnection, cut
-from godoty_service.agents.mcp.errors import McpFailure
+from godoty_service.agents.mcp.connection import McpConnection
+from godoty_service.agents.mcp.errors import McpFailure, cut
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.results import error_result, tool_result
 from godoty_service.agents.mcp.server import McpServer
@@ -114,7 +114,7 @@ class _Call:
         return error_result(self._id, f"The tool did not answer within {limit:g} s; the call was cancelled.")
 
     def cancel(self) -> None:
-        """Cancel the call, unless it has ended. The server is told; nobody waits for that."""
+        """Cancel the call, unless it has ended. The server is notified in the background."""
         self._task.cancel()
 
     async def _run(self, turn: "TurnConnections", arguments: Any) -> ToolResult:
@@ -234,13 +234,13 @@ def combine(parts: Iterable[OfferedTools]) -> OfferedTools:
     if len(parts) == 1:
         return parts[0]
     tools: dict[str, McpTool] = {}
-    folded: set[str] = set()
+    taken: set[str] = set()
     notes: list[str] = []
     for part in parts:
         notes += part.notes
         for name, tool in part.tools.items():
-            if (key := name.replace("-", "_")) not in folded:
-                folded.add(key)
+            if (key := name.replace("-", "_")) not in taken:
+                taken.add(key)
                 tools[name] = tool
     return OfferedTools(
         tools=tools,

@@ -28,7 +28,7 @@ _MAX_TIMEOUT = timedelta(seconds=600)
 _LEAST_OUTPUT = 256
 _LARGEST_OUTPUT = 1024 * 1024
 # What HTTP or the protocol itself sets; `Mcp-...` as well.
-_TAKEN: Final = frozenset(
+_RESERVED: Final = frozenset(
     {
         *("host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding"),
         *("accept", "accept-encoding", "te", "trailer", "upgrade", "expect", "keep-alive", "last-event-id"),
@@ -143,7 +143,7 @@ def _timeout(server: pb.McpServer, violations: Violations) -> timedelta:
 
 
 def _check_url(field: str, url: str, rules: AddressRules, violations: Violations) -> None:
-    """Add a URL that cannot be that of a server, or whose address is not permitted whatever it resolves to."""
+    """Add a URL that cannot be that of a server, or whose address is not permitted in any case."""
     if len(url) > LENGTHS["url"]:
         violations.add(field, f"must have at most {LENGTHS['url']} characters")
         return
@@ -168,7 +168,7 @@ def _headers(server: pb.McpServer, violations: Violations) -> dict[str, str | No
     names = [each.name.lower() for each in server.headers]
     for index, header in enumerate(server.headers):
         path, name = f"server.headers[{index}]", header.name.lower()
-        if not _HEADER.fullmatch(name) or name in _TAKEN or name.startswith("mcp-"):
+        if not _HEADER.fullmatch(name) or name in _RESERVED or name.startswith("mcp-"):
             violations.add(f"{path}.name", f"must match {_HEADER.pattern}, and be no header of HTTP or MCP itself")
         elif names.index(name) < index:
             violations.add(f"{path}.name", "must be no name of another header")

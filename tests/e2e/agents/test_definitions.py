@@ -53,7 +53,7 @@ async def test_definition_of_a_name_alone_has_no_other_fields(definer: Definer) 
 
 
 async def test_same_content_is_the_same_version(definer: Definer) -> None:
-    """Whatever the etag, so that a retry is harmless; another content is the next version, also one that was there."""
+    """With any etag, so that a retry is harmless; another content is the next version, also one that was there."""
     first = await definer.apply(description="one")
     again = await definer.apply(description="one", etag="0-0")
     second = await definer.apply(description="two", etag=first.etag)

@@ -90,7 +90,7 @@ async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller:
 
 
 async def test_changed_agent_acts_as_before_in_the_running_turn(definer: Definer, caller: Caller) -> None:
-    """Anew in the next turn, and as it is pinned where it is pinned; entries tell which."""
+    """Anew in the next turn, and as it is pinned where it is pinned; entries say which."""
     await definer.apply(system_prompt="first", tools=[{"builtin": "calculator"}])
     await caller.converse("hello", session_id="pinned", agent="support@1")
     hold = new_id("hold")
@@ -128,7 +128,7 @@ async def test_session_keeps_its_agent(definer: Definer, caller: Caller) -> None
     assert turn.finished.session_totals.turns == 2
 
 
-@pytest.mark.parametrize("agent", ["nobody", "support@2", "nobody@1"])
+@pytest.mark.parametrize("agent", ["unknown", "support@2", "unknown@1"])
 async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller, agent: str) -> None:
     """NOT_FOUND; the session does not exist, and the request id is free."""
     await definer.apply()
@@ -137,7 +137,7 @@ async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller,
     assert (failure.code, failure.reason, failure.metadata) == (
         NOT_FOUND,
         "AGENT_NOT_FOUND",
-        {"agent": agent.replace("nobody@1", "nobody")},
+        {"agent": agent.replace("unknown@1", "unknown")},
     )
     assert caller.service.session("talk") is None
     assert caller.service.entries("talk") == []

@@ -1,4 +1,4 @@
-"""Turns of agents that use the tools of an MCP server, whatever that does."""
+"""Turns of agents that use the tools of an MCP server, well-behaved or not."""
 
 import asyncio
 from decimal import Decimal
@@ -50,7 +50,7 @@ async def test_schema_reaches_the_model_unchanged(tenant: Tenant, mcp: Mcp) -> N
     }
 
 
-async def test_progress_is_told_to_readers(tenant: Tenant, mcp: Mcp) -> None:
+async def test_progress_reaches_readers(tenant: Tenant, mcp: Mcp) -> None:
     """Between the start and the end of the call; a reader that comes later gets the same."""
     await tenant.serve(mcp.url())
     await tenant.agent("crm")
@@ -114,7 +114,7 @@ async def test_server_that_restarts_is_used_again(tenant: Tenant, mcp: Mcp) -> N
 
 
 async def test_session_that_is_lost_within_a_turn_is_opened_anew(tenant: Tenant, mcp: Mcp) -> None:
-    """Between two calls of the turn, as when the server restarts: nobody notices."""
+    """Between two calls of the turn, as when the server restarts: both calls succeed."""
     await tenant.serve(mcp.url("/legacy"))
     await tenant.agent("crm")
     session = tenant.caller.start(
@@ -135,7 +135,7 @@ async def test_session_that_is_lost_within_a_turn_is_opened_anew(tenant: Tenant,
 
 
 async def test_agent_goes_on_without_a_server_that_is_down(tenant: Tenant, mcp: Mcp) -> None:
-    """The model is told so, and offered the other tools; once it is up, its tools are back."""
+    """The prompt says so, and the model is offered the other tools; once it is up, its tools are back."""
     url = mcp.url()
     await mcp.later(mcp.sandbox.stop)
     await tenant.serve(url)
@@ -188,7 +188,7 @@ async def test_deleted_server_is_missed(tenant: Tenant, mcp: Mcp) -> None:
 
 
 async def test_cancelled_turn_cancels_its_tool(tenant: Tenant, mcp: Mcp) -> None:
-    """The server is told, and the session is free at once."""
+    """Also at the server, and the session is free at once."""
     await tenant.serve(mcp.url())
     await tenant.agent("crm")
     stream = tenant.caller.start(

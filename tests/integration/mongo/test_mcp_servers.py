@@ -25,7 +25,7 @@ class Store:
 
     def __init__(self, database: Database, keys: list[bytes]) -> None:
         self.collection = database.collection(McpServers.COLLECTION)
-        self.servers = McpServers(self.collection, sealer=SecretBox(keys))
+        self.servers = McpServers(self.collection, secret_box=SecretBox(keys))
         self.changes = McpServerChanges(self.servers, clock=lambda: datetime(2026, 11, 29, tzinfo=UTC))
         self.recorded: list[tuple[Values | None, Values | None]] = []
 

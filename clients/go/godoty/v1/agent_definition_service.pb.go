@@ -29,7 +29,7 @@ type ApplyAgentRequest struct {
 	// Required. The definition. Fields that it does not set have their defaults: they do not remain as they were.
 	Definition *AgentDefinition `protobuf:"bytes,1,opt,name=definition,proto3" json:"definition,omitempty"`
 	// The `etag` of the agent that the definition was made from; another one now is ETAG_MISMATCH, unless the newest
-	// version has the same content. Empty: whatever the agent is now.
+	// version has the same content. Empty: any state of the agent.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -478,7 +478,7 @@ type DeleteAgentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The name of the agent.
 	Agent string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
-	// The `etag` of the agent; another one now is ETAG_MISMATCH. Empty: whatever the agent is now.
+	// The `etag` of the agent; another one now is ETAG_MISMATCH. Empty: any state of the agent.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -63,7 +63,7 @@ type AgentDefinitionServiceClient interface {
 	// Lists the MCP servers, by name, without their secrets.
 	ListMcpServers(ctx context.Context, in *ListMcpServersRequest, opts ...grpc.CallOption) (*ListMcpServersResponse, error)
 	// Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-	// its tools, and their model is told so.
+	// its tools, and their prompt says so.
 	DeleteMcpServer(ctx context.Context, in *DeleteMcpServerRequest, opts ...grpc.CallOption) (*DeleteMcpServerResponse, error)
 	// Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
 	// with `problem`, not an error.
@@ -208,7 +208,7 @@ type AgentDefinitionServiceServer interface {
 	// Lists the MCP servers, by name, without their secrets.
 	ListMcpServers(context.Context, *ListMcpServersRequest) (*ListMcpServersResponse, error)
 	// Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-	// its tools, and their model is told so.
+	// its tools, and their prompt says so.
 	DeleteMcpServer(context.Context, *DeleteMcpServerRequest) (*DeleteMcpServerResponse, error)
 	// Connects to an MCP server and lists its tools, at most 30 seconds long. A server that cannot be used is an answer
 	// with `problem`, not an error.

@@ -397,8 +397,8 @@ type ApplyMcpServerRequest struct {
 	// Required. The server. Fields that it does not set have their defaults; they do not remain as they were, but for
 	// secrets.
 	Server *McpServer `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	// The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: whatever the server
-	// is now.
+	// The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: the server
+	// is changed in any case.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -710,7 +710,7 @@ type DeleteMcpServerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The name of the server.
 	McpServer string `protobuf:"bytes,1,opt,name=mcp_server,json=mcpServer,proto3" json:"mcp_server,omitempty"`
-	// The `etag` of the server; another one now is ETAG_MISMATCH. Empty: whatever the server is now.
+	// The `etag` of the server; another one now is ETAG_MISMATCH. Empty: it is deleted in any case.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -159,7 +159,7 @@ class AgentDefinitionServiceServicer:
 
     def DeleteMcpServer(self, request, context):
         """Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-        its tools, and their model is told so.
+        its tools, and their prompt says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

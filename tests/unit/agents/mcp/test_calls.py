@@ -66,7 +66,7 @@ async def test_flood_of_progress_is_bounded(client: Client, at: At) -> None:
 
 
 @pytest.mark.parametrize("path", GENERATIONS)
-async def test_call_that_takes_too_long_is_cancelled_and_the_server_told(
+async def test_call_that_takes_too_long_is_cancelled_at_the_server(
     client: Client, at: At, sandbox: McpSandbox, path: str
 ) -> None:
     """The model sees an error; the next call works."""
@@ -81,7 +81,7 @@ async def test_call_that_takes_too_long_is_cancelled_and_the_server_told(
 
 @pytest.mark.parametrize("path", GENERATIONS)
 async def test_cancelled_turn_cancels_its_call_at_once(client: Client, at: At, sandbox: McpSandbox, path: str) -> None:
-    """The server is told; the turn does not wait for it."""
+    """Also at the server; the turn does not wait for it."""
     running = asyncio.create_task(call(client.turn(), at(path), "hang", hold="never"))
     await soon(lambda: sandbox.state.calls["hang"] == 1)
 
@@ -93,7 +93,7 @@ async def test_cancelled_turn_cancels_its_call_at_once(client: Client, at: At, s
 
 
 async def test_end_of_the_turn_ends_its_sessions(client: Client, at: At, sandbox: McpSandbox) -> None:
-    """The server is told; nothing of the turn is left over."""
+    """At the server, too; nothing of the turn is left over."""
     turn = client.turn()
     await call(turn, at("/legacy"), "echo", text="a")
 

@@ -68,7 +68,7 @@ async def test_changed_list_is_read_when_the_server_says_so(
 
 
 async def announce_new_tool(sandbox: McpSandbox) -> None:
-    """Add a tool to the server, and tell its clients."""
+    """Add a tool to the server, and notify its clients."""
     sandbox.state.learned[:] = ["new"]
     await announce(sandbox.state)
 

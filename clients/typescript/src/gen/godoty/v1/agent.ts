@@ -320,7 +320,7 @@ export interface SubAgent {
 
 /**
  * Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
- * and has not been before, the turn goes on without them, and the model is told so. A call that fails, or takes too
+ * and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
  * long, is an error that the model sees.
  */
 export interface McpToolset {

@@ -39,7 +39,7 @@ export interface ApplyAgentRequest {
     | undefined;
   /**
    * The `etag` of the agent that the definition was made from; another one now is ETAG_MISMATCH, unless the newest
-   * version has the same content. Empty: whatever the agent is now.
+   * version has the same content. Empty: any state of the agent.
    */
   etag: string;
 }
@@ -110,7 +110,7 @@ export interface ListAgentVersionsResponse {
 export interface DeleteAgentRequest {
   /** Required. The name of the agent. */
   agent: string;
-  /** The `etag` of the agent; another one now is ETAG_MISMATCH. Empty: whatever the agent is now. */
+  /** The `etag` of the agent; another one now is ETAG_MISMATCH. Empty: any state of the agent. */
   etag: string;
 }
 
@@ -1104,7 +1104,7 @@ export const AgentDefinitionServiceService = {
   },
   /**
    * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-   * its tools, and their model is told so.
+   * its tools, and their prompt says so.
    */
   deleteMcpServer: {
     path: "/godoty.v1.AgentDefinitionService/DeleteMcpServer" as const,
@@ -1164,7 +1164,7 @@ export interface AgentDefinitionServiceServer extends UntypedServiceImplementati
   listMcpServers: handleUnaryCall<ListMcpServersRequest, ListMcpServersResponse>;
   /**
    * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-   * its tools, and their model is told so.
+   * its tools, and their prompt says so.
    */
   deleteMcpServer: handleUnaryCall<DeleteMcpServerRequest, DeleteMcpServerResponse>;
   /**
@@ -1316,7 +1316,7 @@ export interface AgentDefinitionServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Deletes an MCP server, with its secrets. Running turns go on with it; later turns of agents that name it are without
-   * its tools, and their model is told so.
+   * its tools, and their prompt says so.
    */
   deleteMcpServer(
     request: DeleteMcpServerRequest,

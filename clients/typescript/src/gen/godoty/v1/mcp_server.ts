@@ -119,8 +119,8 @@ export interface ApplyMcpServerRequest {
     | McpServer
     | undefined;
   /**
-   * The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: whatever the server
-   * is now.
+   * The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: the server
+   * is changed in any case.
    */
   etag: string;
 }
@@ -167,7 +167,7 @@ export interface ListMcpServersResponse {
 export interface DeleteMcpServerRequest {
   /** Required. The name of the server. */
   mcpServer: string;
-  /** The `etag` of the server; another one now is ETAG_MISMATCH. Empty: whatever the server is now. */
+  /** The `etag` of the server; another one now is ETAG_MISMATCH. Empty: it is deleted in any case. */
   etag: string;
 }
 
