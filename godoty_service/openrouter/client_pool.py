@@ -45,7 +45,7 @@ class ClientPool:
         old_keys: Mapping[str, str],
         key_of: KeyOf,
         secret_of: SecretOf,
-        tick: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build it.
 
@@ -56,7 +56,7 @@ class ClientPool:
             old_keys: Secrets of the service's earlier keys, by id; they only read records.
             key_of: Returns a tenant's own key, as its id and secret; None: it has none.
             secret_of: Returns the secret of a tenant's key by its id; None: it does not exist, or no longer.
-            tick: Returns the seconds of a monotonic clock.
+            monotonic: Returns the seconds of a monotonic clock.
         """
         self._api_of = api_of
         self._record_support = record_support
@@ -65,7 +65,7 @@ class ClientPool:
         self._key_of = key_of
         self._secret_of = secret_of
         self._clients: TtlCache[str, ProviderClient] = TtlCache(
-            size=MOST_CLIENTS, ttl=CACHED_FOR, tick=tick
+            size=MOST_CLIENTS, ttl=CACHED_FOR, tick=monotonic
         )  # of tenants' keys
 
     async def run(self) -> None:

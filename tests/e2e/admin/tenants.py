@@ -20,7 +20,8 @@ from google.protobuf.message import Message
 from godoty_service.tenancy.auth import Scope
 
 TIMEOUT = 30.0
-_SHARED = {"provider_key_id", "model_id"}  # the service's own key and the models are the same for all
+# The service's own key and the models are the same for all; a request id is any text of the caller's, also a turn id.
+_SHARED = {"provider_key_id", "model_id", "request_id"}
 _LEAST = 8  # a shorter text identifies no tenant
 
 

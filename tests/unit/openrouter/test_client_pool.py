@@ -31,7 +31,7 @@ def client_pool(client: OpenRouterClient, tick: Tick) -> ClientPool:
         old_keys={},
         key_of=key_of,
         secret_of=secret_of,
-        tick=tick,
+        monotonic=tick,
     )
 
 
