@@ -12,6 +12,7 @@ from godoty_service.aio.backoff import Backoff
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.sessions.codec import new_session_document
+from godoty_service.sessions.session import SessionAgent
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
 from tests.support.backends import Backends
@@ -32,7 +33,9 @@ async def components(backends: Backends, new_database: str) -> AsyncIterator[Com
 
 async def insert_session(components: Components, tenant_id: str, session_id: str, **fields: Any) -> None:
     """Insert a session."""
-    document = new_session_document(model="a/b", user=None, user_reference=None, time=datetime.now(UTC))
+    document = new_session_document(
+        model="a/b", agent=SessionAgent("assistant"), user=None, user_reference=None, time=datetime.now(UTC)
+    )
     ids = {"tenant_id": tenant_id, "session_id": session_id, "lease": None, "fence": 1}
     await components.database.collection("sessions").insert_one({**document, **ids, **fields})
 
