@@ -23,7 +23,7 @@ from strands.types.tools import ToolChoice, ToolSpec
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
-from godoty_service.openrouter.allowance import Allowance, Reservation
+from godoty_service.openrouter.call_limits import CallLimits, Reservation
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.client import OpenRouterClient
@@ -70,7 +70,7 @@ class OpenRouterModel(OpenAIModel):
         model: str,
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
-        allowance: Allowance | None = None,
+        call_limits: CallLimits | None = None,
         call_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -89,8 +89,8 @@ class OpenRouterModel(OpenAIModel):
             meter: Inserts each request into the ledger before it is sent.
             model: The requested model.
             fallback_models: Models to try if it cannot answer, in order.
-            max_output_tokens: Output tokens of all of the agent's own calls together, if no allowance is given.
-            allowance: What the agent's own calls may still use, as other agents of the turn may; None: its own.
+            max_output_tokens: Output tokens of all of the agent's own calls together, if no call_limits is given.
+            call_limits: What the agent's own calls may still use, as other agents of the turn may; None: its own.
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
             parameters: Further fields of the agent's own requests, such as `temperature`.
@@ -108,7 +108,7 @@ class OpenRouterModel(OpenAIModel):
         self._meter = meter
         self._model = model
         self._fallback_models = fallback_models
-        self._allowance = allowance or Allowance(output_tokens=max_output_tokens)
+        self._call_limits = call_limits or CallLimits(output_tokens=max_output_tokens)
         self._call_output = call_output_tokens
         self._side_output = side_output_tokens
         self._parameters = dict(parameters or {})
@@ -148,7 +148,7 @@ class OpenRouterModel(OpenAIModel):
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         if listener is not None:
             request |= self._parameters
-            self._allowance.take_call()
+            self._call_limits.take_call()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             decoder = StreamDecoder(
                 listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
@@ -160,7 +160,7 @@ class OpenRouterModel(OpenAIModel):
             except ContextWindowExceeded as error:
                 # On its own error Strands shortens the history and requests again, which is one more entry.
                 if listener is not None:
-                    self._allowance.return_call()
+                    self._call_limits.return_call()
                 raise ContextWindowOverflowException(error.text) from error
             except ProviderError as error:
                 wait = _wait(error, attempt)
@@ -216,7 +216,7 @@ class OpenRouterModel(OpenAIModel):
         self, request: dict[str, Any], attempt: int, decoder: StreamDecoder, listener: Listener | None
     ) -> AsyncGenerator[StreamEvent, None]:
         """Open a call, send its request and stream its answer."""
-        reserved = await self._allowance.reserve() if listener is not None else None
+        reserved = await self._call_limits.reserve() if listener is not None else None
         try:
             call = await self._open(request, attempt, reserved)
             if listener is not None:

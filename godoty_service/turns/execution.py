@@ -26,7 +26,7 @@ from godoty_service.errors import (
 )
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import SessionTotals, Totals
-from godoty_service.openrouter.allowance import ModelCallsSpent
+from godoty_service.openrouter.call_limits import ModelCallsSpent
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.session import Claim, HistorySummary

@@ -14,7 +14,7 @@ from godoty_service.errors import SessionLost
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter, TurnScope
-from godoty_service.openrouter.allowance import Allowance
+from godoty_service.openrouter.call_limits import CallLimits
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
@@ -128,7 +128,10 @@ class TurnFactory:
             claim.session,
             turn.agent,
             model=model,
-            tools=[*turn.agent.tools, *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.allowance))],
+            tools=[
+                *turn.agent.tools,
+                *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.call_limits)),
+            ],
             offered=offered,
             listener=tools,
             state={**claim.session.state, METRICS_KEY: metrics},
@@ -192,12 +195,12 @@ class TurnFactory:
 
     def _calls(self, turn: Turn, claim: Claim, meter: TurnMeter) -> AgentCalls:
         """Return how the turn's agent calls its model."""
-        allowance = Allowance(
+        call_limits = CallLimits(
             model_calls=max_model_calls(turn, self._dependencies.defaults.max_model_calls),
             output_tokens=max_output_tokens(turn),
         )
         models = (claim.session.model, *fallback_models(turn))
-        return AgentCalls(models=models, meter=meter, turn_budget=meter.turn_budget, allowance=allowance)
+        return AgentCalls(models=models, meter=meter, turn_budget=meter.turn_budget, call_limits=call_limits)
 
     def _scope(self, turn: Turn, claim: Claim) -> TurnScope:
         session, client = claim.session, turn.provider_client

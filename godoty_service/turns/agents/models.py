@@ -9,7 +9,7 @@ from typing import Any
 from godoty_service.agents.definitions import ModelParameters
 from godoty_service.agents.profile import AgentProfile
 from godoty_service.budgets.turn_budget import TurnBudget
-from godoty_service.openrouter.allowance import Allowance
+from godoty_service.openrouter.call_limits import CallLimits
 from godoty_service.openrouter.call_recorder import Meter
 from godoty_service.openrouter.model import CallTerms, OpenRouterModel
 from godoty_service.pricing.catalogue import Catalogue
@@ -28,14 +28,14 @@ class AgentCalls:
         models: The model and its fallbacks.
         meter: Inserts each request into the ledger.
         turn_budget: What the turn may still spend.
-        allowance: What the agent may still use.
+        call_limits: What the agent may still use.
         bounded: The cost of each call must have a bound, also without a budget: a limit of the agent's own holds.
     """
 
     models: tuple[str, ...]
     meter: Meter
     turn_budget: TurnBudget
-    allowance: Allowance
+    call_limits: CallLimits
     bounded: bool = False
 
 
@@ -59,7 +59,7 @@ def build_model(
         meter=calls.meter,
         model=models[0],
         fallback_models=models[1:],
-        allowance=calls.allowance,
+        call_limits=calls.call_limits,
         call_output_tokens=parameters.max_output_tokens,
         side_output_tokens=defaults.summary_output_tokens,
         parameters=request_parameters(parameters, prompt_caching=profile.definition.prompt_caching),

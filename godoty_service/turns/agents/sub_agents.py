@@ -24,7 +24,7 @@ from godoty_service.budgets.turn_budget import SubAgentLimit
 from godoty_service.errors import ProviderError
 from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
-from godoty_service.openrouter.allowance import Allowance, ModelCallsSpent
+from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
 from godoty_service.sessions.session import Session
 from godoty_service.turns.agents.failures import wrapped_error
@@ -80,19 +80,19 @@ class Caller:
     Attributes:
         names: The names of the agents that called one another down to this one, the turn's own first.
         path: The agent's path; empty: it is the turn's own.
-        allowance: What it may still use.
+        call_limits: What it may still use.
         limits: Limits on its cost, and on that of its callers but the turn's own agent.
     """
 
     names: tuple[str, ...]
     path: str
-    allowance: Allowance
+    call_limits: CallLimits
     limits: tuple[SubAgentLimit, ...]
 
     @classmethod
-    def of_turn(cls, name: str, allowance: Allowance) -> "Caller":
+    def of_turn(cls, name: str, call_limits: CallLimits) -> "Caller":
         """Return the turn's own agent."""
-        return cls(names=(name,), path="", allowance=allowance, limits=())
+        return cls(names=(name,), path="", call_limits=call_limits, limits=())
 
 
 class _Unheard:
@@ -191,8 +191,8 @@ class SubAgents:
         callee = Caller(
             names=(*caller.names, profile.name),
             path=path,
-            allowance=Allowance(
-                model_calls=limits.max_model_calls, output_tokens=limits.max_output_tokens, caller=caller.allowance
+            call_limits=CallLimits(
+                model_calls=limits.max_model_calls, output_tokens=limits.max_output_tokens, caller=caller.call_limits
             ),
             limits=(*caller.limits, *own_limit),
         )
@@ -201,7 +201,7 @@ class SubAgents:
             models=models,
             meter=SubAgentMeter(parts.meter, calling),
             turn_budget=parts.meter.turn_budget,
-            allowance=callee.allowance,
+            call_limits=callee.call_limits,
             bounded=bool(callee.limits),
         )
         model = build_model(self._dependencies, parts.turn, parts.session, profile, calls)
@@ -271,7 +271,7 @@ class SubAgents:
         return (self._parts.session.model, *fallback_models(self._parts.turn))
 
     def _loop_limits(self, profile: AgentProfile) -> Limits:
-        """Return the limits of an agent's own loop; the allowance counts the calls of all agents."""
+        """Return the limits of an agent's own loop; the call_limits counts the calls of all agents."""
         own, default = profile.definition.limits, self._dependencies.defaults.max_model_calls
         limits = Limits(turns=min(own.max_model_calls or default, default))
         if own.max_output_tokens is not None:

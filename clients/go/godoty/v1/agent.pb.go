@@ -625,7 +625,8 @@ func (*AgentTool_Agent) isAgentTool_Tool() {}
 //
 // Agents call one another at most 3 deep below the turn's agent, and a turn makes at most 50 calls of sub-agents. A call
 // that is not possible (no such agent, a circle, too deep, too many, not allowed by the tenant's policy, a limit or a
-// budget that is reached) and an agent that fails are errors that the calling model sees; the turn goes on.
+// budget that is reached), an agent that fails, and one that takes longer than 15 minutes are errors that the calling
+// model sees; the turn goes on.
 type SubAgent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The name of the agent, at most 58 characters; or `name@version`, such as "researcher@3". It must exist

@@ -262,7 +262,8 @@ func (TurnState) EnumDescriptor() ([]byte, []int) {
 // Limits of one turn. Unset: the server's limit applies.
 type TurnLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Maximum number of model calls of the turn, with those of sub-agents: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS.
+	// Maximum number of model calls of the turn, with those of its sub-agents: at least 1. Reaching it ends the turn with
+	// STOP_REASON_MAX_MODEL_CALLS.
 	MaxModelCalls *int32 `protobuf:"varint,1,opt,name=max_model_calls,json=maxModelCalls,proto3,oneof" json:"max_model_calls,omitempty"`
 	// Maximum number of output tokens of all model calls of the turn together: at least 1. Reaching it ends the turn with
 	// STOP_REASON_MAX_OUTPUT_TOKENS.

@@ -305,7 +305,8 @@ export interface AgentTool {
  *
  * Agents call one another at most 3 deep below the turn's agent, and a turn makes at most 50 calls of sub-agents. A call
  * that is not possible (no such agent, a circle, too deep, too many, not allowed by the tenant's policy, a limit or a
- * budget that is reached) and an agent that fails are errors that the calling model sees; the turn goes on.
+ * budget that is reached), an agent that fails, and one that takes longer than 15 minutes are errors that the calling
+ * model sees; the turn goes on.
  */
 export interface SubAgent {
   /**

@@ -226,7 +226,10 @@ export function turnStateToJSON(object: TurnState): string {
 
 /** Limits of one turn. Unset: the server's limit applies. */
 export interface TurnLimits {
-  /** Maximum number of model calls of the turn, with those of sub-agents: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS. */
+  /**
+   * Maximum number of model calls of the turn, with those of its sub-agents: at least 1. Reaching it ends the turn with
+   * STOP_REASON_MAX_MODEL_CALLS.
+   */
   maxModelCalls?:
     | number
     | undefined;

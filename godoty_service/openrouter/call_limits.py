@@ -30,7 +30,7 @@ class Limit:
         return (self.tokens or 0) - self.reserved
 
 
-class Allowance:
+class CallLimits:
     """The model calls and output tokens of an agent: within its own limit, and within those of its callers.
 
     Attributes:
@@ -43,14 +43,14 @@ class Allowance:
         *,
         model_calls: int | None = None,
         output_tokens: int | None = None,
-        caller: "Allowance | None" = None,
+        caller: "CallLimits | None" = None,
     ) -> None:
         """Create it.
 
         Args:
             model_calls: Maximum number of model calls, without summaries and retries; None: unlimited.
             output_tokens: Maximum number of output tokens of these calls; None: unlimited.
-            caller: The allowance of the agent that calls this one; None: it is the turn's own agent.
+            caller: The call_limits of the agent that calls this one; None: it is the turn's own agent.
         """
         own = Limit(model_calls, output_tokens)
         self.limits: tuple[Limit, ...] = (own, *caller.limits) if caller is not None else (own,)
@@ -101,9 +101,9 @@ class Reservation:
         tokens: Their number; None: they are unlimited, or released.
     """
 
-    def __init__(self, allowance: Allowance, limits: list[Limit], tokens: int | None) -> None:
+    def __init__(self, call_limits: CallLimits, limits: list[Limit], tokens: int | None) -> None:
         self.tokens = tokens
-        self._allowance = allowance
+        self._call_limits = call_limits
         self._limits = limits
 
     def lower(self, tokens: int | None) -> None:
@@ -112,7 +112,7 @@ class Reservation:
             for each in self._limits:
                 each.reserved -= self.tokens - tokens
             self.tokens = tokens
-            self._allowance.released.set()
+            self._call_limits.released.set()
 
     def release(self, used: int = 0) -> None:
         """Release the tokens, and subtract those that were used. A second call changes nothing."""
@@ -122,4 +122,4 @@ class Reservation:
             each.reserved -= self.tokens
             each.tokens = max(0, (each.tokens or 0) - used)
         self.tokens = None
-        self._allowance.released.set()
+        self._call_limits.released.set()
