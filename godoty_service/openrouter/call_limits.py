@@ -50,7 +50,7 @@ class CallLimits:
         Args:
             model_calls: Maximum number of model calls, without summaries and retries; None: unlimited.
             output_tokens: Maximum number of output tokens of these calls; None: unlimited.
-            caller: The call_limits of the agent that calls this one; None: it is the turn's own agent.
+            caller: The limits of the agent that calls this one; None: it is the turn's own agent.
         """
         own = Limit(model_calls, output_tokens)
         self.limits: tuple[Limit, ...] = (own, *caller.limits) if caller is not None else (own,)

@@ -89,8 +89,8 @@ class OpenRouterModel(OpenAIModel):
             meter: Inserts each request into the ledger before it is sent.
             model: The requested model.
             fallback_models: Models to try if it cannot answer, in order.
-            max_output_tokens: Output tokens of all of the agent's own calls together, if no call_limits is given.
-            call_limits: What the agent's own calls may still use, as other agents of the turn may; None: its own.
+            max_output_tokens: Output tokens of all of the agent's own calls together, unless `call_limits` are given.
+            call_limits: What the agent's own calls may still use; other agents of the turn share it. None: its own.
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
             parameters: Further fields of the agent's own requests, such as `temperature`.

@@ -271,7 +271,7 @@ class SubAgents:
         return (self._parts.session.model, *fallback_models(self._parts.turn))
 
     def _loop_limits(self, profile: AgentProfile) -> Limits:
-        """Return the limits of an agent's own loop; the call_limits counts the calls of all agents."""
+        """Return the limits of an agent's own loop; `CallLimits` counts the calls of all agents."""
         own, default = profile.definition.limits, self._dependencies.defaults.max_model_calls
         limits = Limits(turns=min(own.max_model_calls or default, default))
         if own.max_output_tokens is not None:

@@ -313,7 +313,7 @@ async def test_agent_that_is_gone_or_would_call_itself_is_an_error_at_the_turn(
 
 
 async def test_definition_that_calls_itself_is_refused(definer: Definer) -> None:
-    """Directly, through others, and whatever version it names."""
+    """Through others, too, and with any version."""
     failure = await failure_of(definer.apply("loop", tools=tools("loop")))
     assert failure.code == NOT_FOUND  # it is not there yet
     await definer.apply("loop")
@@ -363,7 +363,7 @@ async def test_agent_is_there_once(definer: Definer) -> None:
 async def test_agent_of_another_tenant_is_not_found(
     definer: Definer, define: Callable[[Caller], Definer], connect: Callable[[Service], Caller]
 ) -> None:
-    """As one that nobody has."""
+    """Like an agent that no tenant has."""
     await define(connect(definer.service.another_tenant())).apply("theirs")
     failure = await failure_of(definer.apply(tools=tools("theirs")))
     assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": "theirs"})
