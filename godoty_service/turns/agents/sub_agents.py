@@ -1,7 +1,7 @@
 """Runs the agents that other agents of a turn call: each call has an agent of its own, on the turn's meter.
 
 A sub-agent begins with an empty history, and its task is its user's message. It shares the turn's limits, budgets,
-connections to MCP servers and event log, in which its events have its path. Whatever fails in it is an error that the
+connections to MCP servers and event log, in which its events have its path. A failure of it is an error that the
 calling model sees, except for a cancellation of the turn.
 """
 

@@ -45,7 +45,7 @@ class SubAgentLog:
 
 
 class Answer(Protocol):
-    """Is told of messages that are complete."""
+    """Receives the ends of messages."""
 
     def complete(self) -> None:
         """Mark the text so far as a complete message."""
