@@ -334,6 +334,6 @@ class TurnMeter:
             await asyncio.shield(reserving)
         except GodotyError as error:
             await call.void(error)
-            self._closed_calls -= 1  # its own end makes no room for it
+            self._closed_calls -= 1  # nothing of another call is free
             raise
         notify_observer(self._on_opened, call.entry)
