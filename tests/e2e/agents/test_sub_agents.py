@@ -197,6 +197,13 @@ async def test_cost_limit_of_the_turn_holds_for_the_tree(definer: Definer, calle
     assert Decimal(turn.finished.turn_totals.cost_usd) == service.invoiced("talk") <= Decimal("0.002")
     assert len({each.number for each in service.entries("talk")}) == len(service.entries("talk"))
     assert [each for each in service.entries("talk") if each.agent == "checker"][parallel - 1 :]
+    for call in service.entries("talk"):  # what was spent or reserved before it, and what it may cost, are within it
+        before = [each for each in service.entries("talk") if each.number < call.number]
+        held = [
+            each.cost if each.settle_time is not None and each.settle_time <= call.start_time else each.upper_bound
+            for each in before
+        ]
+        assert sum((each or Decimal(0) for each in [*held, call.upper_bound]), Decimal(0)) <= Decimal("0.002")
 
 
 async def test_hard_budget_holds_for_the_tree(restricted: Any, define: Any) -> None:
